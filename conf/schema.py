@@ -1,0 +1,131 @@
+"""The whole configuration: one typed, documented line per field, and one ``check`` for it.
+
+The YAML files beside this one only override what is written here. Fields are named as on the
+command line: ``python sim.py num_clients=20 collective.width=0.5``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Data:
+    name: str = MISSING  # glyphs | cifar100 | imagenet100 | imagefolder
+    root: str | None = None  # folder with the images; not used by glyphs
+    download: bool = False  # ask the Hugging Face hub when root is not given
+    image_size: int | None = None  # side in pixels; null keeps the source's (imagefolder needs one)
+    classes: int = 100  # glyphs: number of classes
+    train_per_class: int = 150  # glyphs: training images of a class
+    test_per_class: int = 60  # glyphs: test images of a class
+    base: float = 0.64  # glyphs, imagefolder: share of the classes that are base
+    open_world: float = 0.16  # glyphs, imagefolder: share that is open-world
+    novel: float = 0.20  # glyphs, imagefolder: share that is novel
+    test_share: float = 0.2  # imagefolder without train/ and test/: share of images that is test
+    clients_from: str = "novel"  # novel | open_world: whose classes clients hold (tune on the latter)
+
+
+@dataclass
+class Collective:
+    width: float = 0.25  # scale of every width of the paper's networks (1 = 64..512 channels)
+    classes_per_task: int = 5  # base classes that a task brings
+    epochs: int = 8  # passes over a task's images and the memory
+    batch_size: int = 64  # images
+    lr: float = 0.05  # peak learning rate of a task's schedule
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0  # 0..1
+    memory_per_class: int = 100  # exemplars kept of a class that has gone by, images
+    distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
+    temperature: float = 2.0  # of the distillation
+    growth: str = "schedule"  # schedule (the paper's 20 widenings) | none (final widths from the start)
+    growth_noise: float = 0.01  # of a copied filter, in units of its standard deviation
+    train_size: int | None = None  # side of the training crops in pixels; null = image_size
+    precision: str = "auto"  # auto (bf16 where the processor has it) | fp32 | bf16
+    device: str = "auto"  # auto (cuda where there is one) | cpu | cuda
+    threads: int = 0  # CPU threads; 0 = all
+
+
+@dataclass
+class Learngene:
+    layers: int = 3  # how many of the collective's top conv layers are inherited
+    path: str | None = None  # start clients from this learngene.safetensors, without any collective
+    sigma: float = 1e-3  # Eq. 5: a gradient above this is large
+
+
+@dataclass
+class Individual:
+    stem: str = "separable"  # separable | seeded | whole | fresh (the paper to the letter)
+    head: str = "prototype"  # prototype | mlp (the paper's fully connected layers)
+    epochs: int = 30  # passes over the shard, for every method
+    batch_size: int = 32  # images
+    lr: float = 0.005  # of stem and head
+    inherited_lr: float = 0.005  # of the inherited layers
+    schedule: str = "cosine"  # cosine | constant
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: bool = True  # shifted crops, and flips where the world allows them
+    eval_every: int = 5  # epochs between tests; the first and the last are always tested
+
+
+@dataclass
+class Retain:
+    ewc_lambda: float = 1000.0  # Eq. 9
+    normalise: bool = True  # scale the Fisher diagonal to mean 1, which gives ewc_lambda a scale
+    fisher_samples: int = 128  # images of the shard, at most
+    labels: str = "exact"  # exact (Eq. 7: expectation over the model's labels) | true (the shard's)
+
+
+@dataclass
+class OpenWorld:
+    accept: float = 0.95  # share of known images that the calibrated threshold accepts
+    calibration_per_class: int = 10  # base images of a class held out for it, never trained on
+
+
+@dataclass
+class Scratch:
+    lr: float = 0.01
+    schedule: str = "cosine"  # cosine | constant
+    head: str = "mlp"  # mlp | prototype
+    stem: str = "whole"  # whole | separable
+
+
+@dataclass
+class Methods:
+    scratch: Scratch = field(default_factory=Scratch)
+
+
+@dataclass
+class Runtime:
+    name: str = MISSING  # ray | serial
+    timeout_s: float = 3600.0  # a round's deadline for answers, seconds
+    min_answered: int | None = None  # fewer clients than this is exit code 3; null = all
+    cpus_per_client: int = 1  # processor cores that a client holds (also its torch threads)
+    gpus_per_client: float | None = None  # null = 1 where there is a GPU, else 0; 0.25 packs four
+    num_cpus: int | None = None  # cores that Ray may use; null = all
+    num_gpus: int | None = None  # GPUs that Ray may use; null = all
+
+
+@dataclass
+class Config:
+    num_clients: int = 20  # micro-institutions
+    seed: int = 0  # everything is drawn from it
+    shard_seed: int | None = None  # clients' shards; null = seed
+    shots: int = 10  # images of a class in a client's shard
+    ways: int = 5  # classes of a client's shard
+    rounds: int = 1  # points of the collective's evolution at which clients reconstruct
+    scale: str = "cpu"  # which conf/scale file set the sizes
+    methods: list[str] = field(default_factory=lambda: ["learngene", "scratch"])
+    resume: bool = True  # go on from what an earlier run with the same settings finished
+    cache: str = MISSING  # folder for worlds and collectives
+    data: Data = field(default_factory=Data)
+    collective: Collective = field(default_factory=Collective)
+    learngene: Learngene = field(default_factory=Learngene)
+    individual: Individual = field(default_factory=Individual)
+    retain: Retain = field(default_factory=Retain)
+    open_world: OpenWorld = field(default_factory=OpenWorld)
+    method: Methods = field(default_factory=Methods)
+    runtime: Runtime = field(default_factory=Runtime)
+    experiment: Any = None

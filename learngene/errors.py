@@ -1,0 +1,21 @@
+"""The one exception for input that the user can mend."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Configuration or data that cannot be used; the command line exits with code 2.
+
+    Args:
+        field: what the user would change, in the command line's own words (``data.root``).
+        value: what it is now.
+        problem: the rule that is broken, with both numbers where there are numbers.
+        fix: what to do instead, as an imperative.
+    """
+
+    def __init__(self, field: str, value: object, problem: str, fix: str) -> None:
+        self.field, self.value, self.problem, self.fix = field, value, problem, fix
+        super().__init__(f"{field}={value}: {problem}. {fix}.")
+
+    def __reduce__(self):  # crosses process boundaries (worker pools pickle exceptions)
+        return type(self), (self.field, self.value, self.problem, self.fix)

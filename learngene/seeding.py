@@ -1,0 +1,28 @@
+"""One function makes every generator, from (seed, phase, round, client).
+
+No module keeps global random state: whoever needs chance is handed a generator made here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def _entropy(seed: int, phase: str, round: int, client: int) -> int:
+    key = f"{seed}/{phase}/{round}/{client}".encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:16], "big")
+
+
+def generator(seed: int, phase: str, round: int = 0, client: int = 0) -> np.random.Generator:
+    """A NumPy generator that depends on its arguments and on nothing else."""
+    return np.random.default_rng(_entropy(seed, phase, round, client))
+
+
+def torch_generator(seed: int, phase: str, round: int = 0, client: int = 0) -> torch.Generator:
+    """The same for torch, on the CPU (draws are moved to the device, so a GPU sees equal draws)."""
+    made = torch.Generator()
+    made.manual_seed(_entropy(seed, phase, round, client) >> 65)  # torch seeds hold 63 bits
+    return made
