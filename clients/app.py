@@ -1,0 +1,158 @@
+"""The micro-institution's Flower app: unpack the message, do the work, send metrics back.
+
+The work itself is ``clients.work.run_task``; this module only translates between Flower's records
+and plain Python, and sees to it that whatever goes wrong reaches the server as text.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+# The records of a message, by key. Down: TASK and one PAYLOAD a method that is sent arrays.
+# Up: INFO and one METRICS a method, or ERROR alone.
+TASK = "task"
+PAYLOAD = "payload."
+METRICS = "metrics."
+INFO = "info"
+ERROR = "error"
+NODE = "node"
+
+Payloads = dict[str, dict[str, np.ndarray]]
+RunTask = Callable[..., dict[str, Any]]  # (client, round, task, payloads) -> answer
+
+INT64 = 2**63  # protobuf holds no larger integer
+
+
+def make_client_app(run_task: RunTask | None = None) -> ClientApp:
+    """A ClientApp that answers train messages with ``run_task``.
+
+    Args:
+        run_task: ``run_task(client, round, task, payloads)`` gives
+            ``{"client": int, "info": {...}, "methods": {NAME: {metric: number or list}}}``; a
+            method that failed is ``{NAME: {"error": "Type: message"}}``. None means
+            ``clients.work.run_task``.
+            It must be importable in a worker: Flower pickles the app with every message, a
+            module-level function as its name alone.
+    """
+    made = ClientApp()
+    made.query()(_partition)
+    made.train()(partial(_train, run_task))
+    return made
+
+
+def _partition(message: Message, context: Context) -> Message:
+    """Which client this node is. Node ids are random, so the server has to ask."""
+    record = ConfigRecord({"partition": int(context.node_config["partition-id"])})
+    return Message(RecordDict({NODE: record}), reply_to=message)
+
+
+def _train(run_task: RunTask | None, message: Message, context: Context) -> Message:
+    try:
+        content = _answer(run_task, message, context)
+    # SystemExit too: in a Ray actor it would end the worker, in the serial runtime the whole run.
+    except (Exception, SystemExit) as error:
+        # Flower's own error reply wraps the text in a worker traceback and prints it on the
+        # driver; a record keeps type and message, and the traceback for whoever asks.
+        trace = "".join(traceback.format_exception(error))[-4000:]
+        reason = ConfigRecord({"reason": describe(error), "traceback": trace})
+        content = RecordDict({ERROR: reason})
+    return Message(content, reply_to=message)
+
+
+def _answer(run_task: RunTask | None, message: Message, context: Context) -> RecordDict:
+    if run_task is None:
+        from clients.work import run_task  # late: it imports torch, which a query does not need
+    task = json.loads(str(message.content.config_records[TASK]["json"]))
+    payloads = {
+        key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
+        for key, record in message.content.array_records.items()
+        if key.startswith(PAYLOAD)
+    }
+    client = int(context.node_config["partition-id"])
+    with torch_threads(int(task.get("threads", 0))):
+        answer = run_task(client, int(message.metadata.group_id), task, payloads)
+    if not isinstance(answer, dict):
+        raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")
+    return pack(answer)
+
+
+def pack(answer: Mapping[str, Any]) -> RecordDict:
+    """An answer as records; a method that failed, or whose metrics Flower refuses, is text.
+
+    Raises:
+        TypeError, ValueError: ``info`` is not plain JSON (NaN is not).
+    """
+    content, errors = RecordDict(), {}
+    for method, metrics in answer["methods"].items():
+        if "error" in metrics:
+            errors[method] = str(metrics["error"])
+            continue
+        try:
+            plain = {name: _number_or_list(name, value) for name, value in metrics.items()}
+        except (TypeError, ValueError) as error:
+            errors[method] = describe(error)
+        else:
+            content[METRICS + method] = MetricRecord(plain)
+    content[INFO] = ConfigRecord(
+        {
+            "client": int(answer["client"]),
+            "json": json.dumps(answer.get("info", {}), allow_nan=False),
+            "errors": json.dumps(errors),
+        }
+    )
+    return content
+
+
+def _number_or_list(name: str, value: Any) -> int | float | list[int] | list[float]:
+    if isinstance(value, list):
+        numbers = [_number(name, each) for each in value]
+        # protobuf wants lists of one type; [0, 0.5] becomes floats, [1, 2] stays integers
+        whole = all(isinstance(each, int) for each in numbers)
+        return numbers if whole else [float(each) for each in numbers]  # type: ignore[return-value]
+    return _number(name, value)
+
+
+def _number(name: str, value: Any) -> int | float:
+    # A NaN passes: naming it is the server's part, which must not trust a client anyway.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {type(value).__name__}, a Python int or float is due")
+    if isinstance(value, int) and not -INT64 <= value < INT64:
+        raise ValueError(f"{name} is {value}, which 64 bits do not hold")
+    return value
+
+
+def describe(error: BaseException) -> str:
+    """``Type: message``, the form in which every failure of a client is named."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Run with this many torch threads, then as before; 0 changes nothing.
+
+    The order of a sum depends on the number of threads, so the driver's process (serial) and a
+    worker (Ray) agree bit for bit only at equal counts.
+    """
+    if not threads:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+app = make_client_app()

@@ -1,0 +1,91 @@
+"""Reconstruct an individual around the learngene and adapt it (Algorithm 1, Eq. 6-9).
+
+Paper: Wang et al., "Learngene: From Open-World to Your Learning Task", AAAI 2022.
+Differences: the stem is the one the layers grew up behind, the classifier starts from prototypes,
+and the Fisher diagonal can be normalised; ``individual.stem=fresh individual.head=mlp
+retain.normalise=false`` is the paper's form. See docs/FIDELITY.md.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from clients.methods import ClientContext
+from clients.training import Outcome, TrainSettings, features, train
+from learngene.gene import Card, Learngene, check, inherited_modules, reconstruct
+from learngene.individual import Individual, PrototypeHead, measure_norms
+from learngene.retain import Retain, fisher_diagonal
+
+
+def run(context: ClientContext) -> Outcome:
+    """Reconstruct, retain, test."""
+    started = time.perf_counter()
+    task, shard = context.task, context.shard
+    settings, retain_settings = task["individual"], task["retain"]
+    card = Card(**task["card"])
+    check(card, context.payload, where=f"client {context.client}")
+    gene = Learngene(card, context.payload)
+    individual = reconstruct(
+        gene, ways=shard.ways, head=settings["head"], generator=context.generator("weights")
+    ).to(context.device, memory_format=torch.channels_last)
+    if card.stem in ("seeded", "fresh"):  # the other stems bring their statistics along
+        measure_norms(individual.stem, individual, shard.train_x)
+    if card.stem == "seeded":
+        individual.stem.requires_grad_(False)
+    start_head(individual, context)
+
+    retain = None
+    if retain_settings["ewc_lambda"] > 0:
+        held = inherited_modules(individual)
+        sample = _fisher_sample(context, retain_settings["fisher_samples"])
+        labels = shard.train_y[sample] if retain_settings["labels"] == "true" else None
+        fisher = fisher_diagonal(individual, held, shard.train_x[sample], labels)
+        parameters = [p for module in held for p in module.parameters()]
+        retain = Retain(parameters, fisher, normalise=retain_settings["normalise"])
+    outcome = train(
+        individual,
+        shard,
+        TrainSettings(
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            lr=settings["lr"],
+            inherited_lr=settings["inherited_lr"],
+            schedule=settings["schedule"],
+            momentum=settings["momentum"],
+            weight_decay=settings["weight_decay"],
+            augment=settings["augment"],
+            eval_every=settings["eval_every"],
+            freeze_norms=card.stem != "fresh",
+            ewc_lambda=retain_settings["ewc_lambda"],
+        ),
+        context.generator("training"),
+        retain,
+    )
+    outcome.seconds = time.perf_counter() - started
+    if retain:
+        outcome.extras["fisher_mean"] = retain.fisher_mean
+    return outcome
+
+
+def start_head(individual: Individual, context: ClientContext) -> None:
+    """Start a prototype classifier from the shard's class means; other heads stay random.
+
+    A mirrored image is one more view of its class where the world allows flips.
+    """
+    if not isinstance(individual.head, PrototypeHead):
+        return
+    shard = context.shard
+    found = features(individual, shard.train_x)
+    labels = shard.train_y
+    if shard.flip:
+        found = torch.cat([found, features(individual, shard.train_x.flip(3))])
+        labels = torch.cat([labels, labels])
+    individual.head.start(found, labels)
+
+
+def _fisher_sample(context: ClientContext, limit: int) -> torch.Tensor:
+    """Indices of at most ``limit`` images of the shard, without repeats."""
+    order = torch.randperm(len(context.shard.train_y), generator=context.generator("fisher"))
+    return order[:limit].to(context.device)

@@ -1,0 +1,151 @@
+"""Training of an individual on its shard: L = L_rec + lambda L_ret (Eq. 6, 8, 9)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clients.shard import ShardData
+from learngene.images import augment
+from learngene.individual import Individual
+from learngene.retain import Retain
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How an individual is trained; fields as in conf.schema.Individual."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    inherited_lr: float
+    schedule: str
+    momentum: float
+    weight_decay: float
+    augment: bool
+    eval_every: int
+    freeze_norms: bool  # keep the statistics that were inherited or measured
+    ewc_lambda: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What a method reports of one client: curves over epochs, the last epoch last."""
+
+    epochs: list[int] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)  # L_rec, mean over the epoch before
+    penalty: list[float] = field(default_factory=list)  # lambda L_ret, mean over the epoch before
+    seconds: float = 0.0
+    extras: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float | int | list[float] | list[int]]:
+        """Flat numbers and lists of numbers, as a MetricRecord takes them."""
+        return {
+            "epochs": self.epochs,
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "train_loss": self.train_loss,
+            "penalty": self.penalty,
+            "seconds": self.seconds,
+            **self.extras,
+        }
+
+
+def train(individual: Individual, shard: ShardData, settings: TrainSettings,
+          generator: torch.Generator, retain: Retain | None = None,
+          clock: Callable[[], float] = time.perf_counter) -> Outcome:  # fmt: skip
+    """Train ``individual`` in place and test it along the way.
+
+    Args:
+        individual: reconstructed, with its classifier started.
+        retain: the retain loss of its inherited layers; None leaves Eq. 6 alone.
+
+    Returns:
+        Curves that begin at epoch 0, before any training, and end at the last epoch.
+    """
+    outcome, started = Outcome(), clock()
+    optimiser = _optimiser(individual, settings)
+    base_lr = [group["lr"] for group in optimiser.param_groups]
+    size = min(settings.batch_size, len(shard.train_x))
+    batches = math.ceil(len(shard.train_x) / size)
+    steps, done = settings.epochs * batches, 0
+    _test(individual, shard, 0, outcome, (math.nan, math.nan))
+    outcome.train_loss[0], outcome.penalty[0] = outcome.loss[0], 0.0
+    for epoch in range(1, settings.epochs + 1):
+        individual.train()
+        if settings.freeze_norms:
+            _freeze_norms(individual)
+        sums = [0.0, 0.0]
+        order = torch.randperm(len(shard.train_x), generator=generator)
+        for batch in order.to(shard.train_x.device).chunk(batches):
+            factor = cosine(done / steps) if settings.schedule == "cosine" else 1.0
+            for group, lr in zip(optimiser.param_groups, base_lr, strict=True):
+                group["lr"] = lr * factor
+            x = shard.train_x[batch]
+            if settings.augment:
+                x = augment(x, generator, flip=shard.flip)
+            loss = F.cross_entropy(individual(x), shard.train_y[batch])  # Eq. 6
+            penalty = retain() * settings.ewc_lambda if retain else torch.zeros(())
+            optimiser.zero_grad(set_to_none=True)
+            (loss + penalty).backward()  # Eq. 9
+            torch.nn.utils.clip_grad_norm_(individual.parameters(), 5.0)
+            optimiser.step()
+            sums[0] += float(loss.detach()) * len(batch)
+            sums[1] += float(penalty.detach()) * len(batch)
+            done += 1
+        if epoch % settings.eval_every == 0 or epoch == settings.epochs:
+            means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
+            _test(individual, shard, epoch, outcome, means)
+    outcome.seconds = clock() - started
+    return outcome
+
+
+def cosine(progress: float) -> float:
+    """Learning-rate factor at ``progress`` 0..1: half a cosine from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@torch.no_grad()
+def features(individual: Individual, x: Tensor, batch_size: int = 256) -> Tensor:  # (N, D)
+    individual.eval()
+    return torch.cat([individual.features(part) for part in x.split(batch_size)])
+
+
+def _optimiser(individual: Individual, settings: TrainSettings) -> torch.optim.Optimizer:
+    """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
+    own = [*individual.stem.parameters(), *individual.head.parameters()]
+    groups = [
+        {"params": [p for p in own if p.requires_grad and p.ndim > 1], "lr": settings.lr,
+         "weight_decay": settings.weight_decay},
+        {"params": [p for p in own if p.requires_grad and p.ndim <= 1], "lr": settings.lr,
+         "weight_decay": 0.0},
+        {"params": [p for p in individual.top.parameters() if p.requires_grad],
+         "lr": settings.inherited_lr, "weight_decay": 0.0},
+    ]  # fmt: skip
+    groups = [g for g in groups if g["params"]]
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def _freeze_norms(individual: Individual) -> None:
+    for module in individual.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+
+@torch.no_grad()
+def _test(individual: Individual, shard: ShardData, epoch: int, outcome: Outcome,
+          train_means: tuple[float, float]) -> None:  # fmt: skip
+    logits = individual.head(features(individual, shard.test_x))
+    outcome.epochs.append(epoch)
+    outcome.accuracy.append(float((logits.argmax(1) == shard.test_y).float().mean()))
+    outcome.loss.append(float(F.cross_entropy(logits, shard.test_y)))
+    outcome.train_loss.append(train_means[0])
+    outcome.penalty.append(train_means[1])

@@ -1,0 +1,63 @@
+"""Hydra's and OmegaConf's complaints as one line: the field, its value and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from conf.schema import Config
+
+GROUPS = ("data", "runtime", "scale", "experiment")
+
+
+def field_names(schema: type = Config, prefix: str = "") -> list[str]:
+    """Every field as it is written on the command line: ``seed``, ``data.root``, ..."""
+    names: list[str] = []
+    for name, kind in get_type_hints(schema).items():
+        inner = is_dataclass(kind)
+        names += field_names(kind, f"{prefix}{name}.") if inner else [prefix + name]
+    return names
+
+
+def type_of(name: str, schema: type = Config) -> str:
+    """The type of a field as the schema writes it."""
+    first, _, rest = name.partition(".")
+    found = {f.name: f.type for f in fields(schema)}[first]
+    kind: Any = get_type_hints(schema)[first]
+    return type_of(rest, kind) if rest else str(found)
+
+
+def explain(error: BaseException, overrides: Sequence[str]) -> str:
+    """One line for an error that Hydra or OmegaConf raised while composing ``overrides``."""
+    text = str(error)
+    for override in overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        if f"Could not override '{name}'" in text or f"Could not find '{name}/" in text:
+            return _unknown(name, value, text)
+        if name in text and "erging override" in text:
+            return f"{name}={value}: not a value of type {_kind(name)}. Write {name}=VALUE of that type."
+        if "Could not append" in text and name in text:
+            return f"{name}={value}: the field is there already. Leave the + away."
+    reason = " ".join(str(error.__cause__ or error).split())
+    wrong = re.search(r"full_key: (\S+)", reason)
+    where = wrong.group(1) if wrong else " ".join(overrides)
+    return f"{where}: {reason[:300]}. See conf/schema.py for the fields and their types."
+
+
+def _kind(name: str) -> str:
+    try:
+        return type_of(name)
+    except (KeyError, TypeError):
+        return "that its schema names"
+
+
+def _unknown(name: str, value: str, text: str) -> str:
+    if name in GROUPS:
+        options = ", ".join(re.findall(r"^\t(\S+)$", text, re.MULTILINE))
+        return f"{name}={value}: there is no such choice. Choose one of: {options}."
+    near = difflib.get_close_matches(name, field_names(), n=1, cutoff=0.5)
+    fix = f"Did you mean {near[0]}={value}?" if near else "conf/schema.py lists the fields."
+    return f"{name}={value}: there is no field of that name. {fix}"

@@ -1,0 +1,333 @@
+"""The collective's life over a sequence of tasks: grow, rehearse, distil, train, test.
+
+Each task brings new base classes. The collective sees their images together with the exemplars
+of the classes gone by, through a head that grows, and is held to what its previous stage said of
+the old classes (distillation). Both paths are trained on the same batches (see ``networks``).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learngene.criterion import Criterion
+from learngene.expansion import growth_plan, widen
+from learngene.images import augment, resize, to_batch
+from learngene.individual import stem_generator
+from learngene.networks import Collective
+from learngene.seeding import generator, torch_generator
+from learngene.world import World
+
+
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """What determines a collective, besides the world (fields as in conf.schema.Collective)."""
+
+    width: float
+    classes_per_task: int
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    label_smoothing: float
+    memory_per_class: int
+    rehearse_per_class: int
+    distill: float
+    temperature: float
+    growth: str
+    growth_noise: float
+    train_size: int | None
+    precision: str  # fp32 | bf16, already resolved
+    stem: str
+    shared: int
+    sigma: float
+    calibration_per_class: int
+    seed: int
+
+
+@dataclass
+class Stage:
+    """What one task left behind. Accuracies are shares of the test images of all known classes."""
+
+    task: int
+    new_classes: list[int]
+    known_classes: int
+    widened: list[dict[str, int]]
+    parameters: int
+    accuracy: float
+    light_accuracy: float | None
+    rho: list[float]
+    image_passes: int
+    seconds: float
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class Evolution:
+    """A collective and its place in the sequence; ``run_task`` takes it one task further."""
+
+    world: World
+    settings: EvolutionSettings
+    device: torch.device
+    stages: list[Stage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        s, world = self.settings, self.world
+        order = generator(s.seed, "task-order").permutation(list(world.division.base))
+        step = s.classes_per_task
+        self.tasks: list[list[int]] = [
+            [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
+        ]
+        self.train_rows, self.calibration_rows = self._hold_out()
+        pinned = [13 - s.shared] if s.stem == "seeded" else []
+        start, self.plan = growth_plan(
+            len(self.tasks), s.width, grow=s.growth == "schedule", pinned=pinned
+        )
+        self.collective = self._build(start, len(self.tasks[0]))
+        self.memory: dict[int, np.ndarray] = {}
+
+    def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
+        s = self.settings
+        drawn = torch_generator(s.seed, "collective-weights")
+        made = Collective(
+            widths,
+            classes,
+            stem=s.stem,
+            shared=s.shared,
+            width=s.width,
+            generator=drawn,
+            channels=self.world.image_shape[0],
+            stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
+        )
+        return made.to(self.device, memory_format=torch.channels_last)
+
+    def _hold_out(self) -> tuple[dict[int, np.ndarray], np.ndarray]:
+        """Rows of every base class to train on, and those kept for the open-world threshold."""
+        s = self.settings
+        train, held = {}, []
+        for c in self.world.division.base:
+            rows = generator(s.seed, "calibration", client=c).permutation(
+                self.world.rows("train", c)
+            )
+            held.append(rows[: s.calibration_per_class])
+            train[c] = rows[s.calibration_per_class :]
+        return train, np.concatenate(held)
+
+    @property
+    def known(self) -> list[int]:
+        """Known classes, in the order of the head's outputs."""
+        return [c for stage in self.stages for c in stage.new_classes]
+
+    @property
+    def done(self) -> bool:
+        return len(self.stages) == len(self.tasks)
+
+    def take_up(self, stages: list[Stage], state: dict[str, Tensor]) -> None:
+        """Go on from a saved state: ``stages`` are done, ``state`` are the weights after them."""
+        self.stages = stages
+        widths = list(self.collective.widths)
+        for stage in stages:
+            for step in stage.widened:
+                widths[step["layer"] - 1] = step["width"]
+        self.collective = self._build(tuple(widths), stages[-1].known_classes)
+        self.collective.load_state_dict(state)
+        for c in self.known:
+            self.memory[c] = self.train_rows[c][: self.settings.memory_per_class]
+
+    def grow(self, task: int) -> list[dict[str, int]]:
+        """The widenings that precede ``task``."""
+        s = self.settings
+        grown = []
+        for number, step in enumerate(self.plan):
+            if step.task == task:
+                drawn = generator(s.seed, "growth", round=number)
+                widen(self.collective, step.layer, step.width, drawn, s.growth_noise)
+                grown.append({"layer": step.layer, "width": step.width})
+        return grown
+
+    def run_task(self, progress: Callable[[int, int, float], None] | None = None) -> Stage:
+        """Grow, learn the next task and test.
+
+        Args:
+            progress: called with (steps done, steps in this task, mean loss of the collective).
+
+        Raises:
+            ValueError: when there is no task left, or the loss is not finite.
+        """
+        if self.done:
+            raise ValueError(f"all {len(self.tasks)} tasks are done")
+        started = time.perf_counter()
+        task = len(self.stages)
+        new, old = self.tasks[task], self.known
+        teacher = copy.deepcopy(self.collective).eval() if old and self.settings.distill else None
+        widened = self.grow(task)
+        if old:
+            drawn = torch_generator(self.settings.seed, "head", round=task)
+            self.collective.head.grow(len(new), drawn)
+            if self.collective.light is not None:
+                self.collective.light.head.grow(len(new), drawn)
+        rho, passes = self._train(task, old, new, teacher, progress)
+        for c in new:
+            self.memory[c] = self.train_rows[c][: self.settings.memory_per_class]
+        known = [*old, *new]
+        accuracy, light = self.test(known)
+        self.stages.append(
+            Stage(
+                task=task,
+                new_classes=new,
+                known_classes=len(known),
+                widened=widened,
+                parameters=sum(p.numel() for p in self.collective.parameters()),
+                accuracy=accuracy,
+                light_accuracy=light,
+                rho=rho,
+                image_passes=passes,
+                seconds=time.perf_counter() - started,
+            )
+        )
+        return self.stages[-1]
+
+    def _train(self, task: int, old: list[int], new: list[int], teacher: Collective | None,
+               progress: Callable[[int, int, float], None] | None) -> tuple[list[float], int]:  # fmt: skip
+        """Train on a task; returns rho of every layer and the number of images passed."""
+        s, world, model = self.settings, self.world, self.collective
+        known = [*old, *new]
+        # Positions below index this union of the task's images and the memory.
+        parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
+        rows = np.concatenate(parts)
+        labels = torch.repeat_interleave(
+            torch.arange(len(known)), torch.tensor([len(part) for part in parts])
+        )
+        goals = self._targets(teacher, rows)
+        optimiser, parameters = self._optimiser()
+        order = generator(s.seed, "order", round=task)
+        chance = torch_generator(s.seed, "augment", round=task)
+        criterion = Criterion(s.sigma, len(model.units))
+        epochs = [self._epoch(labels.numpy(), len(old), order) for _ in range(s.epochs)]
+        size = min(s.batch_size, len(epochs[0]))
+        steps = s.epochs * (len(epochs[0]) // size)
+        done, total = 0, 0.0
+        model.train()
+        for positions in epochs:
+            for start in range(0, len(positions) - size + 1, size):
+                for group in optimiser.param_groups:
+                    group["lr"] = s.lr * one_cycle(done / steps)
+                batch = torch.from_numpy(positions[start : start + size])
+                x = to_batch(world.train_images[rows[positions[start : start + size]]], self.device)
+                x = augment(x, chance, flip=world.flip, side=s.train_size)
+                y = labels[batch].to(self.device)
+                optimiser.zero_grad(set_to_none=True)
+                loss = self._loss(model.__call__, x, y, goals, 0, batch)
+                loss.backward()
+                criterion.observe(model)
+                if model.light is not None:
+                    self._loss(model.light_logits, x, y, goals, 1, batch).backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+                optimiser.step()
+                done, total = done + 1, total + float(loss.detach())
+                if not math.isfinite(total):
+                    raise ValueError(
+                        f"the collective's loss is {total} in task {task}: lower collective.lr"
+                    )
+                if progress and done % 10 == 0:
+                    progress(done, steps, total / done)
+        return criterion.result(), done * size
+
+    def _epoch(self, labels: np.ndarray, old: int, order: np.random.Generator) -> np.ndarray:
+        """Positions of one epoch, shuffled: every new image, and of each of the ``old`` classes
+        ``rehearse_per_class`` drawn from its exemplars."""
+        limit = self.settings.rehearse_per_class
+        taken = [np.flatnonzero(labels >= old)]
+        taken += [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
+        return order.permutation(np.concatenate(taken))
+
+    def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
+        """SGD; a seeded stem is frozen, norms and scales do not decay."""
+        model, s = self.collective, self.settings
+        if model.light is not None and model.stem_kind == "seeded":
+            for unit in model.light.stem:
+                unit.requires_grad_(False)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": s.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True), parameters
+
+    def _loss(self, logits_of: Callable[[Tensor], Tensor], x: Tensor, y: Tensor,
+              goals: list[Tensor] | None, path: int, batch: Tensor) -> Tensor:  # fmt: skip
+        s = self.settings
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            logits = logits_of(x)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, y, label_smoothing=s.label_smoothing)
+        if goals is None:
+            return loss
+        goal = goals[path][batch].to(self.device)  # (B, old classes), probabilities
+        ours = F.log_softmax(logits[:, : goal.shape[1]] / s.temperature, dim=1)
+        return loss + s.distill * s.temperature**2 * F.kl_div(ours, goal, reduction="batchmean")
+
+    def _targets(self, teacher: Collective | None, rows: np.ndarray) -> list[Tensor] | None:
+        """What the previous stage says of ``rows``: softened probabilities, one tensor a path.
+
+        Taken once a task on the plain images, not anew on every augmented batch: a forward pass
+        less for each epoch but one.
+        """
+        if teacher is None:
+            return None
+        paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
+        return [
+            F.softmax(self._logits(p, self.world.train_images, rows) / self.settings.temperature, 1)
+            for p in paths
+        ]
+
+    @torch.no_grad()
+    def _logits(
+        self, logits_of: Callable[[Tensor], Tensor], images: np.ndarray, rows: Sequence[int] | np.ndarray
+    ) -> Tensor:  # (N, known classes), on the CPU
+        s = self.settings
+        out = []
+        for start in range(0, len(rows), 256):
+            x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
+            if s.train_size:
+                x = resize(x, s.train_size)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+                out.append(logits_of(x).float().cpu())
+        return torch.cat(out)
+
+    def logits(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
+        """The collective's logits in eval mode, (N, known classes)."""
+        self.collective.eval()
+        return self._logits(self.collective.__call__, images, rows)
+
+    def test(self, known: list[int]) -> tuple[float, float | None]:
+        """Accuracy of both paths over the test images of the ``known`` classes."""
+        world = self.world
+        rows = np.concatenate([world.rows("test", c) for c in known])
+        position = np.full(len(world.class_names), -1)
+        position[known] = np.arange(len(known))
+        truth = torch.from_numpy(position[world.test_labels[rows]])
+        model = self.collective.eval()
+        right = self._logits(model.__call__, world.test_images, rows).argmax(1) == truth
+        light = None
+        if model.light is not None:
+            logits = self._logits(model.light_logits, world.test_images, rows)
+            light = float((logits.argmax(1) == truth).float().mean())
+        return float(right.float().mean()), light
+
+
+def one_cycle(progress: float, warm_up: float = 0.1) -> float:
+    """Learning-rate factor at ``progress`` 0..1 of a task: linear warm-up, then half a cosine."""
+    if progress < warm_up:
+        return (progress + 0.01) / (warm_up + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))

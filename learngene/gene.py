@@ -1,0 +1,214 @@
+"""The learngene: what the factory sends and the client builds around (definition 2).
+
+It holds the collective's top conv layers with their BatchNorm, and the stem they grew up behind
+(its weights, or for a seeded stem the integer they are drawn from). It is saved as
+``learngene.safetensors`` with a readable card, ``learngene.json``, beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from torch import nn
+
+from learngene.errors import InputError
+from learngene.files import write_atomically
+from learngene.individual import LAYERS, Individual, stem_generator
+from learngene.networks import STEMS, Collective, initialise
+
+SCHEMA = 1
+_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a client must know of a learngene to build around it, and where it came from."""
+
+    layers: list[int]  # of the collective, counted from 1
+    stem: str  # separable | seeded | whole | fresh
+    stem_seed: int | None  # of a seeded stem
+    width: float
+    channels: int  # of the images
+    shapes: dict[str, list[int]]
+    parameters: int
+    bytes: int  # of the arrays
+    top_layers_bytes: int  # of the top layers alone, the stem left out
+    sha256: str  # of the arrays: names, shapes and values
+    rho: list[list[float]] = field(default_factory=list)  # [task][layer], Eq. 5
+    source: dict = field(default_factory=dict)  # the run that it came from
+    schema: int = SCHEMA
+
+    def for_client(self) -> dict:
+        """The part that travels: without history."""
+        return asdict(replace(self, rho=[], source={}))
+
+
+@dataclass(frozen=True)
+class Learngene:
+    card: Card
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def inherited(self) -> int:
+        return len(self.card.layers)
+
+
+def _state(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
+    """Weights and statistics as float32 arrays; batch counters are of no use to a client."""
+    return {
+        f"{prefix}.{name}": np.ascontiguousarray(value.detach().float().cpu().numpy())
+        for name, value in module.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """sha256 over names, shapes and values, in the order of the names."""
+    h = hashlib.sha256()
+    for name in sorted(arrays):
+        h.update(f"{name}{arrays[name].shape}".encode())
+        h.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
+    return h.hexdigest()
+
+
+def extract(collective: Collective, *, layers: int, stem_seed: int, rho: list[list[float]],
+            source: dict) -> Learngene:  # fmt: skip
+    """The learngene of a collective: its top ``layers`` and the stem of its light path.
+
+    The norms are the light path's own; without a light path (a fresh stem, the paper's form) they
+    are the collective's.
+    """
+    light, kind = collective.light, collective.stem_kind
+    if light is not None and layers != collective.shared:
+        raise ValueError(f"the light path shares {collective.shared} layers, not {layers}")
+    numbers = list(range(len(collective.units) - layers + 1, len(collective.units) + 1))
+    arrays: dict[str, np.ndarray] = {}
+    for place, number in enumerate(numbers):
+        unit = collective.units[number - 1]
+        norm = unit.norm if light is None else light.norms[place]
+        arrays |= _state(unit.conv, f"top.{place}.conv") | _state(norm, f"top.{place}.norm")
+    top_bytes = sum(a.nbytes for a in arrays.values())
+    if light is not None and kind != "seeded":
+        arrays |= _state(light.stem, "stem")
+    card = Card(
+        layers=numbers,
+        stem=kind,
+        stem_seed=stem_seed if kind == "seeded" else None,
+        width=collective.width,
+        channels=collective.units[0].conv.in_channels,
+        shapes={name: list(a.shape) for name, a in arrays.items()},
+        parameters=sum(a.size for a in arrays.values()),
+        bytes=sum(a.nbytes for a in arrays.values()),
+        top_layers_bytes=top_bytes,
+        sha256=digest(arrays),
+        rho=rho,
+        source=source,
+    )
+    return Learngene(card, arrays)
+
+
+def save(gene: Learngene, folder: Path) -> Path:
+    """Write ``learngene.safetensors`` and ``learngene.json`` into ``folder``; returns the former."""
+    path = folder / "learngene.safetensors"
+    write_atomically(path, save_tensors(gene.arrays))
+    text = json.dumps(asdict(gene.card), indent=1, allow_nan=False) + "\n"
+    write_atomically(path.with_suffix(".json"), text.encode())
+    return path
+
+
+def load(path: str | Path) -> Learngene:
+    """Read a saved learngene.
+
+    Raises:
+        InputError: a file is missing or cannot be read, the sha256 is not the card's, an array is
+            missing or has another shape.
+    """
+    path = Path(path)
+    card_path = path.with_suffix(".json")
+    for part in (path, card_path):
+        if not part.is_file():
+            raise InputError("learngene.path", path, f"{part} does not exist",
+                             "Name the learngene.safetensors of a finished run; its .json lies beside it")  # fmt: skip
+    try:
+        card = Card(**json.loads(card_path.read_text()))
+        arrays = load_tensors(path.read_bytes())
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise InputError("learngene.path", path, f"not a learngene: {str(error)[:200]}",
+                         "Copy the file and its card again from the run that made them") from error  # fmt: skip
+    check(card, arrays, where=str(path))
+    return Learngene(card, arrays)
+
+
+def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
+    """Raise InputError unless ``arrays`` are what ``card`` says."""
+
+    def refuse(problem: str) -> InputError:
+        return InputError(
+            "learngene.path",
+            where,
+            problem,
+            "Copy the file and its card again from the run that made them",
+        )
+
+    if card.schema != SCHEMA or card.stem not in STEMS or not 1 <= len(card.layers) < LAYERS:
+        raise refuse(f"card of schema {card.schema}, stem {card.stem!r}, layers {card.layers}")
+    missing = sorted(set(card.shapes) - set(arrays)) or sorted(
+        f"top.{i}.conv.weight"
+        for i in range(len(card.layers))
+        if f"top.{i}.conv.weight" not in arrays
+    )
+    if missing:
+        raise refuse(f"array {missing[0]} is missing")
+    for name, array in arrays.items():
+        if card.shapes.get(name) != list(array.shape):
+            raise refuse(f"array {name} has shape {list(array.shape)}, the card says {card.shapes.get(name)}")  # fmt: skip
+        if not np.isfinite(array).all():
+            raise refuse(f"array {name} holds numbers that are not finite")
+    if digest(arrays) != card.sha256:
+        raise refuse("the sha256 of the arrays is not the card's")
+
+
+def reconstruct(gene: Learngene, *, ways: int, head: str, generator: torch.Generator) -> Individual:
+    """RECONSTRUCT of Algorithm 1: an individual around the learngene.
+
+    The inherited layers come from the gene; the stem, too (``separable``, ``whole``), or it is
+    drawn again from the gene's integer (``seeded``), or drawn at random (``fresh``).
+
+    Raises:
+        InputError: when an array does not fit the individual.
+    """
+    card, arrays = gene.card, gene.arrays
+    shapes = [card.shapes[f"top.{i}.conv.weight"] for i in range(gene.inherited)]
+    made = Individual(
+        stem_kind=card.stem,
+        inherited=gene.inherited,
+        ways=ways,
+        width=card.width,
+        head=head,
+        generator=generator,
+        channels=card.channels,
+        c_in=shapes[0][1],
+        top_widths=tuple(shape[0] for shape in shapes),
+    )
+    if card.stem == "seeded":
+        assert card.stem_seed is not None
+        initialise(made.stem, stem_generator(card.stem_seed))
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    unknown = made.load_state_dict(state, strict=False).unexpected_keys
+    if unknown:
+        raise InputError("learngene.path", card.sha256[:12], f"array {unknown[0]} has no place in the individual",  # fmt: skip
+                         "Use a learngene of this version")  # fmt: skip
+    return made
+
+
+def inherited_modules(individual: Individual) -> list[nn.Module]:
+    """The modules whose parameters the retain loss holds: conv and norm of every inherited layer."""
+    return [part for unit in individual.top for part in (unit.conv, unit.norm)]

@@ -1,0 +1,192 @@
+"""The networks of the paper: the 13-layer collective and the seven-layer individual.
+
+Every layer is a 3x3 convolution, BatchNorm and ReLU (appendix, figure 1). Layers are counted from
+1, as in the paper. Widths are the paper's, times a scale.
+
+The collective carries a *light path* beside its 13 layers: the individual's own stem, then the
+same top convolutions. Both paths are trained on the same batches, so the layers that will be
+inherited grow up behind the stem that they will meet again (difference from the paper, see
+docs/FIDELITY.md). The two paths share the convolutions and not the normalisation: their
+activations differ in scale, and each keeps its own BatchNorm.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COLLECTIVE_START = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256, 256, 256)
+COLLECTIVE_END = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+COLLECTIVE_POOLS = (2, 4, 7, 10, 13)  # a max-pool follows these layers
+INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
+INDIVIDUAL_POOLS = (1, 2, 3, 7)
+STEMS = ("separable", "seeded", "whole", "fresh")
+FEATURE_SIDE = 2  # the individual's features are pooled to 2 x 2 positions
+
+
+def scaled(widths: tuple[int, ...], scale: float) -> tuple[int, ...]:
+    """The paper's widths times ``scale``, at least 4 channels each."""
+    return tuple(max(4, round(width * scale)) for width in widths)
+
+
+class Unit(nn.Module):
+    """Convolution, BatchNorm, ReLU, and a 2x2 max-pool where the layer has one.
+
+    ``separable`` makes the convolution depthwise 3x3 followed by pointwise 1x1, with a BatchNorm
+    after each: about a ninth of the parameters.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, pool: bool, separable: bool = False) -> None:
+        super().__init__()
+        self.depth: nn.Module = nn.Identity()
+        if separable:
+            self.depth = nn.Sequential(
+                nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in, bias=False), nn.BatchNorm2d(c_in)
+            )
+        size, padding = (1, 0) if separable else (3, 1)
+        self.conv = nn.Conv2d(c_in, c_out, size, padding=padding, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, c_in, H, W) -> (B, c_out, H/2 or H, W/2 or W)
+        x = F.relu(self.norm(self.conv(self.depth(x))))
+        return F.max_pool2d(x, 2) if self.pool else x
+
+
+class CosineHead(nn.Module):
+    """Classifier on the cosine between features and class weights, times a learned scale.
+
+    Its logits do not favour the classes with the longest weights, which are the newest ones in
+    class-incremental training, and prototypes (class means) are weights of the same kind.
+    """
+
+    def __init__(self, features: int, classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        nn.init.normal_(self.weight, std=1 / math.sqrt(features), generator=generator)
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, D) -> (B, classes)
+        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
+
+    def grow(self, classes: int, generator: torch.Generator) -> None:
+        """Append ``classes`` new random class weights; the old logits do not change."""
+        fresh = torch.empty(classes, self.weight.shape[1])
+        nn.init.normal_(fresh, std=1 / math.sqrt(fresh.shape[1]), generator=generator)
+        weight = torch.cat([self.weight.data, fresh.to(self.weight)])
+        self.weight = nn.Parameter(weight)
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """He initialisation of every convolution and linear layer, from one generator, in order."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            fan_out = part.weight[0].numel() * part.weight.shape[0] / part.weight.shape[1]
+            if isinstance(part, nn.Conv2d):
+                fan_out = part.weight.shape[0] * part.weight[0, 0].numel() / part.groups
+            nn.init.normal_(part.weight, std=math.sqrt(2 / fan_out), generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def build_stem(kind: str, layers: int, c_out: int, width: float, channels: int = 3) -> nn.Sequential:
+    """The individual's light layers in front of the inherited ones, weights not yet drawn.
+
+    Args:
+        kind: ``separable`` (a 3x3 convolution, then depthwise-separable ones), else full
+            convolutions.
+        layers: how many (seven less the inherited ones).
+        c_out: channels that the first inherited layer takes.
+    """
+    widths = (channels, *scaled(INDIVIDUAL_WIDTHS, width)[: layers - 1], c_out)
+    return nn.Sequential(
+        *(
+            Unit(
+                widths[i],
+                widths[i + 1],
+                pool=i + 1 in INDIVIDUAL_POOLS,
+                separable=kind == "separable" and i > 0,
+            )
+            for i in range(layers)
+        )
+    )
+
+
+class LightPath(nn.Module):
+    """What the individual has of its own while the collective grows: stem, norms and head.
+
+    The convolutions of the top layers are the collective's and are handed to ``forward``.
+    """
+
+    def __init__(self, stem: nn.Sequential, top_widths: list[int], classes: int,
+                 generator: torch.Generator) -> None:  # fmt: skip
+        super().__init__()
+        self.stem = stem
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in top_widths)
+        self.head = CosineHead(top_widths[-1] * FEATURE_SIDE**2, classes, generator)
+
+    def features(self, x: Tensor, top: list[Unit]) -> Tensor:  # (B, C, H, W) -> (B, D)
+        x = self.stem(x)
+        first = len(self.stem) + 1
+        for position, (unit, norm) in enumerate(zip(top, self.norms, strict=True), start=first):
+            x = F.relu(norm(unit.conv(x)))
+            if position in INDIVIDUAL_POOLS:
+                x = F.max_pool2d(x, 2)
+        return F.adaptive_avg_pool2d(x, FEATURE_SIDE).flatten(1)
+
+
+class Collective(nn.Module):
+    """Thirteen conv layers, a growing head, and (unless ``stem`` is fresh) the light path.
+
+    Args:
+        widths: channels of the 13 layers.
+        classes: known classes at the start.
+        stem: kind of the light path's stem; ``fresh`` means no light path (the paper's form).
+        shared: how many top layers the light path shares.
+        width: scale of the stem's widths.
+        generator: every initial weight is drawn from it.
+        stem_generator: the stem's weights are drawn from this one instead (a seeded stem is drawn
+            by factory and client alike, so nothing else may draw from its generator).
+    """
+
+    def __init__(self, widths: tuple[int, ...], classes: int, *, stem: str, shared: int,
+                 width: float, generator: torch.Generator, channels: int = 3,
+                 stem_generator: torch.Generator | None = None) -> None:  # fmt: skip
+        super().__init__()
+        ins = (channels, *widths[:-1])
+        self.units = nn.ModuleList(
+            Unit(i, o, pool=n in COLLECTIVE_POOLS)
+            for n, (i, o) in enumerate(zip(ins, widths, strict=True), start=1)
+        )
+        initialise(self.units, generator)
+        self.head = CosineHead(widths[-1], classes, generator)
+        self.stem_kind, self.shared, self.width = stem, shared, width
+        self.light: LightPath | None = None
+        if stem != "fresh":
+            made = build_stem(stem, 7 - shared, widths[12 - shared], width, channels)
+            initialise(made, stem_generator or generator)
+            self.light = LightPath(made, list(widths[13 - shared :]), classes, generator)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(unit.conv.out_channels for unit in self.units)
+
+    @property
+    def top(self) -> list[Unit]:
+        """The layers that both paths share, lowest first."""
+        return list(self.units[len(self.units) - self.shared :])
+
+    def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, widths[-1])
+        for unit in self.units:
+            x = unit(x)
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, known classes)
+        return self.head(self.features(x))
+
+    def light_logits(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, known classes)
+        assert self.light is not None, "a collective with a fresh stem has no light path"
+        return self.light.head(self.light.features(x, self.top))

@@ -1,0 +1,19 @@
+"""Data worlds: images decoded once, their classes divided, and the clients' private shards.
+
+This package alone knows where images lie.
+"""
+
+from learngene.world.build import build
+from learngene.world.shards import Shard, check_leakage, draw_shard
+from learngene.world.world import Division, World, WorldSettings, load
+
+__all__ = [
+    "Division",
+    "Shard",
+    "World",
+    "WorldSettings",
+    "build",
+    "check_leakage",
+    "draw_shard",
+    "load",
+]

@@ -1,0 +1,173 @@
+"""Build a world once into the cache, or open the one that is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import PIL
+
+from learngene.errors import InputError
+from learngene.world.arrays import (
+    ImageFile,
+    describe,
+    first_copies,
+    sync_folder,
+    write_array,
+    write_json,
+)
+from learngene.world.source import Source, check_labels, decode, suspicious
+from learngene.world.world import FORMAT, SPLITS, World, WorldSettings, load
+
+_STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
+
+
+def open_source(settings: WorldSettings) -> Source:
+    """The source that the settings name, checked, without reading pixels.
+
+    Raises:
+        InputError: the name is unknown, or the source cannot be used.
+    """
+    # Imported here: a glyph world should not wait for pyarrow.
+    if settings.name == "glyphs":
+        from learngene.world.glyphs import GlyphSource
+
+        return GlyphSource(settings)
+    if settings.name == "imagefolder":
+        from learngene.world.folder import open_folder
+
+        return open_folder(settings)
+    if settings.name in ("cifar100", "imagenet100"):
+        from learngene.world.named import open_named
+
+        return open_named(settings)
+    raise InputError(
+        "data",
+        settings.name,
+        "no such world",
+        "Choose glyphs, cifar100, imagenet100 or imagefolder",
+    )
+
+
+def world_key(settings: WorldSettings, source: Source) -> str:
+    """The cache key: content of the source, settings that shape arrays, decoder, format."""
+    parts = {
+        "format": FORMAT,
+        "name": settings.name,
+        "content": source.content(),
+        "pillow": PIL.__version__,  # it draws, decodes and resizes
+        **source.shaping,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def build(
+    settings: WorldSettings, cache: Path, progress: Callable[[str], None] | None = None
+) -> World:
+    """Open ``cache/worlds/KEY``, building it first where it is missing.
+
+    Built under a temporary name beside it and renamed, so that a killed run leaves nothing under
+    KEY and two runs at once end with one whole folder.
+
+    Args:
+        settings: what to build.
+        cache: folder of all caches; made where it is missing.
+        progress: told in words how far decoding is.
+
+    Raises:
+        InputError: the source cannot be used (see ``open_source``), or an image is broken.
+    """
+    source = open_source(settings)
+    worlds = Path(cache) / "worlds"
+    final = worlds / world_key(settings, source)
+    if final.exists():
+        return load(final)
+    worlds.mkdir(parents=True, exist_ok=True)
+    _sweep(worlds)
+    making = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=worlds))
+    try:
+        making.chmod(0o755)  # mkdtemp's 0700 would shut other users out of a shared cache
+        _write(settings, source, making, progress or (lambda _: None))
+        try:
+            making.rename(final)
+        except OSError:
+            if not final.exists():  # anything but a lost race
+                raise
+        else:
+            sync_folder(worlds)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return load(final)
+
+
+def _write(
+    settings: WorldSettings, source: Source, folder: Path, progress: Callable[[str], None]
+) -> None:
+    size = source.image_size
+    for split in SPLITS:
+        for some in source.encoded(split):
+            for data, where in some:
+                if suspicious(data):
+                    decode(data, size, where)
+    total = sum(len(source.labels[split]) for split in SPLITS)
+    with ExitStack() as stack:
+        files: dict[str, ImageFile] = {}
+        done = 0
+        for split in SPLITS:
+            rows = len(source.labels[split])
+            file = ImageFile(folder / f"{split}_images.npy", rows, (size, size, 3))
+            stack.callback(file.close)
+            files[split] = file
+            for batch in source.batches(split):
+                file.append(batch)
+                done += len(batch)
+                progress(f"{settings.name}: {done:,} of {total:,} images")
+            if file.written != rows:
+                raise InputError(
+                    "data.root",
+                    settings.root,
+                    f"the {split} images end after {file.written} of {rows}",
+                    "Fetch the files again",
+                )
+        masks, conflicts = first_copies({s: files[s].hashes for s in SPLITS}, source.labels)
+        labels = {split: source.labels[split][masks[split]] for split in SPLITS}
+        check_labels(labels, source.class_names, "data.root", settings.root)
+        groups = {g: source.division.group(g) for g in ("base", "open_world", "novel")}
+        digest = hashlib.sha256(describe(source.class_names, groups))
+        for split in SPLITS:
+            files[split].keep(masks[split])
+            files[split].close(digest)
+            digest.update(labels[split].astype("<i8").tobytes())
+            write_array(folder / f"{split}_labels.npy", labels[split])
+            write_array(folder / f"{split}_hashes.npy", files[split].hashes)
+    card = {
+        "format": FORMAT,
+        "name": settings.name,
+        "image_shape": [3, size, size],
+        "class_names": source.class_names,
+        "division": groups,
+        "sha256": digest.hexdigest(),
+        "images": {split: len(labels[split]) for split in SPLITS},
+        "duplicates_dropped": int(sum((~mask).sum() for mask in masks.values())),
+        "conflicting_labels": conflicts,
+        "flip": source.flip,
+        "shaping": source.shaping,
+    }
+    write_json(folder / "world.json", card)  # last: it makes the folder a world
+    sync_folder(folder)
+
+
+def _sweep(worlds: Path) -> None:
+    """Remove what killed processes left, so that their gigabytes do not pile up."""
+    for left in worlds.glob(".*-*"):
+        try:
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # its owner finished it meanwhile
+            continue

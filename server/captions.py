@@ -1,0 +1,112 @@
+"""A caption and a text in place of the image for each figure, with the run's own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from server.figures import mean_curve
+from server.results import MAIN, REFERENCE
+from server.wording import Results, answered, method_names, method_rows, percent, points
+
+CAPTIONS = {
+    "accuracy_over_epochs": "Mean test accuracy over clients by epoch on their shards. Bands are "
+    "95 % intervals over clients. Epoch 0 is before any training on the shard.",
+    "clients_paired": "Each line is one client: from its accuracy from scratch (square) to its "
+    "accuracy with the learngene (circle), both at the last epoch. The largest gain is on top; a "
+    "dotted line is a loss.",
+    "criterion": "The criterion ρ: share of a layer's gradients that are large, by task. A layer "
+    "whose ρ falls and stays low holds what the tasks have in common. Framed layers are inherited.",
+    "collective": "Accuracy of the collective on the test images of all classes known so far, "
+    "after each task.",
+    "bytes": "What one client receives for a method, and the accuracy it reaches with it.",
+    "open_world": "Probability of being unknown that the collective gives to test images of known "
+    "and of open-world classes. Right of the threshold an image is called unknown.",
+}
+
+
+def alt_text(name: str, results: Results) -> str:
+    """What the figure shows, in words and numbers, for those who do not see it.
+
+    Only for figures that were drawn: the others' data is absent.
+    """
+    return ALT[name](results)
+
+
+def _accuracy(results: Results) -> str:
+    clients, parts = answered(results), []
+    for name in method_names(results):
+        curve = mean_curve(clients, name)
+        if curve:
+            (first, start), (last, end) = curve[0], curve[-1]
+            parts.append(
+                f"{name} from {percent(start['mean'])} at epoch {first:g} "
+                f"to {percent(end['mean'])} at epoch {last:g}"
+            )
+    return f"Line chart of mean test accuracy over epochs: {'; '.join(parts)}."
+
+
+def _clients(results: Results) -> str:
+    gain = results["summary"]["gain"]
+    gains = [
+        client["methods"][MAIN]["accuracy"] - client["methods"][REFERENCE]["accuracy"]
+        for client in answered(results)
+    ]
+    return (
+        f"Dumbbell chart of {gain['n']} clients from scratch to learngene accuracy: {gain['wins']} "
+        f"gain, {gain['losses']} lose, {gain['ties']} are equal; gains run from "
+        f"{points(min(gains))} to {points(max(gains))} points."
+    )
+
+
+def _criterion(results: Results) -> str:
+    rho = results["criterion"]["rho"]
+    layers = range(len(rho[0]))
+    ends = [f"layer {i + 1} {_rho(rho[0][i])} to {_rho(rho[-1][i])}" for i in (0, layers[-1])]
+    return (
+        f"Heat map of rho for {len(layers)} layers and {len(rho)} tasks. From the first task to "
+        f"the last: {', '.join(ends)}. Inherited layers: {inherited(results)}."
+    )
+
+
+def _collective(results: Results) -> str:
+    first, last = (results["collective"]["stages"][i] for i in (0, -1))
+    return (
+        f"Line chart of the collective's accuracy: {percent(first['accuracy'])} on "
+        f"{first['known_classes']} classes after task {first['task']}, "
+        f"{percent(last['accuracy'])} on {last['known_classes']} classes after task {last['task']}."
+    )
+
+
+def _bytes(results: Results) -> str:
+    rows = [f"{row.name} {row.kb_down} KB for {row.accuracy}" for row in method_rows(results)]
+    return f"Bars of what a client receives beside its accuracy: {'; '.join(rows)}."
+
+
+def _open_world(results: Results) -> str:
+    values = results["open_world"]
+    return (
+        "Histogram of the unknown probability of known and open-world test images, with the "
+        f"threshold at {values['threshold']:.3f}; area under the ROC curve {values['auroc']:.3f}."
+    )
+
+
+def inherited(results: Results) -> str:
+    """The layers that clients inherit, as a list in words."""
+    layers = (results["learngene"] or {}).get("layers", [])
+    return ", ".join(str(layer) for layer in layers) or "none"
+
+
+def _rho(value: float | None) -> str:
+    if value is None:
+        return "(no value)"
+    return f"{value:.2f}"
+
+
+ALT: dict[str, Callable[[Results], str]] = {
+    "accuracy_over_epochs": _accuracy,
+    "clients_paired": _clients,
+    "criterion": _criterion,
+    "collective": _collective,
+    "bytes": _bytes,
+    "open_world": _open_world,
+}

@@ -1,0 +1,40 @@
+"""Checkpoints as safetensors and JSON, each whole or not there, checked by sha256 when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from learngene.files import write_atomically
+
+
+def write_checkpoint(stem: Path, state: dict[str, Tensor], card: dict) -> None:
+    """Write ``stem.safetensors``, then ``stem.json`` with the former's sha256.
+
+    The card comes last: it is there only when the weights are.
+    """
+    data = save_tensors({name: value.contiguous().cpu() for name, value in state.items()})
+    write_atomically(stem.with_suffix(".safetensors"), data)
+    text = json.dumps({**card, "sha256": hashlib.sha256(data).hexdigest()}, allow_nan=False)
+    write_atomically(stem.with_suffix(".json"), text.encode())
+
+
+def read_checkpoint(stem: Path) -> tuple[dict[str, Tensor], dict] | None:
+    """The state and card of a checkpoint; None when it is not there or not whole.
+
+    A torn or altered file counts as not there: the caller goes on from the one before.
+    """
+    try:
+        card = json.loads(stem.with_suffix(".json").read_text())
+        data = stem.with_suffix(".safetensors").read_bytes()
+        if hashlib.sha256(data).hexdigest() != card.pop("sha256"):
+            return None
+        return load_tensors(data), card
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None

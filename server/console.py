@@ -1,0 +1,104 @@
+"""What the terminal shows: progress while a run goes on, then one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rich.console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from learngene.evolution import Evolution
+from server.factory import Product
+from server.terminal import print_summary
+
+
+class _Collective:
+    """Progress of the collective: one line a task, a bar inside the task."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bar = progress.add_task("collective, task 1", total=None)
+
+    def step(self, done: int, steps: int, loss: float) -> None:
+        self._progress.update(self._bar, completed=done, total=steps)
+
+    def task(self, evolution: Evolution, reused: bool) -> None:
+        done, stage = len(evolution.stages), evolution.stages[-1]
+        light = "" if stage.light_accuracy is None else f", light path {stage.light_accuracy:.3f}"
+        said = (
+            f"{done} of {len(evolution.tasks)} tasks were done by an earlier run: not trained again"
+            if reused
+            else f"task {done}/{len(evolution.tasks)}: {stage.known_classes} classes known, "
+            f"accuracy {stage.accuracy:.3f}{light}, {stage.seconds:.0f} s"
+        )
+        self._progress.console.print(f"  {said}", highlight=False)
+        self._progress.update(
+            self._bar, description=f"collective, task {done + 1}", completed=0, total=None
+        )
+
+
+class _Clients:
+    def __init__(self, progress: Progress, clients: int) -> None:
+        self._progress = progress
+        self._bar = progress.add_task("clients", total=clients)
+
+    def reply(self, client: int, ok: bool) -> None:
+        self._progress.advance(self._bar)
+
+
+class Console:
+    """The terminal of one run; quiet bars where it is no terminal."""
+
+    def __init__(self) -> None:
+        self._console = rich.console.Console()
+
+    def note(self, text: str) -> None:
+        self._console.print(f"  {text}", highlight=False, markup=False)
+
+    def problem(self, text: str) -> None:
+        self._console.print(f"[bold red]{text}")
+
+    def product(self, product: Product) -> None:
+        card = product.gene.card
+        extra = card.bytes / card.top_layers_bytes - 1
+        self.note(
+            f"learngene: layers {card.layers}, stem {card.stem}, {card.bytes / 1e6:.2f} MB "
+            f"({extra:+.1%} over the top layers alone), sha256 {card.sha256[:12]}"
+        )
+
+    @contextmanager
+    def _progress(self) -> Iterator[Progress]:
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield progress
+
+    @contextmanager
+    def collective(self) -> Iterator[_Collective]:
+        with self._progress() as progress:
+            yield _Collective(progress)
+
+    @contextmanager
+    def clients(self, count: int) -> Iterator[_Clients]:
+        with self._progress() as progress:
+            yield _Clients(progress, count)
+
+    def summary(self, written: tuple[Mapping[str, Any], Path]) -> None:
+        results, report = written
+        print_summary(results, report, self._console)
+
+
+def announce(console: Console, config: Mapping[str, Any]) -> None:
+    """The first line: what this run is."""
+    console.note(
+        f"learngene: data {config['data']['name']}, {config['num_clients']} clients, "
+        f"{config['ways']}-way {config['shots']}-shot, seed {config['seed']}, "
+        f"runtime {config['runtime']['name']}"
+    )

@@ -1,0 +1,126 @@
+"""The figures of the factory side: the criterion, the collective's life, the open world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from server.plotting import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILION,
+    NoDataError,
+    legend_above,
+    new_figure,
+    save,
+    styled,
+)
+from server.wording import Results
+
+NO_COLLECTIVE = "the run started from a saved learngene, without a collective"
+
+
+@styled
+def criterion(results: Results, folder: Path) -> Path:
+    """rho by layer and task, layer 13 on top (the paper's figure 3); inherited layers framed."""
+    if results["criterion"] is None:
+        raise NoDataError(NO_COLLECTIVE)
+    rho = np.array(results["criterion"]["rho"], dtype=float).T  # (layers, tasks); null is NaN
+    if rho.size == 0:
+        raise NoDataError("no task recorded rho")
+    layers, tasks = rho.shape
+    figure = new_figure(4.2)
+    axes = figure.add_subplot()
+    image = axes.pcolormesh(
+        np.arange(tasks + 1) + 0.5,
+        np.arange(layers + 1) + 0.5,
+        np.ma.masked_invalid(rho),
+        cmap="cividis",
+        vmin=0,
+        vmax=max(float(np.nanmax(rho, initial=0)), 1e-6),
+    )
+    axes.set_facecolor("#DDDDDD")  # a layer without gradients in that task
+    axes.grid(False)
+    sigma = results["criterion"]["sigma"]
+    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar.set_label(f"ρ: share of gradients above σ = {sigma:g}")
+    bar.outline.set_visible(False)
+    inherited = set((results["learngene"] or {}).get("layers", []))
+    for layer in sorted(inherited):
+        frame = Rectangle((0.5, layer - 0.5), tasks, 1, fill=False, ec=VERMILION, lw=2.2)
+        axes.add_patch(frame).set_clip_on(False)
+    ticks = np.arange(1, layers + 1)
+    axes.set_yticks(
+        ticks, [f"{layer} inherited" if layer in inherited else layer for layer in ticks]
+    )
+    for label, layer in zip(axes.get_yticklabels(), ticks, strict=True):
+        label.set(weight="bold", color="#A84800") if layer in inherited else None
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=14, min_n_ticks=1))
+    axes.set_xlim(0.5, tasks + 0.5)
+    axes.set(xlabel="task", ylabel="layer of the collective")
+    return save(figure, folder / "criterion.png")
+
+
+@styled
+def collective(results: Results, folder: Path) -> Path:
+    """Accuracy on all classes known so far, after each task, by either path."""
+    if results["collective"] is None:
+        raise NoDataError(NO_COLLECTIVE)
+    stages = results["collective"]["stages"]
+    if not stages:
+        raise NoDataError("the collective recorded no stage")
+    tasks = [stage["task"] for stage in stages]
+    known = np.array([stage["known_classes"] for stage in stages])
+    figure = new_figure(4.2)
+    axes = figure.add_subplot()
+    accuracy = [100 * stage["accuracy"] for stage in stages]
+    axes.plot(tasks, accuracy, color=BLUE, marker="o", lw=2, label="collective, 13 layers")
+    light = [stage.get("light_accuracy") for stage in stages]
+    if any(value is not None for value in light):
+        percent = [np.nan if value is None else 100 * value for value in light]
+        axes.plot(tasks, percent, color=GREEN, marker="^", lw=2, label="light path")
+    axes.plot(tasks, 100 / known, color=GREY, ls="--", lw=1.2, label="chance")
+    axes.set(xlabel="task", ylabel="test accuracy on known classes (%)", ylim=(0, 103))
+    # The same ticks on both axes: the upper one translates a task into the classes known by then.
+    step = -(-len(tasks) // 14)
+    axes.set_xticks(tasks[::step])
+    twin = axes.secondary_xaxis("top")
+    twin.set_xticks(tasks[::step], known[::step])
+    twin.set_xlabel("known classes")
+    twin.spines["top"].set_visible(False)
+    twin.tick_params(length=0)
+    figure.legend(loc="outside lower center", ncols=3)
+    return save(figure, folder / "collective.png")
+
+
+@styled
+def open_world(results: Results, folder: Path) -> Path:
+    """How unknown the test images look: those of known classes and those of open-world classes."""
+    if results["open_world"] is None:
+        raise NoDataError(NO_COLLECTIVE)
+    histogram = results["open_world"].get("histogram")
+    if not histogram:
+        raise NoDataError("the results hold no histogram of unknown probabilities")
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    series = (
+        ("known", "known classes", BLUE, "-"),
+        ("open_world", "open-world classes", VERMILION, "--"),
+    )
+    for key, name, colour, dashes in series:
+        counts = np.array(histogram[key], dtype=float)
+        # Shares, not counts: there are several times as many known images.
+        share = 100 * counts / max(counts.sum(), 1)
+        axes.stairs(share, histogram["edges"], color=colour, lw=1.8, ls=dashes, label=name)
+        axes.stairs(share, histogram["edges"], color=colour, alpha=0.2, fill=True)
+    threshold = results["open_world"]["threshold"]
+    axes.axvline(threshold, color="black", lw=1.5, label=f"threshold {threshold:.3f}")
+    axes.set(xlabel="unknown probability of a test image", ylabel="share of images (%)")
+    axes.set_xlim(histogram["edges"][0], histogram["edges"][-1])
+    axes.set_ylim(bottom=0)
+    legend_above(figure, axes)
+    return save(figure, folder / "open_world.png")

@@ -1,0 +1,64 @@
+"""From the answers of a round to the rows of ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Answer(Protocol):
+    """What a strategy keeps of a client (see ``strategies.rounds.ClientOutcome``)."""
+
+    client: int
+    methods: dict[str, dict[str, Any]]
+    info: dict[str, Any]
+    bytes_by_method: Mapping[str, Any]
+    error: str | None
+
+
+def client_rows(
+    answers: Sequence[Answer], shots: int, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One row a client. Accuracy is the last epoch's, never the best one's."""
+    return [_row(answer, shots, class_names) for answer in answers]
+
+
+def _row(answer: Answer, shots: int, class_names: Sequence[str]) -> dict[str, Any]:
+    info = answer.info
+    classes = [int(c) for c in str(info.get("classes", "")).split(",") if c]
+    row: dict[str, Any] = {
+        "id": answer.client,
+        "classes": [class_names[c] for c in classes],
+        "shots": shots,
+        "train_images": int(info.get("train_images", 0)),
+        "test_images": int(info.get("test_images", 0)),
+        "device": str(info.get("device", "")),
+        "methods": {
+            name: _method(metrics, answer.bytes_by_method[name])
+            for name, metrics in answer.methods.items()
+        },
+    }
+    if answer.error:
+        row["error"] = answer.error
+    return row
+
+
+def _method(metrics: Mapping[str, Any], traffic: Any) -> dict[str, Any]:
+    epochs = [int(e) for e in metrics["epochs"]]
+
+    def curve(name: str) -> list[list[float]]:
+        return [[epoch, value] for epoch, value in zip(epochs, metrics[name], strict=True)]
+
+    known = {"epochs", "accuracy", "loss", "train_loss", "penalty", "seconds"}
+    return {
+        "accuracy": metrics["accuracy"][-1],
+        "accuracy_by_epoch": curve("accuracy"),
+        "loss_by_epoch": curve("loss"),
+        "train_loss_by_epoch": curve("train_loss"),
+        "penalty_by_epoch": curve("penalty"),
+        "epochs": epochs[-1],
+        "seconds": metrics["seconds"],
+        "bytes_down": traffic.down,
+        "bytes_up": traffic.up,
+        **{name: value for name, value in metrics.items() if name not in known},
+    }

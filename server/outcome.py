@@ -1,0 +1,141 @@
+"""What a run keeps: the opened data with its checks, the seconds, and the files of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learngene.errors import InputError
+from learngene.gene import save
+from learngene.world import World, WorldSettings, build, check_leakage, draw_shard
+from server.console import Console
+from server.factory import Product
+from server.report import write_report
+from server.results import build_results, write_clients_csv, write_results
+
+LIBRARIES = ("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets")
+NOT_RESULTS = ("cache", "runtime", "resume")  # settings that do not change any number
+
+
+class Seconds(dict[str, float]):
+    """Wall-clock seconds of the parts of a run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[part] = time.perf_counter() - started
+
+    def all(self) -> dict[str, float]:
+        return {**self, "total": time.perf_counter() - self._started}
+
+
+def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World, dict[str, Any]]:
+    """The world and the result of the leakage guard over all clients' shards.
+
+    Raises:
+        InputError: the data cannot be used, holds too little for the settings, or leaks.
+    """
+    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
+    world = build(
+        WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), console.note
+    )
+    seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
+    shards = [
+        draw_shard(
+            world,
+            ways=config["ways"],
+            shots=config["shots"],
+            shard_seed=seed,
+            client=client,
+            classes_from=config["data"]["clients_from"],
+        )
+        for client in range(config["num_clients"])
+    ]
+    base = np.concatenate([world.rows("train", c) for c in world.division.base])
+    leakage = check_leakage(world, shards, base)
+    if not leakage["passed"]:
+        raise InputError("data.name", world.name, f"clients' images leak: {leakage}",
+                         "Delete the cached world and build it again")  # fmt: skip
+    return world, leakage
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """sha256 of the settings that determine the numbers."""
+    kept = {k: v for k, v in config.items() if k not in NOT_RESULTS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def write_run(
+    run_dir: Path,
+    config: Mapping[str, Any],
+    world: World,
+    leakage: Mapping[str, Any],
+    product: Product,
+    rows: list[dict[str, Any]],
+    messages: Any,
+    seconds: Seconds,
+) -> tuple[dict[str, Any], Path]:
+    """Write all files of a run; returns the results and the path of the report."""
+    names = world.class_names
+    counts = ("asked", "answered", "failed", "missing", "bytes_down", "bytes_up", "queries")
+    save(product.gene, run_dir)
+    results = build_results(
+        run={
+            "seed": config["seed"],
+            "shard_seed": config["seed"] if config["shard_seed"] is None else config["shard_seed"],
+            "command": shlex.join(["python", *sys.argv]),
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in LIBRARIES},
+            "config_sha256": config_digest(config),
+            "seconds": seconds.all(),
+            "device": _device(),
+            "collective_cached": product.life is not None
+            and product.life.reused == len(product.life.evolution.tasks),
+            "collective_key": product.life.key if product.life else None,
+            "config": config,
+        },
+        data={
+            "name": world.name,
+            "image_shape": list(world.image_shape),
+            "classes": {
+                group: [names[c] for c in world.division.group(group)]
+                for group in ("base", "open_world", "novel")
+            },
+            "sha256": world.sha256,
+            "duplicates_dropped": world.duplicates_dropped,
+        },
+        leakage=leakage,
+        **product.sections(config["learngene"]["sigma"]),
+        clients=rows,
+        messages={name: getattr(messages, name) for name in counts},
+        methods=list(config["methods"]),
+        retain=config["retain"],
+    )
+    write_results(results, run_dir / "results.json")
+    write_clients_csv(results, run_dir / "clients.csv")
+    return results, write_report(results, run_dir)
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"

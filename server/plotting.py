@@ -1,0 +1,99 @@
+"""What all figures share: colours, type sizes, and how a figure is saved.
+
+Figures are 6 inches wide with type of 12 points: in the report, at the width of a phone, that is
+still 10 pixels. Nothing here goes through pyplot, which keeps figures in a global registry.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from learngene.files import write_atomically
+from server.wording import Results
+
+# Okabe and Ito's colours, told apart by people with any common colour-vision deficiency. Their
+# yellow is left out: too faint for a line on white.
+BLUE, VERMILION, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, ORANGE, BLACK = "#56B4E9", "#E69F00", "#000000"
+GREY = "#6B6B6B"
+FIXED = {"learngene": BLUE, "scratch": VERMILION}  # the same in every run
+OTHERS = (GREEN, PINK, ORANGE, SKY, BLACK)
+MARKERS = "osD^vPX"  # a second sign beside colour, for print in grey
+WIDTH = 6.0  # inches
+LEGEND_CHARACTERS = 64  # that a line of the legend holds at that width
+STYLE = {
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+}
+Draw = Callable[[Results, Path], Path]
+
+
+class NoDataError(LookupError):
+    """The results do not hold what a figure shows; the message says what is absent and why."""
+
+
+def styled(draw: Draw) -> Draw:
+    """Draws with the house style and leaves matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def inner(results: Results, folder: Path) -> Path:
+        with matplotlib.rc_context(STYLE):
+            return draw(results, folder)
+
+    return inner
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure, ``height`` inches high, that no global state knows of."""
+    figure = Figure(figsize=(WIDTH, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes the PNG whole; without the software tag, so that equal figures are equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def method_style(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour and marker of each method, stable as long as the list of methods is."""
+    free = [name for name in names if name not in FIXED]
+    colours = FIXED | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(free)}
+    return {
+        name: {"color": colours[name], "marker": MARKERS[i % len(MARKERS)]}
+        for i, name in enumerate(names)
+    }
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """The legend above the axes, in as many columns as fit; inside, it would lie on some data."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = LEGEND_CHARACTERS // (max(map(len, labels)) + 5)  # 5: the sign and the gap
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=min(len(labels), max(1, columns)),
+        handlelength=1.2,
+        columnspacing=1.0,
+    )

@@ -1,0 +1,85 @@
+"""The report's sections on the factory side: the collective, the criterion, the open world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.captions import inherited
+from server.report_page import paragraph, table
+from server.wording import NONE, Results, joined, percent, seconds
+
+Parts = list[str]
+Images = Mapping[str, str]  # figure name to its HTML, or to the reason why there is none
+
+
+def collective(results: Results, images: Images) -> Parts:
+    """The collective's life, task by task."""
+    if results["collective"] is None:
+        return [images["collective"]]
+    value = results["collective"]
+    rows = [
+        (
+            stage["task"],
+            _count(stage.get("new_classes")),
+            stage["known_classes"],
+            percent(stage["accuracy"]),
+            percent(stage.get("light_accuracy")),
+            _whole(stage.get("parameters")),
+            seconds(stage.get("seconds")),
+            joined(stage.get("widened") or []) or NONE,
+        )
+        for stage in value["stages"]
+    ]
+    headings = (
+        *("task", "new classes", "known classes", "accuracy", "light path"),
+        *("parameters", "time, s", "layers widened"),
+    )
+    reused = " It was taken from the cache." if results["run"].get("collective_cached") else ""
+    return [
+        paragraph(
+            f"{value['tasks']} tasks, {value['parameters']:,} parameters at the end, widths of "
+            f"the conv layers 1 to {len(value['conv_widths'])}: {joined(value['conv_widths'])}."
+            + reused
+        ),
+        images["collective"],
+        table(headings, rows, range(7)),
+    ]
+
+
+def criterion(results: Results, images: Images) -> Parts:
+    """Where the learngene was found."""
+    if results["criterion"] is None:
+        return [paragraph(f"Inherited layers: {inherited(results)}."), images["criterion"]]
+    value = results["criterion"]
+    return [
+        paragraph(
+            f"Layers that the criterion selects at σ = {value['sigma']:g}: "
+            f"{joined(value['selected']) or 'none'}. Inherited layers: {inherited(results)}."
+        ),
+        images["criterion"],
+    ]
+
+
+def open_world(results: Results, images: Images) -> Parts:
+    """How well the collective tells unknown classes from known ones."""
+    value = results["open_world"]
+    if value is None:
+        return [images["open_world"]]
+    rows = [
+        ("threshold of the unknown probability", f"{value['threshold']:.4f}"),
+        ("known test images accepted", percent(value.get("accepted"))),
+        ("area under the ROC curve", f"{value['auroc']:.3f}"),
+        ("F1 of known against unknown", f"{value['f1']:.3f}"),
+        ("accuracy on known classes", percent(value["known_accuracy"])),
+    ]
+    return [images["open_world"], table(("measure", "value"), rows, [1])]
+
+
+def _count(value: Any) -> str:
+    """A number of classes, given as such or as the list of them."""
+    return NONE if value is None else str(len(value) if isinstance(value, list) else value)
+
+
+def _whole(value: int | None) -> str:
+    return NONE if value is None else f"{value:,}"

@@ -1,0 +1,186 @@
+"""The report's sections in order, each a function from results and figures to pieces of HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from server.figures import mean_curve
+from server.report_collective import Images, Parts, collective, criterion, open_world
+from server.report_page import paragraph, table, text
+from server.results import MAIN, REFERENCE
+from server.wording import (
+    NONE,
+    Results,
+    answered,
+    failed,
+    joined,
+    method_names,
+    method_rows,
+    percent,
+    points,
+    seconds,
+    size,
+    value_text,
+)
+
+
+def clients(results: Results, images: Images) -> Parts:
+    """Every client: its classes, its device, its accuracy by each method, and who failed."""
+    names = method_names(results)
+    compared = results["summary"]["gain"] is not None
+    rows = []
+    for client in answered(results):
+        accuracy = {name: client["methods"][name]["accuracy"] for name in names}
+        gain = [points(accuracy[MAIN] - accuracy[REFERENCE])] if compared else []
+        shown = [percent(accuracy[name]) for name in names]
+        rows.append((client["id"], *shown, *gain, client["device"], joined(client["classes"])))
+    # The numbers first: on a phone the classes are what one scrolls to.
+    numbers = [*names, *(["gain, points"] if compared else [])]
+    headings = ["client", *numbers, "device", "classes"]
+    parts = [images["clients_paired"]]
+    if rows:
+        parts.append(table(headings, rows, range(1, 1 + len(numbers))))
+    if failed(results):
+        lost = [(client["id"], client["error"]) for client in failed(results)]
+        parts += ["<h3>Clients that failed</h3>", table(("client", "reason"), lost)]
+    return parts
+
+
+def network(results: Results, images: Images) -> Parts:
+    """What crossed between server and clients."""
+    messages, gene = results["messages"], results["learngene"]
+    counts = [(name, messages[name]) for name in ("asked", "answered", "failed", "missing")]
+    totals = [
+        ("down, in all", size(messages["bytes_down"])),
+        ("up, in all", size(messages["bytes_up"])),
+    ]
+    rows = [(row.name, row.kb_down, row.kb_up) for row in method_rows(results)]
+    parts = [
+        paragraph(
+            "Down went the learngene and the task's settings; up came metrics and a description "
+            "of the client's task. No image and no weights left a client. Bytes are those of the "
+            "serialised messages."
+        ),
+        images["bytes"],
+        table(("messages", "count"), [*counts, *totals], [1]),
+        table(("method", "received, KB per client", "sent, KB per client"), rows, [1, 2]),
+    ]
+    if gene is not None:
+        parts += ["<h3>The learngene</h3>", table(("property", "value"), _gene_rows(gene))]
+    return parts
+
+
+def leakage(results: Results, images: Images) -> Parts:
+    """Whether any image or class was where it must not be."""
+    data = results["data"]
+    classes = {name: data["classes"][name] for name in ("base", "open_world", "novel")}
+    division = [(name.replace("_", "-"), len(c), joined(c)) for name, c in classes.items()]
+    parts = [table(("division", "classes", "names"), division, [1])]
+    check = data.get("leakage")
+    if not check:
+        return [paragraph("The results hold no leakage check.", "alert"), *parts]
+    verdict = (
+        paragraph("Passed: no class and no image is on both sides of a division.", "good")
+        if check["passed"]
+        else paragraph("FAILED: data leaked; the accuracies above are not to be trusted.", "alert")
+    )
+    words = {
+        "classes_disjoint": "base, open-world and novel classes are disjoint",
+        "shard_test_overlap": "images in a client's shard and in its test set",
+        "shard_base_overlap": "images in a client's shard and in base training data",
+        "test_base_overlap": "images in a client's test set and in base training data",
+        "images_checked": "images checked",
+    }
+    rows = [(words[key], _checked(check[key])) for key in words if key in check]
+    rows.append(("duplicate images dropped", value_text(data.get("duplicates_dropped"))))
+    return [verdict, table(("check", "result"), rows, [1]), *parts]
+
+
+def retain(results: Results, images: Images) -> Parts:
+    """The retain penalty beside the loss that it is added to, by epoch."""
+    holders = [c for c in answered(results) if "penalty_by_epoch" in c["methods"].get(MAIN, {})]
+    penalty = dict(mean_curve(holders, MAIN, "penalty_by_epoch"))
+    loss = dict(mean_curve(holders, MAIN, "train_loss_by_epoch"))
+    if not penalty:
+        return [paragraph("The results hold no retain penalty.", "note")]
+    rows = []
+    for epoch, summary in penalty.items():
+        beside = loss.get(epoch, {}).get("mean")
+        share = percent(summary["mean"] / (summary["mean"] + beside)) if beside else NONE
+        shown = f"{beside:.4g}" if beside is not None else NONE
+        rows.append((f"{epoch:g}", f"{summary['mean']:.4g}", shown, share))
+    settings = ", ".join(f"{k} {value_text(v)}" for k, v in (results.get("retain") or {}).items())
+    return [
+        paragraph(
+            "What λ·L_ret (Eq. 9) weighs beside the reconstruction loss, means over clients. A "
+            "share near zero says that the penalty does nothing."
+            + (f" Settings: {settings}." if settings else "")
+        ),
+        table(("epoch", "penalty λ·L_ret", "loss L_rec", "penalty's share"), rows, range(4)),
+    ]
+
+
+def configuration(results: Results, images: Images) -> Parts:
+    """How to repeat the run."""
+    run, data = results["run"], results["data"]
+    facts = [
+        ("seed", run["seed"]),
+        ("shard seed", value_text(run.get("shard_seed"))),
+        ("configuration, sha256", run["config_sha256"]),
+        ("data, sha256", data["sha256"]),
+        ("image shape", " × ".join(str(side) for side in data["image_shape"])),
+        ("server's device", run["device"]),
+        *((f"seconds: {name}", seconds(value)) for name, value in run["seconds"].items()),
+        *((f"version: {name}", value) for name, value in run["versions"].items()),
+    ]
+    parts = [table(("run", "value"), facts)]
+    if run.get("command"):
+        parts.insert(0, f"<pre>{text(run['command'])}</pre>")
+    if run.get("config"):
+        parts += [
+            "<h3>All settings</h3>",
+            table(("setting", "value"), _flat(run["config"])),
+        ]
+    return parts
+
+
+def _checked(value: bool | int) -> str:
+    return value_text(value) if isinstance(value, bool) else f"{value:,}"
+
+
+def _gene_rows(gene: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("inherited layers", joined(gene["layers"])),
+        ("stem", value_text(gene.get("stem"))),
+        ("parameters", f"{gene['parameters']:,}"),
+        ("size", size(gene["bytes"])),
+        ("sha256", gene["sha256"]),
+    ]
+    top = gene.get("top_layers_bytes")
+    if top:
+        rows.insert(
+            4, ("beyond the inherited layers alone", f"{100 * (gene['bytes'] / top - 1):+.1f} %")
+        )
+    return rows
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as the command line names them: ``retain.ewc_lambda``."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value_text(value)
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[Results, Images], Parts]], ...] = (
+    ("clients", "Clients", clients),
+    ("collective", "The collective", collective),
+    ("criterion", "The criterion", criterion),
+    ("open-world", "The open world", open_world),
+    ("network", "What crossed the network", network),
+    ("leakage", "Data and leakage check", leakage),
+    ("retain", "Retain", retain),
+    ("configuration", "Configuration", configuration),
+)

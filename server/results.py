@@ -1,0 +1,188 @@
+"""``results.json`` and ``clients.csv``: built in the contract's order, checked, written whole.
+
+The field names are a contract that other programs read: fields are added freely, none is renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learngene.files import write_atomically
+from server.contract import ORDER, check_results
+from server.statistics import paired_gain, summarise
+
+REFERENCE = "scratch"  # what every other method is compared with
+MAIN = "learngene"  # summary.gain is this method's gain over the reference
+
+
+def build_results(
+    *,
+    run: Mapping[str, Any],
+    data: Mapping[str, Any],
+    collective: Mapping[str, Any] | None,
+    criterion: Mapping[str, Any] | None,
+    learngene: Mapping[str, Any] | None,
+    open_world: Mapping[str, Any] | None,
+    clients: Sequence[Mapping[str, Any]],
+    messages: Mapping[str, Any],
+    methods: Sequence[str] | None = None,
+    retain: Mapping[str, Any] | None = None,
+    leakage: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of ``results.json``, plain Python types, keys in the contract's order.
+
+    Args:
+        collective, criterion, open_world: None (or every value None) when the run started from a
+            saved learngene; they are then null in the file.
+        clients: one a client, in any order. One that failed carries ``error`` (a text).
+        methods: the run's methods in the order to show them; default: the order in which the
+            clients' answers name them.
+        retain: settings of the retain loss, kept as ``retain``.
+        leakage: result of the leakage guard, kept as ``data.leakage``.
+
+    A client counts as answered when each of the run's methods has a finite accuracy; else it is
+    failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
+    so that all methods are summarised over the same clients. Numbers that are not finite elsewhere
+    (a loss that diverged) are null.
+    """
+    names = list(methods) if methods is not None else _method_names(clients)
+    if "gain" in names:
+        raise ValueError("a method cannot be called 'gain': summary.gain is taken")
+    rows = [_client(client, names) for client in sorted(clients, key=lambda c: c["id"])]
+    sections = {
+        "schema": 1,
+        "run": plain(run),
+        "data": plain({**data, "leakage": leakage} if leakage is not None else data),
+        "collective": _section(collective),
+        "criterion": _section(criterion),
+        "learngene": _section(learngene),
+        "open_world": _section(open_world),
+        "clients": rows,
+        "summary": _summary(rows, names),
+        "messages": plain(messages),
+    }
+    if retain is not None:
+        sections["retain"] = plain(retain)
+    return {key: _ordered(key, value) for key, value in sections.items()}
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> Path:
+    """Checks ``results`` against the contract and writes it as valid JSON, whole or not at all."""
+    check_results(results)
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+    return path
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads and checks a ``results.json``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not JSON, or breaks the contract.
+    """
+    results = json.loads(path.read_text(encoding="utf-8"))
+    check_results(results)
+    return results
+
+
+def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:
+    """One row per client, method and recorded epoch; accuracy a fraction, loss in nats.
+
+    Accuracy and loss are joined by epoch: one that was not recorded at an epoch is an empty cell.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["client", "method", "epoch", "accuracy", "loss"])
+    for client in results["clients"]:
+        for name, method in client.get("methods", {}).items():
+            accuracy = dict(method["accuracy_by_epoch"])
+            loss = dict(method.get("loss_by_epoch", []))
+            for epoch in sorted(accuracy.keys() | loss.keys()):
+                writer.writerow([client["id"], name, epoch, accuracy.get(epoch), loss.get(epoch)])
+    write_atomically(path, text.getvalue().encode())
+    return path
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON knows it: numpy to Python, tuples and sets to lists, NaN and inf to None.
+
+    Raises:
+        TypeError: a type that has no JSON form.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):  # sorted: a set's order changes from run to run
+        return [plain(item) for item in sorted(value)]
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"results hold plain values only, got {type(value).__name__}: {value!r}")
+
+
+def _method_names(clients: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Methods in the order in which the clients' answers first name them."""
+    answers = (client.get("methods") or {} for client in clients)
+    return list(dict.fromkeys(name for methods in answers for name in methods))
+
+
+def _client(client: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A client's row: with methods when it answered, else with ``error`` and without methods."""
+    row = plain(client)
+    methods = row.pop("methods", None) or {}
+    error = row.pop("error", None)
+    if not error:
+        answers = {name: methods.get(name) or {} for name in names}
+        bad = {name: a.get("error") for name, a in answers.items() if a.get("accuracy") is None}
+        error = "; ".join(f"{name}: {why or 'no finite accuracy'}" for name, why in bad.items())
+    row = _ordered("client", row)
+    if error:
+        return {**row, "error": error}
+    ordered = {name: _ordered("method", methods[name]) for name in names}
+    return {**row, "methods": ordered}
+
+
+def _summary(clients: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Per method its accuracy (and gain over scratch) over the clients that answered."""
+    answered = [client["methods"] for client in clients if "methods" in client]
+    accuracy = {name: [methods[name]["accuracy"] for methods in answered] for name in names}
+    summary: dict[str, Any] = {name: summarise(accuracy[name]) for name in names}
+    if REFERENCE in names:
+        for name in names:
+            if name != REFERENCE:
+                gain = paired_gain(accuracy[name], accuracy[REFERENCE])
+                summary[name]["gain_over_scratch"] = gain
+    summary["gain"] = summary.get(MAIN, {}).get("gain_over_scratch")
+    return summary
+
+
+def _section(section: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The section, or None where it holds nothing: readers then have one case to know."""
+    if section is None or all(value is None for value in section.values()):
+        return None
+    return plain(section)
+
+
+def _ordered(name: str, section: Any) -> Any:
+    """The section with the contract's keys first, in its order; further keys keep theirs."""
+    if not isinstance(section, dict):
+        return section
+    first = [key for key in ORDER.get(name, ()) if key in section]
+    return {key: section[key] for key in (*first, *(k for k in section if k not in first))}

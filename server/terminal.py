@@ -1,0 +1,52 @@
+"""The table that ends a run in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from server.wording import Results, failed, method_rows, setting
+
+NOTE = "± is the 95 % interval over clients; gain in percentage points, paired by client"
+
+
+def summary_table(results: Results) -> Table:
+    """One row a method; its gain, wins and p are against scratch, on the same clients.
+
+    Units: accuracy percent, gain percentage points, both with their 95 % interval over clients;
+    KB (1,000 bytes) received and seconds per client, means. At most 80 columns wide.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
+    # Text, not str: a name from the data must not be read as rich's markup.
+    table.caption = Text(f"{setting(results)}\n{NOTE}")
+    table.add_column("method", overflow="fold", min_width=9)
+    for heading in (
+        "accuracy\n%",
+        "gain over\nscratch",
+        "wins",
+        "p",
+        "received\nKB/client",
+        "time\ns/client",
+    ):
+        # Folded, not cut: on a very narrow terminal a number breaks over two lines.
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in method_rows(results):
+        accuracy = row.accuracy.removesuffix(" %")
+        cells = (accuracy, row.gain, row.wins, row.p, row.kb_down, row.seconds)
+        table.add_row(Text(row.name), *cells)
+    return table
+
+
+def print_summary(results: Results, report: Path | None, console: Console | None = None) -> None:
+    """Prints the table, the clients that failed and why, and where the report lies."""
+    console = console or Console()
+    console.print(summary_table(results))
+    for client in failed(results):
+        console.print(Text(f"client {client['id']} failed: {client['error']}", style="red"))
+    if report is not None:
+        # Unwrapped: a path that is broken over two lines cannot be copied or clicked.
+        console.print(Text(f"Report: {report}"), soft_wrap=True)

@@ -1,0 +1,182 @@
+"""Numbers and the answer in words: what the terminal and the report both say.
+
+KB and MB are 1,000 and 1,000,000 bytes. Accuracies are fractions in the results and percent here;
+differences of accuracies are percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from server.results import MAIN, REFERENCE
+
+Results = Mapping[str, Any]
+NONE = "–"  # shown where a number does not exist
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One line of the summary table, as text; ``gain``, ``wins``, ``p`` are against scratch."""
+
+    name: str
+    accuracy: str  # percent, with its 95 % interval
+    gain: str  # percentage points, with its 95 % interval
+    wins: str
+    p: str
+    kb_down: str  # KB that one client receives, mean
+    kb_up: str  # KB that one client sends, mean
+    seconds: str  # of one client, mean
+
+
+def answered(results: Results) -> list[Mapping[str, Any]]:
+    """The clients that answered, by id."""
+    return [client for client in results["clients"] if "methods" in client]
+
+
+def failed(results: Results) -> list[Mapping[str, Any]]:
+    """The clients that failed, by id."""
+    return [client for client in results["clients"] if "methods" not in client]
+
+
+def method_names(results: Results) -> list[str]:
+    """The run's methods in the order to show them."""
+    return [name for name in results["summary"] if name != "gain"]
+
+
+def method_rows(results: Results) -> list[MethodRow]:
+    """One row a method, in the run's order."""
+    rows = []
+    for name in method_names(results):
+        summary = results["summary"][name]
+        gain = summary.get("gain_over_scratch")
+        answers = [client["methods"][name] for client in answered(results)]
+        rows.append(
+            MethodRow(
+                name=name,
+                accuracy=percent(summary["mean"], summary["ci95"]),
+                gain=points(gain["mean"], gain["ci95"]) if gain else NONE,
+                wins=f"{gain['wins']} of {gain['n']}" if gain and gain["n"] else NONE,
+                p=p_value(gain["p_value"]) if gain else NONE,
+                kb_down=kilobytes(_mean(answers, "bytes_down")),
+                kb_up=kilobytes(_mean(answers, "bytes_up")),
+                seconds=seconds(_mean(answers, "seconds")),
+            )
+        )
+    return rows
+
+
+def headline(results: Results) -> str:
+    """The run's answer in one sentence, whichever way it turned out."""
+    clients = answered(results)
+    if not clients:
+        return "No client answered: there is nothing to compare."
+    summary, gain = results["summary"], results["summary"]["gain"]
+    if gain is None:
+        return " ".join(_alone(name, summary[name]) for name in method_names(results))
+    wins, n, mean, ci95 = gain["wins"], gain["n"], gain["mean"], gain["ci95"]
+    ours, reference = percent(summary[MAIN]["mean"]), percent(summary[REFERENCE]["mean"])
+    cost = size(_mean([client["methods"][MAIN] for client in clients], "bytes_down"))
+    against = f"{ours} against {reference}, {points(mean)} points"
+    better = f"{wins} of {n} clients {'is' if wins == 1 else 'are'} better than from scratch"
+    if ci95 is None:
+        verdict = "better than" if mean > 0 else "worse than" if mean < 0 else "as good as"
+        return (
+            f"With the learngene, the one client that answered is {verdict} from scratch: "
+            f"{against}, for {cost} received; one client gives no interval."
+        )
+    interval = f"95 % interval ±{100 * ci95:.1f}"
+    if abs(mean) <= ci95:
+        return (
+            f"No clear difference: {against}, and the {interval} includes zero; with the "
+            f"learngene, {better}, for {cost} received per client."
+        )
+    if mean < 0:
+        return (
+            f"The learngene does harm here: {against} ({interval}); {better}"
+            f", for {cost} received per client."
+        )
+    return f"With the learngene, {better}: {against} ({interval}), for {cost} received per client."
+
+
+def setting(results: Results) -> str:
+    """Data, seed, clients, ways and shots, in one line."""
+    first = next(iter(answered(results)), {})
+    parts = [f"data {results['data']['name']}", f"seed {results['run']['seed']}"]
+    shard_seed = results["run"].get("shard_seed")
+    if shard_seed is not None and shard_seed != results["run"]["seed"]:
+        parts.append(f"shard seed {shard_seed}")
+    parts.append(f"{len(answered(results))} of {len(results['clients'])} clients answered")
+    if first:
+        parts.append(f"{len(first['classes'])}-way {first['shots']}-shot")
+    return " · ".join(parts)
+
+
+def percent(fraction: float | None, ci95: float | None = None) -> str:
+    """A fraction as percent with one digit: ``93.1 %``, or ``93.1 ± 1.2 %`` with an interval."""
+    if fraction is None:
+        return NONE
+    return f"{100 * fraction:.1f}{'' if ci95 is None else f' ± {100 * ci95:.1f}'} %"
+
+
+def points(fraction: float | None, ci95: float | None = None) -> str:
+    """A difference of fractions as signed percentage points: ``+65.7`` or ``+65.7 ± 3.1``."""
+    if fraction is None:
+        return NONE
+    # A difference that rounds to zero carries no sign: "-0.0" would claim a direction.
+    rounded = round(100 * fraction, 1)
+    sign = "+" if rounded > 0 else "−" if rounded < 0 else ""
+    return f"{sign}{abs(rounded):.1f}{'' if ci95 is None else f' ± {100 * ci95:.1f}'}"
+
+
+def p_value(value: float | None) -> str:
+    """A p value; below a thousandth only that it is."""
+    return NONE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def kilobytes(count: float | None) -> str:
+    """Bytes as KB, without the unit: one digit below 100 KB, none from there on."""
+    if count is None:
+        return NONE
+    return f"{count / 1e3:,.1f}" if 0 < count < 99_950 else f"{count / 1e3:,.0f}"
+
+
+def size(count: float | None) -> str:
+    """Bytes with the unit that suits them: ``312 B``, ``48.0 KB``, ``1.8 MB``."""
+    if count is None:
+        return NONE
+    if count < 1e3:
+        return f"{count:.0f} B"
+    return f"{count / 1e3:.1f} KB" if count < 999_950 else f"{count / 1e6:,.1f} MB"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds, without the unit."""
+    return NONE if value is None else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def value_text(value: Any) -> str:
+    """A setting as people write it."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"[{joined(value)}]" if isinstance(value, list) else str(value)
+
+
+def joined(items: Sequence[Any]) -> str:
+    """Items with commas between them."""
+    return ", ".join(str(item) for item in items)
+
+
+def _mean(answers: list[Mapping[str, Any]], field: str) -> float | None:
+    return fmean(answer[field] for answer in answers) if answers else None
+
+
+def _alone(name: str, summary: Mapping[str, Any]) -> str:
+    """A method's result where there is nothing to compare it with."""
+    n, accuracy = summary["n"], percent(summary["mean"])
+    interval = "" if summary["ci95"] is None else f" (95 % interval ±{100 * summary['ci95']:.1f})"
+    return f"{n} client{'' if n == 1 else 's'} with {name}: {accuracy}{interval}."

@@ -1,0 +1,103 @@
+"""Learngene, from the open world to a client's own task: one federated-style simulation.
+
+    python sim.py num_clients=20
+
+A table of contents: compose and check the configuration, open the world, evolve the collective,
+simulate the clients, report. Every field is in conf/schema.py, what happens in docs/ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before anything imports flwr or ray
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and main() words them
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.check import check
+from conf.explain import explain
+from conf.schema import Config
+from learngene.errors import InputError
+
+ConfigStore.instance().store(name="schema", node=Config)
+OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED = 0, 1, 2, 3, 130
+_codes: list[int] = []  # one a job; a multirun's exit code is its worst
+
+
+def simulation(config: dict[str, Any], run_dir: Path) -> int:
+    """One run, from the data to the report; returns the exit code."""
+    from server.console import Console, announce
+    from server.factory import produce
+    from server.gather import client_rows
+    from server.outcome import Seconds, open_world_data, write_run
+    from strategies.learngene import LearngeneStrategy
+    from strategies.plan import plan_round
+    from strategies.runtime import RuntimeSettings, simulate
+
+    seconds, console = Seconds(), Console()
+    announce(console, config)
+    with seconds.of("world"):
+        world, leakage = open_world_data(config, console)
+    with seconds.of("collective"), console.collective() as shown:
+        product = produce(config, world, on_task=shown.task, on_step=shown.step)
+    console.product(product)
+    strategy = LearngeneStrategy(
+        config["num_clients"], lambda number: plan_round(config, world, product.gene)
+    )
+    with seconds.of("clients"), console.clients(config["num_clients"]) as shown:
+        simulate(
+            strategy,
+            config["rounds"],
+            RuntimeSettings(**config["runtime"]),
+            config["num_clients"],
+            on_reply=shown.reply,
+        )
+    last = strategy.rounds[-1]
+    rows = client_rows(last.clients, config["shots"], world.class_names)
+    report = write_run(run_dir, config, world, leakage, product, rows, last, seconds)
+    console.summary(report)
+    least = config["runtime"]["min_answered"]
+    least = config["num_clients"] if least is None else least
+    if last.answered < least:
+        console.problem(f"{last.answered} of {last.asked} clients answered, runtime.min_answered is {least}")
+        return TOO_FEW_ANSWERS
+    return OK
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def _job(config: DictConfig) -> None:
+    check(config)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    _codes.append(simulation(OmegaConf.to_container(config, resolve=True), run_dir))  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """The command line; returns the exit code and never shows the user a traceback of theirs."""
+    try:
+        _job()
+    except InputError as error:
+        return _say(str(error), WRONG_INPUT)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
+    except KeyboardInterrupt:
+        return _say("interrupted; what was finished is kept, the same command goes on", INTERRUPTED)
+    return max(_codes, default=OK)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"sim.py: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The Flower strategy of a learngene run: whom to ask, what is sent, how answers are counted.
+
+A round is one point of the collective's evolution: every client is sent one message, and answers
+with metrics. Nothing is averaged; what a round brought is kept in ``LearngeneStrategy.rounds``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from clients.app import NODE, PAYLOAD, TASK
+from strategies.messages import (
+    Answer,
+    Traffic,
+    array_record,
+    bytes_by_method,
+    message_bytes,
+    read_reply,
+    weigh_reply,
+)
+from strategies.rounds import ClientOutcome, RoundOutcome, RoundPlan
+
+__all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
+
+
+@dataclass
+class _OpenRound:
+    """The round under way."""
+
+    number: int
+    methods: tuple[str, ...]
+    bytes_down: int  # of one message; all clients are sent the same
+    down: list[int]  # per method
+    queries: int
+    query_bytes: int
+    outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
+
+
+class LearngeneStrategy(Strategy):
+    """Ask every client once a round, and account for each of them.
+
+    Args:
+        num_clients: how many nodes the federation has; a round waits until all are there.
+        prepare: ``prepare(server_round)`` gives the round's plan; rounds count from 1.
+        node_wait_s: seconds to wait for the nodes to appear, and again for them to say which
+            client they are (the workers start meanwhile).
+    """
+
+    def __init__(
+        self, num_clients: int, prepare: Callable[[int], RoundPlan], *, node_wait_s: float = 180.0
+    ) -> None:
+        self.num_clients = num_clients
+        self.prepare = prepare
+        self.node_wait_s = node_wait_s
+        self.rounds: list[RoundOutcome] = []
+        self._partitions: dict[int, int] = {}  # node id -> client, in the order of the clients
+        self._open: _OpenRound | None = None
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a client, in the order of the clients."""
+        queries, query_bytes = self._meet(grid)
+        plan = self.prepare(server_round)
+        if strangers := set(plan.payloads) - set(plan.methods):
+            raise ValueError(f"payloads for {sorted(strangers)}, methods are {plan.methods}")
+        # The records are shared by all messages: a gene is held once, however many clients.
+        records: dict[str, Any] = {TASK: ConfigRecord({"json": json.dumps(plan.task)})}
+        records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
+        messages = [
+            Message(
+                RecordDict(records),
+                dst_node_id=node,
+                message_type=MessageType.TRAIN,
+                group_id=str(server_round),
+            )
+            for node in self._partitions
+        ]
+        total = message_bytes(messages[0])  # equal for all: only the node differs
+        down = bytes_by_method(messages[0], total, PAYLOAD, plan.methods)
+        self._open = _OpenRound(server_round, plan.methods, total, down, queries, query_bytes)
+        return messages
+
+    def _meet(self, grid: Grid) -> tuple[int, int]:
+        """Wait for all nodes and learn which client each is; gives (queries sent, their bytes).
+
+        The ServerApp starts before the nodes register, so asking at once finds none of them.
+        """
+        deadline = time.monotonic() + self.node_wait_s
+        while len(nodes := set(grid.get_node_ids())) < self.num_clients:
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"{len(nodes)} of {self.num_clients} nodes registered in {self.node_wait_s:g} s"
+                )
+            time.sleep(0.05)
+        if nodes == set(self._partitions):
+            return 0, 0
+        queries = [
+            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
+            for node in sorted(nodes)
+        ]
+        sent = sum(message_bytes(query) for query in queries)
+        replies = list(grid.send_and_receive(queries, timeout=self.node_wait_s))
+        found: dict[int, int] = {}
+        problems = []
+        for reply in replies:
+            if reply.has_error():
+                problems.append(read_reply(reply, -1, ()).errors[0])
+            else:
+                node = reply.content.config_records[NODE]
+                found[reply.metadata.src_node_id] = int(node["partition"])  # type: ignore[arg-type]
+        if sorted(found.values()) != list(range(self.num_clients)):
+            raise RuntimeError(
+                f"{len(found)} of {self.num_clients} clients said who they are within "
+                f"{self.node_wait_s:g} s (partitions {sorted(found.values())})"
+                + (f"; the first problem: {problems[0]}" if problems else "")
+            )
+        self._partitions = dict(sorted(found.items(), key=lambda item: item[1]))
+        return len(queries), sent + sum(message_bytes(reply) for reply in replies)
+
+    # -- counting ---------------------------------------------------------------------------------
+
+    def receive(self, reply: Message) -> ClientOutcome | None:
+        """Take in one reply as it arrives; None where it belongs to no client of the open round."""
+        node, now = reply.metadata.src_node_id, self._open
+        if (
+            now is None
+            or reply.metadata.message_type != MessageType.TRAIN
+            or reply.metadata.group_id != str(now.number)
+            or node not in self._partitions
+        ):
+            return None
+        if node not in now.outcomes:
+            answer = read_reply(reply, self._partitions[node], now.methods)
+            now.outcomes[node] = self._outcome(now, node, answer, reply)
+        return now.outcomes[node]
+
+    def _outcome(
+        self, now: _OpenRound, node: int, answer: Answer, reply: Message | None
+    ) -> ClientOutcome:
+        total, up = weigh_reply(reply, now.methods)
+        return ClientOutcome(
+            client=self._partitions[node],
+            node_id=node,
+            replied=reply is not None,
+            methods=answer.methods,
+            info=answer.info,
+            bytes_down=now.bytes_down,
+            bytes_up=total,
+            bytes_by_method={
+                name: Traffic(*pair) for name, *pair in zip(now.methods, now.down, up, strict=True)
+            },
+            error="; ".join(answer.errors) or None,
+        )
+
+    def finish_round(self) -> RoundOutcome | None:
+        """Close the open round: who has not answered is missing. None where no round is open.
+
+        ``aggregate_train`` calls it; a driver does so after Ctrl-C, to keep what was finished.
+        """
+        now, self._open = self._open, None
+        if now is None:
+            return None
+        absent = Answer(errors=["no reply before the deadline"])
+        clients = [
+            now.outcomes.get(node) or self._outcome(now, node, absent, None)
+            for node in self._partitions
+        ]
+        outcome = RoundOutcome(now.number, clients, now.queries, now.query_bytes)
+        self.rounds.append(outcome)
+        return outcome
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Close the round. There is nothing to average: the counts are all that Flower is told."""
+        for reply in replies:
+            self.receive(reply)
+        done = self.finish_round()
+        if done is None:
+            return None, None
+        counts = {name: getattr(done, name) for name in ("asked", "answered", "failed", "missing")}
+        return None, MetricRecord(counts)
+
+    # -- what Flower wants besides ----------------------------------------------------------------
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nothing: clients test themselves in the one message of a round."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log; the driver shows the settings."""

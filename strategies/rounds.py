@@ -1,0 +1,71 @@
+"""What a round sends and what it brings, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from strategies.messages import Metric, Traffic
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What every client is sent in a round; ``task["methods"]`` names the answers that are due."""
+
+    task: dict[str, Any]  # plain JSON
+    payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(self.task["methods"])
+
+
+@dataclass(frozen=True)
+class ClientOutcome:
+    """What became of one client in one round. ``methods`` holds checked, finite numbers only."""
+
+    client: int  # the partition
+    node_id: int
+    replied: bool  # False: no reply before the deadline
+    methods: dict[str, dict[str, Metric]]
+    info: dict[str, Any]
+    bytes_down: int
+    bytes_up: int
+    bytes_by_method: dict[str, Traffic]  # what the method alone would have cost
+    error: str | None = None  # None: every method that was asked for is in ``methods``
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """A finished round, clients sorted by partition; asked = answered + failed + missing."""
+
+    round: int
+    clients: list[ClientOutcome]
+    queries: int  # "which client are you" messages before this round
+    query_bytes: int  # of those and their replies
+
+    @property
+    def asked(self) -> int:
+        return len(self.clients)
+
+    @property
+    def answered(self) -> int:
+        return sum(each.error is None for each in self.clients)
+
+    @property
+    def failed(self) -> int:
+        return sum(each.replied and each.error is not None for each in self.clients)
+
+    @property
+    def missing(self) -> int:
+        return sum(not each.replied for each in self.clients)
+
+    @property
+    def bytes_down(self) -> int:
+        return sum(each.bytes_down for each in self.clients)
+
+    @property
+    def bytes_up(self) -> int:
+        return sum(each.bytes_up for each in self.clients)

@@ -1,0 +1,189 @@
+"""Synthetic results, built by the product's own ``build_results``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.results import build_results
+
+WIDTHS = [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
+EPOCHS = [0, 1, 5, 10, 15, 20, 25, 30]
+LEVELS = {"learngene": 0.93, "scratch": 0.27, "retain_off": 0.92}
+BYTES = {"learngene": 1_812_345, "scratch": 412, "retain_off": 1_812_345}
+
+
+def make_client(
+    number: int,
+    rng: np.random.Generator,
+    methods: tuple[str, ...] = ("learngene", "scratch"),
+    shift: float = 0.0,
+) -> dict[str, Any]:
+    """A client's answer; ``shift`` is added to the learngene's accuracy."""
+    names = [f"letter {chr(97 + int(i))}" for i in rng.choice(20, 5, replace=False)]
+    return {
+        "id": number,
+        "classes": names,
+        "shots": 10,
+        "train_images": 50,
+        "test_images": 300,
+        "device": "cpu",
+        "methods": {name: make_method(name, rng, shift) for name in methods},
+    }
+
+
+def make_method(name: str, rng: np.random.Generator, shift: float) -> dict[str, Any]:
+    level = LEVELS[name] + 0.03 * rng.standard_normal() + (shift if name == "learngene" else 0)
+    start = level - 0.02 if name != "scratch" else 0.2
+    rise = [start + (level - start) * (1 - np.exp(-epoch / 6)) for epoch in EPOCHS]
+    steps = np.clip(np.round(np.array(rise) * 300) / 300, 0, 1)  # of 300 test images
+    curve = [[epoch, float(y)] for epoch, y in zip(EPOCHS, steps, strict=True)]
+    method = {
+        "accuracy": curve[-1][1],
+        "accuracy_by_epoch": curve,
+        "loss_by_epoch": [[epoch, 2 * (1 - y) + 0.05] for epoch, y in curve],
+        "seconds": float(3.2 + rng.random()),
+        "bytes_down": BYTES[name],
+        "bytes_up": 2311,
+        "epochs": 30,
+    }
+    if name == "learngene":
+        method["train_loss_by_epoch"] = [[e, 0.6 * np.exp(-e / 9) + 0.02] for e in EPOCHS[1:]]
+        method["penalty_by_epoch"] = [[e, 0.004 * (1 - np.exp(-e / 5))] for e in EPOCHS[1:]]
+    return method
+
+
+def make_sections(tasks: int = 13) -> dict[str, Any]:
+    """Everything of a run except clients and messages."""
+    rng = np.random.default_rng(7)
+    depth = np.linspace(1.0, 0.35, 13)
+    time = np.linspace(1.0, 0.3, tasks)
+    rho = 0.95 * (1 - (1 - time[:, None]) * (1.35 - depth[None, :])) * depth[None, :]
+    rho = np.clip(rho + 0.03 * rng.standard_normal(rho.shape), 0, 1)
+    stages = [
+        {
+            "task": task + 1,
+            "new_classes": 5,
+            "known_classes": 5 * (task + 1),
+            "accuracy": 0.98 - 0.012 * task,
+            "light_accuracy": 0.975 - 0.014 * task,
+            "parameters": 520_000 + 18_000 * task,
+            "seconds": 6.1,
+            "widened": [] if task == 0 else [min(13, 2 + task)],
+        }
+        for task in range(tasks)
+    ]
+    edges = np.linspace(0, 1, 31)
+    known = 2000 * np.exp(-edges[:-1] / 0.12)
+    unknown = 400 * np.exp(-(((edges[:-1] - 0.55) / 0.2) ** 2))
+    return {
+        "run": {
+            "seed": 0,
+            "shard_seed": 0,
+            "command": "python sim.py num_clients=20",
+            "versions": {"python": "3.11.9", "torch": "2.14.1", "flwr": "1.41.0"},
+            "config_sha256": "c0ffee" * 10 + "beef",
+            "seconds": {"world": 6.0, "collective": 80.2, "clients": 71.5, "total": 160.9},
+            "device": "cpu",
+            "config": {"num_clients": 20, "seed": 0, "retain": {"ewc_lambda": 1000.0}},
+            "collective_cached": False,
+        },
+        "data": {
+            "name": "glyphs",
+            "image_shape": [32, 32, 3],
+            "classes": {
+                "base": [f"letter {i}" for i in range(64)],
+                "open_world": [f"sign {i}" for i in range(16)],
+                "novel": [f"letter {chr(97 + i)}" for i in range(20)],
+            },
+            "sha256": "ab" * 32,
+            "duplicates_dropped": 3,
+        },
+        "leakage": {
+            "classes_disjoint": True,
+            "shard_test_overlap": 0,
+            "shard_base_overlap": 0,
+            "test_base_overlap": 0,
+            "images_checked": 21_000,
+            "passed": True,
+        },
+        "collective": {
+            "tasks": tasks,
+            "conv_widths": WIDTHS,
+            "parameters": 736_000,
+            "stages": stages,
+        },
+        "criterion": {"sigma": 1e-3, "rho": rho, "selected": [11, 12, 13]},
+        "learngene": {
+            "layers": [11, 12, 13],
+            "stem": "separable",
+            "parameters": 455_000,
+            "bytes": 1_809_000,
+            "sha256": "cd" * 32,
+            "top_layers_bytes": 1_770_000,
+        },
+        "open_world": {
+            "threshold": 0.41,
+            "auroc": 0.93,
+            "f1": 0.88,
+            "known_accuracy": 0.91,
+            "accepted": 0.951,
+            "histogram": {
+                "edges": edges,
+                "known": known.astype(int),
+                "open_world": unknown.astype(int),
+            },
+        },
+        "retain": {"ewc_lambda": 1000.0, "normalise": True, "fisher_samples": 128},
+    }
+
+
+def make_results(
+    n: int = 20,
+    *,
+    methods: tuple[str, ...] = ("learngene", "scratch"),
+    shift: float = 0.0,
+    fail: tuple[int, ...] = (),
+    collective: bool = True,
+    change: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Results of ``n`` clients; ``change`` edits the sections before they are built."""
+    rng = np.random.default_rng(3)
+    clients = [make_client(number, rng, methods, shift) for number in range(n)]
+    for number in fail:
+        clients[number].pop("methods")
+        clients[number]["error"] = "RuntimeError: DataLoader worker was killed"
+    sections = make_sections()
+    if not collective:
+        sections |= {
+            "collective": None,
+            "criterion": {"sigma": None, "rho": None, "selected": None},
+            "open_world": None,
+        }
+    sections["clients"] = clients
+    sections["messages"] = {
+        "asked": n,
+        "answered": n - len(fail),
+        "failed": len(fail),
+        "missing": 0,
+        "bytes_down": 1_812_757 * n,
+        "bytes_up": 4622 * (n - len(fail)),
+    }
+    if change is not None:
+        change(sections)
+    return build_results(**sections, methods=methods)
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., dict[str, Any]]:
+    """The factory :func:`make_results`, for variants."""
+    return make_results
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """Twenty clients that all gain."""
+    return make_results()

@@ -1,0 +1,172 @@
+"""Figures: which are drawn, what is in them, and that nothing global is touched."""
+
+import hashlib
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from server import figures
+from server.captions import CAPTIONS, alt_text
+from server.plotting import FIXED, NoDataError, method_style, new_figure
+
+ALL = {"accuracy_over_epochs", "clients_paired", "criterion", "collective", "bytes", "open_world"}
+
+
+@pytest.fixture
+def canvas(monkeypatch):
+    """The figures that are drawn while a test runs, to look into."""
+    made = []
+
+    def keep(height):
+        made.append(new_figure(height))
+        return made[-1]
+
+    monkeypatch.setattr("server.figures.new_figure", keep)
+    monkeypatch.setattr("server.figures_collective.new_figure", keep)
+    # Looking into a figure needs no pixels, and those take most of the time.
+    monkeypatch.setattr("server.figures.save", lambda figure, path: path)
+    monkeypatch.setattr("server.figures_collective.save", lambda figure, path: path)
+    return made
+
+
+def test_all_figures_are_drawn_and_wide_enough_to_read(make, tmp_path):
+    before = dict(matplotlib.rcParams)
+    drawn, skipped = figures.draw_figures(make(fail=(3,)), tmp_path / "figures")
+    assert (set(drawn), skipped) == (ALL, {})
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{n}.png" for n in ALL}
+    for path in drawn.values():
+        with Image.open(path) as image:
+            assert image.width == 900
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 20  # not a blank sheet
+    assert dict(matplotlib.rcParams) == before
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+    assert set(CAPTIONS) == ALL
+
+
+def test_what_has_no_data_is_skipped_with_a_reason_and_an_old_one_removed(make, tmp_path):
+    (tmp_path / "collective.png").write_bytes(b"of another run")
+    drawn, skipped = figures.draw_figures(make(n=1, collective=False), tmp_path)
+    assert set(drawn) == {"accuracy_over_epochs", "clients_paired", "bytes"}
+    assert set(skipped) == {"criterion", "collective", "open_world"}
+    assert all("saved learngene" in reason for reason in skipped.values())
+    assert not (tmp_path / "collective.png").exists()
+
+
+def test_without_answers_or_comparison_the_reason_is_another(make, tmp_path):
+    with pytest.raises(NoDataError, match="no client answered"):
+        figures.accuracy_over_epochs(make(n=1, fail=(0,)), tmp_path)
+    with pytest.raises(NoDataError, match="did not compare learngene with scratch"):
+        figures.clients_paired(make(n=2, methods=("scratch",)), tmp_path)
+
+
+def test_accuracy_lines_are_means_and_chance_is_one_in_five(make, canvas, tmp_path):
+    results = make(n=4)
+    figures.accuracy_over_epochs(results, tmp_path)
+    lines = {line.get_label(): line for line in canvas[0].axes[0].get_lines()}
+    expected = 100 * results["summary"]["learngene"]["mean"]
+    assert lines["learngene"].get_ydata()[-1] == pytest.approx(expected)
+    assert lines["learngene"].get_xdata()[-1] == 30
+    assert lines["chance"].get_ydata()[0] == pytest.approx(20)
+
+
+def test_means_use_only_epochs_that_every_client_recorded(make):
+    results = make(n=2)
+    del results["clients"][0]["methods"]["learngene"]["accuracy_by_epoch"][1]
+    curve = figures.mean_curve(results["clients"], "learngene")
+    assert [epoch for epoch, _ in curve] == [0, 5, 10, 15, 20, 25, 30]
+
+
+def test_clients_are_sorted_by_gain_with_the_largest_on_top(make, canvas, tmp_path):
+    figures.clients_paired(make(n=9, shift=-0.66), tmp_path)
+    lines = {line.get_label(): line for line in canvas[0].axes[0].get_lines()}
+    gain = lines["learngene"].get_xdata() - lines["scratch"].get_xdata()
+    assert (np.diff(gain) >= 0).all() and gain[0] < 0 < gain[-1]
+
+
+def test_layer_13_is_on_top_and_inherited_layers_are_marked(results, canvas, tmp_path):
+    figures.criterion(results, tmp_path)
+    axes = canvas[0].axes[0]
+    assert axes.get_ylim() == (0.5, 13.5)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0] == "1" and labels[-1] == "13 inherited"
+    assert [label for label in labels if "inherited" in label] == [
+        f"{layer} inherited" for layer in (11, 12, 13)
+    ]
+    shown = axes.collections[0].get_array()  # (layers, tasks), layer 1 first
+    assert shown[12, 0] == pytest.approx(results["criterion"]["rho"][0][12])
+
+
+def test_a_layer_without_rho_is_left_blank(make, canvas, tmp_path):
+    def change(sections):
+        sections["criterion"]["rho"][0, 3] = np.nan
+
+    figures.criterion(make(n=1, change=change), tmp_path)
+    assert np.ma.getmaskarray(canvas[0].axes[0].collections[0].get_array())[3, 0]
+
+
+def test_light_path_is_drawn_where_there_is_one(make, canvas, tmp_path):
+    def change(sections):
+        for stage in sections["collective"]["stages"]:
+            del stage["light_accuracy"]
+
+    figures.collective(make(n=1), tmp_path)
+    figures.collective(make(n=1, change=change), tmp_path)
+    labels = [{line.get_label() for line in figure.axes[0].get_lines()} for figure in canvas]
+    assert labels[0] - labels[1] == {"light path"}
+
+
+@pytest.mark.parametrize(("scratch", "scale"), [(412, "log"), (0, "linear"), (900_000, "linear")])
+def test_bytes_are_on_a_log_scale_only_where_they_differ_much(
+    make, canvas, tmp_path, scratch, scale
+):
+    def change(sections):
+        for client in sections["clients"]:
+            client["methods"]["scratch"]["bytes_down"] = scratch
+
+    figures.bytes_received(make(n=2, change=change), tmp_path)
+    assert canvas[0].axes[0].get_xscale() == scale
+
+
+def test_open_world_shows_shares_and_the_threshold(results, canvas, tmp_path):
+    figures.open_world(results, tmp_path)
+    axes = canvas[0].axes[0]
+    assert axes.get_lines()[0].get_xdata()[0] == results["open_world"]["threshold"]
+    outlines = [patch for patch in axes.patches if not patch.get_fill()]
+    assert len(outlines) == 2
+    for outline in outlines:
+        assert outline.get_data().values.sum() == pytest.approx(100)
+
+
+def test_every_axis_has_a_label(results, canvas, tmp_path):
+    figures.draw_figures(results, tmp_path)
+    axes = [axes for figure in canvas for axes in figure.axes]
+    assert len(canvas) == len(ALL)
+    for one in axes:
+        assert one.get_xlabel() or one.get_ylabel()
+
+
+def test_equal_results_give_equal_files(make, tmp_path):
+    def digest(folder):
+        path = figures.accuracy_over_epochs(make(n=2), tmp_path / folder)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    assert digest("a") == digest("b")
+
+
+def test_methods_have_their_own_colour_and_marker():
+    style = method_style(["scratch", "prototype", "learngene", "maml"])
+    assert len({s["color"] for s in style.values()}) == len({s["marker"] for s in style.values()})
+    assert {name: style[name]["color"] for name in FIXED} == FIXED
+
+
+def test_alt_texts_carry_the_numbers(results):
+    assert "learngene from" in alt_text("accuracy_over_epochs", results)
+    assert "20 clients" in alt_text("clients_paired", results)
+    assert "13 layers and 13 tasks" in alt_text("criterion", results)
+    assert "83.6 % on 65 classes after task 13" in alt_text("collective", results)
+    assert "learngene 1,812 KB" in alt_text("bytes", results)
+    assert "threshold at 0.410" in alt_text("open_world", results)

@@ -1,0 +1,202 @@
+"""report.html: complete, safe, without a request."""
+
+import base64
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from server.captions import alt_text
+from server.figures import FIGURES
+from server.report import main, write_report
+from server.results import write_results
+from server.wording import headline
+
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)  # a PNG of one pixel
+VOID = {"meta", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails on a tag that is not closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open = [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).replace("\xa0", " ").split())
+
+
+def read(results, folder):
+    return Page(write_report(results, folder).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are built as always, but a dot is saved in their place: rendering takes seconds."""
+
+    def save(figure, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(DOT)
+        return path
+
+    monkeypatch.setattr("server.figures.save", save)
+    monkeypatch.setattr("server.figures_collective.save", save)
+
+
+def test_the_answer_comes_first_then_figure_then_table(results, tmp_path):
+    html = write_report(results, tmp_path).read_text(encoding="utf-8")
+    page = Page(html)
+    assert headline(results) in page.words
+    assert html.index("<h1>") < html.index("<img") < html.index("<table") < html.index("<section")
+    first = base64.b64decode(page.of("img")[0]["src"].removeprefix("data:image/png;base64,"))
+    assert first == (tmp_path / "figures" / "accuracy_over_epochs.png").read_bytes()
+
+
+def test_every_figure_is_inside_with_its_text(results, tmp_path, unrendered):
+    images = read(results, tmp_path).of("img")
+    alts = [image["alt"].replace("\xa0", " ") for image in images]
+    assert sorted(alts) == sorted(alt_text(name, results) for name in FIGURES)
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+
+
+def test_no_request_and_no_script(results, tmp_path, unrendered):
+    html = write_report(results, tmp_path).read_text(encoding="utf-8")
+    page = Page(html)
+    bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", html)
+    for word in ("http://", "https://", "//", "url(", "@import"):
+        assert word not in bare
+    assert not page.of("script") and not page.of("link") and not page.of("iframe")
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    links = [link["href"] for link in page.of("a")]
+    assert links and all(link[0] == "#" and link[1:] in ids for link in links)
+
+
+def test_names_and_reasons_are_escaped(make, tmp_path, unrendered):
+    def change(sections):
+        sections["data"]["classes"]["novel"][0] = "<script>alert(1)</script>"
+        sections["clients"][0]["classes"][0] = "<script>"
+        sections["clients"][1]["error"] = 'bad <img src="x" onerror=y> & $title'
+        sections["run"]["command"] = "python sim.py 'data.root=/a<b>'"
+        sections["run"]["config"]["data"] = {"root": "</td><script>"}
+
+    results = make(n=4, fail=(1,), change=change)
+    page = read(results, tmp_path)
+    assert not page.of("script")
+    assert len(page.of("img")) == len(FIGURES)
+    for text in (
+        "<script>alert(1)</script>",
+        'bad <img src="x" onerror=y> & $title',
+        "data.root=/a<b>",
+        "</td><script>",
+    ):
+        assert text in page.words
+
+
+def test_sections_hold_what_they_promise(results, tmp_path, unrendered):
+    words = read(results, tmp_path).words
+    for text in (
+        "widths of the conv layers 1 to 13: 16, 16, 32",
+        "Layers that the criterion selects at σ = 0.001: 11, 12, 13.",
+        "known test images accepted 95.1 %",
+        "No image and no weights left a client.",
+        "down, in all 36.3 MB",
+        "beyond the inherited layers alone +2.2 %",
+        "Passed: no class and no image is on both sides of a division.",
+        "duplicate images dropped 3",
+        "penalty λ·L_ret",
+        "python sim.py num_clients=20",
+        "retain.ewc_lambda 1000.0",
+        "version: torch 2.14.1",
+        results["run"]["config_sha256"],
+    ):
+        assert text in words, text
+
+
+def test_penalty_stands_beside_the_loss(make, tmp_path, unrendered):
+    def change(sections):
+        for client in sections["clients"]:
+            client["methods"]["learngene"]["penalty_by_epoch"] = [[1, 0.25]]
+            client["methods"]["learngene"]["train_loss_by_epoch"] = [[1, 0.75]]
+
+    words = read(make(n=2, change=change), tmp_path).words
+    assert "penalty's share 1 0.25 0.75 25.0 %" in words
+
+
+def test_a_failed_client_is_told_on_the_first_screen_and_why_below(make, tmp_path, unrendered):
+    html = write_report(make(fail=(3,)), tmp_path).read_text(encoding="utf-8")
+    first, rest = html.split("</header>")
+    assert "Failed and left out of every mean: 1 of 20 clients (3)." in first
+    assert "RuntimeError: DataLoader worker was killed" in rest
+
+
+def test_leaked_data_is_told_on_the_first_screen(make, tmp_path, unrendered):
+    def change(sections):
+        sections["leakage"] |= {"shard_test_overlap": 2, "passed": False}
+
+    html = write_report(make(n=2, change=change), tmp_path).read_text(encoding="utf-8")
+    first, rest = html.split("</header>")
+    assert "The leakage check failed" in first and "FAILED" in rest and "Passed" not in rest
+
+
+def test_without_a_collective_the_report_says_what_is_not_there(make, tmp_path, unrendered):
+    page = read(make(n=1, collective=False), tmp_path)
+    assert len(page.of("img")) == 3
+    for name in ("collective", "criterion", "open_world"):
+        reason = "the run started from a saved learngene, without a collective"
+        assert f"The figure {name}.png was not drawn: {reason}." in page.words
+
+
+@pytest.mark.parametrize(
+    ("variant", "start"),
+    [
+        ({"shift": -0.9}, "The learngene does harm"),
+        ({"fail": (0, 1), "n": 2}, "No client answered"),
+    ],
+)
+def test_bad_outcomes_are_the_headline(make, tmp_path, variant, start, unrendered):
+    html = write_report(make(**variant), tmp_path).read_text(encoding="utf-8")
+    title = unescape(re.search(r"<h1>(.*?)</h1>", html, re.S).group(1))
+    assert title.startswith(start)
+
+
+def test_drawn_anew_from_the_file_it_is_the_same(results, tmp_path, capsys, unrendered):
+    before = write_report(results, tmp_path).read_bytes()
+    write_results(results, tmp_path / "results.json")
+    (tmp_path / "report.html").unlink()
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+
+
+def test_a_folder_without_usable_results_is_exit_2(tmp_path, capsys):
+    assert main([]) == 2
+    assert main([str(tmp_path)]) == 2
+    assert "No such file or directory. Name the folder that a run wrote." in capsys.readouterr().err
+    (tmp_path / "results.json").write_text('{"schema": 1')
+    assert main([str(tmp_path)]) == 2
+    (tmp_path / "results.json").write_text('{"schema": 1}')
+    assert main([str(tmp_path)]) == 2
+    assert "run: missing" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""The table at the end of a run, and the answer in words."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from server.terminal import print_summary
+from server.wording import headline, kilobytes, p_value, percent, points, size
+
+
+def shown(results, width=80, report=Path("/runs/one/report.html")):
+    text = io.StringIO()
+    print_summary(results, report, Console(file=text, width=width))
+    return text.getvalue()
+
+
+def test_every_number_is_in_the_table(results):
+    text = shown(results)
+    summary = results["summary"]
+    ours = f"{100 * summary['learngene']['mean']:.1f} ± {100 * summary['learngene']['ci95']:.1f}"
+    gain = f"+{100 * summary['gain']['mean']:.1f} ± {100 * summary['gain']['ci95']:.1f}"
+    line = next(line for line in text.splitlines() if "learngene" in line)
+    for cell in (ours, gain, "20 of 20", "<0.001", "1,812"):
+        assert cell in line
+    for word in ("glyphs", "seed 0", "20 of 20 clients answered", "5-way 10-shot"):
+        assert word in text
+    assert "Report: /runs/one/report.html" in text
+
+
+@pytest.mark.parametrize("width", [80, 50, 30])
+def test_no_line_is_wider_than_the_terminal_and_nothing_is_cut(make, width):
+    results = make(methods=("learngene", "scratch", "retain_off"))
+    text = shown(results, width, report=None)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+
+
+def test_rows_stay_on_one_line_at_80_columns(make):
+    text = shown(make(methods=("learngene", "scratch", "retain_off")))
+    assert len([line for line in text.splitlines() if " of 20 " in line and "±" in line]) == 2
+
+
+def test_a_long_report_path_is_not_broken(results):
+    path = Path("/runs") / ("x" * 150) / "report.html"
+    assert f"Report: {path}" in shown(results, report=path)
+
+
+def test_failed_clients_are_listed_with_their_reason(make):
+    text = shown(make(fail=(3, 7)))
+    assert "client 3 failed: RuntimeError: DataLoader worker was killed" in text
+    assert "client 7 failed" in text and "18 of 20 clients answered" in text
+
+
+def test_brackets_in_a_reason_are_not_markup(make):
+    def change(sections):
+        sections["clients"][3]["error"] = "bad [red]index[/red] [3]"
+
+    assert "bad [red]index[/red] [3]" in shown(make(fail=(3,), change=change))
+
+
+def test_headline_of_a_clear_gain(results):
+    gain = results["summary"]["gain"]
+    ours, scratch = (results["summary"][name]["mean"] for name in ("learngene", "scratch"))
+    assert headline(results) == (
+        "With the learngene, 20 of 20 clients are better than from scratch: "
+        f"{100 * ours:.1f} % against {100 * scratch:.1f} %, +{100 * gain['mean']:.1f} points "
+        f"(95 % interval ±{100 * gain['ci95']:.1f}), for 1.8 MB received per client."
+    )
+
+
+def test_headline_of_a_loss_says_so(make):
+    text = headline(make(shift=-0.9))
+    assert text.startswith("The learngene does harm here") and "−25" in text
+    assert "0 of 20 clients are better" in text
+
+
+def test_headline_of_an_interval_with_zero_claims_nothing(make):
+    results = make(n=6, shift=-0.66)
+    gain = results["summary"]["gain"]
+    assert abs(gain["mean"]) < gain["ci95"]
+    assert headline(results).startswith("No clear difference")
+    assert "includes zero" in headline(results)
+
+
+def test_headline_of_one_client_has_no_interval(make):
+    text = headline(make(n=1))
+    assert "the one client that answered is better than from scratch" in text
+    assert "±" not in text and "one client gives no interval" in text
+
+
+def test_headline_without_comparison_or_answer(make):
+    assert headline(make(methods=("scratch",))).startswith("20 clients with scratch: 2")
+    assert headline(make(n=1, fail=(0,))) == "No client answered: there is nothing to compare."
+
+
+def test_numbers_in_words():
+    assert percent(0.9312, 0.0119) == "93.1 ± 1.2 %"
+    assert percent(None) == points(None) == p_value(None) == size(None) == "–"
+    assert points(-0.0801, 0.02) == "−8.0 ± 2.0"
+    assert points(-0.0004) == "0.0"  # no sign where there is nothing
+    assert (p_value(0.00099), p_value(0.0312)) == ("<0.001", "0.031")
+    assert [size(n) for n in (0, 999, 48_000, 999_949, 999_950)] == [
+        *("0 B", "999 B", "48.0 KB", "999.9 KB", "1.0 MB")
+    ]
+    assert [kilobytes(n) for n in (0, 412, 99_949, 99_950, 1_812_345)] == [
+        *("0", "0.4", "99.9", "100", "1,812")
+    ]

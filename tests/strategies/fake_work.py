@@ -1,0 +1,66 @@
+"""Client work that does nothing but what ``task`` tells it, importable by Ray workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clients.app import make_client_app
+
+METHODS = ["learngene", "scratch"]
+
+
+def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, Any]) -> Any:
+    """``task["do"][str(client)]`` says how this client misbehaves; by default it answers well."""
+    weights = payloads.get("learngene", {"w": np.zeros(1, np.float32)})
+    total = float(sum(array.sum(dtype=np.float64) for array in weights.values()))
+    methods: dict[str, Any] = {
+        "learngene": {"accuracy": total + client / 10, "curve": [0, 0.25, client / 7]},
+        "scratch": {"accuracy": client / 3, "steps": [1, round, client]},
+    }
+    answer = {"client": client, "info": {"device": "cpu", "round": round}, "methods": methods}
+    match task.get("do", {}).get(str(client)):
+        case "raise":
+            raise ValueError("shard is empty")
+        case "exit":
+            raise SystemExit(3)
+        case "none":
+            return None
+        case "nan":
+            methods["scratch"]["accuracy"] = float("nan")
+        case "inf":
+            methods["scratch"]["steps"] = [1.0, float("-inf")]
+        case "wrong client":
+            answer["client"] = client + 1
+        case "missing method":
+            del methods["learngene"]
+        case "method error":
+            methods["learngene"] = {"error": "RuntimeError: out of memory"}
+        case "not a number":
+            methods["learngene"]["accuracy"] = np.float32(0.5)
+        case "stranger":
+            methods["maml"] = {"accuracy": 1.0}
+        case "die once":
+            mark = Path(task["folder"]) / f"died-{round}-{client}"
+            if not mark.exists():
+                mark.touch()
+                os._exit(1)
+        case "hang":
+            time.sleep(600)
+        case "slow":
+            time.sleep(0.4)
+        case "meet":  # until all have come: proves that they run side by side
+            folder = Path(task["folder"])
+            (folder / f"here-{client}").touch()
+            deadline = time.monotonic() + 60
+            while len(list(folder.glob("here-*"))) < task["meet"] and time.monotonic() < deadline:
+                time.sleep(0.05)
+            answer["info"] = {"visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
+    return answer
+
+
+app = make_client_app(run_task)

@@ -1,0 +1,41 @@
+"""A driver to be interrupted: run as a script, from any folder, with the project not installed.
+
+Client 1 never ends; once client 0 has answered, this process sends itself Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # where sim.py would be run from
+
+
+def main() -> None:
+    from strategies.learngene import LearngeneStrategy, RoundPlan
+    from strategies.runtime import RuntimeSettings, leave, simulate
+    from tests.strategies.fake_work import METHODS, app
+
+    plan = RoundPlan({"methods": METHODS, "do": {"1": "hang"}})
+    strategy = LearngeneStrategy(2, lambda _: plan)
+
+    def on_reply(client: int, ok: bool) -> None:
+        # a little later, so that the main thread is where it waits for the clients
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    settings = RuntimeSettings("ray", timeout_s=300, num_cpus=2)
+    try:
+        simulate(strategy, 1, settings, 2, client_app=app, on_reply=on_reply)
+    except KeyboardInterrupt:
+        done = strategy.finish_round()
+        assert done is not None
+        print(json.dumps([[each.client, each.replied] for each in done.clients]), flush=True)
+        leave(130)
+
+
+if __name__ == "__main__":
+    main()

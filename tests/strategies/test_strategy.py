@@ -1,0 +1,189 @@
+"""The strategy against a hand-made grid: order, counting, deadlines, replies not to be trusted."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.error import Error
+from flwr.common.serde import message_to_proto
+
+from clients.app import INFO, METRICS
+from server.app import Stopped, WatchedGrid, make_server_app
+from strategies.learngene import LearngeneStrategy, RoundPlan
+from strategies.messages import message_bytes, read_reply
+from strategies.serial import SerialGrid, run_serial
+from tests.strategies.fake_work import METHODS, app
+
+PLAN = RoundPlan({"methods": METHODS}, {"learngene": {"w": np.zeros((10, 10), np.float32)}})
+
+
+class LateGrid(SerialGrid):
+    """Nodes register late, as they do with Ray."""
+
+    def __init__(self, num_clients: int, delay_s: float) -> None:
+        super().__init__(app, num_clients)
+        self._ready = time.monotonic() + delay_s
+
+    def get_node_ids(self) -> list[int]:
+        nodes = list(super().get_node_ids())
+        return nodes if time.monotonic() >= self._ready else nodes[:1]
+
+
+def configure(strategy: LearngeneStrategy, grid: SerialGrid) -> list[Message]:
+    return list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid))
+
+
+def test_waits_for_all_nodes():
+    grid = LateGrid(4, delay_s=0.3)
+    assert len(configure(LearngeneStrategy(4, lambda _: PLAN), grid)) == 4
+
+
+def test_gives_up_on_nodes_that_do_not_come():
+    strategy = LearngeneStrategy(4, lambda _: PLAN, node_wait_s=0.2)
+    with pytest.raises(RuntimeError, match=r"1 of 4 nodes registered in 0\.2 s"):
+        configure(strategy, LateGrid(4, delay_s=60))
+
+
+def test_gives_up_on_clients_that_do_not_say_who_they_are():
+    class Silent(SerialGrid):
+        def pull_messages(self, message_ids):
+            return [each for each in super().pull_messages(message_ids) if self._pending]
+
+    strategy = LearngeneStrategy(3, lambda _: PLAN, node_wait_s=1.0)
+    with pytest.raises(RuntimeError, match="2 of 3 clients said who they are"):
+        configure(strategy, Silent(app, 3))
+
+
+def test_order_of_arrival_does_not_matter():
+    strategy = LearngeneStrategy(5, lambda _: PLAN)
+    grid = SerialGrid(app, 5)
+    replies = list(grid.send_and_receive(configure(strategy, grid)))
+    arrays, counts = strategy.aggregate_train(1, [replies[i] for i in (3, 0, 4, 2, 1)])
+    assert arrays is None  # nothing is averaged
+    assert dict(counts) == {"asked": 5, "answered": 5, "failed": 0, "missing": 0}
+    (done,) = strategy.rounds
+    assert [each.client for each in done.clients] == [0, 1, 2, 3, 4]
+    assert [each.methods["scratch"]["steps"] for each in done.clients] == [
+        [1, 1, client] for client in range(5)
+    ]
+
+
+def test_error_reply_and_no_reply_at_all():
+    strategy = LearngeneStrategy(3, lambda _: PLAN)
+    grid = SerialGrid(app, 3)
+    messages = configure(strategy, grid)
+    grid.push_messages(messages)
+    died = Message(Error(code=8, reason="<class 'X'>:<'worker\n died'>"), reply_to=messages[1])
+    answered = next(iter(grid.pull_messages([messages[0].metadata.message_id])))
+    strategy.aggregate_train(1, [died, answered])
+    (done,) = strategy.rounds
+    assert (done.asked, done.answered, done.failed, done.missing) == (3, 1, 1, 1)
+    assert done.clients[1].error == "CLIENT_APP_CRASHED: <class 'X'>:<'worker died'>"
+    assert done.clients[1].replied and done.clients[1].bytes_up > 0
+    assert done.clients[2].error == "no reply before the deadline"
+
+
+def test_a_second_reply_changes_nothing():
+    strategy = LearngeneStrategy(1, lambda _: PLAN)
+    grid = SerialGrid(app, 1)
+    messages = configure(strategy, grid)
+    (reply,) = grid.send_and_receive(messages)
+    first = strategy.receive(reply)
+    again = Message(Error(code=0, reason="late"), reply_to=messages[0])
+    assert strategy.receive(again) is first and first.error is None
+
+
+def test_payload_of_an_unknown_method():
+    plan = RoundPlan({"methods": ["scratch"]}, PLAN.payloads)
+    with pytest.raises(ValueError, match="payloads for \\['learngene'\\]"):
+        configure(LearngeneStrategy(1, lambda _: plan), SerialGrid(app, 1))
+
+
+def test_bytes_are_those_of_the_serialised_message():
+    (message,) = configure(LearngeneStrategy(1, lambda _: PLAN), SerialGrid(app, 1))
+    message.metadata.__dict__.update(
+        _run_id=2**64 - 1, _src_node_id=2**64 - 1, _dst_node_id=2**64 - 1, _message_id="x" * 36
+    )
+    assert message_bytes(message) == len(message_to_proto(message).SerializeToString())
+
+
+def reply_with(content: RecordDict) -> Message:
+    (message,) = configure(LearngeneStrategy(1, lambda _: PLAN), SerialGrid(app, 1))
+    return Message(content, reply_to=message)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (RecordDict(), "unreadable reply: KeyError: 'info'"),
+        (
+            RecordDict({INFO: ConfigRecord({"client": 0, "json": "{", "errors": "{}"})}),
+            "unreadable reply: JSONDecodeError",
+        ),
+        (
+            RecordDict(
+                {
+                    INFO: ConfigRecord({"client": 0, "json": "{}", "errors": "{}"}),
+                    METRICS + "scratch": MetricRecord(),
+                }
+            ),
+            "scratch: no metrics in the reply",
+        ),
+    ],
+)
+def test_reply_that_makes_no_sense(content, error):
+    answer = read_reply(reply_with(content), 0, ["scratch"])
+    assert answer.methods == {} and answer.errors[0].startswith(error)
+
+
+def test_weight_of_what_protobuf_refuses_is_zero():
+    strategy = LearngeneStrategy(1, lambda _: PLAN)
+    grid = SerialGrid(app, 1)
+    (message,) = configure(strategy, grid)
+    head = ConfigRecord({"client": 0, "json": "{}", "errors": "{}"})
+    huge = MetricRecord({"accuracy": 2**70})
+    content = RecordDict({INFO: head, METRICS + "learngene": huge, METRICS + "scratch": huge})
+    outcome = strategy.receive(Message(content, reply_to=message))
+    assert outcome.bytes_up == 0
+
+
+def test_watched_grid_stops_waiting():
+    """A dead backend ends the wait at once, whatever the timeout."""
+
+    class Deaf(SerialGrid):
+        def pull_messages(self, message_ids):
+            return []
+
+    stop = threading.Event()
+    grid = WatchedGrid(Deaf(app, 1), stop, lambda reply: None)
+    strategy = LearngeneStrategy(1, lambda _: PLAN)
+    threading.Timer(0.2, stop.set).start()
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        configure(strategy, grid)
+    assert time.monotonic() - started < 5
+
+
+def test_server_app_keeps_the_error():
+    def broken(server_round: int) -> RoundPlan:
+        raise KeyError("no such round")
+
+    server_app = make_server_app(LearngeneStrategy(1, broken), 1, 5.0)
+    run_serial(server_app, app, 1)
+    assert isinstance(server_app.error, KeyError) and server_app.finished.is_set()
+
+
+def test_rounds_count_from_one():
+    asked: list[int] = []
+
+    def prepare(server_round: int) -> RoundPlan:
+        asked.append(server_round)
+        return PLAN
+
+    strategy = LearngeneStrategy(2, prepare)
+    run_serial(make_server_app(strategy, 3, 5.0), app, 2)
+    assert asked == [1, 2, 3] == [each.round for each in strategy.rounds]

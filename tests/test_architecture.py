@@ -1,0 +1,124 @@
+"""Who may import whom, and the nevers of docs/ARCHITECTURE.md, read off the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+OURS = ("learngene", "clients", "server", "strategies", "conf")
+
+FORBIDDEN = {
+    "learngene": {"flwr", "ray", "hydra", "omegaconf", "server", "clients", "strategies", "conf"},
+    "clients": {"server", "strategies"},
+    "server": {"clients", "strategies"},
+}
+# The one module that may read foreign pickles (CIFAR's own format), through a restricted Unpickler.
+MAY_UNPICKLE = "learngene/world/"
+SEEDERS = {
+    "torch.manual_seed",
+    "torch.cuda.manual_seed",
+    "torch.cuda.manual_seed_all",
+    "torch.seed",
+    "np.random.seed",
+    "numpy.random.seed",
+    "random.seed",
+}
+PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
+
+
+def sources(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((REPO / folder).rglob("*.py"))]
+    return found + ([REPO / "sim.py"] if (REPO / "sim.py").exists() else [])
+
+
+def name(path: Path) -> str:
+    return path.relative_to(REPO).as_posix()
+
+
+def imports(tree: ast.AST, path: Path) -> Iterator[str]:
+    """Dotted names of all modules imported anywhere in the file, relative ones resolved."""
+    package = list(path.relative_to(REPO).parts[:-1])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def parse(path: Path) -> ast.AST:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_layers(package):
+    wrong = [
+        f"{name(path)} imports {module}"
+        for path in sources(package)
+        if name(path) != "sim.py"
+        for module in imports(parse(path), path)
+        if module.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert wrong == []
+
+
+def test_one_caller_of_the_simulation():
+    users = {name(path) for path in sources(*OURS) if "run_simulation(" in path.read_text()}
+    importers = {
+        name(path)
+        for path in sources(*OURS)
+        if any(module.startswith("flwr.simulation") for module in imports(parse(path), path))
+    }
+    assert users == importers == {"strategies/runtime.py"}
+
+
+def test_nothing_is_pickled():
+    wrong, unpicklers = [], []
+    for path in sources(*OURS, "benchmarks"):
+        tree = parse(path)
+        if any(module.split(".")[0] in PICKLERS for module in imports(tree, path)):
+            (unpicklers if name(path).startswith(MAY_UNPICKLE) else wrong).append(name(path))
+        for called, node in calls(tree):
+            allowing = any(
+                keyword.arg == "allow_pickle" and getattr(keyword.value, "value", True) is not False
+                for keyword in node.keywords
+            )
+            if called in {"torch.load", "torch.save", "pickle.load", "pickle.loads"} or allowing:
+                wrong.append(f"{name(path)}:{node.lineno} {called}")
+    assert wrong == []
+    assert len(unpicklers) <= 1
+    for path in unpicklers:
+        assert "pickle.Unpickler" in (REPO / path).read_text()
+
+
+def test_nobody_seeds_global_state():
+    wrong = [
+        f"{name(path)}:{node.lineno} {called}"
+        for path in sources(*OURS, "benchmarks")
+        if name(path) != "learngene/seeding.py"
+        for called, node in calls(parse(path))
+        if called in SEEDERS
+    ]
+    assert wrong == []
+
+
+def test_the_rules_see_what_they_forbid():
+    """The walkers themselves, on source that breaks every rule."""
+    text = "from server import app\nfrom . import x\nfrom ..b import c\nimport torch\n"
+    text += "torch.manual_seed(0)"
+    tree = ast.parse(text)
+    found = set(imports(tree, REPO / "clients" / "methods" / "m.py"))
+    assert {"server", "server.app", "clients.methods.x", "clients.b.c", "torch"} <= found
+    assert [called for called, _ in calls(tree)] == ["torch.manual_seed"]
