@@ -76,17 +76,18 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def _job(config: DictConfig) -> None:
-    check(config)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    _codes.append(simulation(OmegaConf.to_container(config, resolve=True), run_dir))  # type: ignore[arg-type]
+    try:
+        check(config)
+        run_dir = Path(HydraConfig.get().runtime.output_dir)
+        _codes.append(simulation(OmegaConf.to_container(config, resolve=True), run_dir))  # type: ignore[arg-type]
+    except InputError as error:  # here, since Hydra would add a line of its own
+        _codes.append(_say(str(error), WRONG_INPUT))
 
 
 def main() -> int:
     """The command line; returns the exit code and never shows the user a traceback of theirs."""
     try:
         _job()
-    except InputError as error:
-        return _say(str(error), WRONG_INPUT)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
     except KeyboardInterrupt:

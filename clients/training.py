@@ -41,8 +41,9 @@ class Outcome:
     epochs: list[int] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)  # L_rec, mean over the epoch before
-    penalty: list[float] = field(default_factory=list)  # lambda L_ret, mean over the epoch before
+    # Means over the epoch before; at epoch 0 of the untrained network on the plain images.
+    train_loss: list[float] = field(default_factory=list)  # L_rec
+    penalty: list[float] = field(default_factory=list)  # lambda L_ret
     seconds: float = 0.0
     extras: dict[str, float] = field(default_factory=dict)
 
@@ -77,8 +78,7 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
     size = min(settings.batch_size, len(shard.train_x))
     batches = math.ceil(len(shard.train_x) / size)
     steps, done = settings.epochs * batches, 0
-    _test(individual, shard, 0, outcome, (math.nan, math.nan))
-    outcome.train_loss[0], outcome.penalty[0] = outcome.loss[0], 0.0
+    _test(individual, shard, 0, outcome, (_train_loss(individual, shard), 0.0))
     for epoch in range(1, settings.epochs + 1):
         individual.train()
         if settings.freeze_norms:
@@ -138,6 +138,12 @@ def _freeze_norms(individual: Individual) -> None:
     for module in individual.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
+
+
+@torch.no_grad()
+def _train_loss(individual: Individual, shard: ShardData) -> float:
+    logits = individual.head(features(individual, shard.train_x))
+    return float(F.cross_entropy(logits, shard.train_y))
 
 
 @torch.no_grad()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from conf.schema import Config
 from learngene.errors import InputError
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -55,6 +58,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "collective.temperature": (0, 100, False),
     "collective.growth_noise": (0, 1, True),
     "collective.train_size": (16, 512, True),
+    "collective.zoom": (0.1, 1, True),
     "collective.threads": (0, 1024, True),
     "learngene.layers": (1, 6, True),
     "learngene.sigma": (0, math.inf, False),
@@ -88,6 +92,7 @@ def check(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
+    _check_names(config, Config)
     for name, choices in CHOICES.items():
         value = OmegaConf.select(config, name)
         if value not in choices:
@@ -102,6 +107,17 @@ def check(config: DictConfig) -> None:
     _check_together(config)
 
 
+def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
+    """Refuse fields that the schema does not have: Hydra lets ``+name=value`` add any."""
+    kinds = get_type_hints(schema)
+    for name in config:
+        if name not in kinds:
+            raise InputError(f"{prefix}{name}", OmegaConf.select(config, str(name)),
+                             "there is no field of that name", "conf/schema.py lists the fields")  # fmt: skip
+        if is_dataclass(kinds[name]):
+            _check_names(config[name], kinds[name], f"{prefix}{name}.")
+
+
 def _check_range(name: str, value: Any, low: float, high: float, closed: bool) -> None:
     inside = (value >= low if closed else value > low) and value <= high
     if inside and not (isinstance(value, float) and not math.isfinite(value)):
@@ -110,7 +126,7 @@ def _check_range(name: str, value: Any, low: float, high: float, closed: bool) -
     if math.isfinite(high):
         rule += f" and at most {high:g}"
     if name == "rounds":
-        rule = "only one round is there yet (the collective in stretches comes with issue 3)"
+        rule = "must be 1: evolution in stretches is not built yet"
     nearest = low if closed else (min(high, 1) if low == 0 else low)
     raise InputError(name, value, rule, f"Write, for instance, {name}={nearest:g}")
 
@@ -127,6 +143,25 @@ def _check_methods(methods: list[str]) -> None:
 
 
 def _check_together(config: DictConfig) -> None:
+    data = config.data
+    # What can be known of the data before anything of it is read.
+    if data.root is not None and not Path(data.root).is_dir():
+        raise InputError("data.root", data.root, "no such folder", "Name a folder that exists")
+    if data.name in ("cifar100", "imagenet100"):
+        group = {"novel": 20, "open_world": 16}[data.clients_from]  # the appendix's division
+        if config.ways > group:
+            raise InputError("ways", config.ways, f"{data.name} has {group} {data.clients_from} classes",
+                             f"Write ways={group} or less")  # fmt: skip
+    if data.name == "glyphs":
+        share = {"novel": data.novel, "open_world": data.open_world}[data.clients_from]
+        if config.ways > math.ceil(data.classes * share):
+            raise InputError("ways", config.ways,
+                             f"{data.classes} glyph classes hold {data.classes * share:.0f} {data.clients_from} ones",
+                             f"Lower it, or raise data.classes or data.{data.clients_from}")  # fmt: skip
+        if config.shots > data.train_per_class:
+            raise InputError("shots", config.shots,
+                             f"more than the {data.train_per_class} training images of a class",
+                             "Lower it, or raise data.train_per_class")  # fmt: skip
     asked = config.runtime.min_answered
     if asked is not None and asked > config.num_clients:
         raise InputError("runtime.min_answered", asked,

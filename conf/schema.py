@@ -32,18 +32,19 @@ class Data:
 class Collective:
     width: float = 0.25  # scale of every width of the paper's networks (1 = 64..512 channels)
     classes_per_task: int = 8  # base classes that a task brings (the paper: 5)
-    epochs: int = 8  # passes over a task's images and the memory
+    epochs: int = 5  # passes over a task's images, each with a share of the memory
     batch_size: int = 64  # images
     lr: float = 0.05  # peak learning rate of a task's schedule
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0  # 0..1
-    memory_per_class: int = 100  # exemplars kept of a class that has gone by, images
+    memory_per_class: int = 200  # exemplars kept of a class that has gone by, images
     rehearse_per_class: int = 100  # of these, seen in an epoch of a later task, images
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
     temperature: float = 2.0  # of the distillation
     growth: str = "schedule"  # schedule (the paper's 20 widenings) | none (final widths from the start)
     growth_noise: float = 0.01  # of a copied filter, in units of its standard deviation
     train_size: int | None = None  # side of the training crops in pixels; null = image_size
+    zoom: float = 1.0  # smallest side of a training crop as a share of the image; 1 = shifts only
     precision: str = "auto"  # auto (bf16 where the processor has it) | fp32 | bf16
     device: str = "auto"  # auto (cuda where there is one) | cpu | cuda
     threads: int = 0  # CPU threads; 0 = all
@@ -107,6 +108,7 @@ class Runtime:
     gpus_per_client: float | None = None  # null = 1 where there is a GPU, else 0; 0.25 packs four
     num_cpus: int | None = None  # cores that Ray may use; null = all
     num_gpus: int | None = None  # GPUs that Ray may use; null = all
+    address: str | None = None  # join this Ray cluster; null = a new one on this machine
 
 
 @dataclass

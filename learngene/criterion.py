@@ -27,7 +27,8 @@ class Criterion:
 
     @torch.no_grad()
     def observe(self, collective: Collective) -> None:
-        now = [(u.conv.weight.grad.abs() > self.sigma).float().mean() for u in collective.units]
+        gradients = [unit.conv.weight.grad for unit in collective.units]
+        now = [(g.abs() > self.sigma).float().mean() for g in gradients if g is not None]
         self._sum += torch.stack(now).cpu()
         self._steps += 1
 

@@ -17,5 +17,6 @@ class InputError(ValueError):
         self.field, self.value, self.problem, self.fix = field, value, problem, fix
         super().__init__(f"{field}={value}: {problem}. {fix}.")
 
-    def __reduce__(self):  # crosses process boundaries (worker pools pickle exceptions)
+    # Crosses process boundaries: worker pools pickle exceptions.
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
         return type(self), (self.field, self.value, self.problem, self.fix)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from learngene.criterion import Criterion
 from learngene.expansion import growth_plan, widen
-from learngene.images import augment, resize, to_batch
+from learngene.images import augment, to_batch
 from learngene.individual import stem_generator
 from learngene.networks import Collective
 from learngene.seeding import generator, torch_generator
@@ -45,6 +45,7 @@ class EvolutionSettings:
     growth: str
     growth_noise: float
     train_size: int | None
+    zoom: float
     precision: str  # fp32 | bf16, already resolved
     stem: str
     shared: int
@@ -224,7 +225,7 @@ class Evolution:
                     group["lr"] = s.lr * one_cycle(done / steps)
                 batch = torch.from_numpy(positions[start : start + size])
                 x = to_batch(world.train_images[rows[positions[start : start + size]]], self.device)
-                x = augment(x, chance, flip=world.flip, side=s.train_size)
+                x = augment(x, chance, flip=world.flip, side=s.train_size, zoom=s.zoom)
                 y = labels[batch].to(self.device)
                 optimiser.zero_grad(set_to_none=True)
                 loss = self._loss(model.__call__, x, y, goals, 0, batch)
@@ -299,8 +300,6 @@ class Evolution:
         out = []
         for start in range(0, len(rows), 256):
             x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
-            if s.train_size:
-                x = resize(x, s.train_size)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
                 out.append(logits_of(x).float().cpu())
         return torch.cat(out)

@@ -21,6 +21,8 @@ from learngene.networks import (
     COLLECTIVE_START,
     FEATURE_SIDE,
     Collective,
+    CosineHead,
+    Unit,
     scaled,
 )
 
@@ -97,12 +99,16 @@ def widen(
     shared_from = len(units) - collective.shared + 1
     light = collective.light
     if light is not None and layer == shared_from - 1:
-        producers.append((light.stem[-1].conv, light.stem[-1].norm))
+        last = light.stem[-1]
+        assert isinstance(last, Unit)
+        producers.append((last.conv, last.norm))
     for conv, norm in producers:
         _splice_outputs(conv, index, noise, old, generator)
         _splice_norm(norm, index, factor)
     if light is not None and layer >= shared_from:
-        _splice_norm(light.norms[layer - shared_from], index, factor)
+        own = light.norms[layer - shared_from]
+        assert isinstance(own, nn.BatchNorm2d)
+        _splice_norm(own, index, factor)
 
     if layer < len(units):
         _splice_inputs(units[layer].conv, index, factor)
@@ -140,7 +146,7 @@ def _splice_norm(norm: nn.BatchNorm2d, index: Tensor, factor: Tensor) -> None:
     norm.num_features = len(index)
 
 
-def _splice_head(head: nn.Module, index: Tensor, factor: Tensor, positions: int) -> None:
+def _splice_head(head: CosineHead, index: Tensor, factor: Tensor, positions: int) -> None:
     classes = head.weight.shape[0]
     by_channel = head.weight.data.view(classes, -1, positions)  # (classes, channels, positions)
     grown = by_channel[:, index] * factor.to(by_channel).view(1, -1, 1)

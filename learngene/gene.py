@@ -25,7 +25,7 @@ from learngene.individual import LAYERS, Individual, stem_generator
 from learngene.networks import STEMS, Collective, initialise
 
 SCHEMA = 1
-_NORM = ("weight", "bias", "running_mean", "running_var")
+COPY_AGAIN = "Copy the file and its card again from the run that made them"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def extract(collective: Collective, *, layers: int, stem_seed: int, rho: list[li
 
 
 def save(gene: Learngene, folder: Path) -> Path:
-    """Write ``learngene.safetensors`` and ``learngene.json`` into ``folder``; returns the former."""
+    """Write ``learngene.safetensors`` and its card into ``folder``; returns the former's path."""
     path = folder / "learngene.safetensors"
     write_atomically(path, save_tensors(gene.arrays))
     text = json.dumps(asdict(gene.card), indent=1, allow_nan=False) + "\n"
@@ -135,14 +135,19 @@ def load(path: str | Path) -> Learngene:
     card_path = path.with_suffix(".json")
     for part in (path, card_path):
         if not part.is_file():
-            raise InputError("learngene.path", path, f"{part} does not exist",
-                             "Name the learngene.safetensors of a finished run; its .json lies beside it")  # fmt: skip
+            raise InputError(
+                "learngene.path",
+                path,
+                f"{part} does not exist",
+                "Name the learngene.safetensors of a finished run; its .json lies beside it",
+            )
     try:
         card = Card(**json.loads(card_path.read_text()))
         arrays = load_tensors(path.read_bytes())
     except (SafetensorError, ValueError, TypeError) as error:
-        raise InputError("learngene.path", path, f"not a learngene: {str(error)[:200]}",
-                         "Copy the file and its card again from the run that made them") from error  # fmt: skip
+        raise InputError(
+            "learngene.path", path, f"not a learngene: {str(error)[:200]}", COPY_AGAIN
+        ) from error
     check(card, arrays, where=str(path))
     return Learngene(card, arrays)
 
@@ -151,13 +156,11 @@ def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
     """Raise InputError unless ``arrays`` are what ``card`` says."""
 
     def refuse(problem: str) -> InputError:
-        return InputError(
-            "learngene.path",
-            where,
-            problem,
-            "Copy the file and its card again from the run that made them",
-        )
+        return InputError("learngene.path", where, problem, COPY_AGAIN)
 
+    for name, value, kind in (("layers", card.layers, list), ("shapes", card.shapes, dict)):
+        if not isinstance(value, kind):
+            raise refuse(f"not a learngene: the card's {name} are {value!r}")
     if card.schema != SCHEMA or card.stem not in STEMS or not 1 <= len(card.layers) < LAYERS:
         raise refuse(f"card of schema {card.schema}, stem {card.stem!r}, layers {card.layers}")
     missing = sorted(set(card.shapes) - set(arrays)) or sorted(
@@ -167,9 +170,10 @@ def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
     )
     if missing:
         raise refuse(f"array {missing[0]} is missing")
-    for name, array in arrays.items():
-        if card.shapes.get(name) != list(array.shape):
-            raise refuse(f"array {name} has shape {list(array.shape)}, the card says {card.shapes.get(name)}")  # fmt: skip
+    for name, array in sorted(arrays.items()):
+        due, found = card.shapes.get(name), list(array.shape)
+        if due != found:
+            raise refuse(f"array {name} has shape {found}, the card says {due}")
         if not np.isfinite(array).all():
             raise refuse(f"array {name} holds numbers that are not finite")
     if digest(arrays) != card.sha256:
@@ -201,14 +205,39 @@ def reconstruct(gene: Learngene, *, ways: int, head: str, generator: torch.Gener
     if card.stem == "seeded":
         assert card.stem_seed is not None
         initialise(made.stem, stem_generator(card.stem_seed))
+    _check_fits(made, gene)
     state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    unknown = made.load_state_dict(state, strict=False).unexpected_keys
-    if unknown:
-        raise InputError("learngene.path", card.sha256[:12], f"array {unknown[0]} has no place in the individual",  # fmt: skip
-                         "Use a learngene of this version")  # fmt: skip
+    made.load_state_dict(state, strict=False)
     return made
 
 
+def _check_fits(made: Individual, gene: Learngene) -> None:
+    """Raise InputError unless the arrays are all that ``made`` inherits, and nothing else.
+
+    Without it a forged or older card could leave a part of the individual at its random start.
+    """
+    places = {
+        name: list(value.shape)
+        for name, value in made.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    inherited = ("top.", "stem.") if gene.card.stem in ("separable", "whole") else ("top.",)
+    due = [name for name in places if name.startswith(inherited)]
+    given = {name: list(array.shape) for name, array in sorted(gene.arrays.items())}
+    problems = [
+        *(f"array {n} has no place in the individual" for n in given if n not in places),
+        *(f"array {n} is missing" for n in due if n not in given),
+        *(
+            f"array {n} has shape {given[n]}, the individual needs {places[n]}"
+            for n in given
+            if n in places and given[n] != places[n]
+        ),
+    ]
+    if problems:
+        raise InputError("learngene.path", gene.card.sha256[:12], problems[0],
+                         "Use a learngene of this version")  # fmt: skip
+
+
 def inherited_modules(individual: Individual) -> list[nn.Module]:
-    """The modules whose parameters the retain loss holds: conv and norm of every inherited layer."""
+    """The modules that the retain loss holds: conv and norm of every inherited layer."""
     return [part for unit in individual.top for part in (unit.conv, unit.norm)]

@@ -13,6 +13,7 @@ from learngene.networks import (
     INDIVIDUAL_POOLS,
     INDIVIDUAL_WIDTHS,
     Unit,
+    Units,
     build_stem,
     initialise,
     scaled,
@@ -35,6 +36,8 @@ class PrototypeHead(nn.Module):
     again; a class weight is the mean of its images. With these weights the head is a
     nearest-prototype classifier before any training; weights, centre and scale can then be trained.
     """
+
+    centre: Tensor
 
     def __init__(self, features: int, ways: int) -> None:
         super().__init__()
@@ -90,14 +93,16 @@ class Individual(nn.Module):
         tops = top_widths or paper[own:]
         ins = (c_in or paper[-1], *tops[:-1])
         self.stem = build_stem(stem_kind, own, ins[0], width, channels)
-        self.top = nn.ModuleList(
+        self.top = Units(
             Unit(i, o, pool=position in INDIVIDUAL_POOLS)
             for position, (i, o) in enumerate(zip(ins, tops, strict=True), start=own + 1)
         )
         features = tops[-1] * FEATURE_SIDE**2
         self.head: PrototypeHead | nn.Sequential
         self.head = (
-            PrototypeHead(features, ways) if head == "prototype" else mlp_head(features, ways, width)
+            PrototypeHead(features, ways)
+            if head == "prototype"
+            else mlp_head(features, ways, width)
         )
         initialise(self, generator)
 
@@ -113,23 +118,23 @@ class Individual(nn.Module):
 
 @torch.no_grad()
 def measure_norms(part: nn.Module, run: nn.Module, x: Tensor) -> None:
-    """Set the running statistics of the norms inside ``part`` to those of ``x`` run through ``run``.
+    """Set the running statistics of the norms in ``part`` to those of ``x`` sent through ``run``.
 
     A stem that is drawn and not inherited has never seen an image: its statistics are measured on
     the shard before anything is trained.
     """
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
-    kept = [(m.momentum, m.training) for m in norms]
-    was = run.training
+    kept = [norm.momentum for norm in norms]
+    modes = [(module, module.training) for module in run.modules()]
     run.eval()
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
     run(x)
-    for norm, (momentum, training) in zip(norms, kept, strict=True):
+    for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
-        norm.train(training)
-    run.train(was)
+    for module, training in modes:
+        module.training = training
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -13,6 +13,7 @@ activations differ in scale, and each keeps its own BatchNorm.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,16 @@ class Unit(nn.Module):
         return F.max_pool2d(x, 2) if self.pool else x
 
 
+class Units(nn.ModuleList):
+    """A ``ModuleList`` whose elements are known to be units."""
+
+    def __iter__(self) -> Iterator[Unit]:
+        return super().__iter__()  # type: ignore[return-value]
+
+    def __getitem__(self, index: int) -> Unit:  # type: ignore[override]
+        return super().__getitem__(index)  # type: ignore[return-value]
+
+
 class CosineHead(nn.Module):
     """Classifier on the cosine between features and class weights, times a learned scale.
 
@@ -92,7 +103,9 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def build_stem(kind: str, layers: int, c_out: int, width: float, channels: int = 3) -> nn.Sequential:
+def build_stem(
+    kind: str, layers: int, c_out: int, width: float, channels: int = 3
+) -> nn.Sequential:
     """The individual's light layers in front of the inherited ones, weights not yet drawn.
 
     Args:
@@ -157,7 +170,7 @@ class Collective(nn.Module):
                  stem_generator: torch.Generator | None = None) -> None:  # fmt: skip
         super().__init__()
         ins = (channels, *widths[:-1])
-        self.units = nn.ModuleList(
+        self.units = Units(
             Unit(i, o, pool=n in COLLECTIVE_POOLS)
             for n, (i, o) in enumerate(zip(ins, widths, strict=True), start=1)
         )
@@ -177,7 +190,7 @@ class Collective(nn.Module):
     @property
     def top(self) -> list[Unit]:
         """The layers that both paths share, lowest first."""
-        return list(self.units[len(self.units) - self.shared :])
+        return list(self.units)[len(self.units) - self.shared :]
 
     def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, widths[-1])
         for unit in self.units:

@@ -16,8 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def fisher_diagonal(model: nn.Module, modules: Sequence[nn.Module], x: Tensor,
-                    labels: Tensor | None = None, batch_size: int = 32) -> list[Tensor]:  # fmt: skip
+def fisher_diagonal(
+    model: nn.Module,
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    labels: Tensor | None = None,
+    batch_size: int = 32,
+) -> list[Tensor]:
     """Diagonal of the Fisher information (Eq. 7), averaged over images.
 
     Args:
@@ -46,7 +51,7 @@ def fisher_diagonal(model: nn.Module, modules: Sequence[nn.Module], x: Tensor,
     def remember(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         tape[id(module)] = (inputs[0].detach(), output)
 
-    was = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     hooks = [module.register_forward_hook(remember) for module in modules]
     try:
@@ -62,7 +67,8 @@ def fisher_diagonal(model: nn.Module, modules: Sequence[nn.Module], x: Tensor,
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was)
+        for module, training in modes:
+            module.training = training
     return [sums[id(p)] / len(x) for m in modules for p in m.parameters()]
 
 
@@ -78,7 +84,9 @@ def _likelihoods(log_p: Tensor, labels: Tensor | None) -> list[Tensor]:
     return [(root[:, y] * log_p[:, y]).sum() for y in range(log_p.shape[1])]
 
 
-def _add_squares(sums: dict[int, Tensor], module: nn.Module, given: Tensor, gradient: Tensor) -> None:
+def _add_squares(
+    sums: dict[int, Tensor], module: nn.Module, given: Tensor, gradient: Tensor
+) -> None:
     """Add the squares of each image's gradient of the module's parameters to ``sums``."""
     if isinstance(module, nn.BatchNorm2d):
         assert module.running_mean is not None and module.running_var is not None
@@ -87,7 +95,9 @@ def _add_squares(sums: dict[int, Tensor], module: nn.Module, given: Tensor, grad
         sums[id(module.weight)] += (gradient * normalised).sum((2, 3)).square().sum(0)
         sums[id(module.bias)] += gradient.sum((2, 3)).square().sum(0)
         return
+    assert isinstance(module, nn.Conv2d | nn.Linear)
     if isinstance(module, nn.Conv2d):
+        assert not isinstance(module.padding, str)
         columns = F.unfold(
             given, module.kernel_size, module.dilation, module.padding, module.stride
         )  # (B, C_in * k * k, L)

@@ -36,5 +36,5 @@ def read_checkpoint(stem: Path) -> tuple[dict[str, Tensor], dict] | None:
         if hashlib.sha256(data).hexdigest() != card.pop("sha256"):
             return None
         return load_tensors(data), card
-    except (OSError, ValueError, KeyError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return None

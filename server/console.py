@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from learngene.evolution import Evolution
+from learngene.world import World
 from server.factory import Product
 from server.terminal import print_summary
 
@@ -57,6 +58,22 @@ class Console:
 
     def note(self, text: str) -> None:
         self._console.print(f"  {text}", highlight=False, markup=False)
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[Callable[[str], None]]:
+        """A line that changes while something is under way, and then is gone."""
+        with self._console.status(f"  {what}") as status:
+            yield lambda text: status.update(f"  {text}")
+
+    def world(self, world: World, leakage: Mapping[str, Any], seconds: float) -> None:
+        images = len(world.train_labels) + len(world.test_labels)
+        division = world.division
+        self.note(
+            f"world: {images:,} images {world.image_shape[1]}x{world.image_shape[2]}, classes "
+            f"{len(division.base)} base, {len(division.open_world)} open-world, "
+            f"{len(division.novel)} novel; {world.duplicates_dropped} duplicates dropped; leakage "
+            f"check passed over {leakage['images_checked']:,} images, {seconds:.1f} s"
+        )
 
     def problem(self, text: str) -> None:
         self._console.print(f"[bold red]{text}")

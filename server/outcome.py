@@ -55,9 +55,9 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
         InputError: the data cannot be used, holds too little for the settings, or leaks.
     """
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(
-        WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), console.note
-    )
+    started = time.perf_counter()
+    with console.working(f"world {data['name']}") as progress:
+        world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
     seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
     shards = [
         draw_shard(
@@ -75,6 +75,7 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
     if not leakage["passed"]:
         raise InputError("data.name", world.name, f"clients' images leak: {leakage}",
                          "Delete the cached world and build it again")  # fmt: skip
+    console.world(world, leakage, time.perf_counter() - started)
     return world, leakage
 
 

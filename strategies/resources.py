@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from learngene.errors import InputError
 
@@ -20,24 +21,27 @@ class RuntimeSettings:
     gpus_per_client: float | None = None
     num_cpus: int | None = None
     num_gpus: int | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
 class Resources:
     """What Ray is started with, and what a client holds of it."""
 
-    num_cpus: int
-    num_gpus: int
+    num_cpus: int | None  # None: the cluster's own
+    num_gpus: int | None
     cpus_per_client: int
     gpus_per_client: float
+    address: str | None = None  # None: a new cluster on this machine
 
-    @property
-    def at_once(self) -> int:
-        """Clients that run side by side."""
-        fits = [self.num_cpus // self.cpus_per_client]
-        if self.gpus_per_client:
-            fits.append(int(self.num_gpus / self.gpus_per_client))
-        return min(fits)
+    def init_args(self) -> dict[str, Any]:
+        """What ``ray.init`` is called with."""
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        if self.address:
+            return {"address": self.address, **quiet}
+        # "local": never a cluster that happens to be there
+        own = {"address": "local", "num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        return {**own, **quiet}
 
 
 def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
@@ -60,6 +64,15 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
             "a client holds a fraction of one GPU or a whole number of them",
             "Use 0, 0 < x <= 1 or an integer",
         )
+    if runtime.address:  # the cluster has what it has; it was sized by whoever started it
+        if runtime.num_cpus is not None or runtime.num_gpus is not None:
+            raise InputError(
+                "runtime.address",
+                runtime.address,
+                "a running cluster has its own num_cpus and num_gpus",
+                "Leave runtime.num_cpus and runtime.num_gpus away",
+            )
+        return Resources(None, None, cpus, float(asked or 0), runtime.address)
     have_cpus = _cores() if runtime.num_cpus is None else runtime.num_cpus
     if cpus > have_cpus:
         raise InputError(

@@ -92,14 +92,7 @@ def _run_ray(
             "max_restarts": -1,
             "max_task_retries": 1,
         },
-        "init_args": {
-            "address": "local",  # never a cluster that happens to be there
-            "num_cpus": resources.num_cpus,
-            "num_gpus": resources.num_gpus,
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "logging_level": "ERROR",
-        },
+        "init_args": resources.init_args(),
     }
     with ExitStack() as stack:
         stack.enter_context(_environment())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,8 +80,10 @@ def _stream(files: list[Path], columns: list[str]) -> Iterator[pa.Table]:
     """Tables of parquet files in order, without the second copy that ``datasets`` would cache."""
     import datasets
 
-    with _quiet():
-        rows: Any = datasets.IterableDataset.from_parquet([str(file) for file in files])
+    # A cache of its own: ``datasets`` leaves lock files even where it keeps nothing else.
+    with _quiet(), tempfile.TemporaryDirectory() as cache:
+        names = [str(file) for file in files]
+        rows: Any = datasets.IterableDataset.from_parquet(names, cache_dir=cache)
         yield from rows.select_columns(columns).with_format("arrow").iter(batch_size=BATCH)
 
 

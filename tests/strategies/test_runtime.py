@@ -20,7 +20,7 @@ from learngene.errors import InputError
 from server.app import WatchedGrid
 from strategies import resources as resources_module
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
-from strategies.resources import Resources, RuntimeSettings, check_resources
+from strategies.resources import RuntimeSettings, check_resources
 from strategies.runtime import simulate
 from strategies.serial import SerialGrid
 from tests.strategies.fake_work import METHODS, app
@@ -247,11 +247,6 @@ def test_too_many_gpus_fails_at_once(tmp_path, monkeypatch):
 def test_resources(settings, gpus, expected, monkeypatch):
     monkeypatch.setattr(resources_module, "_gpus", lambda: gpus)
     assert check_resources(RuntimeSettings(**settings), 5) == expected
-
-
-def test_clients_at_once():
-    assert Resources(5, 0, 2, 0.0).at_once == 2
-    assert Resources(8, 1, 1, 0.25).at_once == 4
 
 
 @pytest.mark.parametrize(

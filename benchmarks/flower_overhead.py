@@ -1,0 +1,80 @@
+"""What Flower and Ray cost: the client phase against the same work done back to back.
+
+    python benchmarks/flower_overhead.py RUN_DIR [--processes 2]
+
+RUN_DIR is a finished run (its learngene, world and settings are used). The client phase is timed
+as ``sim.py`` runs it, Ray's start included; the baseline is as many fresh processes as there are
+Ray workers, each calling ``clients.work.run_task`` for its share of the clients, their start
+included. Both compute the same numbers, which is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def _work(clients: list[int], task: dict[str, Any], gene_path: str) -> list[dict[str, Any]]:
+    import torch
+
+    from clients.work import run_task
+    from learngene.gene import load
+
+    torch.set_num_threads(task["threads"])
+    payloads = {"learngene": load(gene_path).arrays}
+    return [run_task(client, 1, task, payloads) for client in clients]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+
+    from learngene.gene import load
+    from learngene.world import WorldSettings, build
+    from strategies.learngene import LearngeneStrategy
+    from strategies.plan import plan_round
+    from strategies.runtime import RuntimeSettings, simulate
+
+    config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
+    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
+    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    gene_path = arguments.run_dir / "learngene.safetensors"
+    gene = load(gene_path)
+    count = config["num_clients"]
+    task = plan_round(config, world, gene).task
+
+    started = time.perf_counter()
+    strategy = LearngeneStrategy(count, lambda _: plan_round(config, world, gene))
+    simulate(strategy, 1, RuntimeSettings(num_cpus=arguments.processes), count)
+    flower = time.perf_counter() - started
+
+    started = time.perf_counter()
+    shares = [list(range(i, count, arguments.processes)) for i in range(arguments.processes)]
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        found = pool.starmap(_work, [(share, task, str(gene_path)) for share in shares])
+    plain = time.perf_counter() - started
+
+    answers = {each["client"]: each["methods"] for part in found for each in part}
+    for outcome in strategy.rounds[0].clients:
+        for name, metrics in outcome.methods.items():
+            if metrics["accuracy"] != answers[outcome.client][name]["accuracy"]:
+                print(f"client {outcome.client}, {name}: the two runs differ", file=sys.stderr)
+                return 1
+    print(f"clients {count}, processes {arguments.processes}, methods {', '.join(task['methods'])}")
+    print(f"Flower and Ray   {flower:7.1f} s")
+    print(f"back to back     {plain:7.1f} s")
+    print(f"ratio            {flower / plain:7.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

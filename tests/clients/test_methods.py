@@ -1,0 +1,193 @@
+"""The two methods: what each depends on, and what each must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from clients import methods, training
+from clients.methods.learngene import start_head
+from clients.shard import read_shard
+from clients.work import _context
+from learngene.gene import Learngene, extract, reconstruct
+from learngene.individual import Individual
+from learngene.networks import STEMS
+from learngene.retain import Retain
+from learngene.world import World, draw_shard
+from tests.clients.made import make_task
+from tests.made import CPU, torch_rng
+
+Find = Callable[..., dict[str, Any]]
+
+
+def gene_of(evolved, stem: str) -> Learngene:
+    return extract(evolved(stem).collective, layers=3, stem_seed=5, rho=[], source={})
+
+
+def context_of(name: str, world: World, gene: Learngene, client: int = 0, **changed: Any):
+    task = make_task(world, gene, **changed)
+    shard = draw_shard(world, ways=3, shots=5, shard_seed=0, client=client)
+    data = read_shard(world, shard, CPU)
+    payload = gene.arrays if name == "learngene" else {}
+    return _context(name, client, 0, task, payload, data, CPU)
+
+
+@pytest.fixture
+def run(evolved, tiny_world) -> Find:
+    def found(name: str, stem: str = "separable", **changed: Any) -> dict[str, Any]:
+        context = context_of(name, tiny_world, gene_of(evolved, stem), **changed)
+        metrics = methods.find(name)(context).metrics()
+        return {key: value for key, value in metrics.items() if key != "seconds"}
+
+    return found
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[Individual]:
+    """Every individual that a method hands to training, with its arguments, untrained."""
+    seen: list = []
+
+    def spy(individual, shard, settings, generator, retain=None):
+        seen.append((individual, settings, retain))
+        return training.Outcome([0], [0.5], [1.0], [1.0], [0.0])
+
+    monkeypatch.setattr("clients.methods.learngene.train", spy)
+    monkeypatch.setattr("clients.methods.scratch.train", spy)
+    return seen
+
+
+def test_scratch_does_not_depend_on_the_learngenes_settings(run):
+    plain = run("scratch")
+    assert plain == run(
+        "scratch",
+        stem="seeded",
+        individual__lr=0.7,
+        individual__inherited_lr=0.3,
+        individual__schedule="constant",
+        individual__head="mlp",
+        individual__stem="fresh",
+        retain__ewc_lambda=7.0,
+        retain__labels="true",
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"lr": 0.05}, {"schedule": "constant"}, {"head": "prototype"}, {"stem": "separable"}],
+)
+def test_scratch_depends_on_its_own(run, changed):
+    other = run("scratch", **{f"method__scratch__{k}": v for k, v in changed.items()})
+    assert other["loss"] != run("scratch")["loss"]
+
+
+def test_scratch_gets_no_retain_loss_and_its_own_rate(run, trained):
+    run("scratch", method__scratch__lr=0.123)
+    ((individual, settings, retain),) = trained
+    assert retain is None and settings.ewc_lambda == 0.0 and not settings.freeze_norms
+    assert settings.lr == settings.inherited_lr == 0.123
+    assert all(p.requires_grad for p in individual.parameters())
+
+
+@pytest.mark.parametrize("head", ["prototype", "mlp"])
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_stem_and_head_adapts(run, stem, head):
+    found = run("learngene", stem, individual__head=head)
+    assert found["epochs"] == [0, 1, 2] and found["loss"][2] != found["loss"][0]
+    assert found["penalty"][2] > 0
+
+
+def test_the_learngene_starts_where_its_light_path_stood(run, trained, evolved, tiny_world):
+    run("learngene")
+    ((individual, settings, retain),) = trained
+    gene = gene_of(evolved, "separable")
+    again = reconstruct(gene, ways=3, head="prototype", generator=torch_rng())
+    for part in ("stem", "top"):
+        ours, theirs = getattr(individual, part).state_dict(), getattr(again, part).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert settings.freeze_norms and isinstance(retain, Retain)
+    held = {id(p) for p in individual.top.parameters()}
+    assert {id(p) for p in retain.parameters} == held
+    assert sum(float(f.sum()) for f in retain.fisher) == pytest.approx(
+        sum(f.numel() for f in retain.fisher), rel=1e-4
+    )
+
+
+def test_a_seeded_stem_is_measured_and_stays_frozen(run, trained, evolved, tiny_world):
+    run("learngene", "seeded")
+    ((individual, settings, _),) = trained
+    assert settings.freeze_norms and not any(p.requires_grad for p in individual.stem.parameters())
+    shard = context_of("learngene", tiny_world, gene_of(evolved, "seeded")).shard
+    seen = individual.stem[0].conv(shard.train_x)
+    assert torch.allclose(individual.stem[0].norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
+
+
+def test_a_fresh_stem_is_trained_with_its_norms(run, trained):
+    run("learngene", "fresh")
+    ((individual, settings, _),) = trained
+    assert not settings.freeze_norms and all(p.requires_grad for p in individual.parameters())
+
+
+def test_lambda_zero_computes_no_fisher(run, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("not asked for")
+
+    monkeypatch.setattr("clients.methods.learngene.fisher_diagonal", fail)
+    found = run("learngene", retain__ewc_lambda=0.0)
+    assert found["penalty"] == [0.0, 0.0, 0.0] and "fisher_mean" not in found
+
+
+def test_the_fisher_sample_is_bounded_and_its_labels_are_its_images_own(run, monkeypatch, trained):
+    seen: list = []
+
+    def spy(model, held, x, labels=None, batch_size=32):
+        seen.append((x, labels))
+        return [torch.ones_like(p) for m in held for p in m.parameters()]
+
+    monkeypatch.setattr("clients.methods.learngene.fisher_diagonal", spy)
+    run("learngene", retain__fisher_samples=7, retain__labels="true")
+    run("learngene", retain__fisher_samples=1000)
+    (few, labels), (all_of_them, none) = seen
+    assert few.shape[0] == 7 and labels.shape == (7,) and none is None
+    assert all_of_them.shape[0] == 15
+    assert len({image.numpy().tobytes() for image in all_of_them}) == 15
+
+
+def test_labels_of_the_fisher_sample(evolved, tiny_world, monkeypatch, trained):
+    context = context_of(
+        "learngene", tiny_world, gene_of(evolved, "separable"), retain__labels="true"
+    )
+    of = {
+        image.numpy().tobytes(): int(y)
+        for image, y in zip(context.shard.train_x, context.shard.train_y, strict=True)
+    }
+
+    def spy(model, held, x, labels):
+        assert [of[image.numpy().tobytes()] for image in x] == labels.tolist()
+        return [torch.ones_like(p) for m in held for p in m.parameters()]
+
+    monkeypatch.setattr("clients.methods.learngene.fisher_diagonal", spy)
+    methods.find("learngene")(context)
+
+
+def test_prototypes_come_from_the_shard_and_from_mirrors_where_they_keep_the_label(
+    evolved, tiny_world
+):
+    context = context_of("learngene", tiny_world, gene_of(evolved, "separable"))
+    gene = gene_of(evolved, "separable")
+    x, y = context.shard.train_x, context.shard.train_y
+    for flip in (False, True):
+        object.__setattr__(context.shard, "flip", flip)
+        individual = reconstruct(gene, ways=3, head="prototype", generator=torch_rng())
+        start_head(individual, context)
+        again = reconstruct(gene, ways=3, head="prototype", generator=torch_rng())
+        views = torch.cat([x, x.flip(3)]) if flip else x
+        again.head.start(training.features(again, views), y.repeat(2) if flip else y)
+        assert torch.allclose(individual.head.weight, again.head.weight, atol=1e-6)
+
+
+def test_there_is_no_other_method():
+    with pytest.raises(KeyError, match="other"):
+        methods.find("other")

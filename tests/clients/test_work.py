@@ -1,0 +1,96 @@
+"""A client's whole work on the tiny world: determinism, independence of methods, failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from clients import methods
+from clients.work import run_task
+from learngene.gene import Learngene, extract
+from learngene.world import draw_shard
+from tests.clients.made import make_task
+
+
+@pytest.fixture(scope="module")
+def gene(evolved) -> Learngene:
+    return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+
+
+def numbers(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Everything that a method reports but its seconds."""
+    return {
+        name: {key: value for key, value in found.items() if key != "seconds"}
+        for name, found in answer["methods"].items()
+    }
+
+
+def answer_of(world, gene: Learngene, client: int = 1, round: int = 0, **changed: Any) -> Any:
+    task = make_task(world, gene, **changed)
+    return run_task(client, round, task, {"learngene": gene.arrays})
+
+
+def test_an_answer_tells_of_the_shard_and_of_both_methods(tiny_world, gene):
+    answer = answer_of(tiny_world, gene)
+    shard = draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=1)
+    assert answer["client"] == 1
+    assert answer["info"]["classes"] == ",".join(str(c) for c in shard.classes)
+    assert (answer["info"]["train_images"], answer["info"]["test_images"]) == (15, 18)
+    assert list(answer["methods"]) == ["learngene", "scratch"]
+    for found in answer["methods"].values():
+        assert found["epochs"] == [0, 1, 2] and len(found["accuracy"]) == 3
+        assert found["seconds"] > 0
+    assert answer["methods"]["learngene"]["penalty"][-1] > 0
+    assert answer["methods"]["learngene"]["fisher_mean"] > 0
+    assert answer["methods"]["scratch"]["penalty"] == [0.0, 0.0, 0.0]
+
+
+def test_the_same_call_twice_gives_the_same_bits(tiny_world, gene):
+    first = numbers(answer_of(tiny_world, gene))
+    torch.rand(11)
+    assert numbers(answer_of(tiny_world, gene)) == first
+
+
+def test_client_round_and_seed_count(tiny_world, gene):
+    first = numbers(answer_of(tiny_world, gene))["scratch"]["loss"]
+    for other in ({"client": 2}, {"round": 1}, {"seed": 1}):
+        assert numbers(answer_of(tiny_world, gene, **other))["scratch"]["loss"] != first
+
+
+def test_the_order_of_methods_and_their_company_change_nothing(tiny_world, gene):
+    both = numbers(answer_of(tiny_world, gene))
+    turned = numbers(answer_of(tiny_world, gene, methods=["scratch", "learngene"]))
+    assert list(turned) == ["scratch", "learngene"] and turned == both
+    for name in both:
+        assert numbers(answer_of(tiny_world, gene, methods=[name])) == {name: both[name]}
+
+
+@pytest.mark.parametrize("culprit", ["learngene", "scratch"])
+def test_a_method_that_fails_leaves_the_other_its_numbers(tiny_world, gene, monkeypatch, culprit):
+    whole, find = numbers(answer_of(tiny_world, gene)), methods.find
+
+    def fail(context):
+        torch.rand(5)
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(methods, "find", lambda name: fail if name == culprit else find(name))
+    found = numbers(answer_of(tiny_world, gene))
+    (other,) = set(whole) - {culprit}
+    assert found[culprit] == {"error": "RuntimeError: out of luck"}
+    assert found[other] == whole[other]
+
+
+def test_a_broken_learngene_is_the_methods_error(tiny_world, gene):
+    broken = dict(gene.arrays)
+    broken["top.0.conv.weight"] = broken["top.0.conv.weight"] + 1
+    answer = run_task(4, 0, make_task(tiny_world, gene), {"learngene": broken})
+    error = answer["methods"]["learngene"]["error"]
+    assert error.startswith("InputError: learngene.path=client 4: the sha256")
+    assert answer["methods"]["scratch"]["accuracy"]
+
+
+def test_an_unknown_method_is_its_own_error(tiny_world, gene):
+    answer = answer_of(tiny_world, gene, methods=["nonesuch"])
+    assert answer["methods"] == {"nonesuch": {"error": "KeyError: 'nonesuch'"}}

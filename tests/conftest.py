@@ -1,0 +1,54 @@
+"""What tests of several packages share: one thread, and a tiny world of real glyphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from learngene.evolution import Evolution
+from learngene.world import World, WorldSettings, build
+from tests.made import CPU, settings
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks are faster on one thread, and sums have one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """25 characters (16 base, 4 open-world, 5 novel), 12 training and 6 test images of each."""
+    asked = WorldSettings(
+        "glyphs", classes=25, train_per_class=12, test_per_class=6, image_size=32, seed=3
+    )
+    return build(asked, tmp_path_factory.mktemp("tiny-world"))
+
+
+@pytest.fixture(scope="session")
+def evolve(tiny_world: World) -> Callable[..., Evolution]:
+    """Makes an evolution in the tiny world; keywords change its settings."""
+    return lambda **changed: Evolution(tiny_world, settings(**changed), CPU)
+
+
+@pytest.fixture(scope="session")
+def evolved(evolve: Callable[..., Evolution]) -> Callable[[str], Evolution]:
+    """A finished evolution for a kind of stem, made once; nobody may change it."""
+    made: dict[str, Evolution] = {}
+
+    def of(stem: str) -> Evolution:
+        if stem not in made:
+            before = torch.get_num_threads()
+            torch.set_num_threads(1)
+            made[stem] = evolve(stem=stem)
+            while not made[stem].done:
+                made[stem].run_task()
+            torch.set_num_threads(before)
+        return made[stem]
+
+    return of

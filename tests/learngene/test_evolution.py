@@ -1,0 +1,287 @@
+"""The life of a collective in a tiny world: heads, memory, rows, resuming, distillation."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from learngene.evolution import Evolution, Stage, one_cycle
+from learngene.images import to_batch
+from learngene.networks import COLLECTIVE_END, COLLECTIVE_START, scaled
+from server.checkpoint import read_checkpoint, write_checkpoint
+
+
+def state(life: Evolution) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in life.collective.state_dict().items()}
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert list(one) == list(other)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_tasks_hold_every_base_class_once_in_an_order_of_the_seed(evolve, tiny_world):
+    tasks = evolve().tasks
+    assert [len(task) for task in tasks] == [6, 6, 4]
+    assert sorted(chain.from_iterable(tasks)) == sorted(tiny_world.division.base)
+    assert evolve().tasks == tasks and evolve(seed=6).tasks != tasks
+
+
+@pytest.mark.parametrize("stem", ["separable", "seeded", "fresh"])
+def test_heads_and_widths_grow_with_the_tasks(evolved, stem):
+    life = evolved(stem)
+    assert [stage.known_classes for stage in life.stages] == [6, 12, 16]
+    assert life.known == list(chain.from_iterable(life.tasks))
+    assert life.collective.head.weight.shape[0] == 16
+    if stem != "fresh":
+        assert life.collective.light.head.weight.shape[0] == 16
+    assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
+    steps = 9 if stem == "seeded" else 10  # a pinned layer has no steps of its own
+    assert [len(stage.widened) for stage in life.stages] == [0, steps, steps]
+    assert life.stages[0].parameters < life.stages[1].parameters < life.stages[2].parameters
+
+
+def test_starts_with_the_papers_narrow_widths(evolve):
+    assert evolve().collective.widths == scaled(COLLECTIVE_START, 0.0625)
+
+
+def test_stages_report_shares_and_thirteen_rhos(evolved):
+    for stem in ("separable", "fresh"):
+        for stage in evolved(stem).stages:
+            assert len(stage.rho) == 13 and all(0 <= r <= 1 for r in stage.rho)
+            assert max(stage.rho) > 0 and 0 <= stage.accuracy <= 1
+            assert (stage.light_accuracy is None) == (stem == "fresh")
+
+
+def test_a_life_ends(evolved):
+    with pytest.raises(ValueError, match="all 3 tasks are done"):
+        evolved("separable").run_task()
+
+
+def test_memory_is_bounded_and_holds_no_calibration_row(evolve, evolved, tiny_world):
+    life = evolved("separable")
+    held = set(life.calibration_rows.tolist())
+    assert len(held) == 16 * 3
+    assert set(life.memory) == set(tiny_world.division.base)
+    for c, rows in life.memory.items():
+        assert len(rows) == 4 and set(tiny_world.train_labels[rows]) == {c}
+    for c, rows in life.train_rows.items():
+        every = set(tiny_world.rows("train", c).tolist())
+        assert set(rows.tolist()) == every - held and len(rows) == len(every) - 3
+    assert set(tiny_world.train_labels[life.calibration_rows]) == set(tiny_world.division.base)
+
+
+def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monkeypatch):
+    """Every image that reaches the network, by content."""
+    seen: list[bytes] = []
+
+    def spy(images, device="cpu"):
+        seen.extend(image.tobytes() for image in np.asarray(images))
+        return to_batch(images, device)
+
+    life = evolve()
+    monkeypatch.setattr("learngene.evolution.to_batch", spy)
+    monkeypatch.setattr(life, "test", lambda known: (0.0, 0.0))
+    life.run_task()
+    first = len(seen)
+    life.run_task()
+    images = tiny_world.train_images
+    allowed = [
+        {images[row].tobytes() for c in classes for row in life.train_rows[c]}
+        for classes in life.tasks
+    ]
+    kept = {images[row].tobytes() for c in life.tasks[0] for row in life.memory[c]}
+    assert set(seen[:first]) <= allowed[0]
+    assert set(seen[first:]) <= allowed[1] | kept
+    assert set(seen[first:]) & kept
+
+
+def test_an_epoch_takes_every_new_image_and_some_of_each_old_class(evolve):
+    life = evolve(rehearse_per_class=2)
+    labels = np.repeat([0, 1, 2, 3], [4, 4, 9, 9])  # two old classes of four exemplars, two new
+    order = np.random.default_rng(0)
+    first, second = life._epoch(labels, 2, order), life._epoch(labels, 2, order)
+    for positions in (first, second):
+        assert len(set(positions)) == len(positions)
+        assert np.bincount(labels[positions]).tolist() == [2, 2, 9, 9]
+    assert first.tolist() != sorted(first) and set(first) != set(second)  # drawn anew
+
+
+def test_passes_count_whole_batches(evolve):
+    life = evolve(epochs=2)
+    assert life.run_task().image_passes == 2 * 48  # 6 classes of 9 images: three batches of 16
+    assert life.run_task().image_passes == 2 * 64  # 54 and 6 times 2 rehearsed: four batches
+
+
+@pytest.mark.parametrize("stem", ["separable", "seeded", "whole", "fresh"])
+def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_path, stem):
+    first = evolve(stem=stem)
+    first.run_task()
+    first.run_task()
+    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    write_checkpoint(Path(tmp_path / "two"), first.collective.state_dict(), card)
+    saved, card = read_checkpoint(tmp_path / "two")
+    second = evolve(stem=stem)
+    second.take_up([Stage(**stage) for stage in card["stages"]], saved)
+    assert second.known == first.known and second.collective.widths == first.collective.widths
+    last = second.run_task()
+    whole = evolved(stem)
+    assert_equal(state(second), state(whole))
+    assert last.rho == whole.stages[-1].rho and last.accuracy == whole.stages[-1].accuracy
+    assert {c: r.tolist() for c, r in second.memory.items()} == {
+        c: r.tolist() for c, r in whole.memory.items()
+    }
+    assert second.done
+
+
+def test_global_random_state_changes_nothing(evolve, evolved):
+    life = evolve()
+    while not life.done:
+        torch.rand(7)
+        np.random.random(3)
+        life.run_task()
+    assert_equal(state(life), state(evolved("separable")))
+
+
+def test_a_seeded_stem_is_not_trained(evolve, evolved):
+    drawn, lived = evolve(stem="seeded"), evolved("seeded")
+    pairs = zip(drawn.collective.light.stem, lived.collective.light.stem, strict=True)
+    for before, after in pairs:
+        assert torch.equal(before.conv.weight, after.conv.weight)
+        assert after.norm.weight.tolist() == [1.0] * len(after.norm.weight)
+        assert after.norm.bias.tolist() == [0.0] * len(after.norm.bias)
+        assert not torch.equal(before.norm.running_mean, after.norm.running_mean)
+
+
+def test_a_separable_stem_is_trained(evolve, evolved):
+    before, after = evolve().collective.light.stem, evolved("separable").collective.light.stem
+    assert not torch.equal(before[0].conv.weight, after[0].conv.weight)
+
+
+def test_without_growth_nothing_widens(evolve):
+    life = evolve(growth="none")
+    assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
+    life.run_task()
+    assert life.run_task().widened == []
+
+
+def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_world):
+    life = evolve(temperature=3.0)
+    life.run_task()
+    rows = np.array([5, 90, 7, 33])
+    heavy, light = life._targets(life.collective.eval(), rows)
+    for i, row in enumerate(rows):
+        x = to_batch(tiny_world.train_images[[row]])
+        with torch.no_grad():
+            for goal, logits in (
+                (heavy, life.collective(x)),
+                (light, life.collective.light_logits(x)),
+            ):
+                assert torch.allclose(goal[i], F.softmax(logits[0] / 3.0, 0), atol=1e-6)
+    assert life._targets(None, rows) is None
+
+
+def test_the_loss_by_hand(evolve):
+    """Cross-entropy, plus distill * T^2 * KL(goal, ours) over the old classes at temperature T."""
+    life = evolve(temperature=2.0, distill=0.5)
+    logits = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
+    y, batch = torch.tensor([2, 1]), torch.tensor([3, 0])
+    goals = torch.full((4, 2), float("nan"))
+    goals[3], goals[0] = torch.tensor([0.7, 0.3]), torch.tensor([0.2, 0.8])  # rows 3 and 0 of goals
+    found = life._loss(lambda x: logits, torch.zeros(2), y, [goals], 0, batch)
+    entropy = -(F.log_softmax(logits, 1)[0, 2] + F.log_softmax(logits, 1)[1, 1]) / 2
+    ours = F.softmax(logits[:, :2] / 2, 1)
+    goal = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
+    divergence = (goal * (goal / ours).log()).sum() / 2
+    assert float(found) == pytest.approx(float(entropy + 0.5 * 4 * divergence), abs=1e-6)
+    plain = life._loss(lambda x: logits, torch.zeros(2), y, None, 0, batch)
+    assert float(plain) == pytest.approx(float(entropy), abs=1e-6)
+
+
+def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
+    """In a second task every row's goal is the teacher's word on that very row's image."""
+    life = evolve(distill=1.0)
+    life.run_task()
+    kept: dict[str, list] = {"goals": [], "batches": [], "rows": []}
+    targets, loss, read = life._targets, life._loss, to_batch
+
+    def spy_targets(teacher, rows):
+        kept["rows"].append(rows)
+        kept["teacher"] = teacher
+        return targets(teacher, rows)
+
+    def spy_loss(logits_of, x, y, goals, path, batch):
+        kept["batches"].append((path, batch, goals, y))
+        return loss(logits_of, x, y, goals, path, batch)
+
+    monkeypatch.setattr(life, "_targets", spy_targets)
+    monkeypatch.setattr(life, "_loss", spy_loss)
+    old = list(life.known)
+    life.run_task()
+    (rows,) = kept["rows"]
+    known, teacher = life.known, kept["teacher"]
+    assert kept["batches"]
+    for path, batch, goals, y in kept["batches"]:
+        here = rows[batch.numpy()]
+        assert [known[int(label)] for label in y] == life.world.train_labels[here].tolist()
+        with torch.no_grad():
+            x = read(life.world.train_images[here])
+            said = teacher.light_logits(x) if path else teacher(x)
+        assert goals[path].shape[1] == len(old)
+        assert torch.allclose(goals[path][batch], F.softmax(said / 2.0, 1), atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_raises(evolve, monkeypatch):
+    life = evolve()
+    monkeypatch.setattr(life.collective.head.scale, "data", torch.tensor(float("nan")))
+    with pytest.raises(ValueError, match=r"loss is nan in task 0: lower collective\.lr"):
+        life.run_task()
+    assert life.stages == []
+
+
+def test_test_accuracy_by_hand(evolved, tiny_world):
+    life = evolved("separable")
+    right = total = light = 0
+    for place, c in enumerate(life.known):
+        x = to_batch(tiny_world.test_images[tiny_world.rows("test", c)])
+        with torch.no_grad():
+            right += int((life.collective.eval()(x).argmax(1) == place).sum())
+            light += int((life.collective.light_logits(x).argmax(1) == place).sum())
+        total += len(x)
+    assert life.test(life.known) == (pytest.approx(right / total), pytest.approx(light / total))
+    assert life.stages[-1].accuracy == pytest.approx(right / total)
+
+
+def test_both_paths_learn(evolve, tiny_world):
+    """One task of three classes to the end: its training images are told apart."""
+    life = evolve(classes_per_task=3, epochs=25, batch_size=9, width=0.125)
+    life.run_task()
+    rows = np.concatenate([life.train_rows[c] for c in life.known])
+    truth = torch.arange(3).repeat_interleave(len(rows) // 3)
+    model, x = life.collective.eval(), to_batch(tiny_world.train_images[rows])
+    with torch.no_grad():
+        for logits in (model(x), model.light_logits(x)):
+            assert float((logits.argmax(1) == truth).float().mean()) > 0.8  # chance is a third
+
+
+def test_progress_counts_to_the_last_step(evolve):
+    told = []
+    evolve(epochs=10).run_task(lambda *step: told.append(step))
+    assert [done for done, _, _ in told] == [10, 20, 30]
+    assert {steps for _, steps, _ in told} == {30}
+
+
+def test_one_cycle():
+    assert one_cycle(0.0) == pytest.approx(0.01 / 0.11)
+    assert one_cycle(0.05) == pytest.approx(0.06 / 0.11)
+    assert one_cycle(0.1) == pytest.approx(1.0)
+    assert one_cycle(0.55) == pytest.approx(0.5)
+    assert one_cycle(1.0) == pytest.approx(0.0)
+    falls = [one_cycle(p) for p in np.linspace(0.1, 1, 50)]
+    assert falls == sorted(falls, reverse=True)

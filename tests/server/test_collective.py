@@ -1,0 +1,137 @@
+"""The kept life of a collective: reused, taken up, relived, and never mixed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from learngene.evolution import Evolution, EvolutionSettings
+from learngene.openworld import calibrate, unknown_probability
+from server.collective import Life, life_key, live, recognise
+from tests.made import CPU, settings
+
+
+@pytest.fixture
+def lived(tiny_world, tmp_path) -> Callable[..., Life]:
+    def live_it(resume: bool = True, accept: float = 0.9, on_task=None, **changed: Any) -> Life:
+        asked = settings(**changed)
+        return live(tiny_world, asked, CPU, tmp_path, accept=accept, resume=resume, on_task=on_task)
+
+    return live_it
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[int]:
+    """Numbers of the tasks that were trained."""
+    seen: list[int] = []
+    original = Evolution.run_task
+
+    def spy(self, progress=None):
+        seen.append(len(self.stages))
+        return original(self, progress)
+
+    monkeypatch.setattr(Evolution, "run_task", spy)
+    return seen
+
+
+def weights(life: Life) -> list[torch.Tensor]:
+    return list(life.evolution.collective.state_dict().values())
+
+
+def assert_same(one: Life, other: Life) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+    assert one.open_world == other.open_world and one.key == other.key
+    first, second = one.evolution.stages, other.evolution.stages
+    assert [replace(s, seconds=0) for s in first] == [replace(s, seconds=0) for s in second]
+
+
+def folder(life: Life, tmp_path: Path) -> Path:
+    return tmp_path / "collectives" / life.key
+
+
+def test_a_second_life_is_not_lived_again(lived, ran, tmp_path):
+    told: list[tuple[int, bool]] = []
+    first = lived(on_task=lambda e, found: told.append((len(e.stages), found)))
+    assert first.reused == 0 and ran == [0, 1, 2]
+    again = lived(on_task=lambda e, found: told.append((len(e.stages), found)))
+    assert again.reused == 3 == len(again.evolution.tasks) and ran == [0, 1, 2]
+    assert told == [(1, False), (2, False), (3, False), (3, True)]
+    assert_same(first, again)
+    assert len(list(folder(first, tmp_path).iterdir())) == 6
+
+
+def test_a_torn_last_checkpoint_falls_back_to_the_one_before(lived, ran, tmp_path):
+    first = lived()
+    torn = folder(first, tmp_path) / "task-003.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-10])
+    again = lived()
+    assert again.reused == 2 and ran == [0, 1, 2, 2]
+    assert_same(first, again)
+    assert lived().reused == 3  # mended
+
+
+def test_a_life_that_was_cut_short_goes_on(lived, ran, tmp_path):
+    def stop(evolution, found):
+        if len(evolution.stages) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lived(on_task=stop)
+    again = lived()
+    assert again.reused == 2 and ran == [0, 1, 2]
+    for left in folder(again, tmp_path).iterdir():
+        left.unlink()
+    assert_same(lived(), again)
+
+
+def test_resume_false_lives_again_and_ends_the_same(lived, ran):
+    first = lived()
+    again = lived(resume=False)
+    assert again.reused == 0 and ran == [0, 1, 2] * 2
+    assert_same(first, again)
+
+
+def test_accept_is_not_part_of_the_life(lived, ran):
+    first, second = lived(accept=0.5), lived(accept=1.0)
+    assert second.reused == 3 and first.key == second.key
+    assert first.open_world["threshold"] < second.open_world["threshold"]
+    assert (first.open_world["accept"], second.open_world["accept"]) == (0.5, 1.0)
+
+
+def test_other_settings_are_another_life(lived):
+    first = lived()
+    other = lived(lr=0.01)
+    assert other.reused == 0 and other.key != first.key
+    assert not all(torch.equal(a, b) for a, b in zip(weights(first), weights(other), strict=True))
+
+
+def test_every_setting_the_world_and_the_threads_are_in_the_key(tiny_world):
+    asked = settings()
+    keys = {life_key(tiny_world, asked, CPU)}
+    for field in fields(EvolutionSettings):
+        value = getattr(asked, field.name)
+        other = "other" if isinstance(value, str) else (value or 0) + 1
+        keys.add(life_key(tiny_world, replace(asked, **{field.name: other}), CPU))
+    keys.add(life_key(replace(tiny_world, sha256="0" * 64), asked, CPU))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    keys.add(life_key(tiny_world, asked, CPU))
+    torch.set_num_threads(threads)
+    assert len(keys) == 1 + len(fields(EvolutionSettings)) + 2
+    assert life_key(tiny_world, settings(), CPU) in keys
+
+
+def test_recognition_looks_at_the_right_images(evolved, tiny_world):
+    life = evolved("separable")
+    found = recognise(life, 0.9)
+    held = life.logits(tiny_world.train_images, life.calibration_rows)
+    known = unknown_probability(held).numpy()
+    assert found["threshold"] == calibrate(known, 0.9)
+    assert (known <= found["threshold"]).mean() >= 0.9
+    assert (found["known_images"], found["open_world_images"]) == (16 * 6, 4 * 6)
+    assert found["closed_accuracy"] == pytest.approx(life.stages[-1].accuracy)
