@@ -3,7 +3,8 @@
     python sim.py num_clients=20
 
 A table of contents: compose and check the configuration, open the world, evolve the collective,
-simulate the clients, report. Every field is in conf/schema.py, what happens in docs/ARCHITECTURE.md.
+simulate the clients, report. Every field is in conf/schema.py, the way of the data in
+docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least
     if last.answered < least:
-        console.problem(f"{last.answered} of {last.asked} clients answered, runtime.min_answered is {least}")
+        console.problem(
+            f"{last.answered} of {last.asked} clients answered, runtime.min_answered is {least}"
+        )
         return TOO_FEW_ANSWERS
     return OK
 

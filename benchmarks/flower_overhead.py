@@ -33,7 +33,9 @@ def _work(clients: list[int], task: dict[str, Any], gene_path: str) -> list[dict
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()

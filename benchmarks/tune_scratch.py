@@ -27,7 +27,9 @@ TUNING_SEED = 77  # shards that no reported run draws
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--clients", type=int, default=16)
     arguments = parser.parse_args()
@@ -56,7 +58,9 @@ def main() -> int:
             return 1
         last = [each["accuracy"][-1] for each in found]
         error = statistics.stdev(last) / len(last) ** 0.5
-        print(f"{task['method']['scratch']}  {statistics.mean(last):.4f} +- {error:.4f}", flush=True)
+        print(
+            f"{task['method']['scratch']}  {statistics.mean(last):.4f} +- {error:.4f}", flush=True
+        )
     return 0
 
 

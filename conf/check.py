@@ -155,9 +155,13 @@ def _check_together(config: DictConfig) -> None:
     if data.name == "glyphs":
         share = {"novel": data.novel, "open_world": data.open_world}[data.clients_from]
         if config.ways > math.ceil(data.classes * share):
-            raise InputError("ways", config.ways,
-                             f"{data.classes} glyph classes hold {data.classes * share:.0f} {data.clients_from} ones",
-                             f"Lower it, or raise data.classes or data.{data.clients_from}")  # fmt: skip
+            raise InputError(
+                "ways",
+                config.ways,
+                f"{data.classes} glyph classes hold {data.classes * share:.0f} "
+                f"{data.clients_from} ones",
+                f"Lower it, or raise data.classes or data.{data.clients_from}",
+            )
         if config.shots > data.train_per_class:
             raise InputError("shots", config.shots,
                              f"more than the {data.train_per_class} training images of a class",

@@ -38,7 +38,8 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
         if f"Could not override '{name}'" in text or f"Could not find '{name}/" in text:
             return _unknown(name, value, text)
         if name in text and "erging override" in text:
-            return f"{name}={value}: not a value of type {_kind(name)}. Write {name}=VALUE of that type."
+            kind = _kind(name)
+            return f"{name}={value}: not a value of type {kind}. Write {name}=VALUE of that type."
         if "Could not append" in text and name in text:
             return f"{name}={value}: the field is there already. Leave the + away."
     reason = " ".join(str(error.__cause__ or error).split())

@@ -25,7 +25,9 @@ class Data:
     open_world: float = 0.16  # glyphs, imagefolder: share that is open-world
     novel: float = 0.20  # glyphs, imagefolder: share that is novel
     test_share: float = 0.2  # imagefolder without train/ and test/: share of images that is test
-    clients_from: str = "novel"  # novel | open_world: whose classes clients hold (tune on the latter)
+    clients_from: str = (
+        "novel"  # novel | open_world: whose classes clients hold (tune on the latter)
+    )
 
 
 @dataclass
@@ -41,7 +43,9 @@ class Collective:
     rehearse_per_class: int = 100  # of these, seen in an epoch of a later task, images
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
     temperature: float = 2.0  # of the distillation
-    growth: str = "schedule"  # schedule (the paper's 20 widenings) | none (final widths from the start)
+    growth: str = (
+        "schedule"  # schedule (the paper's 20 widenings) | none (final widths from the start)
+    )
     growth_noise: float = 0.01  # of a copied filter, in units of its standard deviation
     train_size: int | None = None  # side of the training crops in pixels; null = image_size
     zoom: float = 1.0  # smallest side of a training crop as a share of the image; 1 = shifts only

@@ -110,7 +110,7 @@ class Evolution:
             channels=self.world.image_shape[0],
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
         )
-        return made.to(self.device, memory_format=torch.channels_last)
+        return made.to(memory_format=torch.channels_last).to(self.device)
 
     def _hold_out(self) -> tuple[dict[int, np.ndarray], np.ndarray]:
         """Rows of every base class to train on, and those kept for the open-world threshold."""
@@ -198,8 +198,14 @@ class Evolution:
         )
         return self.stages[-1]
 
-    def _train(self, task: int, old: list[int], new: list[int], teacher: Collective | None,
-               progress: Callable[[int, int, float], None] | None) -> tuple[list[float], int]:  # fmt: skip
+    def _train(
+        self,
+        task: int,
+        old: list[int],
+        new: list[int],
+        teacher: Collective | None,
+        progress: Callable[[int, int, float], None] | None,
+    ) -> tuple[list[float], int]:
         """Train on a task; returns rho of every layer and the number of images passed."""
         s, world, model = self.settings, self.world, self.collective
         known = [*old, *new]
@@ -231,15 +237,18 @@ class Evolution:
                 loss = self._loss(model.__call__, x, y, goals, 0, batch)
                 loss.backward()
                 criterion.observe(model)
+                finite = math.isfinite(float(loss.detach()))
                 if model.light is not None:
-                    self._loss(model.light_logits, x, y, goals, 1, batch).backward()
+                    light = self._loss(model.light_logits, x, y, goals, 1, batch)
+                    light.backward()
+                    finite = finite and math.isfinite(float(light.detach()))
+                if not finite:
+                    raise ValueError(
+                        f"the collective's loss is not finite in task {task}: lower collective.lr"
+                    )
                 torch.nn.utils.clip_grad_norm_(parameters, 5.0)
                 optimiser.step()
                 done, total = done + 1, total + float(loss.detach())
-                if not math.isfinite(total):
-                    raise ValueError(
-                        f"the collective's loss is {total} in task {task}: lower collective.lr"
-                    )
                 if progress and done % 10 == 0:
                     progress(done, steps, total / done)
         return criterion.result(), done * size
@@ -294,7 +303,10 @@ class Evolution:
 
     @torch.no_grad()
     def _logits(
-        self, logits_of: Callable[[Tensor], Tensor], images: np.ndarray, rows: Sequence[int] | np.ndarray
+        self,
+        logits_of: Callable[[Tensor], Tensor],
+        images: np.ndarray,
+        rows: Sequence[int] | np.ndarray,
     ) -> Tensor:  # (N, known classes), on the CPU
         s = self.settings
         out = []

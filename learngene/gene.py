@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from learngene.individual import LAYERS, Individual, stem_generator
 from learngene.networks import STEMS, Collective, initialise
 
 SCHEMA = 1
+BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
 COPY_AGAIN = "Copy the file and its card again from the run that made them"
 
 
@@ -41,7 +44,7 @@ class Card:
     parameters: int
     bytes: int  # of the arrays
     top_layers_bytes: int  # of the top layers alone, the stem left out
-    sha256: str  # of the arrays: names, shapes and values
+    sha256: str  # see ``digest``
     rho: list[list[float]] = field(default_factory=list)  # [task][layer], Eq. 5
     source: dict = field(default_factory=dict)  # the run that it came from
     schema: int = SCHEMA
@@ -70,9 +73,9 @@ def _state(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
     }
 
 
-def digest(arrays: dict[str, np.ndarray]) -> str:
-    """sha256 over names, shapes and values, in the order of the names."""
-    h = hashlib.sha256()
+def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
+    """sha256 over what the card says is built (``BUILT``), and the arrays by name."""
+    h = hashlib.sha256(json.dumps([built[name] for name in BUILT]).encode())
     for name in sorted(arrays):
         h.update(f"{name}{arrays[name].shape}".encode())
         h.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
@@ -98,17 +101,20 @@ def extract(collective: Collective, *, layers: int, stem_seed: int, rho: list[li
     top_bytes = sum(a.nbytes for a in arrays.values())
     if light is not None and kind != "seeded":
         arrays |= _state(light.stem, "stem")
+    built = {
+        "layers": numbers,
+        "stem": kind,
+        "stem_seed": stem_seed if kind == "seeded" else None,
+        "width": collective.width,
+        "channels": collective.units[0].conv.in_channels,
+    }
     card = Card(
-        layers=numbers,
-        stem=kind,
-        stem_seed=stem_seed if kind == "seeded" else None,
-        width=collective.width,
-        channels=collective.units[0].conv.in_channels,
+        **built,
         shapes={name: list(a.shape) for name, a in arrays.items()},
         parameters=sum(a.size for a in arrays.values()),
         bytes=sum(a.nbytes for a in arrays.values()),
         top_layers_bytes=top_bytes,
-        sha256=digest(arrays),
+        sha256=digest(arrays, built),
         rho=rho,
         source=source,
     )
@@ -176,8 +182,8 @@ def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
             raise refuse(f"array {name} has shape {found}, the card says {due}")
         if not np.isfinite(array).all():
             raise refuse(f"array {name} holds numbers that are not finite")
-    if digest(arrays) != card.sha256:
-        raise refuse("the sha256 of the arrays is not the card's")
+    if digest(arrays, asdict(card)) != card.sha256:
+        raise refuse("the sha256 of card and arrays is not the one that the card names")
 
 
 def reconstruct(gene: Learngene, *, ways: int, head: str, generator: torch.Generator) -> Individual:

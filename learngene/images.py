@@ -44,11 +44,3 @@ def augment(x: Tensor, generator: torch.Generator, *, flip: bool, side: int | No
     grid = F.affine_grid(theta, [batch, 1, side, side], align_corners=False).to(x.device)
     moved = F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
     return moved.contiguous(memory_format=torch.channels_last)
-
-
-def resize(x: Tensor, side: int) -> Tensor:
-    """(B, C, H, H) -> (B, C, side, side), antialiased."""
-    if x.shape[-1] == side:
-        return x
-    out = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-    return out.contiguous(memory_format=torch.channels_last)

@@ -91,7 +91,7 @@ class Individual(nn.Module):
         own = LAYERS - inherited
         paper = scaled(INDIVIDUAL_WIDTHS, width)
         tops = top_widths or paper[own:]
-        ins = (c_in or paper[-1], *tops[:-1])
+        ins = (c_in or paper[own - 1], *tops[:-1])
         self.stem = build_stem(stem_kind, own, ins[0], width, channels)
         self.top = Units(
             Unit(i, o, pool=position in INDIVIDUAL_POOLS)

@@ -95,10 +95,11 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """He initialisation of every convolution and linear layer, from one generator, in order."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
-            fan_out = part.weight[0].numel() * part.weight.shape[0] / part.weight.shape[1]
-            if isinstance(part, nn.Conv2d):
-                fan_out = part.weight.shape[0] * part.weight[0, 0].numel() / part.groups
-            nn.init.normal_(part.weight, std=math.sqrt(2 / fan_out), generator=generator)
+            if isinstance(part, nn.Conv2d):  # BatchNorm follows: the backward pass counts
+                fan = part.weight.shape[0] * part.weight[0, 0].numel() // part.groups
+            else:  # nothing rescales a classifier's layers: the forward pass counts
+                fan = part.in_features
+            nn.init.normal_(part.weight, std=math.sqrt(2 / fan), generator=generator)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 

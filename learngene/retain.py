@@ -141,6 +141,17 @@ class Retain:
             scale = 1.0 / self.fisher_mean
         self.fisher = [f * scale for f in fisher]
 
+    @torch.no_grad()
+    def pull(self, step: float) -> None:
+        """The proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 step).
+
+        theta = (now + step F theta*) / (1 + step F), elementwise. To first order this is a
+        gradient step of length ``step`` (learning rate times lambda); it is stable for any length.
+        """
+        for p, anchor, fisher in zip(self.parameters, self.anchor, self.fisher, strict=True):
+            weight = step * fisher
+            p.add_(weight * anchor).div_(1 + weight)
+
     def __call__(self) -> Tensor:
         """L_ret, a scalar that gradients flow through."""
         terms = [

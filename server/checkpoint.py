@@ -15,14 +15,19 @@ from learngene.files import write_atomically
 
 
 def write_checkpoint(stem: Path, state: dict[str, Tensor], card: dict) -> None:
-    """Write ``stem.safetensors``, then ``stem.json`` with the former's sha256.
+    """Write ``stem.safetensors``, then ``stem.json`` with the sha256 of both.
 
     The card comes last: it is there only when the weights are.
     """
     data = save_tensors({name: value.contiguous().cpu() for name, value in state.items()})
     write_atomically(stem.with_suffix(".safetensors"), data)
-    text = json.dumps({**card, "sha256": hashlib.sha256(data).hexdigest()}, allow_nan=False)
+    text = json.dumps({**card, "sha256": _digest(data, card)}, allow_nan=False)
     write_atomically(stem.with_suffix(".json"), text.encode())
+
+
+def _digest(data: bytes, card: dict) -> str:
+    """sha256 over the weights and the card beside them."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode() + data).hexdigest()
 
 
 def read_checkpoint(stem: Path) -> tuple[dict[str, Tensor], dict] | None:
@@ -33,7 +38,7 @@ def read_checkpoint(stem: Path) -> tuple[dict[str, Tensor], dict] | None:
     try:
         card = json.loads(stem.with_suffix(".json").read_text())
         data = stem.with_suffix(".safetensors").read_bytes()
-        if hashlib.sha256(data).hexdigest() != card.pop("sha256"):
+        if card.pop("sha256") != _digest(data, card):
             return None
         return load_tensors(data), card
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):

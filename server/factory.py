@@ -62,7 +62,9 @@ def choose_device(asked: str) -> torch.device:
         InputError: a GPU is asked for and there is none.
     """
     if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError("collective.device", asked, "torch sees no GPU", "Write collective.device=auto")
+        raise InputError(
+            "collective.device", asked, "torch sees no GPU", "Write collective.device=auto"
+        )
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(asked)

@@ -139,4 +139,5 @@ def write_run(
 def _device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"cpu ({platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+    kind = platform.processor() or platform.machine()
+    return f"cpu ({kind}, {torch.backends.cpu.get_cpu_capability()})"

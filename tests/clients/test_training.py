@@ -79,14 +79,31 @@ def test_one_step_is_eq_9_by_hand():
         F.cross_entropy(individual(shard.train_x), shard.train_y),
         [individual.top[0].conv.weight],
     )
-    gradient = alone + 2.0 * retain.fisher[0] * (before - anchor)
+    stepped = before - 0.01 * alone  # SGD on L_rec, then the closed form for lambda L_ret
+    pull = 0.01 * 2.0 * retain.fisher[0]
+    due = (stepped + pull * anchor) / (1 + pull)
     asked = train_settings(epochs=1, batch_size=64, schedule="constant", ewc_lambda=2.0)
     outcome = train(individual, shard, asked, torch_rng(1), retain)
-    step = individual.top[0].conv.weight.detach() - before
-    assert 2.0 * float((retain.fisher[0] * (before - anchor)).norm()) > 0.1 * float(alone.norm())
-    assert torch.allclose(step, -0.01 * gradient, atol=1e-7)
-    penalty = 2.0 / 2 * float((retain.fisher[0] * (before - anchor) ** 2).sum())
+    after = individual.top[0].conv.weight.detach()
+    assert float((due - stepped).norm()) > 0.1 * float((stepped - before).norm())
+    assert torch.allclose(after, due, atol=1e-7)
+    penalty = 2.0 * float(retain().detach())  # as reported: after the epoch's one batch
     assert outcome.penalty == [0.0, pytest.approx(penalty, rel=1e-4)]
+
+
+def test_a_stiff_retain_loss_is_stable():
+    """Explicit steps diverge above lr * lambda * F of about 4; the largest F is a hundred."""
+    distances = []
+    for stiffness in (1.0, 100.0, 1e6):
+        individual, shard = started()
+        retain = retained(individual, shard)
+        outcome = train(
+            individual, shard, train_settings(epochs=5, ewc_lambda=stiffness), torch_rng(1), retain
+        )
+        assert all(math.isfinite(p) for p in outcome.penalty)
+        moved = [(p - a).norm() ** 2 for p, a in zip(retain.parameters, retain.anchor, strict=True)]
+        distances.append(float(torch.stack(moved).sum()))
+    assert distances[0] > distances[1] > distances[2]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def edit_arrays(path: Path, change: Callable[[dict], None], *, card_too: bool = 
     path.write_bytes(save_tensors(arrays))
     if card_too:
         shapes = {name: list(array.shape) for name, array in arrays.items()}
-        edit_card(path, lambda card: card.update(shapes=shapes, sha256=digest(arrays)))
+        edit_card(path, lambda card: card.update(shapes=shapes, sha256=digest(arrays, card)))
 
 
 def light_features(collective: Collective, x: torch.Tensor) -> torch.Tensor:
@@ -149,7 +149,7 @@ def test_the_card_counts(gene):
     # three layers of 32 channels: 3x3 weights, weight, bias, mean and variance; four bytes each
     assert card.top_layers_bytes == 4 * 3 * (32 * 32 * 9 + 4 * 32)
     assert card.bytes == sum(a.nbytes for a in gene.arrays.values()) == 4 * card.parameters
-    assert card.sha256 == digest(gene.arrays)
+    assert card.sha256 == digest(gene.arrays, asdict(card))
     assert not any("num_batches" in name for name in gene.arrays)
 
 
@@ -168,9 +168,12 @@ def test_the_digest_sees_names_shapes_and_values():
         {"x": np.nextafter(a["x"], np.float32(9))},
         {"x": a["x"], "y": a["x"]},
     ]
-    assert len({digest(each) for each in [a, *others]}) == 5
+    built = {"layers": [13], "stem": "seeded", "stem_seed": 1, "width": 0.25, "channels": 3}
+    assert len({digest(each, built) for each in [a, *others]}) == 5
     b = np.ones(2, np.float32)
-    assert digest({"x": a["x"], "b": b}) == digest({"b": b, "x": a["x"]})
+    assert digest({"x": a["x"], "b": b}, built) == digest({"b": b, "x": a["x"]}, built)
+    # a seeded stem is drawn from the card's integer: another one is another learngene
+    assert digest(a, built) != digest(a, {**built, "stem_seed": 2})
 
 
 def test_only_what_the_light_path_shares_can_be_taken(evolved):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.images import augment, resize, to_batch
+from learngene.images import augment, to_batch
 from tests.made import rng, torch_rng
 
 
@@ -84,10 +84,3 @@ def test_zoomed_crops_lie_inside_the_image():
     assert float(steps.min()) >= 0.5 - 1e-3 and float(steps.max()) <= 1 + 1e-3
     assert float(steps.max() - steps.min()) > 0.3
     assert float(moved[:, 4:12, 4:12].min()) >= 1  # no grey within
-
-
-def test_resize_averages_and_keeps_its_own_size():
-    x = torch.randn(1, 3, 8, 8, generator=torch_rng())
-    assert resize(x, 8) is x
-    smaller = resize(torch.full((1, 3, 8, 8), 3.0), 4)
-    assert smaller.shape == (1, 3, 4, 4) and torch.allclose(smaller, torch.tensor(3.0))

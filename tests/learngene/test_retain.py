@@ -195,3 +195,15 @@ def test_parameters_and_fisher_go_in_pairs():
     a, b, fisher = numbers()
     with pytest.raises(ValueError, match="shorter"):
         Retain([a, b], fisher[:1], normalise=False)()
+
+
+def test_pull_is_the_proximal_step_by_hand():
+    """theta* = 1, F = 3, now = 5, step 0.5: (5 + 1.5 * 1) / (1 + 1.5) = 2.6."""
+    theta = torch.nn.Parameter(torch.tensor([1.0]))
+    retain = Retain([theta], [torch.tensor([3.0])], normalise=False)
+    theta.data.fill_(5.0)
+    retain.pull(0.5)
+    assert float(theta.detach()) == pytest.approx(2.6)
+    for _ in range(100):
+        retain.pull(1e9)
+    assert float(theta.detach()) == pytest.approx(1.0)

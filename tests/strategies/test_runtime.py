@@ -20,7 +20,7 @@ from learngene.errors import InputError
 from server.app import WatchedGrid
 from strategies import resources as resources_module
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
-from strategies.resources import RuntimeSettings, check_resources
+from strategies.resources import Resources, RuntimeSettings, check_resources
 from strategies.runtime import simulate
 from strategies.serial import SerialGrid
 from tests.strategies.fake_work import METHODS, app

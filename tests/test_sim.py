@@ -1,0 +1,215 @@
+"""The command line from end to end, in tiny sizes: exit codes, files, and equal numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learngene.gene import load
+from server.results import read_results
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def sim(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "sim.py"), *overrides, f"hydra.run.dir={run}"],
+        env={**os.environ, "LEARNGENE_CACHE": str(cache), "COLUMNS": "200"},
+        cwd=run.parent,  # not the repository: an installed project must not need it
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def numbers(results: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal between two runs: all but the run's own circumstances and seconds."""
+    kept = json.loads(json.dumps({k: v for k, v in results.items() if k != "run"}))
+    for stage in (kept["collective"] or {}).get("stages", []):
+        stage.pop("seconds")
+    for client in kept["clients"]:
+        for method in client["methods"].values():
+            method.pop("seconds")
+    return kept
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    run = tmp_path_factory.mktemp("first") / "run"
+    done = sim("scale=tiny", "runtime=serial", cache=cache, run=run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert str(run / "report.html") in done.stdout.replace("\n", "")
+    return run
+
+
+def test_files_and_contract(first: Path) -> None:
+    results = read_results(first / "results.json")  # checks the contract
+    assert [c["id"] for c in results["clients"]] == [0, 1, 2]
+    assert results["messages"]["asked"] == results["messages"]["answered"] == 3
+    assert results["data"]["leakage"]["passed"] is True
+    assert results["learngene"]["layers"] == [11, 12, 13]
+    assert len(results["criterion"]["rho"]) == results["collective"]["tasks"] == 4
+    assert {len(row) for row in results["criterion"]["rho"]} == {13}
+    assert load(first / "learngene.safetensors").card.sha256 == results["learngene"]["sha256"]
+    gain = results["summary"]["gain"]
+    pairs = [c["methods"] for c in results["clients"]]
+    expected = sum(m["learngene"]["accuracy"] - m["scratch"]["accuracy"] for m in pairs) / 3
+    assert gain["mean"] == pytest.approx(expected)
+    report = (first / "report.html").read_text()
+    assert "data:image/png;base64" in report
+    assert {"accuracy_over_epochs.png", "criterion.png"} <= {
+        p.name for p in (first / "figures").iterdir()
+    }
+
+
+def test_learngene_alone_pays_for_the_gene(first: Path) -> None:
+    results = read_results(first / "results.json")
+    for client in results["clients"]:
+        down = {name: m["bytes_down"] for name, m in client["methods"].items()}
+        assert down["learngene"] - down["scratch"] >= results["learngene"]["bytes"]
+        assert down["scratch"] < 10_000
+
+
+def test_csv_holds_the_curves(first: Path) -> None:
+    results = read_results(first / "results.json")
+    rows = list(csv.DictReader((first / "clients.csv").open()))
+    assert list(rows[0]) == ["client", "method", "epoch", "accuracy", "loss"]
+    mine = [
+        [int(r["epoch"]), float(r["accuracy"])]
+        for r in rows
+        if r["client"] == "1" and r["method"] == "scratch"
+    ]
+    assert mine == results["clients"][1]["methods"]["scratch"]["accuracy_by_epoch"]
+
+
+def test_other_client_settings_reuse_the_collective(
+    first: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = sim("scale=tiny", "runtime=serial", "shots=3", "shard_seed=5", cache=cache, run=run)
+    assert done.returncode == 0, done.stderr
+    assert "not trained again" in done.stdout
+    again, before = read_results(run / "results.json"), read_results(first / "results.json")
+    assert again["run"]["collective_cached"] is True
+    assert again["learngene"]["sha256"] == before["learngene"]["sha256"]
+    assert {c["train_images"] for c in again["clients"]} == {15}
+    assert again["clients"] != before["clients"]
+
+
+def test_saved_learngene_needs_no_collective(first: Path, cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    saved = first / "learngene.safetensors"
+    done = sim("scale=tiny", "runtime=serial", f"learngene.path={saved}", cache=cache, run=run)
+    assert done.returncode == 0, done.stderr
+    found, before = read_results(run / "results.json"), read_results(first / "results.json")
+    assert found["collective"] is None and found["criterion"] is None
+    assert numbers(found)["clients"] == numbers(before)["clients"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_gives_the_numbers_of_serial(first: Path, cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = sim("scale=tiny", "runtime=ray", cache=cache, run=run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert numbers(read_results(run / "results.json")) == numbers(
+        read_results(first / "results.json")
+    )
+
+
+@pytest.mark.parametrize("stem", ["seeded", "whole"])
+def test_other_stems(stem: str, cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = sim(
+        "scale=tiny", "runtime=serial", f"individual.stem={stem}", "num_clients=1",
+        "data.classes=20", "collective.classes_per_task=7", cache=cache, run=run,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = read_results(run / "results.json")
+    extra = results["learngene"]["bytes"] / results["learngene"]["top_layers_bytes"] - 1
+    assert extra == 0 if stem == "seeded" else extra > 0.05
+
+
+def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = sim(
+        "experiment=to_the_letter", "scale=tiny", "runtime=serial", "num_clients=1",
+        "individual.epochs=1", "collective.classes_per_task=8", cache=cache, run=run,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = read_results(run / "results.json")
+    assert results["run"]["config"]["retain"] == {
+        "ewc_lambda": 1000.0, "normalise": False, "fisher_samples": 128, "labels": "exact",
+    }  # fmt: skip
+    assert results["collective"]["stages"][0]["light_accuracy"] is None
+    assert results["learngene"]["bytes"] == results["learngene"]["top_layers_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["num_clients=abc"], ["num_clients=abc", "int"]),
+        (["num_client=20"], ["num_client=20", "num_clients=20"]),
+        (["+seeed=1"], ["seeed=1", "no field"]),
+        (["shots=0"], ["shots=0", "at least 1"]),
+        (["shots=151"], ["shots=151", "150"]),
+        (["ways=50"], ["ways=50", "20"]),
+        (["data=nowhere"], ["data=nowhere", "glyphs"]),
+        (["data=cifar100"], ["data.root", "data.download=true"]),
+        (["data=cifar100", "data.root=/nowhere"], ["data.root=/nowhere", "no such folder"]),
+        (["methods=[magic]"], ["methods=magic", "scratch"]),
+        (["collective.width=nan"], ["collective.width=nan"]),
+        (["runtime.min_answered=21"], ["runtime.min_answered=21", "20"]),
+        (["learngene.path=/nowhere.safetensors"], ["learngene.path=/nowhere.safetensors"]),
+        (["data.base=0.9"], ["data.base=0.9", "add up"]),
+    ],
+)
+def test_wrong_input_is_one_message_and_exit_2(
+    overrides: list[str], words: list[str], cache: Path, first: Path, tmp_path: Path
+) -> None:
+    if any(o.startswith("learngene.path") for o in overrides):
+        overrides = ["scale=tiny", *overrides]  # its world is there: only the file is wrong
+    done = sim(*overrides, cache=cache, run=tmp_path / "run")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    message = [line for line in done.stderr.splitlines() if line]
+    assert len(message) == 1, done.stderr
+    for word in words:
+        assert word in message[0]
+
+
+def test_too_few_answers_is_exit_3(
+    first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import clients.work
+    import sim as program
+
+    real = clients.work.run_task
+
+    def one_fails(client: int, round: int, task: dict, payloads: dict) -> dict:
+        if client == 1:
+            raise RuntimeError("planted")
+        return real(client, round, task, payloads)
+
+    monkeypatch.setattr(clients.work, "run_task", one_fails)
+    config = read_results(first / "results.json")["run"]["config"]
+    assert program.simulation(config, tmp_path) == program.TOO_FEW_ANSWERS
+    results = read_results(tmp_path / "results.json")
+    assert results["messages"] | {"asked": 3, "answered": 2, "failed": 1} == results["messages"]
+    assert "planted" in results["clients"][1]["error"]
+    assert results["summary"]["scratch"]["n"] == 2
+    config["runtime"]["min_answered"] = 2
+    assert program.simulation(config, tmp_path) == program.OK
