@@ -104,4 +104,7 @@ def _say(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # After an interrupt Flower may leave a thread behind that would keep the process alive.
+    runtime = sys.modules.get("strategies.runtime")
+    sys.exit(code) if runtime is None else runtime.leave(code)

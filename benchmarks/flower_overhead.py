@@ -56,7 +56,7 @@ def main() -> int:
 
     started = time.perf_counter()
     strategy = LearngeneStrategy(count, lambda _: plan_round(config, world, gene))
-    simulate(strategy, 1, RuntimeSettings(num_cpus=arguments.processes), count)
+    simulate(strategy, 1, RuntimeSettings(total_cpus=arguments.processes), count)
     flower = time.perf_counter() - started
 
     started = time.perf_counter()

@@ -70,7 +70,11 @@ def _context(
 
 
 def _device_name(device: torch.device) -> str:
-    """``cpu``, or the GPU's number on its machine: inside an actor it is always ``cuda:0``."""
-    if device.type == "cpu":
-        return "cpu"
-    return f"cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '0')}"
+    """Where the work was done, with the GPU's number on its machine (an actor sees its own as 0).
+
+    A client that was given a GPU which torch cannot see (a pretended one) says both.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if device.type == "cuda":
+        return f"cuda:{given or torch.cuda.current_device()}"
+    return f"cpu, given gpu {given}" if given else "cpu"

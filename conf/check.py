@@ -76,10 +76,10 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "method.scratch.lr": (0, 10, False),
     "runtime.timeout_s": (0, 1_000_000, False),
     "runtime.min_answered": (0, math.inf, True),
-    "runtime.cpus_per_client": (1, 1024, True),
-    "runtime.gpus_per_client": (0, 64, True),
-    "runtime.num_cpus": (1, 4096, True),
-    "runtime.num_gpus": (0, 4096, True),
+    "runtime.num_cpus": (0, 1024, False),
+    "runtime.num_gpus": (0, 64, True),
+    "runtime.total_cpus": (1, 4096, True),
+    "runtime.total_gpus": (0, 4096, True),
 }
 
 
@@ -112,8 +112,12 @@ def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
     kinds = get_type_hints(schema)
     for name in config:
         if name not in kinds:
-            raise InputError(f"{prefix}{name}", OmegaConf.select(config, str(name)),
-                             "there is no field of that name", "conf/schema.py lists the fields")  # fmt: skip
+            raise InputError(
+                f"{prefix}{name}",
+                OmegaConf.select(config, str(name)),
+                "there is no field of that name",
+                "conf/schema.py lists the fields",
+            )
         if is_dataclass(kinds[name]):
             _check_names(config[name], kinds[name], f"{prefix}{name}.")
 
@@ -136,8 +140,12 @@ def _check_methods(methods: list[str]) -> None:
         raise InputError("methods", "[]", "nothing to compare", "Write methods=[learngene,scratch]")
     for name in methods:
         if name not in METHODS:
-            raise InputError("methods", name, "there is no such method, there are " + ", ".join(METHODS),
-                             "Write methods=[learngene,scratch]")  # fmt: skip
+            raise InputError(
+                "methods",
+                name,
+                "there is no such method, there are " + ", ".join(METHODS),
+                "Write methods=[learngene,scratch]",
+            )
     if len(set(methods)) < len(methods):
         raise InputError("methods", methods, "a method is named twice", "Name each method once")
 
@@ -150,8 +158,12 @@ def _check_together(config: DictConfig) -> None:
     if data.name in ("cifar100", "imagenet100"):
         group = {"novel": 20, "open_world": 16}[data.clients_from]  # the appendix's division
         if config.ways > group:
-            raise InputError("ways", config.ways, f"{data.name} has {group} {data.clients_from} classes",
-                             f"Write ways={group} or less")  # fmt: skip
+            raise InputError(
+                "ways",
+                config.ways,
+                f"{data.name} has {group} {data.clients_from} classes",
+                f"Write ways={group} or less",
+            )
     if data.name == "glyphs":
         share = {"novel": data.novel, "open_world": data.open_world}[data.clients_from]
         if config.ways > math.ceil(data.classes * share):

@@ -25,9 +25,7 @@ class Data:
     open_world: float = 0.16  # glyphs, imagefolder: share that is open-world
     novel: float = 0.20  # glyphs, imagefolder: share that is novel
     test_share: float = 0.2  # imagefolder without train/ and test/: share of images that is test
-    clients_from: str = (
-        "novel"  # novel | open_world: whose classes clients hold (tune on the latter)
-    )
+    clients_from: str = "novel"  # novel | open_world: the classes that clients hold
 
 
 @dataclass
@@ -43,9 +41,7 @@ class Collective:
     rehearse_per_class: int = 100  # of these, seen in an epoch of a later task, images
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
     temperature: float = 2.0  # of the distillation
-    growth: str = (
-        "schedule"  # schedule (the paper's 20 widenings) | none (final widths from the start)
-    )
+    growth: str = "schedule"  # schedule (the paper's 20 widenings) | none (final widths at once)
     growth_noise: float = 0.01  # of a copied filter, in units of its standard deviation
     train_size: int | None = None  # side of the training crops in pixels; null = image_size
     zoom: float = 1.0  # smallest side of a training crop as a share of the image; 1 = shifts only
@@ -108,10 +104,10 @@ class Runtime:
     name: str = MISSING  # ray | serial
     timeout_s: float = 3600.0  # a round's deadline for answers, seconds
     min_answered: int | None = None  # fewer clients than this is exit code 3; null = all
-    cpus_per_client: int = 1  # processor cores that a client holds (also its torch threads)
-    gpus_per_client: float | None = None  # null = 1 where there is a GPU, else 0; 0.25 packs four
-    num_cpus: int | None = None  # cores that Ray may use; null = all
-    num_gpus: int | None = None  # GPUs that Ray may use; null = all
+    num_cpus: float = 1.0  # cores that a client holds, fractions allowed; whole ones are its threads
+    num_gpus: float | None = None  # GPUs that a client holds; null = 1 where there is one, else 0
+    total_cpus: int | None = None  # cores that Ray may use; null = all
+    total_gpus: int | None = None  # GPUs that Ray may use; null = all
     address: str | None = None  # join this Ray cluster; null = a new one on this machine
 
 

@@ -101,7 +101,7 @@ def extract(collective: Collective, *, layers: int, stem_seed: int, rho: list[li
     top_bytes = sum(a.nbytes for a in arrays.values())
     if light is not None and kind != "seeded":
         arrays |= _state(light.stem, "stem")
-    built = {
+    built: dict[str, Any] = {
         "layers": numbers,
         "stem": kind,
         "stem_seed": stem_seed if kind == "seeded" else None,

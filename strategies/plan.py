@@ -26,7 +26,7 @@ def plan_round(config: Mapping[str, Any], world: World, gene: Learngene) -> Roun
         "ways": config["ways"],
         "shots": config["shots"],
         "classes_from": config["data"]["clients_from"],
-        "threads": config["runtime"]["cpus_per_client"],
+        "threads": max(1, int(config["runtime"]["num_cpus"])),
         "width": gene.card.width,
         "inherited": gene.inherited,
         "individual": config["individual"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ class RuntimeSettings:
     name: str = "ray"
     timeout_s: float = 3600.0
     min_answered: int | None = None
-    cpus_per_client: int = 1
-    gpus_per_client: float | None = None
-    num_cpus: int | None = None
-    num_gpus: int | None = None
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    total_cpus: int | None = None
+    total_gpus: int | None = None
     address: str | None = None
 
 
@@ -28,10 +29,10 @@ class RuntimeSettings:
 class Resources:
     """What Ray is started with, and what a client holds of it."""
 
-    num_cpus: int | None  # None: the cluster's own
-    num_gpus: int | None
-    cpus_per_client: int
-    gpus_per_client: float
+    total_cpus: int | None  # None: the cluster's own
+    total_gpus: int | None
+    num_cpus: float
+    num_gpus: float
     address: str | None = None  # None: a new cluster on this machine
 
     def init_args(self) -> dict[str, Any]:
@@ -40,60 +41,62 @@ class Resources:
         if self.address:
             return {"address": self.address, **quiet}
         # "local": never a cluster that happens to be there
-        own = {"address": "local", "num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        own = {"address": "local", "num_cpus": self.total_cpus, "num_gpus": self.total_gpus}
         return {**own, **quiet}
 
 
 def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
     """Hold what clients ask for against what there is; Flower would hang where it is too little.
 
-    ``num_cpus`` and ``num_gpus`` are believed, also beyond what the machine has: this is how four
+    ``total_cpus`` and ``total_gpus`` are believed, also beyond what the machine has: this is how four
     GPUs are pretended. Ray is given no more cores than all clients need, since it starts a worker
     for each (370 MB with torch).
 
     Raises:
         InputError: naming the field, both numbers and the fix.
     """
-    cpus, asked = runtime.cpus_per_client, runtime.gpus_per_client
-    if cpus < 1:
-        raise InputError("runtime.cpus_per_client", cpus, "a client needs a core", "Use 1 or more")
+    cpus, asked = runtime.num_cpus, runtime.num_gpus
+    if cpus <= 0:
+        raise InputError("runtime.num_cpus", cpus, "a client needs a share of a core", "Use 1")
     if asked is not None and (asked < 0 or (asked > 1 and asked != int(asked))):
         raise InputError(
-            "runtime.gpus_per_client",
+            "runtime.num_gpus",
             asked,
             "a client holds a fraction of one GPU or a whole number of them",
             "Use 0, 0 < x <= 1 or an integer",
         )
     if runtime.address:  # the cluster has what it has; it was sized by whoever started it
-        if runtime.num_cpus is not None or runtime.num_gpus is not None:
+        if runtime.total_cpus is not None or runtime.total_gpus is not None:
             raise InputError(
                 "runtime.address",
                 runtime.address,
-                "a running cluster has its own num_cpus and num_gpus",
-                "Leave runtime.num_cpus and runtime.num_gpus away",
+                "a running cluster has its own total_cpus and total_gpus",
+                "Leave runtime.total_cpus and runtime.total_gpus away",
             )
         return Resources(None, None, cpus, float(asked or 0), runtime.address)
-    have_cpus = _cores() if runtime.num_cpus is None else runtime.num_cpus
+    have_cpus = _cores() if runtime.total_cpus is None else runtime.total_cpus
     if cpus > have_cpus:
         raise InputError(
-            "runtime.cpus_per_client",
+            "runtime.num_cpus",
             cpus,
-            f"a client asks for {cpus} cores, there are {have_cpus}",
-            f"Use {have_cpus} or fewer, or raise runtime.num_cpus",
+            f"a client asks for {cpus:g} cores, there are {have_cpus}",
+            f"Use {have_cpus} or fewer, or raise runtime.total_cpus",
         )
-    have_gpus = runtime.num_gpus
+    have_gpus = runtime.total_gpus
     if have_gpus is None:
         have_gpus = 0 if asked == 0 else _gpus()
     if asked is None:
         asked = 1.0 if have_gpus and _gpus() else 0.0
     if asked > have_gpus:
         raise InputError(
-            "runtime.gpus_per_client",
+            "runtime.num_gpus",
             asked,
             f"a client asks for {asked:g} GPUs, there are {have_gpus}",
-            "Use 0 to run on the processor, a share of what there is, or raise runtime.num_gpus",
+            "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus",
         )
-    return Resources(min(have_cpus, cpus * num_clients), have_gpus, cpus, float(asked))
+    return Resources(
+        min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked)
+    )
 
 
 def _cores() -> int:

@@ -87,8 +87,8 @@ def _run_ray(
         # Passed through to Ray's .options(). Without the last two, a worker that died once stays
         # in the pool and swallows every later message; with them, the client is run again.
         "client_resources": {
-            "num_cpus": resources.cpus_per_client,
-            "num_gpus": resources.gpus_per_client,
+            "num_cpus": resources.num_cpus,
+            "num_gpus": resources.num_gpus,
             "max_restarts": -1,
             "max_task_retries": 1,
         },

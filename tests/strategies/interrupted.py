@@ -27,7 +27,7 @@ def main() -> None:
         # a little later, so that the main thread is where it waits for the clients
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    settings = RuntimeSettings("ray", timeout_s=300, num_cpus=2)
+    settings = RuntimeSettings("ray", timeout_s=300, total_cpus=2)
     try:
         simulate(strategy, 1, settings, 2, client_app=app, on_reply=on_reply)
     except KeyboardInterrupt:

@@ -63,7 +63,7 @@ def serial(folder) -> list[RoundOutcome]:
 @pytest.fixture(scope="module")
 def with_ray(folder) -> tuple[list[RoundOutcome], float]:
     started = time.monotonic()
-    rounds = run("ray", [GOOD, BAD, WORSE, DIES, HANGS], folder, timeout_s=20, num_cpus=2)
+    rounds = run("ray", [GOOD, BAD, WORSE, DIES, HANGS], folder, timeout_s=20, total_cpus=2)
     return rounds, time.monotonic() - started
 
 
@@ -198,7 +198,7 @@ def test_client_that_hangs_is_missing_and_does_not_hold_up_the_end(with_ray):
 @pytest.mark.ray
 def test_four_pretended_gpus_are_four_devices(tmp_path):
     meet = {str(client): "meet" for client in range(4)}
-    (only,) = run("ray", [meet], tmp_path, 4, num_cpus=4, num_gpus=4, gpus_per_client=1.0)
+    (only,) = run("ray", [meet], tmp_path, 4, total_cpus=4, total_gpus=4, num_gpus=1.0)
     assert only.answered == 4
     assert sorted(each.info["visible"] for each in only.clients) == ["0", "1", "2", "3"]
 
@@ -224,8 +224,8 @@ def test_interrupt_keeps_what_was_finished_and_leaves_nothing(tmp_path):
 def test_too_many_gpus_fails_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(resources_module, "_gpus", lambda: 2)
     started = time.monotonic()
-    with pytest.raises(InputError, match=r"runtime.gpus_per_client=99.*99 GPUs, there are 2"):
-        run("ray", [GOOD], tmp_path, gpus_per_client=99)
+    with pytest.raises(InputError, match=r"runtime.num_gpus=99.*99 GPUs, there are 2"):
+        run("ray", [GOOD], tmp_path, num_gpus=99)
     assert time.monotonic() - started < 5
 
 
@@ -233,15 +233,15 @@ def test_too_many_gpus_fails_at_once(tmp_path, monkeypatch):
     ("settings", "gpus", "expected"),
     [
         # one worker for each client at most, however many cores there are
-        ({"num_cpus": 64}, 0, Resources(5, 0, 1, 0.0)),
-        ({"num_cpus": 3, "cpus_per_client": 2}, 0, Resources(3, 0, 2, 0.0)),
+        ({"total_cpus": 64}, 0, Resources(5, 0, 1, 0.0)),
+        ({"total_cpus": 3, "num_cpus": 2}, 0, Resources(3, 0, 2, 0.0)),
         # a GPU each where there is one; none where the user says so
-        ({"num_cpus": 4}, 2, Resources(4, 2, 1, 1.0)),
-        ({"num_cpus": 4, "gpus_per_client": 0.0}, 2, Resources(4, 0, 1, 0.0)),
-        ({"num_cpus": 4, "num_gpus": 0}, 2, Resources(4, 0, 1, 0.0)),
+        ({"total_cpus": 4}, 2, Resources(4, 2, 1, 1.0)),
+        ({"total_cpus": 4, "num_gpus": 0.0}, 2, Resources(4, 0, 1, 0.0)),
+        ({"total_cpus": 4, "total_gpus": 0}, 2, Resources(4, 0, 1, 0.0)),
         # pretended
-        ({"num_cpus": 4, "num_gpus": 4, "gpus_per_client": 0.5}, 0, Resources(4, 4, 1, 0.5)),
-        ({"num_cpus": 4, "num_gpus": 4}, 0, Resources(4, 4, 1, 0.0)),
+        ({"total_cpus": 4, "total_gpus": 4, "num_gpus": 0.5}, 0, Resources(4, 4, 1, 0.5)),
+        ({"total_cpus": 4, "total_gpus": 4}, 0, Resources(4, 4, 1, 0.0)),
     ],
 )
 def test_resources(settings, gpus, expected, monkeypatch):
@@ -252,11 +252,11 @@ def test_resources(settings, gpus, expected, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"num_cpus": 2, "cpus_per_client": 3}, "runtime.cpus_per_client"),
-        ({"cpus_per_client": 0}, "runtime.cpus_per_client"),
-        ({"num_cpus": 2, "num_gpus": 1, "gpus_per_client": 2}, "runtime.gpus_per_client"),
-        ({"num_cpus": 2, "num_gpus": 4, "gpus_per_client": 1.5}, "runtime.gpus_per_client"),
-        ({"num_cpus": 2, "gpus_per_client": -1}, "runtime.gpus_per_client"),
+        ({"total_cpus": 2, "num_cpus": 3}, "runtime.num_cpus"),
+        ({"num_cpus": 0}, "runtime.num_cpus"),
+        ({"total_cpus": 2, "total_gpus": 1, "num_gpus": 2}, "runtime.num_gpus"),
+        ({"total_cpus": 2, "total_gpus": 4, "num_gpus": 1.5}, "runtime.num_gpus"),
+        ({"total_cpus": 2, "num_gpus": -1}, "runtime.num_gpus"),
     ],
 )
 def test_impossible_resources(settings, field):
@@ -282,7 +282,7 @@ def test_backend_that_cannot_start(starts, tmp_path, monkeypatch):
     monkeypatch.setattr("flwr.simulation.run_simulation", broken)
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="backend failed: OSError: no room in /dev/shm"):
-        run("ray", [GOOD], tmp_path, num_cpus=1)
+        run("ray", [GOOD], tmp_path, total_cpus=1)
     assert time.monotonic() - started < 5
 
 

@@ -1,0 +1,91 @@
+"""The YAML files against the schema: every choice composes, every field is documented and bounded."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.check import CHOICES, RANGES, check
+from conf.explain import field_names, type_of
+from conf.schema import Config
+from learngene.errors import InputError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def composed(*overrides: str) -> DictConfig:
+    ConfigStore.instance().store(name="schema", node=Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("data", "scale"), itertools.product(choices("data"), choices("scale")), ids=str
+)
+def test_every_world_and_scale_is_valid(data: str, scale: str, tmp_path: Path) -> None:
+    more = [] if data == "glyphs" else [f"data.root={tmp_path}"]
+    config = composed(f"data={data}", f"scale={scale}", *more)
+    check(config)
+    assert config.data.name == data and config.scale == scale
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_is_valid_and_names_its_command(experiment: str) -> None:
+    check(composed(f"experiment={experiment}"))
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    assert f"# python sim.py experiment={experiment}" in text
+
+
+def test_scale_tiny_stays_tiny_under_a_world() -> None:
+    assert composed("scale=tiny", "data=glyphs").collective.epochs <= 1
+
+
+def test_every_number_and_choice_is_checked() -> None:
+    bounded = set(RANGES) | set(CHOICES)
+    free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
+            "methods", "resume", "cache", "experiment", "retain.normalise",
+            "runtime.address"}  # fmt: skip
+    assert set(field_names()) == bounded | free
+    assert not bounded & free
+
+
+def test_every_field_is_documented() -> None:
+    """Fields whose name says all (a decay, a momentum) may go without a comment."""
+    source = (CONF / "schema.py").read_text()
+    bare = [
+        line.split(":")[0].strip()
+        for line in source.splitlines()
+        if line.startswith("    ") and ": " in line and "=" in line and "#" not in line
+    ]
+    plain = {"weight_decay", "momentum", "lr", "name", "methods", "experiment"}
+    groups = {"data", "collective", "learngene", "individual", "retain", "open_world", "method",
+              "scratch", "runtime"}  # fmt: skip
+    assert set(bare) <= plain | groups
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+def test_a_number_out_of_its_range_is_named(name: str) -> None:
+    low, high, closed = RANGES[name]
+    whole = type_of(name).startswith("int")
+    below = low - 1 if closed else low
+    for value in [below] + ([high + 1] if high < 1e15 else []):
+        text = f"{int(value) if whole else value}"
+        with pytest.raises(InputError) as raised:
+            check(composed(f"{name}={text}"))
+        assert raised.value.field == name
+        assert "must be" in raised.value.problem
+
+
+def test_the_types_of_fields() -> None:
+    assert type_of("num_clients") == "int"
+    assert type_of("data.root") == "str | None"
+    assert OmegaConf.to_container(composed())["rounds"] == 1  # type: ignore[index, call-overload]
