@@ -104,7 +104,7 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
             sums[0] += float(loss.detach()) * len(batch)
             if retain:  # the other half of Eq. 9
                 retain.pull(settings.inherited_lr * factor * settings.ewc_lambda)
-                sums[1] += settings.ewc_lambda * float(retain()) * len(batch)
+                sums[1] += settings.ewc_lambda * float(retain().detach()) * len(batch)
             done += 1
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))

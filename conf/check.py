@@ -54,6 +54,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "collective.label_smoothing": (0, 0.9, True),
     "collective.memory_per_class": (0, math.inf, True),
     "collective.rehearse_per_class": (0, math.inf, True),
+    "collective.consolidate_epochs": (0, 10_000, True),
     "collective.distill": (0, 1000, True),
     "collective.temperature": (0, 100, False),
     "collective.growth_noise": (0, 1, True),

@@ -32,13 +32,14 @@ class Data:
 class Collective:
     width: float = 0.25  # scale of every width of the paper's networks (1 = 64..512 channels)
     classes_per_task: int = 8  # base classes that a task brings (the paper: 5)
-    epochs: int = 5  # passes over a task's images, each with a share of the memory
+    epochs: int = 3  # passes over a task's images, each with a share of the memory
     batch_size: int = 64  # images
     lr: float = 0.05  # peak learning rate of a task's schedule
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0  # 0..1
     memory_per_class: int = 200  # exemplars kept of a class that has gone by, images
     rehearse_per_class: int = 100  # of these, seen in an epoch of a later task, images
+    consolidate_epochs: int = 8  # passes over all exemplars after the last task
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
     temperature: float = 2.0  # of the distillation
     growth: str = "schedule"  # schedule (the paper's 20 widenings) | none (final widths at once)
@@ -63,8 +64,8 @@ class Individual:
     head: str = "prototype"  # prototype | mlp (the paper's fully connected layers)
     epochs: int = 30  # passes over the shard, for every method
     batch_size: int = 32  # images
-    lr: float = 0.005  # of stem and head
-    inherited_lr: float = 0.005  # of the inherited layers
+    lr: float = 0.002  # of stem and head (the paper: 0.005)
+    inherited_lr: float = 0.002  # of the inherited layers
     schedule: str = "cosine"  # cosine | constant
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -74,7 +75,7 @@ class Individual:
 
 @dataclass
 class Retain:
-    ewc_lambda: float = 1000.0  # Eq. 9
+    ewc_lambda: float = 1.0  # Eq. 9's lambda, on the scale that normalise gives (the paper: 1000)
     normalise: bool = True  # scale the Fisher diagonal to mean 1, which gives ewc_lambda a scale
     fisher_samples: int = 128  # images of the shard, at most
     labels: str = "exact"  # exact (Eq. 7: expectation over the model's labels) | true (the shard's)
@@ -104,7 +105,7 @@ class Runtime:
     name: str = MISSING  # ray | serial
     timeout_s: float = 3600.0  # a round's deadline for answers, seconds
     min_answered: int | None = None  # fewer clients than this is exit code 3; null = all
-    num_cpus: float = 1.0  # cores that a client holds, fractions allowed; whole ones are its threads
+    num_cpus: float = 1.0  # cores of one client, fractions allowed; also its threads
     num_gpus: float | None = None  # GPUs that a client holds; null = 1 where there is one, else 0
     total_cpus: int | None = None  # cores that Ray may use; null = all
     total_gpus: int | None = None  # GPUs that Ray may use; null = all

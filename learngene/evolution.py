@@ -3,6 +3,8 @@
 Each task brings new base classes. The collective sees their images together with the exemplars
 of the classes gone by, through a head that grows, and is held to what its previous stage said of
 the old classes (distillation). Both paths are trained on the same batches (see ``networks``).
+After the last task the collective consolidates: it trains on its exemplars alone, equally many of
+every class, which takes away what the order of the tasks left behind.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class EvolutionSettings:
     label_smoothing: float
     memory_per_class: int
     rehearse_per_class: int
+    consolidate_epochs: int
     distill: float
     temperature: float
     growth: str
@@ -177,10 +180,17 @@ class Evolution:
             self.collective.head.grow(len(new), drawn)
             if self.collective.light is not None:
                 self.collective.light.head.grow(len(new), drawn)
-        rho, passes = self._train(task, old, new, teacher, progress)
+        s = self.settings
+        rho, passes = self._train(
+            "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class
+        )
         for c in new:
-            self.memory[c] = self.train_rows[c][: self.settings.memory_per_class]
+            self.memory[c] = self.train_rows[c][: s.memory_per_class]
         known = [*old, *new]
+        if task == len(self.tasks) - 1 and s.consolidate_epochs and s.memory_per_class:
+            passes += self._train(
+                "consolidate", task, known, [], None, progress, s.consolidate_epochs, None
+            )[1]
         accuracy, light = self.test(known)
         self.stages.append(
             Stage(
@@ -200,11 +210,14 @@ class Evolution:
 
     def _train(
         self,
+        phase: str,
         task: int,
         old: list[int],
         new: list[int],
         teacher: Collective | None,
         progress: Callable[[int, int, float], None] | None,
+        number_of_epochs: int,
+        rehearse: int | None,
     ) -> tuple[list[float], int]:
         """Train on a task; returns rho of every layer and the number of images passed."""
         s, world, model = self.settings, self.world, self.collective
@@ -217,12 +230,14 @@ class Evolution:
         )
         goals = self._targets(teacher, rows)
         optimiser, parameters = self._optimiser()
-        order = generator(s.seed, "order", round=task)
-        chance = torch_generator(s.seed, "augment", round=task)
+        order = generator(s.seed, f"{phase}-order", round=task)
+        chance = torch_generator(s.seed, f"{phase}-augment", round=task)
         criterion = Criterion(s.sigma, len(model.units))
-        epochs = [self._epoch(labels.numpy(), len(old), order) for _ in range(s.epochs)]
+        epochs = [
+            _epoch(labels.numpy(), len(old), rehearse, order) for _ in range(number_of_epochs)
+        ]
         size = min(s.batch_size, len(epochs[0]))
-        steps = s.epochs * (len(epochs[0]) // size)
+        steps = number_of_epochs * (len(epochs[0]) // size)
         done, total = 0, 0.0
         model.train()
         for positions in epochs:
@@ -252,14 +267,6 @@ class Evolution:
                 if progress and done % 10 == 0:
                     progress(done, steps, total / done)
         return criterion.result(), done * size
-
-    def _epoch(self, labels: np.ndarray, old: int, order: np.random.Generator) -> np.ndarray:
-        """Positions of one epoch, shuffled: every new image, and of each of the ``old`` classes
-        ``rehearse_per_class`` drawn from its exemplars."""
-        limit = self.settings.rehearse_per_class
-        taken = [np.flatnonzero(labels >= old)]
-        taken += [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
-        return order.permutation(np.concatenate(taken))
 
     def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
         """SGD; a seeded stem is frozen, norms and scales do not decay."""
@@ -342,3 +349,13 @@ def one_cycle(progress: float, warm_up: float = 0.1) -> float:
     if progress < warm_up:
         return (progress + 0.01) / (warm_up + 0.01)
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def _epoch(
+    labels: np.ndarray, old: int, limit: int | None, order: np.random.Generator
+) -> np.ndarray:
+    """Positions of one epoch, shuffled: every new image, and of each of the first ``old`` classes
+    ``limit`` drawn from its exemplars (None: all of them)."""
+    taken = [np.flatnonzero(labels >= old)]
+    taken += [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
+    return order.permutation(np.concatenate(taken))

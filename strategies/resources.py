@@ -48,9 +48,9 @@ class Resources:
 def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
     """Hold what clients ask for against what there is; Flower would hang where it is too little.
 
-    ``total_cpus`` and ``total_gpus`` are believed, also beyond what the machine has: this is how four
-    GPUs are pretended. Ray is given no more cores than all clients need, since it starts a worker
-    for each (370 MB with torch).
+    ``total_cpus`` and ``total_gpus`` are believed, also beyond what the machine has: this is how
+    four GPUs are pretended. Ray is given no more cores than all clients need, since it starts a
+    worker for each (370 MB with torch).
 
     Raises:
         InputError: naming the field, both numbers and the fix.
@@ -94,9 +94,7 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
             f"a client asks for {asked:g} GPUs, there are {have_gpus}",
             "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus",
         )
-    return Resources(
-        min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked)
-    )
+    return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
 
 
 def _cores() -> int:

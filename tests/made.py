@@ -27,6 +27,7 @@ def settings(**changed: Any) -> EvolutionSettings:
         "label_smoothing": 0.0,
         "memory_per_class": 4,
         "rehearse_per_class": 2,
+        "consolidate_epochs": 1,
         "distill": 1.0,
         "temperature": 2.0,
         "growth": "schedule",

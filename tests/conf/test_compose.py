@@ -1,4 +1,4 @@
-"""The YAML files against the schema: every choice composes, every field is documented and bounded."""
+"""The YAML files against the schema: every choice composes, every field is bounded."""
 
 from __future__ import annotations
 

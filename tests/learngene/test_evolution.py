@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learngene.evolution import Evolution, Stage, one_cycle
+from learngene import evolution as evolution_module
+from learngene.evolution import Evolution, Stage, _epoch, one_cycle
 from learngene.images import to_batch
 from learngene.networks import COLLECTIVE_END, COLLECTIVE_START, scaled
 from server.checkpoint import read_checkpoint, write_checkpoint
@@ -102,11 +103,10 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monk
     assert set(seen[first:]) & kept
 
 
-def test_an_epoch_takes_every_new_image_and_some_of_each_old_class(evolve):
-    life = evolve(rehearse_per_class=2)
+def test_an_epoch_takes_every_new_image_and_some_of_each_old_class():
     labels = np.repeat([0, 1, 2, 3], [4, 4, 9, 9])  # two old classes of four exemplars, two new
     order = np.random.default_rng(0)
-    first, second = life._epoch(labels, 2, order), life._epoch(labels, 2, order)
+    first, second = _epoch(labels, 2, 2, order), _epoch(labels, 2, 2, order)
     for positions in (first, second):
         assert len(set(positions)) == len(positions)
         assert np.bincount(labels[positions]).tolist() == [2, 2, 9, 9]
@@ -240,9 +240,36 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
 def test_a_loss_that_is_not_finite_raises(evolve, monkeypatch):
     life = evolve()
     monkeypatch.setattr(life.collective.head.scale, "data", torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match=r"loss is nan in task 0: lower collective\.lr"):
+    with pytest.raises(ValueError, match=r"loss is not finite in task 0: lower collective\.lr"):
         life.run_task()
     assert life.stages == []
+
+
+def test_a_light_loss_that_is_not_finite_raises(evolve, monkeypatch):
+    """Also in a task's last step, after which no other would show it."""
+    life = evolve()
+    monkeypatch.setattr(life.collective.light.head.scale, "data", torch.tensor(float("nan")))
+    with pytest.raises(ValueError, match=r"loss is not finite in task 0"):
+        life.run_task()
+    assert life.stages == []
+
+
+def test_consolidation_follows_the_last_task_on_equally_many_of_every_class(evolve, monkeypatch):
+    life = evolve(consolidate_epochs=2, memory_per_class=3)
+    taken = []
+    real = evolution_module._epoch
+
+    def watched(labels, old, limit, order):
+        taken.append((np.bincount(labels).tolist(), old, limit))
+        return real(labels, old, limit, order)
+
+    monkeypatch.setattr(evolution_module, "_epoch", watched)
+    while not life.done:
+        life.run_task()
+    known = len(life.known)
+    assert taken[-2:] == [([3] * known, known, None)] * 2
+    assert sum(limit is None for _, _, limit in taken) == 2  # and after no other task
+    assert life.stages[-1].image_passes > 2 * 3 * known - 2 * life.settings.batch_size
 
 
 def test_test_accuracy_by_hand(evolved, tiny_world):

@@ -223,7 +223,7 @@ def without_a_layer(path: Path) -> None:
 BROKEN: dict[Callable[[Path], object], str] = {
     Path.unlink: r"learngene\.safetensors does not exist",
     lambda path: path.with_suffix(".json").unlink(): r"learngene\.json does not exist",
-    flip_byte: "the sha256 of the arrays is not the card's",
+    flip_byte: "the sha256 of card and arrays is not",
     cut: "not a learngene: ",
     lambda path: path.write_bytes(b""): "not a learngene: ",
     other_shape: r"top\.0\.conv\.weight has shape \[32, 32, 3, 3\], the card says \[32, 32, 9, 1\]",
@@ -234,7 +234,9 @@ BROKEN: dict[Callable[[Path], object], str] = {
     lambda path: edit_card(path, lambda c: c.update(schema=99)): "card of schema 99",
     lambda path: edit_card(path, lambda c: c.update(stem="other")): "stem 'other'",
     lambda path: edit_card(path, lambda c: c.update(layers=[])): r"layers \[\]",
-    lambda path: edit_card(path, lambda c: c.update(sha256="0" * 64)): "is not the card's",
+    lambda path: edit_card(path, lambda c: c.update(sha256="0" * 64)): "is not the one that the card",
+    lambda path: edit_card(path, lambda c: c.update(width=0.25)): "is not the one that the card",
+    lambda path: edit_card(path, lambda c: c.update(stem_seed=7)): "is not the one that the card",
     lambda path: edit_card(path, lambda c: c.pop("width")): "missing 1 required .*'width'",
     lambda path: edit_card(path, lambda c: c.update(new=1)): "unexpected keyword argument 'new'",
     lambda path: edit_card(path, lambda c: c.update(layers=3)): "the card's layers are 3",
@@ -264,6 +266,7 @@ def test_an_array_that_the_individual_needs_cannot_be_left_out(saved, name):
 
 def test_an_array_that_does_not_fit_is_refused(saved):
     edit_card(saved, lambda card: card.update(width=0.25))
+    edit_arrays(saved, lambda arrays: None, card_too=True)
     words = r"stem\.0\.conv\.weight has shape \[4, 3, 3, 3\], the individual needs \[16, "
     with pytest.raises(InputError, match=words):
         individual_of(load(saved))
