@@ -234,7 +234,7 @@ BROKEN: dict[Callable[[Path], object], str] = {
     lambda path: edit_card(path, lambda c: c.update(schema=99)): "card of schema 99",
     lambda path: edit_card(path, lambda c: c.update(stem="other")): "stem 'other'",
     lambda path: edit_card(path, lambda c: c.update(layers=[])): r"layers \[\]",
-    lambda path: edit_card(path, lambda c: c.update(sha256="0" * 64)): "is not the one that the card",
+    lambda path: edit_card(path, lambda c: c.update(sha256="0" * 64)): "that the card names",
     lambda path: edit_card(path, lambda c: c.update(width=0.25)): "is not the one that the card",
     lambda path: edit_card(path, lambda c: c.update(stem_seed=7)): "is not the one that the card",
     lambda path: edit_card(path, lambda c: c.pop("width")): "missing 1 required .*'width'",
