@@ -19,7 +19,7 @@ class Data:
     download: bool = False  # ask the Hugging Face hub when root is not given
     image_size: int | None = None  # side in pixels; null keeps the source's (imagefolder needs one)
     classes: int = 100  # glyphs: number of classes
-    train_per_class: int = 150  # glyphs: training images of a class
+    train_per_class: int = 100  # glyphs: training images of a class
     test_per_class: int = 60  # glyphs: test images of a class
     base: float = 0.64  # glyphs, imagefolder: share of the classes that are base
     open_world: float = 0.16  # glyphs, imagefolder: share that is open-world

@@ -165,7 +165,7 @@ def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
         (["num_client=20"], ["num_client=20", "num_clients=20"]),
         (["+seeed=1"], ["seeed=1", "no field"]),
         (["shots=0"], ["shots=0", "at least 1"]),
-        (["shots=151"], ["shots=151", "150"]),
+        (["shots=101"], ["shots=101", "100"]),
         (["ways=50"], ["ways=50", "20"]),
         (["data=nowhere"], ["data=nowhere", "glyphs"]),
         (["data=cifar100"], ["data.root", "data.download=true"]),
