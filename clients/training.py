@@ -156,7 +156,8 @@ def _test(individual: Individual, shard: ShardData, epoch: int, outcome: Outcome
           train_means: tuple[float, float]) -> None:  # fmt: skip
     logits = individual.head(features(individual, shard.test_x))
     outcome.epochs.append(epoch)
-    outcome.accuracy.append(float((logits.argmax(1) == shard.test_y).float().mean()))
+    right = int((logits.argmax(1) == shard.test_y).sum())
+    outcome.accuracy.append(right / len(shard.test_y))
     outcome.loss.append(float(F.cross_entropy(logits, shard.test_y)))
     outcome.train_loss.append(train_means[0])
     outcome.penalty.append(train_means[1])
