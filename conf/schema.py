@@ -70,7 +70,7 @@ class Individual:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: bool = True  # shifted crops, and flips where the world allows them
-    eval_every: int = 5  # epochs between tests; the first and the last are always tested
+    eval_every: int = 10  # epochs between tests; the first and the last are always tested
 
 
 @dataclass
