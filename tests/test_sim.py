@@ -135,7 +135,7 @@ def test_other_stems(stem: str, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = sim(
         "scale=tiny", "runtime=serial", f"individual.stem={stem}", "num_clients=1",
-        "data.classes=20", "collective.classes_per_task=7", cache=cache, run=run,
+        "collective.classes_per_task=8", cache=cache, run=run,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = read_results(run / "results.json")

@@ -27,6 +27,8 @@ def main() -> None:
         # a little later, so that the main thread is where it waits for the clients
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 
+    # A shell that starts its jobs in the background has them ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = RuntimeSettings("ray", timeout_s=300, total_cpus=2)
     try:
         simulate(strategy, 1, settings, 2, client_app=app, on_reply=on_reply)
