@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,12 @@ class TrainSettings:
     eval_every: int
     freeze_norms: bool  # keep the statistics that were inherited or measured
     ewc_lambda: float = 0.0
+
+    @classmethod
+    def of(cls, individual: Mapping[str, Any], **own: Any) -> TrainSettings:
+        """The settings that all methods share, from a task's ``individual``; ``own`` ones win."""
+        named = {f.name for f in fields(cls)}
+        return cls(**({k: v for k, v in individual.items() if k in named} | own))
 
 
 @dataclass

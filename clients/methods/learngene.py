@@ -47,16 +47,8 @@ def run(context: ClientContext) -> Outcome:
     outcome = train(
         individual,
         shard,
-        TrainSettings(
-            epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
-            lr=settings["lr"],
-            inherited_lr=settings["inherited_lr"],
-            schedule=settings["schedule"],
-            momentum=settings["momentum"],
-            weight_decay=settings["weight_decay"],
-            augment=settings["augment"],
-            eval_every=settings["eval_every"],
+        TrainSettings.of(
+            settings,
             freeze_norms=card.stem != "fresh",
             ewc_lambda=retain_settings["ewc_lambda"],
         ),

@@ -36,16 +36,11 @@ def run(context: ClientContext) -> Outcome:
     outcome = train(
         individual,
         shard,
-        TrainSettings(
-            epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
+        TrainSettings.of(
+            settings,
             lr=own["lr"],
             inherited_lr=own["lr"],
             schedule=own["schedule"],
-            momentum=settings["momentum"],
-            weight_decay=settings["weight_decay"],
-            augment=settings["augment"],
-            eval_every=settings["eval_every"],
             freeze_norms=False,
         ),
         context.generator("training"),
