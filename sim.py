@@ -39,7 +39,6 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     """One run, from the data to the report; returns the exit code."""
     from server.console import Console, announce
     from server.factory import produce
-    from server.gather import client_rows
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.learngene import LearngeneStrategy
     from strategies.plan import plan_round
@@ -53,9 +52,11 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
         product = produce(config, world, on_task=shown.task, on_step=shown.step)
     console.product(product)
     strategy = LearngeneStrategy(
-        config["num_clients"], lambda number: plan_round(config, world, product.gene)
+        config["num_clients"],
+        lambda number: plan_round(config, world, product.gene_of(number), number),
     )
-    with seconds.of("clients"), console.clients(config["num_clients"]) as shown:
+    asked = config["num_clients"] * config["rounds"]
+    with seconds.of("clients"), console.clients(asked) as shown:
         simulate(
             strategy,
             config["rounds"],
@@ -63,15 +64,14 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             config["num_clients"],
             on_reply=shown.reply,
         )
-    last = strategy.rounds[-1]
-    rows = client_rows(last.clients, config["shots"], world.class_names)
-    report = write_run(run_dir, config, world, leakage, product, rows, last, seconds)
+    report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds)
     console.summary(report)
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least
-    if last.answered < least:
+    worst = min(strategy.rounds, key=lambda each: each.answered)
+    if worst.answered < least:
         console.problem(
-            f"{last.answered} of {last.asked} clients answered, runtime.min_answered is {least}"
+            f"{worst.answered} of {worst.asked} clients answered, runtime.min_answered is {least}"
         )
         return TOO_FEW_ANSWERS
     return OK

@@ -36,7 +36,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "shard_seed": (0, 2**63 - 1, True),
     "shots": (1, math.inf, True),
     "ways": (2, math.inf, True),
-    "rounds": (1, 1, True),
+    "rounds": (1, 10_000, True),
     "data.image_size": (16, 512, True),
     "data.classes": (10, math.inf, True),
     "data.train_per_class": (1, 100_000, True),
@@ -49,6 +49,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "collective.classes_per_task": (1, 100_000, True),
     "collective.epochs": (1, 10_000, True),
     "collective.batch_size": (2, 65_536, True),
+    "collective.light_steps": (1, 1000, True),
     "collective.lr": (0, 10, False),
     "collective.weight_decay": (0, 1, True),
     "collective.label_smoothing": (0, 0.9, True),
@@ -130,8 +131,6 @@ def _check_range(name: str, value: Any, low: float, high: float, closed: bool) -
     rule = f"must be {'at least' if closed else 'above'} {low:g}"
     if math.isfinite(high):
         rule += f" and at most {high:g}"
-    if name == "rounds":
-        rule = "must be 1: evolution in stretches is not built yet"
     nearest = low if closed else (min(high, 1) if low == 0 else low)
     raise InputError(name, value, rule, f"Write, for instance, {name}={nearest:g}")
 
@@ -179,6 +178,13 @@ def _check_together(config: DictConfig) -> None:
             raise InputError("shots", config.shots,
                              f"more than the {data.train_per_class} training images of a class",
                              "Lower it, or raise data.train_per_class")  # fmt: skip
+    if config.rounds > 1 and config.learngene.path:
+        raise InputError("rounds", config.rounds,
+                         "a saved learngene does not evolve: there is no collective",
+                         "Write rounds=1, or leave learngene.path out")  # fmt: skip
+    if config.rounds > 1 and "learngene" not in config.methods:
+        raise InputError("rounds", config.rounds, "no method builds on the collective's evolution",
+                         "Write rounds=1, or name learngene among the methods")  # fmt: skip
     asked = config.runtime.min_answered
     if asked is not None and asked > config.num_clients:
         raise InputError("runtime.min_answered", asked,

@@ -32,14 +32,15 @@ class Data:
 class Collective:
     width: float = 0.25  # scale of every width of the paper's networks (1 = 64..512 channels)
     classes_per_task: int = 8  # base classes that a task brings (the paper: 5)
-    epochs: int = 3  # passes over a task's images, each with a share of the memory
+    epochs: int = 4  # passes over a task's images, each with a share of the memory
     batch_size: int = 64  # images
+    light_steps: int = 3  # batches of the light path for each one that all 13 layers see, too
     lr: float = 0.05  # peak learning rate of a task's schedule
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0  # 0..1
     memory_per_class: int = 200  # exemplars kept of a class that has gone by, images
     rehearse_per_class: int = 100  # of these, seen in an epoch of a later task, images
-    consolidate_epochs: int = 8  # passes over all exemplars after the last task
+    consolidate_epochs: int = 16  # passes over all exemplars after the last task
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
     temperature: float = 2.0  # of the distillation
     growth: str = "schedule"  # schedule (the paper's 20 widenings) | none (final widths at once)

@@ -37,6 +37,7 @@ class EvolutionSettings:
     classes_per_task: int
     epochs: int
     batch_size: int
+    light_steps: int
     lr: float
     weight_decay: float
     label_smoothing: float
@@ -238,7 +239,9 @@ class Evolution:
         ]
         size = min(s.batch_size, len(epochs[0]))
         steps = number_of_epochs * (len(epochs[0]) // size)
-        done, total = 0, 0.0
+        # Weights without a gradient are left alone by SGD: between its turns the long path rests.
+        every = s.light_steps if model.light is not None else 1
+        done, turns, total = 0, 0, 0.0
         model.train()
         for positions in epochs:
             for start in range(0, len(positions) - size + 1, size):
@@ -249,23 +252,24 @@ class Evolution:
                 x = augment(x, chance, flip=world.flip, side=s.train_size, zoom=s.zoom)
                 y = labels[batch].to(self.device)
                 optimiser.zero_grad(set_to_none=True)
-                loss = self._loss(model.__call__, x, y, goals, 0, batch)
-                loss.backward()
-                criterion.observe(model)
-                finite = math.isfinite(float(loss.detach()))
+                losses = []
+                if done % every == 0:
+                    losses.append(self._loss(model.__call__, x, y, goals, 0, batch))
+                    losses[-1].backward()
+                    criterion.observe(model)
+                    total, turns = total + float(losses[-1].detach()), turns + 1
                 if model.light is not None:
-                    light = self._loss(model.light_logits, x, y, goals, 1, batch)
-                    light.backward()
-                    finite = finite and math.isfinite(float(light.detach()))
-                if not finite:
+                    losses.append(self._loss(model.light_logits, x, y, goals, 1, batch))
+                    losses[-1].backward()
+                if not all(math.isfinite(float(loss.detach())) for loss in losses):
                     raise ValueError(
                         f"the collective's loss is not finite in task {task}: lower collective.lr"
                     )
                 torch.nn.utils.clip_grad_norm_(parameters, 5.0)
                 optimiser.step()
-                done, total = done + 1, total + float(loss.detach())
+                done += 1
                 if progress and done % 10 == 0:
-                    progress(done, steps, total / done)
+                    progress(done, steps, total / turns)
         return criterion.result(), done * size
 
     def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:

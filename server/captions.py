@@ -14,6 +14,9 @@ CAPTIONS = {
     "clients_paired": "Each line is one client: from its accuracy from scratch (square) to its "
     "accuracy with the learngene (circle), both at the last epoch. The largest gain is on top; a "
     "dotted line is a loss.",
+    "evolution": "The same clients, reconstructed from the learngene of each point of the "
+    "collective's evolution. The band is the 95 % interval over clients. Only after the last task "
+    "does the collective consolidate, which is part of the last step.",
     "criterion": "The criterion ρ: share of a layer's gradients that are large, by task. A layer "
     "whose ρ falls and stays low holds what the tasks have in common. Framed layers are inherited.",
     "collective": "Accuracy of the collective on the test images of all classes known so far, "
@@ -56,6 +59,14 @@ def _clients(results: Results) -> str:
         f"gain, {gain['losses']} lose, {gain['ties']} are equal; gains run from "
         f"{points(min(gains))} to {points(max(gains))} points."
     )
+
+
+def _evolution(results: Results) -> str:
+    shown = [
+        f"{percent(each['summary'][MAIN]['mean'])} at {each['known_classes']} classes"
+        for each in results["rounds"]
+    ]
+    return f"Line chart of the clients' accuracy by known base classes: {', '.join(shown)}."
 
 
 def _criterion(results: Results) -> str:
@@ -105,6 +116,7 @@ def _rho(value: float | None) -> str:
 ALT: dict[str, Callable[[Results], str]] = {
     "accuracy_over_epochs": _accuracy,
     "clients_paired": _clients,
+    "evolution": _evolution,
     "criterion": _criterion,
     "collective": _collective,
     "bytes": _bytes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,7 +57,9 @@ def live(
     *,
     accept: float,
     resume: bool,
-    on_task: Callable[[Evolution, bool], None] | None = None,
+    stops: Sequence[int] = (),
+    on_stop: Callable[[Evolution], None] = lambda evolution: None,
+    on_task: Callable[[Evolution, bool], None] = lambda evolution, found: None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> Life:
     """Take the collective through all of its tasks, or from the last one that is saved.
@@ -65,41 +67,53 @@ def live(
     Args:
         accept: share of held-out known images that the open-world threshold accepts.
         resume: False starts at the first task whatever is saved.
+        stops: numbers of tasks done at which to call ``on_stop``, also when the tasks were done by
+            an earlier run; the last task is always a stop.
+        on_stop: called with the evolution as it is at a stop, in rising order.
         on_task: called after each task with the evolution and whether the task was found saved.
         on_step: called within a task with (steps done, steps, mean loss).
     """
     evolution = Evolution(world, settings, device)
     key = life_key(world, settings, device)
     folder = cache / "collectives" / key
-    reused = 0
-    if resume:
-        reused = _take_up(evolution, folder)
-        if reused and on_task:
+    trained = 0
+    for stop in sorted({*stops, len(evolution.tasks)}):
+        if resume and _take_up(evolution, folder, stop):
             on_task(evolution, True)
-    while not evolution.done:
-        evolution.run_task(on_step)
-        task = len(evolution.stages)
-        card = {
-            "stages": [stage.as_dict() for stage in evolution.stages],
-            "settings": asdict(settings),
-            "world": world.sha256,
-        }
-        write_checkpoint(folder / f"task-{task:03d}", evolution.collective.state_dict(), card)
-        if on_task:
+        while len(evolution.stages) < stop:
+            evolution.run_task(on_step)
+            trained += 1
+            _keep(evolution, folder)
             on_task(evolution, False)
+        on_stop(evolution)
+    reused = len(evolution.tasks) - trained
     return Life(evolution, recognise(evolution, accept), reused, key)
 
 
-def _take_up(evolution: Evolution, folder: Path) -> int:
-    """Bring ``evolution`` to the last task whose files are whole; returns how many are done."""
-    for task in range(len(evolution.tasks), 0, -1):
+def _keep(evolution: Evolution, folder: Path) -> None:
+    card = {
+        "stages": [stage.as_dict() for stage in evolution.stages],
+        "settings": asdict(evolution.settings),
+        "world": evolution.world.sha256,
+    }
+    path = folder / f"task-{len(evolution.stages):03d}"
+    write_checkpoint(path, evolution.collective.state_dict(), card)
+
+
+def _take_up(evolution: Evolution, folder: Path, stop: int) -> bool:
+    """Bring ``evolution`` forward to the last task up to ``stop`` whose files are whole.
+
+    Returns:
+        False where nothing beyond its present place is saved.
+    """
+    for task in range(stop, len(evolution.stages), -1):
         found = read_checkpoint(folder / f"task-{task:03d}")
         if found is None:
             continue
         state, card = found
         evolution.take_up([Stage(**stage) for stage in card["stages"]], state)
-        return task
-    return 0
+        return True
+    return False
 
 
 def recognise(evolution: Evolution, accept: float) -> dict:

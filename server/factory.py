@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -14,7 +15,16 @@ from learngene.errors import InputError
 from learngene.evolution import Evolution, EvolutionSettings
 from learngene.gene import Learngene, extract, load
 from learngene.world import World
-from server.collective import Life, live
+from server.collective import Life, life_key, live
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of the collective's evolution at which clients reconstruct (figure 6a)."""
+
+    tasks: int  # done by then
+    known_classes: int
+    gene: Learngene
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,11 @@ class Product:
 
     gene: Learngene
     life: Life | None  # None: the learngene was read from a file
+    moments: tuple[Moment, ...] = ()  # one a round; the last one's learngene is ``gene``
+
+    def gene_of(self, round: int) -> Learngene:
+        """The learngene that round ``round`` (from 1) sends."""
+        return self.moments[round - 1].gene if self.moments else self.gene
 
     def sections(self, sigma: float) -> dict[str, Any]:
         """The parts of ``results.json`` that are the factory's."""
@@ -100,7 +115,7 @@ def produce(
     config: Mapping[str, Any],
     world: World,
     *,
-    on_task: Callable[[Evolution, bool], None] | None = None,
+    on_task: Callable[[Evolution, bool], None] = lambda evolution, found: None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> Product:
     """A learngene for the configuration.
@@ -124,6 +139,20 @@ def produce(
     try:
         settings = evolution_settings(config, device)
         _check_fits(world, settings)
+        tasks = math.ceil(len(world.division.base) / settings.classes_per_task)
+        key = life_key(world, settings, device)
+        moments: list[Moment] = []
+
+        def keep_moment(evolution: Evolution) -> None:
+            gene = extract(
+                evolution.collective,
+                layers=settings.shared,
+                stem_seed=settings.seed,
+                rho=[stage.rho for stage in evolution.stages],
+                source={"world": world.name, "world_sha256": world.sha256, "collective": key},
+            )
+            moments.append(Moment(len(evolution.stages), len(evolution.known), gene))
+
         life = live(
             world,
             settings,
@@ -131,19 +160,26 @@ def produce(
             Path(config["cache"]),
             accept=config["open_world"]["accept"],
             resume=config["resume"],
+            stops=stops(tasks, config["rounds"]),
+            on_stop=keep_moment,
             on_task=on_task,
             on_step=on_step,
         )
     finally:
         torch.set_num_threads(before)
-    gene = extract(
-        life.evolution.collective,
-        layers=settings.shared,
-        stem_seed=settings.seed,
-        rho=[stage.rho for stage in life.evolution.stages],
-        source={"world": world.name, "world_sha256": world.sha256, "collective": life.key},
-    )
-    return Product(gene, life)
+    return Product(moments[-1].gene, life, tuple(moments))
+
+
+def stops(tasks: int, rounds: int) -> list[int]:
+    """Tasks done at the end of each of ``rounds`` stretches that are as equal as can be.
+
+    Raises:
+        InputError: there are more rounds than tasks.
+    """
+    if rounds > tasks:
+        raise InputError("rounds", rounds, f"the collective has {tasks} tasks",
+                         f"Write rounds={tasks} or less")  # fmt: skip
+    return [math.ceil(tasks * (number + 1) / rounds) for number in range(rounds)]
 
 
 def _check_fits(world: World, settings: EvolutionSettings) -> None:

@@ -169,6 +169,31 @@ def bytes_received(results: Results, folder: Path) -> Path:
     return save(figure, folder / "bytes.png")
 
 
+@styled
+def evolution(results: Results, folder: Path) -> Path:
+    """Accuracy of the same clients by how much the collective knew (the paper's figure 6a)."""
+    rounds = results.get("rounds") or []
+    if len(rounds) < 2:
+        raise NoDataError("the run has one round; rounds=R reconstructs at R points")
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    known = [each["known_classes"] for each in rounds]
+    summary = [each["summary"][MAIN] for each in rounds]
+    mean = np.array([np.nan if s["mean"] is None else 100 * s["mean"] for s in summary])
+    half = np.array([100 * (s["ci95"] or 0.0) for s in summary])
+    style = method_style(method_names(results))
+    axes.plot(known, mean, lw=2, ms=6, label=MAIN, **style[MAIN])
+    axes.fill_between(known, mean - half, mean + half, color=style[MAIN]["color"], alpha=0.2, lw=0)
+    if results["summary"]["gain"] is not None:  # scratch does not change with the collective
+        level = 100 * results["summary"][REFERENCE]["mean"]
+        colour = style[REFERENCE]["color"]
+        axes.axhline(level, color=colour, ls="--", lw=1.6, label=f"{REFERENCE}, {level:.1f} %")
+    axes.set_xticks(known)
+    axes.set(xlabel="base classes the collective knows", ylabel="clients' test accuracy (%)")
+    legend_above(figure, axes)
+    return save(figure, folder / "evolution.png")
+
+
 def _clients(results: Results) -> list[Mapping[str, Any]]:
     clients = answered(results)
     if not clients:
@@ -179,6 +204,7 @@ def _clients(results: Results) -> list[Mapping[str, Any]]:
 FIGURES = {
     "accuracy_over_epochs": accuracy_over_epochs,
     "clients_paired": clients_paired,
+    "evolution": evolution,
     "criterion": criterion,
     "collective": collective,
     "bytes": bytes_received,

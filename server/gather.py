@@ -1,4 +1,4 @@
-"""From the answers of a round to the rows of ``results.json``."""
+"""From the answers of the rounds to the rows of ``results.json``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ class Answer(Protocol):
     info: dict[str, Any]
     bytes_by_method: Mapping[str, Any]
     error: str | None
+
+
+class Round(Protocol):
+    """What a strategy keeps of a round (see ``strategies.rounds.RoundOutcome``)."""
+
+    @property
+    def round(self) -> int: ...
+    @property
+    def clients(self) -> Sequence[Answer]: ...
+
+
+COUNTS = ("asked", "answered", "failed", "missing", "bytes_down", "bytes_up", "queries")
+
+
+def message_counts(rounds: Sequence[Round]) -> dict[str, int]:
+    """Messages and bytes of all rounds together."""
+    return {name: sum(getattr(each, name) for each in rounds) for name in COUNTS}
 
 
 def client_rows(

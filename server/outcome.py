@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from learngene.gene import save
 from learngene.world import World, WorldSettings, build, check_leakage, draw_shard
 from server.console import Console
 from server.factory import Product
+from server.gather import Round, client_rows, message_counts
 from server.report import write_report
 from server.results import build_results, write_clients_csv, write_results
 
@@ -91,13 +92,12 @@ def write_run(
     world: World,
     leakage: Mapping[str, Any],
     product: Product,
-    rows: list[dict[str, Any]],
-    messages: Any,
+    rounds: Sequence[Round],
     seconds: Seconds,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
     names = world.class_names
-    counts = ("asked", "answered", "failed", "missing", "bytes_down", "bytes_up", "queries")
+    rows = [client_rows(each.clients, config["shots"], names) for each in rounds]
     save(product.gene, run_dir)
     results = build_results(
         run={
@@ -126,8 +126,20 @@ def write_run(
         },
         leakage=leakage,
         **product.sections(config["learngene"]["sigma"]),
-        clients=rows,
-        messages={name: getattr(messages, name) for name in counts},
+        clients=rows[-1],
+        messages=message_counts(rounds),
+        rounds=[
+            {
+                "round": each.round,
+                "tasks": moment.tasks,
+                "known_classes": moment.known_classes,
+                "learngene_bytes": moment.gene.card.bytes,
+                "clients": of_round,
+            }
+            for each, moment, of_round in zip(rounds, product.moments, rows, strict=True)
+        ]
+        if product.moments
+        else None,
         methods=list(config["methods"]),
         retain=config["retain"],
     )

@@ -11,6 +11,7 @@ from server.report_page import paragraph, table, text
 from server.results import MAIN, REFERENCE
 from server.wording import (
     NONE,
+    ROUND_HEADINGS,
     Results,
     answered,
     failed,
@@ -19,6 +20,7 @@ from server.wording import (
     method_rows,
     percent,
     points,
+    round_rows,
     seconds,
     size,
     value_text,
@@ -45,6 +47,14 @@ def clients(results: Results, images: Images) -> Parts:
         lost = [(client["id"], client["error"]) for client in failed(results)]
         parts += ["<h3>Clients that failed</h3>", table(("client", "reason"), lost)]
     return parts
+
+
+def evolution(results: Results, images: Images) -> Parts:
+    """What the clients gain as the collective learns (figure 6a)."""
+    rows = round_rows(results)
+    if not rows:
+        return [images["evolution"]]
+    return [images["evolution"], table(ROUND_HEADINGS, rows, range(len(ROUND_HEADINGS)))]
 
 
 def network(results: Results, images: Images) -> Parts:
@@ -176,6 +186,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 SECTIONS: tuple[tuple[str, str, Callable[[Results, Images], Parts]], ...] = (
     ("clients", "Clients", clients),
+    ("evolution", "Evolution", evolution),
     ("collective", "The collective", collective),
     ("criterion", "The criterion", criterion),
     ("open-world", "The open world", open_world),

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def build_results(
     methods: Sequence[str] | None = None,
     retain: Mapping[str, Any] | None = None,
     leakage: Mapping[str, Any] | None = None,
+    rounds: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, plain Python types, keys in the contract's order.
 
@@ -47,6 +48,9 @@ def build_results(
             clients' answers name them.
         retain: settings of the retain loss, kept as ``retain``.
         leakage: result of the leakage guard, kept as ``data.leakage``.
+        rounds: the points of the collective's evolution at which clients reconstructed, each
+            {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
+            ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
 
     A client counts as answered when each of the run's methods has a finite accuracy; else it is
     failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
@@ -71,6 +75,8 @@ def build_results(
     }
     if retain is not None:
         sections["retain"] = plain(retain)
+    if rounds is not None and len(rounds) > 1:
+        sections["rounds"] = _rounds(rounds, rows)
     return {key: _ordered(key, value) for key, value in sections.items()}
 
 
@@ -98,18 +104,29 @@ def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:
     """One row per client, method and recorded epoch; accuracy a fraction, loss in nats.
 
     Accuracy and loss are joined by epoch: one that was not recorded at an epoch is an empty cell.
+    A run of several rounds has a last column ``round``.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["client", "method", "epoch", "accuracy", "loss"])
-    for client in results["clients"]:
+    rounds = results.get("rounds")
+    header = ["client", "method", "epoch", "accuracy", "loss"]
+    writer.writerow([*header, "round"] if rounds else header)
+    earlier = [(each["round"], each["clients"]) for each in (rounds or [])[:-1]]
+    last = rounds[-1]["round"] if rounds else 1
+    for number, clients in [*earlier, (last, results["clients"])]:
+        for row in _curve_rows(clients):
+            writer.writerow([*row, number] if rounds else row)
+    write_atomically(path, text.getvalue().encode())
+    return path
+
+
+def _curve_rows(clients: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    for client in clients:
         for name, method in client.get("methods", {}).items():
             accuracy = dict(method["accuracy_by_epoch"])
             loss = dict(method.get("loss_by_epoch", []))
             for epoch in sorted(accuracy.keys() | loss.keys()):
-                writer.writerow([client["id"], name, epoch, accuracy.get(epoch), loss.get(epoch)])
-    write_atomically(path, text.getvalue().encode())
-    return path
+                yield [client["id"], name, epoch, accuracy.get(epoch), loss.get(epoch)]
 
 
 def plain(value: Any) -> Any:
@@ -157,6 +174,37 @@ def _client(client: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         return {**row, "error": error}
     ordered = {name: _ordered("method", methods[name]) for name in names}
     return {**row, "methods": ordered}
+
+
+def _rounds(
+    rounds: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every round with its summary; scratch, which is asked for in the last one, is the reference
+    of all. The last round's clients are the run's and are not kept twice."""
+    made = []
+    reference = {c["id"]: c["methods"].get(REFERENCE) for c in last if "methods" in c}
+    for number, each in enumerate(rounds, start=1):
+        row = plain({name: value for name, value in each.items() if name != "clients"})
+        names = _method_names(each["clients"])
+        clients = last if number == len(rounds) else [_client(c, names) for c in each["clients"]]
+        paired = [
+            {**c["methods"], REFERENCE: reference[c["id"]]}
+            if reference.get(c["id"])
+            else c["methods"]
+            for c in clients
+            if "methods" in c
+        ]
+        row["answered"] = len(paired)
+        row["summary"] = {
+            name: summarise([methods[name]["accuracy"] for methods in paired]) for name in names
+        }
+        pairs = [m for m in paired if MAIN in m and REFERENCE in m]
+        row["gain"] = paired_gain(*([m[name]["accuracy"] for m in pairs]
+                                    for name in (MAIN, REFERENCE))) if pairs else None  # fmt: skip
+        if number < len(rounds):
+            row["clients"] = clients
+        made.append(row)
+    return made
 
 
 def _summary(clients: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from server.wording import Results, failed, method_rows, setting
+from server.wording import (
+    ROUND_HEADINGS,
+    Results,
+    failed,
+    method_rows,
+    round_rows,
+    setting,
+)
 
 NOTE = "± is the 95 % interval over clients; gain in percentage points, paired by client"
 
@@ -41,9 +48,22 @@ def summary_table(results: Results) -> Table:
     return table
 
 
+def evolution_table(results: Results) -> Table:
+    """One row a round: how the same clients fare as the collective evolves."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    table.title = "learngene, by the collective's evolution"
+    for heading in ROUND_HEADINGS:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in round_rows(results):
+        table.add_row(*row)
+    return table
+
+
 def print_summary(results: Results, report: Path | None, console: Console | None = None) -> None:
     """Prints the table, the clients that failed and why, and where the report lies."""
     console = console or Console()
+    if results.get("rounds"):
+        console.print(evolution_table(results))
     console.print(summary_table(results))
     for client in failed(results):
         console.print(Text(f"client {client['id']} failed: {client['error']}", style="red"))

@@ -68,6 +68,27 @@ def method_rows(results: Results) -> list[MethodRow]:
     return rows
 
 
+def round_rows(results: Results) -> list[tuple[str, ...]]:
+    """One row a round: number, known classes, accuracy, gain over scratch, wins, answered."""
+    rows = []
+    for each in results.get("rounds") or []:
+        summary, gain = each["summary"].get(MAIN, {}), each["gain"]
+        rows.append(
+            (
+                str(each["round"]),
+                str(each["known_classes"]),
+                percent(summary.get("mean"), summary.get("ci95")),
+                points(gain["mean"], gain["ci95"]) if gain else NONE,
+                f"{gain['wins']} of {gain['n']}" if gain else NONE,
+                str(each["answered"]),
+            )
+        )
+    return rows
+
+
+ROUND_HEADINGS = ("round", "known classes", "accuracy", "gain over scratch", "wins", "answered")
+
+
 def headline(results: Results) -> str:
     """The run's answer in one sentence, whichever way it turned out."""
     clients = answered(results)

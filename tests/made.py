@@ -22,6 +22,7 @@ def settings(**changed: Any) -> EvolutionSettings:
         "classes_per_task": 6,
         "epochs": 1,
         "batch_size": 16,
+        "light_steps": 1,
         "lr": 0.02,
         "weight_decay": 5e-4,
         "label_smoothing": 0.0,

@@ -109,6 +109,39 @@ def test_other_client_settings_reuse_the_collective(
     assert again["clients"] != before["clients"]
 
 
+def test_rounds_follow_the_evolution(first: Path, cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = sim("scale=tiny", "runtime=serial", "rounds=2", cache=cache, run=run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results, alone = read_results(run / "results.json"), read_results(first / "results.json")
+    assert results["run"]["collective_cached"]  # the first stop was read again, not trained again
+    early, last = results["rounds"]
+    assert [(r["round"], r["tasks"], r["known_classes"]) for r in (early, last)] == [
+        (1, 2, 8),
+        (2, 4, 16),
+    ]
+    assert [c["classes"] for c in early["clients"]] == [c["classes"] for c in results["clients"]]
+    assert all(set(c["methods"]) == {"learngene"} for c in early["clients"])
+    assert all(set(c["methods"]) == {"learngene", "scratch"} for c in results["clients"])
+    assert "clients" not in last
+    assert last["summary"]["learngene"]["mean"] == results["summary"]["learngene"]["mean"]
+    assert last["gain"] == results["summary"]["gain"] and early["gain"]["n"] == 3
+    # Before any training on the shard a round's number changes nothing: the same collective.
+    for ours, theirs in zip(results["clients"], alone["clients"], strict=True):
+        starts = [c["methods"]["learngene"]["accuracy_by_epoch"][0] for c in (ours, theirs)]
+        assert starts[0] == starts[1]
+    assert results["messages"]["asked"] == 6 == results["messages"]["answered"]
+    with (run / "clients.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["round"], r["method"]) for r in rows} == {
+        ("1", "learngene"),
+        ("2", "learngene"),
+        ("2", "scratch"),
+    }
+    assert (run / "figures" / "evolution.png").is_file()
+    assert "known classes" in done.stdout
+
+
 def test_saved_learngene_needs_no_collective(first: Path, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     saved = first / "learngene.safetensors"
