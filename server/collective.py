@@ -83,8 +83,9 @@ def live(
             "stages": [stage.as_dict() for stage in evolution.stages],
             "settings": asdict(settings),
             "world": world.sha256,
+            "exemplars": {str(c): rows.tolist() for c, rows in evolution.memory.items()},
         }
-        write_checkpoint(folder / f"task-{task:03d}", evolution.collective.state_dict(), card)
+        write_checkpoint(folder / f"task-{task:03d}", evolution.state(), card)
         if on_task:
             on_task(evolution, False)
     return Life(evolution, recognise(evolution, accept), reused, key)
@@ -97,7 +98,8 @@ def _take_up(evolution: Evolution, folder: Path) -> int:
         if found is None:
             continue
         state, card = found
-        evolution.take_up([Stage(**stage) for stage in card["stages"]], state)
+        memory = {int(c): np.array(rows, dtype=np.int64) for c, rows in card["exemplars"].items()}
+        evolution.take_up([Stage(**stage) for stage in card["stages"]], state, memory)
         return task
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learngene.continual import measures
 from server.results import build_results
 
 WIDTHS = [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
@@ -115,6 +116,10 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
             "conv_widths": WIDTHS,
             "parameters": 736_000,
             "stages": stages,
+            "continual": {
+                **make_continual(tasks, 0.98),
+                "light": make_continual(tasks, 0.95),
+            },
         },
         "criterion": {"sigma": 1e-3, "rho": rho, "selected": [11, 12, 13]},
         "learngene": {
@@ -139,6 +144,12 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
         },
         "retain": {"ewc_lambda": 1000.0, "normalise": True, "fisher_samples": 128},
     }
+
+
+def make_continual(tasks: int, start: float) -> dict[str, Any]:
+    """A matrix whose tasks fall by 0.03 with every later task, and the measures on it."""
+    matrix = [[start - 0.03 * (i - j) for j in range(i + 1)] for i in range(tasks)]
+    return measures(matrix, [sum(row) / len(row) for row in matrix])
 
 
 def make_results(

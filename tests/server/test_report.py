@@ -119,6 +119,9 @@ def test_sections_hold_what_they_promise(results, tmp_path, unrendered):
     words = read(results, tmp_path).words
     for text in (
         "widths of the conv layers 1 to 13: 16, 16, 32",
+        "average incremental accuracy 89.0 % 86.0 %",
+        "forgetting, points +19.5 +19.5",
+        "backward transfer, points −19.5 −19.5",
         "Layers that the criterion selects at σ = 0.001: 11, 12, 13.",
         "known test images accepted 95.1 %",
         "No image and no weights left a client.",
@@ -164,7 +167,7 @@ def test_leaked_data_is_told_on_the_first_screen(make, tmp_path, unrendered):
 def test_without_a_collective_the_report_says_what_is_not_there(make, tmp_path, unrendered):
     page = read(make(n=1, collective=False), tmp_path)
     assert len(page.of("img")) == 3
-    for name in ("collective", "criterion", "open_world"):
+    for name in ("collective", "continual", "criterion", "open_world"):
         reason = "the run started from a saved learngene, without a collective"
         assert f"The figure {name}.png was not drawn: {reason}." in page.words
 
