@@ -16,6 +16,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("glyphs", "cifar100", "imagenet100", "imagefolder"),
     "data.clients_from": ("novel", "open_world"),
     "collective.growth": ("schedule", "none"),
+    "collective.memory": ("rehearsal", "ewc", "lwf", "none"),
+    "collective.exemplars": ("random", "herding"),
     "collective.precision": ("auto", "fp32", "bf16"),
     "collective.device": ("auto", "cpu", "cuda"),
     "individual.stem": ("separable", "seeded", "whole", "fresh"),
@@ -53,6 +55,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "collective.lr": (0, 10, False),
     "collective.weight_decay": (0, 1, True),
     "collective.label_smoothing": (0, 0.9, True),
+    "collective.ewc_lambda": (0, math.inf, True),
     "collective.memory_per_class": (0, math.inf, True),
     "collective.rehearse_per_class": (0, math.inf, True),
     "collective.consolidate_epochs": (0, 10_000, True),
@@ -152,6 +155,10 @@ def _check_methods(methods: list[str]) -> None:
 
 def _check_together(config: DictConfig) -> None:
     data = config.data
+    if config.collective.memory == "ewc":
+        from learngene.memory import check_growth  # brings torch: seconds that other runs save
+
+        check_growth(config.collective.memory, config.collective.growth)
     # What can be known of the data before anything of it is read.
     if data.root is not None and not Path(data.root).is_dir():
         raise InputError("data.root", data.root, "no such folder", "Name a folder that exists")

@@ -38,6 +38,9 @@ class Collective:
     lr: float = 0.05  # peak learning rate of a task's schedule
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0  # 0..1
+    memory: str = "rehearsal"  # rehearsal | ewc | lwf | none: what keeps classes that have gone by
+    exemplars: str = "random"  # random | herding (iCaRL's): which images rehearsal keeps
+    ewc_lambda: float = 1.0  # stiffness that each task adds under memory=ewc (Fisher of mean 1)
     memory_per_class: int = 200  # exemplars kept of a class that has gone by, images
     rehearse_per_class: int = 100  # of these, seen in an epoch of a later task, images
     consolidate_epochs: int = 16  # passes over all exemplars after the last task

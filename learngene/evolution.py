@@ -5,6 +5,9 @@ of the classes gone by, through a head that grows, and is held to what its previ
 the old classes (distillation). Both paths are trained on the same batches (see ``networks``).
 After the last task the collective consolidates: it trains on its exemplars alone, equally many of
 every class, which takes away what the order of the tasks left behind.
+
+That is ``collective.memory=rehearsal``. The other strategies (see ``memory``) keep no exemplars,
+hence do not consolidate; of them only ``lwf`` distils.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -24,7 +27,9 @@ from learngene.criterion import Criterion
 from learngene.expansion import growth_plan, widen
 from learngene.images import augment, to_batch
 from learngene.individual import stem_generator
+from learngene.memory import STRATEGIES, anchored, check_growth, herd, task_fisher
 from learngene.networks import Collective
+from learngene.retain import Retain
 from learngene.seeding import generator, torch_generator
 from learngene.world import World
 
@@ -41,6 +46,9 @@ class EvolutionSettings:
     lr: float
     weight_decay: float
     label_smoothing: float
+    memory: str  # rehearsal | ewc | lwf | none
+    exemplars: str  # random | herding
+    ewc_lambda: float
     memory_per_class: int
     rehearse_per_class: int
     consolidate_epochs: int
@@ -69,12 +77,22 @@ class Stage:
     parameters: int
     accuracy: float
     light_accuracy: float | None
+    accuracy_by_task: list[float]  # over the test images of task 0, 1, ... up to this one
+    light_accuracy_by_task: list[float] | None
     rho: list[float]
     image_passes: int
     seconds: float
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of test images that a path names right; all known classes are possible answers."""
+
+    known: float  # over the images of all known classes
+    by_task: list[float]  # over those of each task's classes
 
 
 @dataclass
@@ -88,6 +106,8 @@ class Evolution:
 
     def __post_init__(self) -> None:
         s, world = self.settings, self.world
+        check_growth(s.memory, s.growth)
+        self.strategy = STRATEGIES[s.memory]
         order = generator(s.seed, "task-order").permutation(list(world.division.base))
         step = s.classes_per_task
         self.tasks: list[list[int]] = [
@@ -99,7 +119,8 @@ class Evolution:
             len(self.tasks), s.width, grow=s.growth == "schedule", pinned=pinned
         )
         self.collective = self._build(start, len(self.tasks[0]))
-        self.memory: dict[int, np.ndarray] = {}
+        self.memory: dict[int, np.ndarray] = {}  # rows of the exemplars of every known class
+        self.fisher: list[Tensor] = []  # of ``anchored``, added up over the tasks (ewc)
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
         s = self.settings
@@ -137,17 +158,35 @@ class Evolution:
     def done(self) -> bool:
         return len(self.stages) == len(self.tasks)
 
-    def take_up(self, stages: list[Stage], state: dict[str, Tensor]) -> None:
-        """Go on from a saved state: ``stages`` are done, ``state`` are the weights after them."""
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next task goes on from: the weights and the Fisher."""
+        names = anchored(self.collective) if self.fisher else {}
+        fisher = {f"fisher.{n}": f for n, f in zip(names, self.fisher, strict=True)}
+        return {**self.collective.state_dict(), **fisher}
+
+    def take_up(
+        self, stages: list[Stage], state: dict[str, Tensor], memory: dict[int, np.ndarray]
+    ) -> None:
+        """Go on from where another life was saved.
+
+        Args:
+            stages: the tasks that are done.
+            state: what ``state()`` was after them.
+            memory: the exemplars' rows then; they cannot be found again, since herding chose them
+                by weights that are gone.
+        """
         self.stages = stages
         widths = list(self.collective.widths)
         for stage in stages:
             for step in stage.widened:
                 widths[step["layer"] - 1] = step["width"]
         self.collective = self._build(tuple(widths), stages[-1].known_classes)
-        self.collective.load_state_dict(state)
-        for c in self.known:
-            self.memory[c] = self.train_rows[c][: self.settings.memory_per_class]
+        weights = {n: v for n, v in state.items() if not n.startswith("fisher.")}
+        self.collective.load_state_dict(weights)
+        self.memory = {c: memory[c] for c in self.known}
+        if self.strategy.anchors:
+            names = anchored(self.collective)
+            self.fisher = [state[f"fisher.{n}"].to(self.device) for n in names]
 
     def grow(self, task: int) -> list[dict[str, int]]:
         """The widenings that precede ``task``."""
@@ -174,7 +213,8 @@ class Evolution:
         started = time.perf_counter()
         task = len(self.stages)
         new, old = self.tasks[task], self.known
-        teacher = copy.deepcopy(self.collective).eval() if old and self.settings.distill else None
+        distils = old and self.strategy.distils and self.settings.distill
+        teacher = copy.deepcopy(self.collective).eval() if distils else None
         widened = self.grow(task)
         if old:
             drawn = torch_generator(self.settings.seed, "head", round=task)
@@ -185,14 +225,14 @@ class Evolution:
         rho, passes = self._train(
             "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class
         )
-        for c in new:
-            self.memory[c] = self.train_rows[c][: s.memory_per_class]
+        self._remember(task, new)
         known = [*old, *new]
-        if task == len(self.tasks) - 1 and s.consolidate_epochs and s.memory_per_class:
+        last = task == len(self.tasks) - 1
+        if last and s.consolidate_epochs and s.memory_per_class and self.strategy.exemplars:
             passes += self._train(
                 "consolidate", task, known, [], None, progress, s.consolidate_epochs, None
             )[1]
-        accuracy, light = self.test(known)
+        heavy, light = self.test([*(stage.new_classes for stage in self.stages), new])
         self.stages.append(
             Stage(
                 task=task,
@@ -200,14 +240,33 @@ class Evolution:
                 known_classes=len(known),
                 widened=widened,
                 parameters=sum(p.numel() for p in self.collective.parameters()),
-                accuracy=accuracy,
-                light_accuracy=light,
+                accuracy=heavy.known,
+                light_accuracy=light.known if light else None,
+                accuracy_by_task=heavy.by_task,
+                light_accuracy_by_task=light.by_task if light else None,
                 rho=rho,
                 image_passes=passes,
                 seconds=time.perf_counter() - started,
             )
         )
         return self.stages[-1]
+
+    def _remember(self, task: int, new: list[int]) -> None:
+        """Keep of the task that was just learned what the strategy needs later."""
+        s, images = self.settings, self.world.train_images
+        count = s.memory_per_class if self.strategy.exemplars else 0
+        for c in new:
+            rows = self.train_rows[c]  # in random order
+            if count and s.exemplars == "herding":
+                features = self._logits(self.collective.eval().features, images, rows)
+                rows = rows[herd(features.numpy(), count)]
+            self.memory[c] = rows[:count]
+        if self.strategy.anchors:
+            rows = np.concatenate([self.train_rows[c] for c in new])
+            drawn = torch_generator(s.seed, "ewc-labels", round=task)
+            fresh = task_fisher(self.collective, self._batches(images, rows), drawn)
+            before = self.fisher or [torch.zeros_like(f) for f in fresh]
+            self.fisher = [b + f for b, f in zip(before, fresh, strict=True)]
 
     def _train(
         self,
@@ -230,6 +289,10 @@ class Evolution:
             torch.arange(len(known)), torch.tensor([len(part) for part in parts])
         )
         goals = self._targets(teacher, rows)
+        # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
+        # around every task's own end add up to one around the last (Huszár, PNAS 2018).
+        held = list(anchored(model).values())
+        anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
         optimiser, parameters = self._optimiser()
         order = generator(s.seed, f"{phase}-order", round=task)
         chance = torch_generator(s.seed, f"{phase}-augment", round=task)
@@ -267,6 +330,8 @@ class Evolution:
                     )
                 torch.nn.utils.clip_grad_norm_(parameters, 5.0)
                 optimiser.step()
+                if anchor is not None:
+                    anchor.pull(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
                 done += 1
                 if progress and done % 10 == 0:
                     progress(done, steps, total / turns)
@@ -312,17 +377,21 @@ class Evolution:
             for p in paths
         ]
 
+    def _batches(self, images: np.ndarray, rows: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
+        """Plain images (B, C, H, W) on the device, at most 256 at once."""
+        for start in range(0, len(rows), 256):
+            yield to_batch(images[np.asarray(rows[start : start + 256])], self.device)
+
     @torch.no_grad()
     def _logits(
         self,
         logits_of: Callable[[Tensor], Tensor],
         images: np.ndarray,
         rows: Sequence[int] | np.ndarray,
-    ) -> Tensor:  # (N, known classes), on the CPU
+    ) -> Tensor:  # (N, known classes), or (N, D) where features are asked for; on the CPU
         s = self.settings
         out = []
-        for start in range(0, len(rows), 256):
-            x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
+        for x in self._batches(images, rows):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
                 out.append(logits_of(x).float().cpu())
         return torch.cat(out)
@@ -332,20 +401,26 @@ class Evolution:
         self.collective.eval()
         return self._logits(self.collective.__call__, images, rows)
 
-    def test(self, known: list[int]) -> tuple[float, float | None]:
-        """Accuracy of both paths over the test images of the ``known`` classes."""
-        world = self.world
+    def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
+        """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.
+
+        One pass over the images of all known classes; a task's accuracy is read off its part.
+        """
+        world, known = self.world, [c for task in tasks for c in task]
         rows = np.concatenate([world.rows("test", c) for c in known])
         position = np.full(len(world.class_names), -1)
         position[known] = np.arange(len(known))
         truth = torch.from_numpy(position[world.test_labels[rows]])
+        sizes = [sum(len(world.rows("test", c)) for c in task) for task in tasks]
+
+        def accuracy(logits_of: Callable[[Tensor], Tensor]) -> Accuracy:
+            right = self._logits(logits_of, world.test_images, rows).argmax(1) == truth
+            by_task = [float(part.float().mean()) for part in right.split(sizes)]
+            return Accuracy(float(right.float().mean()), by_task)
+
         model = self.collective.eval()
-        right = self._logits(model.__call__, world.test_images, rows).argmax(1) == truth
-        light = None
-        if model.light is not None:
-            logits = self._logits(model.light_logits, world.test_images, rows)
-            light = float((logits.argmax(1) == truth).float().mean())
-        return float(right.float().mean()), light
+        heavy = accuracy(model.__call__)
+        return heavy, None if model.light is None else accuracy(model.light_logits)
 
 
 def one_cycle(progress: float, warm_up: float = 0.1) -> float:

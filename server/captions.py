@@ -21,6 +21,9 @@ CAPTIONS = {
     "whose ρ falls and stays low holds what the tasks have in common. Framed layers are inherited.",
     "collective": "Accuracy of the collective on the test images of all classes known so far, "
     "after each task.",
+    "continual": "Accuracy on the test images of each task (columns) after each task (rows), with "
+    "all classes known by then as possible answers. Down a column one sees a task being forgotten; "
+    "the diagonal is what was just learned.",
     "bytes": "What one client receives for a method, and the accuracy it reaches with it.",
     "open_world": "Probability of being unknown that the collective gives to test images of known "
     "and of open-world classes. Right of the threshold an image is called unknown.",
@@ -88,6 +91,17 @@ def _collective(results: Results) -> str:
     )
 
 
+def _continual(results: Results) -> str:
+    value = results["collective"]["continual"]
+    first, last = value["matrix"][0][0], value["matrix"][-1]
+    return (
+        f"Heat map of accuracy by task, {len(last)} tasks. The first task: {percent(first)} when "
+        f"it was learned, {percent(last[0])} at the end; the last task: {percent(last[-1])}. "
+        f"Average accuracy {percent(value['average_accuracy'])}, "
+        f"forgetting {points(value['forgetting'])} points."
+    )
+
+
 def _bytes(results: Results) -> str:
     rows = [f"{row.name} {row.kb_down} KB for {row.accuracy}" for row in method_rows(results)]
     return f"Bars of what a client receives beside its accuracy: {'; '.join(rows)}."
@@ -119,6 +133,7 @@ ALT: dict[str, Callable[[Results], str]] = {
     "evolution": _evolution,
     "criterion": _criterion,
     "collective": _collective,
+    "continual": _continual,
     "bytes": _bytes,
     "open_world": _open_world,
 }

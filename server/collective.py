@@ -95,9 +95,9 @@ def _keep(evolution: Evolution, folder: Path) -> None:
         "stages": [stage.as_dict() for stage in evolution.stages],
         "settings": asdict(evolution.settings),
         "world": evolution.world.sha256,
+        "exemplars": {str(c): rows.tolist() for c, rows in evolution.memory.items()},
     }
-    path = folder / f"task-{len(evolution.stages):03d}"
-    write_checkpoint(path, evolution.collective.state_dict(), card)
+    write_checkpoint(folder / f"task-{len(evolution.stages):03d}", evolution.state(), card)
 
 
 def _take_up(evolution: Evolution, folder: Path, stop: int) -> bool:
@@ -111,7 +111,8 @@ def _take_up(evolution: Evolution, folder: Path, stop: int) -> bool:
         if found is None:
             continue
         state, card = found
-        evolution.take_up([Stage(**stage) for stage in card["stages"]], state)
+        memory = {int(c): np.array(rows, dtype=np.int64) for c, rows in card["exemplars"].items()}
+        evolution.take_up([Stage(**stage) for stage in card["stages"]], state, memory)
         return True
     return False
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from learngene.continual import measures
 from learngene.errors import InputError
-from learngene.evolution import Evolution, EvolutionSettings
+from learngene.evolution import Evolution, EvolutionSettings, Stage
 from learngene.gene import Learngene, extract, load
 from learngene.world import World
 from server.collective import Life, life_key, live
@@ -59,6 +60,7 @@ class Product:
                 "conv_widths": list(evolution.collective.widths),
                 "parameters": evolution.stages[-1].parameters,
                 "stages": [stage.as_dict() for stage in evolution.stages],
+                "continual": _continual(evolution.stages),
             },
             "criterion": {
                 "sigma": sigma,
@@ -180,6 +182,19 @@ def stops(tasks: int, rounds: int) -> list[int]:
         raise InputError("rounds", rounds, f"the collective has {tasks} tasks",
                          f"Write rounds={tasks} or less")  # fmt: skip
     return [math.ceil(tasks * (number + 1) / rounds) for number in range(rounds)]
+
+
+def _continual(stages: Sequence[Stage]) -> dict[str, Any]:
+    """How well the tasks gone by are kept, by the collective and (under ``light``) its light path.
+
+    ``light`` is null where there is no light path.
+    """
+    rows = [stage.light_accuracy_by_task for stage in stages if stage.light_accuracy_by_task]
+    light = [stage.light_accuracy for stage in stages if stage.light_accuracy is not None]
+    return {
+        **measures([s.accuracy_by_task for s in stages], [s.accuracy for s in stages]),
+        "light": measures(rows, light) if rows else None,
+    }
 
 
 def _check_fits(world: World, settings: EvolutionSettings) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from server.figures_collective import collective, criterion, open_world
+from server.figures_collective import collective, continual, criterion, open_world
 from server.plotting import (
     GREY,
     NoDataError,
@@ -207,6 +207,7 @@ FIGURES = {
     "evolution": evolution,
     "criterion": criterion,
     "collective": collective,
+    "continual": continual,
     "bytes": bytes_received,
     "open_world": open_world,
 }

@@ -1,10 +1,13 @@
-"""The figures of the factory side: the criterion, the collective's life, the open world."""
+"""The figures of the factory side: the criterion, the collective's life, what it forgot, the open
+world."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -22,6 +25,7 @@ from server.plotting import (
 from server.wording import Results
 
 NO_COLLECTIVE = "the run started from a saved learngene, without a collective"
+WRITTEN_UP_TO = 10  # tasks: with more of them the cells of a matrix are too small for numbers
 
 
 @styled
@@ -95,6 +99,53 @@ def collective(results: Results, folder: Path) -> Path:
     twin.tick_params(length=0)
     figure.legend(loc="outside lower center", ncols=3)
     return save(figure, folder / "collective.png")
+
+
+@styled
+def continual(results: Results, folder: Path) -> Path:
+    """Accuracy on every task after every task, a panel for each path of the collective."""
+    if results["collective"] is None:
+        raise NoDataError(NO_COLLECTIVE)
+    found = results["collective"].get("continual")
+    if not found:
+        raise NoDataError("the results hold no accuracy by task")
+    panels = [("collective, 13 layers", found["matrix"])]
+    if found["light"]:
+        panels.append(("light path", found["light"]["matrix"]))
+    figure = new_figure(0.5 + 3.8 * len(panels))
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, rows) in zip(grid, panels, strict=True):
+        image = _triangle(axes, rows)
+        axes.set_title(title, loc="left")
+        axes.set_ylabel("after task")
+    grid[-1].set_xlabel("test images of task")
+    bar = figure.colorbar(image, ax=list(grid), pad=0.02)
+    bar.set_label("accuracy among all classes known by then (%)")
+    bar.outline.set_visible(False)
+    return save(figure, folder / "continual.png")
+
+
+def _triangle(axes: Axes, rows: list[list[float]]) -> QuadMesh:
+    """Draws a lower triangular matrix of fractions in percent, the first task on top."""
+    tasks = len(rows)
+    percent = np.full((tasks, tasks), np.nan)
+    for after, row in enumerate(rows):
+        percent[after, : len(row)] = 100 * np.array(row)
+    edges = np.arange(tasks + 1) - 0.5
+    # One scale for every run: figures of two strategies can be laid side by side.
+    image = axes.pcolormesh(
+        edges, edges, np.ma.masked_invalid(percent), cmap="cividis", vmin=0, vmax=100
+    )
+    axes.grid(False)
+    axes.invert_yaxis()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=14, min_n_ticks=1))
+    if tasks <= WRITTEN_UP_TO:
+        for after, of in np.argwhere(np.isfinite(percent)):
+            value = percent[after, of]
+            colour = "black" if value > 55 else "white"  # cividis is dark at its low end
+            axes.text(of, after, f"{value:.0f}", ha="center", va="center", color=colour, size=11)
+    return image
 
 
 @styled

@@ -1,4 +1,5 @@
-"""The report's sections on the factory side: the collective, the criterion, the open world."""
+"""The report's sections on the factory side: the collective, what it forgot, the criterion, the
+open world."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 from server.captions import inherited
 from server.report_page import paragraph, table
-from server.wording import NONE, Results, joined, percent, seconds
+from server.wording import NONE, Results, joined, percent, points, seconds
 
 Parts = list[str]
 Images = Mapping[str, str]  # figure name to its HTML, or to the reason why there is none
@@ -44,6 +45,37 @@ def collective(results: Results, images: Images) -> Parts:
         ),
         images["collective"],
         table(headings, rows, range(7)),
+    ]
+
+
+def continual(results: Results, images: Images) -> Parts:
+    """How well the tasks gone by are kept."""
+    value = (results["collective"] or {}).get("continual")
+    if not value:
+        return [images["continual"]]
+    paths = [value, *([value["light"]] if value["light"] else [])]
+    rows = [
+        (name, *(show(path[key]) for path in paths))
+        for name, key, show in (
+            ("average accuracy over tasks, after the last", "average_accuracy", percent),
+            ("average incremental accuracy", "average_incremental_accuracy", percent),
+            ("forgetting, points", "forgetting", points),
+            ("backward transfer, points", "backward_transfer", points),
+        )
+    ]
+    headings = ("measure", "collective", "light path")[: 1 + len(paths)]
+    settings = ((results["run"].get("config") or {}).get("collective") or {}).get("memory")
+    return [
+        paragraph(
+            (f"Memory strategy: {settings}. " if settings else "")
+            + "Average incremental accuracy is the mean over tasks of the accuracy on all classes "
+            "known by then (iCaRL). Forgetting is the mean fall from a task's best accuracy before "
+            "the last task (Chaudhry et al. 2018), backward transfer the mean change since a task "
+            "was learned (Lopez-Paz and Ranzato 2017). Both count what later classes take by being "
+            "confused with earlier ones, and the last row includes the consolidation, if any."
+        ),
+        images["continual"],
+        table(headings, rows, range(1, len(headings))),
     ]
 
 

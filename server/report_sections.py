@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from server.figures import mean_curve
-from server.report_collective import Images, Parts, collective, criterion, open_world
+from server.report_collective import Images, Parts, collective, continual, criterion, open_world
 from server.report_page import paragraph, table, text
 from server.results import MAIN, REFERENCE
 from server.wording import (
@@ -188,6 +188,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results, Images], Parts]], ...] = (
     ("clients", "Clients", clients),
     ("evolution", "Evolution", evolution),
     ("collective", "The collective", collective),
+    ("continual", "Not forgetting", continual),
     ("criterion", "The criterion", criterion),
     ("open-world", "The open world", open_world),
     ("network", "What crossed the network", network),

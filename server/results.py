@@ -185,7 +185,7 @@ def _rounds(
     reference = {c["id"]: c["methods"].get(REFERENCE) for c in last if "methods" in c}
     for number, each in enumerate(rounds, start=1):
         row = plain({name: value for name, value in each.items() if name != "clients"})
-        names = _method_names(each["clients"])
+        names = _method_names(each["clients"]) or [MAIN]  # nobody answered: a mean of nothing
         clients = last if number == len(rounds) else [_client(c, names) for c in each["clients"]]
         paired = [
             {**c["methods"], REFERENCE: reference[c["id"]]}

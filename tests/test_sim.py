@@ -64,13 +64,20 @@ def test_files_and_contract(first: Path) -> None:
     assert len(results["criterion"]["rho"]) == results["collective"]["tasks"] == 4
     assert {len(row) for row in results["criterion"]["rho"]} == {13}
     assert load(first / "learngene.safetensors").card.sha256 == results["learngene"]["sha256"]
+    stages, continual = results["collective"]["stages"], results["collective"]["continual"]
+    assert continual["matrix"] == [stage["accuracy_by_task"] for stage in stages]
+    assert continual["light"]["matrix"] == [stage["light_accuracy_by_task"] for stage in stages]
+    for found, path in ((continual, ""), (continual["light"], "light_")):
+        mean = sum(stage[f"{path}accuracy"] for stage in stages) / 4
+        assert found["average_incremental_accuracy"] == pytest.approx(mean)
+        assert -1 <= found["backward_transfer"] <= 1 and -1 <= found["forgetting"] <= 1
     gain = results["summary"]["gain"]
     pairs = [c["methods"] for c in results["clients"]]
     expected = sum(m["learngene"]["accuracy"] - m["scratch"]["accuracy"] for m in pairs) / 3
     assert gain["mean"] == pytest.approx(expected)
     report = (first / "report.html").read_text()
     assert "data:image/png;base64" in report
-    assert {"accuracy_over_epochs.png", "criterion.png"} <= {
+    assert {"accuracy_over_epochs.png", "criterion.png", "continual.png"} <= {
         p.name for p in (first / "figures").iterdir()
     }
 
@@ -188,6 +195,7 @@ def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
         "ewc_lambda": 1000.0, "normalise": False, "fisher_samples": 128, "labels": "exact",
     }  # fmt: skip
     assert results["collective"]["stages"][0]["light_accuracy"] is None
+    assert results["collective"]["continual"]["light"] is None
     assert results["learngene"]["bytes"] == results["learngene"]["top_layers_bytes"]
 
 
@@ -207,6 +215,7 @@ def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
         (["collective.width=nan"], ["collective.width=nan"]),
         (["runtime.min_answered=21"], ["runtime.min_answered=21", "20"]),
         (["learngene.path=/nowhere.safetensors"], ["learngene.path=/nowhere.safetensors"]),
+        (["collective.memory=ewc"], ["collective.growth=schedule", "collective.growth=none"]),
         (["data.base=0.9"], ["data.base=0.9", "add up"]),
     ],
 )

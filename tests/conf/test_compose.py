@@ -14,6 +14,7 @@ from conf.check import CHOICES, RANGES, check
 from conf.explain import field_names, type_of
 from conf.schema import Config
 from learngene.errors import InputError
+from learngene.memory import STRATEGIES
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -83,6 +84,25 @@ def test_a_number_out_of_its_range_is_named(name: str) -> None:
             check(composed(f"{name}={text}"))
         assert raised.value.field == name
         assert "must be" in raised.value.problem
+
+
+def test_ewc_is_refused_where_layers_widen() -> None:
+    with pytest.raises(InputError) as raised:
+        check(composed("collective.memory=ewc"))
+    assert raised.value.field == "collective.growth" and "widened" in raised.value.problem
+    check(composed("collective.memory=ewc", "collective.growth=none"))
+
+
+def test_the_memory_strategies_of_the_schema_are_those_of_the_code() -> None:
+    assert set(CHOICES["collective.memory"]) == set(STRATEGIES)
+
+
+def test_every_memory_strategy_fits_the_class_incremental_protocol() -> None:
+    for memory in STRATEGIES:
+        asked = composed("experiment=class_incremental", f"collective.memory={memory}")
+        check(asked)
+        assert (asked.collective.memory, asked.collective.exemplars) == (memory, "herding")
+    assert composed().collective.exemplars == "random"
 
 
 def test_the_types_of_fields() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import astuple, replace
 from itertools import chain
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from learngene import evolution as evolution_module
-from learngene.evolution import Evolution, Stage, _epoch, one_cycle
+from learngene.evolution import Accuracy, Evolution, Stage, _epoch, one_cycle
 from learngene.images import to_batch
 from learngene.networks import COLLECTIVE_END, COLLECTIVE_START, scaled
 from server.checkpoint import read_checkpoint, write_checkpoint
@@ -58,6 +60,7 @@ def test_stages_report_shares_and_thirteen_rhos(evolved):
             assert len(stage.rho) == 13 and all(0 <= r <= 1 for r in stage.rho)
             assert max(stage.rho) > 0 and 0 <= stage.accuracy <= 1
             assert (stage.light_accuracy is None) == (stem == "fresh")
+            assert (stage.light_accuracy_by_task is None) == (stem == "fresh")
 
 
 def test_a_life_ends(evolved):
@@ -88,7 +91,7 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monk
 
     life = evolve()
     monkeypatch.setattr("learngene.evolution.to_batch", spy)
-    monkeypatch.setattr(life, "test", lambda known: (0.0, 0.0))
+    monkeypatch.setattr(life, "test", lambda tasks: (Accuracy(0.0, []), Accuracy(0.0, [])))
     life.run_task()
     first = len(seen)
     life.run_task()
@@ -119,21 +122,34 @@ def test_passes_count_whole_batches(evolve):
     assert life.run_task().image_passes == 2 * 64  # 54 and 6 times 2 rehearsed: four batches
 
 
-@pytest.mark.parametrize("stem", ["separable", "seeded", "whole", "fresh"])
-def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_path, stem):
-    first = evolve(stem=stem)
+KINDS = [
+    *({"stem": stem} for stem in ("separable", "seeded", "whole", "fresh")),
+    {"exemplars": "herding"},
+    {"memory": "ewc", "growth": "none"},
+    {"memory": "lwf"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind.values()))
+def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_path, kind):
+    first = evolve(**kind)
     first.run_task()
     first.run_task()
     card = {"stages": [stage.as_dict() for stage in first.stages]}
-    write_checkpoint(Path(tmp_path / "two"), first.collective.state_dict(), card)
+    write_checkpoint(Path(tmp_path / "two"), first.state(), card)
     saved, card = read_checkpoint(tmp_path / "two")
-    second = evolve(stem=stem)
-    second.take_up([Stage(**stage) for stage in card["stages"]], saved)
+    second = evolve(**kind)
+    second.take_up([Stage(**stage) for stage in card["stages"]], saved, first.memory)
     assert second.known == first.known and second.collective.widths == first.collective.widths
     last = second.run_task()
-    whole = evolved(stem)
-    assert_equal(state(second), state(whole))
-    assert last.rho == whole.stages[-1].rho and last.accuracy == whole.stages[-1].accuracy
+    if "stem" in kind:
+        whole = evolved(kind["stem"])
+    else:
+        whole = evolve(**kind)
+        while not whole.done:
+            whole.run_task()
+    assert_equal(second.state(), whole.state())
+    assert replace(last, seconds=0) == replace(whole.stages[-1], seconds=0)
     assert {c: r.tolist() for c, r in second.memory.items()} == {
         c: r.tolist() for c, r in whole.memory.items()
     }
@@ -274,15 +290,45 @@ def test_consolidation_follows_the_last_task_on_equally_many_of_every_class(evol
 
 def test_test_accuracy_by_hand(evolved, tiny_world):
     life = evolved("separable")
-    right = total = light = 0
+    right, light, total = Counter(), Counter(), Counter()
+    task_of = {c: task for task, classes in enumerate(life.tasks) for c in classes}
     for place, c in enumerate(life.known):
         x = to_batch(tiny_world.test_images[tiny_world.rows("test", c)])
         with torch.no_grad():
-            right += int((life.collective.eval()(x).argmax(1) == place).sum())
-            light += int((life.collective.light_logits(x).argmax(1) == place).sum())
-        total += len(x)
-    assert life.test(life.known) == (pytest.approx(right / total), pytest.approx(light / total))
-    assert life.stages[-1].accuracy == pytest.approx(right / total)
+            right[task_of[c]] += int((life.collective.eval()(x).argmax(1) == place).sum())
+            light[task_of[c]] += int((life.collective.light_logits(x).argmax(1) == place).sum())
+        total[task_of[c]] += len(x)
+    for found, expected in zip(life.test(life.tasks), (right, light), strict=True):
+        assert found.known == pytest.approx(expected.total() / total.total())
+        assert found.by_task == pytest.approx([expected[t] / total[t] for t in range(3)])
+    last = life.stages[-1]
+    assert (last.accuracy, last.accuracy_by_task) == astuple(life.test(life.tasks)[0])
+    assert (last.light_accuracy, last.light_accuracy_by_task) == astuple(life.test(life.tasks)[1])
+
+
+def test_accuracy_by_task_is_read_off_the_pass_over_all_known_classes(evolve, monkeypatch):
+    life = evolve()
+    passed: list[int] = []
+    logits = life._logits
+
+    def spy(logits_of, images, rows):
+        if images is life.world.test_images:
+            passed.append(len(rows))
+        return logits(logits_of, images, rows)
+
+    monkeypatch.setattr(life, "_logits", spy)
+    while not life.done:
+        life.run_task()
+    sizes = [6 * known for known in (6, 12, 16)]  # six test images a class
+    assert passed == [size for size in sizes for _ in range(2)]  # once a path
+    for stage in life.stages:
+        weights = [6 * len(task) for task in life.tasks[: stage.task + 1]]
+        for whole, parts in (
+            (stage.accuracy, stage.accuracy_by_task),
+            (stage.light_accuracy, stage.light_accuracy_by_task),
+        ):
+            assert len(parts) == stage.task + 1
+            assert np.average(parts, weights=weights) == pytest.approx(whole)
 
 
 def test_both_paths_learn(evolve, tiny_world):

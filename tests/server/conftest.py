@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learngene.continual import measures
 from server.results import build_results
 
 WIDTHS = [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
@@ -115,6 +116,10 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
             "conv_widths": WIDTHS,
             "parameters": 736_000,
             "stages": stages,
+            "continual": {
+                **make_continual(tasks, 0.98),
+                "light": make_continual(tasks, 0.95),
+            },
         },
         "criterion": {"sigma": 1e-3, "rho": rho, "selected": [11, 12, 13]},
         "learngene": {
@@ -141,6 +146,12 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
     }
 
 
+def make_continual(tasks: int, start: float) -> dict[str, Any]:
+    """A matrix whose tasks fall by 0.03 with every later task, and the measures on it."""
+    matrix = [[start - 0.03 * (i - j) for j in range(i + 1)] for i in range(tasks)]
+    return measures(matrix, [sum(row) / len(row) for row in matrix])
+
+
 def make_results(
     n: int = 20,
     *,
@@ -148,6 +159,7 @@ def make_results(
     shift: float = 0.0,
     fail: tuple[int, ...] = (),
     collective: bool = True,
+    rounds: bool = False,
     change: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Results of ``n`` clients; ``change`` edits the sections before they are built."""
@@ -172,6 +184,19 @@ def make_results(
         "bytes_down": 1_812_757 * n,
         "bytes_up": 4622 * (n - len(fail)),
     }
+    if rounds:
+        sections["rounds"] = [
+            {
+                "round": number,
+                "tasks": 4 * number,
+                "known_classes": 20 * number,
+                "learngene_bytes": 600_000 * number,
+                "clients": clients
+                if number == 3
+                else [make_client(c, rng, ("learngene",), 0.1 * number - 0.3) for c in range(n)],
+            }
+            for number in (1, 2, 3)
+        ]
     if change is not None:
         change(sections)
     return build_results(**sections, methods=methods)

@@ -18,7 +18,7 @@ from tests.made import CPU, settings
 
 @pytest.fixture
 def lived(tiny_world, tmp_path) -> Callable[..., Life]:
-    def live_it(resume: bool = True, accept: float = 0.9, on_task=None, **changed: Any) -> Life:
+    def live_it(resume=True, accept=0.9, on_task=lambda life, found: None, **changed: Any) -> Life:
         asked = settings(**changed)
         return live(tiny_world, asked, CPU, tmp_path, accept=accept, resume=resume, on_task=on_task)
 
@@ -87,6 +87,25 @@ def test_a_life_that_was_cut_short_goes_on(lived, ran, tmp_path):
     for left in folder(again, tmp_path).iterdir():
         left.unlink()
     assert_same(lived(), again)
+
+
+@pytest.mark.parametrize(
+    "strategy", [{"exemplars": "herding"}, {"memory": "ewc", "growth": "none"}], ids=str
+)
+def test_what_a_strategy_remembers_goes_on_with_the_life(lived, ran, tmp_path, strategy):
+    """Herded rows and the Fisher are read, not made again from weights that have moved on."""
+    whole = lived(**strategy)
+    for last in folder(whole, tmp_path).glob("task-003.*"):
+        last.unlink()
+    again = lived(**strategy)
+    assert again.reused == 2 and ran == [0, 1, 2, 2]
+    assert_same(whole, again)
+    one, other = whole.evolution, again.evolution
+    assert {c: r.tolist() for c, r in one.memory.items()} == {
+        c: r.tolist() for c, r in other.memory.items()
+    }
+    assert all(torch.equal(a, b) for a, b in zip(one.fisher, other.fisher, strict=True))
+    assert len(one.fisher) == (39 if strategy.get("memory") == "ewc" else 0)
 
 
 def test_resume_false_lives_again_and_ends_the_same(lived, ran):

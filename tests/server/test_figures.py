@@ -12,7 +12,10 @@ from server import figures
 from server.captions import CAPTIONS, alt_text
 from server.plotting import FIXED, NoDataError, method_style, new_figure
 
-ALL = {"accuracy_over_epochs", "clients_paired", "criterion", "collective", "bytes", "open_world"}
+ALL = {
+    *("accuracy_over_epochs", "clients_paired", "criterion", "collective", "continual"),
+    *("bytes", "open_world", "evolution"),
+}
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def canvas(monkeypatch):
 
 def test_all_figures_are_drawn_and_wide_enough_to_read(make, tmp_path):
     before = dict(matplotlib.rcParams)
-    drawn, skipped = figures.draw_figures(make(fail=(3,)), tmp_path / "figures")
+    drawn, skipped = figures.draw_figures(make(fail=(3,), rounds=True), tmp_path / "figures")
     assert (set(drawn), skipped) == (ALL, {})
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{n}.png" for n in ALL}
     for path in drawn.values():
@@ -51,7 +54,8 @@ def test_what_has_no_data_is_skipped_with_a_reason_and_an_old_one_removed(make, 
     (tmp_path / "collective.png").write_bytes(b"of another run")
     drawn, skipped = figures.draw_figures(make(n=1, collective=False), tmp_path)
     assert set(drawn) == {"accuracy_over_epochs", "clients_paired", "bytes"}
-    assert set(skipped) == {"criterion", "collective", "open_world"}
+    assert "one round" in skipped.pop("evolution")
+    assert set(skipped) == {"criterion", "collective", "continual", "open_world"}
     assert all("saved learngene" in reason for reason in skipped.values())
     assert not (tmp_path / "collective.png").exists()
 
@@ -119,6 +123,40 @@ def test_light_path_is_drawn_where_there_is_one(make, canvas, tmp_path):
     assert labels[0] - labels[1] == {"light path"}
 
 
+def test_accuracy_by_task_has_a_panel_a_path_and_blanks_above_the_diagonal(make, canvas, tmp_path):
+    def without_light(sections):
+        sections["collective"]["continual"]["light"] = None
+
+    def three_tasks(sections):
+        value = sections["collective"]["continual"]
+        value["matrix"], value["light"] = [[0.9], [0.4, 0.8], [0.123, 0.5, 0.7]], None
+
+    for change in (None, without_light, three_tasks):
+        figures.continual(make(n=1, change=change), tmp_path)
+    panels = [[a for a in figure.axes if a.get_title(loc="left")] for figure in canvas]
+    assert [len(of) for of in panels] == [2, 1, 1]
+    (axes,) = panels[2]
+    shown = axes.collections[0].get_array()
+    assert np.ma.getmaskarray(shown).tolist() == [
+        [False, True, True],
+        [False, False, True],
+        [False, False, False],
+    ]
+    assert shown[2, 0] == pytest.approx(12.3) and shown[1, 0] == pytest.approx(40)
+    assert axes.get_ylim() == (2.5, -0.5)  # the first task on top
+    written = {t.get_position(): t.get_text() for t in axes.texts}
+    assert written[(0, 2)] == "12" and written[(1, 2)] == "50" and len(written) == 6
+    assert not panels[0][0].texts  # thirteen tasks: no room for numbers
+
+
+def test_results_from_before_the_matrix_say_so(make, tmp_path):
+    def change(sections):
+        del sections["collective"]["continual"]
+
+    with pytest.raises(NoDataError, match="no accuracy by task"):
+        figures.continual(make(n=1, change=change), tmp_path)
+
+
 @pytest.mark.parametrize(("scratch", "scale"), [(412, "log"), (0, "linear"), (900_000, "linear")])
 def test_bytes_are_on_a_log_scale_only_where_they_differ_much(
     make, canvas, tmp_path, scratch, scale
@@ -141,12 +179,23 @@ def test_open_world_shows_shares_and_the_threshold(results, canvas, tmp_path):
         assert outline.get_data().values.sum() == pytest.approx(100)
 
 
-def test_every_axis_has_a_label(results, canvas, tmp_path):
-    figures.draw_figures(results, tmp_path)
+def test_every_axis_has_a_label(make, canvas, tmp_path):
+    figures.draw_figures(make(rounds=True), tmp_path)
     axes = [axes for figure in canvas for axes in figure.axes]
     assert len(canvas) == len(ALL)
     for one in axes:
         assert one.get_xlabel() or one.get_ylabel()
+
+
+def test_evolution_shows_every_round_and_scratch_as_a_level(make, canvas, tmp_path):
+    results = make(rounds=True)
+    figures.evolution(results, tmp_path)
+    lines = {line.get_label().split(",")[0]: line for line in canvas[0].axes[0].get_lines()}
+    assert list(lines["learngene"].get_xdata()) == [20, 40, 60]
+    means = [100 * each["summary"]["learngene"]["mean"] for each in results["rounds"]]
+    assert list(lines["learngene"].get_ydata()) == means == sorted(means)
+    level = 100 * results["summary"]["scratch"]["mean"]
+    assert list(lines["scratch"].get_ydata()) == [level, level]
 
 
 def test_equal_results_give_equal_files(make, tmp_path):
@@ -168,5 +217,6 @@ def test_alt_texts_carry_the_numbers(results):
     assert "20 clients" in alt_text("clients_paired", results)
     assert "13 layers and 13 tasks" in alt_text("criterion", results)
     assert "83.6 % on 65 classes after task 13" in alt_text("collective", results)
+    assert "98.0 % when it was learned, 62.0 % at the end" in alt_text("continual", results)
     assert "learngene 1,812 KB" in alt_text("bytes", results)
     assert "threshold at 0.410" in alt_text("open_world", results)

@@ -75,7 +75,8 @@ def test_the_answer_comes_first_then_figure_then_table(results, tmp_path):
     assert first == (tmp_path / "figures" / "accuracy_over_epochs.png").read_bytes()
 
 
-def test_every_figure_is_inside_with_its_text(results, tmp_path, unrendered):
+def test_every_figure_is_inside_with_its_text(make, tmp_path, unrendered):
+    results = make(rounds=True)
     images = read(results, tmp_path).of("img")
     alts = [image["alt"].replace("\xa0", " ") for image in images]
     assert sorted(alts) == sorted(alt_text(name, results) for name in FIGURES)
@@ -102,7 +103,7 @@ def test_names_and_reasons_are_escaped(make, tmp_path, unrendered):
         sections["run"]["command"] = "python sim.py 'data.root=/a<b>'"
         sections["run"]["config"]["data"] = {"root": "</td><script>"}
 
-    results = make(n=4, fail=(1,), change=change)
+    results = make(n=4, fail=(1,), rounds=True, change=change)
     page = read(results, tmp_path)
     assert not page.of("script")
     assert len(page.of("img")) == len(FIGURES)
@@ -119,6 +120,9 @@ def test_sections_hold_what_they_promise(results, tmp_path, unrendered):
     words = read(results, tmp_path).words
     for text in (
         "widths of the conv layers 1 to 13: 16, 16, 32",
+        "average incremental accuracy 89.0 % 86.0 %",
+        "forgetting, points +19.5 +19.5",
+        "backward transfer, points −19.5 −19.5",
         "Layers that the criterion selects at σ = 0.001: 11, 12, 13.",
         "known test images accepted 95.1 %",
         "No image and no weights left a client.",
@@ -164,7 +168,7 @@ def test_leaked_data_is_told_on_the_first_screen(make, tmp_path, unrendered):
 def test_without_a_collective_the_report_says_what_is_not_there(make, tmp_path, unrendered):
     page = read(make(n=1, collective=False), tmp_path)
     assert len(page.of("img")) == 3
-    for name in ("collective", "criterion", "open_world"):
+    for name in ("collective", "continual", "criterion", "open_world"):
         reason = "the run started from a saved learngene, without a collective"
         assert f"The figure {name}.png was not drawn: {reason}." in page.words
 

@@ -221,3 +221,20 @@ def test_plain_turns_numpy_into_python():
     assert [type(x) for x in (value["a"], value["1"][0], value["1"][1][0])] == [float, int, bool]
     with pytest.raises(TypeError, match="got object"):
         plain([object()])
+
+
+def test_rounds_are_paired_with_the_scratch_of_the_last(make, tmp_path):
+    results = make(n=4, fail=(2,), rounds=True)
+    rounds = results["rounds"]
+    assert [each["answered"] for each in rounds] == [4, 4, 3]
+    assert [each["gain"]["n"] for each in rounds] == [3, 3, 3]
+    assert rounds[-1]["gain"] == results["summary"]["gain"]
+    early = {c["id"]: c["methods"]["learngene"]["accuracy"] for c in rounds[0]["clients"]}
+    last = {
+        c["id"]: c["methods"]["scratch"]["accuracy"] for c in results["clients"] if "methods" in c
+    }
+    expected = np.mean([early[i] - last[i] for i in last])
+    assert rounds[0]["gain"]["mean"] == pytest.approx(expected)
+    lines = write_clients_csv(results, tmp_path / "clients.csv").read_text().splitlines()
+    assert lines[0] == "client,method,epoch,accuracy,loss,round"
+    assert {line.rsplit(",", 1)[1] for line in lines[1:]} == {"1", "2", "3"}

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from server.terminal import print_summary
-from server.wording import headline, kilobytes, p_value, percent, points, size
+from server.wording import headline, kilobytes, p_value, percent, points, round_rows, size
 
 
 def shown(results, width=80, report=Path("/runs/one/report.html")):
@@ -107,3 +107,18 @@ def test_numbers_in_words():
     assert [kilobytes(n) for n in (0, 412, 99_949, 99_950, 1_812_345)] == [
         *("0", "0.4", "99.9", "100", "1,812")
     ]
+
+
+def test_rounds_have_a_table_of_their_own(make):
+    console = Console(record=True, width=80, file=io.StringIO())
+    results = make(rounds=True)
+    print_summary(results, None, console)
+    text = console.export_text()
+    assert "by the collective's evolution" in text and "known classes" in text
+    for each in results["rounds"]:
+        assert percent(each["summary"]["learngene"]["mean"]).removesuffix(" %") in text
+
+
+def test_a_round_that_nobody_answered_has_no_number(make):
+    results = make(n=1, fail=(0,), rounds=True)
+    assert round_rows(results)[-1][2:5] == ("–", "–", "–")
