@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from learngene.evolution import Evolution, EvolutionSettings, Stage
+from learngene.networks import Collective
 from learngene.openworld import calibrate, measure, unknown_probability
 from learngene.world import World
 from server.checkpoint import read_checkpoint, write_checkpoint
@@ -92,14 +93,28 @@ def live(
 
 def _take_up(evolution: Evolution, folder: Path) -> int:
     """Bring ``evolution`` to the last task whose files are whole; returns how many are done."""
-    for task in range(len(evolution.tasks), 0, -1):
-        found = read_checkpoint(folder / f"task-{task:03d}")
-        if found is None:
-            continue
-        state, card = found
-        evolution.take_up([Stage(**stage) for stage in card["stages"]], state)
-        return task
-    return 0
+    done = range(len(evolution.tasks), 0, -1)
+    return next((task for task in done if _read_task(evolution, folder, task)), 0)
+
+
+def _read_task(evolution: Evolution, folder: Path, task: int) -> bool:
+    """Bring a fresh ``evolution`` to the end of its ``task``-th task, where that is saved whole."""
+    found = read_checkpoint(folder / f"task-{task:03d}")
+    if found is None:
+        return False
+    state, card = found
+    evolution.take_up([Stage(**stage) for stage in card["stages"]], state)
+    return True
+
+
+def at_stage(life: Life, cache: Path, task: int) -> Collective | None:
+    """The collective after its first ``task`` tasks; None when that checkpoint is gone."""
+    last = life.evolution
+    if task == len(last.stages):
+        return last.collective
+    earlier = Evolution(last.world, last.settings, last.device)
+    found = _read_task(earlier, cache / "collectives" / life.key, task)
+    return earlier.collective if found else None
 
 
 def recognise(evolution: Evolution, accept: float) -> dict:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
+from server.figures_attention import gradcam
 from server.figures_collective import collective, criterion, open_world
 from server.plotting import (
     GREY,
@@ -183,4 +184,5 @@ FIGURES = {
     "collective": collective,
     "bytes": bytes_received,
     "open_world": open_world,
+    "gradcam": gradcam,
 }

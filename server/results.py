@@ -36,6 +36,7 @@ def build_results(
     methods: Sequence[str] | None = None,
     retain: Mapping[str, Any] | None = None,
     leakage: Mapping[str, Any] | None = None,
+    gradcam: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, plain Python types, keys in the contract's order.
 
@@ -47,6 +48,7 @@ def build_results(
             clients' answers name them.
         retain: settings of the retain loss, kept as ``retain``.
         leakage: result of the leakage guard, kept as ``data.leakage``.
+        gradcam: what ``server.attention.look`` saw, kept as ``gradcam`` (null without).
 
     A client counts as answered when each of the run's methods has a finite accuracy; else it is
     failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
@@ -68,6 +70,7 @@ def build_results(
         "clients": rows,
         "summary": _summary(rows, names),
         "messages": plain(messages),
+        "gradcam": plain(gradcam),
     }
     if retain is not None:
         sections["retain"] = plain(retain)
