@@ -85,6 +85,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "runtime.num_gpus": (0, 64, True),
     "runtime.total_cpus": (1, 4096, True),
     "runtime.total_gpus": (0, 4096, True),
+    "report.gradcam_images": (0, 12, True),
 }
 
 

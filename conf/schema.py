@@ -117,6 +117,11 @@ class Runtime:
 
 
 @dataclass
+class Report:
+    gradcam_images: int = 6  # test images of unknown classes in figures/gradcam.png; 0 = none
+
+
+@dataclass
 class Config:
     num_clients: int = 20  # micro-institutions
     seed: int = 0  # everything is drawn from it
@@ -136,4 +141,5 @@ class Config:
     open_world: OpenWorld = field(default_factory=OpenWorld)
     method: Methods = field(default_factory=Methods)
     runtime: Runtime = field(default_factory=Runtime)
+    report: Report = field(default_factory=Report)
     experiment: Any = None

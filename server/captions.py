@@ -27,6 +27,11 @@ CAPTIONS = {
     "bytes": "What one client receives for a method, and the accuracy it reaches with it.",
     "open_world": "Probability of being unknown that the collective gives to test images of known "
     "and of open-world classes. Right of the threshold an image is called unknown.",
+    "gradcam": "Grad-CAM for the class that the collective predicts, in test images of classes "
+    "that it does not know, drawn from the seed; above a column the number of classes known by "
+    "then. Bright is where the prediction comes from. Every map is scaled by its own peak, so "
+    "brightness cannot be compared between maps; one without any bright spot holds nothing that "
+    "speaks for its class.",
 }
 
 
@@ -115,6 +120,16 @@ def _open_world(results: Results) -> str:
     )
 
 
+def _gradcam(results: Results) -> str:
+    found = results["gradcam"]
+    known = ", ".join(str(stage["known_classes"]) for stage in found["stages"])
+    names = ", ".join(image["class"] for image in found["images"])
+    return (
+        f"Contact sheet of Grad-CAM maps: {len(found['images'])} images of unknown classes "
+        f"({names}), seen by the collective when it knew {known} classes."
+    )
+
+
 def inherited(results: Results) -> str:
     """The layers that clients inherit, as a list in words."""
     layers = (results["learngene"] or {}).get("layers", [])
@@ -136,4 +151,5 @@ ALT: dict[str, Callable[[Results], str]] = {
     "continual": _continual,
     "bytes": _bytes,
     "open_world": _open_world,
+    "gradcam": _gradcam,
 }

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from learngene.evolution import Evolution, EvolutionSettings, Stage
+from learngene.networks import Collective
 from learngene.openworld import calibrate, measure, unknown_probability
 from learngene.world import World
 from server.checkpoint import read_checkpoint, write_checkpoint
@@ -106,15 +107,29 @@ def _take_up(evolution: Evolution, folder: Path, stop: int) -> bool:
     Returns:
         False where nothing beyond its present place is saved.
     """
-    for task in range(stop, len(evolution.stages), -1):
-        found = read_checkpoint(folder / f"task-{task:03d}")
-        if found is None:
-            continue
-        state, card = found
-        memory = {int(c): np.array(rows, dtype=np.int64) for c, rows in card["exemplars"].items()}
-        evolution.take_up([Stage(**stage) for stage in card["stages"]], state, memory)
-        return True
-    return False
+    tasks = range(stop, len(evolution.stages), -1)
+    return any(_read_task(evolution, folder, task) for task in tasks)
+
+
+def _read_task(evolution: Evolution, folder: Path, task: int) -> bool:
+    """Bring ``evolution`` to the end of its ``task``-th task, where that is saved whole."""
+    found = read_checkpoint(folder / f"task-{task:03d}")
+    if found is None:
+        return False
+    state, card = found
+    memory = {int(c): np.array(rows, dtype=np.int64) for c, rows in card["exemplars"].items()}
+    evolution.take_up([Stage(**stage) for stage in card["stages"]], state, memory)
+    return True
+
+
+def at_stage(life: Life, cache: Path, task: int) -> Collective | None:
+    """The collective after its first ``task`` tasks; None when that checkpoint is gone."""
+    last = life.evolution
+    if task == len(last.stages):
+        return last.collective
+    earlier = Evolution(last.world, last.settings, last.device)
+    found = _read_task(earlier, cache / "collectives" / life.key, task)
+    return earlier.collective if found else None
 
 
 def recognise(evolution: Evolution, accept: float) -> dict:

@@ -95,6 +95,9 @@ RULES: dict[str, dict[str, Rule]] = {
         "bytes_down": _count,
         "bytes_up": _count,
     },
+    "gradcam": {"images": _list, "stages": _list, "missing": _list},
+    "gradcam image": {"class": _text, "picture": _text, "maps": _text, "predicted": _list},
+    "gradcam stage": {"task": _count, "known_classes": _count, "layer": _count},
     "messages": dict.fromkeys(
         ("asked", "answered", "failed", "missing", "bytes_down", "bytes_up"), _count
     ),
@@ -140,6 +143,7 @@ def _problems(results: Mapping[str, Any]) -> list[str]:
     problems += _broken(results["data"]["classes"], "classes", "data.classes")
     for index, stage in enumerate((results["collective"] or {}).get("stages", [])):
         problems += _broken(stage, "stage", f"collective.stages[{index}]")
+    problems += _gradcam_problems(results.get("gradcam"))
     if not _list(results["clients"]):
         return [*problems, "clients: must be a list"]
     for index, client in enumerate(results["clients"]):
@@ -159,6 +163,19 @@ def _broken(section: Any, name: str, path: str) -> list[str]:
         for key, rule in RULES[name].items()
         if key in section and not rule(section[key])
     ]
+
+
+def _gradcam_problems(section: Any) -> list[str]:
+    if section is None:
+        return []
+    problems = _broken(section, "gradcam", "gradcam")
+    if problems:
+        return problems
+    for index, stage in enumerate(section["stages"]):
+        problems += _broken(stage, "gradcam stage", f"gradcam.stages[{index}]")
+    for index, image in enumerate(section["images"]):
+        problems += _broken(image, "gradcam image", f"gradcam.images[{index}]")
+    return problems
 
 
 def _client_problems(client: Any, path: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
+from server.figures_attention import gradcam
 from server.figures_collective import collective, continual, criterion, open_world
 from server.plotting import (
     GREY,
@@ -210,4 +211,5 @@ FIGURES = {
     "continual": continual,
     "bytes": bytes_received,
     "open_world": open_world,
+    "gradcam": gradcam,
 }

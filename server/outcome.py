@@ -20,6 +20,7 @@ import torch
 from learngene.errors import InputError
 from learngene.gene import save
 from learngene.world import World, WorldSettings, build, check_leakage, draw_shard
+from server.attention import look
 from server.console import Console
 from server.factory import Product
 from server.gather import Round, client_rows, message_counts
@@ -27,7 +28,7 @@ from server.report import write_report
 from server.results import build_results, write_clients_csv, write_results
 
 LIBRARIES = ("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets")
-NOT_RESULTS = ("cache", "runtime", "resume")  # settings that do not change any number
+NOT_RESULTS = ("cache", "runtime", "resume", "report")  # settings that do not change any number
 
 
 class Seconds(dict[str, float]):
@@ -99,6 +100,9 @@ def write_run(
     names = world.class_names
     rows = [client_rows(each.clients, config["shots"], names) for each in rounds]
     save(product.gene, run_dir)
+    with seconds.of("gradcam"):
+        shown = config["report"]["gradcam_images"]
+        seen = look(product.life, Path(config["cache"]), shown) if product.life else None
     results = build_results(
         run={
             "seed": config["seed"],
@@ -142,6 +146,7 @@ def write_run(
         else None,
         methods=list(config["methods"]),
         retain=config["retain"],
+        gradcam=seen,
     )
     write_results(results, run_dir / "results.json")
     write_clients_csv(results, run_dir / "clients.csv")

@@ -8,7 +8,7 @@ from typing import Any
 
 from server.captions import inherited
 from server.report_page import paragraph, table
-from server.wording import NONE, Results, joined, percent, points, seconds
+from server.wording import NONE, Results, joined, percent, points, seconds, value_text
 
 Parts = list[str]
 Images = Mapping[str, str]  # figure name to its HTML, or to the reason why there is none
@@ -106,6 +106,32 @@ def open_world(results: Results, images: Images) -> Parts:
         ("accuracy on known classes", percent(value["known_accuracy"])),
     ]
     return [images["open_world"], table(("measure", "value"), rows, [1])]
+
+
+def attention(results: Results, images: Images) -> Parts:
+    """Where the stages of the collective look in images of unknown classes, and what they say."""
+    found = results.get("gradcam")
+    if found is None:
+        return [images["gradcam"]]
+    stages = found["stages"]
+    layers = joined(sorted({stage["layer"] for stage in stages}))
+    parts = [
+        paragraph(
+            f"Maps of layer {layers}: the deepest one with at least 4 positions a side at this "
+            "image size."
+        ),
+        images["gradcam"],
+    ]
+    if found["missing"]:
+        gone = joined(found["missing"])
+        note = f"Left out, since the cache no longer holds their checkpoints: tasks {gone}."
+        parts.append(paragraph(note, "note"))
+    headings = ["class", "group", *(f"{stage['known_classes']} known" for stage in stages)]
+    rows = [
+        (image["class"], value_text(image.get("group")).replace("_", "-"), *image["predicted"])
+        for image in found["images"]
+    ]
+    return [*parts, paragraph("What each stage takes the image for:"), table(headings, rows)]
 
 
 def _count(value: Any) -> str:

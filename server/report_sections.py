@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from server.figures import mean_curve
-from server.report_collective import Images, Parts, collective, continual, criterion, open_world
+from server.report_collective import (
+    Images,
+    Parts,
+    attention,
+    collective,
+    continual,
+    criterion,
+    open_world,
+)
 from server.report_page import paragraph, table, text
 from server.results import MAIN, REFERENCE
 from server.wording import (
@@ -191,6 +199,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results, Images], Parts]], ...] = (
     ("continual", "Not forgetting", continual),
     ("criterion", "The criterion", criterion),
     ("open-world", "The open world", open_world),
+    ("attention", "Where the collective looks", attention),
     ("network", "What crossed the network", network),
     ("leakage", "Data and leakage check", leakage),
     ("retain", "Retain", retain),

@@ -37,6 +37,7 @@ def build_results(
     retain: Mapping[str, Any] | None = None,
     leakage: Mapping[str, Any] | None = None,
     rounds: Sequence[Mapping[str, Any]] | None = None,
+    gradcam: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, plain Python types, keys in the contract's order.
 
@@ -51,6 +52,7 @@ def build_results(
         rounds: the points of the collective's evolution at which clients reconstructed, each
             {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
             ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
+        gradcam: what ``server.attention.look`` saw, kept as ``gradcam`` (null without).
 
     A client counts as answered when each of the run's methods has a finite accuracy; else it is
     failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
@@ -72,6 +74,7 @@ def build_results(
         "clients": rows,
         "summary": _summary(rows, names),
         "messages": plain(messages),
+        "gradcam": plain(gradcam),
     }
     if retain is not None:
         sections["retain"] = plain(retain)

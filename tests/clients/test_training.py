@@ -194,3 +194,11 @@ def test_metrics_are_flat():
         "seconds": 3.5,
         "more": 7.0,
     }
+
+
+def test_the_training_accuracy_is_of_the_trained_individual_on_plain_images():
+    individual, shard = started()
+    outcome = train(individual, shard, train_settings(augment=True), torch_rng(1))
+    logits = individual.head(features(individual, shard.train_x)).detach()
+    right = int((logits.argmax(1) == shard.train_y).sum())
+    assert outcome.extras == {"train_accuracy": right / len(shard.train_y)}

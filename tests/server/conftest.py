@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from learngene.continual import measures
+from server.pictures import encode
 from server.results import build_results
 
 WIDTHS = [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
@@ -142,6 +143,24 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
                 "open_world": unknown.astype(int),
             },
         },
+        "gradcam": {
+            "images": [
+                {
+                    "class": name,
+                    "group": "novel",
+                    "row": number,
+                    "picture": encode(rng.integers(0, 256, (8, 8, 3), np.uint8)),
+                    "maps": encode(rng.integers(0, 256, (2 * 8, 8), np.uint8)),
+                    "predicted": ["letter 3", "letter 4"],
+                }
+                for number, name in enumerate(("letter a", "letter b"))
+            ],
+            "stages": [
+                {"task": 1, "known_classes": 5, "layer": 10},
+                {"task": 13, "known_classes": 65, "layer": 10},
+            ],
+            "missing": [4],
+        },
         "retain": {"ewc_lambda": 1000.0, "normalise": True, "fisher_samples": 128},
     }
 
@@ -174,6 +193,7 @@ def make_results(
             "collective": None,
             "criterion": {"sigma": None, "rho": None, "selected": None},
             "open_world": None,
+            "gradcam": None,
         }
     sections["clients"] = clients
     sections["messages"] = {

@@ -64,6 +64,7 @@ def unrendered(monkeypatch):
 
     monkeypatch.setattr("server.figures.save", save)
     monkeypatch.setattr("server.figures_collective.save", save)
+    monkeypatch.setattr("server.figures_attention.save", save)
 
 
 def test_the_answer_comes_first_then_figure_then_table(results, tmp_path):
@@ -131,6 +132,8 @@ def test_sections_hold_what_they_promise(results, tmp_path, unrendered):
         "Passed: no class and no image is on both sides of a division.",
         "duplicate images dropped 3",
         "penalty λ·L_ret",
+        "Left out, since the cache no longer holds their checkpoints: tasks 4.",
+        "letter b novel letter 3 letter 4",
         "python sim.py num_clients=20",
         "retain.ewc_lambda 1000.0",
         "version: torch 2.14.1",
@@ -168,7 +171,7 @@ def test_leaked_data_is_told_on_the_first_screen(make, tmp_path, unrendered):
 def test_without_a_collective_the_report_says_what_is_not_there(make, tmp_path, unrendered):
     page = read(make(n=1, collective=False), tmp_path)
     assert len(page.of("img")) == 3
-    for name in ("collective", "continual", "criterion", "open_world"):
+    for name in ("collective", "continual", "criterion", "open_world", "gradcam"):
         reason = "the run started from a saved learngene, without a collective"
         assert f"The figure {name}.png was not drawn: {reason}." in page.words
 
