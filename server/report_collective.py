@@ -27,20 +27,19 @@ def collective(results: Results, images: Images) -> Parts:
             percent(stage.get("light_accuracy")),
             _whole(stage.get("parameters")),
             seconds(stage.get("seconds")),
-            joined(stage.get("widened") or []) or NONE,
+            joined([_grown(step) for step in stage.get("grown") or []]) or NONE,
         )
         for stage in value["stages"]
     ]
     headings = (
         *("task", "new classes", "known classes", "accuracy", "light path"),
-        *("parameters", "time, s", "layers widened"),
+        *("parameters", "time, s", "growth, layer → channels"),
     )
     reused = " It was taken from the cache." if results["run"].get("collective_cached") else ""
     return [
         paragraph(
             f"{value['tasks']} tasks, {value['parameters']:,} parameters at the end, widths of "
-            f"the conv layers 1 to {len(value['conv_widths'])}: {joined(value['conv_widths'])}."
-            + reused
+            f"the {len(value['conv_widths'])} conv layers: {joined(value['conv_widths'])}." + reused
         ),
         images["collective"],
         table(headings, rows, range(7)),
@@ -52,12 +51,48 @@ def criterion(results: Results, images: Images) -> Parts:
     if results["criterion"] is None:
         return [paragraph(f"Inherited layers: {inherited(results)}."), images["criterion"]]
     value = results["criterion"]
-    return [
+    names, rule = value.get("names"), value.get("rule")
+    parts = [
         paragraph(
             f"Layers that the criterion selects at σ = {value['sigma']:g}: "
             f"{joined(value['selected']) or 'none'}. Inherited layers: {inherited(results)}."
         ),
         images["criterion"],
+    ]
+    if "chosen_on" in value:
+        parts.append(
+            paragraph(
+                "The choice was made on an earlier life, with the top layers shared: it selected "
+                f"{joined(value['chosen_on']['selected'])}. What is shown here is the life that "
+                "shared these."
+            )
+        )
+    if rule is None:
+        return parts
+    rows = [
+        (
+            str(layer["layer"]) if names is None else names[layer["layer"] - 1],
+            *(f"{layer[key]:.3f}" for key in ("early", "late", "fall", "unsteadiness", "trend")),
+            "yes" if layer["layer"] in value["selected"] else "",
+        )
+        for layer in reversed(rule["layers"])
+    ]
+    return [
+        *parts,
+        paragraph(
+            "The rule: early and late are the means of ρ over the first and the last third of a "
+            "layer's tasks, fall is 1 − late / early, unsteadiness the standard deviation over the "
+            "last third divided by early, trend is fall less unsteadiness (0 where early is below "
+            f"{rule['large']:g}, or with fewer than {rule['tasks_needed']} tasks). Selected are at "
+            f"most {rule['longest']} consecutive layers whose trends exceed {rule['bar']:g} by the "
+            "largest sum. Growth confounds ρ, since new channels have large gradients: compare "
+            "experiment=growth_ablation."
+        ),
+        table(
+            ("layer", "early", "late", "fall", "unsteadiness", "trend", "selected"),
+            rows,
+            range(1, 6),
+        ),
     ]
 
 
@@ -74,6 +109,11 @@ def open_world(results: Results, images: Images) -> Parts:
         ("accuracy on known classes", percent(value["known_accuracy"])),
     ]
     return [images["open_world"], table(("measure", "value"), rows, [1])]
+
+
+def _grown(step: Mapping[str, Any]) -> str:
+    """One step of growth: ``5 → 48``, or ``5 → 5b`` for a layer copied after itself."""
+    return f"{step['layer']} → {step.get('deepened') or step['width']}"
 
 
 def _count(value: Any) -> str:
