@@ -95,7 +95,7 @@ def layer_trend(values: Sequence[float], rule: TrendRule) -> Trend:
     series = np.asarray(values, dtype=float)
     third = max(1, len(series) // 3)
     early, late = float(series[:third].mean()), float(series[-third:].mean())
-    if len(series) < TREND_TASKS or early < rule.large:
+    if len(series) < TREND_TASKS or early < rule.large or early == 0:
         return Trend(len(series), early, late, 0.0, 0.0, 0.0)
     fall, unsteadiness = 1 - late / early, float(series[-third:].std()) / early
     return Trend(len(series), early, late, fall, unsteadiness, fall - unsteadiness)

@@ -23,7 +23,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ def read_plan(items: Any, where: str) -> tuple[PlannedStep, ...]:
         if not _whole(item["task"]):
             raise refuse(number, f"task {item['task']!r} is no number", "Count tasks from 1")
         by = item.get("widen_by")
-        if "widen_by" in item and (not _whole(by) or by < 1):
+        if "widen_by" in item and not (_whole(by) and by > 0):
             raise refuse(number, f"widen_by {by!r} is no number of channels",
                          "Write a whole number above 0")  # fmt: skip
         if "deepen" in item and item["deepen"] is not True:
@@ -144,7 +144,7 @@ def read_plan(items: Any, where: str) -> tuple[PlannedStep, ...]:
     return tuple(sorted(steps, key=lambda step: step.task))
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -152,13 +152,13 @@ def planned_names(steps: Sequence[PlannedStep]) -> list[str]:
     """The layers' names at the end of a plan, lowest first.
 
     Raises:
-        InputError: a step names a layer that is not there.
+        InputError: a step names a layer that is not there, or makes one copy too many.
     """
     names = [str(n) for n in range(1, len(COLLECTIVE_START) + 1)]
     for number, step in enumerate(steps, start=1):
         _known(names, step, number)
         if step.widen_by is None:
-            insert_copy(names, names.index(step.layer) + 1)
+            _insert(names, step, number)
     return names
 
 
@@ -179,7 +179,14 @@ def insert_copy(names: list[str], layer: int) -> str:
 def _known(names: list[str], step: PlannedStep, number: int) -> None:
     if step.layer not in names:
         raise _illegal(number, step, f"there is no such layer by then, there are {names}",
-                       "Layers are 1 to 13; 5b is the first copy of layer 5, once there is one")  # fmt: skip
+                       "Layers are 1 to 13; 5b is the first copy of layer 5")  # fmt: skip
+
+
+def _insert(names: list[str], step: PlannedStep, number: int) -> str:
+    try:
+        return insert_copy(names, names.index(step.layer) + 1)
+    except ValueError as error:
+        raise _illegal(number, step, str(error), "Deepen another layer") from error
 
 
 def _illegal(number: int, step: PlannedStep, problem: str, fix: str) -> InputError:
@@ -218,7 +225,7 @@ def written_plan(
     plan = []
     for number, step in enumerate(steps, start=1):
         if not 2 <= step.task <= tasks:
-            raise _illegal(number, step, f"there are tasks 1 to {tasks}, growth precedes 2 or later",
+            raise _illegal(number, step, f"growth precedes one of the tasks 2 to {tasks}",
                            "Change the step's task, or collective.classes_per_task")  # fmt: skip
         _known(names, step, number)
         place = names.index(step.layer)
@@ -229,10 +236,7 @@ def written_plan(
                                "layers, no more",
                                "Deepen a layer outside of the shared run, share another run with "
                                "learngene.layers, or write individual.stem=fresh")  # fmt: skip
-            try:
-                name = insert_copy(names, place + 1)
-            except ValueError as error:
-                raise _illegal(number, step, str(error), "Deepen another layer") from error
+            name = _insert(names, step, number)
             now[name] = now[step.layer]
             plan.append(Growth(step.task - 1, step.layer, None))
             continue

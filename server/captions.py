@@ -15,8 +15,8 @@ CAPTIONS = {
     "accuracy with the learngene (circle), both at the last epoch. The largest gain is on top; a "
     "dotted line is a loss.",
     "criterion": "The criterion ρ: share of a layer's gradients that are large, by task. A layer "
-    "whose ρ falls and stays low holds what the tasks have in common. Framed layers are inherited, the "
-    "bar at the right marks those that the criterion selects.",
+    "whose ρ falls and stays low holds what the tasks have in common. Framed layers are "
+    "inherited, the bar at the right marks those that the criterion selects.",
     "collective": "Accuracy of the collective on the test images of all classes known so far, "
     "after each task.",
     "bytes": "What one client receives for a method, and the accuracy it reaches with it.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Product:
 
     gene: Learngene
     life: Life | None  # None: the learngene was read from a file
-    rule: TrendRule = TrendRule()
+    rule: TrendRule = field(default_factory=TrendRule)
     # With learngene.layers=auto: what the life said on which the choice was made, where it is
     # not ``life`` itself.
     chosen_on: Selection | None = None

@@ -39,7 +39,8 @@ def collective(results: Results, images: Images) -> Parts:
     return [
         paragraph(
             f"{value['tasks']} tasks, {value['parameters']:,} parameters at the end, widths of "
-            f"the {len(value['conv_widths'])} conv layers: {joined(value['conv_widths'])}." + reused
+            f"the conv layers 1 to {len(value['conv_widths'])}: {joined(value['conv_widths'])}."
+            + reused
         ),
         images["collective"],
         table(headings, rows, range(7)),
