@@ -60,7 +60,7 @@ def criterion(results: Results, folder: Path) -> Path:
         axes.add_patch(frame).set_clip_on(False)
     selected = results["criterion"]["selected"]
     if selected:
-        _mark(axes, selected[0] - 0.5, selected[-1] + 0.5)
+        _mark(axes, selected[0] - 0.5, selected[-1] + 0.5, layers)
     ticks = range(1, layers + 1)
     names = results["criterion"].get("names") or [str(layer) for layer in ticks]
     axes.set_yticks(
@@ -75,12 +75,13 @@ def criterion(results: Results, folder: Path) -> Path:
     return save(figure, folder / "criterion.png")
 
 
-def _mark(axes: Axes, bottom: float, top: float) -> None:
+def _mark(axes: Axes, bottom: float, top: float, layers: int) -> None:
     """A bar right of the map from layer ``bottom`` to ``top``, called selected."""
     along = axes.get_yaxis_transform()  # x in shares of the axes, y in layers
     axes.plot([1.012, 1.012], [bottom + 0.1, top - 0.1], transform=along, color="black", lw=3,
               clip_on=False, solid_capstyle="butt")  # fmt: skip
-    axes.text(1.022, (bottom + top) / 2, "selected", transform=along, rotation=90, va="center",
+    middle = min(max((bottom + top) / 2, 2), layers - 1)  # the word is three layers long
+    axes.text(1.022, middle, "selected", transform=along, rotation=90, va="center",
               fontsize="small")  # fmt: skip
 
 
