@@ -30,7 +30,8 @@ def criterion(results: Results, folder: Path) -> Path:
     """rho by layer and task, the top layer on top (the paper's figure 3).
 
     Inherited layers are framed; a bar at the right marks what the criterion selects. Copies of
-    layers have the names of their lineage (5b: the first copy of layer 5), grey before they were.
+    layers have the names of their lineage beside their number, ``6 (5b)``, and are grey until
+    they are made.
     """
     if results["criterion"] is None:
         raise NoDataError(NO_COLLECTIVE)
@@ -63,6 +64,7 @@ def criterion(results: Results, folder: Path) -> Path:
         _mark(axes, selected[0] - 0.5, selected[-1] + 0.5, layers)
     ticks = range(1, layers + 1)
     names = results["criterion"].get("names") or [str(layer) for layer in ticks]
+    names = [n if n == str(i) else f"{i} ({n})" for i, n in zip(ticks, names, strict=True)]
     axes.set_yticks(
         ticks,
         [f"{n} inherited" if i in inherited else n for i, n in zip(ticks, names, strict=True)],

@@ -52,7 +52,7 @@ def criterion(results: Results, images: Images) -> Parts:
     if results["criterion"] is None:
         return [paragraph(f"Inherited layers: {inherited(results)}."), images["criterion"]]
     value = results["criterion"]
-    names, rule = value.get("names"), value.get("rule")
+    rule = value.get("rule")
     parts = [
         paragraph(
             f"Layers that the criterion selects at σ = {value['sigma']:g}: "
@@ -72,7 +72,7 @@ def criterion(results: Results, images: Images) -> Parts:
         return parts
     rows = [
         (
-            str(layer["layer"]) if names is None else names[layer["layer"] - 1],
+            _named(layer["layer"], layer["name"]),
             *(f"{layer[key]:.3f}" for key in ("early", "late", "fall", "unsteadiness", "trend")),
             "yes" if layer["layer"] in value["selected"] else "",
         )
@@ -110,6 +110,11 @@ def open_world(results: Results, images: Images) -> Parts:
         ("accuracy on known classes", percent(value["known_accuracy"])),
     ]
     return [images["open_world"], table(("measure", "value"), rows, [1])]
+
+
+def _named(layer: int, name: str) -> str:
+    """A layer's number, with its name where deepening has moved it: ``6 (5b)``."""
+    return name if name == str(layer) else f"{layer} ({name})"
 
 
 def _grown(step: Mapping[str, Any]) -> str:
