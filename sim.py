@@ -49,7 +49,9 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     with seconds.of("world"):
         world, leakage = open_world_data(config, console)
     with seconds.of("collective"), console.collective() as shown:
-        product = produce(config, world, on_task=shown.task, on_step=shown.step)
+        product = produce(
+            config, world, on_task=shown.task, on_step=shown.step, on_note=console.note
+        )
     console.product(product)
     strategy = LearngeneStrategy(
         config["num_clients"],

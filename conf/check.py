@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,7 +16,6 @@ from learngene.errors import InputError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("glyphs", "cifar100", "imagenet100", "imagefolder"),
     "data.clients_from": ("novel", "open_world"),
-    "collective.growth": ("schedule", "none"),
     "collective.memory": ("rehearsal", "ewc", "lwf", "none"),
     "collective.exemplars": ("random", "herding"),
     "collective.precision": ("auto", "fp32", "bf16"),
@@ -30,6 +30,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "runtime.name": ("ray", "serial"),
 }
 METHODS = ("learngene", "scratch")
+GROWTHS = ("schedule", "none")  # of collective.growth, which may also name a file
+MOST_INHERITED = 6  # of the individual's seven layers
+COLLECTIVE_DEPTH = 13  # without deepening
 
 # field: (smallest, largest, smallest is allowed); what an open end means is said in the message.
 RANGES: dict[str, tuple[float, float, bool]] = {
@@ -65,8 +68,10 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "collective.train_size": (16, 512, True),
     "collective.zoom": (0.1, 1, True),
     "collective.threads": (0, 1024, True),
-    "learngene.layers": (1, 6, True),
     "learngene.sigma": (0, math.inf, False),
+    "learngene.auto_layers": (1, 6, True),
+    "learngene.auto_bar": (0, 1, True),
+    "learngene.auto_large": (0, 1, True),
     "individual.epochs": (0, 100_000, True),
     "individual.batch_size": (2, 65_536, True),
     "individual.lr": (0, 10, True),
@@ -110,6 +115,8 @@ def check(config: DictConfig) -> None:
         if value is not None:
             _check_range(name, value, low, high, closed)
     _check_methods(list(config.methods))
+    _check_growth(config.collective.growth)
+    _check_layers(config.learngene.layers, config.collective.growth)
     _check_together(config)
 
 
@@ -152,6 +159,41 @@ def _check_methods(methods: list[str]) -> None:
             )
     if len(set(methods)) < len(methods):
         raise InputError("methods", methods, "a method is named twice", "Name each method once")
+
+
+def _check_growth(growth: str) -> None:
+    if growth not in GROWTHS and not Path(growth).is_file():
+        raise InputError("collective.growth", growth,
+                         f"neither {' nor '.join(GROWTHS)}, nor a file that exists",
+                         "Write collective.growth=schedule, or name a plan like "
+                         "conf/growth/deepen.yaml")  # fmt: skip
+
+
+def _check_layers(layers: Any, growth: str) -> None:
+    """auto, a number of top layers, or consecutive layers; how deep a plan leads is seen later."""
+    if layers == "auto":
+        return
+    fix = "Write learngene.layers=3, learngene.layers=[5,6,7] or learngene.layers=auto"
+    if _whole(layers):
+        if not 1 <= layers <= MOST_INHERITED:
+            raise InputError("learngene.layers", layers,
+                             f"must be at least 1 and at most {MOST_INHERITED}: an individual has "
+                             "seven layers, the first its own", fix)  # fmt: skip
+        return
+    listed = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else []
+    if not listed or not all(_whole(layer) for layer in listed):
+        raise InputError("learngene.layers", layers, "no number of layers, no list of them", fix)
+    if listed != list(range(listed[0], listed[0] + len(listed))) or listed[0] < 1:
+        raise InputError("learngene.layers", listed, "must be consecutive, lowest first", fix)
+    if len(listed) > MOST_INHERITED:
+        raise InputError("learngene.layers", listed, f"more than {MOST_INHERITED} layers", fix)
+    if growth in GROWTHS and listed[-1] > COLLECTIVE_DEPTH:
+        raise InputError("learngene.layers", listed,
+                         f"the collective has {COLLECTIVE_DEPTH} layers", fix)  # fmt: skip
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_together(config: DictConfig) -> None:

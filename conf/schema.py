@@ -46,7 +46,9 @@ class Collective:
     consolidate_epochs: int = 16  # passes over all exemplars after the last task
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
     temperature: float = 2.0  # of the distillation
-    growth: str = "schedule"  # schedule (the paper's 20 widenings) | none (final widths at once)
+    # schedule (the paper's 20 widenings) | none (final widths at once) | FILE.yaml (a plan of
+    # widenings and deepenings, as conf/growth/deepen.yaml)
+    growth: str = "schedule"  # schedule | none | path of a plan
     growth_noise: float = 0.01  # of a copied filter, in units of its standard deviation
     train_size: int | None = None  # side of the training crops in pixels; null = image_size
     zoom: float = 1.0  # smallest side of a training crop as a share of the image; 1 = shifts only
@@ -57,9 +59,12 @@ class Collective:
 
 @dataclass
 class Learngene:
-    layers: int = 3  # how many of the collective's top conv layers are inherited
+    layers: Any = 3  # inherited: 3 (the top three) | [5,6,7] (these, counted from 1) | auto (rule)
     path: str | None = None  # start clients from this learngene.safetensors, without any collective
     sigma: float = 1e-3  # Eq. 5: a gradient above this is large
+    auto_layers: int = 3  # rule: layers that it selects at most (learngene.criterion.TrendRule)
+    auto_bar: float = 0.5  # rule: fall less unsteadiness of rho above which a layer is wanted
+    auto_large: float = 0.1  # rule: an early rho below this is not large
 
 
 @dataclass

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +25,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.criterion import Criterion
-from learngene.expansion import growth_plan, widen
+from learngene.expansion import (
+    Growth,
+    PlannedStep,
+    deepen,
+    growth_plan,
+    widen,
+    written_plan,
+)
 from learngene.images import augment, to_batch
 from learngene.individual import stem_generator
 from learngene.memory import STRATEGIES, anchored, check_growth, herd, task_fisher
-from learngene.networks import Collective
+from learngene.networks import COLLECTIVE_START, Collective
 from learngene.retain import Retain
 from learngene.seeding import generator, torch_generator
 from learngene.world import World
@@ -54,7 +62,7 @@ class EvolutionSettings:
     consolidate_epochs: int
     distill: float
     temperature: float
-    growth: str
+    growth: str  # schedule | none | plan
     growth_noise: float
     train_size: int | None
     zoom: float
@@ -64,6 +72,8 @@ class EvolutionSettings:
     sigma: float
     calibration_per_class: int
     seed: int
+    shared_last: int = len(COLLECTIVE_START)  # the last of the ``shared`` layers, at the start
+    plan: tuple[PlannedStep, ...] = ()  # with growth=plan: what the file says, not its name
 
 
 @dataclass
@@ -73,15 +83,18 @@ class Stage:
     task: int
     new_classes: list[int]
     known_classes: int
-    widened: list[dict[str, int]]
+    widened: list[dict[str, int]]  # layer, counted from 1 at that moment, and its new width
     parameters: int
     accuracy: float
     light_accuracy: float | None
     accuracy_by_task: list[float]  # over the test images of task 0, 1, ... up to this one
     light_accuracy_by_task: list[float] | None
-    rho: list[float]
+    rho: list[float]  # of ``layers``
     image_passes: int
     seconds: float
+    layers: list[str] = field(default_factory=list)  # names of the layers in this task, from below
+    # What preceded the task, by name: {layer, width} or {layer, deepened: the copy's name}.
+    grown: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -114,13 +127,20 @@ class Evolution:
             [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
         ]
         self.train_rows, self.calibration_rows = self._hold_out()
-        pinned = [13 - s.shared] if s.stem == "seeded" else []
-        start, self.plan = growth_plan(
-            len(self.tasks), s.width, grow=s.growth == "schedule", pinned=pinned
-        )
+        start, self.plan = self._growth()
         self.collective = self._build(start, len(self.tasks[0]))
         self.memory: dict[int, np.ndarray] = {}  # rows of the exemplars of every known class
         self.fisher: list[Tensor] = []  # of ``anchored``, added up over the tasks (ewc)
+
+    def _growth(self) -> tuple[tuple[int, ...], list[Growth]]:
+        """Widths at the start and the steps of growth; a frozen stem pins the layer beside it."""
+        s, tasks = self.settings, len(self.tasks)
+        first, frozen = s.shared_last - s.shared + 1, s.stem == "seeded"
+        if s.growth == "plan":
+            run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
+            return written_plan(s.plan, tasks, s.width, run=run, frozen_stem=frozen)
+        pinned = [first - 1] if frozen and first > 1 else []
+        return growth_plan(tasks, s.width, grow=s.growth == "schedule", pinned=pinned)
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
         s = self.settings
@@ -130,6 +150,7 @@ class Evolution:
             classes,
             stem=s.stem,
             shared=s.shared,
+            last=s.shared_last,
             width=s.width,
             generator=drawn,
             channels=self.world.image_shape[0],
@@ -175,12 +196,11 @@ class Evolution:
             memory: the exemplars' rows then; they cannot be found again, since herding chose them
                 by weights that are gone.
         """
+        for task in range(len(self.stages), len(stages)):  # depth, names, pools: not in weights
+            self.grow(task)
+        before = len(self.known) or len(self.tasks[0])
+        self._grow_heads(stages[-1].known_classes - before, round=0)
         self.stages = stages
-        widths = list(self.collective.widths)
-        for stage in stages:
-            for step in stage.widened:
-                widths[step["layer"] - 1] = step["width"]
-        self.collective = self._build(tuple(widths), stages[-1].known_classes)
         weights = {n: v for n, v in state.items() if not n.startswith("fisher.")}
         self.collective.load_state_dict(weights)
         self.memory = {c: memory[c] for c in self.known}
@@ -188,16 +208,31 @@ class Evolution:
             names = anchored(self.collective)
             self.fisher = [state[f"fisher.{n}"].to(self.device) for n in names]
 
-    def grow(self, task: int) -> list[dict[str, int]]:
-        """The widenings that precede ``task``."""
+    def grow(self, task: int) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
+        """Take the steps that precede ``task``; returns ``Stage.grown`` and ``Stage.widened``."""
         s = self.settings
-        grown = []
+        grown: list[dict[str, Any]] = []
+        widened = []
         for number, step in enumerate(self.plan):
-            if step.task == task:
-                drawn = generator(s.seed, "growth", round=number)
-                widen(self.collective, step.layer, step.width, drawn, s.growth_noise)
+            if step.task != task:
+                continue
+            drawn = generator(s.seed, "growth", round=number)
+            layer = self.collective.names.index(step.layer) + 1
+            if step.width is None:
+                self.collective = deepen(self.collective, layer, drawn, s.growth_noise)
+                grown.append({"layer": step.layer, "deepened": self.collective.names[layer]})
+            else:
+                self.collective = widen(self.collective, layer, step.width, drawn, s.growth_noise)
                 grown.append({"layer": step.layer, "width": step.width})
-        return grown
+                widened.append({"layer": layer, "width": step.width})
+        return grown, widened
+
+    def _grow_heads(self, classes: int, round: int) -> None:
+        """Both paths' classifiers learn of ``classes`` more; their weights are of ``round``."""
+        drawn = torch_generator(self.settings.seed, "head", round=round)
+        self.collective.head.grow(classes, drawn)
+        if self.collective.light is not None:
+            self.collective.light.head.grow(classes, drawn)
 
     def run_task(self, progress: Callable[[int, int, float], None] | None = None) -> Stage:
         """Grow, learn the next task and test.
@@ -215,12 +250,9 @@ class Evolution:
         new, old = self.tasks[task], self.known
         distils = old and self.strategy.distils and self.settings.distill
         teacher = copy.deepcopy(self.collective).eval() if distils else None
-        widened = self.grow(task)
+        grown, widened = self.grow(task)
         if old:
-            drawn = torch_generator(self.settings.seed, "head", round=task)
-            self.collective.head.grow(len(new), drawn)
-            if self.collective.light is not None:
-                self.collective.light.head.grow(len(new), drawn)
+            self._grow_heads(len(new), round=task)
         s = self.settings
         rho, passes = self._train(
             "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class
@@ -247,6 +279,8 @@ class Evolution:
                 rho=rho,
                 image_passes=passes,
                 seconds=time.perf_counter() - started,
+                layers=list(self.collective.names),
+                grown=grown,
             )
         )
         return self.stages[-1]

@@ -1,15 +1,15 @@
 """The learngene: what the factory sends and the client builds around (definition 2).
 
-It holds the collective's top conv layers with their BatchNorm, and the stem they grew up behind
-(its weights, or for a seeded stem the integer they are drawn from). It is saved as
-``learngene.safetensors`` with a readable card, ``learngene.json``, beside it.
+It holds consecutive conv layers of the collective (by default its top three) with their BatchNorm,
+and the stem they grew up behind (its weights, or for a seeded stem the integer they are drawn
+from). It is saved as ``learngene.safetensors`` with a readable card, ``learngene.json``, beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ COPY_AGAIN = "Copy the file and its card again from the run that made them"
 class Card:
     """What a client must know of a learngene to build around it, and where it came from."""
 
-    layers: list[int]  # of the collective, counted from 1
+    layers: list[int]  # of the collective at the end of its growth, consecutive, counted from 1
     stem: str  # separable | seeded | whole | fresh
     stem_seed: int | None  # of a seeded stem
     width: float
@@ -43,9 +43,10 @@ class Card:
     shapes: dict[str, list[int]]
     parameters: int
     bytes: int  # of the arrays
-    top_layers_bytes: int  # of the top layers alone, the stem left out
+    top_layers_bytes: int  # of the inherited layers alone, the stem left out
     sha256: str  # see ``digest``
-    rho: list[list[float]] = field(default_factory=list)  # [task][layer], Eq. 5
+    # [task][layer], Eq. 5; None before a layer was there
+    rho: list[list[float | None]] = field(default_factory=list)
     source: dict = field(default_factory=dict)  # the run that it came from
     schema: int = SCHEMA
 
@@ -82,17 +83,31 @@ def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
     return h.hexdigest()
 
 
-def extract(collective: Collective, *, layers: int, stem_seed: int, rho: list[list[float]],
-            source: dict) -> Learngene:  # fmt: skip
-    """The learngene of a collective: its top ``layers`` and the stem of its light path.
+def extract(collective: Collective, *, layers: int | Sequence[int], stem_seed: int,
+            rho: list[list[float | None]], source: dict) -> Learngene:  # fmt: skip
+    """The learngene of a collective: a run of its layers and the stem of its light path.
 
     The norms are the light path's own; without a light path (a fresh stem, the paper's form) they
     are the collective's.
+
+    Args:
+        layers: how many of the top layers, or the numbers of consecutive layers, counted from 1
+            in the collective as it is now (figure 6b takes them from the front and the middle).
+
+    Raises:
+        ValueError: the layers are not consecutive ones of the collective, or the light path shares
+            other ones.
     """
-    light, kind = collective.light, collective.stem_kind
-    if light is not None and layers != collective.shared:
-        raise ValueError(f"the light path shares {collective.shared} layers, not {layers}")
-    numbers = list(range(len(collective.units) - layers + 1, len(collective.units) + 1))
+    light, kind, depth = collective.light, collective.stem_kind, len(collective.units)
+    numbers = (
+        list(range(depth - layers + 1, depth + 1)) if isinstance(layers, int) else list(layers)
+    )
+    if not numbers or not 1 <= numbers[0] <= numbers[-1] <= depth or (
+        numbers != list(range(numbers[0], numbers[-1] + 1))
+    ):  # fmt: skip
+        raise ValueError(f"{numbers} are no consecutive layers of a collective of {depth}")
+    if light is not None and numbers != collective.run:
+        raise ValueError(f"the light path shares layers {collective.run}, not {numbers}")
     arrays: dict[str, np.ndarray] = {}
     for place, number in enumerate(numbers):
         unit = collective.units[number - 1]

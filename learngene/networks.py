@@ -3,11 +3,11 @@
 Every layer is a 3x3 convolution, BatchNorm and ReLU (appendix, figure 1). Layers are counted from
 1, as in the paper. Widths are the paper's, times a scale.
 
-The collective carries a *light path* beside its 13 layers: the individual's own stem, then the
-same top convolutions. Both paths are trained on the same batches, so the layers that will be
-inherited grow up behind the stem that they will meet again (difference from the paper, see
-docs/FIDELITY.md). The two paths share the convolutions and not the normalisation: their
-activations differ in scale, and each keeps its own BatchNorm.
+The collective carries a *light path* beside its 13 layers: the individual's own stem, then a run
+of the same convolutions (the top ones, unless asked otherwise). Both paths are trained on the same
+batches, so the layers that will be inherited grow up behind the stem that they will meet again
+(difference from the paper, see docs/FIDELITY.md). The two paths share the convolutions and not the
+normalisation: their activations differ in scale, and each keeps its own BatchNorm.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def build_stem(
 class LightPath(nn.Module):
     """What the individual has of its own while the collective grows: stem, norms and head.
 
-    The convolutions of the top layers are the collective's and are handed to ``forward``.
+    The convolutions of the shared run are the collective's and are handed to ``features``.
     """
 
     def __init__(self, stem: nn.Sequential, top_widths: list[int], classes: int,
@@ -160,15 +160,22 @@ class Collective(nn.Module):
         widths: channels of the 13 layers.
         classes: known classes at the start.
         stem: kind of the light path's stem; ``fresh`` means no light path (the paper's form).
-        shared: how many top layers the light path shares.
+        shared: how many consecutive layers the light path shares.
+        last: the last of these layers, 1..13; None = 13, the top. A run that begins with layer 1
+            takes as many channels from the stem as an image has.
         width: scale of the stem's widths.
         generator: every initial weight is drawn from it.
         stem_generator: the stem's weights are drawn from this one instead (a seeded stem is drawn
             by factory and client alike, so nothing else may draw from its generator).
+
+    Attributes:
+        names: the layers' names, lowest first: ``1``..``13``, and after ``expansion.deepen`` also
+            ``5b``, ``5c``, ... for the copies of layer 5 in the order in which they were made.
     """
 
     def __init__(self, widths: tuple[int, ...], classes: int, *, stem: str, shared: int,
                  width: float, generator: torch.Generator, channels: int = 3,
+                 last: int | None = None,
                  stem_generator: torch.Generator | None = None) -> None:  # fmt: skip
         super().__init__()
         ins = (channels, *widths[:-1])
@@ -178,21 +185,30 @@ class Collective(nn.Module):
         )
         initialise(self.units, generator)
         self.head = CosineHead(widths[-1], classes, generator)
+        self.names = [str(n) for n in range(1, len(widths) + 1)]
         self.stem_kind, self.shared, self.width = stem, shared, width
+        last = len(widths) if last is None else last
+        self.first = last - shared + 1  # of the shared run, counted from 1
         self.light: LightPath | None = None
         if stem != "fresh":
-            made = build_stem(stem, 7 - shared, widths[12 - shared], width, channels)
+            made = build_stem(stem, 7 - shared, ins[self.first - 1], width, channels)
             initialise(made, stem_generator or generator)
-            self.light = LightPath(made, list(widths[13 - shared :]), classes, generator)
+            run_widths = list(widths[self.first - 1 : last])
+            self.light = LightPath(made, run_widths, classes, generator)
 
     @property
     def widths(self) -> tuple[int, ...]:
         return tuple(unit.conv.out_channels for unit in self.units)
 
     @property
+    def run(self) -> list[int]:
+        """Numbers of the layers that both paths share, counted from 1 in the present depth."""
+        return list(range(self.first, self.first + self.shared))
+
+    @property
     def top(self) -> list[Unit]:
-        """The layers that both paths share, lowest first."""
-        return list(self.units)[len(self.units) - self.shared :]
+        """The layers that both paths share, lowest first (by default the collective's top)."""
+        return [self.units[number - 1] for number in self.run]
 
     def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, widths[-1])
         for unit in self.units:

@@ -18,7 +18,8 @@ CAPTIONS = {
     "collective's evolution. The band is the 95 % interval over clients. Only after the last task "
     "does the collective consolidate, which is part of the last step.",
     "criterion": "The criterion ρ: share of a layer's gradients that are large, by task. A layer "
-    "whose ρ falls and stays low holds what the tasks have in common. Framed layers are inherited.",
+    "whose ρ falls and stays low holds what the tasks have in common. Framed layers are "
+    "inherited, the bar at the right marks those that the criterion selects.",
     "collective": "Accuracy of the collective on the test images of all classes known so far, "
     "after each task.",
     "continual": "Accuracy on the test images of each task (columns) after each task (rows), with "
@@ -79,11 +80,12 @@ def _evolution(results: Results) -> str:
 
 def _criterion(results: Results) -> str:
     rho = results["criterion"]["rho"]
-    layers = range(len(rho[0]))
-    ends = [f"layer {i + 1} {_rho(rho[0][i])} to {_rho(rho[-1][i])}" for i in (0, layers[-1])]
+    names = results["criterion"].get("names") or [str(i + 1) for i in range(len(rho[0]))]
+    ends = [f"layer {names[i]} {_rho(rho[0][i])} to {_rho(rho[-1][i])}" for i in (0, -1)]
     return (
-        f"Heat map of rho for {len(layers)} layers and {len(rho)} tasks. From the first task to "
-        f"the last: {', '.join(ends)}. Inherited layers: {inherited(results)}."
+        f"Heat map of rho for {len(names)} layers and {len(rho)} tasks. From the first task to "
+        f"the last: {', '.join(ends)}. Inherited layers: {inherited(results)}. Selected layers: "
+        f"{', '.join(map(str, results['criterion']['selected'])) or 'none'}."
     )
 
 

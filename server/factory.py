@@ -5,18 +5,30 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from learngene.continual import measures
+from learngene.criterion import TrendRule, align
 from learngene.errors import InputError
 from learngene.evolution import Evolution, EvolutionSettings, Stage
+from learngene.expansion import PlannedStep, planned_names, read_plan
 from learngene.gene import Learngene, extract, load
 from learngene.world import World
 from server.collective import Life, life_key, live
+from server.selection import (
+    TOP,
+    Selection,
+    chosen_layers,
+    judge,
+    run_of,
+    shared_run,
+    trend_rule,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class Product:
     gene: Learngene
     life: Life | None  # None: the learngene was read from a file
     moments: tuple[Moment, ...] = ()  # one a round; the last one's learngene is ``gene``
+    rule: TrendRule = field(default_factory=TrendRule)
+    # With learngene.layers=auto: what the life said on which the choice was made, where it is
+    # not ``life`` itself.
+    chosen_on: Selection | None = None
 
     def gene_of(self, round: int) -> Learngene:
         """The learngene that round ``round`` (from 1) sends."""
@@ -54,19 +70,22 @@ class Product:
         if self.life is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
         evolution = self.life.evolution
+        criterion = judge(self.life, self.rule).section(sigma, self.rule)
+        if self.chosen_on is not None:
+            criterion["chosen_on"] = {
+                "collective": self.chosen_on.collective,
+                **self.chosen_on.section(sigma, self.rule),
+            }
         return {
             "collective": {
                 "tasks": len(evolution.tasks),
                 "conv_widths": list(evolution.collective.widths),
+                "layers": list(evolution.collective.names),
                 "parameters": evolution.stages[-1].parameters,
                 "stages": [stage.as_dict() for stage in evolution.stages],
                 "continual": _continual(evolution.stages),
             },
-            "criterion": {
-                "sigma": sigma,
-                "rho": [stage.rho for stage in evolution.stages],
-                "selected": card.layers,
-            },
+            "criterion": criterion,
             "open_world": self.life.open_world,
             "learngene": shown,
         }
@@ -98,19 +117,42 @@ def choose_precision(asked: str, device: torch.device) -> str:
 
 
 def evolution_settings(config: Mapping[str, Any], device: torch.device) -> EvolutionSettings:
-    """The part of the configuration that determines a collective."""
+    """The part of the configuration that determines a collective.
+
+    Of a growth plan it is what the file says, not the file's name. ``learngene.layers`` counts
+    layers in the collective at the end of its growth, and the light path shares these from the
+    start; ``auto`` begins with the top three.
+
+    Raises:
+        InputError: the plan cannot be read, or the layers are not there from the start.
+    """
     own = config["collective"]
     named = {f.name for f in fields(EvolutionSettings)}
     taken = {name: value for name, value in own.items() if name in named}
     taken["precision"] = choose_precision(own["precision"], device)
+    plan: tuple[PlannedStep, ...] = ()
+    if own["growth"] not in ("schedule", "none"):
+        taken["growth"], plan = "plan", read_plan(_yaml(own["growth"]), own["growth"])
+    asked, names = config["learngene"]["layers"], planned_names(plan)
+    layers = run_of(TOP if asked == "auto" else asked, names)
+    taken["shared"], taken["shared_last"] = shared_run(layers, names, config["individual"]["stem"])
     return EvolutionSettings(
         **taken,
+        plan=plan,
         stem=config["individual"]["stem"],
-        shared=config["learngene"]["layers"],
         sigma=config["learngene"]["sigma"],
         calibration_per_class=config["open_world"]["calibration_per_class"],
         seed=config["seed"],
     )
+
+
+def _yaml(path: str) -> Any:
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError("collective.growth", path, f"cannot be read as YAML: {reason}",
+                         "conf/growth/deepen.yaml is an example") from error  # fmt: skip
 
 
 def produce(
@@ -119,11 +161,19 @@ def produce(
     *,
     on_task: Callable[[Evolution, bool], None] = lambda evolution, found: None,
     on_step: Callable[[int, int, float], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Product:
     """A learngene for the configuration.
 
+    With ``learngene.layers=auto`` a collective lives with the top three layers shared; if the
+    criterion selects others, it lives again with these. Both lives are kept.
+
+    Args:
+        on_note: called with a line to show, when something is decided on the way.
+
     Raises:
-        InputError: the saved learngene cannot be used, or the world is too small for the settings.
+        InputError: the saved learngene cannot be used, the world is too small for the settings, or
+            ``auto`` finds no layer to select.
     """
     path = config["learngene"]["path"]
     if path:
@@ -138,24 +188,21 @@ def produce(
     threads = config["collective"]["threads"] or os.cpu_count() or 1
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        settings = evolution_settings(config, device)
-        _check_fits(world, settings)
+    rule, asked = trend_rule(config), config["learngene"]["layers"]
+    chosen_on = None
+    moments: list[Moment] = []
+
+    def live_with(settings: EvolutionSettings, layers: list[int]) -> Life:
         tasks = math.ceil(len(world.division.base) / settings.classes_per_task)
+        inherited = [names[layer - 1] for layer in layers]
         key = life_key(world, settings, device)
-        moments: list[Moment] = []
+        moments.clear()
 
         def keep_moment(evolution: Evolution) -> None:
-            gene = extract(
-                evolution.collective,
-                layers=settings.shared,
-                stem_seed=settings.seed,
-                rho=[stage.rho for stage in evolution.stages],
-                source={"world": world.name, "world_sha256": world.sha256, "collective": key},
-            )
+            gene = _extract(evolution, inherited, world, key)
             moments.append(Moment(len(evolution.stages), len(evolution.known), gene))
 
-        life = live(
+        return live(
             world,
             settings,
             device,
@@ -167,9 +214,47 @@ def produce(
             on_task=on_task,
             on_step=on_step,
         )
+
+    try:
+        settings = evolution_settings(config, device)
+        _check_fits(world, settings)
+        names = planned_names(settings.plan)
+        layers = run_of(TOP if asked == "auto" else asked, names)
+        life = live_with(settings, layers)
+        if asked == "auto":
+            first = judge(life, rule)
+            layers = chosen_layers(first)
+            shared, last = shared_run(layers, names, settings.stem)
+            again = (shared, last) != (settings.shared, settings.shared_last)
+            if on_note:
+                on_note(
+                    f"learngene.layers=auto: the criterion selects {layers}"
+                    + ("; the collective lives again, its light path sharing these" * again)
+                )
+            if again:
+                chosen_on = first
+            if again or layers != run_of(TOP, names):
+                life = live_with(replace(settings, shared=shared, shared_last=last), layers)
     finally:
         torch.set_num_threads(before)
-    return Product(moments[-1].gene, life, tuple(moments))
+    return Product(moments[-1].gene, life, tuple(moments), rule, chosen_on)
+
+
+def _extract(evolution: Evolution, inherited: list[str], world: World, key: str) -> Learngene:
+    """The learngene of the layers called ``inherited``, as the collective now is."""
+    stages, names = evolution.stages, evolution.collective.names
+    absent = [name for name in inherited if name not in names]
+    if absent:
+        raise InputError("learngene.layers", inherited,
+                         f"layer {absent[0]} is not there yet after task {len(stages)}",
+                         "Write rounds=1")  # fmt: skip
+    return extract(
+        evolution.collective,
+        layers=[names.index(name) + 1 for name in inherited],
+        stem_seed=evolution.settings.seed,
+        rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
+        source={"world": world.name, "world_sha256": world.sha256, "collective": key},
+    )
 
 
 def stops(tasks: int, rounds: int) -> list[int]:

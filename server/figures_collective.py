@@ -30,14 +30,19 @@ WRITTEN_UP_TO = 10  # tasks: with more of them the cells of a matrix are too sma
 
 @styled
 def criterion(results: Results, folder: Path) -> Path:
-    """rho by layer and task, layer 13 on top (the paper's figure 3); inherited layers framed."""
+    """rho by layer and task, the top layer on top (the paper's figure 3).
+
+    Inherited layers are framed; a bar at the right marks what the criterion selects. Copies of
+    layers have the names of their lineage beside their number, ``6 (5b)``, and are grey until
+    they are made.
+    """
     if results["criterion"] is None:
         raise NoDataError(NO_COLLECTIVE)
     rho = np.array(results["criterion"]["rho"], dtype=float).T  # (layers, tasks); null is NaN
     if rho.size == 0:
         raise NoDataError("no task recorded rho")
     layers, tasks = rho.shape
-    figure = new_figure(4.2)
+    figure = new_figure(max(4.2, 0.3 * layers))
     axes = figure.add_subplot()
     image = axes.pcolormesh(
         np.arange(tasks + 1) + 0.5,
@@ -50,16 +55,22 @@ def criterion(results: Results, folder: Path) -> Path:
     axes.set_facecolor("#DDDDDD")  # a layer without gradients in that task
     axes.grid(False)
     sigma = results["criterion"]["sigma"]
-    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, pad=0.04)
     bar.set_label(f"ρ: share of gradients above σ = {sigma:g}")
     bar.outline.set_visible(False)
     inherited = set((results["learngene"] or {}).get("layers", []))
     for layer in sorted(inherited):
         frame = Rectangle((0.5, layer - 0.5), tasks, 1, fill=False, ec=VERMILION, lw=2.2)
         axes.add_patch(frame).set_clip_on(False)
-    ticks = np.arange(1, layers + 1)
+    selected = results["criterion"]["selected"]
+    if selected:
+        _mark(axes, selected[0] - 0.5, selected[-1] + 0.5, layers)
+    ticks = range(1, layers + 1)
+    names = results["criterion"].get("names") or [str(layer) for layer in ticks]
+    names = [n if n == str(i) else f"{i} ({n})" for i, n in zip(ticks, names, strict=True)]
     axes.set_yticks(
-        ticks, [f"{layer} inherited" if layer in inherited else layer for layer in ticks]
+        ticks,
+        [f"{n} inherited" if i in inherited else n for i, n in zip(ticks, names, strict=True)],
     )
     for label, layer in zip(axes.get_yticklabels(), ticks, strict=True):
         label.set(weight="bold", color="#A84800") if layer in inherited else None
@@ -67,6 +78,16 @@ def criterion(results: Results, folder: Path) -> Path:
     axes.set_xlim(0.5, tasks + 0.5)
     axes.set(xlabel="task", ylabel="layer of the collective")
     return save(figure, folder / "criterion.png")
+
+
+def _mark(axes: Axes, bottom: float, top: float, layers: int) -> None:
+    """A bar right of the map from layer ``bottom`` to ``top``, called selected."""
+    along = axes.get_yaxis_transform()  # x in shares of the axes, y in layers
+    axes.plot([1.012, 1.012], [bottom + 0.1, top - 0.1], transform=along, color="black", lw=3,
+              clip_on=False, solid_capstyle="butt")  # fmt: skip
+    middle = min(max((bottom + top) / 2, 2), layers - 1)  # the word is three layers long
+    axes.text(1.022, middle, "selected", transform=along, rotation=90, va="center",
+              fontsize="small")  # fmt: skip
 
 
 @styled

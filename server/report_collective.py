@@ -28,13 +28,13 @@ def collective(results: Results, images: Images) -> Parts:
             percent(stage.get("light_accuracy")),
             _whole(stage.get("parameters")),
             seconds(stage.get("seconds")),
-            joined(stage.get("widened") or []) or NONE,
+            joined([_grown(step) for step in stage.get("grown") or []]) or NONE,
         )
         for stage in value["stages"]
     ]
     headings = (
         *("task", "new classes", "known classes", "accuracy", "light path"),
-        *("parameters", "time, s", "layers widened"),
+        *("parameters", "time, s", "growth, layer → channels"),
     )
     reused = " It was taken from the cache." if results["run"].get("collective_cached") else ""
     return [
@@ -84,12 +84,48 @@ def criterion(results: Results, images: Images) -> Parts:
     if results["criterion"] is None:
         return [paragraph(f"Inherited layers: {inherited(results)}."), images["criterion"]]
     value = results["criterion"]
-    return [
+    rule = value.get("rule")
+    parts = [
         paragraph(
             f"Layers that the criterion selects at σ = {value['sigma']:g}: "
             f"{joined(value['selected']) or 'none'}. Inherited layers: {inherited(results)}."
         ),
         images["criterion"],
+    ]
+    if "chosen_on" in value:
+        parts.append(
+            paragraph(
+                "The choice was made on an earlier life, with the top layers shared: it selected "
+                f"{joined(value['chosen_on']['selected'])}. What is shown here is the life that "
+                "shared these."
+            )
+        )
+    if rule is None:
+        return parts
+    rows = [
+        (
+            _named(layer["layer"], layer["name"]),
+            *(f"{layer[key]:.3f}" for key in ("early", "late", "fall", "unsteadiness", "trend")),
+            "yes" if layer["layer"] in value["selected"] else "",
+        )
+        for layer in reversed(rule["layers"])
+    ]
+    return [
+        *parts,
+        paragraph(
+            "The rule: early and late are the means of ρ over the first and the last third of a "
+            "layer's tasks, fall is 1 − late / early, unsteadiness the standard deviation over the "
+            "last third divided by early, trend is fall less unsteadiness (0 where early is below "
+            f"{rule['large']:g}, or with fewer than {rule['tasks_needed']} tasks). Selected are at "
+            f"most {rule['longest']} consecutive layers whose trends exceed {rule['bar']:g} by the "
+            "largest sum. Growth confounds ρ, since new channels have large gradients: compare "
+            "experiment=growth_ablation."
+        ),
+        table(
+            ("layer", "early", "late", "fall", "unsteadiness", "trend", "selected"),
+            rows,
+            range(1, 6),
+        ),
     ]
 
 
@@ -132,6 +168,16 @@ def attention(results: Results, images: Images) -> Parts:
         for image in found["images"]
     ]
     return [*parts, paragraph("What each stage takes the image for:"), table(headings, rows)]
+
+
+def _named(layer: int, name: str) -> str:
+    """A layer's number, with its name where deepening has moved it: ``6 (5b)``."""
+    return name if name == str(layer) else f"{layer} ({name})"
+
+
+def _grown(step: Mapping[str, Any]) -> str:
+    """One step of growth: ``5 → 48``, or ``5 → 5b`` for a layer copied after itself."""
+    return f"{step['layer']} → {step.get('deepened') or step['width']}"
 
 
 def _count(value: Any) -> str:

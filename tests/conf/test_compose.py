@@ -54,7 +54,7 @@ def test_every_number_and_choice_is_checked() -> None:
     bounded = set(RANGES) | set(CHOICES)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
             "methods", "resume", "cache", "experiment", "retain.normalise",
-            "runtime.address"}  # fmt: skip
+            "runtime.address", "collective.growth", "learngene.layers"}  # fmt: skip
     assert set(field_names()) == bounded | free
     assert not bounded & free
 
@@ -109,3 +109,32 @@ def test_the_types_of_fields() -> None:
     assert type_of("num_clients") == "int"
     assert type_of("data.root") == "str | None"
     assert OmegaConf.to_container(composed())["rounds"] == 1  # type: ignore[index, call-overload]
+
+
+@pytest.mark.parametrize("layers", ["auto", "1", "6", "[5,6,7]", "[13]", "[1,2,3,4,5,6]"])
+def test_layers_that_can_be_inherited(layers: str) -> None:
+    check(composed(f"learngene.layers={layers}"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ("0", "at least 1"), ("7", "at most 6"), ("true", "no number"), ("top", "no number"),
+        ("[]", "no number"), ("[5,7]", "consecutive"), ("[7,6,5]", "consecutive"),
+        ("[0,1]", "consecutive"), ("[12,13,14]", "has 13 layers"), ("[2,3,4,5,6,7,8]", "more than"),
+        ("[a,b]", "no number"), ("2.5", "no number"),
+    ],
+)  # fmt: skip
+def test_layers_that_cannot(layers: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as raised:
+        check(composed(f"learngene.layers={layers}"))
+    assert raised.value.field == "learngene.layers"
+
+
+def test_growth_is_a_word_or_a_file(tmp_path: Path) -> None:
+    check(composed("collective.growth=none"))
+    plan = CONF / "growth" / "deepen.yaml"
+    check(composed(f"collective.growth={plan}", "learngene.layers=[13,14,15]"))
+    with pytest.raises(InputError, match="nor a file that exists") as raised:
+        check(composed(f"collective.growth={tmp_path}/nowhere.yaml"))
+    assert raised.value.field == "collective.growth"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from learngene import evolution as evolution_module
 from learngene.evolution import Accuracy, Evolution, Stage, _epoch, one_cycle
+from learngene.expansion import PlannedStep
 from learngene.images import to_batch
 from learngene.networks import COLLECTIVE_END, COLLECTIVE_START, scaled
 from server.checkpoint import read_checkpoint, write_checkpoint
@@ -358,3 +359,72 @@ def test_one_cycle():
     assert one_cycle(1.0) == pytest.approx(0.0)
     falls = [one_cycle(p) for p in np.linspace(0.1, 1, 50)]
     assert falls == sorted(falls, reverse=True)
+
+
+PLAN = (
+    PlannedStep(2, "5", None), PlannedStep(2, "5", 64), PlannedStep(3, "5b", 64),
+    PlannedStep(3, "4", None), PlannedStep(3, "12", 256),
+)  # fmt: skip
+
+
+def test_a_life_by_a_written_plan(evolve):
+    life = evolve(growth="plan", plan=PLAN)
+    while not life.done:
+        life.run_task()
+    first, second, third = life.stages
+    assert (first.grown, first.layers) == ([], [str(n) for n in range(1, 14)])
+    assert second.grown == [{"layer": "5", "deepened": "5b"}, {"layer": "5", "width": 12}]
+    assert second.layers[4:6] == ["5", "5b"]
+    assert third.grown == [
+        {"layer": "5b", "width": 12},
+        {"layer": "4", "deepened": "4b"},
+        {"layer": "12", "width": 32},
+    ]
+    assert third.layers[3:8] == ["4", "4b", "5", "5b", "6"]
+    # numbers of that moment: 5b is the sixth, then 12 the fourteenth after both copies
+    assert third.widened == [{"layer": 6, "width": 12}, {"layer": 14, "width": 32}]
+    assert [len(stage.rho) for stage in life.stages] == [13, 14, 15]
+    assert life.collective.names == third.layers and life.collective.run == [13, 14, 15]
+    assert life.collective.widths == (4, 4, 4, 4, 4, 12, 12, 8, 8, 16, 16, 16, 16, 32, 16)
+
+
+@pytest.mark.parametrize(("stem", "last"), [("separable", 13), ("seeded", 9), ("fresh", 13)])
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path, stem, last, done):
+    changed = {"growth": "plan", "plan": PLAN, "stem": stem, "shared_last": last}
+    first = evolve(**changed)
+    for _ in range(done):
+        first.run_task()
+    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    write_checkpoint(Path(tmp_path / "kept"), first.collective.state_dict(), card)
+    saved, card = read_checkpoint(tmp_path / "kept")
+    second = evolve(**changed)
+    second.take_up([Stage(**stage) for stage in card["stages"]], saved)
+    assert second.collective.names == first.collective.names
+    assert [u.pool for u in second.collective.units] == [u.pool for u in first.collective.units]
+    first.run_task()
+    second.run_task()
+    assert_equal(state(first), state(second))
+    assert second.stages[-1].rho == first.stages[-1].rho
+
+
+@pytest.mark.parametrize("last", [3, 8])
+def test_a_light_path_in_front_or_in_the_middle_learns(evolve, last):
+    life = evolve(shared_last=last)
+    before = {name: value.clone() for name, value in life.collective.state_dict().items()}
+    while not life.done:
+        life.run_task()
+    assert life.collective.run == [last - 2, last - 1, last]
+    assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
+    assert life.stages[-1].light_accuracy is not None
+    for number in range(3):
+        name = f"light.norms.{number}.running_mean"
+        assert not torch.equal(before[name], state(life)[name][: len(before[name])])
+
+
+def test_a_seeded_stem_pins_the_layer_in_front_of_its_run(evolve):
+    life = evolve(stem="seeded", shared_last=8)
+    start, end = scaled(COLLECTIVE_START, 0.0625), scaled(COLLECTIVE_END, 0.0625)
+    assert life.collective.widths == (*start[:4], end[4], *start[5:])
+    assert "5" not in {step.layer for step in life.plan}
+    assert evolve(stem="seeded", shared_last=3).collective.widths == start

@@ -14,6 +14,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from learngene.errors import InputError
+from learngene.expansion import deepen, widen
 from learngene.gene import (
     Card,
     Learngene,
@@ -25,14 +26,14 @@ from learngene.gene import (
     reconstruct,
     save,
 )
-from learngene.individual import Individual
+from learngene.individual import Individual, stem_generator
 from learngene.networks import STEMS, Collective
-from tests.made import shake, torch_rng
+from tests.made import rng, shake, torch_rng
 
 SEED = 5  # of tests.made.settings
 
 
-def gene_of(collective: Collective, layers: int = 3) -> Learngene:
+def gene_of(collective: Collective, layers: int | list[int] = 3) -> Learngene:
     return extract(collective, layers=layers, stem_seed=SEED, rho=[[0.5] * 13], source={"run": "x"})
 
 
@@ -110,6 +111,51 @@ def test_every_number_of_layers(layers, stem):
     assert torch.allclose(found, light_features(collective, x), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "run", [[1, 2, 3], [6, 7, 8], [11, 12, 13], [5, 6], [8], [1, 2, 3, 4, 5, 6]]
+)
+@pytest.mark.parametrize("stem", ["separable", "whole", "seeded"])
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_run_from_anywhere_sees_what_the_light_path_saw(stem, run, grown):
+    """Front, middle and top (figure 6b), also when layers around the run were grown."""
+    widths = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+    collective = Collective(
+        widths, 3, stem=stem, shared=len(run), last=run[-1], width=0.0625, generator=torch_rng(),
+        stem_generator=stem_generator(SEED) if stem == "seeded" else None,
+    )  # fmt: skip
+    if grown:
+        before = max(run[0] - 1, 1)
+        for layer in (run[0], run[-1], *([before] if stem != "seeded" else [])):
+            collective = widen(collective, layer, 2 * widths[layer - 1], rng(layer), 0.01)
+        if run[0] > 1:
+            collective = deepen(collective, run[0] - 1, rng(), 0.01)
+        if run[-1] < 13:
+            collective = deepen(collective, len(collective.units), rng(), 0.01)
+    shake(collective.light.norms if stem == "seeded" else collective)
+    lower = int(grown and run[0] > 1)
+    gene = gene_of(collective, [number + lower for number in run])
+    assert gene.card.layers == collective.run == [number + lower for number in run]
+    x = torch.randn(2, 3, 32, 32, generator=torch_rng(1))
+    collective.to(memory_format=torch.channels_last)  # equal sums need an equal layout
+    with torch.no_grad():
+        found = individual_of(gene).to(memory_format=torch.channels_last).features(x)
+    assert torch.equal(found, light_features(collective, x))
+
+
+@pytest.mark.parametrize("layers", [[12, 14], [13, 14], [0, 1], [3, 2], [], 0, 14])
+def test_layers_that_are_no_run_cannot_be_taken(evolved, layers):
+    with pytest.raises(ValueError, match="no consecutive layers of a collective of 13"):
+        gene_of(evolved("fresh").collective, layers)
+
+
+def test_a_fresh_stem_brings_any_run(evolved):
+    collective = evolved("fresh").collective
+    gene = gene_of(collective, [4, 5])
+    assert gene.card.layers == [4, 5]
+    for ours, theirs in zip(individual_of(gene).top, collective.units[3:5], strict=True):
+        assert torch.equal(ours.conv.weight, theirs.conv.weight)
+
+
 def test_a_seeded_stem_travels_as_an_integer(evolved):
     collective = evolved("seeded").collective
     gene = gene_of(collective)
@@ -177,7 +223,7 @@ def test_the_digest_sees_names_shapes_and_values():
 
 
 def test_only_what_the_light_path_shares_can_be_taken(evolved):
-    with pytest.raises(ValueError, match="shares 3 layers, not 2"):
+    with pytest.raises(ValueError, match=r"shares layers \[11, 12, 13\], not \[12, 13\]"):
         gene_of(evolved("separable").collective, layers=2)
 
 

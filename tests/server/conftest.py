@@ -74,7 +74,8 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
             "light_accuracy": 0.975 - 0.014 * task,
             "parameters": 520_000 + 18_000 * task,
             "seconds": 6.1,
-            "widened": [] if task == 0 else [min(13, 2 + task)],
+            "widened": [] if task == 0 else [{"layer": min(13, 2 + task), "width": 48}],
+            "grown": [] if task == 0 else [{"layer": str(min(13, 2 + task)), "width": 48}],
         }
         for task in range(tasks)
     ]

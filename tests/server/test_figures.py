@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server import figures
+from server import figures, report_collective
 from server.captions import CAPTIONS, alt_text
 from server.plotting import FIXED, NoDataError, method_style, new_figure
 
@@ -224,3 +224,36 @@ def test_alt_texts_carry_the_numbers(results):
     assert "learngene 1,812 KB" in alt_text("bytes", results)
     assert "threshold at 0.410" in alt_text("open_world", results)
     assert "2 images of unknown classes (letter a, letter b)" in alt_text("gradcam", results)
+
+
+def deepened(sections):
+    """Fifty tasks; a copy of layer 5 from the thirteenth on, layers 9 to 11 selected."""
+    rho = np.full((50, 14), 0.5)
+    rho[:12, 5] = np.nan
+    names = ["1", "2", "3", "4", "5", "5b", *(str(n) for n in range(6, 14))]
+    layers = [
+        {"layer": i, "name": name, "early": 0.6, "late": 0.1, "fall": 0.833, "unsteadiness": 0.02,
+         "trend": 0.813}
+        for i, name in enumerate(names, start=1)
+    ]  # fmt: skip
+    rule = {"longest": 3, "bar": 0.5, "large": 0.1, "tasks_needed": 3, "layers": layers}
+    sections["criterion"] |= {"rho": rho, "names": names, "selected": [9, 10, 11], "rule": rule}
+    sections["learngene"]["layers"] = [12, 13, 14]
+
+
+def test_the_heat_map_of_a_deepened_collective(make, canvas, tmp_path):
+    figures.criterion(make(n=1, change=deepened), tmp_path)
+    axes = canvas[0].axes[0]
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
+    assert ticks[4:7] == ["5", "6 (5b)", "7 (6)"] and ticks[13] == "14 (13) inherited"
+    (mark,) = axes.lines
+    assert [round(y, 1) for y in mark.get_ydata()] == [8.6, 11.4]
+    assert "selected" in [text.get_text() for text in axes.texts]
+    shown = axes.collections[0].get_array()
+    assert shown.shape == (14, 50) and shown.mask[5].sum() == 12 == shown.mask.sum()
+
+
+def test_the_report_shows_the_rule_for_every_layer(make):
+    html = "".join(report_collective.criterion(make(n=1, change=deepened), {"criterion": ""}))
+    assert html.count("<tr>") == 1 + 14 and html.count(">yes<") == 3
+    assert "6 (5b)" in html and "0.813" in html and "experiment=growth_ablation" in html
