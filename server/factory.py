@@ -13,6 +13,7 @@ import torch
 from learngene.errors import InputError
 from learngene.evolution import Evolution, EvolutionSettings
 from learngene.gene import Learngene, extract, load
+from learngene.openworld import OpenWorldSettings
 from learngene.world import World
 from server.collective import Life, live
 
@@ -96,6 +97,12 @@ def evolution_settings(config: Mapping[str, Any], device: torch.device) -> Evolu
     )
 
 
+def open_world_settings(config: Mapping[str, Any]) -> OpenWorldSettings:
+    """How unknown images are recognised; changes nothing in the collective itself."""
+    named = (field.name for field in fields(OpenWorldSettings))
+    return OpenWorldSettings(**{name: config["open_world"][name] for name in named})
+
+
 def produce(
     config: Mapping[str, Any],
     world: World,
@@ -129,7 +136,7 @@ def produce(
             settings,
             device,
             Path(config["cache"]),
-            accept=config["open_world"]["accept"],
+            open_world=open_world_settings(config),
             resume=config["resume"],
             on_task=on_task,
             on_step=on_step,

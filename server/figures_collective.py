@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -19,7 +20,7 @@ from server.plotting import (
     save,
     styled,
 )
-from server.wording import Results
+from server.wording import Results, score_label, score_words
 
 NO_COLLECTIVE = "the run started from a saved learngene, without a collective"
 
@@ -99,14 +100,28 @@ def collective(results: Results, folder: Path) -> Path:
 
 @styled
 def open_world(results: Results, folder: Path) -> Path:
-    """How unknown the test images look: those of known classes and those of open-world classes."""
-    if results["open_world"] is None:
+    """How unknown the test images look, and how well each score tells the two groups apart."""
+    value = results["open_world"]
+    if value is None:
         raise NoDataError(NO_COLLECTIVE)
-    histogram = results["open_world"].get("histogram")
-    if not histogram:
-        raise NoDataError("the results hold no histogram of unknown probabilities")
-    figure = new_figure(3.6)
-    axes = figure.add_subplot()
+    if not value.get("histogram"):
+        raise NoDataError("the results hold no histogram of scores")
+    scores = {name: found for name, found in (value.get("scores") or {}).items() if found}
+    figure = new_figure(3.6 + (1.0 + 0.28 * len(scores) if scores else 0))
+    if not scores:
+        _score_histogram(figure.add_subplot(), value)
+        legend_above(figure, figure.axes[0])
+        return save(figure, folder / "open_world.png")
+    upper, lower = figure.subplots(2, height_ratios=[3.0, 0.7 + 0.28 * len(scores)])
+    _score_histogram(upper, value)
+    _score_ranking(lower, scores, value.get("score"))
+    legend_above(figure, upper)
+    return save(figure, folder / "open_world.png")
+
+
+def _score_histogram(axes: Axes, value: Results) -> None:
+    """Shares of known and of open-world images over the chosen score, with the threshold."""
+    histogram, threshold = value["histogram"], value["threshold"]
     series = (
         ("known", "known classes", BLUE, "-"),
         ("open_world", "open-world classes", VERMILION, "--"),
@@ -117,10 +132,31 @@ def open_world(results: Results, folder: Path) -> Path:
         share = 100 * counts / max(counts.sum(), 1)
         axes.stairs(share, histogram["edges"], color=colour, lw=1.8, ls=dashes, label=name)
         axes.stairs(share, histogram["edges"], color=colour, alpha=0.2, fill=True)
-    threshold = results["open_world"]["threshold"]
     axes.axvline(threshold, color="black", lw=1.5, label=f"threshold {threshold:.3f}")
-    axes.set(xlabel="unknown probability of a test image", ylabel="share of images (%)")
-    axes.set_xlim(histogram["edges"][0], histogram["edges"][-1])
-    axes.set_ylim(bottom=0)
-    legend_above(figure, axes)
-    return save(figure, folder / "open_world.png")
+    low, high = histogram["edges"][0], histogram["edges"][-1]
+    margin = 0.02 * (high - low)
+    axes.set(xlabel=score_label(value), ylabel="share of images (%)", ylim=(0, None))
+    axes.set_xlim(min(low, threshold - margin), max(high, threshold + margin))
+
+
+def _score_ranking(axes: Axes, scores: Results, chosen: str | None) -> None:
+    """AUROC of every score as a dot on a line from chance, the best on top."""
+    names = sorted(scores, key=lambda name: scores[name]["auroc"])
+    areas = [scores[name]["auroc"] for name in names]
+    rows = range(len(names))
+    axes.axvline(0.5, color=GREY, ls="--", lw=1.2)
+    axes.hlines(rows, 0.5, areas, color=GREY, lw=1.2)
+    for row, name, area in zip(rows, names, areas, strict=True):
+        axes.plot(area, row, "o", color=BLUE if name == chosen else GREY, ms=8)
+        # Beside the dot, on the side away from the line to chance.
+        side, offset = ("left", 8) if area >= 0.5 else ("right", -8)
+        axes.annotate(f"{area:.3f}", (area, row), (offset, 0), textcoords="offset points",
+                      ha=side, va="center")  # fmt: skip
+    labels = [
+        f"{score_words(name)} (chosen)" if name == chosen else score_words(name) for name in names
+    ]
+    axes.set_yticks(rows, labels)
+    axes.grid(False, axis="y")
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlim(min(0.45, min(areas) - 0.12), 1.0)
+    axes.set_xlabel("area under the ROC curve (0.5 = chance)")
