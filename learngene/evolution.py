@@ -337,12 +337,15 @@ class Evolution:
             features = [F.normalize(deep[1]), F.normalize(light[1])]
             return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
         model = self.collective.eval()
-        part = model if path == "collective" else model.light
-        assert part is not None, "a collective with a fresh stem has no light path"
+        light_path = model.light
 
         def answer(x: Tensor) -> Tensor:  # logits and features side by side: one forward pass
-            seen = model.features(x) if part is model else part.features(x, model.top)
-            return torch.cat([part.head(seen), seen], dim=1)
+            if path == "collective":
+                seen = model.features(x)
+                return torch.cat([model.head(seen), seen], dim=1)
+            assert light_path is not None, "a collective with a fresh stem has no light path"
+            seen = light_path.features(x, model.top)
+            return torch.cat([light_path.head(seen), seen], dim=1)
 
         found = self._logits(answer, images, rows)
         known = len(model.head.weight)

@@ -80,8 +80,9 @@ def fit_score(name: str, features: Tensor, labels: Tensor) -> Score:
         if len(features) == 0:
             raise ValueError(f"{name} needs exemplars, and the memory holds none")
         detector = (Mahalanobis if name == "mahalanobis" else RMD)(None)
+        count = len(features)  # pytorch-ood does not divide the scatter by it
         detector.fit_features(F.normalize(features), labels)
-        return lambda logits, features: detector.predict_features(F.normalize(features))
+        return lambda logits, features: count * detector.predict_features(F.normalize(features))
     plain: dict[str, Callable[[Tensor], Tensor]] = {
         "max_softmax": unknown_probability,
         "max_logit": MaxLogit.score,

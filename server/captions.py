@@ -29,7 +29,7 @@ CAPTIONS = {
     "after each task.",
     "bytes": "What one client receives for a method, and the accuracy it reaches with it.",
     "open_world": "How unknown test images of known and of open-world classes look to the "
-    "collective. Right of the threshold an image is called unknown; the outermost bars hold all "
+    "collective. Right of the threshold an image is called unknown; the outermost steps hold all "
     "that lies beyond. Below, how well each score tells the two groups apart, on the same images.",
 }
 
@@ -97,7 +97,7 @@ def _open_world(results: Results) -> str:
     scores = {name: found for name, found in (values.get("scores") or {}).items() if found}
     areas = [f"{score_words(name)} {found['auroc']:.3f}" for name, found in scores.items()]
     return (
-        f"Histogram of the {score_label(values).split(',')[0]}, for known and open-world classes, "
+        f"Histogram of the {score_label(values)} of known and open-world test images, "
         f"with the threshold at {values['threshold']:.3f}; area under the ROC curve "
         f"{values['auroc']:.3f}." + (f" Of every score: {', '.join(areas)}." if areas else "")
     )

@@ -107,15 +107,15 @@ def open_world(results: Results, folder: Path) -> Path:
     if not value.get("histogram"):
         raise NoDataError("the results hold no histogram of scores")
     scores = {name: found for name, found in (value.get("scores") or {}).items() if found}
-    figure = new_figure(3.6 + (1.0 + 0.28 * len(scores) if scores else 0))
-    if not scores:
-        _score_histogram(figure.add_subplot(), value)
-        legend_above(figure, figure.axes[0])
-        return save(figure, folder / "open_world.png")
-    upper, lower = figure.subplots(2, height_ratios=[3.0, 0.7 + 0.28 * len(scores)])
-    _score_histogram(upper, value)
-    _score_ranking(lower, scores, value.get("score"))
-    legend_above(figure, upper)
+    heights = [3.7] + ([0.7 + 0.28 * len(scores)] if scores else [])
+    figure = new_figure(sum(heights))
+    # Subfigures: the names of the scores must not push the histogram to the right.
+    upper, *lower = figure.subfigures(len(heights), height_ratios=heights, squeeze=False)[:, 0]
+    axes = upper.add_subplot()
+    _score_histogram(axes, value)
+    legend_above(upper, axes)
+    for part in lower:
+        _score_ranking(part.add_subplot(), scores, value.get("score"))
     return save(figure, folder / "open_world.png")
 
 
@@ -135,6 +135,12 @@ def _score_histogram(axes: Axes, value: Results) -> None:
     axes.axvline(threshold, color="black", lw=1.5, label=f"threshold {threshold:.3f}")
     low, high = histogram["edges"][0], histogram["edges"][-1]
     margin = 0.02 * (high - low)
+    papers = [entry["threshold"] for entry in (value.get("paper_thresholds") or {}).values()]
+    if papers and value.get("score") == "max_softmax":  # they are values of Eq. 2
+        for number, paper in enumerate(papers):
+            label = f"the paper's {', '.join(map(str, papers))}"
+            axes.axvline(paper, color=GREY, lw=1.5, ls=":", label="" if number else label)
+        high = max(high, max(papers) + margin)
     axes.set(xlabel=score_label(value), ylabel="share of images (%)", ylim=(0, None))
     axes.set_xlim(min(low, threshold - margin), max(high, threshold + margin))
 

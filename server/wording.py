@@ -191,5 +191,5 @@ def score_label(open_world: Results) -> str:
     """What the horizontal axis of the open-world histogram holds."""
     name = open_world.get("score") or "max_softmax"
     if name == "max_softmax":
-        return "unknown probability of a test image (Eq. 2)"
-    return f"{score_words(name)} of a test image, higher = more unknown"
+        return "unknown probability (Eq. 2)"
+    return f"{score_words(name)} (higher = more unknown)"

@@ -118,7 +118,7 @@ def test_the_choices_are_those_of_the_open_world() -> None:
     from learngene.openworld import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
 
     assert CHOICES["open_world.score"] == SCORES
-    assert THRESHOLDS == ("calibrated", *PAPER_THRESHOLDS)
+    assert list(THRESHOLDS) == ["calibrated", *PAPER_THRESHOLDS]
     own = OmegaConf.to_container(composed())["open_world"]  # type: ignore[index, call-overload]
     assert OpenWorldSettings(**{f: own[f] for f in asdict(OpenWorldSettings())}) == (
         OpenWorldSettings()

@@ -82,7 +82,7 @@ def test_the_papers_thresholds_are_softmax_applied_twice():
 
 
 def of(*scores: float) -> tuple[Tensor, Tensor]:
-    """Answers whose energy-free score ``by_feature`` is as given; every logit row says class 0."""
+    """Answers whose score ``by_feature`` is as given; every row of logits says class 0."""
     features = torch.tensor(scores)[:, None]
     return torch.tensor([[1.0, 0.0, 0.0]]).repeat(len(scores), 1), features
 
@@ -181,7 +181,7 @@ def test_distances_by_hand_and_blind_to_length(name):
 
     def distance(centre: Tensor, scatter: Tensor) -> Tensor:
         apart = seen - centre
-        return (apart @ torch.linalg.inv(scatter) * apart).sum(1)
+        return (apart @ torch.linalg.inv(scatter / len(unit)) * apart).sum(1)
 
     within, whole = unit - means[labels], unit - unit.mean(0)
     nearest = torch.stack([distance(mean, within.T @ within) for mean in means]).amin(0)
@@ -214,7 +214,9 @@ def test_separation_against_brute_force(seed):
     enough = max(t for t in unknown if (unknown >= t).mean() >= 0.95)
     assert found["fpr95"] == pytest.approx((known >= enough).mean())
     # OSCR: an unknown image is accepted before a known and rightly named one, ties half.
-    pairs = [r * ((u > k) + 0.5 * (u == k)) for u in unknown for k, r in zip(known, right)]
+    pairs = [
+        r * ((u > k) + 0.5 * (u == k)) for u in unknown for k, r in zip(known, right, strict=True)
+    ]
     assert found["oscr"] == pytest.approx(np.mean(pairs))
     assert found["oscr"] <= right.mean()
 

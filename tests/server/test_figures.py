@@ -150,6 +150,8 @@ def test_open_world_ranks_the_scores_and_marks_the_chosen_one(results, canvas, t
     dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
     areas = sorted(found["auroc"] for found in results["open_world"]["scores"].values())
     assert [dot.get_xdata()[0] for dot in dots] == areas
+    dotted = [line for line in canvas[0].axes[0].get_lines() if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in dotted] == [0.9587, 0.9733]
 
 
 def test_open_world_without_scores_or_with_other_units(make, canvas, tmp_path):
@@ -163,6 +165,7 @@ def test_open_world_without_scores_or_with_other_units(make, canvas, tmp_path):
     figures.open_world(make(n=1, change=change), tmp_path)
     axes, ranking = canvas[0].axes
     assert axes.get_xlim()[0] == -50 and axes.get_xlim()[1] > 99  # the threshold stays in sight
+    assert not [line for line in axes.get_lines() if line.get_linestyle() == ":"]
     assert axes.get_xlabel().startswith("energy") and len(ranking.get_yticks()) == 4
     figures.open_world(
         make(n=1, change=lambda sections: sections["open_world"].pop("scores")), tmp_path
