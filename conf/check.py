@@ -24,6 +24,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "individual.head": ("prototype", "mlp"),
     "individual.schedule": ("cosine", "constant"),
     "retain.labels": ("exact", "true"),
+    "open_world.score": (
+        *("max_softmax", "max_logit", "energy"),
+        *("mahalanobis", "relative_mahalanobis"),
+    ),
+    "open_world.path": ("collective", "light", "both"),
     "method.scratch.schedule": ("cosine", "constant"),
     "method.scratch.head": ("prototype", "mlp"),
     "method.scratch.stem": ("separable", "whole"),
@@ -33,6 +38,7 @@ METHODS = ("learngene", "scratch")
 GROWTHS = ("schedule", "none")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
+THRESHOLDS = ("calibrated", "paper_cifar100", "paper_imagenet100")  # or a number
 
 # field: (smallest, largest, smallest is allowed); what an open end means is said in the message.
 RANGES: dict[str, tuple[float, float, bool]] = {
@@ -117,6 +123,7 @@ def check(config: DictConfig) -> None:
     _check_methods(list(config.methods))
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
+    _check_open_world(config)
     _check_together(config)
 
 
@@ -194,6 +201,28 @@ def _check_layers(layers: Any, growth: str) -> None:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_open_world(config: DictConfig) -> None:
+    asked = config.open_world
+    threshold, score = asked.threshold, asked.score
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not (number and math.isfinite(threshold)) and threshold not in THRESHOLDS:
+        raise InputError("open_world.threshold", threshold,
+                         f"neither a finite number nor one of {', '.join(THRESHOLDS)}",
+                         "Write open_world.threshold=calibrated")  # fmt: skip
+    if not number and threshold.startswith("paper_") and score != "max_softmax":
+        raise InputError("open_world.threshold", threshold,
+                         f"the paper's thresholds are for max_softmax (Eq. 2), not for {score}",
+                         "Write open_world.score=max_softmax or threshold=calibrated")  # fmt: skip
+    if asked.path != "collective" and config.individual.stem == "fresh":
+        raise InputError("open_world.path", asked.path,
+                         "individual.stem=fresh grows no light path",
+                         "Write open_world.path=collective")  # fmt: skip
+    if score.endswith("mahalanobis") and config.collective.memory_per_class == 0:
+        raise InputError("open_world.score", score,
+                         "it is fitted on exemplars, and collective.memory_per_class is 0",
+                         "Write open_world.score=energy or keep a memory")  # fmt: skip
 
 
 def _check_together(config: DictConfig) -> None:

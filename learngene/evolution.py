@@ -430,10 +430,37 @@ class Evolution:
                 out.append(logits_of(x).float().cpu())
         return torch.cat(out)
 
+    def answers(
+        self, images: np.ndarray, rows: np.ndarray, path: str = "collective"
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, known classes) and the features in front of the head (N, D), in eval mode.
+
+        Args:
+            path: ``collective`` (13 layers), ``light``, or ``both``: the mean of their logits, and
+                their features, each of length 1, side by side.
+        """
+        if path == "both":
+            deep, light = (self.answers(images, rows, one) for one in ("collective", "light"))
+            features = [F.normalize(deep[1]), F.normalize(light[1])]
+            return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
+        model = self.collective.eval()
+        light_path = model.light
+
+        def answer(x: Tensor) -> Tensor:  # logits and features side by side: one forward pass
+            if path == "collective":
+                seen = model.features(x)
+                return torch.cat([model.head(seen), seen], dim=1)
+            assert light_path is not None, "a collective with a fresh stem has no light path"
+            seen = light_path.features(x, model.top)
+            return torch.cat([light_path.head(seen), seen], dim=1)
+
+        found = self._logits(answer, images, rows)
+        known = len(model.head.weight)
+        return found[:, :known], found[:, known:]
+
     def logits(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
         """The collective's logits in eval mode, (N, known classes)."""
-        self.collective.eval()
-        return self._logits(self.collective.__call__, images, rows)
+        return self.answers(images, rows)[0]
 
     def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
         """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from server.figures import mean_curve
 from server.results import MAIN, REFERENCE
-from server.wording import Results, answered, method_names, method_rows, percent, points
+from server.wording import (
+    Results,
+    answered,
+    method_names,
+    method_rows,
+    percent,
+    points,
+    score_label,
+    score_words,
+)
 
 CAPTIONS = {
     "accuracy_over_epochs": "Mean test accuracy over clients by epoch on their shards. Bands are "
@@ -26,8 +35,9 @@ CAPTIONS = {
     "all classes known by then as possible answers. Down a column one sees a task being forgotten; "
     "the diagonal is what was just learned.",
     "bytes": "What one client receives for a method, and the accuracy it reaches with it.",
-    "open_world": "Probability of being unknown that the collective gives to test images of known "
-    "and of open-world classes. Right of the threshold an image is called unknown.",
+    "open_world": "How unknown test images of known and of open-world classes look to the "
+    "collective. Right of the threshold an image is called unknown; the outermost steps hold all "
+    "that lies beyond. Below, how well each score tells the two groups apart, on the same images.",
     "gradcam": "Grad-CAM for the class that the collective predicts, in test images of classes "
     "that it does not know, drawn from the seed; above a column the number of classes known by "
     "then. Bright is where the prediction comes from. Every map is scaled by its own peak, so "
@@ -116,9 +126,12 @@ def _bytes(results: Results) -> str:
 
 def _open_world(results: Results) -> str:
     values = results["open_world"]
+    scores = {name: found for name, found in (values.get("scores") or {}).items() if found}
+    areas = [f"{score_words(name)} {found['auroc']:.3f}" for name, found in scores.items()]
     return (
-        "Histogram of the unknown probability of known and open-world test images, with the "
-        f"threshold at {values['threshold']:.3f}; area under the ROC curve {values['auroc']:.3f}."
+        f"Histogram of the {score_label(values)} of known and open-world test images, "
+        f"with the threshold at {values['threshold']:.3f}; area under the ROC curve "
+        f"{values['auroc']:.3f}." + (f" Of every score: {', '.join(areas)}." if areas else "")
     )
 
 

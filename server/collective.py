@@ -15,14 +15,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from learngene.evolution import Evolution, EvolutionSettings, Stage
 from learngene.networks import Collective
-from learngene.openworld import calibrate, measure, unknown_probability
+from learngene.openworld import (
+    DISTANCES,
+    SCORES,
+    Answers,
+    OpenWorldSettings,
+    Recogniser,
+    doubled_softmax_floor,
+    fit_score,
+    measure,
+    openness,
+    paper_thresholds,
+    separation,
+)
 from learngene.world import World
 from server.checkpoint import read_checkpoint, write_checkpoint
 
 FORMAT = 1  # raise it when the algorithm changes: a life under the old one must not be taken up
+EXEMPLARS = (
+    50  # of a class, at most, that distances are fitted on: more say the same, and cost time
+)
 
 
 @dataclass
@@ -56,7 +72,7 @@ def live(
     device: torch.device,
     cache: Path,
     *,
-    accept: float,
+    open_world: OpenWorldSettings,
     resume: bool,
     stops: Sequence[int] = (),
     on_stop: Callable[[Evolution], None] = lambda evolution: None,
@@ -66,7 +82,7 @@ def live(
     """Take the collective through all of its tasks, or from the last one that is saved.
 
     Args:
-        accept: share of held-out known images that the open-world threshold accepts.
+        open_world: how the finished collective recognises unknown images.
         resume: False starts at the first task whatever is saved.
         stops: numbers of tasks done at which to call ``on_stop``, also when the tasks were done by
             an earlier run; the last task is always a stop.
@@ -88,7 +104,7 @@ def live(
             on_task(evolution, False)
         on_stop(evolution)
     reused = len(evolution.tasks) - trained
-    return Life(evolution, recognise(evolution, accept), reused, key)
+    return Life(evolution, recognise(evolution, open_world), reused, key)
 
 
 def _keep(evolution: Evolution, folder: Path) -> None:
@@ -132,20 +148,58 @@ def at_stage(life: Life, cache: Path, task: int) -> Collective | None:
     return earlier.collective if found else None
 
 
-def recognise(evolution: Evolution, accept: float) -> dict:
-    """Eq. 2-3 on the finished collective: threshold from held-out base images, then test images."""
-    world, known = evolution.world, evolution.known
-    held_out = evolution.logits(world.train_images, evolution.calibration_rows)
-    threshold = calibrate(unknown_probability(held_out).numpy(), accept)
-    rows = np.concatenate([world.rows("test", c) for c in known])
-    labels = torch.repeat_interleave(
-        torch.arange(len(known)), torch.tensor([len(world.rows("test", c)) for c in known])
-    )
-    others = np.concatenate([world.rows("test", c) for c in world.division.open_world])
-    found = measure(
-        evolution.logits(world.test_images, rows),
-        labels,
-        evolution.logits(world.test_images, others),
-        threshold,
-    )
-    return {"accept": accept, **found}
+def exemplars(evolution: Evolution, path: str) -> tuple[Answers, Tensor]:
+    """What the collective says of exemplars in its memory, and their positions in the head."""
+    kept = [evolution.memory[c][:EXEMPLARS] for c in evolution.known]
+    labels = _positions([len(rows) for rows in kept])
+    if len(labels) == 0:
+        return (torch.empty(0, len(kept)), torch.empty(0, 0)), labels
+    return evolution.answers(evolution.world.train_images, np.concatenate(kept), path), labels
+
+
+def recognise(evolution: Evolution, settings: OpenWorldSettings) -> dict:
+    """Eq. 2-3 on the finished collective, and every score beside the chosen one.
+
+    The scores are fitted on the memory, which is what the factory still has of its classes; the
+    threshold comes from held-out base images; all else is measured on test images of base and of
+    open-world classes, never of novel ones.
+    """
+    world, known, path = evolution.world, evolution.known, settings.path
+    fitted_on, classes = exemplars(evolution, path)
+    held_out = evolution.answers(world.train_images, evolution.calibration_rows, path)
+    of_class = [world.rows("test", c) for c in known]
+    labels = _positions([len(rows) for rows in of_class])
+    base = evolution.answers(world.test_images, np.concatenate(of_class), path)
+    rows = np.concatenate([world.rows("test", c) for c in world.division.open_world])
+    others = evolution.answers(world.test_images, rows, path)
+    scores: dict[str, dict | None] = {}
+    for name in SCORES:
+        if name in DISTANCES and len(classes) == 0:  # collective.memory_per_class=0
+            scores[name] = None
+            continue
+        score = fit_score(name, fitted_on[1], classes)
+        scores[name] = separation(score(*base), score(*others), base[0].argmax(1), labels)
+    chosen = scores[settings.score]
+    assert chosen is not None, "conf.check refuses a distance without a memory"
+    measured = {name: found["auroc"] for name, found in scores.items() if found}
+    recogniser = Recogniser.fit(settings, fitted_on, classes, held_out)
+    return {
+        "score": settings.score,
+        "path": path,
+        "threshold_from": settings.threshold,
+        "accept": settings.accept,
+        "auroc": chosen["auroc"],
+        **measure(recogniser, base, labels, others),
+        "scores": scores,
+        "best_score": max(measured, key=measured.__getitem__),  # by AUROC, on these very images
+        "exemplars": len(classes),
+        "known_classes": len(known),
+        "openness": openness(len(known), len(world.division.open_world)),
+        "paper_thresholds": paper_thresholds(base[0], others[0]),
+        "doubled_softmax_floor": doubled_softmax_floor(len(known)),
+    }
+
+
+def _positions(counts: list[int]) -> Tensor:
+    """Labels of images that lie class by class: each position as often as ``counts`` says."""
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))

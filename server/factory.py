@@ -18,6 +18,7 @@ from learngene.errors import InputError
 from learngene.evolution import Evolution, EvolutionSettings, Stage
 from learngene.expansion import PlannedStep, planned_names, read_plan
 from learngene.gene import Learngene, extract, load
+from learngene.openworld import OpenWorldSettings
 from learngene.world import World
 from server.collective import Life, life_key, live
 from server.selection import (
@@ -155,6 +156,12 @@ def _yaml(path: str) -> Any:
                          "conf/growth/deepen.yaml is an example") from error  # fmt: skip
 
 
+def open_world_settings(config: Mapping[str, Any]) -> OpenWorldSettings:
+    """How unknown images are recognised; changes nothing in the collective itself."""
+    named = (field.name for field in fields(OpenWorldSettings))
+    return OpenWorldSettings(**{name: config["open_world"][name] for name in named})
+
+
 def produce(
     config: Mapping[str, Any],
     world: World,
@@ -192,7 +199,7 @@ def produce(
     chosen_on = None
     moments: list[Moment] = []
 
-    def live_with(settings: EvolutionSettings, layers: list[int]) -> Life:
+    def live_with(settings: EvolutionSettings, layers: list[int], *, resume: bool) -> Life:
         tasks = math.ceil(len(world.division.base) / settings.classes_per_task)
         inherited = [names[layer - 1] for layer in layers]
         key = life_key(world, settings, device)
@@ -207,8 +214,8 @@ def produce(
             settings,
             device,
             Path(config["cache"]),
-            accept=config["open_world"]["accept"],
-            resume=config["resume"],
+            open_world=open_world_settings(config),
+            resume=resume,
             stops=stops(tasks, config["rounds"]),
             on_stop=keep_moment,
             on_task=on_task,
@@ -220,7 +227,7 @@ def produce(
         _check_fits(world, settings)
         names = planned_names(settings.plan)
         layers = run_of(TOP if asked == "auto" else asked, names)
-        life = live_with(settings, layers)
+        life = live_with(settings, layers, resume=config["resume"])
         if asked == "auto":
             first = judge(life, rule)
             layers = chosen_layers(first)
@@ -233,8 +240,10 @@ def produce(
                 )
             if again:
                 chosen_on = first
-            if again or layers != run_of(TOP, names):
-                life = live_with(replace(settings, shared=shared, shared_last=last), layers)
+                settings = replace(settings, shared=shared, shared_last=last)
+                life = live_with(settings, layers, resume=config["resume"])
+            elif layers != run_of(TOP, names):  # the same life, read again for other layers
+                life = live_with(settings, layers, resume=True)
     finally:
         torch.set_num_threads(before)
     return Product(moments[-1].gene, life, tuple(moments), rule, chosen_on)

@@ -22,7 +22,7 @@ from server.plotting import (
     save,
     styled,
 )
-from server.wording import Results
+from server.wording import Results, score_label, score_words
 
 NO_COLLECTIVE = "the run started from a saved learngene, without a collective"
 WRITTEN_UP_TO = 10  # tasks: with more of them the cells of a matrix are too small for numbers
@@ -171,14 +171,28 @@ def _triangle(axes: Axes, rows: list[list[float]]) -> QuadMesh:
 
 @styled
 def open_world(results: Results, folder: Path) -> Path:
-    """How unknown the test images look: those of known classes and those of open-world classes."""
-    if results["open_world"] is None:
+    """How unknown the test images look, and how well each score tells the two groups apart."""
+    value = results["open_world"]
+    if value is None:
         raise NoDataError(NO_COLLECTIVE)
-    histogram = results["open_world"].get("histogram")
-    if not histogram:
-        raise NoDataError("the results hold no histogram of unknown probabilities")
-    figure = new_figure(3.6)
-    axes = figure.add_subplot()
+    if not value.get("histogram"):
+        raise NoDataError("the results hold no histogram of scores")
+    scores = {name: found for name, found in (value.get("scores") or {}).items() if found}
+    heights = [3.7] + ([0.7 + 0.28 * len(scores)] if scores else [])
+    figure = new_figure(sum(heights))
+    # Subfigures: the names of the scores must not push the histogram to the right.
+    upper, *lower = figure.subfigures(len(heights), height_ratios=heights, squeeze=False)[:, 0]
+    axes = upper.add_subplot()
+    _score_histogram(axes, value)
+    legend_above(upper, axes)
+    for part in lower:
+        _score_ranking(part.add_subplot(), scores, value.get("score"))
+    return save(figure, folder / "open_world.png")
+
+
+def _score_histogram(axes: Axes, value: Results) -> None:
+    """Shares of known and of open-world images over the chosen score, with the threshold."""
+    histogram, threshold = value["histogram"], value["threshold"]
     series = (
         ("known", "known classes", BLUE, "-"),
         ("open_world", "open-world classes", VERMILION, "--"),
@@ -189,10 +203,37 @@ def open_world(results: Results, folder: Path) -> Path:
         share = 100 * counts / max(counts.sum(), 1)
         axes.stairs(share, histogram["edges"], color=colour, lw=1.8, ls=dashes, label=name)
         axes.stairs(share, histogram["edges"], color=colour, alpha=0.2, fill=True)
-    threshold = results["open_world"]["threshold"]
     axes.axvline(threshold, color="black", lw=1.5, label=f"threshold {threshold:.3f}")
-    axes.set(xlabel="unknown probability of a test image", ylabel="share of images (%)")
-    axes.set_xlim(histogram["edges"][0], histogram["edges"][-1])
-    axes.set_ylim(bottom=0)
-    legend_above(figure, axes)
-    return save(figure, folder / "open_world.png")
+    low, high = histogram["edges"][0], histogram["edges"][-1]
+    margin = 0.02 * (high - low)
+    papers = [entry["threshold"] for entry in (value.get("paper_thresholds") or {}).values()]
+    if papers and value.get("score") == "max_softmax":  # they are values of Eq. 2
+        for number, paper in enumerate(papers):
+            label = f"the paper's {', '.join(map(str, papers))}"
+            axes.axvline(paper, color=GREY, lw=1.5, ls=":", label="" if number else label)
+        high = max(high, max(papers) + margin)
+    axes.set(xlabel=score_label(value), ylabel="share of images (%)", ylim=(0, None))
+    axes.set_xlim(min(low, threshold - margin), max(high, threshold + margin))
+
+
+def _score_ranking(axes: Axes, scores: Results, chosen: str | None) -> None:
+    """AUROC of every score as a dot on a line from chance, the best on top."""
+    names = sorted(scores, key=lambda name: scores[name]["auroc"])
+    areas = [scores[name]["auroc"] for name in names]
+    rows = range(len(names))
+    axes.axvline(0.5, color=GREY, ls="--", lw=1.2)
+    axes.hlines(rows, 0.5, areas, color=GREY, lw=1.2)
+    for row, name, area in zip(rows, names, areas, strict=True):
+        axes.plot(area, row, "o", color=BLUE if name == chosen else GREY, ms=8)
+        # Beside the dot, on the side away from the line to chance.
+        side, offset = ("left", 8) if area >= 0.5 else ("right", -8)
+        axes.annotate(f"{area:.3f}", (area, row), (offset, 0), textcoords="offset points",
+                      ha=side, va="center")  # fmt: skip
+    labels = [
+        f"{score_words(name)} (chosen)" if name == chosen else score_words(name) for name in names
+    ]
+    axes.set_yticks(rows, labels)
+    axes.grid(False, axis="y")
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlim(min(0.45, min(areas) - 0.12), 1.0)
+    axes.set_xlabel("area under the ROC curve (0.5 = chance)")

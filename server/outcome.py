@@ -27,7 +27,10 @@ from server.gather import Round, client_rows, message_counts
 from server.report import write_report
 from server.results import build_results, write_clients_csv, write_results
 
-LIBRARIES = ("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets")
+LIBRARIES = (
+    *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
+    "pytorch-ood",
+)
 NOT_RESULTS = ("cache", "runtime", "resume", "report")  # settings that do not change any number
 
 

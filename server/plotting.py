@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from learngene.files import write_atomically
 from server.wording import Results
@@ -85,7 +85,7 @@ def method_style(names: Sequence[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
+def legend_above(figure: Figure | SubFigure, axes: Axes) -> None:
     """The legend above the axes, in as many columns as fit; inside, it would lie on some data."""
     handles, labels = axes.get_legend_handles_labels()
     columns = LEGEND_CHARACTERS // (max(map(len, labels)) + 5)  # 5: the sign and the gap

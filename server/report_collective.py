@@ -8,7 +8,16 @@ from typing import Any
 
 from server.captions import inherited
 from server.report_page import paragraph, table
-from server.wording import NONE, Results, joined, percent, points, seconds, value_text
+from server.wording import (
+    NONE,
+    Results,
+    joined,
+    percent,
+    points,
+    score_words,
+    seconds,
+    value_text,
+)
 
 Parts = list[str]
 Images = Mapping[str, str]  # figure name to its HTML, or to the reason why there is none
@@ -134,14 +143,99 @@ def open_world(results: Results, images: Images) -> Parts:
     value = results["open_world"]
     if value is None:
         return [images["open_world"]]
+    score = score_words(value.get("score") or "max_softmax")
     rows = [
-        ("threshold of the unknown probability", f"{value['threshold']:.4f}"),
+        (f"threshold of {score}", f"{value['threshold']:.4f}"),
         ("known test images accepted", percent(value.get("accepted"))),
+        ("open-world test images found (recall)", percent(value.get("recall"))),
+        ("share of open-world among images called unknown", percent(value.get("precision"))),
+        ("F1 of open-world against known", f"{value['f1']:.3f}"),
         ("area under the ROC curve", f"{value['auroc']:.3f}"),
-        ("F1 of known against unknown", f"{value['f1']:.3f}"),
-        ("accuracy on known classes", percent(value["known_accuracy"])),
+        ("accuracy on known classes, threshold applied", percent(value["known_accuracy"])),
+        ("accuracy on known classes, no threshold", percent(value.get("closed_accuracy"))),
+        ("openness of the test", _decimal(value.get("openness"))),
     ]
-    return [images["open_world"], table(("measure", "value"), rows, [1])]
+    return [
+        paragraph(_how_recognised(value)),
+        images["open_world"],
+        table(("measure", "value"), rows, [1]),
+        *_scores(value),
+        *_paper_thresholds(value),
+    ]
+
+
+def _how_recognised(value: Results) -> str:
+    """The chosen score and threshold in words."""
+    score = score_words(value.get("score") or "max_softmax")
+    how = {"light": "the light path", "both": "the mean of both paths' logits"}
+    by = how.get(value.get("path", "collective"), "the collective's 13 layers")
+    asked = value.get("threshold_from", "calibrated")
+    if asked != "calibrated":
+        return f"An image is called unknown by its {score}, from {by}; threshold: {asked}, as set."
+    share = percent(value.get("accept"))
+    return (
+        f"An image is called unknown by its {score}, from {by}. The threshold is calibrated: it "
+        f"accepts {share} of held-out base images that were never trained on."
+    )
+
+
+def _scores(value: Results) -> Parts:
+    """Every score on the same test images; the chosen and the best are named."""
+    scores = value.get("scores")
+    if not scores:
+        return []
+    measures = ("auroc", "aupr_in", "aupr_out", "fpr95", "oscr")
+    marks = {value["score"]: " (chosen)"}
+    marks[value["best_score"]] = marks.get(value["best_score"], "") + " (best AUROC)"
+    rows = [
+        (
+            score_words(name) + marks.get(name, ""),
+            *(_decimal((found or {}).get(m)) for m in measures),
+        )
+        for name, found in scores.items()
+    ]
+    headings = ("score", "AUROC", "AUPR known", "AUPR unknown", "FPR at 95 % TPR", "OSCR")
+    without = [score_words(name) for name, found in scores.items() if not found]
+    missing = f" No exemplars to fit {joined(without)} on." if without else ""
+    return [
+        table(headings, rows, range(1, 6)),
+        paragraph(
+            "Test images of base against open-world classes. FPR at 95 % TPR: share of known "
+            "images called unknown where 95 % of the open-world ones are found. OSCR: at most the "
+            "accuracy without threshold. Distances are fitted on "
+            f"{value['exemplars']:,} exemplars. The best score is named after the fact." + missing,
+            "note",
+        ),
+    ]
+
+
+def _paper_thresholds(value: Results) -> Parts:
+    """What the paper's two thresholds do in this run."""
+    found = value.get("paper_thresholds")
+    if not found:
+        return []
+    forms = {"one_softmax": "one softmax (Eq. 2)", "two_softmaxes": "softmax applied twice"}
+    rows = [
+        (f"{score_words(preset)}: {entry['threshold']:.4f}", words,
+         percent(entry[form]["known_accepted"]), percent(entry[form]["open_world_found"]))
+        for preset, entry in found.items()
+        for form, words in forms.items()
+    ]  # fmt: skip
+    known = value["known_classes"]
+    headings = ("the paper's threshold", "form", "known accepted", "open-world found")
+    return [
+        table(headings, rows, [2, 3]),
+        paragraph(
+            "With softmax applied twice, Eq. 2 cannot fall below 1 - e / (e + N - 1), which is "
+            f"{value['doubled_softmax_floor']:.4f} for this run's N = {known}. The paper's "
+            "thresholds are that number for N = 64 and for N = 100, rounded up.",
+            "note",
+        ),
+    ]
+
+
+def _decimal(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3f}"
 
 
 def attention(results: Results, images: Images) -> Parts:

@@ -201,3 +201,16 @@ def _alone(name: str, summary: Mapping[str, Any]) -> str:
     n, accuracy = summary["n"], percent(summary["mean"])
     interval = "" if summary["ci95"] is None else f" (95 % interval ±{100 * summary['ci95']:.1f})"
     return f"{n} client{'' if n == 1 else 's'} with {name}: {accuracy}{interval}."
+
+
+def score_words(name: str) -> str:
+    """The name of an open-world score as it is read."""
+    return name.replace("_", " ")
+
+
+def score_label(open_world: Results) -> str:
+    """What the horizontal axis of the open-world histogram holds."""
+    name = open_world.get("score") or "max_softmax"
+    if name == "max_softmax":
+        return "unknown probability (Eq. 2)"
+    return f"{score_words(name)} (higher = more unknown)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from conf.check import CHOICES, RANGES, check
+from conf.check import CHOICES, RANGES, THRESHOLDS, check
 from conf.explain import field_names, type_of
 from conf.schema import Config
 from learngene.errors import InputError
@@ -54,7 +55,8 @@ def test_every_number_and_choice_is_checked() -> None:
     bounded = set(RANGES) | set(CHOICES)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
             "methods", "resume", "cache", "experiment", "retain.normalise",
-            "runtime.address", "collective.growth", "learngene.layers"}  # fmt: skip
+            "runtime.address", "collective.growth", "learngene.layers",
+            "open_world.threshold"}  # fmt: skip
     assert set(field_names()) == bounded | free
     assert not bounded & free
 
@@ -103,6 +105,45 @@ def test_every_memory_strategy_fits_the_class_incremental_protocol() -> None:
         check(asked)
         assert (asked.collective.memory, asked.collective.exemplars) == (memory, "herding")
     assert composed().collective.exemplars == "random"
+
+
+@pytest.mark.parametrize("value", ["calibrated", "paper_cifar100", "0.5", "-12", "1e-3"])
+def test_open_world_thresholds(value: str) -> None:
+    check(composed(f"open_world.threshold={value}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "problem"),
+    [
+        (["threshold=often"], "threshold", "neither a finite number nor one of calibrated"),
+        (["threshold=null"], "threshold", "neither a finite number"),
+        (["threshold=true"], "threshold", "neither a finite number"),
+        (["threshold=.inf"], "threshold", "neither a finite number"),
+        (["threshold=[1]"], "threshold", "neither a finite number"),
+        (["threshold=paper_cifar100", "score=energy"], "threshold", "for max_softmax"),
+        (["path=light", "individual.stem=fresh"], "path", "no light path"),
+        (["score=mahalanobis", "collective.memory_per_class=0"], "score", "fitted on exemplars"),
+        (["score=softmax"], "score", "not one of max_softmax"),
+    ],
+)
+def test_open_world_settings_that_do_not_go_together(
+    overrides: list[str], field: str, problem: str
+) -> None:
+    named = [text if "." in text.split("=")[0] else f"open_world.{text}" for text in overrides]
+    with pytest.raises(InputError, match=problem) as raised:
+        check(composed(*named))
+    assert raised.value.field == f"open_world.{field}"
+
+
+def test_the_choices_are_those_of_the_open_world() -> None:
+    from learngene.openworld import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
+
+    assert CHOICES["open_world.score"] == SCORES
+    assert list(THRESHOLDS) == ["calibrated", *PAPER_THRESHOLDS]
+    own = OmegaConf.to_container(composed())["open_world"]  # type: ignore[index, call-overload]
+    assert OpenWorldSettings(**{f: own[f] for f in asdict(OpenWorldSettings())}) == (
+        OpenWorldSettings()
+    )
 
 
 def test_the_types_of_fields() -> None:

@@ -399,13 +399,23 @@ def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path,
     write_checkpoint(Path(tmp_path / "kept"), first.collective.state_dict(), card)
     saved, card = read_checkpoint(tmp_path / "kept")
     second = evolve(**changed)
-    second.take_up([Stage(**stage) for stage in card["stages"]], saved)
+    second.take_up([Stage(**stage) for stage in card["stages"]], saved, first.memory)
     assert second.collective.names == first.collective.names
     assert [u.pool for u in second.collective.units] == [u.pool for u in first.collective.units]
     first.run_task()
     second.run_task()
     assert_equal(state(first), state(second))
     assert second.stages[-1].rho == first.stages[-1].rho
+
+
+def test_a_life_is_taken_up_further_from_where_it_is(evolve):
+    """What rounds need: stop by stop, each read from what was saved."""
+    first, second = (evolve(growth="plan", plan=PLAN) for _ in range(2))
+    while not first.done:
+        first.run_task()
+        second.take_up(list(first.stages), first.state(), first.memory)
+        assert second.collective.names == first.collective.names
+        assert_equal(state(first), state(second))
 
 
 @pytest.mark.parametrize("last", [3, 8])

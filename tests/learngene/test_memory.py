@@ -157,10 +157,11 @@ def test_rehearsal_is_this_loop(evolve):
     hand = copy.deepcopy(life)
     life.run_task()
 
-    s, world, model = hand.settings, hand.world, hand.collective
+    s, world = hand.settings, hand.world
     old, new = hand.tasks[0], hand.tasks[1]
-    teacher = copy.deepcopy(model).eval()
+    teacher = copy.deepcopy(hand.collective).eval()
     hand.grow(1)
+    model = hand.collective
     drawn = torch_generator(s.seed, "head", round=1)
     model.head.grow(len(new), drawn)
     model.light.head.grow(len(new), drawn)

@@ -12,6 +12,7 @@ import torch
 
 from learngene.attention import grad_cam
 from learngene.images import to_batch
+from learngene.openworld import OpenWorldSettings
 from server import figures_attention
 from server.attention import STAGES, draw_rows, look, spread
 from server.collective import Life, at_stage, live
@@ -28,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def life(tiny_world, cache: Path) -> Life:
     """Three tasks, lived once: later tests find them saved."""
-    return live(tiny_world, settings(), CPU, cache, accept=0.9, resume=True)
+    return live(tiny_world, settings(), CPU, cache, open_world=OpenWorldSettings(), resume=True)
 
 
 def test_earlier_stages_are_the_collective_of_that_time(life: Life, cache: Path) -> None:
@@ -39,7 +40,7 @@ def test_earlier_stages_are_the_collective_of_that_time(life: Life, cache: Path)
         seen[len(evolution.stages)] = {k: v.clone() for k, v in state.items()}
 
     world, asked = life.evolution.world, life.evolution.settings
-    live(world, asked, CPU, cache, accept=0.9, resume=False, on_task=keep)
+    live(world, asked, CPU, cache, open_world=OpenWorldSettings(), resume=False, on_task=keep)
     for task in (1, 2, 3):
         state = at_stage(life, cache, task).state_dict()
         assert set(state) == set(seen[task])

@@ -7,12 +7,20 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from learngene.evolution import Evolution, EvolutionSettings
-from learngene.openworld import calibrate, unknown_probability
-from server.collective import Life, life_key, live, recognise
+from learngene.openworld import (
+    DISTANCES,
+    SCORES,
+    OpenWorldSettings,
+    calibrate,
+    fit_score,
+    unknown_probability,
+)
+from server.collective import EXEMPLARS, Life, exemplars, life_key, live, recognise
 from tests.made import CPU, settings
 
 
@@ -20,7 +28,10 @@ from tests.made import CPU, settings
 def lived(tiny_world, tmp_path) -> Callable[..., Life]:
     def live_it(resume=True, accept=0.9, on_task=lambda life, found: None, **changed: Any) -> Life:
         asked = settings(**changed)
-        return live(tiny_world, asked, CPU, tmp_path, accept=accept, resume=resume, on_task=on_task)
+        how = OpenWorldSettings(accept=accept)
+        return live(
+            tiny_world, asked, CPU, tmp_path, open_world=how, resume=resume, on_task=on_task
+        )
 
     return live_it
 
@@ -147,10 +158,78 @@ def test_every_setting_the_world_and_the_threads_are_in_the_key(tiny_world):
 
 def test_recognition_looks_at_the_right_images(evolved, tiny_world):
     life = evolved("separable")
-    found = recognise(life, 0.9)
+    found = recognise(life, OpenWorldSettings(accept=0.9))
     held = life.logits(tiny_world.train_images, life.calibration_rows)
     known = unknown_probability(held).numpy()
     assert found["threshold"] == calibrate(known, 0.9)
     assert (known <= found["threshold"]).mean() >= 0.9
     assert (found["known_images"], found["open_world_images"]) == (16 * 6, 4 * 6)
     assert found["closed_accuracy"] == pytest.approx(life.stages[-1].accuracy)
+
+
+def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
+    life = evolved("separable")
+    plain = recognise(life, OpenWorldSettings())
+    assert list(plain["scores"]) == list(SCORES)
+    for chosen in SCORES:
+        found = recognise(life, OpenWorldSettings(score=chosen))
+        assert found["scores"] == plain["scores"]  # the choice changes none of them
+        assert found["score"] == chosen and found["auroc"] == plain["scores"][chosen]["auroc"]
+        assert found["accepted"] > 0.5  # calibrated for this score, not for another one
+        assert (found["threshold"] == plain["threshold"]) == (chosen == "max_softmax")
+    best = max(plain["scores"].values(), key=lambda measures: measures["auroc"])
+    assert plain["scores"][plain["best_score"]] == best
+    assert plain["exemplars"] == 16 * 4 and plain["known_classes"] == 16
+    assert 0 < plain["openness"] < 1
+
+
+def test_distances_are_fitted_on_the_memory(evolved, tiny_world):
+    life = evolved("separable")
+    (_, features), labels = exemplars(life, "collective")
+    assert labels.bincount().tolist() == [4] * 16 and EXEMPLARS > 4
+    shown = [tiny_world.train_labels[life.memory[c]].tolist() for c in life.known]
+    assert shown == [[c] * 4 for c in life.known]
+    rows = np.concatenate([tiny_world.rows("test", c) for c in tiny_world.division.open_world])
+    others = life.answers(tiny_world.test_images, rows)
+    base = life.answers(
+        tiny_world.test_images, np.concatenate([tiny_world.rows("test", c) for c in life.known])
+    )
+    score = fit_score("mahalanobis", features, labels)
+    pairs = [float(u > k) for u in score(*others) for k in score(*base)]
+    found = recognise(life, OpenWorldSettings())["scores"]["mahalanobis"]["auroc"]
+    assert found == pytest.approx(np.mean(pairs), abs=1e-3)
+
+
+def test_without_a_memory_there_are_no_distances(evolve):
+    life = evolve(memory_per_class=0)
+    while not life.done:
+        life.run_task()
+    found = recognise(life, OpenWorldSettings(score="energy"))
+    assert [name for name, one in found["scores"].items() if one is None] == list(DISTANCES)
+    assert found["exemplars"] == 0 and found["best_score"] not in DISTANCES
+
+
+def test_paths_are_what_the_collective_says_by_them(evolved, tiny_world):
+    life, rows = evolved("separable"), tiny_world.rows("test", 0)
+    images = tiny_world.test_images
+    deep, light, both = (life.answers(images, rows, p) for p in ("collective", "light", "both"))
+    assert torch.equal(deep[0], life.logits(images, rows))
+    model = life.collective
+    assert torch.allclose(model.head(deep[1]), deep[0], atol=1e-5)
+    assert torch.allclose(model.light.head(light[1]), light[0], atol=1e-5)
+    assert torch.allclose(both[0], (deep[0] + light[0]) / 2)
+    assert both[1].shape == (len(rows), deep[1].shape[1] + light[1].shape[1])
+    accuracy = recognise(life, OpenWorldSettings(path="light"))["closed_accuracy"]
+    assert accuracy == pytest.approx(life.stages[-1].light_accuracy)
+
+
+def test_the_papers_thresholds_are_measured_in_every_run(evolved):
+    found = recognise(evolved("separable"), OpenWorldSettings(threshold="paper_cifar100"))
+    assert found["threshold"] == 0.9587 and found["threshold_from"] == "paper_cifar100"
+    # Sixteen classes: even softmax applied twice stays below 1 - 1/16, so all are accepted.
+    assert found["paper_thresholds"]["paper_cifar100"]["two_softmaxes"] == {
+        "known_accepted": 1.0,
+        "open_world_found": 0.0,
+    }
+    assert found["accepted"] == 1.0 and found["recall"] == 0.0
+    assert found["doubled_softmax_floor"] < 1 - 1 / 16

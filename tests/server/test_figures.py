@@ -181,6 +181,38 @@ def test_open_world_shows_shares_and_the_threshold(results, canvas, tmp_path):
         assert outline.get_data().values.sum() == pytest.approx(100)
 
 
+def test_open_world_ranks_the_scores_and_marks_the_chosen_one(results, canvas, tmp_path):
+    figures.open_world(results, tmp_path)
+    axes = canvas[0].axes[1]
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert named[0] == "mahalanobis" and named[-1] == "energy"  # the best on top
+    assert [name for name in named if name.endswith("(chosen)")] == ["max softmax (chosen)"]
+    dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    areas = sorted(found["auroc"] for found in results["open_world"]["scores"].values())
+    assert [dot.get_xdata()[0] for dot in dots] == areas
+    dotted = [line for line in canvas[0].axes[0].get_lines() if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in dotted] == [0.9587, 0.9733]
+
+
+def test_open_world_without_scores_or_with_other_units(make, canvas, tmp_path):
+    def change(sections):
+        found = sections["open_world"]
+        found["score"], found["threshold"] = "energy", 99.0
+        found["scores"]["mahalanobis"] = None
+        edges = np.array(found["histogram"]["edges"])
+        found["histogram"]["edges"] = (edges * 40 - 50).tolist()
+
+    figures.open_world(make(n=1, change=change), tmp_path)
+    axes, ranking = canvas[0].axes
+    assert axes.get_xlim()[0] == -50 and axes.get_xlim()[1] > 99  # the threshold stays in sight
+    assert not [line for line in axes.get_lines() if line.get_linestyle() == ":"]
+    assert axes.get_xlabel().startswith("energy") and len(ranking.get_yticks()) == 4
+    figures.open_world(
+        make(n=1, change=lambda sections: sections["open_world"].pop("scores")), tmp_path
+    )
+    assert len(canvas[1].axes) == 1
+
+
 def test_every_axis_has_a_label(make, canvas, tmp_path):
     figures.draw_figures(make(rounds=True), tmp_path)
     axes = [axes for figure in canvas for axes in figure.axes]
@@ -223,6 +255,7 @@ def test_alt_texts_carry_the_numbers(results):
     assert "98.0 % when it was learned, 62.0 % at the end" in alt_text("continual", results)
     assert "learngene 1,812 KB" in alt_text("bytes", results)
     assert "threshold at 0.410" in alt_text("open_world", results)
+    assert "energy 0.952, mahalanobis 0.812" in alt_text("open_world", results)
     assert "2 images of unknown classes (letter a, letter b)" in alt_text("gradcam", results)
 
 

@@ -176,6 +176,28 @@ def test_without_a_collective_the_report_says_what_is_not_there(make, tmp_path, 
         assert f"The figure {name}.png was not drawn: {reason}." in page.words
 
 
+def test_the_open_world_section_tells_scores_threshold_and_the_papers(make, tmp_path, unrendered):
+    def change(sections):
+        sections["open_world"]["scores"]["mahalanobis"] = None
+
+    words = read(make(n=1, change=change), tmp_path).words.replace("\xa0", " ")
+    assert "accepts 95.0 % of held-out base images" in words
+    for cell in ("max softmax (chosen)", "energy (best AUROC)", "0.952"):
+        assert cell in words
+    assert "No exemplars to fit mahalanobis on." in words
+    for cell in ("paper cifar100: 0.9587", "softmax applied twice", "0.3 %", "61.2 %"):
+        assert cell in words
+    assert "0.9586 for this run's N = 64" in words
+
+
+def test_a_threshold_that_was_set_is_told_as_such(make, tmp_path, unrendered):
+    def change(sections):
+        sections["open_world"] |= {"threshold_from": 0.3, "path": "both", "score": "energy"}
+
+    words = read(make(n=1, change=change), tmp_path).words
+    assert "by its energy, from the mean of both paths' logits; threshold: 0.3, as set" in words
+
+
 @pytest.mark.parametrize(
     ("variant", "start"),
     [

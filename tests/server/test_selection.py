@@ -164,7 +164,8 @@ def test_auto_keeps_its_life_where_the_criterion_agrees(make, lives, monkeypatch
 def test_auto_needs_no_second_life_without_a_light_path(make, lives, monkeypatch):
     plant(monkeypatch, {4, 5})
     product = make(learngene__layers="auto", individual__stem="fresh")
-    assert len(lives) == 1 and product.gene.card.layers == [4, 5]
+    assert lives[0] == lives[-1] and product.gene.card.layers == [4, 5]
+    assert product.life.reused == len(product.life.evolution.tasks)  # read again, not lived again
 
 
 def test_auto_says_when_nothing_follows_the_trend(make, monkeypatch):
