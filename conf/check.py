@@ -89,6 +89,12 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "retain.fisher_samples": (1, 1_000_000, True),
     "open_world.accept": (0, 1, False),
     "open_world.calibration_per_class": (1, math.inf, True),
+    "open_world.cycles": (0, 1000, True),
+    "open_world.labels_per_cycle": (1, math.inf, True),
+    "open_world.classes_per_cycle": (1, math.inf, True),
+    "open_world.images_to_add": (2, math.inf, True),
+    "open_world.known_share": (0, 0.95, True),
+    "open_world.cycle_consolidate_epochs": (0, 10_000, True),
     "method.scratch.lr": (0, 10, False),
     "runtime.timeout_s": (0, 1_000_000, False),
     "runtime.min_answered": (0, math.inf, True),
@@ -219,6 +225,20 @@ def _check_open_world(config: DictConfig) -> None:
         raise InputError("open_world.path", asked.path,
                          "individual.stem=fresh grows no light path",
                          "Write open_world.path=collective")  # fmt: skip
+    if asked.cycles and config.data.clients_from == "open_world":
+        raise InputError("open_world.cycles", asked.cycles,
+                         "the collective would learn the classes that clients hold "
+                         "(data.clients_from=open_world)",
+                         "Write open_world.cycles=0 or data.clients_from=novel")  # fmt: skip
+    if asked.cycles and config.collective.memory != "rehearsal":
+        raise InputError("open_world.cycles", asked.cycles,
+                         "classes are taken in beside exemplars of the old ones, and "
+                         f"collective.memory={config.collective.memory} keeps none",
+                         "Write collective.memory=rehearsal")  # fmt: skip
+    if asked.cycles and config.learngene.path:
+        raise InputError("open_world.cycles", asked.cycles,
+                         "a saved learngene meets no stream: there is no collective",
+                         "Write open_world.cycles=0, or leave learngene.path out")  # fmt: skip
     if score.endswith("mahalanobis") and config.collective.memory_per_class == 0:
         raise InputError("open_world.score", score,
                          "it is fitted on exemplars, and collective.memory_per_class is 0",

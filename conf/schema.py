@@ -97,6 +97,12 @@ class OpenWorld:
     threshold: Any = "calibrated"  # (by accept) | paper_cifar100 | paper_imagenet100 | a number
     accept: float = 0.95  # share of known images that the calibrated threshold accepts
     calibration_per_class: int = 10  # base images of a class held out for it, never trained on
+    cycles: int = 0  # streams that the finished collective meets and learns new classes from
+    labels_per_cycle: int = 400  # budget of the labeller, images
+    classes_per_cycle: int = 8  # M: new classes that a cycle takes in, at most
+    images_to_add: int = 10  # labelled images that a class needs to be taken in
+    known_share: float = 0.5  # of a stream's images that are of base classes
+    cycle_consolidate_epochs: int = 4  # passes over all exemplars after each cycle
 
 
 @dataclass

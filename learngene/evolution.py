@@ -234,11 +234,39 @@ class Evolution:
         if self.collective.light is not None:
             self.collective.light.head.grow(classes, drawn)
 
-    def run_task(self, progress: Callable[[int, int, float], None] | None = None) -> Stage:
+    def branch(self) -> Evolution:
+        """A copy that can go on by itself; the world is shared."""
+        twin = copy.copy(self)
+        twin.collective = copy.deepcopy(self.collective)
+        twin.stages, twin.tasks = list(self.stages), list(self.tasks)
+        twin.train_rows, twin.memory = dict(self.train_rows), dict(self.memory)
+        twin.fisher = [f.clone() for f in self.fisher]
+        return twin
+
+    def admit(self, rows: dict[int, np.ndarray], held_out: np.ndarray) -> None:
+        """Append a task of new classes to the sequence: what the open-world cycle found.
+
+        Args:
+            rows: labelled training images of each new class.
+            held_out: further ones, kept for the open-world threshold.
+        """
+        if strangers := sorted(set(rows) & set(self.train_rows)):
+            raise ValueError(f"classes {strangers} are in the sequence already")
+        self.tasks.append(list(rows))
+        self.train_rows |= rows
+        self.calibration_rows = np.concatenate([self.calibration_rows, held_out])
+
+    def run_task(
+        self,
+        progress: Callable[[int, int, float], None] | None = None,
+        consolidate_epochs: int | None = None,
+    ) -> Stage:
         """Grow, learn the next task and test.
 
         Args:
             progress: called with (steps done, steps in this task, mean loss of the collective).
+            consolidate_epochs: passes over all exemplars after the task; None takes the settings'
+                after the last task, and none after the others.
 
         Raises:
             ValueError: when there is no task left, or the loss is not finite.
@@ -259,10 +287,11 @@ class Evolution:
         )
         self._remember(task, new)
         known = [*old, *new]
-        last = task == len(self.tasks) - 1
-        if last and s.consolidate_epochs and s.memory_per_class and self.strategy.exemplars:
+        if consolidate_epochs is None:
+            consolidate_epochs = s.consolidate_epochs if task == len(self.tasks) - 1 else 0
+        if consolidate_epochs and s.memory_per_class and self.strategy.exemplars:
             passes += self._train(
-                "consolidate", task, known, [], None, progress, s.consolidate_epochs, None
+                "consolidate", task, known, [], None, progress, consolidate_epochs, None
             )[1]
         heavy, light = self.test([*(stage.new_classes for stage in self.stages), new])
         self.stages.append(

@@ -14,6 +14,7 @@ import yaml
 
 from learngene.continual import measures
 from learngene.criterion import TrendRule, align
+from learngene.cycle import CycleSettings
 from learngene.errors import InputError
 from learngene.evolution import Evolution, EvolutionSettings, Stage
 from learngene.expansion import PlannedStep, planned_names, read_plan
@@ -21,6 +22,7 @@ from learngene.gene import Learngene, extract, load
 from learngene.openworld import OpenWorldSettings
 from learngene.world import World
 from server.collective import Life, life_key, live
+from server.cycle import run_cycles
 from server.selection import (
     TOP,
     Selection,
@@ -52,6 +54,7 @@ class Product:
     # With learngene.layers=auto: what the life said on which the choice was made, where it is
     # not ``life`` itself.
     chosen_on: Selection | None = None
+    cycle: dict[str, Any] | None = None  # what the open-world cycles brought (server.cycle)
 
     def gene_of(self, round: int) -> Learngene:
         """The learngene that round ``round`` (from 1) sends."""
@@ -87,9 +90,24 @@ class Product:
                 "continual": _continual(evolution.stages),
             },
             "criterion": criterion,
-            "open_world": self.life.open_world,
+            "open_world": {**self.life.open_world, "cycle": self._cycle()},
             "learngene": shown,
         }
+
+    def _cycle(self) -> dict[str, Any] | None:
+        """The cycles with names in place of class numbers."""
+        if self.cycle is None or self.life is None:
+            return None
+        names = self.life.evolution.world.class_names
+        named = [
+            {
+                **record,
+                "added": [names[c] for c in record["added"]],
+                "labelled_images": {names[int(c)]: n for c, n in record["labelled_images"].items()},
+            }
+            for record in self.cycle["cycles"]
+        ]
+        return {**self.cycle, "cycles": named}
 
 
 def choose_device(asked: str) -> torch.device:
@@ -162,13 +180,19 @@ def open_world_settings(config: Mapping[str, Any]) -> OpenWorldSettings:
     return OpenWorldSettings(**{name: config["open_world"][name] for name in named})
 
 
+def cycle_settings(config: Mapping[str, Any]) -> CycleSettings:
+    """The open-world cycles that follow the last task."""
+    named = (field.name for field in fields(CycleSettings))
+    return CycleSettings(**{name: config["open_world"][name] for name in named})
+
+
 def produce(
     config: Mapping[str, Any],
     world: World,
     *,
     on_task: Callable[[Evolution, bool], None] = lambda evolution, found: None,
     on_step: Callable[[int, int, float], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Product:
     """A learngene for the configuration.
 
@@ -233,20 +257,44 @@ def produce(
             layers = chosen_layers(first)
             shared, last = shared_run(layers, names, settings.stem)
             again = (shared, last) != (settings.shared, settings.shared_last)
-            if on_note:
-                on_note(
-                    f"learngene.layers=auto: the criterion selects {layers}"
-                    + ("; the collective lives again, its light path sharing these" * again)
-                )
+            on_note(
+                f"learngene.layers=auto: the criterion selects {layers}"
+                + ("; the collective lives again, its light path sharing these" * again)
+            )
             if again:
                 chosen_on = first
                 settings = replace(settings, shared=shared, shared_last=last)
                 life = live_with(settings, layers, resume=config["resume"])
             elif layers != run_of(TOP, names):  # the same life, read again for other layers
                 life = live_with(settings, layers, resume=True)
+        cycle = None
+        if config["open_world"]["cycles"]:
+            grown, cycle = run_cycles(
+                life,
+                cycle_settings(config),
+                open_world_settings(config),
+                Path(config["cache"]),
+                resume=config["resume"],
+                on_cycle=lambda record, found: on_note(cycle_line(record, found)),
+                on_step=on_step,
+            )
+            inherited = [names[layer - 1] for layer in layers]
+            gene = _extract(grown, inherited, world, life.key)
+            moments[-1] = Moment(len(grown.stages), len(grown.known), gene)
     finally:
         torch.set_num_threads(before)
-    return Product(moments[-1].gene, life, tuple(moments), rule, chosen_on)
+    return Product(moments[-1].gene, life, tuple(moments), rule, chosen_on, cycle)
+
+
+def cycle_line(record: Mapping[str, Any], found: bool) -> str:
+    """A cycle in one line for the terminal."""
+    return (
+        f"open-world cycle {record['cycle']}{' (done by an earlier run)' if found else ''}: "
+        f"{record['called_unknown']} of {record['images']} images called unknown, "
+        f"{record['labels_spent']} labels spent ({record['known_sent']} on known classes), "
+        f"{len(record['added'])} classes taken in, {record['known_classes']} known; accuracy "
+        f"{record['accuracy']:.3f}"
+    )
 
 
 def _extract(evolution: Evolution, inherited: list[str], world: World, key: str) -> Learngene:

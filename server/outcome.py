@@ -75,7 +75,10 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
         )
         for client in range(config["num_clients"])
     ]
-    base = np.concatenate([world.rows("train", c) for c in world.division.base])
+    trained = world.division.base
+    if config["open_world"]["cycles"]:  # the collective will learn these, too
+        trained = (*trained, *world.division.open_world)
+    base = np.concatenate([world.rows("train", c) for c in trained])
     leakage = check_leakage(world, shards, base)
     if not leakage["passed"]:
         raise InputError("data.name", world.name, f"clients' images leak: {leakage}",

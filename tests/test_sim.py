@@ -149,6 +149,23 @@ def test_rounds_follow_the_evolution(first: Path, cache: Path, tmp_path: Path) -
     assert "known classes" in done.stdout
 
 
+def test_an_open_world_cycle_ends_in_the_learngene(
+    cache: Path, first: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    asked = ["open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"]
+    done = sim("scale=tiny", "runtime=serial", *asked, cache=cache, run=run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results, alone = read_results(run / "results.json"), read_results(first / "results.json")
+    cycle = results["open_world"]["cycle"]
+    assert cycle["discovered"] == len(cycle["cycles"][0]["added"]) > 0
+    assert set(cycle["cycles"][0]["added"]) <= set(results["data"]["classes"]["open_world"])
+    assert results["collective"]["stages"][0] == alone["collective"]["stages"][0]  # reused
+    assert results["learngene"]["sha256"] != alone["learngene"]["sha256"]
+    assert alone["open_world"]["cycle"] is None
+    assert "open-world cycle 1" in done.stdout and "The cycle" in (run / "report.html").read_text()
+
+
 def test_saved_learngene_needs_no_collective(first: Path, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     saved = first / "learngene.safetensors"

@@ -1,0 +1,201 @@
+"""The open-world cycles of a finished collective, kept like its life.
+
+``cache/collectives/KEY/cycles-KEY2`` holds them. KEY2 hashes what determines the cycles besides the
+collective, so one life can go through different ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learngene.cycle import (
+    CycleSettings,
+    Labeller,
+    Oracle,
+    Rows,
+    Stream,
+    account,
+    choose_classes,
+    draw_stream,
+    encounter,
+    gather_labels,
+    split_held_out,
+)
+from learngene.evolution import Evolution, Stage
+from learngene.openworld import OpenWorldSettings, Recogniser
+from server.checkpoint import read_checkpoint, write_checkpoint
+from server.collective import Life, exemplars
+
+FORMAT = 1  # raise it when the cycle changes
+
+
+def run_cycles(
+    life: Life,
+    settings: CycleSettings,
+    open_world: OpenWorldSettings,
+    cache: Path,
+    *,
+    resume: bool,
+    labeller: Labeller | None = None,
+    on_cycle: Callable[[dict[str, Any], bool], None] = lambda record, found: None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> tuple[Evolution, dict[str, Any]]:
+    """Let a copy of the collective meet its streams; the life itself is not touched.
+
+    Args:
+        labeller: names the images that it is sent; None is the oracle.
+        on_cycle: called after each cycle with its record and whether it was found saved.
+
+    Returns:
+        The evolution after the last cycle, and ``open_world.cycle`` of ``results.json``.
+    """
+    evolution, world = life.evolution.branch(), life.evolution.world
+    labeller = labeller or Oracle()
+    folder = cache / "collectives" / life.key / f"cycles-{_key(settings, open_world)}"
+    records: list[dict[str, Any]] = []
+    pool: dict[int, Rows] = {}
+    if resume:
+        records, pool = _take_up(evolution, folder, settings.cycles)
+        for record in records:
+            on_cycle(record, True)
+    while len(records) < settings.cycles:
+        cycle, started = len(records), time.perf_counter()
+        stream = draw_stream(world, settings, cycle, evolution.settings.seed)
+        recogniser = _recogniser(evolution, open_world)
+        scores = _scores(evolution, recogniser, stream, open_world.path)
+        before = evolution.known
+        met = encounter(
+            stream, scores, recogniser.threshold, before, labeller, settings.labels_per_cycle
+        )
+        pool = gather_labels(pool, stream, met, before)
+        added = choose_classes(pool, settings)
+        parts = {c: split_held_out(pool.pop(c)) for c in added}
+        if added:
+            evolution.admit(
+                {c: train for c, (train, _) in parts.items()},
+                np.concatenate([held for _, held in parts.values()]),
+            )
+            evolution.run_task(on_step, settings.cycle_consolidate_epochs)
+        record = {
+            "cycle": cycle + 1,
+            "images": len(stream.rows),
+            "threshold": recogniser.threshold,
+            **met.counts,
+            "added": added,
+            "labelled_images": {
+                str(c): len(train) + len(held) for c, (train, held) in parts.items()
+            },
+            "waiting_classes": len(pool),
+            "known_classes": len(evolution.known),
+            **_accuracies(evolution, len(life.evolution.tasks)),
+            "seconds": time.perf_counter() - started,
+        }
+        records.append(record)
+        _keep(evolution, folder, records, pool, settings)
+        on_cycle(record, False)
+    return evolution, {
+        "settings": asdict(settings),
+        "before": _accuracies(life.evolution, len(life.evolution.tasks)),
+        "cycles": records,
+        **account(records, world.division.open_world),
+    }
+
+
+def _recogniser(evolution: Evolution, settings: OpenWorldSettings) -> Recogniser:
+    """Fitted anew on what is known by now."""
+    fitted_on, labels = exemplars(evolution, settings.path)
+    images = evolution.world.train_images
+    held_out = evolution.answers(images, evolution.calibration_rows, settings.path)
+    return Recogniser.fit(settings, fitted_on, labels, held_out)
+
+
+def _scores(evolution: Evolution, recogniser: Recogniser, stream: Stream, path: str) -> np.ndarray:
+    """How unknown the stream's images look, (N,)."""
+    world, scores = evolution.world, np.empty(len(stream.rows))
+    for split, chosen in ((world.test_images, stream.test), (world.train_images, ~stream.test)):
+        if chosen.any():
+            answers = evolution.answers(split, stream.rows[chosen], path)
+            scores[chosen] = recogniser.scores(*answers).numpy()
+    return scores
+
+
+def _accuracies(evolution: Evolution, base_tasks: int) -> dict[str, Any]:
+    """Of both paths on test images of base classes, of classes taken in, and of all (null: none).
+
+    All known classes are possible answers.
+    """
+    world, stage = evolution.world, evolution.stages[-1]
+    sizes = [sum(len(world.rows("test", c)) for c in s.new_classes) for s in evolution.stages]
+
+    def of(by_task: list[float] | None, part: slice) -> float | None:
+        if by_task is None or not by_task[part]:
+            return None
+        return float(np.average(by_task[part], weights=sizes[part]))
+
+    old, new = slice(0, base_tasks), slice(base_tasks, None)
+    return {
+        "accuracy": stage.accuracy,
+        "old_accuracy": of(stage.accuracy_by_task, old),
+        "new_accuracy": of(stage.accuracy_by_task, new),
+        "light_accuracy": stage.light_accuracy,
+        "light_old_accuracy": of(stage.light_accuracy_by_task, old),
+        "light_new_accuracy": of(stage.light_accuracy_by_task, new),
+    }
+
+
+def _key(settings: CycleSettings, open_world: OpenWorldSettings) -> str:
+    parts = {"format": FORMAT, "cycles": asdict(settings), "open_world": asdict(open_world)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _keep(
+    evolution: Evolution,
+    folder: Path,
+    records: list[dict[str, Any]],
+    pool: dict[int, Rows],
+    settings: CycleSettings,
+) -> None:
+    base = evolution.world.division.base
+    card = {
+        "stages": [stage.as_dict() for stage in evolution.stages],
+        "exemplars": {str(c): rows.tolist() for c, rows in evolution.memory.items()},
+        "tasks": evolution.tasks,
+        "taken_in": {
+            str(c): rows.tolist() for c, rows in evolution.train_rows.items() if c not in base
+        },
+        "calibration": evolution.calibration_rows.tolist(),
+        "records": records,
+        "pool": {str(c): rows.tolist() for c, rows in pool.items()},
+        "settings": asdict(settings),
+    }
+    write_checkpoint(folder / f"cycle-{len(records):03d}", evolution.state(), card)
+
+
+def _take_up(
+    evolution: Evolution, folder: Path, cycles: int
+) -> tuple[list[dict[str, Any]], dict[int, Rows]]:
+    """Bring ``evolution`` to the last cycle whose files are whole; its records and its pool."""
+    for cycle in range(cycles, 0, -1):
+        found = read_checkpoint(folder / f"cycle-{cycle:03d}")
+        if found is None:
+            continue
+        state, card = found
+        evolution.tasks = [list(task) for task in card["tasks"]]
+        evolution.train_rows |= _rows(card["taken_in"])
+        evolution.calibration_rows = np.array(card["calibration"], dtype=np.int64)
+        stages = [Stage(**stage) for stage in card["stages"]]
+        evolution.take_up(stages, state, _rows(card["exemplars"]))
+        return list(card["records"]), _rows(card["pool"])
+    return [], {}
+
+
+def _rows(kept: dict[str, list[int]]) -> dict[int, Rows]:
+    return {int(c): np.array(rows, dtype=np.int64) for c, rows in kept.items()}

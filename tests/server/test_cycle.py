@@ -1,0 +1,134 @@
+"""Cycles of a real tiny collective: classes taken in, taken up again, and never mixed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learngene.cycle import CycleSettings
+from learngene.evolution import Evolution
+from learngene.openworld import OpenWorldSettings
+from server.collective import Life, live
+from server.cycle import run_cycles
+from tests.made import CPU, settings
+
+ASKED = CycleSettings(
+    cycles=2, labels_per_cycle=20, classes_per_cycle=2, images_to_add=2, known_share=0.4,
+    cycle_consolidate_epochs=1,
+)  # fmt: skip
+# A low bar: after three tiny tasks the collective knows little, and much looks unknown to it.
+HOW = OpenWorldSettings(accept=0.3)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cycles")
+
+
+@pytest.fixture(scope="module")
+def life(tiny_world, cache: Path) -> Life:
+    return live(tiny_world, settings(), CPU, cache, open_world=HOW, resume=True)
+
+
+@pytest.fixture
+def cycled(life: Life, cache: Path) -> Callable[..., tuple[Evolution, dict[str, Any]]]:
+    def run(resume: bool = True, asked: CycleSettings = ASKED, **more: Any):
+        return run_cycles(life, asked, HOW, cache, resume=resume, **more)
+
+    return run
+
+
+def weights(evolution: Evolution) -> list[torch.Tensor]:
+    return list(evolution.collective.state_dict().values())
+
+
+def same(one: Evolution, other: Evolution) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+
+
+def plain(report: dict[str, Any]) -> dict[str, Any]:
+    return {**report, "cycles": [{**each, "seconds": 0} for each in report["cycles"]]}
+
+
+def test_new_classes_are_learned_beside_the_old(cycled, life, tiny_world):
+    before = [value.clone() for value in weights(life.evolution)]
+    grown, report = cycled(resume=False)
+    division = tiny_world.division
+    taken = [c for each in report["cycles"] for c in each["added"]]
+    assert report["discovered"] == len(taken) == len(set(taken)) > 0
+    assert set(taken) <= set(division.open_world)
+    assert grown.known[: len(division.base)] == life.evolution.known
+    assert grown.known[len(division.base) :] == taken
+    assert len(grown.collective.head.weight) == len(grown.collective.light.head.weight)
+    assert len(grown.collective.head.weight) == len(division.base) + len(taken)
+    last = report["cycles"][-1]
+    assert last["accuracy"] == grown.stages[-1].accuracy and last["new_accuracy"] is not None
+    assert report["before"]["new_accuracy"] is None
+    assert report["before"]["accuracy"] == pytest.approx(report["before"]["old_accuracy"])
+    # The life itself is as it was.
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(life.evolution), strict=True))
+    assert len(life.evolution.known) == len(division.base) == len(life.evolution.memory)
+
+
+def test_only_labelled_rows_are_trained_on_and_no_test_image(cycled, tiny_world, monkeypatch):
+    seen: set[int] = set()
+    original = Evolution._train
+
+    def spy(self, phase, task, old, new, *rest):
+        for c in new:
+            seen.update(self.train_rows[c].tolist())
+        return original(self, phase, task, old, new, *rest)
+
+    monkeypatch.setattr(Evolution, "_train", spy)
+    grown, report = cycled(resume=False)
+    labelled = sum(sum(each["labelled_images"].values()) for each in report["cycles"])
+    held = len(grown.calibration_rows) - 3 * len(tiny_world.division.base)
+    assert len(seen) == labelled - held
+    assert not seen & set(grown.calibration_rows.tolist())
+    assert labelled <= report["labels_spent"] - report["known_sent"]
+    assert all(each["labels_spent"] <= ASKED.labels_per_cycle for each in report["cycles"])
+
+
+def test_finished_cycles_are_read_again(cycled, monkeypatch):
+    first, report = cycled(resume=False)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a finished cycle was trained again")
+
+    monkeypatch.setattr(Evolution, "run_task", never)
+    told: list[bool] = []
+    again, same_report = cycled(on_cycle=lambda record, found: told.append(found))
+    assert told == [True, True] and report == same_report
+    assert same(first, again) and first.known == again.known
+    assert np.array_equal(first.calibration_rows, again.calibration_rows)
+
+
+def test_cut_short_after_one_cycle_it_ends_the_same(cycled, life, cache):
+    whole, report = cycled(resume=False)
+    (folder,) = (cache / "collectives" / life.key).glob("cycles-*")
+    for path in folder.glob("cycle-002*"):
+        path.unlink()
+    told: list[bool] = []
+    again, resumed = cycled(on_cycle=lambda record, found: told.append(found))
+    assert told == [True, False]
+    assert plain(report) == plain(resumed) and same(whole, again)
+
+
+def test_other_settings_are_other_cycles(cycled, life, cache):
+    cycled()
+    cycled(asked=replace(ASKED, labels_per_cycle=5))
+    assert len(list((cache / "collectives" / life.key).glob("cycles-*"))) == 2
+
+
+def test_nothing_found_is_a_cycle_too(life, cache):
+    blind = OpenWorldSettings(threshold=2.0)  # Eq. 2 is below 1: nothing is ever called unknown
+    grown, report = run_cycles(life, ASKED, blind, cache, resume=False)
+    assert report["discovered"] == 0 == report["labels_spent"]
+    assert report["unknown_missed"] == sum(each["unknown_images"] for each in report["cycles"])
+    assert grown.known == life.evolution.known and same(grown, life.evolution)
