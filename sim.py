@@ -37,6 +37,7 @@ _codes: list[int] = []  # one a job; a multirun's exit code is its worst
 
 def simulation(config: dict[str, Any], run_dir: Path) -> int:
     """One run, from the data to the report; returns the exit code."""
+    from learngene.heap import keep_freed_memory
     from server.console import Console, announce
     from server.factory import produce
     from server.outcome import Seconds, open_world_data, write_run
@@ -44,6 +45,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     from strategies.plan import plan_round
     from strategies.runtime import RuntimeSettings, simulate
 
+    keep_freed_memory()
     seconds, console = Seconds(), Console()
     announce(console, config)
     with seconds.of("world"):

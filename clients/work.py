@@ -10,6 +10,7 @@ import torch
 
 from clients import methods
 from clients.shard import ShardData, read_shard
+from learngene.heap import keep_freed_memory
 from learngene.seeding import torch_generator
 from learngene.world import draw_shard, load
 
@@ -24,6 +25,7 @@ def run_task(
     Returns:
         ``client``, ``info`` (classes, image counts, device) and ``methods`` {name: metrics}.
     """
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     world = load(task["world"])
     shard = draw_shard(

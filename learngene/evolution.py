@@ -33,7 +33,7 @@ from learngene.expansion import (
     widen,
     written_plan,
 )
-from learngene.images import augment, to_batch
+from learngene.images import augment, shrink, to_batch
 from learngene.individual import stem_generator
 from learngene.memory import STRATEGIES, anchored, check_growth, herd, task_fisher
 from learngene.networks import COLLECTIVE_START, Collective
@@ -430,20 +430,24 @@ class Evolution:
         """What the previous stage says of ``rows``: softened probabilities, one tensor a path.
 
         Taken once a task on the plain images, not anew on every augmented batch: a forward pass
-        less for each epoch but one.
+        less for each epoch but one. Images are shrunk to the size of the training crops, which
+        the teacher knows as well and which costs less.
         """
         if teacher is None:
             return None
+        s, images = self.settings, self.world.train_images
         paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
         return [
-            F.softmax(self._logits(p, self.world.train_images, rows) / self.settings.temperature, 1)
-            for p in paths
+            F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths
         ]
 
-    def _batches(self, images: np.ndarray, rows: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
-        """Plain images (B, C, H, W) on the device, at most 256 at once."""
+    def _batches(
+        self, images: np.ndarray, rows: Sequence[int] | np.ndarray, side: int | None = None
+    ) -> Iterator[Tensor]:
+        """Plain images (B, C, H, W) on the device, at most 256 at once; shrunk to ``side``."""
         for start in range(0, len(rows), 256):
-            yield to_batch(images[np.asarray(rows[start : start + 256])], self.device)
+            x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
+            yield x if side is None else shrink(x, side)
 
     @torch.no_grad()
     def _logits(
@@ -451,10 +455,11 @@ class Evolution:
         logits_of: Callable[[Tensor], Tensor],
         images: np.ndarray,
         rows: Sequence[int] | np.ndarray,
+        side: int | None = None,
     ) -> Tensor:  # (N, known classes), or (N, D) where features are asked for; on the CPU
         s = self.settings
         out = []
-        for x in self._batches(images, rows):
+        for x in self._batches(images, rows, side):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
                 out.append(logits_of(x).float().cpu())
         return torch.cat(out)

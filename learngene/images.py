@@ -17,6 +17,14 @@ def to_batch(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     return x.to(torch.float32).sub_(127.5).div_(64.0)
 
 
+def shrink(x: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side), with antialiasing; an image of that size stays as is."""
+    if x.shape[-2:] == (side, side):
+        return x
+    small = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
+
+
 def augment(x: Tensor, generator: torch.Generator, *, flip: bool, side: int | None = None,
             zoom: float = 1.0) -> Tensor:  # fmt: skip
     """Random shifts of up to an eighth of the side, flips, and crops of ``side`` pixels.

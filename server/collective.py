@@ -35,7 +35,7 @@ from learngene.openworld import (
 from learngene.world import World
 from server.checkpoint import read_checkpoint, write_checkpoint
 
-FORMAT = 1  # raise it when the algorithm changes: a life under the old one must not be taken up
+FORMAT = 2  # raise it when the algorithm changes: a life under the old one must not be taken up
 EXEMPLARS = (
     50  # of a class, at most, that distances are fitted on: more say the same, and cost time
 )

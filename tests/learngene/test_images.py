@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.images import augment, to_batch
+from learngene.images import augment, shrink, to_batch
 from tests.made import rng, torch_rng
 
 
@@ -84,3 +84,13 @@ def test_zoomed_crops_lie_inside_the_image():
     assert float(steps.min()) >= 0.5 - 1e-3 and float(steps.max()) <= 1 + 1e-3
     assert float(steps.max() - steps.min()) > 0.3
     assert float(moved[:, 4:12, 4:12].min()) >= 1  # no grey within
+
+
+def test_shrink_averages_and_keeps_what_has_the_size():
+    x = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
+    assert shrink(x, 8) is x
+    small = shrink(x, 4)
+    assert small.shape == (2, 3, 4, 4)
+    assert torch.allclose(small.mean((2, 3)), x.mean((2, 3)))
+    checkers = ((torch.arange(8)[:, None] + torch.arange(8)) % 2).float().expand(1, 3, 8, 8)
+    assert shrink(checkers, 4).std() < 0.1 * checkers.std()  # antialiased, not sampled
