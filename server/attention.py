@@ -50,11 +50,11 @@ def look(life: Life, cache: Path, images: int) -> dict[str, Any] | None:
         stage = evolution.stages[number - 1]
         collective = at_stage(life, cache, number)
         if collective is None:
-            missing.append(stage.task)
+            missing.append(number)
             continue
         layer = choose_layer(collective, min(world.image_shape[1:]))
         found, classes = grad_cam(collective, x, layer)
-        stages.append({"task": stage.task, "known_classes": stage.known_classes, "layer": layer})
+        stages.append({"task": number, "known_classes": stage.known_classes, "layer": layer})
         maps.append((255 * found.cpu().numpy()).round().astype(np.uint8))
         predicted.append([world.class_names[evolution.known[int(c)]] for c in classes])
     return {

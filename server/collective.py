@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,20 @@ def live(
             on_task(evolution, False)
         on_stop(evolution)
     reused = len(evolution.tasks) - trained
-    return Life(evolution, recognise(evolution, open_world), reused, key)
+    # What was said of the open world is kept, too: passes over thousands of images.
+    said = folder / f"open-world-{_open_world_key(open_world)}"
+    kept = read_checkpoint(said) if resume and not trained else None
+    if kept is None:
+        found = recognise(evolution, open_world)
+        write_checkpoint(said, {}, found)
+    else:
+        found = kept[1]
+    return Life(evolution, found, reused, key)
+
+
+def _open_world_key(settings: OpenWorldSettings) -> str:
+    parts = {"settings": asdict(settings), "pytorch-ood": version("pytorch-ood")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _keep(evolution: Evolution, folder: Path) -> None:

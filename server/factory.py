@@ -86,7 +86,7 @@ class Product:
                 "conv_widths": list(evolution.collective.widths),
                 "layers": list(evolution.collective.names),
                 "parameters": evolution.stages[-1].parameters,
-                "stages": [stage.as_dict() for stage in evolution.stages],
+                "stages": [{**each.as_dict(), "task": each.task + 1} for each in evolution.stages],
                 "continual": _continual(evolution.stages),
             },
             "criterion": criterion,

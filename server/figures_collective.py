@@ -152,7 +152,7 @@ def _triangle(axes: Axes, rows: list[list[float]]) -> QuadMesh:
     percent = np.full((tasks, tasks), np.nan)
     for after, row in enumerate(rows):
         percent[after, : len(row)] = 100 * np.array(row)
-    edges = np.arange(tasks + 1) - 0.5
+    edges = np.arange(tasks + 1) + 0.5  # tasks are counted from 1
     # One scale for every run: figures of two strategies can be laid side by side.
     image = axes.pcolormesh(
         edges, edges, np.ma.masked_invalid(percent), cmap="cividis", vmin=0, vmax=100
@@ -165,7 +165,9 @@ def _triangle(axes: Axes, rows: list[list[float]]) -> QuadMesh:
         for after, of in np.argwhere(np.isfinite(percent)):
             value = percent[after, of]
             colour = "black" if value > 55 else "white"  # cividis is dark at its low end
-            axes.text(of, after, f"{value:.0f}", ha="center", va="center", color=colour, size=11)
+            axes.text(
+                of + 1, after + 1, f"{value:.0f}", ha="center", va="center", color=colour, size=11
+            )
     return image
 
 

@@ -75,11 +75,10 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
         )
         for client in range(config["num_clients"])
     ]
-    trained = world.division.base
-    if config["open_world"]["cycles"]:  # the collective will learn these, too
-        trained = (*trained, *world.division.open_world)
+    cycles = config["open_world"]["cycles"] > 0  # the collective will learn these classes, too
+    trained = (*world.division.base, *(world.division.open_world if cycles else ()))
     base = np.concatenate([world.rows("train", c) for c in trained])
-    leakage = check_leakage(world, shards, base)
+    leakage = check_leakage(world, shards, base, with_open_world=cycles)
     if not leakage["passed"]:
         raise InputError("data.name", world.name, f"clients' images leak: {leakage}",
                          "Delete the cached world and build it again")  # fmt: skip

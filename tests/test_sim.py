@@ -64,6 +64,7 @@ def test_files_and_contract(first: Path) -> None:
     assert len(results["criterion"]["rho"]) == results["collective"]["tasks"] == 4
     assert {len(row) for row in results["criterion"]["rho"]} == {13}
     assert load(first / "learngene.safetensors").card.sha256 == results["learngene"]["sha256"]
+    assert [stage["task"] for stage in results["collective"]["stages"]] == [1, 2, 3, 4]
     stages, continual = results["collective"]["stages"], results["collective"]["continual"]
     assert continual["matrix"] == [stage["accuracy_by_task"] for stage in stages]
     assert continual["light"]["matrix"] == [stage["light_accuracy_by_task"] for stage in stages]

@@ -90,7 +90,11 @@ def _contents(hashes: NDArray[np.void], rows: Iterable[NDArray[np.int64]]) -> se
 
 
 def check_leakage(
-    world: World, shards: Sequence[Shard], base_rows: NDArray[np.int64]
+    world: World,
+    shards: Sequence[Shard],
+    base_rows: NDArray[np.int64],
+    *,
+    with_open_world: bool = False,
 ) -> dict[str, bool | int]:
     """Look by content hash for images, and by label for classes, that are where they must not be.
 
@@ -99,6 +103,8 @@ def check_leakage(
         shards: every client's shard.
         base_rows: rows of ``train`` that any model saw before the clients did, calibration
             images included.
+        with_open_world: the models learn open-world classes, too (``learngene.cycle``): then these
+            count as base.
 
     Returns:
         ``classes_disjoint``: the three groups share no class, base rows hold base classes only,
@@ -112,6 +118,8 @@ def check_leakage(
         set(world.division.group(g)) for g in ("base", "open_world", "novel")
     )
     disjoint = not (base & open_world or base & novel or open_world & novel)
+    if with_open_world:
+        base = base | open_world
     disjoint &= set(world.train_labels[base_rows].tolist()) <= base
     for shard in shards:
         own = set(shard.classes)

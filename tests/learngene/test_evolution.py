@@ -312,10 +312,10 @@ def test_accuracy_by_task_is_read_off_the_pass_over_all_known_classes(evolve, mo
     passed: list[int] = []
     logits = life._logits
 
-    def spy(logits_of, images, rows):
+    def spy(logits_of, images, rows, side=None):
         if images is life.world.test_images:
             passed.append(len(rows))
-        return logits(logits_of, images, rows)
+        return logits(logits_of, images, rows, side)
 
     monkeypatch.setattr(life, "_logits", spy)
     while not life.done:

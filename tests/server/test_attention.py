@@ -77,8 +77,8 @@ def test_a_stage_whose_checkpoint_is_gone_is_left_out_and_named(
         if "002" not in path.name:
             (folder / path.name).write_bytes(path.read_bytes())
     found = look(life, tmp_path, 2)
-    assert found["missing"] == [life.evolution.stages[1].task] == [1]
-    assert [s["task"] for s in found["stages"]] == [0, 2]
+    assert found["missing"] == [2]
+    assert [s["task"] for s in found["stages"]] == [1, 3]
     assert {len(image["predicted"]) for image in found["images"]} == {2}
 
 

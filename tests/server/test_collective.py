@@ -73,7 +73,23 @@ def test_a_second_life_is_not_lived_again(lived, ran, tmp_path):
     assert again.reused == 3 == len(again.evolution.tasks) and ran == [0, 1, 2]
     assert told == [(1, False), (2, False), (3, False), (3, True)]
     assert_same(first, again)
-    assert len(list(folder(first, tmp_path).iterdir())) == 6
+    assert len(list(folder(first, tmp_path).glob("task-*"))) == 6
+
+
+def test_what_was_said_of_the_open_world_is_kept(lived, tmp_path, monkeypatch):
+    first = lived()
+
+    def never(*_: Any) -> dict:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("server.collective.recognise", never)
+    assert lived().open_world == first.open_world
+    with pytest.raises(AssertionError, match="measured again"):
+        lived(accept=0.5)  # other settings
+    (kept,) = folder(first, tmp_path).glob("open-world-*.json")
+    kept.write_text(kept.read_text().replace('"auroc": 0', '"auroc": 1', 1))
+    with pytest.raises(AssertionError, match="measured again"):
+        lived()  # altered
 
 
 def test_a_torn_last_checkpoint_falls_back_to_the_one_before(lived, ran, tmp_path):

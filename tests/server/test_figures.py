@@ -145,9 +145,9 @@ def test_accuracy_by_task_has_a_panel_a_path_and_blanks_above_the_diagonal(make,
         [False, False, False],
     ]
     assert shown[2, 0] == pytest.approx(12.3) and shown[1, 0] == pytest.approx(40)
-    assert axes.get_ylim() == (2.5, -0.5)  # the first task on top
+    assert axes.get_ylim() == (3.5, 0.5)  # the first task on top, and counted from 1
     written = {t.get_position(): t.get_text() for t in axes.texts}
-    assert written[(0, 2)] == "12" and written[(1, 2)] == "50" and len(written) == 6
+    assert written[(1, 3)] == "12" and written[(2, 3)] == "50" and len(written) == 6
     assert not panels[0][0].texts  # thirteen tasks: no room for numbers
 
 

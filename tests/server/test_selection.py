@@ -39,7 +39,7 @@ def config(cache: Path, **changed: Any) -> dict[str, Any]:
 @pytest.fixture
 def make(tiny_world, tmp_path) -> Callable[..., Product]:
     def made(notes: list[str] | None = None, **changed: Any) -> Product:
-        told = None if notes is None else notes.append
+        told = (lambda text: None) if notes is None else notes.append
         return produce(config(tmp_path, **changed), tiny_world, on_note=told)
 
     return made

@@ -124,3 +124,21 @@ def test_classes_where_they_must_not_be(glyphs: World) -> None:
     for shards, rows in (([shard], trained_on_novel), ([of_base], base), ([foreign], base)):
         found = check_leakage(glyphs, shards, rows)
         assert not found["classes_disjoint"] and not found["passed"]
+
+
+def test_open_world_classes_that_are_learned_count_as_base(tiny_world):
+    division = tiny_world.division
+    rows = np.concatenate(
+        [tiny_world.rows("train", c) for c in (*division.base, *division.open_world)]
+    )
+
+    def shard(classes_from):
+        return draw_shard(
+            tiny_world, ways=3, shots=2, shard_seed=0, client=0, classes_from=classes_from
+        )
+
+    assert check_leakage(tiny_world, [shard("novel")], rows, with_open_world=True)["passed"]
+    assert not check_leakage(tiny_world, [shard("novel")], rows)["passed"]
+    assert not check_leakage(tiny_world, [shard("open_world")], rows, with_open_world=True)[
+        "passed"
+    ]
