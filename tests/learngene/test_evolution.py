@@ -344,6 +344,34 @@ def test_both_paths_learn(evolve, tiny_world):
             assert float((logits.argmax(1) == truth).float().mean()) > 0.8  # chance is a third
 
 
+def test_between_its_turns_the_long_path_rests(evolve, monkeypatch):
+    """light_steps=3: the 13 layers' own weights move on every third step, the others on each."""
+    life = evolve(light_steps=3)
+    moved: list[list[bool]] = []
+
+    def spy(self, *args, **kwargs):
+        model = life.collective
+        before = [model.units[0].conv.weight.clone(), model.units[12].conv.weight.clone()]
+        result = step(self, *args, **kwargs)
+        after = [model.units[0].conv.weight, model.units[12].conv.weight]
+        moved.append([not torch.equal(a, b) for a, b in zip(before, after, strict=True)])
+        return result
+
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    life.run_task()
+    own, shared = ([each[i] for each in moved] for i in (0, 1))
+    assert len(own) > 3 and own == [number % 3 == 0 for number in range(len(own))]
+    assert all(shared)
+
+
+def test_without_a_light_path_every_step_is_the_long_ones(evolve):
+    one, three = evolve(stem="fresh"), evolve(stem="fresh", light_steps=3)
+    one.run_task()
+    three.run_task()
+    assert_equal(state(one), state(three))
+
+
 def test_progress_counts_to_the_last_step(evolve):
     told = []
     evolve(epochs=10).run_task(lambda *step: told.append(step))
