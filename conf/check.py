@@ -48,7 +48,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "shots": (1, math.inf, True),
     "ways": (2, math.inf, True),
     "rounds": (1, 10_000, True),
-    "data.image_size": (16, 512, True),
+    "data.image_size": (32, 512, True),  # five max-pools halve it
     "data.classes": (10, math.inf, True),
     "data.train_per_class": (1, 100_000, True),
     "data.test_per_class": (1, 100_000, True),
@@ -71,7 +71,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "collective.distill": (0, 1000, True),
     "collective.temperature": (0, 100, False),
     "collective.growth_noise": (0, 1, True),
-    "collective.train_size": (16, 512, True),
+    "collective.train_size": (32, 512, True),
     "collective.zoom": (0.1, 1, True),
     "collective.threads": (0, 1024, True),
     "learngene.sigma": (0, math.inf, False),

@@ -346,7 +346,7 @@ def test_both_paths_learn(evolve, tiny_world):
 
 def test_between_its_turns_the_long_path_rests(evolve, monkeypatch):
     """light_steps=3: the 13 layers' own weights move on every third step, the others on each."""
-    life = evolve(light_steps=3)
+    life = evolve(light_steps=3, epochs=2)
     moved: list[list[bool]] = []
 
     def spy(self, *args, **kwargs):
