@@ -91,7 +91,8 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
     size = min(settings.batch_size, len(shard.train_x))
     batches = math.ceil(len(shard.train_x) / size)
     steps, done = settings.epochs * batches, 0
-    _test(individual, shard, 0, outcome, (_train_loss(individual, shard), 0.0))
+    _, before = _measure(individual, shard.train_x, shard.train_y)
+    _test(individual, shard, 0, outcome, (before, 0.0))
     for epoch in range(1, settings.epochs + 1):
         individual.train()
         if settings.freeze_norms:
@@ -118,7 +119,7 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
             _test(individual, shard, epoch, outcome, means)
-    outcome.extras["train_accuracy"] = _train_accuracy(individual, shard)
+    outcome.extras["train_accuracy"] = _measure(individual, shard.train_x, shard.train_y)[0]
     outcome.seconds = clock() - started
     return outcome
 
@@ -156,24 +157,18 @@ def _freeze_norms(individual: Individual) -> None:
 
 
 @torch.no_grad()
-def _train_loss(individual: Individual, shard: ShardData) -> float:
-    logits = individual.head(features(individual, shard.train_x))
-    return float(F.cross_entropy(logits, shard.train_y))
+def _measure(individual: Individual, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy and loss on plain images."""
+    logits = individual.head(features(individual, x))
+    right = int((logits.argmax(1) == y).sum())
+    return right / len(y), float(F.cross_entropy(logits, y))
 
 
-@torch.no_grad()
-def _train_accuracy(individual: Individual, shard: ShardData) -> float:
-    logits = individual.head(features(individual, shard.train_x))
-    return int((logits.argmax(1) == shard.train_y).sum()) / len(shard.train_y)
-
-
-@torch.no_grad()
 def _test(individual: Individual, shard: ShardData, epoch: int, outcome: Outcome,
           train_means: tuple[float, float]) -> None:  # fmt: skip
-    logits = individual.head(features(individual, shard.test_x))
+    accuracy, loss = _measure(individual, shard.test_x, shard.test_y)
     outcome.epochs.append(epoch)
-    right = int((logits.argmax(1) == shard.test_y).sum())
-    outcome.accuracy.append(right / len(shard.test_y))
-    outcome.loss.append(float(F.cross_entropy(logits, shard.test_y)))
+    outcome.accuracy.append(accuracy)
+    outcome.loss.append(loss)
     outcome.train_loss.append(train_means[0])
     outcome.penalty.append(train_means[1])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -12,6 +14,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from learngene.files import write_atomically
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """Name of a folder or file for what ``parts`` determine: 16 hex digits of their sha256."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_checkpoint(stem: Path, state: dict[str, Tensor], card: dict) -> None:

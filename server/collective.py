@@ -7,12 +7,11 @@ settings are not among them, so a run with other shards or shots finds its colle
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,12 +33,10 @@ from learngene.openworld import (
     separation,
 )
 from learngene.world import World
-from server.checkpoint import read_checkpoint, write_checkpoint
+from server.checkpoint import key_of, read_checkpoint, write_checkpoint
 
 FORMAT = 2  # raise it when the algorithm changes: a life under the old one must not be taken up
-EXEMPLARS = (
-    50  # of a class, at most, that distances are fitted on: more say the same, and cost time
-)
+EXEMPLARS = 50  # of a class that distances are fitted on, at most: more say the same, for more time
 
 
 @dataclass
@@ -64,7 +61,7 @@ def life_key(world: World, settings: EvolutionSettings, device: torch.device) ->
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return key_of(parts)
 
 
 def live(
@@ -106,7 +103,8 @@ def live(
         on_stop(evolution)
     reused = len(evolution.tasks) - trained
     # What was said of the open world is kept, too: passes over thousands of images.
-    said = folder / f"open-world-{_open_world_key(open_world)}"
+    parts = {"settings": asdict(open_world), "pytorch-ood": version("pytorch-ood")}
+    said = folder / f"open-world-{key_of(parts)}"
     kept = read_checkpoint(said) if resume and not trained else None
     if kept is None:
         found = recognise(evolution, open_world)
@@ -116,17 +114,35 @@ def live(
     return Life(evolution, found, reused, key)
 
 
-def _open_world_key(settings: OpenWorldSettings) -> str:
-    parts = {"settings": asdict(settings), "pytorch-ood": version("pytorch-ood")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def life_card(evolution: Evolution) -> dict[str, Any]:
+    """What a checkpoint's card holds of an evolution beside its tensors; see ``go_on``."""
+    return {
+        "stages": [stage.as_dict() for stage in evolution.stages],
+        "exemplars": rows_as_text(evolution.memory),
+    }
+
+
+def go_on(evolution: Evolution, state: dict[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Bring ``evolution`` to where ``state`` and the ``life_card`` in ``card`` were written."""
+    stages = [Stage(**stage) for stage in card["stages"]]
+    evolution.take_up(stages, state, rows_of_text(card["exemplars"]))
+
+
+def rows_as_text(rows: Mapping[int, np.ndarray]) -> dict[str, list[int]]:
+    """Rows by class, as JSON knows it."""
+    return {str(c): its.tolist() for c, its in rows.items()}
+
+
+def rows_of_text(kept: Mapping[str, list[int]]) -> dict[int, np.ndarray]:
+    """What ``rows_as_text`` was given."""
+    return {int(c): np.array(its, dtype=np.int64) for c, its in kept.items()}
 
 
 def _keep(evolution: Evolution, folder: Path) -> None:
     card = {
-        "stages": [stage.as_dict() for stage in evolution.stages],
+        **life_card(evolution),
         "settings": asdict(evolution.settings),
         "world": evolution.world.sha256,
-        "exemplars": {str(c): rows.tolist() for c, rows in evolution.memory.items()},
     }
     write_checkpoint(folder / f"task-{len(evolution.stages):03d}", evolution.state(), card)
 
@@ -146,9 +162,7 @@ def _read_task(evolution: Evolution, folder: Path, task: int) -> bool:
     found = read_checkpoint(folder / f"task-{task:03d}")
     if found is None:
         return False
-    state, card = found
-    memory = {int(c): np.array(rows, dtype=np.int64) for c, rows in card["exemplars"].items()}
-    evolution.take_up([Stage(**stage) for stage in card["stages"]], state, memory)
+    go_on(evolution, *found)
     return True
 
 

@@ -6,8 +6,6 @@ collective, so one life can go through different ones.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,10 +27,17 @@ from learngene.cycle import (
     gather_labels,
     split_held_out,
 )
-from learngene.evolution import Evolution, Stage
+from learngene.evolution import Evolution
 from learngene.openworld import OpenWorldSettings, Recogniser
-from server.checkpoint import read_checkpoint, write_checkpoint
-from server.collective import Life, exemplars
+from server.checkpoint import key_of, read_checkpoint, write_checkpoint
+from server.collective import (
+    Life,
+    exemplars,
+    go_on,
+    life_card,
+    rows_as_text,
+    rows_of_text,
+)
 
 FORMAT = 1  # raise it when the cycle changes
 
@@ -153,7 +158,7 @@ def _accuracies(evolution: Evolution, base_tasks: int) -> dict[str, Any]:
 
 def _key(settings: CycleSettings, open_world: OpenWorldSettings) -> str:
     parts = {"format": FORMAT, "cycles": asdict(settings), "open_world": asdict(open_world)}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return key_of(parts)
 
 
 def _keep(
@@ -165,15 +170,12 @@ def _keep(
 ) -> None:
     base = evolution.world.division.base
     card = {
-        "stages": [stage.as_dict() for stage in evolution.stages],
-        "exemplars": {str(c): rows.tolist() for c, rows in evolution.memory.items()},
+        **life_card(evolution),
         "tasks": evolution.tasks,
-        "taken_in": {
-            str(c): rows.tolist() for c, rows in evolution.train_rows.items() if c not in base
-        },
+        "taken_in": rows_as_text({c: r for c, r in evolution.train_rows.items() if c not in base}),
         "calibration": evolution.calibration_rows.tolist(),
         "records": records,
-        "pool": {str(c): rows.tolist() for c, rows in pool.items()},
+        "pool": rows_as_text(pool),
         "settings": asdict(settings),
     }
     write_checkpoint(folder / f"cycle-{len(records):03d}", evolution.state(), card)
@@ -189,13 +191,8 @@ def _take_up(
             continue
         state, card = found
         evolution.tasks = [list(task) for task in card["tasks"]]
-        evolution.train_rows |= _rows(card["taken_in"])
+        evolution.train_rows |= rows_of_text(card["taken_in"])
         evolution.calibration_rows = np.array(card["calibration"], dtype=np.int64)
-        stages = [Stage(**stage) for stage in card["stages"]]
-        evolution.take_up(stages, state, _rows(card["exemplars"]))
-        return list(card["records"]), _rows(card["pool"])
+        go_on(evolution, state, card)
+        return list(card["records"]), rows_of_text(card["pool"])
     return [], {}
-
-
-def _rows(kept: dict[str, list[int]]) -> dict[int, Rows]:
-    return {int(c): np.array(rows, dtype=np.int64) for c, rows in kept.items()}
