@@ -85,7 +85,7 @@ def _evolution(results: Results) -> str:
         f"{percent(each['summary'][MAIN]['mean'])} at {each['known_classes']} classes"
         for each in results["rounds"]
     ]
-    return f"Line chart of the clients' accuracy by known base classes: {', '.join(shown)}."
+    return f"Line chart of the clients' accuracy by known classes: {', '.join(shown)}."
 
 
 def _criterion(results: Results) -> str:

@@ -190,7 +190,7 @@ def evolution(results: Results, folder: Path) -> Path:
         colour = style[REFERENCE]["color"]
         axes.axhline(level, color=colour, ls="--", lw=1.6, label=f"{REFERENCE}, {level:.1f} %")
     axes.set_xticks(known)
-    axes.set(xlabel="base classes the collective knows", ylabel="clients' test accuracy (%)")
+    axes.set(xlabel="classes the collective knows", ylabel="clients' test accuracy (%)")
     legend_above(figure, axes)
     return save(figure, folder / "evolution.png")
 

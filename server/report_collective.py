@@ -197,8 +197,9 @@ def _cycles(value: Mapping[str, Any] | None) -> Parts:
             f"{value['discovered']} of {value['open_world_classes']} open-world classes were "
             f"discovered and learned for {value['labels_spent']:,} labels, of which "
             f"{value['known_sent']:,} were spent on known classes. The learngene that clients "
-            "receive is that of the collective after the last cycle. Known images of a stream are "
-            "test images of base classes, which are never trained on."
+            "receive is that of the collective after the last cycle. A stream's images of base "
+            "classes are test images, which are never trained on; those of classes taken in by an "
+            "earlier cycle count as known, too."
         ),
         table(headings, rows, range(7, 11)),
     ]
