@@ -94,6 +94,7 @@ class Retain:
 class OpenWorld:
     score: str = "max_softmax"  # (Eq. 2) | max_logit | energy | mahalanobis | relative_mahalanobis
     path: str = "collective"  # which answers: collective (13 layers) | light | both (their mean)
+    mirror: bool = False  # mean answers of an image and its mirror image (where they are one class)
     threshold: Any = "calibrated"  # (by accept) | paper_cifar100 | paper_imagenet100 | a number
     accept: float = 0.95  # share of known images that the calibrated threshold accepts
     calibration_per_class: int = 10  # base images of a class held out for it, never trained on

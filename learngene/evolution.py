@@ -465,16 +465,24 @@ class Evolution:
         return torch.cat(out)
 
     def answers(
-        self, images: np.ndarray, rows: np.ndarray, path: str = "collective"
+        self,
+        images: np.ndarray,
+        rows: np.ndarray,
+        path: str = "collective",
+        mirror: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, known classes) and the features in front of the head (N, D), in eval mode.
 
         Args:
             path: ``collective`` (13 layers), ``light``, or ``both``: the mean of their logits, and
                 their features, each of length 1, side by side.
+            mirror: answers are means over the image and its mirror image, in worlds whose images
+                keep their class in a mirror.
         """
         if path == "both":
-            deep, light = (self.answers(images, rows, one) for one in ("collective", "light"))
+            deep, light = (
+                self.answers(images, rows, one, mirror) for one in ("collective", "light")
+            )
             features = [F.normalize(deep[1]), F.normalize(light[1])]
             return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
         model = self.collective.eval()
@@ -488,7 +496,10 @@ class Evolution:
             seen = light_path.features(x, model.top)
             return torch.cat([light_path.head(seen), seen], dim=1)
 
-        found = self._logits(answer, images, rows)
+        def mean_of_views(x: Tensor) -> Tensor:
+            return (answer(x) + answer(x.flip(3))) / 2
+
+        found = self._logits(mean_of_views if mirror and self.world.flip else answer, images, rows)
         known = len(model.head.weight)
         return found[:, :known], found[:, known:]
 

@@ -36,6 +36,7 @@ class OpenWorldSettings:
 
     score: str = "max_softmax"
     path: str = "collective"
+    mirror: bool = False
     threshold: str | float = "calibrated"
     accept: float = 0.95
 

@@ -176,13 +176,14 @@ def at_stage(life: Life, cache: Path, task: int) -> Collective | None:
     return earlier.collective if found else None
 
 
-def exemplars(evolution: Evolution, path: str) -> tuple[Answers, Tensor]:
+def exemplars(evolution: Evolution, path: str, mirror: bool) -> tuple[Answers, Tensor]:
     """What the collective says of exemplars in its memory, and their positions in the head."""
     kept = [evolution.memory[c][:EXEMPLARS] for c in evolution.known]
     labels = _positions([len(rows) for rows in kept])
     if len(labels) == 0:
         return (torch.empty(0, len(kept)), torch.empty(0, 0)), labels
-    return evolution.answers(evolution.world.train_images, np.concatenate(kept), path), labels
+    images = evolution.world.train_images
+    return evolution.answers(images, np.concatenate(kept), path, mirror), labels
 
 
 def recognise(evolution: Evolution, settings: OpenWorldSettings) -> dict:
@@ -192,14 +193,15 @@ def recognise(evolution: Evolution, settings: OpenWorldSettings) -> dict:
     threshold comes from held-out base images; all else is measured on test images of base and of
     open-world classes, never of novel ones.
     """
-    world, known, path = evolution.world, evolution.known, settings.path
-    fitted_on, classes = exemplars(evolution, path)
-    held_out = evolution.answers(world.train_images, evolution.calibration_rows, path)
+    world, known = evolution.world, evolution.known
+    path, mirror = settings.path, settings.mirror
+    fitted_on, classes = exemplars(evolution, path, mirror)
+    held_out = evolution.answers(world.train_images, evolution.calibration_rows, path, mirror)
     of_class = [world.rows("test", c) for c in known]
     labels = _positions([len(rows) for rows in of_class])
-    base = evolution.answers(world.test_images, np.concatenate(of_class), path)
+    base = evolution.answers(world.test_images, np.concatenate(of_class), path, mirror)
     rows = np.concatenate([world.rows("test", c) for c in world.division.open_world])
-    others = evolution.answers(world.test_images, rows, path)
+    others = evolution.answers(world.test_images, rows, path, mirror)
     scores: dict[str, dict | None] = {}
     for name in SCORES:
         if name in DISTANCES and len(classes) == 0:  # collective.memory_per_class=0
@@ -214,6 +216,7 @@ def recognise(evolution: Evolution, settings: OpenWorldSettings) -> dict:
     return {
         "score": settings.score,
         "path": path,
+        "mirror": mirror and world.flip,
         "threshold_from": settings.threshold,
         "accept": settings.accept,
         "auroc": chosen["auroc"],

@@ -75,7 +75,7 @@ def run_cycles(
         cycle, started = len(records), time.perf_counter()
         stream = draw_stream(world, settings, cycle, evolution.settings.seed)
         recogniser = _recogniser(evolution, open_world)
-        scores = _scores(evolution, recogniser, stream, open_world.path)
+        scores = _scores(evolution, recogniser, stream, open_world)
         before = evolution.known
         met = encounter(
             stream, scores, recogniser.threshold, before, labeller, settings.labels_per_cycle
@@ -116,18 +116,22 @@ def run_cycles(
 
 def _recogniser(evolution: Evolution, settings: OpenWorldSettings) -> Recogniser:
     """Fitted anew on what is known by now."""
-    fitted_on, labels = exemplars(evolution, settings.path)
+    path, mirror = settings.path, settings.mirror
+    fitted_on, labels = exemplars(evolution, path, mirror)
     images = evolution.world.train_images
-    held_out = evolution.answers(images, evolution.calibration_rows, settings.path)
+    held_out = evolution.answers(images, evolution.calibration_rows, path, mirror)
     return Recogniser.fit(settings, fitted_on, labels, held_out)
 
 
-def _scores(evolution: Evolution, recogniser: Recogniser, stream: Stream, path: str) -> np.ndarray:
+def _scores(
+    evolution: Evolution, recogniser: Recogniser, stream: Stream, settings: OpenWorldSettings
+) -> np.ndarray:
     """How unknown the stream's images look, (N,)."""
     world, scores = evolution.world, np.empty(len(stream.rows))
     for split, chosen in ((world.test_images, stream.test), (world.train_images, ~stream.test)):
         if chosen.any():
-            answers = evolution.answers(split, stream.rows[chosen], path)
+            rows = stream.rows[chosen]
+            answers = evolution.answers(split, rows, settings.path, settings.mirror)
             scores[chosen] = recogniser.scores(*answers).numpy()
     return scores
 

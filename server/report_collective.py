@@ -210,6 +210,7 @@ def _how_recognised(value: Results) -> str:
     score = score_words(value.get("score") or "max_softmax")
     how = {"light": "the light path", "both": "the mean of both paths' logits"}
     by = how.get(value.get("path", "collective"), "the collective's 13 layers")
+    by += " over the image and its mirror image" * bool(value.get("mirror"))
     asked = value.get("threshold_from", "calibrated")
     if asked != "calibrated":
         return f"An image is called unknown by its {score}, from {by}; threshold: {asked}, as set."

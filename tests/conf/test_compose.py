@@ -56,7 +56,7 @@ def test_every_number_and_choice_is_checked() -> None:
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
             "methods", "resume", "cache", "experiment", "retain.normalise",
             "runtime.address", "collective.growth", "learngene.layers",
-            "open_world.threshold"}  # fmt: skip
+            "open_world.threshold", "open_world.mirror"}  # fmt: skip
     assert set(field_names()) == bounded | free
     assert not bounded & free
 

@@ -201,7 +201,7 @@ def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
 
 def test_distances_are_fitted_on_the_memory(evolved, tiny_world):
     life = evolved("separable")
-    (_, features), labels = exemplars(life, "collective")
+    (_, features), labels = exemplars(life, "collective", False)
     assert labels.bincount().tolist() == [4] * 16 and EXEMPLARS > 4
     shown = [tiny_world.train_labels[life.memory[c]].tolist() for c in life.known]
     assert shown == [[c] * 4 for c in life.known]
@@ -237,6 +237,23 @@ def test_paths_are_what_the_collective_says_by_them(evolved, tiny_world):
     assert both[1].shape == (len(rows), deep[1].shape[1] + light[1].shape[1])
     accuracy = recognise(life, OpenWorldSettings(path="light"))["closed_accuracy"]
     assert accuracy == pytest.approx(life.stages[-1].light_accuracy)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_answers_over_mirror_images_are_means_where_a_mirror_keeps_the_class(
+    evolved, monkeypatch, flip
+):
+    life = evolved("separable")
+    monkeypatch.setattr(life, "world", replace(life.world, flip=flip))
+    images, rows = life.world.test_images, life.world.rows("test", 0)
+    turned = np.ascontiguousarray(images[:, :, ::-1])
+    for path in ("collective", "light", "both"):
+        plain, other = (life.answers(each, rows, path) for each in (images, turned))
+        found = life.answers(images, rows, path, mirror=True)
+        assert not torch.allclose(plain[0], other[0], atol=1e-3)
+        mean = (plain[0] + other[0]) / 2 if flip else plain[0]
+        assert torch.allclose(found[0], mean, atol=1e-5)
+    assert recognise(life, OpenWorldSettings(mirror=True))["mirror"] is flip
 
 
 def test_the_papers_thresholds_are_measured_in_every_run(evolved):
