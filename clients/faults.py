@@ -49,7 +49,7 @@ class Order:
         """
         client, colon, rest = text.partition(":")
         kind, at, epoch = rest.partition("@")
-        if not colon or not client.strip().isdecimal() or (at and not epoch.strip().isdecimal()):
+        if not colon or not client.strip().isdecimal() or bool(at) != epoch.strip().isdecimal():
             raise ValueError("not of the form CLIENT:KIND or CLIENT:KIND@EPOCH")
         if kind.strip() not in KINDS:
             raise ValueError(f"there is no such fault, there are {', '.join(KINDS)}")

@@ -122,9 +122,9 @@ class Methods:
 class Runtime:
     name: str = MISSING  # ray | serial
     timeout_s: float = 3600.0  # a round's deadline for answers, seconds
-    # one client's own time, seconds; longer is a failure, and the worker is free for the next.
-    # null = only the round's deadline, until which a client that hangs keeps its worker
-    client_timeout_s: float | None = None
+    # One client's own time: a longer one has failed, and its worker is free for the next. Without
+    # it a client that hangs keeps its worker until the round's deadline.
+    client_timeout_s: float | None = None  # seconds; null = only the round's deadline
     min_answered: int | None = None  # fewer clients than this is exit code 3; null = all
     num_cpus: float = 1.0  # cores of one client, fractions allowed; also its threads
     num_gpus: float | None = None  # GPUs that a client holds; null = 1 where there is one, else 0
@@ -153,7 +153,7 @@ class Config:
     # dies, and its work is repeated), kill_always, raise, hang (never ends). In the answer: none
     # (there is none), nan, inf, shape (curves of unequal length), other_client (another's id).
     # runtime=serial has one process, the driver's: there a kill is a death that is only raised.
-    faults: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
     resume: bool = True  # go on from what an earlier run with the same settings finished
     cache: str = MISSING  # folder for worlds and collectives
     data: Data = field(default_factory=Data)

@@ -23,7 +23,7 @@ from server.wording import (
     ROUND_HEADINGS,
     Results,
     answered,
-    failed,
+    failures,
     joined,
     method_names,
     method_rows,
@@ -52,8 +52,7 @@ def clients(results: Results, images: Images) -> Parts:
     parts = [images["clients_paired"]]
     if rows:
         parts.append(table(headings, rows, range(1, 1 + len(numbers))))
-    if failed(results):
-        lost = [(client["id"], client["error"]) for client in failed(results)]
+    if lost := failures(results):
         parts += ["<h3>Clients that failed</h3>", table(("client", "reason"), lost)]
     return parts
 

@@ -9,7 +9,7 @@ a message holds, without its values.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -100,7 +100,20 @@ class GuardedGrid(Grid):
         Raises:
             Undeclared: one of them holds what was not declared. Nothing has been sent.
         """
-        messages, declared = list(messages), self._declared()
+        messages = list(messages)
+        self._check(messages)
+        return self._grid.push_messages(messages)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """As ``push_messages``, and then wait as the wrapped grid does."""
+        messages = list(messages)
+        self._check(messages)
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+    def _check(self, messages: Sequence[Message]) -> None:
+        declared = self._declared()
         seen: set[tuple[int, ...]] = set()  # a round's messages share their records
         for message in messages:
             # A question which client a node is holds nothing, and nothing was declared for it.
@@ -115,17 +128,11 @@ class GuardedGrid(Grid):
                 problems = declared.problems(message.content)
             if problems:
                 raise Undeclared(f"refused to send to clients: {'; '.join(problems[:5])}")
-        return self._grid.push_messages(messages)
 
     # The rest is the wrapped grid's.
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        raise NotImplementedError("server.app.WatchedGrid waits for replies")
 
     def set_run(self, run: Run) -> None:
         self._grid.set_run(run)

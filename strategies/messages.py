@@ -105,8 +105,9 @@ def read_reply(
     """Check a reply and take it apart. Never raises: whatever is wrong becomes a named error.
 
     A reply that holds anything but what was declared is refused whole, before it is read. A method
-    that is missing, failed or not finite is an error and yields no numbers; the other
-    methods of the same client keep theirs. A reply that claims another client yields none at all.
+    that is missing, failed, not finite or not as long as it is due is an error and yields no
+    numbers; the other methods of the same client keep theirs. A reply that claims another client
+    yields none at all.
     """
     try:
         return _read(reply, client, methods, declared)
