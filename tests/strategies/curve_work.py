@@ -8,7 +8,6 @@ from typing import Any
 from clients import faults
 from clients.app import make_client_app
 from clients.declared import CURVES, declared_reply
-from learngene.seeding import generator
 from strategies.guard import Declared
 from strategies.rounds import RoundPlan
 
@@ -17,14 +16,16 @@ METHODS = ["learngene", "scratch"]
 
 
 def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, Any]) -> Any:
-    """Numbers that depend on client, round and method alone, an epoch at a time."""
+    """Numbers that depend on client, round and method alone, an epoch at a time.
+
+    Without torch: a worker that is killed starts again in a second.
+    """
     methods = {}
     for method in task["methods"]:
-        drawn = generator(0, method, round, client)
         found: dict[str, Any] = {name: [] for name in CURVES}
         for epoch in range(EPOCHS + 1):
-            for name in CURVES:
-                found[name].append(float(drawn.random()))
+            for number, name in enumerate(CURVES, start=len(method)):
+                found[name].append((number * 7 + epoch * 13 + client * 29 + round * 31) % 97 / 97)
             found["epochs"][-1] = epoch
             faults.reached(epoch)
         methods[method] = found | {"seconds": 1.0, "train_accuracy": 0.5}

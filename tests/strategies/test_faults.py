@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,8 @@ def run(
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[RoundOutcome]:
-    """Three rounds: what is drawn depends on the round."""
-    return run("serial", [([], None)] * 3, tmp_path_factory.mktemp("none"))
+    """Two rounds: the numbers depend on the round."""
+    return run("serial", [([], None)] * 2, tmp_path_factory.mktemp("none"))
 
 
 def check_round(found: RoundOutcome, sound: RoundOutcome) -> None:
@@ -70,22 +69,11 @@ def test_serial(undisturbed, tmp_path):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray(undisturbed, tmp_path):
-    """After the kills the pool is whole; then a client hangs that only the deadline ends."""
-    started = time.monotonic()
-    first, second, third = run(
-        "ray",
-        [(list(REASONS), 3), ([], None), (["3:hang"], None)],
-        tmp_path,
-        timeout_s=40,
-        total_cpus=2,
-    )
+    """After the kills the pool is whole. (A hang that only the deadline ends: test_runtime.py.)"""
+    rounds = [(list(REASONS), 3), ([], None)]
+    first, second = run("ray", rounds, tmp_path, timeout_s=400, total_cpus=2)
     check_round(first, undisturbed[0])
     assert [each.methods for each in second.clients] == [e.methods for e in undisturbed[1].clients]
-    assert (third.answered, third.failed, third.missing) == (CLIENTS - 1, 0, 1)
-    assert third.clients[3].error == "no reply within 40 s (runtime.timeout_s)"
-    for ours, theirs in zip(third.clients, undisturbed[2].clients, strict=True):
-        assert ours.methods == ({} if ours.client == 3 else theirs.methods)
-    assert time.monotonic() - started < 400  # the one that hangs would never end
     assert [t for t in threading.enumerate() if not t.daemon] == [threading.main_thread()]
 
 

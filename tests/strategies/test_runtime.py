@@ -191,6 +191,7 @@ def test_client_that_hangs_is_missing_and_does_not_hold_up_the_end(with_ray):
     rounds, seconds = with_ray
     assert [each.replied for each in rounds[4].clients] == [True, True, True, False, True]
     assert (rounds[4].answered, rounds[4].missing) == (4, 1)
+    assert rounds[4].clients[3].error == "no reply within 20 s (runtime.timeout_s)"
     assert seconds < 120  # the client sleeps for 600
     stuck = [each for each in threading.enumerate() if not each.daemon]
     assert stuck == [threading.main_thread()]
