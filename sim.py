@@ -41,6 +41,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     from server.console import Console, announce
     from server.factory import produce
     from server.outcome import Seconds, open_world_data, write_run
+    from strategies.faults import fault_orders
     from strategies.learngene import LearngeneStrategy
     from strategies.plan import plan_round
     from strategies.runtime import RuntimeSettings, simulate
@@ -57,10 +58,10 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     console.product(product)
     strategy = LearngeneStrategy(
         config["num_clients"],
-        lambda number: plan_round(config, world, product.gene_of(number), number),
+        lambda number: plan_round(config, world, product.gene_of(number), number, faults),
     )
     asked = config["num_clients"] * config["rounds"]
-    with seconds.of("clients"), console.clients(asked) as shown:
+    with fault_orders(config) as faults, seconds.of("clients"), console.clients(asked) as shown:
         simulate(
             strategy,
             config["rounds"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,22 +17,25 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-# The records of a message, by key. Down: TASK and one PAYLOAD a method that is sent arrays.
-# Up: INFO and one METRICS a method, or ERROR alone.
-TASK = "task"
-PAYLOAD = "payload."
-METRICS = "metrics."
-INFO = "info"
-ERROR = "error"
-NODE = "node"
+from clients import faults
+from clients.declared import REASON, TRACE, DeclaredReply, Undeclared, clean, declared_reply
+from clients.limit import Overdue, time_limit
+from clients.records import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK
+
+__all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_client_app"]
+
+IN_DRIVER = "in-driver"  # in the node's config where the client shares the driver's process
 
 Payloads = dict[str, dict[str, np.ndarray]]
 RunTask = Callable[..., dict[str, Any]]  # (client, round, task, payloads) -> answer
+Declare = Callable[[dict[str, Any]], DeclaredReply]  # task -> what may be sent
 
 INT64 = 2**63  # protobuf holds no larger integer
 
 
-def make_client_app(run_task: RunTask | None = None) -> ClientApp:
+def make_client_app(
+    run_task: RunTask | None = None, declare: Declare = declared_reply
+) -> ClientApp:
     """A ClientApp that answers train messages with ``run_task``.
 
     Args:
@@ -42,10 +45,11 @@ def make_client_app(run_task: RunTask | None = None) -> ClientApp:
             ``clients.work.run_task``.
             It must be importable in a worker: Flower pickles the app with every message, a
             module-level function as its name alone.
+        declare: ``declare(task)`` gives what a reply may hold; anything else is not sent.
     """
     made = ClientApp()
     made.query()(_partition)
-    made.train()(partial(_train, run_task))
+    made.train()(partial(_train, run_task, declare))
     return made
 
 
@@ -55,31 +59,52 @@ def _partition(message: Message, context: Context) -> Message:
     return Message(RecordDict({NODE: record}), reply_to=message)
 
 
-def _train(run_task: RunTask | None, message: Message, context: Context) -> Message:
+def _train(
+    run_task: RunTask | None, declare: Declare, message: Message, context: Context
+) -> Message:
     try:
-        content = _answer(run_task, message, context)
+        task = json.loads(str(message.content.config_records[TASK]["json"]))
+        content = _answer(run_task, task, message, context)
+        if problems := declare(task).problems(content):
+            raise Undeclared(f"not sent: {'; '.join(problems[:3])}")
     # SystemExit too: in a Ray actor it would end the worker, in the serial runtime the whole run.
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, ClientOverdue) as error:
         # Flower's own error reply wraps the text in a worker traceback and prints it on the
-        # driver; a record keeps type and message, and the traceback for whoever asks.
-        trace = "".join(traceback.format_exception(error))[-4000:]
-        reason = ConfigRecord({"reason": describe(error), "traceback": trace})
-        content = RecordDict({ERROR: reason})
+        # driver; a record keeps type and message, and where it happened for whoever asks.
+        reason = {"reason": clean(describe(error), REASON), "traceback": places(error)}
+        content = RecordDict({ERROR: ConfigRecord(reason)})
     return Message(content, reply_to=message)
 
 
-def _answer(run_task: RunTask | None, message: Message, context: Context) -> RecordDict:
+class ClientOverdue(Overdue):
+    """This client's own time is over; another's alarm, the round's for one, is not its to name."""
+
+
+def places(error: BaseException) -> str:
+    """Where it was raised, innermost last: file, line and function, no source and no values."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    return clean("\n".join(f"{at.filename}:{at.lineno} in {at.name}" for at in frames), TRACE)
+
+
+def _answer(
+    run_task: RunTask | None, task: dict[str, Any], message: Message, context: Context
+) -> RecordDict:
     if run_task is None:
         from clients.work import run_task  # late: it imports torch, which a query does not need
-    task = json.loads(str(message.content.config_records[TASK]["json"]))
     payloads = {
         key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
         for key, record in message.content.array_records.items()
         if key.startswith(PAYLOAD)
     }
-    client = int(context.node_config["partition-id"])
-    with torch_threads(int(task.get("threads", 0))):
-        answer = run_task(client, int(message.metadata.group_id), task, payloads)
+    client, round = int(context.node_config["partition-id"]), int(message.metadata.group_id)
+    limit = task.get("limit_s")
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(int(task.get("threads", 0))))
+        in_driver = bool(context.node_config.get(IN_DRIVER, False))
+        stack.enter_context(faults.armed(task, client, round, in_driver))
+        overdue = ClientOverdue(f"not done within {limit} s (runtime.client_timeout_s)")
+        stack.enter_context(time_limit(limit, overdue))
+        answer = faults.spoil(run_task(client, round, task, payloads))
     if not isinstance(answer, dict):
         raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")
     return pack(answer)
@@ -94,12 +119,12 @@ def pack(answer: Mapping[str, Any]) -> RecordDict:
     content, errors = RecordDict(), {}
     for method, metrics in answer["methods"].items():
         if "error" in metrics:
-            errors[method] = str(metrics["error"])
+            errors[method] = clean(str(metrics["error"]), REASON)
             continue
         try:
             plain = {name: _number_or_list(name, value) for name, value in metrics.items()}
         except (TypeError, ValueError) as error:
-            errors[method] = describe(error)
+            errors[method] = clean(describe(error), REASON)
         else:
             content[METRICS + method] = MetricRecord(plain)
     content[INFO] = ConfigRecord(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clients import faults
 from clients.shard import ShardData
 from learngene.images import augment
 from learngene.individual import Individual
@@ -93,6 +94,7 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
     steps, done = settings.epochs * batches, 0
     _, before = _measure(individual, shard.train_x, shard.train_y)
     _test(individual, shard, 0, outcome, (before, 0.0))
+    faults.reached(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
         if settings.freeze_norms:
@@ -119,6 +121,7 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
             _test(individual, shard, epoch, outcome, means)
+        faults.reached(epoch)
     outcome.extras["train_accuracy"] = _measure(individual, shard.train_x, shard.train_y)[0]
     outcome.seconds = clock() - started
     return outcome

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from clients.faults import IN_TRAINING, Order
 from conf.schema import Config
 from learngene.errors import InputError
 
@@ -97,6 +98,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "open_world.cycle_consolidate_epochs": (0, 10_000, True),
     "method.scratch.lr": (0, 10, False),
     "runtime.timeout_s": (0, 1_000_000, False),
+    "runtime.client_timeout_s": (0, 1_000_000, False),
     "runtime.min_answered": (0, math.inf, True),
     "runtime.num_cpus": (0, 1024, False),
     "runtime.num_gpus": (0, 64, True),
@@ -130,6 +132,7 @@ def check(config: DictConfig) -> None:
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
     _check_open_world(config)
+    _check_faults(config)
     _check_together(config)
 
 
@@ -243,6 +246,25 @@ def _check_open_world(config: DictConfig) -> None:
         raise InputError("open_world.score", score,
                          "it is fitted on exemplars, and collective.memory_per_class is 0",
                          "Write open_world.score=energy or keep a memory")  # fmt: skip
+
+
+def _check_faults(config: DictConfig) -> None:
+    fix = "Write, for instance, faults=[0:raise,1:kill_once@2]"
+    seen: set[int] = set()
+    for text in config.faults:
+        try:
+            order = Order.read(text)
+        except ValueError as error:
+            raise InputError("faults", text, str(error), fix) from error
+        if order.client >= config.num_clients:
+            raise InputError("faults", text, f"clients are 0 to {config.num_clients - 1}", fix)
+        if order.client in seen:
+            raise InputError("faults", text, "that client has a fault already", fix)
+        if order.kind in IN_TRAINING and order.epoch > config.individual.epochs:
+            raise InputError("faults", text,
+                             f"after epoch {order.epoch} it never strikes, "
+                             f"individual.epochs is {config.individual.epochs}", fix)  # fmt: skip
+        seen.add(order.client)
 
 
 def _check_together(config: DictConfig) -> None:

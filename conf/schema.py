@@ -123,6 +123,9 @@ class Methods:
 class Runtime:
     name: str = MISSING  # ray | serial
     timeout_s: float = 3600.0  # a round's deadline for answers, seconds
+    # One client's own time: a longer one has failed, and its worker is free for the next. Without
+    # it a client that hangs keeps its worker until the round's deadline.
+    client_timeout_s: float | None = None  # seconds; null = only the round's deadline
     min_answered: int | None = None  # fewer clients than this is exit code 3; null = all
     num_cpus: float = 1.0  # cores of one client, fractions allowed; also its threads
     num_gpus: float | None = None  # GPUs that a client holds; null = 1 where there is one, else 0
@@ -146,6 +149,12 @@ class Config:
     rounds: int = 1  # points of the collective's evolution at which clients reconstruct
     scale: str = "cpu"  # which conf/scale file set the sizes
     methods: list[str] = field(default_factory=lambda: ["learngene", "scratch"])
+    # To see what a run makes of failures: [CLIENT:KIND, ...], as in faults=[3:raise,5:kill_once].
+    # After an epoch of training (the first, or faults=[5:kill_once@2]): kill_once (the process
+    # dies, and its work is repeated), kill_always, raise, hang (never ends). In the answer: none
+    # (there is none), nan, inf, shape (curves of unequal length), other_client (another's id).
+    # runtime=serial has one process, the driver's: there a kill is a death that is only raised.
+    faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
     resume: bool = True  # go on from what an earlier run with the same settings finished
     cache: str = MISSING  # folder for worlds and collectives
     data: Data = field(default_factory=Data)

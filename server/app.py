@@ -37,6 +37,7 @@ class ObservingStrategy(Protocol):
         self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Result: ...
     def receive(self, reply: Message) -> Outcome | None: ...
+    def guarded(self, grid: Grid) -> Grid: ...
 
 
 class LearngeneServerApp(ServerApp):
@@ -76,7 +77,7 @@ def make_server_app(
     def main(grid: Grid, context: Context) -> None:
         app.started.set()
         try:
-            watched = WatchedGrid(grid, app.stop, observe)
+            watched = WatchedGrid(strategy.guarded(grid), app.stop, observe)
             strategy.start(watched, ArrayRecord(), num_rounds=rounds, timeout=timeout_s)
         except Exception as error:  # run_simulation would end with exit code 0
             app.error = error

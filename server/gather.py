@@ -14,6 +14,11 @@ class Answer(Protocol):
     info: dict[str, Any]
     bytes_by_method: Mapping[str, Any]
     error: str | None
+    replied: bool
+    bytes_down: int
+    bytes_up: int
+    sent: Sequence[Any]
+    refused: bool
 
 
 class Round(Protocol):
@@ -23,14 +28,19 @@ class Round(Protocol):
     def round(self) -> int: ...
     @property
     def clients(self) -> Sequence[Answer]: ...
+    @property
+    def who(self) -> Sequence[Any]: ...
+    @property
+    def down(self) -> Sequence[Any]: ...
 
 
 COUNTS = ("asked", "answered", "failed", "missing", "bytes_down", "bytes_up", "queries")
 
 
 def message_counts(rounds: Sequence[Round]) -> dict[str, int]:
-    """Messages and bytes of all rounds together."""
-    return {name: sum(getattr(each, name) for each in rounds) for name in COUNTS}
+    """Messages and bytes of all rounds together; refused replies are among the failed."""
+    counts = {name: sum(getattr(each, name) for each in rounds) for name in COUNTS}
+    return counts | {"refused": sum(c.refused for each in rounds for c in each.clients)}
 
 
 def client_rows(

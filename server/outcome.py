@@ -22,6 +22,7 @@ from learngene.gene import save
 from learngene.world import World, WorldSettings, build, check_leakage, draw_shard
 from server.attention import look
 from server.console import Console
+from server.crossed import crossed, write_messages_csv
 from server.factory import Product
 from server.gather import Round, client_rows, message_counts
 from server.report import write_report
@@ -31,7 +32,13 @@ LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
     "pytorch-ood",
 )
-NOT_RESULTS = ("cache", "runtime", "resume", "report")  # settings that do not change any number
+NOT_RESULTS = (
+    "cache",
+    "runtime",
+    "resume",
+    "report",
+    "faults",
+)  # settings that do not change any number
 
 
 class Seconds(dict[str, float]):
@@ -136,7 +143,7 @@ def write_run(
         leakage=leakage,
         **product.sections(config["learngene"]["sigma"]),
         clients=rows[-1],
-        messages=message_counts(rounds),
+        messages=message_counts(rounds) | {"crossed": crossed(rounds)},
         rounds=[
             {
                 "round": each.round,
@@ -155,6 +162,7 @@ def write_run(
     )
     write_results(results, run_dir / "results.json")
     write_clients_csv(results, run_dir / "clients.csv")
+    write_messages_csv(rounds, run_dir / "messages.csv")
     return results, write_report(results, run_dir)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from server.crossed import statement
 from server.figures import mean_curve
 from server.report_collective import (
     Images,
@@ -22,7 +23,7 @@ from server.wording import (
     ROUND_HEADINGS,
     Results,
     answered,
-    failed,
+    failures,
     joined,
     method_names,
     method_rows,
@@ -51,8 +52,7 @@ def clients(results: Results, images: Images) -> Parts:
     parts = [images["clients_paired"]]
     if rows:
         parts.append(table(headings, rows, range(1, 1 + len(numbers))))
-    if failed(results):
-        lost = [(client["id"], client["error"]) for client in failed(results)]
+    if lost := failures(results):
         parts += ["<h3>Clients that failed</h3>", table(("client", "reason"), lost)]
     return parts
 
@@ -84,6 +84,8 @@ def network(results: Results, images: Images) -> Parts:
         table(("messages", "count"), [*counts, *totals], [1]),
         table(("method", "received, KB per client", "sent, KB per client"), rows, [1, 2]),
     ]
+    if crossing := messages.get("crossed"):
+        parts += ["<h3>What crossed</h3>", paragraph(statement(crossing)), _crossed(crossing)]
     if gene is not None:
         parts += ["<h3>The learngene</h3>", table(("property", "value"), _gene_rows(gene))]
     return parts
@@ -161,6 +163,19 @@ def configuration(results: Results, images: Images) -> Parts:
             table(("setting", "value"), _flat(run["config"])),
         ]
     return parts
+
+
+def _crossed(rows: Sequence[Mapping[str, Any]]) -> str:
+    headings = ("record", "direction", "kind", "messages", "values", "bytes", "verdict")
+    cells = [
+        (
+            *(row["record"], row["direction"], row["kind"], f"{row['messages']:,}"),
+            *(f"{row['entries']:,}", size(row["bytes"])),
+            "refused" if row["refused"] else "as declared",
+        )
+        for row in rows
+    ]
+    return table(headings, cells, [3, 4, 5])
 
 
 def _checked(value: bool | int) -> str:

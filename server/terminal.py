@@ -12,7 +12,7 @@ from rich.text import Text
 from server.wording import (
     ROUND_HEADINGS,
     Results,
-    failed,
+    failures,
     method_rows,
     round_rows,
     setting,
@@ -65,8 +65,8 @@ def print_summary(results: Results, report: Path | None, console: Console | None
     if results.get("rounds"):
         console.print(evolution_table(results))
     console.print(summary_table(results))
-    for client in failed(results):
-        console.print(Text(f"client {client['id']} failed: {client['error']}", style="red"))
+    for who, reason in failures(results):
+        console.print(Text(f"{who} failed: {reason}", style="red"))
     if report is not None:
         # Unwrapped: a path that is broken over two lines cannot be copied or clicked.
         console.print(Text(f"Report: {report}"), soft_wrap=True)

@@ -36,6 +36,17 @@ def answered(results: Results) -> list[Mapping[str, Any]]:
     return [client for client in results["clients"] if "methods" in client]
 
 
+def failures(results: Results) -> list[tuple[str, str]]:
+    """Who failed and why, in all rounds, the last one's at the end."""
+    earlier = [
+        (f"client {client['id']} in round {each['round']}", client["error"])
+        for each in (results.get("rounds") or [])[:-1]
+        for client in each["clients"]
+        if "error" in client
+    ]
+    return earlier + [(f"client {client['id']}", client["error"]) for client in failed(results)]
+
+
 def failed(results: Results) -> list[Mapping[str, Any]]:
     """The clients that failed, by id."""
     return [client for client in results["clients"] if "methods" not in client]

@@ -16,13 +16,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from clients.app import NODE, PAYLOAD, TASK
+from clients.records import PAYLOAD, TASK
+from strategies.guard import Declared, Entry, GuardedGrid, inspect
 from strategies.messages import (
     Answer,
     Traffic,
     array_record,
     bytes_by_method,
     message_bytes,
+    read_partition,
     read_reply,
     weigh_reply,
 )
@@ -37,10 +39,12 @@ class _OpenRound:
 
     number: int
     methods: tuple[str, ...]
+    declared: Declared
+    entries: tuple[Entry, ...]  # what the message holds
     bytes_down: int  # of one message; all clients are sent the same
     down: list[int]  # per method
-    queries: int
-    query_bytes: int
+    who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
+    opened: float  # time.monotonic()
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
 
 
@@ -61,8 +65,13 @@ class LearngeneStrategy(Strategy):
         self.prepare = prepare
         self.node_wait_s = node_wait_s
         self.rounds: list[RoundOutcome] = []
+        self.timeout_s: float | None = None  # a round's deadline, where the runtime has told it
         self._partitions: dict[int, int] = {}  # node id -> client, in the order of the clients
         self._open: _OpenRound | None = None
+
+    def guarded(self, grid: Grid) -> Grid:
+        """The grid that this strategy may send through: it lets out what the round declares."""
+        return GuardedGrid(grid, lambda: self._open.declared if self._open else None)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -70,7 +79,7 @@ class LearngeneStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a client, in the order of the clients."""
-        queries, query_bytes = self._meet(grid)
+        who = self._meet(grid)
         plan = self.prepare(server_round)
         if strangers := set(plan.payloads) - set(plan.methods):
             raise ValueError(f"payloads for {sorted(strangers)}, methods are {plan.methods}")
@@ -88,11 +97,20 @@ class LearngeneStrategy(Strategy):
         ]
         total = message_bytes(messages[0])  # equal for all: only the node differs
         down = bytes_by_method(messages[0], total, PAYLOAD, plan.methods)
-        self._open = _OpenRound(server_round, plan.methods, total, down, queries, query_bytes)
+        self._open = _OpenRound(
+            server_round,
+            plan.methods,
+            plan.declared,
+            inspect(messages[0].content),
+            total,
+            down,
+            who,
+            time.monotonic(),
+        )
         return messages
 
-    def _meet(self, grid: Grid) -> tuple[int, int]:
-        """Wait for all nodes and learn which client each is; gives (queries sent, their bytes).
+    def _meet(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
+        """Wait for all nodes and learn which client each is; gives ``RoundOutcome.who``.
 
         The ServerApp starts before the nodes register, so asking at once finds none of them.
         """
@@ -104,21 +122,19 @@ class LearngeneStrategy(Strategy):
                 )
             time.sleep(0.05)
         if nodes == set(self._partitions):
-            return 0, 0
+            return ()
         queries = [
             Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
             for node in sorted(nodes)
         ]
-        sent = sum(message_bytes(query) for query in queries)
         replies = list(grid.send_and_receive(queries, timeout=self.node_wait_s))
         found: dict[int, int] = {}
         problems = []
         for reply in replies:
-            if reply.has_error():
-                problems.append(read_reply(reply, -1, ()).errors[0])
-            else:
-                node = reply.content.config_records[NODE]
-                found[reply.metadata.src_node_id] = int(node["partition"])  # type: ignore[arg-type]
+            try:
+                found[reply.metadata.src_node_id] = read_partition(reply)
+            except ValueError as error:
+                problems.append(str(error))
         if sorted(found.values()) != list(range(self.num_clients)):
             raise RuntimeError(
                 f"{len(found)} of {self.num_clients} clients said who they are within "
@@ -126,7 +142,12 @@ class LearngeneStrategy(Strategy):
                 + (f"; the first problem: {problems[0]}" if problems else "")
             )
         self._partitions = dict(sorted(found.items(), key=lambda item: item[1]))
-        return len(queries), sent + sum(message_bytes(reply) for reply in replies)
+        asked = message_bytes(queries[0])  # equal for all: only the node differs
+        answers = {found[reply.metadata.src_node_id]: reply for reply in replies}
+        return tuple(
+            (client, asked, message_bytes(reply), inspect(reply.content))
+            for client, reply in sorted(answers.items())
+        )
 
     # -- counting ---------------------------------------------------------------------------------
 
@@ -141,8 +162,11 @@ class LearngeneStrategy(Strategy):
         ):
             return None
         if node not in now.outcomes:
-            answer = read_reply(reply, self._partitions[node], now.methods)
+            answer = read_reply(reply, self._partitions[node], now.methods, now.declared.reply)
             now.outcomes[node] = self._outcome(now, node, answer, reply)
+            if answer.refused:  # Flower keeps replies until the round is over: not this content
+                for key in list(reply.content):
+                    del reply.content[key]
         return now.outcomes[node]
 
     def _outcome(
@@ -161,6 +185,8 @@ class LearngeneStrategy(Strategy):
                 name: Traffic(*pair) for name, *pair in zip(now.methods, now.down, up, strict=True)
             },
             error="; ".join(answer.errors) or None,
+            sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
+            refused=answer.refused,
         )
 
     def finish_round(self) -> RoundOutcome | None:
@@ -171,12 +197,17 @@ class LearngeneStrategy(Strategy):
         now, self._open = self._open, None
         if now is None:
             return None
-        absent = Answer(errors=["no reply before the deadline"])
+        late = self.timeout_s is not None and time.monotonic() - now.opened >= self.timeout_s
+        when = (
+            f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else "before the run ended"
+        )
+        absent = Answer(errors=[f"no reply {when}"])
         clients = [
             now.outcomes.get(node) or self._outcome(now, node, absent, None)
             for node in self._partitions
         ]
-        outcome = RoundOutcome(now.number, clients, now.queries, now.query_bytes)
+        asked = sum(down + up for _, down, up, _ in now.who)
+        outcome = RoundOutcome(now.number, clients, len(now.who), asked, now.who, now.entries)
         self.rounds.append(outcome)
         return outcome
 

@@ -12,11 +12,17 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto, recorddict_to_proto
 
-from clients.app import ERROR, INFO, METRICS, describe
+from clients.app import describe
+from clients.declared import CURVES, DeclaredReply, clean
+from clients.records import ERROR, INFO, METRICS, NODE
+from strategies.guard import inspect
 
 Metric = int | float | list[int] | list[float]
 
 UINT64 = 2**64 - 1
+# Ray's names of a process that is gone; max_task_retries has run the client's work twice by then.
+WORKER_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError")
+WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
 CODES = {code: name for name, code in vars(ErrorCode).items() if isinstance(code, int)}
 
 
@@ -35,6 +41,7 @@ class Answer:
     methods: dict[str, dict[str, Metric]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    refused: bool = False  # it held what was not declared, and nothing of it was read
 
 
 def message_bytes(message: Message) -> int:
@@ -73,14 +80,15 @@ def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence
 
 
 def weigh_reply(reply: Message | None, methods: Sequence[str]) -> tuple[int, list[int]]:
-    """Bytes of a reply, and per method; zeros where there is none or it cannot be serialised."""
+    """Bytes of a reply, and per method; zeros where there is none or it cannot be serialised.
+
+    An error reply is made up on the server's side, by the runtime: no client sent it.
+    """
     nothing = 0, [0] * len(methods)
-    if reply is None:
+    if reply is None or reply.has_error():
         return nothing
     try:
         total = message_bytes(reply)
-        if reply.has_error():
-            return total, nothing[1]
         return total, bytes_by_method(reply, total, METRICS, methods)
     except Exception:  # Ray hands over what protobuf refuses, a 65 bit integer for one
         return nothing
@@ -91,24 +99,34 @@ def array_record(arrays: dict[str, Any]) -> ArrayRecord:
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
-def read_reply(reply: Message, client: int, methods: Sequence[str]) -> Answer:
+def read_reply(
+    reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply
+) -> Answer:
     """Check a reply and take it apart. Never raises: whatever is wrong becomes a named error.
 
-    A method that is missing, failed or not finite is an error and yields no numbers; the other
-    methods of the same client keep theirs. A reply that claims another client yields none at all.
+    A reply that holds anything but what was declared is refused whole, before it is read. A method
+    that is missing, failed, not finite or not as long as it is due is an error and yields no
+    numbers; the other methods of the same client keep theirs. A reply that claims another client
+    yields none at all.
     """
     try:
-        return _read(reply, client, methods)
+        return _read(reply, client, methods, declared)
     except Exception as error:
         return Answer(errors=[f"unreadable reply: {describe(error)}"])
 
 
-def _read(reply: Message, client: int, methods: Sequence[str]) -> Answer:
+def _read(reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply) -> Answer:
     if reply.has_error():
         # worker death, lost node, app that could not be loaded: Flower's words, first lines only
-        reason = " ".join((reply.error.reason or "no reason given").split())[:300]
+        reason = " ".join((reply.error.reason or "no reason given").split())
+        if WORKER_DIED in reason or any(death in reason for death in WORKER_DEATHS):
+            return Answer(errors=[WORKER_DIED])
+        reason = clean(reason, 300)
         return Answer(errors=[f"{CODES.get(reply.error.code, reply.error.code)}: {reason}"])
     content = reply.content
+    if problems := declared.problems(content):
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        return Answer(errors=[f"refused: {'; '.join(problems[:3])}{more}"], refused=True)
     if ERROR in content:
         failure = content.config_records[ERROR]
         info = {"traceback": str(failure.get("traceback", ""))}
@@ -131,12 +149,28 @@ def _read(reply: Message, client: int, methods: Sequence[str]) -> Answer:
             wrong = [problem for name in metrics if (problem := _not_finite(name, metrics[name]))]
             if not metrics:
                 wrong = ["no metrics in the reply"]
+            if not wrong and declared.last_epoch is not None:
+                wrong = _not_due(metrics, declared.last_epoch)
             errors.extend(f"{method}: {problem}" for problem in wrong)
             if not wrong:
                 good[method] = metrics
-    found = {key.removeprefix(METRICS) for key in content.metric_records}
-    errors.extend(f"{method}: nobody asked for it" for method in sorted(found - set(methods)))
     return Answer(good, info, errors)
+
+
+def read_partition(reply: Message) -> int:
+    """Which client a node says it is.
+
+    Raises:
+        ValueError: the reply is an error, or holds anything but that number.
+    """
+    if reply.has_error():
+        raise ValueError(clean(" ".join((reply.error.reason or "no reason given").split()), 300))
+    found = inspect(reply.content)
+    if [each[:4] for each in found] != [(NODE, "config", "partition", "int")]:
+        raise ValueError(
+            f"refused: {[each.record for each in found][:3]}, its number was asked for"
+        )
+    return int(reply.content.config_records[NODE]["partition"])  # type: ignore[arg-type]
 
 
 def _not_finite(name: str, value: Metric) -> str | None:
@@ -144,3 +178,29 @@ def _not_finite(name: str, value: Metric) -> str | None:
     values = value if isinstance(value, list) else [value]
     bad = next((each for each in values if not math.isfinite(each)), None)
     return None if bad is None else f"{name} is {bad}, a finite number is due"
+
+
+def _not_due(metrics: dict[str, Any], last_epoch: int) -> list[str]:
+    """What is wrong with a method's curves: lengths, epochs, ranges. All numbers are finite."""
+    if missing := [name for name in (*CURVES, "seconds") if name not in metrics]:
+        return [f"{name} is missing" for name in missing]
+    if single := [name for name in CURVES if not isinstance(metrics[name], list)]:
+        return [f"{name} is no list" for name in single]
+    epochs = metrics["epochs"]
+    wrong = [
+        f"{name} has {len(metrics[name])} values, epochs {len(epochs)}"
+        for name in CURVES
+        if len(metrics[name]) != len(epochs)
+    ]
+    if epochs != sorted(set(epochs)):
+        wrong.append("epochs do not rise")
+    if not epochs or epochs[-1] != last_epoch:
+        wrong.append(f"epochs end at {epochs[-1] if epochs else 'none'}, {last_epoch} is due")
+    for name in ("accuracy", "train_accuracy"):
+        values = metrics.get(name, [])
+        values = values if isinstance(values, list) else [values]
+        if outside := [each for each in values if not 0 <= each <= 1]:
+            wrong.append(f"{name} is {outside[0]}, 0..1 is due")
+    if isinstance(metrics["seconds"], list) or metrics["seconds"] < 0:
+        wrong.append(f"seconds is {metrics['seconds']}, a time is due")
+    return wrong

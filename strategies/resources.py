@@ -17,6 +17,7 @@ class RuntimeSettings:
 
     name: str = "ray"
     timeout_s: float = 3600.0
+    client_timeout_s: float | None = None
     min_answered: int | None = None
     num_cpus: float = 1.0
     num_gpus: float | None = None

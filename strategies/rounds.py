@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from strategies.guard import Declared, Entry
 from strategies.messages import Metric, Traffic
 
 
@@ -16,6 +17,7 @@ class RoundPlan:
 
     task: dict[str, Any]  # plain JSON
     payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
+    declared: Declared = field(kw_only=True)  # what may cross; the guard refuses all else
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -35,6 +37,8 @@ class ClientOutcome:
     bytes_up: int
     bytes_by_method: dict[str, Traffic]  # what the method alone would have cost
     error: str | None = None  # None: every method that was asked for is in ``methods``
+    sent: tuple[Entry, ...] = ()  # what its reply held, also where that was refused
+    refused: bool = False  # the reply held what was not declared
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class RoundOutcome:
     clients: list[ClientOutcome]
     queries: int  # "which client are you" messages before this round
     query_bytes: int  # of those and their replies
+    # of each of those: client, bytes of the question, bytes of the answer, what the answer held
+    who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...] = ()
+    down: tuple[Entry, ...] = ()  # what the message to each client held
 
     @property
     def asked(self) -> int:

@@ -45,7 +45,8 @@ def simulate(
 ) -> None:
     """Run all rounds; what they brought is in ``strategy.rounds``.
 
-    A client that misses its deadline keeps its worker busy, so later rounds have one fewer.
+    A client that misses the round's deadline keeps its worker busy, so later rounds have one fewer;
+    ``runtime.client_timeout_s`` ends it earlier and frees the worker.
 
     Args:
         strategy: made for ``num_clients``.
@@ -63,10 +64,11 @@ def simulate(
     """
     if client_app is None:
         from clients.app import app as client_app
+    strategy.timeout_s = runtime.timeout_s
     server_app = make_server_app(strategy, rounds, runtime.timeout_s, on_reply)
     if runtime.name == "serial":
         with _quiet():
-            run_serial(server_app, client_app, num_clients)
+            run_serial(server_app, client_app, num_clients, runtime.timeout_s)
     elif runtime.name == "ray":
         _run_ray(server_app, client_app, num_clients, check_resources(runtime, num_clients))
     else:

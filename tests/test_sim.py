@@ -251,6 +251,46 @@ def test_wrong_input_is_one_message_and_exit_2(
         assert word in message[0]
 
 
+def test_planted_faults_are_named_everywhere_and_spare_the_others(
+    first: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    asked = ["scale=tiny", "runtime=serial", "faults=[0:raise,2:kill_once]"]
+    done = sim(*asked, cache=cache, run=run)
+    assert done.returncode == 3, done.stdout + done.stderr
+    found, whole = read_results(run / "results.json"), read_results(first / "results.json")
+    reason = "learngene: PlantedFault: planted after epoch 1"
+    assert f"client 0 failed: {reason}" in done.stdout
+    assert reason in (run / "report.html").read_text()
+    assert found["clients"][0]["error"].startswith(reason)
+    assert found["messages"] | {"answered": 2, "failed": 1, "missing": 0} == found["messages"]
+    ours, theirs = numbers(found)["clients"][1:], numbers(whole)["clients"][1:]
+    for client in (*ours, *theirs):  # the task that orders faults is a little longer
+        for method in client["methods"].values():
+            method.pop("bytes_down")
+    assert ours == theirs
+    assert found["run"]["config_sha256"] == whole["run"]["config_sha256"]
+    assert not list(cache.glob("faults-*"))
+
+
+def test_messages_csv_states_what_crossed(first: Path) -> None:
+    results = read_results(first / "results.json")
+    rows = list(csv.DictReader((first / "messages.csv").open()))
+    whole = {"down": 0, "up": 0}
+    for row in rows:
+        if row["kind"] == "message" and row["round"] == "1":
+            whole[row["direction"]] += int(row["bytes"])
+    assert whole == {name: results["messages"][f"bytes_{name}"] for name in ("down", "up")}
+    assert {r["kind"] for r in rows if r["direction"] == "up"} == {"message", "metric", "config"}
+    assert {r["verdict"] for r in rows} == {"ok"} and results["messages"]["refused"] == 0
+    sent = [r for r in rows if r["client"] == "1" and r["record"] == "payload.learngene"]
+    card = load(first / "learngene.safetensors").card
+    assert {r["name"]: r["shape"] for r in sent} == {
+        name: "x".join(map(str, shape)) for name, shape in card.shapes.items()
+    }
+    assert "no array and no bytes" in (first / "report.html").read_text()
+
+
 def test_too_few_answers_is_exit_3(
     first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients import app as app_module
 from clients.app import ERROR, INFO, NODE, PAYLOAD, TASK, make_client_app, pack
+from clients.declared import DeclaredReply
 
 
 def context(partition: int = 3) -> Context:
@@ -30,6 +31,12 @@ def message(task: dict, kind: str = MessageType.TRAIN, **arrays: np.ndarray) -> 
     return Message(content, dst_node_id=9, message_type=kind, group_id="2")
 
 
+def made(run_task):
+    """An app of this work, which may answer with one number of a method."""
+    names = {"learngene": {"accuracy": 0}, "scratch": {"accuracy": 0}, "m": {"x": 0}}
+    return make_client_app(run_task, lambda task: DeclaredReply(names, {}))
+
+
 def answer(**methods: dict) -> dict:
     return {"client": 3, "info": {}, "methods": methods}
 
@@ -43,7 +50,7 @@ def test_run_task_is_handed_plain_python():
 
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     task = {"methods": ["learngene"], "deep": {"list": [1, None, "a"]}}
-    make_client_app(run_task)(message(task, weights=weights), context())
+    made(run_task)(message(task, weights=weights), context())
     assert (seen["client"], seen["round"], seen["task"]) == (3, 2, task)
     received = seen["payloads"]["learngene"]["weights"]
     assert received.dtype == np.float32 and received.flags.writeable
@@ -59,7 +66,8 @@ def test_default_work_is_imported_when_it_is_needed(monkeypatch):
     stub = types.ModuleType("clients.work")
     stub.run_task = lambda client, round, task, payloads: answer(scratch={"accuracy": 1.0})
     monkeypatch.setitem(sys.modules, "clients.work", stub)
-    reply = app_module.app(message({}), context())
+    task = {"methods": ["scratch"], "ways": 2, "individual": {"epochs": 1, "eval_every": 1}}
+    reply = app_module.app(message(task), context())
     assert dict(reply.content["metrics.scratch"]) == {"accuracy": 1.0}
 
 
@@ -90,18 +98,19 @@ def test_exception_becomes_a_record_with_its_text():
     def run_task(client, round, task, payloads):
         raise FileNotFoundError("world is gone")
 
-    reply = make_client_app(run_task)(message({}), context())
+    reply = made(run_task)(message({}), context())
     assert not reply.has_error()  # Flower's own would bury the text
     assert list(reply.content) == [ERROR]
     assert reply.content[ERROR]["reason"] == "FileNotFoundError: world is gone"
-    assert "run_task" in reply.content[ERROR]["traceback"]
+    where = reply.content[ERROR]["traceback"].splitlines()
+    assert where[-1].endswith(" in run_task") and "gone" not in where[-1]
 
 
 def test_info_with_nan_is_an_error():
     def run_task(client, round, task, payloads):
         return answer(m={"x": 1}) | {"info": {"loss": float("nan")}}
 
-    reply = make_client_app(run_task)(message({}), context())
+    reply = made(run_task)(message({}), context())
     assert reply.content[ERROR]["reason"].startswith("ValueError")
 
 
@@ -116,5 +125,5 @@ def test_threads_are_set_and_restored(fails):
         return answer(m={"x": 1})
 
     before = torch.get_num_threads()
-    make_client_app(run_task)(message({"threads": before + 2}), context())
+    made(run_task)(message({"threads": before + 2}), context())
     assert seen == [before + 2] and torch.get_num_threads() == before

@@ -54,7 +54,7 @@ def test_scale_tiny_stays_tiny_under_a_world() -> None:
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(RANGES) | set(CHOICES)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
-            "methods", "resume", "cache", "experiment", "retain.normalise",
+            "methods", "resume", "faults", "cache", "experiment", "retain.normalise",
             "runtime.address", "collective.growth", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
     assert set(field_names()) == bounded | free
@@ -179,3 +179,25 @@ def test_growth_is_a_word_or_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nor a file that exists") as raised:
         check(composed(f"collective.growth={tmp_path}/nowhere.yaml"))
     assert raised.value.field == "collective.growth"
+
+
+def test_faults_are_written_without_quotes() -> None:
+    asked = composed("faults=[3:raise,5:kill_once@2,0:none,1:nan,2:inf]")
+    check(asked)
+    assert list(asked.faults) == ["3:raise", "5:kill_once@2", "0:none", "1:nan", "2:inf"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "problem"),
+    [
+        ("[raise]", "not of the form"),
+        ("[3:explode]", "there is no such fault, there are kill_once"),
+        ("[20:raise]", "clients are 0 to 19"),
+        ("[3:raise,3:nan]", "that client has a fault already"),
+        ("[3:hang@31]", "never strikes, individual.epochs is 30"),
+    ],
+)
+def test_faults_that_cannot_be_planted(faults: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as raised:
+        check(composed(f"faults={faults}"))
+    assert raised.value.field == "faults"

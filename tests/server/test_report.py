@@ -159,6 +159,32 @@ def test_a_failed_client_is_told_on_the_first_screen_and_why_below(make, tmp_pat
     assert "RuntimeError: DataLoader worker was killed" in rest
 
 
+def test_what_crossed_is_told(make, tmp_path, unrendered):
+    def change(sections):
+        row = {"messages": 20, "entries": 720, "bytes": 36_000_000, "refused": False}
+        up = {"direction": "up", "messages": 1, "entries": 1, "bytes": 3200, "refused": True}
+        sections["messages"]["crossed"] = [
+            {"direction": "down", "record": "payload.learngene", "kind": "array"} | row,
+            {"record": "images", "kind": "array"} | up,
+        ]
+
+    words = read(make(n=2, change=change), tmp_path).words
+    assert "Up went numbers and short texts, no array and no bytes." in words
+    assert "payload.learngene down array 20 720 36.0 MB as declared" in words
+    assert "images up array 1 1 3.2 KB refused" in words
+
+
+def test_who_failed_in_an_earlier_round_is_named_with_the_round(make, tmp_path, unrendered):
+    def change(sections):
+        early = sections["rounds"][0]["clients"][2]
+        early.pop("methods")
+        early["error"] = "ValueError: early"
+
+    words = read(make(n=4, fail=(1,), rounds=True, change=change), tmp_path).words
+    assert "client 2 in round 1 ValueError: early" in words
+    assert "client 1 RuntimeError: DataLoader worker was killed" in words
+
+
 def test_leaked_data_is_told_on_the_first_screen(make, tmp_path, unrendered):
     def change(sections):
         sections["leakage"] |= {"shard_test_overlap": 2, "passed": False}

@@ -9,9 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from clients import faults
 from clients.app import make_client_app
+from clients.declared import DEVICE, DeclaredReply
+from strategies.guard import Declared
+from strategies.rounds import RoundPlan
 
 METHODS = ["learngene", "scratch"]
+REPLY = DeclaredReply(
+    metrics={"learngene": {"accuracy": 0, "curve": 3}, "scratch": {"accuracy": 0, "steps": 3}},
+    info={"device": DEVICE, "round": 0, "visible": DEVICE, "pid": 0},
+)
+
+
+def declare(task: dict[str, Any]) -> DeclaredReply:
+    """What ``run_task`` may answer: its made-up metrics, which are no curves."""
+    return REPLY
+
+
+def plan(task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]] | None = None, **changed):
+    """A round's plan that declares just what it holds; ``changed`` are fields of ``Declared``."""
+    payloads = payloads or {}
+    shapes = {m: {n: a.shape for n, a in arrays.items()} for m, arrays in payloads.items()}
+    made = {"task": frozenset(task), "payloads": shapes, "reply": REPLY} | changed
+    return RoundPlan(task, payloads, declared=Declared(**made))
 
 
 def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, Any]) -> Any:
@@ -23,6 +44,7 @@ def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, 
         "scratch": {"accuracy": client / 3, "steps": [1, round, client]},
     }
     answer = {"client": client, "info": {"device": "cpu", "round": round}, "methods": methods}
+    faults.reached(1)
     match task.get("do", {}).get(str(client)):
         case "raise":
             raise ValueError("shard is empty")
@@ -63,4 +85,4 @@ def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, 
     return answer
 
 
-app = make_client_app(run_task)
+app = make_client_app(run_task, declare)

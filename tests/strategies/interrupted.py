@@ -16,12 +16,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # where sim.py would be 
 
 
 def main() -> None:
-    from strategies.learngene import LearngeneStrategy, RoundPlan
+    from strategies.learngene import LearngeneStrategy
     from strategies.runtime import RuntimeSettings, leave, simulate
-    from tests.strategies.fake_work import METHODS, app
+    from tests.strategies.fake_work import METHODS, app, plan
 
-    plan = RoundPlan({"methods": METHODS, "do": {"1": "hang"}})
-    strategy = LearngeneStrategy(2, lambda _: plan)
+    hangs = plan({"methods": METHODS, "do": {"1": "hang"}})
+    strategy = LearngeneStrategy(2, lambda _: hangs)
 
     def on_reply(client: int, ok: bool) -> None:
         # Once, and a little later, so that the main thread is where it waits for the clients. The

@@ -1,0 +1,45 @@
+"""Client work that answers with made-up curves, as long as they are due; importable by workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clients import faults
+from clients.app import make_client_app
+from clients.declared import CURVES, declared_reply
+from strategies.guard import Declared
+from strategies.rounds import RoundPlan
+
+EPOCHS = 2
+METHODS = ["learngene", "scratch"]
+
+
+def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, Any]) -> Any:
+    """Numbers that depend on client, round and method alone, an epoch at a time.
+
+    Without torch: a worker that is killed starts again in a second.
+    """
+    methods = {}
+    for method in task["methods"]:
+        found: dict[str, Any] = {name: [] for name in CURVES}
+        for epoch in range(EPOCHS + 1):
+            for number, name in enumerate(CURVES, start=len(method)):
+                found[name].append((number * 7 + epoch * 13 + client * 29 + round * 31) % 97 / 97)
+            found["epochs"][-1] = epoch
+            faults.reached(epoch)
+        methods[method] = found | {"seconds": 1.0, "train_accuracy": 0.5}
+    return {"client": client, "info": {"device": "cpu"}, "methods": methods}
+
+
+def plan(orders: list[str], folder: Path, limit_s: float | None = None) -> RoundPlan:
+    individual = {"epochs": EPOCHS, "eval_every": 1}
+    task: dict[str, Any] = {"methods": METHODS, "individual": individual, "ways": 5}
+    if orders:
+        task["faults"] = {"orders": orders, "folder": str(folder)}
+    if limit_s:
+        task["limit_s"] = limit_s
+    return RoundPlan(task, declared=Declared(frozenset(task), {}, declared_reply(task)))
+
+
+app = make_client_app(run_task)
