@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"sim.py: {message}", file=sys.stderr, flush=True)
+    print(f"sim.py: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
 
 

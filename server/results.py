@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from learngene.files import write_atomically
+from learngene.untrusted import RESULTS_LIMIT, read_json
 from server.contract import ORDER, check_results
 from server.statistics import paired_gain, summarise
 
@@ -98,7 +99,7 @@ def read_results(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: it is not JSON, or breaks the contract.
     """
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = read_json(path, RESULTS_LIMIT)
     check_results(results)
     return results
 

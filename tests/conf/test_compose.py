@@ -54,6 +54,7 @@ def test_scale_tiny_stays_tiny_under_a_world() -> None:
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(RANGES) | set(CHOICES)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
+            "individual.safeguard",
             "methods", "resume", "cache", "experiment", "retain.normalise",
             "runtime.address", "collective.growth", "learngene.layers",
             "open_world.threshold"}  # fmt: skip
