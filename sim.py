@@ -81,8 +81,12 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     return OK
 
 
+_begun: list[bool] = []  # whether Hydra has composed a configuration
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def _job(config: DictConfig) -> None:
+    _begun.append(True)
     try:
         check(config)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
@@ -96,6 +100,10 @@ def main() -> int:
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
+        return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
+    except Exception as error:  # what Hydra's parser lets through: "seed=999..." of 5000 digits
+        if _begun:
+            raise
         return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
     except KeyboardInterrupt:
         return _say("interrupted; what was finished is kept, the same command goes on", INTERRUPTED)

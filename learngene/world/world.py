@@ -208,6 +208,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         and all(whole(card["images"][split], 1, 1 << 32) for split in SPLITS)
         and isinstance(card["flip"], bool)
         and isinstance(card["name"], str)
+        and isinstance(card["sha256"], str)
         and all(whole(card[name], 0, 1 << 32) for name in ("duplicates_dropped",
                                                            "conflicting_labels"))
     )  # fmt: skip
