@@ -164,6 +164,8 @@ def _check_values(value: Any, name: str = "") -> None:
             _check_values(inner, name)
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise InputError(name, "an integer", "64 bits do not hold it", "Write a smaller number")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(name, value, "must be a finite number", "Write one")
     elif isinstance(value, str):
         shown = repr(value)[:60]
         if len(value) > TEXT_LIMIT:
@@ -272,17 +274,18 @@ def _check_open_world(config: DictConfig) -> None:
 
 def _check_cache(cache: str) -> None:
     """The folder must be there, or the first of its parents that is must be one to write in."""
-    there = next((p for p in (Path(cache), *Path(cache).parents) if _exists(p)), None)
+    there: Path | None = Path(cache).absolute()
+    while there is not None and cache:
+        try:
+            there.lstat()
+            break
+        except FileNotFoundError:
+            there = there.parent
+        except OSError:  # a name that is too long, a file where a folder should be
+            there = None
     if not cache or there is None or not is_folder(there) or not os.access(there, os.W_OK):
         raise InputError("cache", cache or "''", "no folder that can be written in",
                          "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _check_together(config: DictConfig) -> None:
