@@ -1,11 +1,11 @@
 """What a poisoned learngene does to clients, with and without ``individual.safeguard``.
 
-    python benchmarks/poisoned.py RUN_DIR/learngene.safetensors [sim.py's overrides ...]
+    python benchmarks/poisoned.py RUN_DIR/learngene.safetensors [KIND ...] [sim.py's overrides ...]
 
 Makes two poisoned learngenes from a real one, both with a card that vouches for them: one drawn
 anew (numbers of the same size, in no order), one scaled so that a few channels drown all others
 and every second one has its sign turned. Runs sim.py with each, and with the real one, and prints
-the accuracy of the clients.
+the accuracy of the clients. KIND is real, randomised or scaled; all three where none is named.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ def scaled(arrays: Arrays, seed: int = 0) -> Arrays:
     return made
 
 
+KINDS: dict[str, Callable[[Arrays], Arrays]] = {
+    "real": dict,
+    "randomised": randomised,
+    "scaled": scaled,
+}
+
+
 def forged(gene: Learngene, change: Callable[[Arrays], Arrays]) -> Learngene:
     """The learngene with changed arrays and a card that agrees."""
     arrays = {name: np.ascontiguousarray(array) for name, array in change(gene.arrays).items()}
@@ -58,17 +65,14 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print(__doc__, file=sys.stderr)
         return 2
-    gene, overrides = load(arguments[0]), arguments[1:]
-    kinds: dict[str, Callable[[Arrays], Arrays]] = {
-        "real": dict,
-        "randomised": randomised,
-        "scaled": scaled,
-    }
+    gene = load(arguments[0])
+    asked = [each for each in arguments[1:] if "=" not in each]
+    overrides = [each for each in arguments[1:] if "=" in each]
     print(f"{'learngene':<12}{'safeguard':>10}{'learngene %':>13}{'scratch %':>11}{'s/client':>10}"
           "  fell back")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        for kind, change in kinds.items():
-            path = save(forged(gene, change), Path(folder) / kind)
+        for kind in asked or KINDS:
+            path = save(forged(gene, KINDS[kind]), Path(folder) / kind)
             for guard in ("false", "true"):
                 run = Path(folder) / f"{kind}-{guard}"
                 done = subprocess.run(
