@@ -131,7 +131,7 @@ def _misfit(card: Card) -> str | None:
     for name in due:
         if name not in card.shapes:
             return f"array {name} is missing"
-    for name, shape in card.shapes.items():
+    for name, shape in sorted(card.shapes.items()):
         if name not in due:
             return f"array {name[:80]} has no place in the individual"
         if shape != due[name]:
