@@ -7,6 +7,7 @@ executed, and nothing is allocated because a file says so: sizes are held agains
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import stat
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 MEBIBYTE = 1 << 20
 RESULTS_LIMIT = 1024 * MEBIBYTE  # bytes of results.json; 100,000 clients take a third of it
 JSON_DEPTH = 32  # objects and lists inside one another; our own files have eight
-_NPY_HEADER = 4096  # bytes; NumPy's own are 128
 
 
 def read_limited(path: Path, limit: int) -> bytes:
@@ -76,25 +76,31 @@ def read_json(path: Path, limit: int, depth: int = JSON_DEPTH) -> Any:
 def map_npy(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
     """A ``.npy`` file of this very dtype and shape, mapped read-only.
 
-    Header and size of the file are held against what is due before anything is mapped, so a file
-    cannot ask for more memory than it has bytes.
+    The header must be, byte for byte, what NumPy writes for such an array: nothing of it is parsed
+    (NumPy's own parser raises errors of many kinds) and a file cannot ask for memory.
 
     Raises:
         OSError, ValueError: it is not there, or something else.
     """
+    header = npy_header(dtype, shape)
     with path.open("rb") as file:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError(f"{path} is no regular file")
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{path} is not of npy's version 1.0")
-        found, fortran, of = np.lib.format.read_array_header_1_0(file, max_header_size=_NPY_HEADER)
-        start = file.tell()
-    if (found, fortran, of) != (shape, False, dtype):
-        raise ValueError(f"{path} holds {of} {found}, {dtype} {shape} is due")
-    due = start + math.prod(shape) * dtype.itemsize
+        if file.read(len(header)) != header:
+            raise ValueError(f"{path} is another array: {dtype} {shape} is due")
+    due = len(header) + math.prod(shape) * dtype.itemsize
     if (size := path.stat().st_size) != due:
         raise ValueError(f"{path} has {size:,} bytes, {due:,} are due")
-    return np.memmap(path, dtype, "r", start, shape)
+    return np.memmap(path, dtype, "r", len(header), shape)
+
+
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """The beginning of a ``.npy`` file, as NumPy writes it."""
+    made = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype)
+    card = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(made, card)
+    return made.getvalue()
 
 
 def whole(value: Any, low: int, high: int) -> bool:

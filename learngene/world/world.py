@@ -158,7 +158,7 @@ def _load(path: str) -> World:
             flip=card["flip"],
             **arrays,
         )
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             "cache", path, f"no complete world lies there ({reason})", "Delete that folder"
