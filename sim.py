@@ -82,8 +82,12 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     return OK
 
 
+_begun: list[bool] = []  # whether Hydra has composed a configuration
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def _job(config: DictConfig) -> None:
+    _begun.append(True)
     try:
         check(config)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
@@ -98,13 +102,17 @@ def main() -> int:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
         return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
+    except Exception as error:  # what Hydra's parser lets through: "seed=999..." of 5000 digits
+        if _begun:
+            raise
+        return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
     except KeyboardInterrupt:
         return _say("interrupted; what was finished is kept, the same command goes on", INTERRUPTED)
     return max(_codes, default=OK)
 
 
 def _say(message: str, code: int) -> int:
-    print(f"sim.py: {message}", file=sys.stderr, flush=True)
+    print(f"sim.py: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
 
 

@@ -24,7 +24,12 @@ Shapes = Mapping[str, tuple[int, ...]]  # of float32 arrays, by name
 CURVES = ("epochs", "accuracy", "loss", "train_loss", "penalty")  # one value a tested epoch
 NUMBERS = ("seconds", "train_accuracy")
 # What a method sends beside curves and NUMBERS. A new number needs its name here.
-EXTRAS: dict[str, tuple[str, ...]] = {"learngene": ("fisher_mean",)}
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "learngene": (
+        "fisher_mean",
+        *("safeguard_fell_back", "safeguard_gene", "safeguard_scratch", "safeguard_broken_folds"),
+    )
+}
 
 REASON = 500  # characters of a failure's reason
 TRACE = 2000  # characters of the places in the code where it happened

@@ -10,8 +10,8 @@ import torch
 
 from clients import methods
 from clients.shard import ShardData, read_shard
+from learngene.determinism import pin_kernels
 from learngene.heap import keep_freed_memory
-from learngene.seeding import torch_generator
 from learngene.world import draw_shard, load
 
 
@@ -27,6 +27,7 @@ def run_task(
     """
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pin_kernels(device)
     world = load(task["world"])
     shard = draw_shard(
         world,
@@ -65,10 +66,8 @@ def _context(
     data: ShardData,
     device: torch.device,
 ) -> methods.ClientContext:
-    def generator(phase: str) -> torch.Generator:
-        return torch_generator(task["seed"], f"client-{name}-{phase}", round, client)
-
-    return methods.ClientContext(task, payload, data, device, client, round, generator)
+    drawn = methods.generators(task["seed"], name, round, client)
+    return methods.ClientContext(task, payload, data, device, client, round, drawn)
 
 
 def _device_name(device: torch.device) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from clients.faults import IN_TRAINING, Order
 from conf.schema import Config
 from learngene.errors import InputError
+from learngene.files import is_file, is_folder
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("glyphs", "cifar100", "imagenet100", "imagefolder"),
@@ -36,6 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "runtime.name": ("ray", "serial"),
 }
 METHODS = ("learngene", "scratch")
+TEXT_LIMIT = 4096  # characters; no path on Linux is longer
 GROWTHS = ("schedule", "none")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
@@ -86,6 +89,8 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "individual.momentum": (0, 0.9999, True),
     "individual.weight_decay": (0, 1, True),
     "individual.eval_every": (1, 100_000, True),
+    "individual.safeguard_folds": (2, 100, True),
+    "individual.safeguard_epochs": (0, 100_000, True),
     "retain.ewc_lambda": (0, math.inf, True),
     "retain.fisher_samples": (1, 1_000_000, True),
     "open_world.accept": (0, 1, False),
@@ -118,6 +123,7 @@ def check(config: DictConfig) -> None:
     if missing:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
     _check_names(config, Config)
+    _check_values(OmegaConf.to_container(config, resolve=True))
     for name, choices in CHOICES.items():
         value = OmegaConf.select(config, name)
         if value not in choices:
@@ -151,6 +157,27 @@ def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
             _check_names(config[name], kinds[name], f"{prefix}{name}.")
 
 
+def _check_values(value: Any, name: str = "") -> None:
+    """Refuse what no field can be: text that cannot be written, integers beyond 64 bits."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_values(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            _check_values(inner, name)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InputError(name, "an integer", "64 bits do not hold it", "Write a smaller number")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(name, value, "must be a finite number", "Write one")
+    elif isinstance(value, str):
+        shown = repr(value)[:60]
+        if len(value) > TEXT_LIMIT:
+            raise InputError(name, shown, f"{len(value):,} characters, at most {TEXT_LIMIT:,} fit",
+                             "Write less")  # fmt: skip
+        if not value.isprintable():  # a line break, a NUL, bytes that are no UTF-8
+            raise InputError(name, shown, "holds characters that are no text", "Leave them out")
+
+
 def _check_range(name: str, value: Any, low: float, high: float, closed: bool) -> None:
     inside = (value >= low if closed else value > low) and value <= high
     if inside and not (isinstance(value, float) and not math.isfinite(value)):
@@ -178,7 +205,7 @@ def _check_methods(methods: list[str]) -> None:
 
 
 def _check_growth(growth: str) -> None:
-    if growth not in GROWTHS and not Path(growth).is_file():
+    if growth not in GROWTHS and not is_file(Path(growth)):
         raise InputError("collective.growth", growth,
                          f"neither {' nor '.join(GROWTHS)}, nor a file that exists",
                          "Write collective.growth=schedule, or name a plan like "
@@ -267,6 +294,22 @@ def _check_faults(config: DictConfig) -> None:
         seen.add(order.client)
 
 
+def _check_cache(cache: str) -> None:
+    """The folder must be there, or the first of its parents that is must be one to write in."""
+    there: Path | None = Path(cache).absolute()
+    while there is not None and cache:
+        try:
+            there.lstat()
+            break
+        except FileNotFoundError:
+            there = there.parent
+        except OSError:  # a name that is too long, a file where a folder should be
+            there = None
+    if not cache or there is None or not is_folder(there) or not os.access(there, os.W_OK):
+        raise InputError("cache", cache or "''", "no folder that can be written in",
+                         "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
+
+
 def _check_together(config: DictConfig) -> None:
     data = config.data
     if config.collective.memory == "ewc":
@@ -274,7 +317,7 @@ def _check_together(config: DictConfig) -> None:
 
         check_growth(config.collective.memory, config.collective.growth)
     # What can be known of the data before anything of it is read.
-    if data.root is not None and not Path(data.root).is_dir():
+    if data.root is not None and not is_folder(Path(data.root)):
         raise InputError("data.root", data.root, "no such folder", "Name a folder that exists")
     if data.name in ("cifar100", "imagenet100"):
         group = {"novel": 20, "open_world": 16}[data.clients_from]  # the appendix's division
@@ -299,6 +342,12 @@ def _check_together(config: DictConfig) -> None:
             raise InputError("shots", config.shots,
                              f"more than the {data.train_per_class} training images of a class",
                              "Lower it, or raise data.train_per_class")  # fmt: skip
+    folds = config.individual.safeguard_folds
+    if config.individual.safeguard and config.shots < folds:
+        raise InputError("individual.safeguard_folds", folds,
+                         f"each fold holds out images of every class, and a client has "
+                         f"{config.shots} of each (shots)",
+                         "Lower it, raise shots, or write individual.safeguard=false")  # fmt: skip
     if config.rounds > 1 and config.learngene.path:
         raise InputError("rounds", config.rounds,
                          "a saved learngene does not evolve: there is no collective",
@@ -311,6 +360,7 @@ def _check_together(config: DictConfig) -> None:
         raise InputError("runtime.min_answered", asked,
                          f"more than the {config.num_clients} clients that are asked",
                          f"Lower it to {config.num_clients} or raise num_clients")  # fmt: skip
+    _check_cache(config.cache)
     shares = config.data.base + config.data.open_world + config.data.novel
     if abs(shares - 1) > 1e-6:
         raise InputError("data.base", config.data.base,

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from conf.schema import Config
 
+LONGEST = 200  # characters of an override that are shown
 GROUPS = ("data", "runtime", "scale", "experiment")
 
 
@@ -32,6 +33,10 @@ def type_of(name: str, schema: type = Config) -> str:
 
 def explain(error: BaseException, overrides: Sequence[str]) -> str:
     """One line for an error that Hydra or OmegaConf raised while composing ``overrides``."""
+    return " ".join(_explain(error, [each[:LONGEST] for each in overrides]).split())
+
+
+def _explain(error: BaseException, overrides: Sequence[str]) -> str:
     text = str(error)
     for override in overrides:
         name, _, value = override.lstrip("+~").partition("=")

@@ -80,6 +80,9 @@ class Individual:
     weight_decay: float = 5e-4
     augment: bool = True  # shifted crops, and flips where the world allows them
     eval_every: int = 10  # epochs between tests; the first and the last are always tested
+    safeguard: bool = False  # cross-validate the learngene against scratch; fall back if it hurts
+    safeguard_folds: int = 3  # of that cross-validation; each class needs as many images
+    safeguard_epochs: int | None = None  # passes in each fold, for both; null = epochs
 
 
 @dataclass

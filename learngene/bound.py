@@ -30,6 +30,7 @@ from learngene.bound_figure import draw
 from learngene.errors import InputError
 from learngene.files import write_atomically
 from learngene.seeding import generator
+from learngene.untrusted import RESULTS_LIMIT, read_json
 
 LEAST_SIZES = 3  # two constants pass through two sizes exactly: nothing would be left to see
 RESAMPLES = 2000  # of the bootstrap
@@ -124,7 +125,7 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / "results.json"
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path, RESULTS_LIMIT)
     except OSError as error:
         raise InputError("RUN_DIR", folder, f"cannot read {path}: {error.strerror}",
                          "Name the folder that a run wrote") from error  # fmt: skip

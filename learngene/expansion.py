@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from learngene.errors import InputError
 from learngene.networks import (
+    CHANNELS_LIMIT,
     COLLECTIVE_END,
     COLLECTIVE_START,
     FEATURE_SIDE,
@@ -133,9 +134,9 @@ def read_plan(items: Any, where: str) -> tuple[PlannedStep, ...]:
         if not _whole(item["task"]):
             raise refuse(number, f"task {item['task']!r} is no number", "Count tasks from 1")
         by = item.get("widen_by")
-        if "widen_by" in item and not (_whole(by) and by > 0):
-            raise refuse(number, f"widen_by {by!r} is no number of channels",
-                         "Write a whole number above 0")  # fmt: skip
+        if "widen_by" in item and not (_whole(by) and 0 < by <= CHANNELS_LIMIT):
+            raise refuse(number, f"widen_by {str(by)[:40]} is no number of channels",
+                         f"Write a whole number from 1 to {CHANNELS_LIMIT}")  # fmt: skip
         if "deepen" in item and item["deepen"] is not True:
             raise refuse(
                 number, f"deepen {item['deepen']!r}", "Write deepen: true, or no such step"
@@ -246,7 +247,11 @@ def written_plan(
                            "would have to widen along with it",
                            "Widen another layer, or write individual.stem=separable")  # fmt: skip
         now[step.layer] += step.widen_by
-        plan.append(Growth(step.task - 1, step.layer, scaled((now[step.layer],), scale)[0]))
+        (width,) = scaled((now[step.layer],), scale)
+        if width > CHANNELS_LIMIT:
+            raise _illegal(number, step, f"{width} channels, at most {CHANNELS_LIMIT} are grown",
+                           "Widen it by less")  # fmt: skip
+        plan.append(Growth(step.task - 1, step.layer, width))
     return start, plan
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and questions that do not raise."""
 
 from __future__ import annotations
 
@@ -21,3 +21,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False, too, for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, a NUL in it, a folder that may not be entered
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; False, too, for names that no folder can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,15 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from torch import nn
 
+from learngene.card import CARD_LIMIT, COPY_AGAIN, Card, check_card, read_card
 from learngene.errors import InputError
-from learngene.files import write_atomically
-from learngene.individual import LAYERS, Individual, stem_generator
-from learngene.networks import STEMS, Collective, initialise
+from learngene.files import is_file, write_atomically
+from learngene.individual import Individual, stem_generator
+from learngene.networks import Collective, initialise
+from learngene.untrusted import MEBIBYTE, read_json, read_limited
 
-SCHEMA = 1
 BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
-COPY_AGAIN = "Copy the file and its card again from the run that made them"
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a client must know of a learngene to build around it, and where it came from."""
-
-    layers: list[int]  # of the collective at the end of its growth, consecutive, counted from 1
-    stem: str  # separable | seeded | whole | fresh
-    stem_seed: int | None  # of a seeded stem
-    width: float
-    channels: int  # of the images
-    shapes: dict[str, list[int]]
-    parameters: int
-    bytes: int  # of the arrays
-    top_layers_bytes: int  # of the inherited layers alone, the stem left out
-    sha256: str  # see ``digest``
-    # [task][layer], Eq. 5; None before a layer was there
-    rho: list[list[float | None]] = field(default_factory=list)
-    source: dict = field(default_factory=dict)  # the run that it came from
-    schema: int = SCHEMA
-
-    def for_client(self) -> dict:
-        """The part that travels: without history."""
-        return asdict(replace(self, rho=[], source={}))
+HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
 
 
 @dataclass(frozen=True)
@@ -146,26 +123,29 @@ def save(gene: Learngene, folder: Path) -> Path:
 
 
 def load(path: str | Path) -> Learngene:
-    """Read a saved learngene.
+    """Read a saved learngene. The card is read and checked first; it says how much more is read.
 
     Raises:
-        InputError: a file is missing or cannot be read, the sha256 is not the card's, an array is
-            missing or has another shape.
+        InputError: a file is missing, too large or cannot be read, the card is none of a learngene
+            that can be, the sha256 is not the card's, an array is missing or has another shape.
     """
-    path = Path(path)
-    card_path = path.with_suffix(".json")
-    for part in (path, card_path):
-        if not part.is_file():
-            raise InputError(
-                "learngene.path",
-                path,
-                f"{part} does not exist",
-                "Name the learngene.safetensors of a finished run; its .json lies beside it",
-            )
+    path = card_path = Path(path)
+    if is_file(path):  # what is no file need not have a name
+        card_path = path.with_suffix(".json")
+    if not is_file(card_path):
+        raise InputError(
+            "learngene.path",
+            path,
+            f"{card_path} does not exist",
+            "Name the learngene.safetensors of a finished run; its .json lies beside it",
+        )
     try:
-        card = Card(**json.loads(card_path.read_text()))
-        arrays = load_tensors(path.read_bytes())
-    except (SafetensorError, ValueError, TypeError) as error:
+        card = read_card(read_json(card_path, CARD_LIMIT), where=str(path))
+        arrays = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))
+    except InputError:
+        raise
+    # KeyError: a number format that NumPy does not have.
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise InputError(
             "learngene.path", path, f"not a learngene: {str(error)[:200]}", COPY_AGAIN
         ) from error
@@ -174,29 +154,24 @@ def load(path: str | Path) -> Learngene:
 
 
 def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
-    """Raise InputError unless ``arrays`` are what ``card`` says."""
+    """Raise InputError unless ``card`` can be and ``arrays`` are what it says."""
 
     def refuse(problem: str) -> InputError:
         return InputError("learngene.path", where, problem, COPY_AGAIN)
 
-    for name, value, kind in (("layers", card.layers, list), ("shapes", card.shapes, dict)):
-        if not isinstance(value, kind):
-            raise refuse(f"not a learngene: the card's {name} are {value!r}")
-    if card.schema != SCHEMA or card.stem not in STEMS or not 1 <= len(card.layers) < LAYERS:
-        raise refuse(f"card of schema {card.schema}, stem {card.stem!r}, layers {card.layers}")
-    missing = sorted(set(card.shapes) - set(arrays)) or sorted(
-        f"top.{i}.conv.weight"
-        for i in range(len(card.layers))
-        if f"top.{i}.conv.weight" not in arrays
-    )
-    if missing:
+    check_card(card, where)
+    if missing := sorted(set(card.shapes) - set(arrays)):
         raise refuse(f"array {missing[0]} is missing")
     for name, array in sorted(arrays.items()):
         due, found = card.shapes.get(name), list(array.shape)
         if due != found:
-            raise refuse(f"array {name} has shape {found}, the card says {due}")
+            raise refuse(f"array {name[:80]} has shape {found}, the card says {due}")
+        if array.dtype != np.float32:
+            raise refuse(f"array {name} holds {array.dtype}, float32 is due")
         if not np.isfinite(array).all():
             raise refuse(f"array {name} holds numbers that are not finite")
+        if name.endswith("running_var") and (array < 0).any():
+            raise refuse(f"array {name} holds variances below 0")
     if digest(arrays, asdict(card)) != card.sha256:
         raise refuse("the sha256 of card and arrays is not the one that the card names")
 

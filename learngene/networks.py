@@ -25,6 +25,7 @@ COLLECTIVE_POOLS = (2, 4, 7, 10, 13)  # a max-pool follows these layers
 INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 INDIVIDUAL_POOLS = (1, 2, 3, 7)
 STEMS = ("separable", "seeded", "whole", "fresh")
+CHANNELS_LIMIT = 8192  # of a layer, at most: sixteen times the paper's widest
 FEATURE_SIDE = 2  # the individual's features are pooled to 2 x 2 positions
 
 

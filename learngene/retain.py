@@ -113,6 +113,10 @@ def _add_squares(
         sums[id(module.bias)] += flat.sum(2).square().sum(0)
 
 
+class ZeroFisher(ArithmeticError, ValueError):
+    """No image moves any inherited weight: there is nothing to hold on to."""
+
+
 class Retain:
     """L_ret of Eq. 8: half the Fisher-weighted square distance from the inherited weights.
 
@@ -124,7 +128,7 @@ class Retain:
             lambda is a stiffness that can be compared between networks.
 
     Raises:
-        ValueError: when the Fisher is zero everywhere and cannot be scaled.
+        ZeroFisher: it is zero everywhere and cannot be scaled.
     """
 
     def __init__(
@@ -137,7 +141,7 @@ class Retain:
         scale = 1.0
         if normalise:
             if self.fisher_mean <= 0:
-                raise ValueError("the Fisher information is zero everywhere: nothing to normalise")
+                raise ZeroFisher("the Fisher information is zero everywhere: nothing to normalise")
             scale = 1.0 / self.fisher_mean
         self.fisher = [f * scale for f in fisher]
 

@@ -14,6 +14,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from learngene.files import write_atomically
+from learngene.untrusted import MEBIBYTE, read_json, read_limited
+
+CARD_LIMIT = 256 * MEBIBYTE  # bytes; the rows of all exemplars are nearly all of it
+WEIGHTS_LIMIT = 8192 * MEBIBYTE  # bytes; the paper's widths take 70 MB
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -43,8 +47,8 @@ def read_checkpoint(stem: Path) -> tuple[dict[str, Tensor], dict] | None:
     A torn or altered file counts as not there: the caller goes on from the one before.
     """
     try:
-        card = json.loads(stem.with_suffix(".json").read_text())
-        data = stem.with_suffix(".safetensors").read_bytes()
+        card = read_json(stem.with_suffix(".json"), CARD_LIMIT)
+        data = read_limited(stem.with_suffix(".safetensors"), WEIGHTS_LIMIT)
         if card.pop("sha256") != _digest(data, card):
             return None
         return load_tensors(data), card

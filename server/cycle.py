@@ -194,9 +194,15 @@ def _take_up(
         if found is None:
             continue
         state, card = found
-        evolution.tasks = [list(task) for task in card["tasks"]]
-        evolution.train_rows |= rows_of_text(card["taken_in"])
-        evolution.calibration_rows = np.array(card["calibration"], dtype=np.int64)
-        go_on(evolution, state, card)
-        return list(card["records"]), rows_of_text(card["pool"])
+        twin = evolution.branch()
+        try:
+            twin.tasks = [list(task) for task in card["tasks"]]
+            twin.train_rows |= rows_of_text(card["taken_in"])
+            twin.calibration_rows = np.array(card["calibration"], dtype=np.int64)
+            records, pool = list(card["records"]), rows_of_text(card["pool"])
+        except (KeyError, TypeError, ValueError, AttributeError):  # whole, but not one of ours
+            continue
+        if go_on(twin, state, card):
+            vars(evolution).update(vars(twin))
+            return records, pool
     return [], {}

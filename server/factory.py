@@ -15,11 +15,13 @@ import yaml
 from learngene.continual import measures
 from learngene.criterion import TrendRule, align
 from learngene.cycle import CycleSettings
+from learngene.determinism import pin_kernels
 from learngene.errors import InputError
 from learngene.evolution import Evolution, EvolutionSettings, Stage
 from learngene.expansion import PlannedStep, planned_names, read_plan
 from learngene.gene import Learngene, extract, load
 from learngene.openworld import OpenWorldSettings
+from learngene.untrusted import MEBIBYTE, read_limited
 from learngene.world import World
 from server.collective import Life, life_key, live
 from server.cycle import run_cycles
@@ -32,6 +34,8 @@ from server.selection import (
     shared_run,
     trend_rule,
 )
+
+PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,8 @@ def evolution_settings(config: Mapping[str, Any], device: torch.device) -> Evolu
 
 def _yaml(path: str) -> Any:
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        return yaml.safe_load(read_limited(Path(path), PLAN_LIMIT).decode("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError("collective.growth", path, f"cannot be read as YAML: {reason}",
                          "conf/growth/deepen.yaml is an example") from error  # fmt: skip
@@ -216,6 +220,7 @@ def produce(
                              "Use a learngene of a world like this one")  # fmt: skip
         return Product(gene, None)
     device = choose_device(config["collective"]["device"])
+    pin_kernels(device)
     threads = config["collective"]["threads"] or os.cpu_count() or 1
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

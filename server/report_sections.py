@@ -30,6 +30,7 @@ from server.wording import (
     percent,
     points,
     round_rows,
+    safeguard_line,
     seconds,
     size,
     value_text,
@@ -50,6 +51,8 @@ def clients(results: Results, images: Images) -> Parts:
     numbers = [*names, *(["gain, points"] if compared else [])]
     headings = ["client", *numbers, "device", "classes"]
     parts = [images["clients_paired"]]
+    if (line := safeguard_line(results)) is not None:
+        parts.append(paragraph(line))
     if rows:
         parts.append(table(headings, rows, range(1, 1 + len(numbers))))
     if lost := failures(results):

@@ -15,6 +15,7 @@ from server.wording import (
     failures,
     method_rows,
     round_rows,
+    safeguard_line,
     setting,
 )
 
@@ -65,6 +66,8 @@ def print_summary(results: Results, report: Path | None, console: Console | None
     if results.get("rounds"):
         console.print(evolution_table(results))
     console.print(summary_table(results))
+    if (line := safeguard_line(results)) is not None:
+        console.print(Text(line))
     for who, reason in failures(results):
         console.print(Text(f"{who} failed: {reason}", style="red"))
     if report is not None:

@@ -133,6 +133,23 @@ def headline(results: Results) -> str:
     return f"With the learngene, {better}: {against} ({interval}), for {cost} received per client."
 
 
+def safeguard_line(results: Results) -> str | None:
+    """How many clients fell back to scratch, and on what grounds; None without a safeguard."""
+    guarded = [
+        client["methods"][MAIN]
+        for client in answered(results)
+        if "safeguard_fell_back" in client["methods"].get(MAIN, {})
+    ]
+    if not guarded:
+        return None
+    back = sum(bool(method["safeguard_fell_back"]) for method in guarded)
+    gene, scratch = (percent(_mean(guarded, f"safeguard_{name}")) for name in ("gene", "scratch"))
+    return (
+        f"Safeguard: {back} of {len(guarded)} clients fell back to scratch; on held-out images of "
+        f"the shards the learngene has {gene}, scratch {scratch}."
+    )
+
+
 def setting(results: Results) -> str:
     """Data, seed, clients, ways and shots, in one line."""
     first = next(iter(answered(results)), {})

@@ -27,6 +27,18 @@ SEEDERS = {
     "numpy.random.seed",
     "random.seed",
 }
+# Makers of chance: generators come from learngene/seeding.py, draws from a generator.
+MAKERS = {
+    "default_rng", "RandomState", "SeedSequence", "PCG64", "Philox", "MT19937", "SFC64",
+    "Generator", "manual_seed", "initial_seed", "fork_rng", "set_rng_state",
+}  # fmt: skip
+GLOBAL = ("random.", "np.random.", "numpy.random.")  # modules that hold a state of their own
+# Torch's draws that take a generator, and take the global one where none is given.
+DRAWS = {
+    "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "rand_like",
+    "randn_like", "randint_like", "normal_", "uniform_", "bernoulli_", "exponential_",
+    "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_",
+}  # fmt: skip
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 
 
@@ -112,6 +124,51 @@ def test_nobody_seeds_global_state():
         if called in SEEDERS
     ]
     assert wrong == []
+
+
+def chance(tree: ast.AST) -> Iterator[str]:
+    """Calls that make a generator, or draw without one that they were given."""
+    for called, node in calls(tree):
+        owner, _, last = called.rpartition(".")
+        numpys = owner in ("rng", "drawn", "generator")  # a generator's own method
+        torchs = any(keyword.arg == "generator" for keyword in node.keywords)
+        if (
+            last in MAKERS
+            or called.startswith(GLOBAL)
+            or (last in DRAWS and not torchs and not numpys)
+        ):
+            yield f"{node.lineno} {called}"
+
+
+def test_one_module_makes_every_generator():
+    found = {
+        name(path): [*chance(parse(path))]
+        for path in sources(*OURS, "benchmarks")
+        if name(path) != "learngene/seeding.py"
+    }
+    imported = [
+        name(path)
+        for path in sources(*OURS, "benchmarks")
+        if {"random", "numpy.random", "secrets"} & set(imports(parse(path), path))
+        and name(path) != "learngene/files.py"  # names of temporary files
+    ]
+    assert {path: calls for path, calls in found.items() if calls} == {}
+    assert imported == []
+    assert len([*chance(parse(REPO / "learngene" / "seeding.py"))]) == 3
+
+
+def test_the_rules_of_chance_see_what_they_forbid():
+    for text in (
+        "np.random.default_rng(0)", "default_rng()", "random.random()", "np.random.rand(3)",
+        "torch.manual_seed(0)", "torch.Generator()", "torch.randn(3)", "x.normal_()",
+        "nn.init.normal_(w, std=1)", "numpy.random.seed(1)", "torch.randperm(5)",
+    ):  # fmt: skip
+        assert [*chance(ast.parse(text))], text
+    for text in (
+        "torch.randn(3, generator=g)", "drawn.normal(size=3)", "rng.permutation(5)",
+        "generator(0, 'x')", "nn.init.normal_(w, std=1, generator=g)",
+    ):  # fmt: skip
+        assert not [*chance(ast.parse(text))], text
 
 
 def test_the_rules_see_what_they_forbid():

@@ -7,7 +7,7 @@ client's shard, nor what another method trained.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 from clients.shard import ShardData
 from clients.training import Outcome
+from learngene.seeding import torch_generator
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class ClientContext:
     client: int
     round: int
     generator: Callable[[str], torch.Generator]  # by phase; equal phases give equal draws
+
+    def as_method(self, name: str) -> ClientContext:
+        """The same client with the draws of another method, and without this one's payload."""
+        drawn = generators(self.task["seed"], name, self.round, self.client)
+        return replace(self, payload={}, generator=drawn)
+
+
+def generators(seed: int, method: str, round: int, client: int) -> Callable[[str], torch.Generator]:
+    """A method's generators, by phase."""
+    return lambda phase: torch_generator(seed, f"client-{method}-{phase}", round, client)
 
 
 Method = Callable[[ClientContext], Outcome]

@@ -9,24 +9,38 @@ retain.normalise=false`` is the paper's form. See docs/FIDELITY.md.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 
-from clients.methods import ClientContext
+from clients.methods import ClientContext, find
+from clients.safeguard import guarded
 from clients.training import Outcome, TrainSettings, features, train
-from learngene.gene import Card, Learngene, check, inherited_modules, reconstruct
+from learngene.card import read_card
+from learngene.gene import Learngene, check, inherited_modules, reconstruct
 from learngene.individual import Individual, PrototypeHead, measure_norms
 from learngene.retain import Retain, fisher_diagonal
 
 
 def run(context: ClientContext) -> Outcome:
-    """Reconstruct, retain, test."""
+    """Check what was sent, reconstruct, retain, test; with the safeguard, see first if it helps."""
     started = time.perf_counter()
-    task, shard = context.task, context.shard
+    where = f"client {context.client}"
+    card = read_card(context.task["card"], where)
+    check(card, context.payload, where)
+    adapt = partial(_adapt, Learngene(card, context.payload))
+    if context.task["individual"]["safeguard"]:
+        outcome = guarded(context, adapt, find("scratch"))
+    else:
+        outcome = adapt(context)
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
+    """An individual around the learngene, trained on the context's shard."""
+    task, shard, card = context.task, context.shard, gene.card
     settings, retain_settings = task["individual"], task["retain"]
-    card = Card(**task["card"])
-    check(card, context.payload, where=f"client {context.client}")
-    gene = Learngene(card, context.payload)
     individual = reconstruct(
         gene, ways=shard.ways, head=settings["head"], generator=context.generator("weights")
     ).to(context.device, memory_format=torch.channels_last)
@@ -55,7 +69,6 @@ def run(context: ClientContext) -> Outcome:
         context.generator("training"),
         retain,
     )
-    outcome.seconds = time.perf_counter() - started
     if retain:
         outcome.extras["fisher_mean"] = retain.fisher_mean
     return outcome

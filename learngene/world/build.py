@@ -18,12 +18,23 @@ from learngene.world.arrays import (
     ImageFile,
     describe,
     first_copies,
+    hash_images,
     sync_folder,
     write_array,
     write_json,
 )
 from learngene.world.source import Source, check_labels, decode, suspicious
-from learngene.world.world import FORMAT, SPLITS, World, WorldSettings, load
+from learngene.world.world import (
+    FORMAT,
+    GROUPS,
+    SPLITS,
+    World,
+    WorldSettings,
+    array_digest,
+    forget,
+    load,
+    seal,
+)
 
 _STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
 
@@ -70,7 +81,7 @@ def world_key(settings: WorldSettings, source: Source) -> str:
 def build(
     settings: WorldSettings, cache: Path, progress: Callable[[str], None] | None = None
 ) -> World:
-    """Open ``cache/worlds/KEY``, building it first where it is missing.
+    """Open ``cache/worlds/KEY``, building it first where it is missing or not what was written.
 
     Built under a temporary name beside it and renamed, so that a killed run leaves nothing under
     KEY and two runs at once end with one whole folder.
@@ -87,7 +98,11 @@ def build(
     worlds = Path(cache) / "worlds"
     final = worlds / world_key(settings, source)
     if final.exists():
-        return load(final)
+        try:
+            return _whole(final)
+        except InputError:  # torn or altered: made again from its source
+            (progress or (lambda _: None))(f"{settings.name}: the cached world is damaged")
+            _set_aside(final)
     worlds.mkdir(parents=True, exist_ok=True)
     _sweep(worlds)
     making = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=worlds))
@@ -104,6 +119,37 @@ def build(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return load(final)
+
+
+def _whole(folder: Path) -> World:
+    """The world in ``folder``, every image of it read once and held against its sha256.
+
+    Raises:
+        InputError: it is not complete, or not what was written.
+    """
+    world = load(folder)
+    groups = {g: world.division.group(g) for g in GROUPS}
+    digest = hashlib.sha256(describe(world.class_names, groups))
+    for split in SPLITS:
+        hash_images(folder / f"{split}_images.npy", digest)
+        digest.update(getattr(world, f"{split}_labels").astype("<i8").tobytes())
+    if digest.hexdigest() != world.sha256:
+        raise InputError(
+            "cache", folder, "its images are not those that were written", "Delete that folder"
+        )
+    return world
+
+
+def _set_aside(folder: Path) -> None:
+    """Take a damaged world away; who has it mapped keeps what is mapped."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.rename(aside / folder.name)
+    except FileNotFoundError:  # another run was faster
+        pass
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    forget()
 
 
 def _write(
@@ -138,14 +184,16 @@ def _write(
         masks, conflicts = first_copies({s: files[s].hashes for s in SPLITS}, source.labels)
         labels = {split: source.labels[split][masks[split]] for split in SPLITS}
         check_labels(labels, source.class_names, "data.root", settings.root)
-        groups = {g: source.division.group(g) for g in ("base", "open_world", "novel")}
-        digest = hashlib.sha256(describe(source.class_names, groups))
+        groups = {g: source.division.group(g) for g in GROUPS}
+        digest, digests = hashlib.sha256(describe(source.class_names, groups)), {}
         for split in SPLITS:
             files[split].keep(masks[split])
             files[split].close(digest)
             digest.update(labels[split].astype("<i8").tobytes())
             write_array(folder / f"{split}_labels.npy", labels[split])
             write_array(folder / f"{split}_hashes.npy", files[split].hashes)
+            digests[f"{split}_labels"] = array_digest(labels[split])
+            digests[f"{split}_hashes"] = array_digest(files[split].hashes)
     card = {
         "format": FORMAT,
         "name": settings.name,
@@ -158,8 +206,9 @@ def _write(
         "conflicting_labels": conflicts,
         "flip": source.flip,
         "shaping": source.shaping,
+        "digests": digests,
     }
-    write_json(folder / "world.json", card)  # last: it makes the folder a world
+    write_json(folder / "world.json", seal(card))  # last: it makes the folder a world
     sync_folder(folder)
 
 

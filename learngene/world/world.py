@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -14,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.errors import InputError
+from learngene.untrusted import MEBIBYTE, map_npy, read_json, whole
 
-FORMAT = 1  # raise it when the files, the glyphs or the decoding change: old caches are left alone
+FORMAT = 2  # raise it when the files, the glyphs or the decoding change: old caches are left alone
 HASH = np.dtype("V16")  # content hash of an image: BLAKE2b of its pixels, 16 bytes
 SPLITS = ("train", "test")
+GROUPS = ("base", "open_world", "novel")
+CARD_LIMIT = 64 * MEBIBYTE  # bytes of world.json: class names are nearly all of it
 
 
 @dataclass(frozen=True)
@@ -117,26 +121,31 @@ def load(path: str | Path) -> World:
     return _load(str(Path(path).resolve()))
 
 
+def forget() -> None:
+    """Open worlds anew at the next ``load``: one was taken away."""
+    _load.cache_clear()
+
+
 @lru_cache(maxsize=8)
 def _load(path: str) -> World:
     folder = Path(path)
     try:
-        card: dict[str, Any] = json.loads((folder / "world.json").read_text(encoding="utf-8"))
-        if card["format"] != FORMAT:
-            raise ValueError(f"format {card['format']}, this release reads {FORMAT}")
+        card = read_card(folder)
         arrays: dict[str, Any] = {}
         for split in SPLITS:
-            images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
-            labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
-            hashes = np.load(folder / f"{split}_hashes.npy", allow_pickle=False)
-            sizes = {len(images), len(labels), len(hashes), card["images"][split]}
-            if len(sizes) != 1:
-                raise ValueError(f"{split} arrays have different lengths {sorted(sizes)}")
-            labels.setflags(write=False)
-            hashes.setflags(write=False)
-            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-            arrays[f"{split}_hashes"] = hashes
-        division = Division(*(tuple(card["division"][g]) for g in ("base", "open_world", "novel")))
+            count = card["images"][split]
+            shape = (count, *card["image_shape"][1:], card["image_shape"][0])
+            labels = map_npy(folder / f"{split}_labels.npy", np.dtype(np.int64), (count,))
+            hashes = map_npy(folder / f"{split}_hashes.npy", HASH, (count,))
+            for name, small in (("labels", labels), ("hashes", hashes)):
+                if array_digest(small) != card["digests"][f"{split}_{name}"]:
+                    raise ValueError(f"{split}_{name}.npy is not what was written")
+            arrays[f"{split}_images"] = map_npy(
+                folder / f"{split}_images.npy", np.dtype(np.uint8), shape
+            )
+            arrays[f"{split}_labels"] = _kept(labels)
+            arrays[f"{split}_hashes"] = _kept(hashes)
+        division = Division(*(tuple(card["division"][g]) for g in GROUPS))
         return World(
             name=card["name"],
             path=folder,
@@ -149,7 +158,60 @@ def _load(path: str) -> World:
             flip=card["flip"],
             **arrays,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            "cache", path, f"no complete world lies there ({error})", "Delete that folder"
+            "cache", path, f"no complete world lies there ({reason})", "Delete that folder"
         ) from error
+
+
+def _kept(array: NDArray[Any]) -> NDArray[Any]:
+    """A small array in memory, read-only: nothing is then read from the file again."""
+    made = np.array(array)
+    made.setflags(write=False)
+    return made
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """sha256 of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def seal(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A world's card with the sha256 of itself, by which ``read_card`` knows it again."""
+    return {**card, "card_sha256": _card_digest(card)}
+
+
+def _card_digest(card: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """``world.json``, known to be as it was written and to describe a world that can be.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: it is not there, or something else.
+    """
+    card = read_json(folder / "world.json", CARD_LIMIT)
+    if not isinstance(card, dict) or card.pop("card_sha256", None) != _card_digest(card):
+        raise ValueError("world.json is not what was written")
+    if card["format"] != FORMAT:
+        raise ValueError(f"format {card['format']}, this release reads {FORMAT}")
+    names, (channels, *sides) = card["class_names"], card["image_shape"]
+    fits = (
+        len(names) > 0
+        and all(isinstance(name, str) for name in names)
+        and all(whole(c, 0, len(names) - 1) for g in GROUPS for c in card["division"][g])
+        and whole(channels, 1, 16)
+        and len(sides) == 2
+        and all(whole(side, 1, 1 << 14) for side in sides)
+        and all(whole(card["images"][split], 1, 1 << 32) for split in SPLITS)
+        and isinstance(card["flip"], bool)
+        and isinstance(card["name"], str)
+        and isinstance(card["sha256"], str)
+        and all(whole(card[name], 0, 1 << 32) for name in ("duplicates_dropped",
+                                                           "conflicting_labels"))
+    )  # fmt: skip
+    if not fits:
+        raise ValueError("world.json describes no world")
+    return card

@@ -97,18 +97,6 @@ def test_two_processes_at_once(tmp_path: Path, glyphs: World) -> None:
     assert [p.name for p in (tmp_path / "worlds").iterdir()] == [Path(next(iter(results))[0]).name]
 
 
-def test_damaged_cache_is_refused(tmp_path: Path) -> None:
-    for name, damage in (
-        ("missing", lambda p: (p / "train_labels.npy").unlink()),
-        ("short", lambda p: os.truncate(p / "test_images.npy", 1000)),
-    ):
-        path = build(GLYPHS, tmp_path / name).path
-        damage(path)
-        load.__globals__["_load"].cache_clear()
-        with pytest.raises(InputError, match="Delete that folder"):
-            build(GLYPHS, tmp_path / name)
-
-
 def test_classes_in_two_groups_are_refused() -> None:
     with pytest.raises(InputError, match="share 2 classes, they may share 0"):
         Division((0, 1, 2), (2, 3), (3, 4))

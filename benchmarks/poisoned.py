@@ -1,0 +1,109 @@
+"""What a poisoned learngene does to clients, with and without ``individual.safeguard``.
+
+    python benchmarks/poisoned.py RUN_DIR/learngene.safetensors [KIND ...] [sim.py's overrides ...]
+
+Makes two poisoned learngenes from a real one, both with a card that vouches for them: one drawn
+anew (numbers of the same size, in no order), one scaled so that a few channels drown all others
+and every second one has its sign turned. Runs sim.py with each, and with the real one, and prints
+the accuracy of the clients. KIND is real, randomised or scaled; all three where none is named.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from learngene.gene import Learngene, digest, load, save  # noqa: E402
+from learngene.seeding import generator  # noqa: E402
+
+Arrays = dict[str, np.ndarray]
+
+
+def randomised(arrays: Arrays, seed: int = 0) -> Arrays:
+    """Every array with its own numbers in random order: nothing that was learned is left."""
+    drawn = generator(seed, "poison-random")
+    return {
+        name: drawn.permutation(array.ravel()).reshape(array.shape)
+        for name, array in sorted(arrays.items())
+    }
+
+
+def scaled(arrays: Arrays, seed: int = 0) -> Arrays:
+    """Outputs of each norm times 10 to the power of -4..4, a channel each, and random signs."""
+    drawn, made = generator(seed, "poison-scale"), dict(arrays)
+    for name, array in sorted(arrays.items()):
+        if name.endswith("norm.weight"):
+            factors = 10 ** drawn.uniform(-4, 4, array.shape) * drawn.choice([-1, 1], array.shape)
+            made[name] = (array * factors).astype(np.float32)
+    return made
+
+
+KINDS: dict[str, Callable[[Arrays], Arrays]] = {
+    "real": dict,
+    "randomised": randomised,
+    "scaled": scaled,
+}
+
+
+def forged(gene: Learngene, change: Callable[[Arrays], Arrays]) -> Learngene:
+    """The learngene with changed arrays and a card that agrees."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in change(gene.arrays).items()}
+    return Learngene(replace(gene.card, sha256=digest(arrays, asdict(gene.card))), arrays)
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    gene = load(arguments[0])
+    asked = [each for each in arguments[1:] if "=" not in each]
+    overrides = [each for each in arguments[1:] if "=" in each]
+    print(f"{'learngene':<12}{'safeguard':>10}{'learngene %':>13}{'scratch %':>11}{'s/client':>10}"
+          "  fell back")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in asked or KINDS:
+            path = save(forged(gene, KINDS[kind]), Path(folder) / kind)
+            for guard in ("false", "true"):
+                run = Path(folder) / f"{kind}-{guard}"
+                done = subprocess.run(
+                    [sys.executable, str(ROOT / "sim.py"), f"learngene.path={path}",
+                     f"individual.safeguard={guard}", "runtime.min_answered=0", *overrides,
+                     f"hydra.run.dir={run}"],
+                    capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                if done.returncode:
+                    print(done.stderr, file=sys.stderr)
+                    return done.returncode
+                print(_row(kind, guard, json.loads((run / "results.json").read_text())))
+    return 0
+
+
+def _row(kind: str, guard: str, results: dict) -> str:
+    answers = [client["methods"] for client in results["clients"] if "methods" in client]
+    if not answers:
+        return f"{kind:<12}{guard:>10}  no client answered"
+    means = {
+        name: np.mean([methods[name]["accuracy"] for methods in answers])
+        for name in ("learngene", "scratch")
+    }
+    seconds = np.mean([methods["learngene"]["seconds"] for methods in answers])
+    back = sum(methods["learngene"].get("safeguard_fell_back", 0) for methods in answers)
+    lost = len(results["clients"]) - len(answers)
+    return (
+        f"{kind:<12}{guard:>10}{100 * means['learngene']:>13.1f}{100 * means['scratch']:>11.1f}"
+        f"{seconds:>10.1f}  {back} of {len(answers)}" + (f", {lost} failed" if lost else "")
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

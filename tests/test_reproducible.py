@@ -1,0 +1,161 @@
+"""One seed, one result: bit-equal in serial, with one worker and with two, in any order."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+import sim as program
+import strategies.runtime
+from clients.app import make_client_app
+from conf.check import check
+from conf.schema import Config
+from learngene.determinism import WORKSPACE, pin_kernels
+from server.results import comparable, read_results, result_sha256
+from strategies.serial import SerialGrid
+from tests.late_work import late
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=8",
+        "report.gradcam_images=0", "individual.safeguard=true", "collective.threads=1")  # fmt: skip
+
+
+def config_of(cache: Path, **runtime: Any) -> dict[str, Any]:
+    ConfigStore.instance().store(name="schema", node=Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [*TINY, f"cache={cache}"])
+    check(config)
+    made: Any = OmegaConf.to_container(config, resolve=True)
+    made["runtime"] |= runtime
+    return made
+
+
+def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    assert program.simulation(copy.deepcopy(config), folder) == program.OK
+    return read_results(folder / "results.json")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def first(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    results = run(config_of(cache), tmp_path_factory.mktemp("first"))
+    assert results["run"]["collective_cached"] is False
+    return results
+
+
+def assert_equal(results: dict[str, Any], first: dict[str, Any]) -> None:
+    assert comparable(results) == comparable(first)  # says what differs
+    assert result_sha256(results) == result_sha256(first)
+
+
+def test_a_cached_collective_and_another_folder(first, cache, tmp_path):
+    again = run(config_of(cache), tmp_path / "other")
+    assert again["run"]["collective_cached"] is True
+    assert_equal(again, first)
+
+
+def test_a_fresh_cache(first, tmp_path):
+    again = run(config_of(tmp_path / "cache"), tmp_path / "run")
+    assert again["run"]["collective_cached"] is False
+    assert_equal(again, first)
+
+
+def test_serial_in_reverse_order(first, cache, tmp_path, monkeypatch):
+    asked: list[str] = []
+    forward = SerialGrid.pull_messages
+
+    def backward(self: SerialGrid, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._pending = dict(reversed(self._pending.items()))
+        replies = forward(self, message_ids)
+        self._pending = dict(reversed(self._pending.items()))
+        asked.extend(str(each.metadata.reply_to_message_id) for each in replies)
+        return replies
+
+    monkeypatch.setattr(SerialGrid, "pull_messages", backward)
+    assert_equal(run(config_of(cache), tmp_path), first)
+    assert len(asked) == 6  # three queries, three tasks
+
+
+def test_another_seed_is_another_result(first, cache, tmp_path):
+    config = config_of(cache)
+    config["shard_seed"] = 1
+    assert result_sha256(run(config, tmp_path)) != result_sha256(first)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_whatever_the_workers_and_the_order(
+    workers: int, first, cache, tmp_path, monkeypatch
+) -> None:
+    """Later clients answer first: with two workers the order of replies is another one."""
+    order: list[int] = []
+    simulate: Callable[..., None] = strategies.runtime.simulate
+
+    def delayed(*arguments: Any, on_reply: Callable[[int, bool], None], **named: Any) -> None:
+        def note(client: int, ok: bool) -> None:
+            order.append(client)
+            on_reply(client, ok)
+
+        simulate(*arguments, on_reply=note, client_app=make_client_app(late), **named)
+
+    monkeypatch.setattr(strategies.runtime, "simulate", delayed)
+    results = run(config_of(cache, name="ray", total_cpus=workers), tmp_path)
+    assert_equal(results, first)
+    assert sorted(order) == [0, 1, 2]
+    if workers == 2:
+        assert order != [0, 1, 2]
+
+
+@pytest.fixture
+def flags(monkeypatch: pytest.MonkeyPatch):
+    """The flags that pin_kernels sets, put back afterwards."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    places = [
+        (torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark"),
+        (torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"),
+    ]  # fmt: skip
+    before = [getattr(place, name) for place, name in places]
+    mode = torch.are_deterministic_algorithms_enabled()
+    for (place, name), value in zip(places, (False, True, True, True), strict=True):
+        setattr(place, name, value)
+    yield lambda: (
+        [getattr(place, name) for place, name in places],
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    for (place, name), value in zip(places, before, strict=True):
+        setattr(place, name, value)
+    torch.use_deterministic_algorithms(mode)
+
+
+def test_a_gpu_is_pinned_and_a_cpu_left_alone(flags, monkeypatch):
+    pin_kernels(torch.device("cpu"))
+    assert flags() == ([False, True, True, True], False)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    pin_kernels(torch.device("cuda"))
+    assert flags() == ([True, False, False, False], True)
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == WORKSPACE
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+
+
+@pytest.mark.parametrize("place", ["clients.work", "server.factory"])
+def test_both_sides_pin_their_device(place, first, cache, tmp_path, monkeypatch):
+    seen: list[torch.device] = []
+    monkeypatch.setattr(f"{place}.pin_kernels", seen.append)
+    run(config_of(cache), tmp_path)
+    assert seen and {device.type for device in seen} == {torch.device("cpu").type}
