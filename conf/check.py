@@ -9,7 +9,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
 from conf.schema import Config
@@ -277,6 +277,8 @@ def _check_open_world(config: DictConfig) -> None:
 
 def _check_faults(config: DictConfig) -> None:
     fix = "Write, for instance, faults=[0:raise,1:kill_once@2]"
+    if not isinstance(config.faults, ListConfig):
+        raise InputError("faults", config.faults, "not a list", fix)
     seen: set[int] = set()
     for text in config.faults:
         try:
