@@ -133,8 +133,12 @@ def go_on(evolution: Evolution, state: dict[str, Tensor], card: Mapping[str, Any
     try:
         stages = [Stage(**stage) for stage in card["stages"]]
         rows = rows_of_text(card["exemplars"])
-        if [stage.new_classes for stage in stages] != twin.tasks[: len(stages)] or any(
-            not np.isin(its, twin.train_rows[c]).all() for c, its in rows.items()
+        tasks = twin.tasks[: len(stages)]
+        known = np.cumsum([len(task) for task in tasks]).tolist()  # heads grow to as many
+        if (
+            [stage.new_classes for stage in stages] != tasks
+            or [stage.known_classes for stage in stages] != known
+            or any(not np.isin(its, twin.train_rows[c]).all() for c, its in rows.items())
         ):
             return False
         twin.take_up(stages, state, rows)
