@@ -6,6 +6,7 @@ The field names are a contract that other programs read: fields are added freely
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -21,6 +22,7 @@ from server.statistics import paired_gain, summarise
 
 REFERENCE = "scratch"  # what every other method is compared with
 MAIN = "learngene"  # summary.gain is this method's gain over the reference
+CIRCUMSTANCES = ("seconds", "device")  # wall-clock, and which of several equal devices was free
 
 
 def build_results(
@@ -80,7 +82,9 @@ def build_results(
         sections["retain"] = plain(retain)
     if rounds is not None and len(rounds) > 1:
         sections["rounds"] = _rounds(rounds, rows)
-    return {key: _ordered(key, value) for key, value in sections.items()}
+    results = {key: _ordered(key, value) for key, value in sections.items()}
+    results["run"]["result_sha256"] = result_sha256(results)
+    return results
 
 
 def write_results(results: Mapping[str, Any], path: Path) -> Path:
@@ -101,6 +105,30 @@ def read_results(path: Path) -> dict[str, Any]:
     results = json.loads(path.read_text(encoding="utf-8"))
     check_results(results)
     return results
+
+
+def comparable(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal, bit for bit, between two runs of one configuration.
+
+    ``results`` without ``run`` and, wherever they stand, without ``CIRCUMSTANCES``.
+    """
+    stripped = _strip({name: value for name, value in results.items() if name != "run"})
+    assert isinstance(stripped, dict)
+    return stripped
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _strip(item) for k, item in value.items() if k not in CIRCUMSTANCES}
+    if isinstance(value, list | tuple):
+        return [_strip(item) for item in value]
+    return value
+
+
+def result_sha256(results: Mapping[str, Any]) -> str:
+    """sha256 over ``comparable(results)``, 64 hex digits; kept as ``run.result_sha256``."""
+    text = json.dumps(comparable(results), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:

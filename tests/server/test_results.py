@@ -9,8 +9,10 @@ import pytest
 from server.results import (
     build_results,
     check_results,
+    comparable,
     plain,
     read_results,
+    result_sha256,
     write_clients_csv,
     write_results,
 )
@@ -241,3 +243,22 @@ def test_rounds_are_paired_with_the_scratch_of_the_last(make, tmp_path):
     lines = write_clients_csv(results, tmp_path / "clients.csv").read_text().splitlines()
     assert lines[0] == "client,method,epoch,accuracy,loss,round"
     assert {line.rsplit(",", 1)[1] for line in lines[1:]} == {"1", "2", "3"}
+
+
+def test_circumstances_do_not_change_the_hash(make):
+    first, second = make(), make()
+    kept = first["run"]["result_sha256"]
+    assert kept == result_sha256(first) and len(kept) == 64
+    second["run"] = {"seed": 9}
+    second["clients"][0]["device"] = "cuda:3"
+    second["clients"][0]["methods"]["scratch"]["seconds"] = 1e6
+    second["collective"]["stages"][0]["seconds"] = 1e6
+    assert first != second and comparable(first) == comparable(second)
+    assert result_sha256(second) == kept
+    assert "run" in first and "seconds" in first["clients"][0]["methods"]["scratch"]  # untouched
+
+
+def test_any_number_changes_the_hash(make):
+    kept, other = make(), make()
+    other["clients"][7]["methods"]["scratch"]["accuracy_by_epoch"][0][1] += 1e-16
+    assert result_sha256(other) != result_sha256(kept)
