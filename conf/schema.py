@@ -146,7 +146,7 @@ class Config:
     scale: str = "cpu"  # which conf/scale file set the sizes
     methods: list[str] = field(default_factory=lambda: ["learngene", "scratch"])
     resume: bool = True  # go on from what an earlier run with the same settings finished
-    cache: str = MISSING  # folder for worlds and collectives
+    cache: str = MISSING  # folder for worlds, collectives and clients' answers
     data: Data = field(default_factory=Data)
     collective: Collective = field(default_factory=Collective)
     learngene: Learngene = field(default_factory=Learngene)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from strategies.messages import Metric, Traffic
+
+if TYPE_CHECKING:
+    from strategies.kept import Kept
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,7 @@ class RoundPlan:
 
     task: dict[str, Any]  # plain JSON
     payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
+    kept: Kept | None = None  # answers that an earlier run got: these clients are not asked
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -35,6 +39,7 @@ class ClientOutcome:
     bytes_up: int
     bytes_by_method: dict[str, Traffic]  # what the method alone would have cost
     error: str | None = None  # None: every method that was asked for is in ``methods``
+    kept: bool = False  # answered in an earlier run
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class RoundOutcome:
     @property
     def missing(self) -> int:
         return sum(not each.replied for each in self.clients)
+
+    @property
+    def kept(self) -> int:
+        """How many of the answers are an earlier run's."""
+        return sum(each.kept for each in self.clients)
 
     @property
     def bytes_down(self) -> int:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from learngene.world import Division, World, build, load
 from learngene.world.arrays import ImageFile, first_copies
 from learngene.world.build import open_source, world_key
 from learngene.world.glyphs import GlyphSource
-from learngene.world.world import HASH
+from learngene.world.world import HASH, forget
 from tests.world.made import FOLDERS, GLYPHS, noise, write_folders
 
 
@@ -97,16 +98,55 @@ def test_two_processes_at_once(tmp_path: Path, glyphs: World) -> None:
     assert [p.name for p in (tmp_path / "worlds").iterdir()] == [Path(next(iter(results))[0]).name]
 
 
-def test_damaged_cache_is_refused(tmp_path: Path) -> None:
-    for name, damage in (
-        ("missing", lambda p: (p / "train_labels.npy").unlink()),
-        ("short", lambda p: os.truncate(p / "test_images.npy", 1000)),
-    ):
-        path = build(GLYPHS, tmp_path / name).path
-        damage(path)
-        load.__globals__["_load"].cache_clear()
-        with pytest.raises(InputError, match="Delete that folder"):
-            build(GLYPHS, tmp_path / name)
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(bytes(data))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda p: (p / "train_labels.npy").unlink(),
+    "short": lambda p: os.truncate(p / "test_images.npy", 1000),
+    "a pixel": lambda p: flip(p / "train_images.npy", -3),
+    "a content hash": lambda p: flip(p / "test_hashes.npy", -3),
+    "a label": lambda p: flip(p / "test_labels.npy", -8),
+    "no card": lambda p: (p / "world.json").unlink(),
+    "a torn card": lambda p: os.truncate(p / "world.json", 100),
+    "another flip": lambda p: (p / "world.json").write_text(
+        (p / "world.json").read_text().replace('"flip": false', '"flip": true')
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_world_is_built_again(
+    damage: Callable[[Path], object], tmp_path: Path, glyphs: World
+) -> None:
+    path = build(GLYPHS, tmp_path).path
+    damage(path)
+    again = build(GLYPHS, tmp_path)
+    assert again.path == path and again.sha256 == glyphs.sha256
+    for name in ("images", "labels", "hashes"):
+        for split in ("train", "test"):
+            ours, theirs = (getattr(w, f"{split}_{name}") for w in (again, glyphs))
+            assert np.array_equal(ours, theirs)
+    assert [p.name for p in (tmp_path / "worlds").iterdir()] == [path.name]
+
+
+def test_opening_a_damaged_world_without_its_source_is_refused(tmp_path: Path) -> None:
+    path = build(GLYPHS, tmp_path).path
+    os.truncate(path / "test_images.npy", 1000)
+    forget()
+    with pytest.raises(InputError, match="Delete that folder"):
+        load(path)
+
+
+def test_a_copy_under_another_key_is_refused(tmp_path: Path) -> None:
+    first, other = build(GLYPHS, tmp_path), replace(GLYPHS, seed=1)
+    copy = first.path.with_name(world_key(other, open_source(other)))
+    shutil.copytree(first.path, copy)
+    with pytest.raises(InputError, match=r"other settings.*seed is 0 there and 1 here"):
+        build(other, tmp_path)
 
 
 def test_classes_in_two_groups_are_refused() -> None:
