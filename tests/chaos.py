@@ -6,12 +6,18 @@ One undisturbed run of a tiny glyph world gives the hash that is due. Then, each
 cache, the same command is started and disturbed (``EVENTS``), once or twice, and run again until it
 ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise. Nothing
 in the program knows of this script: it watches the cache's files to find its moments.
+
+Most runs are forks of this process, which has imported everything already (half of what a tiny run
+takes is imports); ``sim.main`` is called in them with the command's arguments. Every fifth one, and
+all with Ray, are commands of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -37,6 +43,11 @@ ASKED = (
 )
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
+IMPORTED = (
+    *("sim", "server.outcome", "server.factory", "strategies.kept", "strategies.plan"),
+    *("strategies.runtime", "strategies.serial", "clients.work", "clients.methods.learngene"),
+    *("learngene.world.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
+)
 PATIENCE_S = 300.0  # for one command; nothing here takes a tenth of it on a free machine
 LEAVING_S = 30.0  # the program gives itself 8 s; a loaded machine gets more
 
@@ -48,35 +59,92 @@ class Run:
     cache: Path
     runtime: str
     mark: str
-    process: subprocess.Popen[bytes]
+    process: Command | Fork
     log: Path
 
     def alive(self) -> bool:
         return self.process.poll() is None
 
 
+class Command(subprocess.Popen[bytes]):
+    """``python sim.py ...``"""
+
+
+class Fork:
+    """``sim.main`` in a copy of this process, with what is used of Popen."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("fork")
+        self._process = context.Process(target=_in_a_fork, args=(arguments, environment, log))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("sim.main", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None and self._process.pid is not None:
+            os.kill(self._process.pid, signum)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _in_a_fork(arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    import sim
+    from strategies.runtime import leave
+
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for standard in (1, 2):
+        os.dup2(handle, standard)
+    os.environ.update(environment)
+    sys.argv = ["sim.py", *arguments]
+    leave(sim.main())
+
+
+def import_everything() -> None:
+    """What a run imports, so that its forks need not."""
+    sys.path.insert(0, str(ROOT))
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    for name in IMPORTED:
+        importlib.import_module(name)
+
+
 @dataclass
 class Trial:
     number: int
     runtime: str
+    forked: bool
     events: list[str] = field(default_factory=list)
     starts: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def start(cache: Path, runtime: str, number: int) -> Run:
-    mark = f"{cache.name}-{os.getpid()}-{number}-{time.monotonic_ns()}"
+def start(cache: Path, trial: Trial) -> Run:
+    mark = f"{cache.name}-{os.getpid()}-{trial.starts}"
+    trial.starts += 1
     folder = cache.with_name(f"run-{cache.name}")
     shutil.rmtree(folder, ignore_errors=True)
     log = cache.with_name(f"log-{cache.name}.txt")
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "sim.py"), *ASKED, f"runtime={runtime}",
-             "runtime.total_cpus=2", f"hydra.run.dir={folder}"],
-            env={**os.environ, "LEARNGENE_CACHE": str(cache), MARK: mark},
-            stdout=out, stderr=out, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    return Run(cache, runtime, mark, process, log)
+    arguments = [*ASKED, f"runtime={trial.runtime}", "runtime.total_cpus=2"]
+    arguments.append(f"hydra.run.dir={folder}")
+    environment = {"LEARNGENE_CACHE": str(cache), MARK: mark}
+    process: Command | Fork
+    if trial.forked:
+        process = Fork(arguments, environment, log)
+    else:
+        with log.open("ab") as out:
+            process = Command(
+                [sys.executable, str(ROOT / "sim.py"), *arguments],
+                env={**os.environ, **environment},
+                stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+    return Run(cache, trial.runtime, mark, process, log)
 
 
 def processes(mark: str) -> dict[int, str]:
@@ -247,12 +315,11 @@ def trials(folder: Path, runs: int, seed: int, ray_every: int, due: str, seconds
     for number in range(runs):
         draw = random.Random(f"{seed}-{number}")
         ray = ray_every and number % ray_every == ray_every - 1
-        trial = Trial(number, "ray" if ray else "serial")
+        trial = Trial(number, "ray" if ray else "serial", not ray and number % 5 != 4)
         cache = folder / f"c{number:04d}"
         found = None
         for _ in range(draw.choice([1, 1, 2])):
-            run = start(cache, trial.runtime, trial.starts)
-            trial.starts += 1
+            run = start(cache, trial)
             if draw.random() < 0.2 and trial.runtime == "serial":
                 found = finish(run, trial)  # whole, then damaged
                 if found not in (due, None):
@@ -266,8 +333,7 @@ def trials(folder: Path, runs: int, seed: int, ray_every: int, due: str, seconds
                 trial.problems.append(f"left behind: {left}")
             if draw.random() < 0.3:
                 damage(cache, trial, draw)
-        run = start(cache, trial.runtime, trial.starts)
-        trial.starts += 1
+        run = start(cache, trial)
         found = finish(run, trial)
         if left := left_behind(run):
             trial.problems.append(f"left behind: {left}")
@@ -288,9 +354,15 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     begun = time.monotonic()
-    whole = Trial(-1, "serial")
-    due = finish(start(folder / "c-ref", "serial", 0), whole)
-    seconds = time.monotonic() - begun
+    import_everything()
+    whole = Trial(-1, "serial", forked=False)
+    due = finish(start(folder / "c-ref", whole), whole)
+    begun_again = time.monotonic()
+    again = Trial(-1, "serial", forked=True)
+    if finish(start(folder / "c-two", again), again) != due:
+        print(f"two undisturbed runs differ: {again.problems}", file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - begun_again
     if due is None:
         print(f"the undisturbed run failed: {whole.problems}", file=sys.stderr)
         return 1

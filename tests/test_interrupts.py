@@ -157,24 +157,38 @@ def test_a_foreign_cluster_is_neither_joined_nor_ended(cache: Path, tmp_path: Pa
     assert gone(tmp_path / "long")
 
 
-@pytest.mark.parametrize("where", ["worlds", "collectives", "clients", "run"])
-def test_a_full_disk_is_one_message_and_the_next_run_goes_on(where: str, tmp_path: Path) -> None:
+FULL = {
+    # what is to be written there, and a size that it has and nothing before it
+    "worlds": (("data.classes=24",), 50_000),
+    "collectives": (("collective.lr=0.04",), 20_000),
+    "clients": (("shots=4",), 1_500),
+    "run": ((), 40_000),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", FULL)
+def test_a_full_disk_is_one_message_and_the_next_run_goes_on(
+    where: str, cache: Path, tmp_path: Path
+) -> None:
     """No file may grow beyond a size: what is larger fails as on a full disk, with EFBIG."""
-    small = {"worlds": 50_000, "collectives": 3_000_000, "clients": 2_000, "run": 40_000}[where]
-    cache, run = tmp_path / "cache", tmp_path / "run"
-    asked = ("runtime=serial", *SHORT)
-    if where in ("clients", "run"):  # all before them is there already
-        done = start(cache, tmp_path / "first", *asked, "shots=4")
-        assert done.wait(150) == 0
+    overrides, size = FULL[where]
+    asked = ("runtime=serial", "hydra.output_subdir=null", *SHORT)
+    if not [*cache.glob("clients/*/client-0001.json")]:
+        first = start(cache, tmp_path / "first", *asked)
+        _, said = first.communicate(timeout=150)
+        assert first.returncode == 0, said
+    there = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
     process = start(
-        cache, run, *asked, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
-    )
+        cache, tmp_path / "run", *asked, *overrides,
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )  # fmt: skip
     _, said = process.communicate(timeout=150)
     assert process.returncode == 1, said
     assert len(said.splitlines()) == 1 and "MB are free in" in said
-    folder = run if where == "run" else cache / where
-    assert f"cannot write {folder}" in said
-    assert not [p for p in tmp_path.rglob(".*") if p.is_file()]  # no half a file
-    again = start(cache, run, *asked)
+    assert f"cannot write {tmp_path / 'run' if where == 'run' else cache / where}" in said
+    assert {path: path.read_bytes() for path in there} == there
+    assert not list(cache.rglob(".*"))  # no half a file
+    again = start(cache, tmp_path / "run", *asked, *overrides)
     _, said = again.communicate(timeout=150)
     assert again.returncode == 0, said
