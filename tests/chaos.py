@@ -310,9 +310,9 @@ def left_behind(run: Run) -> dict[int, str]:
     return left
 
 
-def trials(folder: Path, runs: int, seed: int, ray_every: int, due: str, seconds: float,
+def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, seconds: float,
            ) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
-    for number in range(runs):
+    for number in numbers:
         draw = random.Random(f"{seed}-{number}")
         ray = ray_every and number % ray_every == ray_every - 1
         trial = Trial(number, "ray" if ray else "serial", not ray and number % 5 != 4)
@@ -347,6 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first; to repeat one")
     parser.add_argument("--ray-every", type=int, default=6, help="every n-th run with Ray; 0: none")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all files")
     asked = parser.parse_args(arguments)
@@ -367,8 +368,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"the undisturbed run failed: {whole.problems}", file=sys.stderr)
         return 1
     print(f"undisturbed: {seconds:.1f} s, {due[:16]}, files in {folder}", flush=True)
-    wrong = 0
-    for trial, found in trials(folder, asked.runs, asked.seed, asked.ray_every, due, seconds):
+    wrong, numbers = 0, range(asked.first, asked.first + asked.runs)
+    for trial, found in trials(folder, numbers, asked.seed, asked.ray_every, due, seconds):
         verdict = "equal" if found == due else "DIFFERS" if found else "FAILED"
         wrong += verdict != "equal" or bool(trial.problems)
         problems = "; ".join(trial.problems)
