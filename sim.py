@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.check import check
-from conf.explain import explain
+from conf.explain import NO_ROOM, explain, no_room
 from conf.schema import Config
 from learngene.errors import InputError
+from strategies.interrupts import MESSAGE, Terminated, catch_signals
 
 ConfigStore.instance().store(name="schema", node=Config)
-OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 _codes: list[int] = []  # one a job; a multirun's exit code is its worst
 
 
@@ -42,7 +44,8 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     from server.factory import produce
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.faults import fault_orders
-    from strategies.learngene import LearngeneStrategy
+    from strategies.kept import keep_answers
+    from strategies.learngene import LearngeneStrategy, RoundPlan
     from strategies.plan import plan_round
     from strategies.runtime import RuntimeSettings, simulate
 
@@ -56,19 +59,25 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             config, world, on_task=shown.task, on_step=shown.step, on_note=console.note
         )
     console.product(product)
-    strategy = LearngeneStrategy(
-        config["num_clients"],
-        lambda number: plan_round(config, world, product.gene_of(number), number, faults),
-    )
-    asked = config["num_clients"] * config["rounds"]
-    with fault_orders(config) as faults, seconds.of("clients"), console.clients(asked) as shown:
-        simulate(
-            strategy,
-            config["rounds"],
-            RuntimeSettings(**config["runtime"]),
-            config["num_clients"],
-            on_reply=shown.reply,
-        )
+    runtime, cache = RuntimeSettings(**config["runtime"]), Path(config["cache"])
+    with fault_orders(config) as faults, seconds.of("clients"):
+
+        def prepare(number: int) -> RoundPlan:
+            plan = plan_round(config, world, product.gene_of(number), number, faults)
+            if config["faults"]:  # every client is asked, so that its fault can strike
+                return plan
+            resume = config["resume"]
+            kept = keep_answers(plan, number, world.sha256, cache, runtime, resume=resume)
+            return replace(plan, kept=kept)
+
+        strategy = LearngeneStrategy(config["num_clients"], prepare)
+        asked, kept = config["num_clients"] * config["rounds"], strategy.kept(config["rounds"])
+        if kept:
+            console.note(f"{kept} of {asked} clients answered in an earlier run: not asked again")
+        with console.clients(asked - kept) as shown:
+            simulate(
+                strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
+            )
     report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds)
     console.summary(report)
     least = config["runtime"]["min_answered"]
@@ -98,16 +107,23 @@ def _job(config: DictConfig) -> None:
 
 def main() -> int:
     """The command line; returns the exit code and never shows the user a traceback of theirs."""
+    catch_signals()
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
         return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
+    except Terminated:
+        return _say(MESSAGE, TERMINATED)
+    except KeyboardInterrupt:
+        return _say(MESSAGE, INTERRUPTED)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _say(no_room(error), FAILED)
     except Exception as error:  # what Hydra's parser lets through: "seed=999..." of 5000 digits
         if _begun:
             raise
         return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
-    except KeyboardInterrupt:
-        return _say("interrupted; what was finished is kept, the same command goes on", INTERRUPTED)
     return max(_codes, default=OK)
 
 

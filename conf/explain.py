@@ -1,17 +1,22 @@
-"""Hydra's and OmegaConf's complaints as one line: the field, its value and the fix."""
+"""Complaints of Hydra, OmegaConf and the disk as one line: what is wrong, and the fix."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from conf.schema import Config
 
 LONGEST = 200  # characters of an override that are shown
 GROUPS = ("data", "runtime", "scale", "experiment")
+# A full disk, a full quota, and a file larger than the process may write.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def field_names(schema: type = Config, prefix: str = "") -> list[str]:
@@ -67,3 +72,14 @@ def _unknown(name: str, value: str, text: str) -> str:
     near = difflib.get_close_matches(name, field_names(), n=1, cutoff=0.5)
     fix = f"Did you mean {near[0]}={value}?" if near else "conf/schema.py lists the fields."
     return f"{name}={value}: there is no field of that name. {fix}"
+
+
+def no_room(error: OSError) -> str:
+    """What to say of an error in ``NO_ROOM``: the folder, what is free there, and what to do."""
+    named = Path(error.filename or ".").absolute()
+    folder = next(each for each in named.parents if each.is_dir())  # it may not be made yet
+    free = shutil.disk_usage(folder).free / 1e6
+    return (
+        f"cannot write {named}: {error.strerror}; {free:,.1f} MB are free in {folder}. What was "
+        "finished is kept: make room, and the same command goes on"
+    )

@@ -159,7 +159,7 @@ class Config:
     # runtime=serial has one process, the driver's: there a kill is a death that is only raised.
     faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
     resume: bool = True  # go on from what an earlier run with the same settings finished
-    cache: str = MISSING  # folder for worlds and collectives
+    cache: str = MISSING  # folder for worlds, collectives and clients' answers
     data: Data = field(default_factory=Data)
     collective: Collective = field(default_factory=Collective)
     learngene: Learngene = field(default_factory=Learngene)

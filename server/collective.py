@@ -47,11 +47,12 @@ class Life:
     open_world: dict
     reused: int  # tasks that were found finished
     key: str
+    threads: int  # that it was lived with: sums depend on it
 
 
-def life_key(world: World, settings: EvolutionSettings, device: torch.device) -> str:
-    """Hash of everything that determines a collective, 16 hex digits."""
-    parts = {
+def life_parts(world: World, settings: EvolutionSettings, device: torch.device) -> dict[str, Any]:
+    """Everything that determines a collective."""
+    return {
         "format": FORMAT,
         "world": world.sha256,
         "settings": asdict(settings),
@@ -61,7 +62,11 @@ def life_key(world: World, settings: EvolutionSettings, device: torch.device) ->
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    return key_of(parts)
+
+
+def life_key(world: World, settings: EvolutionSettings, device: torch.device) -> str:
+    """Hash of everything that determines a collective, 16 hex digits."""
+    return key_of(life_parts(world, settings, device))
 
 
 def live(
@@ -89,29 +94,30 @@ def live(
         on_step: called within a task with (steps done, steps, mean loss).
     """
     evolution = Evolution(world, settings, device)
-    key = life_key(world, settings, device)
+    parts = life_parts(world, settings, device)
+    key = key_of(parts)
     folder = cache / "collectives" / key
     trained = 0
     for stop in sorted({*stops, len(evolution.tasks)}):
-        if resume and _take_up(evolution, folder, stop):
+        if resume and _take_up(evolution, folder, stop, parts):
             on_task(evolution, True)
         while len(evolution.stages) < stop:
             evolution.run_task(on_step)
             trained += 1
-            _keep(evolution, folder)
+            _keep(evolution, folder, parts)
             on_task(evolution, False)
         on_stop(evolution)
     reused = len(evolution.tasks) - trained
     # What was said of the open world is kept, too: passes over thousands of images.
-    parts = {"settings": asdict(open_world), "pytorch-ood": version("pytorch-ood")}
-    said = folder / f"open-world-{key_of(parts)}"
-    kept = read_checkpoint(said) if resume and not trained else None
+    asked = {"settings": asdict(open_world), "pytorch-ood": version("pytorch-ood")}
+    said, of = folder / f"open-world-{key_of(asked)}", {"life": parts, "open_world": asked}
+    kept = read_checkpoint(said, of=of) if resume and not trained else None
     if kept is None:
         found = recognise(evolution, open_world)
-        write_checkpoint(said, {}, found)
+        write_checkpoint(said, {}, found, of=of)
     else:
         found = kept[1]
-    return Life(evolution, found, reused, key)
+    return Life(evolution, found, reused, key, torch.get_num_threads())
 
 
 def life_card(evolution: Evolution) -> dict[str, Any]:
@@ -159,39 +165,56 @@ def rows_of_text(kept: Mapping[str, list[int]]) -> dict[int, np.ndarray]:
     return {int(c): np.array(its, dtype=np.int64) for c, its in kept.items()}
 
 
-def _keep(evolution: Evolution, folder: Path) -> None:
-    card = {
-        **life_card(evolution),
-        "settings": asdict(evolution.settings),
-        "world": evolution.world.sha256,
-    }
-    write_checkpoint(folder / f"task-{len(evolution.stages):03d}", evolution.state(), card)
+def _keep(evolution: Evolution, folder: Path, parts: Mapping[str, Any]) -> None:
+    stem = folder / f"task-{len(evolution.stages):03d}"
+    write_checkpoint(stem, evolution.state(), life_card(evolution), of=parts)
 
 
-def _take_up(evolution: Evolution, folder: Path, stop: int) -> bool:
+def _take_up(evolution: Evolution, folder: Path, stop: int, parts: Mapping[str, Any]) -> bool:
     """Bring ``evolution`` forward to the last task up to ``stop`` whose files are whole.
 
     Returns:
         False where nothing beyond its present place is saved.
+
+    Raises:
+        InputError: a task was saved under other settings.
     """
     tasks = range(stop, len(evolution.stages), -1)
-    return any(_read_task(evolution, folder, task) for task in tasks)
+    return any(_read_task(evolution, folder, task, parts) for task in tasks)
 
 
-def _read_task(evolution: Evolution, folder: Path, task: int) -> bool:
+def _read_task(evolution: Evolution, folder: Path, task: int, parts: Mapping[str, Any]) -> bool:
     """Bring ``evolution`` to the end of its ``task``-th task, where that is saved whole."""
-    found = read_checkpoint(folder / f"task-{task:03d}")
+    found = read_checkpoint(folder / f"task-{task:03d}", of=parts)
     return found is not None and go_on(evolution, *found)
 
 
 def at_stage(life: Life, cache: Path, task: int) -> Collective | None:
-    """The collective after its first ``task`` tasks; None when that checkpoint is gone."""
+    """The collective after its first ``task`` tasks; None when that checkpoint is gone.
+
+    One that is there but not whole is mended: these tasks are lived again, from the last whole one
+    before, so that a torn file changes no result.
+    """
     last = life.evolution
     if task == len(last.stages):
         return last.collective
     earlier = Evolution(last.world, last.settings, last.device)
-    found = _read_task(earlier, cache / "collectives" / life.key, task)
-    return earlier.collective if found else None
+    folder = cache / "collectives" / life.key
+    before = torch.get_num_threads()
+    torch.set_num_threads(life.threads)
+    try:
+        parts = life_parts(last.world, last.settings, last.device)
+        if _read_task(earlier, folder, task, parts):
+            return earlier.collective
+        if not (folder / f"task-{task:03d}.safetensors").exists():
+            return None
+        _take_up(earlier, folder, task, parts)
+        while len(earlier.stages) < task:
+            earlier.run_task()
+            _keep(earlier, folder, parts)
+        return earlier.collective
+    finally:
+        torch.set_num_threads(before)
 
 
 def exemplars(evolution: Evolution, path: str, mirror: bool) -> tuple[Answers, Tensor]:

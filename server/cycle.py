@@ -7,7 +7,7 @@ collective, so one life can go through different ones.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from server.collective import (
     exemplars,
     go_on,
     life_card,
+    life_parts,
     rows_as_text,
     rows_of_text,
 )
@@ -64,11 +65,13 @@ def run_cycles(
     """
     evolution, world = life.evolution.branch(), life.evolution.world
     labeller = labeller or Oracle()
-    folder = cache / "collectives" / life.key / f"cycles-{_key(settings, open_world)}"
+    parts = _parts(settings, open_world)
+    folder = cache / "collectives" / life.key / f"cycles-{key_of(parts)}"
+    of = {"life": life_parts(world, evolution.settings, evolution.device), "cycles": parts}
     records: list[dict[str, Any]] = []
     pool: dict[int, Rows] = {}
     if resume:
-        records, pool = _take_up(evolution, folder, settings.cycles)
+        records, pool = _take_up(evolution, folder, settings.cycles, of)
         for record in records:
             on_cycle(record, True)
     while len(records) < settings.cycles:
@@ -104,7 +107,7 @@ def run_cycles(
             "seconds": time.perf_counter() - started,
         }
         records.append(record)
-        _keep(evolution, folder, records, pool, settings)
+        _keep(evolution, folder, records, pool, of)
         on_cycle(record, False)
     return evolution, {
         "settings": asdict(settings),
@@ -160,9 +163,9 @@ def _accuracies(evolution: Evolution, base_tasks: int) -> dict[str, Any]:
     }
 
 
-def _key(settings: CycleSettings, open_world: OpenWorldSettings) -> str:
-    parts = {"format": FORMAT, "cycles": asdict(settings), "open_world": asdict(open_world)}
-    return key_of(parts)
+def _parts(settings: CycleSettings, open_world: OpenWorldSettings) -> dict[str, Any]:
+    """What determines the cycles of one life."""
+    return {"format": FORMAT, "cycles": asdict(settings), "open_world": asdict(open_world)}
 
 
 def _keep(
@@ -170,7 +173,7 @@ def _keep(
     folder: Path,
     records: list[dict[str, Any]],
     pool: dict[int, Rows],
-    settings: CycleSettings,
+    of: Mapping[str, Any],
 ) -> None:
     base = evolution.world.division.base
     card = {
@@ -180,17 +183,16 @@ def _keep(
         "calibration": evolution.calibration_rows.tolist(),
         "records": records,
         "pool": rows_as_text(pool),
-        "settings": asdict(settings),
     }
-    write_checkpoint(folder / f"cycle-{len(records):03d}", evolution.state(), card)
+    write_checkpoint(folder / f"cycle-{len(records):03d}", evolution.state(), card, of=of)
 
 
 def _take_up(
-    evolution: Evolution, folder: Path, cycles: int
+    evolution: Evolution, folder: Path, cycles: int, of: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[int, Rows]]:
     """Bring ``evolution`` to the last cycle whose files are whole; its records and its pool."""
     for cycle in range(cycles, 0, -1):
-        found = read_checkpoint(folder / f"cycle-{cycle:03d}")
+        found = read_checkpoint(folder / f"cycle-{cycle:03d}", of=of)
         if found is None:
             continue
         state, card = found

@@ -127,6 +127,7 @@ def write_run(
             "device": _device(),
             "collective_cached": product.life is not None
             and product.life.reused == len(product.life.evolution.tasks),
+            "kept_answers": sum(each.kept for each in rounds),
             "collective_key": product.life.key if product.life else None,
             "config": config,
         },

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.records import PAYLOAD, TASK
 from strategies.guard import Declared, Entry, GuardedGrid, inspect
+from strategies.kept import Kept
 from strategies.messages import (
     Answer,
     Traffic,
@@ -45,6 +46,7 @@ class _OpenRound:
     down: list[int]  # per method
     who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
     opened: float  # time.monotonic()
+    kept: Kept | None = None
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
 
 
@@ -78,7 +80,7 @@ class LearngeneStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One message a client, in the order of the clients."""
+        """One message a client whose answer is not kept, in the order of the clients."""
         who = self._meet(grid)
         plan = self.prepare(server_round)
         if strangers := set(plan.payloads) - set(plan.methods):
@@ -86,28 +88,49 @@ class LearngeneStrategy(Strategy):
         # The records are shared by all messages: a gene is held once, however many clients.
         records: dict[str, Any] = {TASK: ConfigRecord({"json": json.dumps(plan.task)})}
         records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
-        messages = [
-            Message(
+        messages = {
+            node: Message(
                 RecordDict(records),
                 dst_node_id=node,
                 message_type=MessageType.TRAIN,
                 group_id=str(server_round),
             )
             for node in self._partitions
-        ]
-        total = message_bytes(messages[0])  # equal for all: only the node differs
-        down = bytes_by_method(messages[0], total, PAYLOAD, plan.methods)
-        self._open = _OpenRound(
+        }
+        some = next(iter(messages.values()))
+        total = message_bytes(some)  # equal for all: only the node differs
+        down = bytes_by_method(some, total, PAYLOAD, plan.methods)
+        now = _OpenRound(
             server_round,
             plan.methods,
             plan.declared,
-            inspect(messages[0].content),
+            inspect(some.content),
             total,
             down,
             who,
             time.monotonic(),
+            plan.kept,
         )
-        return messages
+        for node, client in self._partitions.items():
+            kept = plan.kept.get(client) if plan.kept else None
+            if kept is not None:
+                now.outcomes[node] = _sent_again(kept, node, now)
+        self._open = now
+        return [message for node, message in messages.items() if node not in now.outcomes]
+
+    def kept(self, rounds: int) -> int:
+        """How many answers of rounds 1 to ``rounds`` earlier runs have: those are not asked for.
+
+        Raises:
+            InputError: an answer was kept under other settings.
+        """
+        plans = (self.prepare(number) for number in range(1, rounds + 1))
+        return sum(
+            plan.kept.get(client) is not None
+            for plan in plans
+            if plan.kept is not None
+            for client in range(self.num_clients)
+        )
 
     def _meet(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
         """Wait for all nodes and learn which client each is; gives ``RoundOutcome.who``.
@@ -163,7 +186,10 @@ class LearngeneStrategy(Strategy):
             return None
         if node not in now.outcomes:
             answer = read_reply(reply, self._partitions[node], now.methods, now.declared.reply)
-            now.outcomes[node] = self._outcome(now, node, answer, reply)
+            outcome = self._outcome(now, node, answer, reply)
+            if now.kept is not None and outcome.error is None:
+                now.kept.put(outcome)
+            now.outcomes[node] = outcome
             if answer.refused:  # Flower keeps replies until the round is over: not this content
                 for key in list(reply.content):
                     del reply.content[key]
@@ -238,3 +264,12 @@ class LearngeneStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to log; the driver shows the settings."""
+
+
+def _sent_again(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutcome:
+    """A kept answer as this round's: what goes down is weighed as if it were sent."""
+    traffic = {
+        name: Traffic(down, kept.bytes_by_method[name].up)
+        for name, down in zip(now.methods, now.down, strict=True)
+    }
+    return replace(kept, node_id=node, bytes_down=now.bytes_down, bytes_by_method=traffic)

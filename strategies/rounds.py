@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from strategies.guard import Declared, Entry
 from strategies.messages import Metric, Traffic
+
+if TYPE_CHECKING:
+    from strategies.kept import Kept
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class RoundPlan:
     task: dict[str, Any]  # plain JSON
     payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
     declared: Declared = field(kw_only=True)  # what may cross; the guard refuses all else
+    kept: Kept | None = None  # answers that an earlier run got: these clients are not asked
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -39,6 +43,7 @@ class ClientOutcome:
     error: str | None = None  # None: every method that was asked for is in ``methods``
     sent: tuple[Entry, ...] = ()  # what its reply held, also where that was refused
     refused: bool = False  # the reply held what was not declared
+    kept: bool = False  # answered in an earlier run
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class RoundOutcome:
     @property
     def missing(self) -> int:
         return sum(not each.replied for each in self.clients)
+
+    @property
+    def kept(self) -> int:
+        """How many of the answers are an earlier run's."""
+        return sum(each.kept for each in self.clients)
 
     @property
     def bytes_down(self) -> int:

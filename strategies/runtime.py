@@ -66,11 +66,15 @@ def simulate(
         from clients.app import app as client_app
     strategy.timeout_s = runtime.timeout_s
     server_app = make_server_app(strategy, rounds, runtime.timeout_s, on_reply)
-    if runtime.name == "serial":
+    if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
+        resources = check_resources(runtime, num_clients)
+    # Where earlier runs have every answer there is nothing to start Ray for.
+    everything = rounds * num_clients
+    if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
     elif runtime.name == "ray":
-        _run_ray(server_app, client_app, num_clients, check_resources(runtime, num_clients))
+        _run_ray(server_app, client_app, num_clients, resources)
     else:
         raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")
     if server_app.error is not None:
@@ -98,6 +102,7 @@ def _run_ray(
     }
     with ExitStack() as stack:
         stack.enter_context(_environment())
+        stack.enter_context(_signals())
         stack.enter_context(_quiet())
         kill_workers = stack.enter_context(_workers())
         # The backend waits for every client under way, also for one that has missed the deadline
@@ -181,6 +186,19 @@ def _environment() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM stays ours: ``ray.init`` takes it over, and would exit with code 1 or 15."""
+    import ray._private.utils as utils
+
+    original = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original
 
 
 @contextmanager

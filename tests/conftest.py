@@ -12,6 +12,15 @@ from learngene.world import World, WorldSettings, build
 from tests.made import CPU, settings
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """``chaos`` runs for whoever names it, and for nobody else."""
+    if "chaos" in (config.option.markexpr or ""):
+        return
+    for item in items:
+        if item.get_closest_marker("chaos"):
+            item.add_marker(pytest.mark.skip(reason="only with -m chaos"))
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Tiny networks are faster on one thread, and sums have one order."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from learngene.errors import InputError
 from server.checkpoint import read_checkpoint, write_checkpoint
 
 STATE = {
@@ -84,3 +85,32 @@ def test_nan_does_not_get_into_a_card(tmp_path):
         write_checkpoint(tmp_path / "x", STATE, {"stages": [float("nan")]})
     assert json.dumps(float("nan")) == "NaN"  # what it would have been
     assert read_checkpoint(tmp_path / "x") is None
+
+
+OF = {"settings": {"lr": 0.05, "plan": (), "memory": "rehearsal"}, "world": "a" * 64, "threads": 2}
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
+    stem = tmp_path / "KEY" / "task-001"
+    write_checkpoint(stem, STATE, {"stages": []}, of=OF)
+    assert read_checkpoint(stem, of=OF) is not None
+    other = {**OF, "settings": {**OF["settings"], "lr": 0.1}, "threads": 4}
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(stem, of=other)
+    assert caught.value.field == "cache" and str(tmp_path / "KEY") in caught.value.fix
+    said = "settings.lr is 0.05 there and 0.1 here; threads is 2 there and 4 here"
+    assert caught.value.problem.endswith(said)
+
+
+def test_settings_that_were_altered_are_a_torn_card_and_no_other_one(tmp_path):
+    stem = tmp_path / "task-001"
+    write_checkpoint(stem, STATE, {"stages": []}, of=OF)
+    path = stem.with_suffix(".json")
+    path.write_text(path.read_text().replace("0.05", "0.15"))
+    assert read_checkpoint(stem, of=OF) is None
+
+
+def test_very_many_differences_are_counted(tmp_path):
+    write_checkpoint(tmp_path / "x", {}, {}, of={f"k{i:02d}": i for i in range(20)})
+    with pytest.raises(InputError, match="k07 is 7 there and null here; and 12 more"):
+        read_checkpoint(tmp_path / "x", of={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from learngene.errors import InputError
 from learngene.evolution import Evolution, EvolutionSettings
 from learngene.openworld import (
     DISTANCES,
@@ -20,7 +22,15 @@ from learngene.openworld import (
     fit_score,
     unknown_probability,
 )
-from server.collective import EXEMPLARS, Life, exemplars, life_key, live, recognise
+from server.collective import (
+    EXEMPLARS,
+    Life,
+    at_stage,
+    exemplars,
+    life_key,
+    live,
+    recognise,
+)
 from tests.made import CPU, settings
 
 
@@ -100,6 +110,58 @@ def test_a_torn_last_checkpoint_falls_back_to_the_one_before(lived, ran, tmp_pat
     assert again.reused == 2 and ran == [0, 1, 2, 2]
     assert_same(first, again)
     assert lived().reused == 3  # mended
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:40], lambda d: b"", lambda d: d[:60] + b"~" + d[61:]]
+)
+def test_whatever_is_damaged_the_life_ends_the_same(lived, tmp_path, suffix, damage):
+    first = lived()
+    kept = [*folder(first, tmp_path).glob(f"task-00[23]{suffix}")]
+    assert len(kept) == 2
+    for path in [*kept, *folder(first, tmp_path).glob(f"open-world-*{suffix}")]:
+        path.write_bytes(damage(path.read_bytes()))
+    again = lived()
+    assert again.reused == 1
+    assert_same(first, again)
+
+
+def test_a_life_under_another_key_is_refused(lived, tmp_path):
+    first, other = lived(), lived(lr=0.01)
+    shutil.rmtree(folder(other, tmp_path))
+    shutil.copytree(folder(first, tmp_path), folder(other, tmp_path))
+    with pytest.raises(InputError, match=r"settings\.lr is 0\.02 there and 0\.01 here"):
+        lived(lr=0.01)
+    assert lived(lr=0.01, resume=False).reused == 0  # overwritten
+    assert lived(lr=0.01).reused == 3
+
+
+def test_what_was_said_under_another_key_is_refused(lived, tmp_path):
+    first = lived(accept=0.9)
+    (one,) = folder(first, tmp_path).glob("open-world-*.json")
+    lived(accept=0.5)
+    (other,) = {*folder(first, tmp_path).glob("open-world-*.json")} - {one}
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(one.with_suffix(suffix), other.with_suffix(suffix))
+    with pytest.raises(
+        InputError, match=r"open_world\.settings\.accept is 0\.9 there and 0\.5 here"
+    ):
+        lived(accept=0.5)
+
+
+def test_a_stage_that_is_torn_is_lived_again_and_one_that_is_gone_is_not(lived, ran, tmp_path):
+    life = lived()
+    there = folder(life, tmp_path) / "task-002.safetensors"
+    whole = at_stage(life, tmp_path, 2).state_dict()
+    before = there.read_bytes()
+    there.write_bytes(before[:-10])
+    del ran[:]
+    mended = at_stage(life, tmp_path, 2).state_dict()
+    assert ran == [1] and there.read_bytes() == before
+    assert all(torch.equal(whole[name], mended[name]) for name in whole)
+    there.unlink()
+    assert at_stage(life, tmp_path, 2) is None and ran == [1]
 
 
 def test_a_life_that_was_cut_short_goes_on(lived, ran, tmp_path):

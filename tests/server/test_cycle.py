@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from learngene.cycle import CycleSettings
+from learngene.errors import InputError
 from learngene.evolution import Evolution
 from learngene.openworld import OpenWorldSettings
 from server.collective import Life, live
@@ -118,6 +120,33 @@ def test_cut_short_after_one_cycle_it_ends_the_same(cycled, life, cache):
     again, resumed = cycled(on_cycle=lambda record, found: told.append(found))
     assert told == [True, False]
     assert plain(report) == plain(resumed) and same(whole, again)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_damaged_cycle_is_gone_through_again(cycled, life, cache, suffix):
+    whole, report = cycled(resume=False)
+    (folder,) = (cache / "collectives" / life.key).glob("cycles-*")
+    path = folder / f"cycle-002{suffix}"
+    path.write_bytes(path.read_bytes()[:-30])
+    told: list[bool] = []
+    again, resumed = cycled(on_cycle=lambda record, found: told.append(found))
+    assert told == [True, False]
+    assert plain(report) == plain(resumed) and same(whole, again)
+
+
+def test_cycles_under_another_key_are_refused(cycled, life, cache):
+    cycled()
+    own = cache / "collectives" / life.key
+    (folder,) = own.glob("cycles-*")
+    other = replace(ASKED, labels_per_cycle=6)
+    cycled(asked=other)
+    (copy,) = {*own.glob("cycles-*")} - {folder}
+    shutil.rmtree(copy)
+    shutil.copytree(folder, copy)
+    said = r"cycles\.cycles\.labels_per_cycle is 20 there and 6 here"
+    with pytest.raises(InputError, match=said):
+        cycled(asked=other)
+    shutil.rmtree(copy)
 
 
 def test_other_settings_are_other_cycles(cycled, life, cache):

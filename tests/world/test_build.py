@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,14 @@ def test_two_processes_at_once(tmp_path: Path, glyphs: World) -> None:
     assert len(results) == 1
     assert next(iter(results))[1:] == (glyphs.sha256, int(glyphs.train_images.sum()))
     assert [p.name for p in (tmp_path / "worlds").iterdir()] == [Path(next(iter(results))[0]).name]
+
+
+def test_a_copy_under_another_key_is_refused(tmp_path: Path) -> None:
+    first, other = build(GLYPHS, tmp_path), replace(GLYPHS, seed=1)
+    copy = first.path.with_name(world_key(other, open_source(other)))
+    shutil.copytree(first.path, copy)
+    with pytest.raises(InputError, match=r"other settings.*seed is 0 there and 1 here"):
+        build(other, tmp_path)
 
 
 def test_classes_in_two_groups_are_refused() -> None:

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM: one way out for both, in seconds, with the exit codes that shells expect."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+# For what is being written, for Ray and for the terminal to be left in order. Then the process ends
+# all the same: Python may have lost the exception (in a callback of a C library), or be in a call
+# that does not come back. Files are written whole or not at all, and Ray's processes end with ours.
+GRACE_S = 8.0
+MESSAGE = "interrupted; what was finished is kept, the same command goes on"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. A KeyboardInterrupt: whatever lets Ctrl-C through must let this through, too."""
+
+
+def exit_code(signum: int) -> int:
+    """130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + signum
+
+
+def catch_signals() -> None:
+    """From now on both signals end the run; once is enough, more are ignored.
+
+    A signal that the process was started to ignore (a shell's background job) stays ignored. Only
+    the main thread may call this, once.
+    """
+    waiting, told = os.pipe()
+    os.set_blocking(told, False)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, _leave)
+    signal.set_wakeup_fd(told)  # written to also while Python is not running
+    threading.Thread(target=_watch, args=(waiting,), name="signals", daemon=True).start()
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+
+
+def _watch(waiting: int) -> None:
+    while (signum := os.read(waiting, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
+        continue
+    time.sleep(GRACE_S)
+    print(f"sim.py: {MESSAGE}", file=sys.stderr, flush=True)
+    os._exit(exit_code(signum))

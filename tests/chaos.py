@@ -1,0 +1,388 @@
+"""Kill a run at random moments, damage its files, run the same command: the results must be equal.
+
+    python tests/chaos.py --runs 30 --seed 0
+
+One undisturbed run of a tiny glyph world gives the hash that is due. Then, each time with a fresh
+cache, the same command is started and disturbed (``EVENTS``), once or twice, and run again until it
+ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise. Nothing
+in the program knows of this script: it watches the cache's files to find its moments.
+
+Most runs are forks of this process, which has imported everything already (half of what a tiny run
+takes is imports); ``sim.main`` is called in them with the command's arguments. Every fifth one, and
+all with Ray, are commands of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "LEARNGENE_CHAOS"  # in the environment of all processes of a run, to find what it left
+ASKED = (
+    *("scale=tiny", "num_clients=4", "rounds=2", "shots=3", "individual.epochs=1"),
+    *("data.classes=20", "data.train_per_class=12", "data.test_per_class=6"),
+    *("collective.classes_per_task=5", "open_world.calibration_per_class=3"),
+    *("open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"),
+    *("report.gradcam_images=2", "ways=2", "data.novel=0.2", "data.base=0.6"),
+    *("data.open_world=0.2", "collective.threads=1"),
+)
+SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
+IMPORTED = (
+    *("sim", "server.outcome", "server.factory", "strategies.kept", "strategies.plan"),
+    *("strategies.runtime", "strategies.serial", "clients.work", "clients.methods.learngene"),
+    *("learngene.world.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
+)
+PATIENCE_S = 300.0  # for one command; nothing here takes a tenth of it on a free machine
+LEAVING_S = 30.0  # the program gives itself 8 s; a loaded machine gets more
+
+
+@dataclass
+class Run:
+    """One command under way."""
+
+    cache: Path
+    runtime: str
+    mark: str
+    process: Command | Fork
+    log: Path
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+
+class Command(subprocess.Popen[bytes]):
+    """``python sim.py ...``"""
+
+
+class Fork:
+    """``sim.main`` in a copy of this process, with what is used of Popen."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("fork")
+        self._process = context.Process(target=_in_a_fork, args=(arguments, environment, log))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("sim.main", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None and self._process.pid is not None:
+            os.kill(self._process.pid, signum)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _in_a_fork(arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    import sim
+    from strategies.runtime import leave
+
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for standard in (1, 2):
+        os.dup2(handle, standard)
+    os.environ.update(environment)
+    sys.argv = ["sim.py", *arguments]
+    leave(sim.main())
+
+
+def import_everything() -> None:
+    """What a run imports, so that its forks need not."""
+    sys.path.insert(0, str(ROOT))
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    for name in IMPORTED:
+        importlib.import_module(name)
+
+
+@dataclass
+class Trial:
+    number: int
+    runtime: str
+    forked: bool
+    events: list[str] = field(default_factory=list)
+    starts: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def start(cache: Path, trial: Trial) -> Run:
+    mark = f"{cache.name}-{os.getpid()}-{trial.starts}"
+    trial.starts += 1
+    folder = cache.with_name(f"run-{cache.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    log = cache.with_name(f"log-{cache.name}.txt")
+    arguments = [*ASKED, f"runtime={trial.runtime}", "runtime.total_cpus=2"]
+    arguments.append(f"hydra.run.dir={folder}")
+    environment = {"LEARNGENE_CACHE": str(cache), MARK: mark}
+    process: Command | Fork
+    if trial.forked:
+        process = Fork(arguments, environment, log)
+    else:
+        with log.open("ab") as out:
+            process = Command(
+                [sys.executable, str(ROOT / "sim.py"), *arguments],
+                env={**os.environ, **environment},
+                stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+    return Run(cache, trial.runtime, mark, process, log)
+
+
+def processes(mark: str) -> dict[int, str]:
+    """Processes with the mark in their environment, by id, with their names."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80]
+                if name:  # a zombie has none
+                    found[int(folder.name)] = name
+        except OSError:
+            continue
+    return found
+
+
+def files(cache: Path, pattern: str) -> list[Path]:
+    return [path for path in cache.glob(pattern) if path.is_file()]
+
+
+def until(run: Run, condition: Callable[[], object]) -> bool:
+    """Wait for a moment of the run; False where the run ended or took too long before it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while run.alive() and time.monotonic() < deadline:
+        try:
+            if condition():
+                return True
+        except OSError:  # a folder was renamed while it was listed
+            pass
+        time.sleep(0.0005)
+    return False
+
+
+# -- moments: each gives its name and the condition to wait for ------------------------------------
+
+
+def at_a_time(cache: Path, draw: random.Random, seconds: float) -> tuple[str, Callable[[], object]]:
+    due = draw.uniform(0, seconds)
+    begun = time.monotonic()
+    return f"after {due:.1f} s", lambda: time.monotonic() - begun >= due
+
+
+def in_the_world(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    return "world under way", lambda: list(cache.glob("worlds/.*"))
+
+
+def after_a_task(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    task = draw.randint(1, 3)
+    name = f"collectives/*/task-{task:03d}.json"
+    return f"task {task} kept", lambda: files(cache, name)
+
+
+def after_the_cycle(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    return "cycle kept", lambda: files(cache, "collectives/*/cycles-*/cycle-001.json")
+
+
+def after_clients(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    count = draw.randint(1, 7)
+    return f"{count} answers kept", lambda: len(files(cache, "clients/*/client-*.json")) >= count
+
+
+def in_a_write(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    nth = draw.randint(1, 12)
+    seen: set[str] = set()
+
+    def writing() -> bool:
+        for pattern in ("collectives/*/.*-*", "collectives/*/*/.*-*", "clients/*/.*-*"):
+            seen.update(str(path) for path in cache.glob(pattern))
+        return len(seen) >= nth
+
+    return f"file {nth} being written", writing
+
+
+def while_reporting(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    folder = cache.with_name(f"run-{cache.name}")
+    return "report under way", lambda: list(folder.glob("learngene.safetensors"))
+
+
+MOMENTS = (
+    *(at_a_time, in_the_world, after_a_task, after_the_cycle, after_clients, in_a_write),
+    while_reporting,
+)
+
+
+# -- disturbances ----------------------------------------------------------------------------------
+
+
+def disturb(run: Run, trial: Trial, draw: random.Random, seconds: float) -> None:
+    """Wait for a random moment and send a random signal; checks how the run ended."""
+    moments = [after_clients, at_a_time] if run.runtime == "ray" else list(MOMENTS)
+    said, condition = draw.choice(moments)(run.cache, draw, seconds)
+    name, signum = draw.choice(list(SIGNALS.items()))
+    if run.runtime == "ray" and draw.random() < 0.4:
+        name = "kill -9 of a worker"
+    came = until(run, condition)
+    if came and draw.random() < 0.5:
+        time.sleep(draw.uniform(0, 0.3))
+    trial.events.append(f"{name}, {said}" + ("" if came else " (it had ended)"))
+    if not came:
+        return
+    if name == "kill -9 of a worker":
+        workers = [pid for pid, cmd in processes(run.mark).items() if "ClientAppActor" in cmd]
+        if workers:
+            os.kill(draw.choice(workers), signal.SIGKILL)
+        else:
+            trial.events[-1] += " (none was there)"
+        return
+    run.process.send_signal(signum)
+    try:
+        code = run.process.wait(LEAVING_S)
+    except subprocess.TimeoutExpired:
+        trial.problems.append(f"alive {LEAVING_S:g} s after {name}")
+        run.process.kill()
+        code = run.process.wait()
+    if code not in (*CODES[signum], 0):
+        trial.problems.append(f"exit {code} after {name}")
+
+
+def damage(cache: Path, trial: Trial, draw: random.Random) -> None:
+    """Truncate, empty or flip a bit of a random file of the cache."""
+    there = sorted(path for path in cache.rglob("*") if path.is_file() and path.stat().st_size)
+    if not there:
+        return
+    # By kind first: the clients' files are many.
+    kinds = sorted({re.sub(r"\d+", "N", path.name) for path in there})
+    kind = draw.choice(kinds)
+    path = draw.choice([each for each in there if re.sub(r"\d+", "N", each.name) == kind])
+    data = bytearray(path.read_bytes())
+    how = draw.choice(["truncated", "emptied", "flipped", "flipped"])
+    if how == "truncated":
+        data = data[: draw.randrange(len(data))]
+    elif how == "emptied":
+        data = bytearray()
+    else:
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    path.write_bytes(bytes(data))
+    trial.events.append(f"{how} {path.name}")
+
+
+def finish(run: Run, trial: Trial) -> str | None:
+    """Wait for the end; the result's hash, or None with the reason among the problems."""
+    try:
+        code = run.process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        run.process.kill()
+        code = run.process.wait()
+        trial.problems.append(f"did not end in {PATIENCE_S:g} s")
+    if code != 0:
+        last = run.log.read_text(errors="replace").strip().splitlines()[-1:]
+        trial.problems.append(f"exit {code}: {' '.join(last)[:200]}")
+        return None
+    text = run.cache.with_name(f"run-{run.cache.name}").joinpath("results.json").read_text()
+    return str(json.loads(text)["run"]["result_sha256"])
+
+
+def left_behind(run: Run) -> dict[int, str]:
+    """What is alive of a run that has ended. Ray's processes are given a moment to notice."""
+    deadline = time.monotonic() + 10
+    while (left := processes(run.mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, seconds: float,
+           ) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
+    for number in numbers:
+        draw = random.Random(f"{seed}-{number}")
+        ray = ray_every and number % ray_every == ray_every - 1
+        trial = Trial(number, "ray" if ray else "serial", not ray and number % 5 != 4)
+        cache = folder / f"c{number:04d}"
+        found = None
+        for _ in range(draw.choice([1, 1, 2])):
+            run = start(cache, trial)
+            if draw.random() < 0.2 and trial.runtime == "serial":
+                found = finish(run, trial)  # whole, then damaged
+                if found not in (due, None):
+                    trial.problems.append("differs before it was damaged")
+                damage(cache, trial, draw)
+                continue
+            disturb(run, trial, draw, seconds)
+            if run.alive():  # a worker was killed: the run itself goes on
+                finish(run, trial)
+            if left := left_behind(run):
+                trial.problems.append(f"left behind: {left}")
+            if draw.random() < 0.3:
+                damage(cache, trial, draw)
+        run = start(cache, trial)
+        found = finish(run, trial)
+        if left := left_behind(run):
+            trial.problems.append(f"left behind: {left}")
+        yield trial, found
+        if found == due and not trial.problems:
+            for each in (cache, cache.with_name(f"run-{cache.name}")):
+                shutil.rmtree(each, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first; to repeat one")
+    parser.add_argument("--ray-every", type=int, default=6, help="every n-th run with Ray; 0: none")
+    parser.add_argument("--keep", action="store_true", help="keep the folder with all files")
+    asked = parser.parse_args(arguments)
+    # Ignored where a shell started this in the background, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    begun = time.monotonic()
+    import_everything()
+    whole = Trial(-1, "serial", forked=False)
+    due = finish(start(folder / "c-ref", whole), whole)
+    begun_again = time.monotonic()
+    again = Trial(-1, "serial", forked=True)
+    if finish(start(folder / "c-two", again), again) != due:
+        print(f"two undisturbed runs differ: {again.problems}", file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - begun_again
+    if due is None:
+        print(f"the undisturbed run failed: {whole.problems}", file=sys.stderr)
+        return 1
+    print(f"undisturbed: {seconds:.1f} s, {due[:16]}, files in {folder}", flush=True)
+    wrong, numbers = 0, range(asked.first, asked.first + asked.runs)
+    for trial, found in trials(folder, numbers, asked.seed, asked.ray_every, due, seconds):
+        verdict = "equal" if found == due else "DIFFERS" if found else "FAILED"
+        wrong += verdict != "equal" or bool(trial.problems)
+        problems = "; ".join(trial.problems)
+        print(
+            f"{trial.number:3d} {trial.runtime:6s} {trial.starts} starts  {verdict:8s}"
+            f"{'; '.join(trial.events)}{'  PROBLEM: ' + problems if problems else ''}",
+            flush=True,
+        )
+    print(f"{asked.runs - wrong} of {asked.runs} equal, {time.monotonic() - begun:.0f} s")
+    if not wrong and not asked.keep:
+        shutil.rmtree(folder)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
