@@ -71,9 +71,14 @@ def read_checkpoint(
     """
     try:
         data = read_limited(stem.with_suffix(".safetensors"), WEIGHTS_LIMIT)
-        card = read_card(stem.with_suffix(".json"), of=of, data=data)
-        return None if card is None else (load_tensors(data), card)
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ValueError):
+        return None
+    card = read_card(stem.with_suffix(".json"), of=of, data=data)
+    if card is None:
+        return None
+    try:
+        return load_tensors(data), card
+    except (ValueError, SafetensorError):
         return None
 
 
