@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,12 +130,17 @@ def main() -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"sim.py: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    with suppress(BrokenPipeError):  # whoever read it may be gone; the code is still right
+        print(f"sim.py: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
 
 
 if __name__ == "__main__":
-    code = main()
-    # After an interrupt Flower may leave a thread behind that would keep the process alive.
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = FAILED
+    # Flower may leave a thread behind that would keep the process alive.
     runtime = sys.modules.get("strategies.runtime")
     sys.exit(code) if runtime is None else runtime.leave(code)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 # For what is being written, for Ray and for the terminal to be left in order. Then the process ends
@@ -50,5 +51,6 @@ def _watch(waiting: int) -> None:
     while (signum := os.read(waiting, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
         continue
     time.sleep(GRACE_S)
-    print(f"sim.py: {MESSAGE}", file=sys.stderr, flush=True)
+    with suppress(Exception):  # whoever read the terminal may be gone
+        print(f"sim.py: {MESSAGE}", file=sys.stderr, flush=True)
     os._exit(exit_code(signum))

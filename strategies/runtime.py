@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from strategies.serial import run_serial
 
 __all__ = ["RuntimeSettings", "leave", "simulate"]
 
+# After a kill -9 of the driver the kernel ends gcs and raylet, and the raylet's workers follow. Its
+# two agents try to report that to the gcs, which is gone, for as many seconds as this (60).
+GIVE_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
 JOIN_S = 10.0  # how long the ServerApp's thread may take to notice that the run is over
 
 
@@ -171,11 +174,12 @@ def _workers() -> Iterator[Callable[[], None]]:
 @contextmanager
 def _environment() -> Iterator[None]:
     """Variables for Ray and its workers; what was there comes back (flwr itself overwrites it)."""
-    names = ("PYTHONPATH", "RAY_ADDRESS")
+    names = ("PYTHONPATH", "RAY_ADDRESS", GIVE_UP)
     before = {name: os.environ.get(name) for name in names}
     os.environ.pop("RAY_ADDRESS", None)
     # Workers import clients/ also where the project is not installed and the driver runs from
     # another folder. (Flower puts the driver's sys.path before this.)
+    os.environ.setdefault(GIVE_UP, "10")
     root = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, before["PYTHONPATH"]]))
     try:
@@ -235,8 +239,9 @@ def _say(error: BaseException) -> str:
 
 def leave(code: int) -> None:
     """End the process with this exit code, also when a library left a thread that does not end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # whoever read them may be gone
+        sys.stdout.flush()
+        sys.stderr.flush()
     alive = [each for each in threading.enumerate() if not each.daemon]
     if alive != [threading.main_thread()]:
         os._exit(code)

@@ -42,6 +42,7 @@ ASKED = (
     *("data.open_world=0.2", "collective.threads=1"),
 )
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 IMPORTED = (
     *("sim", "server.outcome", "server.factory", "strategies.kept", "strategies.plan"),
@@ -148,16 +149,26 @@ def start(cache: Path, trial: Trial) -> Run:
 
 
 def processes(mark: str) -> dict[int, str]:
-    """Processes with the mark in their environment, by id, with their names."""
-    found = {}
+    """Processes of a run, by id, with their names.
+
+    They have the mark in their environment. Ray writes over that of its agents, which are found as
+    holding files open in the folder of the raylet's session.
+    """
+    found: dict[int, str] = {}
+    sessions = SESSIONS.setdefault(mark, set())
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80]
+                name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 if name:  # a zombie has none
                     found[int(folder.name)] = name
+                    sessions.update(re.findall(r"session_[-_0-9]+", name))
+            elif sessions and "ray::" in (folder / "cmdline").read_text():
+                opened = " ".join(str(each.readlink()) for each in (folder / "fd").iterdir())
+                if any(f"/{each}/" in opened for each in sessions):
+                    found[int(folder.name)] = (folder / "cmdline").read_text()[:80]
         except OSError:
             continue
     return found
@@ -254,6 +265,8 @@ def disturb(run: Run, trial: Trial, draw: random.Random, seconds: float) -> None
         else:
             trial.events[-1] += " (none was there)"
         return
+    if run.runtime == "ray":
+        processes(run.mark)  # while the raylet is there, to know its session
     run.process.send_signal(signum)
     try:
         code = run.process.wait(LEAVING_S)
@@ -302,12 +315,12 @@ def finish(run: Run, trial: Trial) -> str | None:
     return str(json.loads(text)["run"]["result_sha256"])
 
 
-def left_behind(run: Run) -> dict[int, str]:
+def left_behind(mark: str) -> dict[int, str]:
     """What is alive of a run that has ended. Ray's processes are given a moment to notice."""
-    deadline = time.monotonic() + 10
-    while (left := processes(run.mark)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + LEAVING_S
+    while (left := processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return left
+    return {pid: name[:80] for pid, name in left.items()}
 
 
 def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, seconds: float,

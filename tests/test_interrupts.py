@@ -47,7 +47,7 @@ def start(
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -56,10 +56,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) 
 
 def gone(run: Path) -> bool:
     """No process of this run is left; those of Ray are given seconds to notice."""
-    deadline = time.monotonic() + 20
-    while chaos.processes(str(run)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not chaos.processes(str(run))
+    return not chaos.left_behind(str(run))
 
 
 def in_a_client(run: Path, process: subprocess.Popen[str]) -> None:
