@@ -134,7 +134,7 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, name)
         if value is not None:
             _check_range(name, value, low, high, closed)
-    _check_methods(list(config.methods))
+    _check_methods(config.methods)
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
     _check_open_world(config)
@@ -189,7 +189,9 @@ def _check_range(name: str, value: Any, low: float, high: float, closed: bool) -
     raise InputError(name, value, rule, f"Write, for instance, {name}={nearest:g}")
 
 
-def _check_methods(methods: list[str]) -> None:
+def _check_methods(methods: Any) -> None:
+    if not isinstance(methods, Sequence) or isinstance(methods, str):
+        raise InputError("methods", methods, "no list", "Write methods=[learngene,scratch]")
     if not methods:
         raise InputError("methods", "[]", "nothing to compare", "Write methods=[learngene,scratch]")
     for name in methods:

@@ -103,7 +103,7 @@ WORDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["seed", "data.root", "individual.lr", "learngene.layers", "data"])
+@pytest.mark.parametrize("name", ["seed", "data.root", "data"])
 def test_odd_words_on_the_command_line(name: str) -> None:
     for word in WORDS:
         typed(f"{name}={word}")
