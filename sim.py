@@ -40,6 +40,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     from learngene.heap import keep_freed_memory
     from server.console import Console, announce
     from server.factory import produce
+    from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.learngene import LearngeneStrategy
     from strategies.plan import plan_round
@@ -55,9 +56,14 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             config, world, on_task=shown.task, on_step=shown.step, on_note=console.note
         )
     console.product(product)
+    with seconds.of("methods"), console.methods() as shown:
+        prepared = prepare(config, world, product, on_note=console.note, on_step=shown.step)
+    if prepared.section is None:
+        del seconds["methods"]  # none of the methods has a half at the factory
+    sent = {**config, "methods": prepared.methods}  # without those that failed at the factory
     strategy = LearngeneStrategy(
         config["num_clients"],
-        lambda number: plan_round(config, world, product.gene_of(number), number),
+        lambda number: plan_round(sent, world, product.gene_of(number), number, prepared.payloads),
     )
     asked = config["num_clients"] * config["rounds"]
     with seconds.of("clients"), console.clients(asked) as shown:
@@ -68,7 +74,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             config["num_clients"],
             on_reply=shown.reply,
         )
-    report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds)
+    report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds, prepared)
     console.summary(report)
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least
@@ -78,7 +84,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             f"{worst.answered} of {worst.asked} clients answered, runtime.min_answered is {least}"
         )
         return TOO_FEW_ANSWERS
-    return OK
+    return FAILED if prepared.failed else OK
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

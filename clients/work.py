@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from clients import methods
-from clients.shard import ShardData, read_shard
+from learngene import methods
 from learngene.heap import keep_freed_memory
 from learngene.seeding import torch_generator
+from learngene.shard import ShardData, read_shard
 from learngene.world import draw_shard, load
 
 
@@ -41,7 +41,7 @@ def run_task(
     for name in task["methods"]:
         context = _context(name, client, round, task, payloads.get(name, {}), data, device)
         try:
-            answers[name] = methods.find(name)(context).metrics()
+            answers[name] = methods.find(name).adapt(context).metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             answers[name] = {"error": f"{type(error).__name__}: {error}"}
     return {
@@ -68,7 +68,8 @@ def _context(
     def generator(phase: str) -> torch.Generator:
         return torch_generator(task["seed"], f"client-{name}-{phase}", round, client)
 
-    return methods.ClientContext(task, payload, data, device, client, round, generator)
+    card = task.get("cards", {}).get(name, {})
+    return methods.ClientContext(task, payload, data, device, client, round, generator, card)
 
 
 def _device_name(device: torch.device) -> str:

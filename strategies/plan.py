@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from learngene.gene import Learngene
+from learngene.methods import Payload
+from learngene.precision import at_precision
 from learngene.world import World
 from strategies.rounds import RoundPlan
 
@@ -13,7 +15,11 @@ OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collec
 
 
 def plan_round(
-    config: Mapping[str, Any], world: World, gene: Learngene, number: int = 1
+    config: Mapping[str, Any],
+    world: World,
+    gene: Learngene,
+    number: int = 1,
+    payloads: Mapping[str, Payload] | None = None,
 ) -> RoundPlan:
     """The message of round ``number``. It names where the world lies and holds none of its images.
 
@@ -21,6 +27,7 @@ def plan_round(
     folder is each node's own. Before the last round only the methods that build on the collective
     are asked for: for the others nothing has changed since.
     """
+    gene, arrays = at_precision(gene, config["learngene"]["precision"])
     seed, shard_seed = config["seed"], config["shard_seed"]
     methods = list(config["methods"])
     if number < config["rounds"]:
@@ -38,7 +45,12 @@ def plan_round(
         "inherited": gene.inherited,
         "individual": config["individual"],
         "retain": config["retain"],
-        "method": config["method"],
+        # Scratch's group goes along in every message, the others' only where they are asked for.
+        "method": {k: v for k, v in config["method"].items() if k == "scratch" or k in methods},
         "card": gene.card.for_client(),
     }
-    return RoundPlan(task, {"learngene": gene.arrays} if "learngene" in methods else {})
+    sent = {"learngene": arrays} if "learngene" in methods else {}
+    made = {name: each for name, each in (payloads or {}).items() if name in methods}
+    if made:
+        task["cards"] = {name: each.card for name, each in made.items()}
+    return RoundPlan(task, sent | {name: each.arrays for name, each in made.items()})

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clients.shard import ShardData
 from learngene.images import augment
 from learngene.individual import Individual
 from learngene.retain import Retain
+from learngene.shard import ShardData
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,25 @@ class Outcome:
         }
 
 
-def train(individual: Individual, shard: ShardData, settings: TrainSettings,
+class Transferred(torch.nn.Module):
+    """A network of which everything but the classifier came from the factory.
+
+    ``train`` takes it as it takes an individual: its body is ``top`` (``inherited_lr``), in front
+    of which it has no layers of its own.
+    """
+
+    def __init__(self, body: torch.nn.Module, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.stem, self.top, self.head = torch.nn.Sequential(), body, head
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.top(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def train(individual: Individual | Transferred, shard: ShardData, settings: TrainSettings,
           generator: torch.Generator, retain: Retain | None = None,
           clock: Callable[[], float] = time.perf_counter) -> Outcome:  # fmt: skip
     """Train ``individual`` in place and test it along the way.
@@ -130,12 +148,16 @@ def cosine(progress: float) -> float:
 
 
 @torch.no_grad()
-def features(individual: Individual, x: Tensor, batch_size: int = 256) -> Tensor:  # (N, D)
+def features(
+    individual: Individual | Transferred, x: Tensor, batch_size: int = 256
+) -> Tensor:  # (N, D)
     individual.eval()
     return torch.cat([individual.features(part) for part in x.split(batch_size)])
 
 
-def _optimiser(individual: Individual, settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimiser(
+    individual: Individual | Transferred, settings: TrainSettings
+) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
     own = [*individual.stem.parameters(), *individual.head.parameters()]
     groups = [
@@ -150,21 +172,21 @@ def _optimiser(individual: Individual, settings: TrainSettings) -> torch.optim.O
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
 
 
-def _freeze_norms(individual: Individual) -> None:
+def _freeze_norms(individual: Individual | Transferred) -> None:
     for module in individual.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
 
 
 @torch.no_grad()
-def _measure(individual: Individual, x: Tensor, y: Tensor) -> tuple[float, float]:
+def _measure(individual: Individual | Transferred, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Accuracy and loss on plain images."""
     logits = individual.head(features(individual, x))
     right = int((logits.argmax(1) == y).sum())
     return right / len(y), float(F.cross_entropy(logits, y))
 
 
-def _test(individual: Individual, shard: ShardData, epoch: int, outcome: Outcome,
+def _test(individual: Individual | Transferred, shard: ShardData, epoch: int, outcome: Outcome,
           train_means: tuple[float, float]) -> None:  # fmt: skip
     accuracy, loss = _measure(individual, shard.test_x, shard.test_y)
     outcome.epochs.append(epoch)

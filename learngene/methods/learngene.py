@@ -12,24 +12,30 @@ import time
 
 import torch
 
-from clients.methods import ClientContext
-from clients.training import Outcome, TrainSettings, features, train
 from learngene.gene import Card, Learngene, check, inherited_modules, reconstruct
 from learngene.individual import Individual, PrototypeHead, measure_norms
+from learngene.methods.interface import ClientContext, Method
+from learngene.precision import unpack
 from learngene.retain import Retain, fisher_diagonal
+from learngene.training import Outcome, TrainSettings, features, train
 
 
-def run(context: ClientContext) -> Outcome:
+def adapt(context: ClientContext) -> Outcome:
     """Reconstruct, retain, test."""
     started = time.perf_counter()
     task, shard = context.task, context.shard
     settings, retain_settings = task["individual"], task["retain"]
     card = Card(**task["card"])
-    check(card, context.payload, where=f"client {context.client}")
-    gene = Learngene(card, context.payload)
-    individual = reconstruct(
-        gene, ways=shard.ways, head=settings["head"], generator=context.generator("weights")
-    ).to(context.device, memory_format=torch.channels_last)
+    arrays = unpack(context.payload)
+    check(card, arrays, where=f"client {context.client}")
+    gene = Learngene(card, arrays)
+    individual = (
+        reconstruct(
+            gene, ways=shard.ways, head=settings["head"], generator=context.generator("weights")
+        )
+        .to(context.device)
+        .to(memory_format=torch.channels_last)
+    )
     if card.stem in ("seeded", "fresh"):  # the other stems bring their statistics along
         measure_norms(individual.stem, individual, shard.train_x)
     if card.stem == "seeded":
@@ -81,3 +87,6 @@ def _fisher_sample(context: ClientContext, limit: int) -> torch.Tensor:
     """Indices of at most ``limit`` images of the shard, without repeats."""
     order = torch.randperm(len(context.shard.train_y), generator=context.generator("fisher"))
     return order[:limit].to(context.device)
+
+
+METHOD = Method(adapt)
