@@ -132,7 +132,7 @@ class Fomaml(Maml):
 
 @dataclass
 class ProtoMaml(Maml):
-    inner_lr: float = 0.02
+    inner_lr: float = 0.02  # lower than MAML's: the head starts with prototypes of any length
 
 
 @dataclass
@@ -159,7 +159,7 @@ class Finetune:
 
 @dataclass
 class FinetunePp(Finetune):
-    client_lr: float = 0.05
+    client_lr: float = 0.05  # of the new cosine classifier
 
 
 @dataclass
@@ -186,7 +186,7 @@ class Full:
 
 @dataclass
 class LinearProbe:
-    client_lr: float = 0.05
+    client_lr: float = 0.05  # of the classifier
 
 
 @dataclass
@@ -231,8 +231,7 @@ class Config:
     rounds: int = 1  # points of the collective's evolution at which clients reconstruct
     scale: str = "cpu"  # which conf/scale file set the sizes
     methods: list[str] = field(default_factory=lambda: ["learngene", "scratch"])
-    # image passes at the factory of each method but the learngene; null = the light path's
-    budget: int | None = None
+    budget: int | None = None  # factory image passes of each other method; null = the light path's
     resume: bool = True  # go on from what an earlier run with the same settings finished
     cache: str = MISSING  # folder for worlds and collectives
     data: Data = field(default_factory=Data)

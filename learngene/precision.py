@@ -34,7 +34,8 @@ def pack(arrays: Arrays, precision: str) -> Arrays:
         if array.ndim < 2:
             packed[name] = array
         elif precision == "fp16":
-            packed[name] = array.astype(np.float16)
+            with np.errstate(over="ignore"):
+                packed[name] = array.astype(np.float16)
             if not np.isfinite(packed[name]).all():
                 raise ValueError(f"{name} holds weights beyond half precision")
         else:

@@ -62,7 +62,9 @@ def prepare(
     needed = {n: m for n, m in asked.items() if m.pretrain is not None or m.take is not None}
     if not needed:
         return Prepared(list(asked))
-    budget = factory_budget(config, product)
+    light_path = light_path_passes(product)
+    budget = light_path if config["budget"] is None else config["budget"]
+    assert budget is not None, "conf.check asks for a budget where there is no collective"
     payloads: dict[str, Payload] = {}
     failed: dict[str, str] = {}
     record: dict[str, Any] = {}
@@ -93,18 +95,23 @@ def prepare(
     left = [name for name in asked if name not in failed]
     if not left:
         raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
-    return Prepared(left, payloads, failed, {"budget": budget, "methods": record, "failed": failed})
+    section = {
+        "budget": budget,
+        "light_path_passes": light_path,
+        "methods": record,
+        "failed": failed,
+    }
+    return Prepared(left, payloads, failed, section)
 
 
-def factory_budget(config: Mapping[str, Any], product: Product) -> int:
-    """Image passes of each method: ``budget``, or those of the collective's light path.
+def light_path_passes(product: Product) -> int | None:
+    """Image passes of the collective's light path, the budget of the others unless it is set.
 
     Every image that the collective was trained on went through the light path (where there is
-    one), which has the seven layers that the other methods have, too.
+    one), which has the seven layers that the other methods have, too. None: no collective.
     """
-    if config["budget"] is not None:
-        return config["budget"]
-    assert product.life is not None, "conf.check asks for a budget where there is no collective"
+    if product.life is None:
+        return None
     return sum(stage.image_passes for stage in product.life.evolution.stages)
 
 

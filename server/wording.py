@@ -99,11 +99,12 @@ def terms(results: Results) -> str | None:
         return None
     trained = [name for name, each in made["methods"].items() if each["image_passes"]]
     taken = [name for name, each in made["methods"].items() if not each["image_passes"]]
-    said = []
+    light, said = made["light_path_passes"], []
     if trained:
         said.append(
             f"{joined(trained)}: scratch's seven layers, trained on the collective's base images "
             f"for {made['budget']:,} image passes each"
+            + (f" (the learngene's light path: {light:,})" if light else "")
         )
     if taken:
         said.append(f"{joined(taken)}: the collective's long path as it is")

@@ -15,7 +15,7 @@ from learngene import methods
 from learngene.methods import Method, Payload
 from learngene.world import World
 from server import methods as factory_side
-from server.methods import factory_budget, payload_key, prepare
+from server.methods import payload_key, prepare
 from strategies.plan import plan_round
 
 NO_LIFE: Any = SimpleNamespace(life=None)
@@ -138,11 +138,13 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
     assert key("fomaml") != plain
 
 
-def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path):
+def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path, tiny_world, halves):
     stages = [SimpleNamespace(image_passes=30), SimpleNamespace(image_passes=12)]
     product: Any = SimpleNamespace(life=SimpleNamespace(evolution=SimpleNamespace(stages=stages)))
-    assert factory_budget(config_of(tmp_path, budget=None), product) == 42
-    assert factory_budget(config_of(tmp_path, budget=7), product) == 7
+    for asked, spent in ((None, 42), (7, 7)):
+        found = prepare(config_of(tmp_path, "protonet", budget=asked), tiny_world, product)
+        assert found.payloads["protonet"].card["budget"] == found.section["budget"] == spent
+        assert found.section["light_path_passes"] == 42
 
 
 def test_the_whole_collective_is_read_off(tmp_path, tiny_world, evolved):

@@ -239,6 +239,7 @@ def test_many_methods_have_leads_terms_and_a_section(make, tmp_path, unrendered)
         of = {"image_passes": 48_000, "seconds": 21.5, "cached": False, "parameters": 540_000}
         sections["pretraining"] = {
             "budget": 48_000,
+            "light_path_passes": 50_000,
             "methods": {"maml": {**of, "bytes": 2_160_000}},
             "failed": {"deepemd": "ValueError: out of <luck>"},
         }

@@ -130,6 +130,7 @@ def pretrained(sections):
     whole = {**of, "image_passes": None}
     sections["pretraining"] = {
         "budget": 48_000,
+        "light_path_passes": 50_000,
         "methods": {"maml": of, "protonet": of, "full": whole},
         "failed": {"deepemd": "ValueError: out of luck"},
     }
@@ -146,7 +147,7 @@ def test_many_methods_stand_in_one_table_with_leads_and_terms(make):
         assert name == "learngene" or " of 20 " in row
     lead = results["summary"]["full"]["lead"]
     assert f"+{100 * lead['mean']:.1f} ± {100 * lead['ci95']:.1f}" in text
-    assert "Holm" in text and "48,000 image passes" in text
+    assert "Holm" in text and "48,000 image passes" in text and "50,000" in text
     assert "deepemd is left out: ValueError: out of luck" in text
 
 
