@@ -87,7 +87,8 @@ def test_many_methods_in_one_table(first: Path, cache: Path, tmp_path: Path) -> 
     """The others' halves at the factory, their payloads on the wire, one table; all in one run."""
     names = ["learngene", "scratch", "proto_maml", "protonet", "deepemd", "full"]
     asked = ["scale=tiny", "runtime=serial", f"methods=[{','.join(names)}]", "budget=100",
-             "num_clients=1", "method.proto_maml.client_steps=1", "method.deepemd.client_steps=2"]  # fmt: skip
+             "num_clients=1", "method.proto_maml.client_steps=1",
+             "method.deepemd.client_steps=2"]  # fmt: skip
     done = sim(*asked, cache=cache, run=tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     results = read_results(tmp_path / "run" / "results.json")
