@@ -44,6 +44,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     from learngene.heap import keep_freed_memory
     from server.console import Console, announce
     from server.factory import produce
+    from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.faults import fault_orders
     from strategies.kept import keep_answers
@@ -62,17 +63,23 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
         )
     console.product(product)
     runtime, cache = RuntimeSettings(**config["runtime"]), Path(config["cache"])
+    with seconds.of("methods"), console.methods() as shown:
+        prepared = prepare(config, world, product, on_note=console.note, on_step=shown.step)
+    if prepared.section is None:
+        del seconds["methods"]  # none of the methods has a half at the factory
+    sent = {**config, "methods": prepared.methods}  # without those that failed at the factory
     with fault_orders(config) as faults, seconds.of("clients"):
 
-        def prepare(number: int) -> RoundPlan:
-            plan = plan_round(config, world, product.gene_of(number), number, faults)
+        def plan(number: int) -> RoundPlan:
+            gene = product.gene_of(number)
+            made = plan_round(sent, world, gene, number, prepared.payloads, faults)
             if config["faults"]:  # every client is asked, so that its fault can strike
-                return plan
+                return made
             resume = config["resume"]
-            kept = keep_answers(plan, number, world.sha256, cache, runtime, resume=resume)
-            return replace(plan, kept=kept)
+            kept = keep_answers(made, number, world.sha256, cache, runtime, resume=resume)
+            return replace(made, kept=kept)
 
-        strategy = LearngeneStrategy(config["num_clients"], prepare)
+        strategy = LearngeneStrategy(config["num_clients"], plan)
         asked, kept = config["num_clients"] * config["rounds"], strategy.kept(config["rounds"])
         if kept:
             console.note(f"{kept} of {asked} clients answered in an earlier run: not asked again")
@@ -80,7 +87,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             simulate(
                 strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
             )
-    report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds)
+    report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds, prepared)
     console.summary(report)
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least
@@ -90,7 +97,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             f"{worst.answered} of {worst.asked} clients answered, runtime.min_answered is {least}"
         )
         return TOO_FEW_ANSWERS
-    return OK
+    return FAILED if prepared.failed else OK
 
 
 _begun: list[bool] = []  # whether Hydra has composed a configuration

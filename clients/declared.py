@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from clients.records import ERROR, INFO, METRICS
 
-Shapes = Mapping[str, tuple[int, ...]]  # of float32 arrays, by name
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of arrays, by name
 
 CURVES = ("epochs", "accuracy", "loss", "train_loss", "penalty")  # one value a tested epoch
 NUMBERS = ("seconds", "train_accuracy")
@@ -30,12 +30,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         *("safeguard_fell_back", "safeguard_gene", "safeguard_scratch", "safeguard_broken_folds"),
     )
 }
+AT_ONCE = ("protonet", "matchingnet", "deepemd")  # they answer without epochs: one point, at 0
+BY_STEPS = ("maml", "fomaml", "proto_maml")  # their epochs are client_steps
 
 REASON = 500  # characters of a failure's reason
 TRACE = 2000  # characters of the places in the code where it happened
 DEVICE = 100  # characters
 DIGITS = 8  # characters of one class in the list of a shard's classes
 LONGEST_RUN = 100  # characters without a space or punctuation
+WIDTHS = {"float32": 4, "float16": 2, "int8": 1}  # bytes of a number, of all types that travel
 NPY_HEADER = 256  # bytes, more than NumPy writes before the numbers of a small shape
 _RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{LONGEST_RUN + 1},}}")
 
@@ -52,13 +55,13 @@ class DeclaredReply:
         metrics: method -> metric -> most values of its list; 0 is a number and no list.
         info: field -> most characters of its text; 0 is a number.
         arrays: key of an ArrayRecord -> its arrays; none in the paper's method.
-        last_epoch: where every method's curves end; None: the answers hold no curves.
+        last_epochs: method -> where its curves end; empty: the answers hold no curves.
     """
 
     metrics: Mapping[str, Mapping[str, int]]
     info: Mapping[str, int]
     arrays: Mapping[str, Shapes] = field(default_factory=dict)
-    last_epoch: int | None = None
+    last_epochs: Mapping[str, int] = field(default_factory=dict)
 
     def problems(self, content: RecordDict) -> list[str]:
         """What is in ``content`` and not declared, in words that quote none of it but names."""
@@ -110,13 +113,13 @@ class DeclaredReply:
 
 def declared_reply(task: Mapping[str, Any]) -> DeclaredReply:
     """What ``clients.work.run_task`` may answer to a task."""
-    epochs, every = task["individual"]["epochs"], task["individual"]["eval_every"]
-    points = len({0, epochs, *range(0, epochs + 1, every)})
+    every = task["individual"]["eval_every"]
+    ends = {method: _last_epoch(method, task) for method in task["methods"]}
     return DeclaredReply(
         metrics={
-            method: dict.fromkeys(CURVES, points)
+            method: dict.fromkeys(CURVES, len({0, end, *range(0, end + 1, every)}))
             | dict.fromkeys((*NUMBERS, *EXTRAS.get(method, ())), 0)
-            for method in task["methods"]
+            for method, end in ends.items()
         },
         info={
             "classes": task["ways"] * DIGITS,
@@ -124,24 +127,33 @@ def declared_reply(task: Mapping[str, Any]) -> DeclaredReply:
             "test_images": 0,
             "device": DEVICE,
         },
-        last_epoch=epochs,
+        last_epochs=ends,
     )
 
 
+def _last_epoch(method: str, task: Mapping[str, Any]) -> int:
+    if method in AT_ONCE:
+        return 0
+    if method in BY_STEPS:
+        return int(task["method"][method]["client_steps"])
+    return int(task["individual"]["epochs"])
+
+
 def array_problems(key: str, record: ArrayRecord, due: Shapes) -> Iterator[str]:
-    """Arrays of a record that are not exactly the float32 arrays that are due."""
+    """Arrays of a record that are not exactly the arrays that are due."""
     for missing in sorted(set(due) - set(record)):
         yield f"{key} lacks array {name(missing)}"
     for each, array in record.items():
-        shape = due.get(each)
-        if shape is None:
+        if each not in due:
             yield f"{key} array {name(each)} was not declared"
-        elif tuple(array.shape) != tuple(shape) or array.dtype != "float32":
+            continue
+        kind, shape = due[each]
+        if tuple(array.shape) != tuple(shape) or array.dtype != kind:
             yield (
                 f"{key} array {name(each)} is {array.dtype} {list(array.shape)[:8]}, "
-                f"float32 {list(shape)} was declared"
+                f"{kind} {list(shape)} was declared"
             )
-        elif len(array.data) > 4 * math.prod(shape) + NPY_HEADER:
+        elif len(array.data) > WIDTHS[kind] * math.prod(shape) + NPY_HEADER:
             yield f"{key} array {name(each)} holds more bytes than its shape"
 
 

@@ -1,7 +1,7 @@
 """Faults that are planted on purpose (``faults=[3:raise]``), to see what a run makes of them.
 
 ``armed`` is opened around a client's work, in one place (``clients.app``). Faults of the process
-strike in ``reached``, which the training calls after each epoch; faults of the answer are done by
+strike in ``reached``, which training calls after each epoch; faults of the answer are done by
 ``spoil``. Without an order in the task nothing of this has any effect.
 """
 
@@ -80,9 +80,15 @@ def armed(task: Mapping[str, Any], client: int, round: int, in_driver: bool) -> 
     if client in orders:
         mark = Path(asked["folder"]) / f"died-{round}-{client}"
         fault = _Armed(orders[client], mark, in_driver)
+    if fault is None:
+        yield
+        return
+    from learngene.training import after_each_epoch  # late: it imports torch, conf.check does not
+
     token = _armed.set(fault)
     try:
-        yield
+        with after_each_epoch(reached):
+            yield
     finally:
         _armed.reset(token)
 

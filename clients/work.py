@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from clients import methods
-from clients.shard import ShardData, read_shard
+from learngene import methods
 from learngene.determinism import pin_kernels
 from learngene.heap import keep_freed_memory
+from learngene.methods.interface import generators
+from learngene.shard import ShardData, read_shard
 from learngene.world import draw_shard, load
 
 
@@ -42,7 +43,7 @@ def run_task(
     for name in task["methods"]:
         context = _context(name, client, round, task, payloads.get(name, {}), data, device)
         try:
-            answers[name] = methods.find(name)(context).metrics()
+            answers[name] = methods.find(name).adapt(context).metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             answers[name] = {"error": f"{type(error).__name__}: {error}"}
     return {
@@ -66,8 +67,9 @@ def _context(
     data: ShardData,
     device: torch.device,
 ) -> methods.ClientContext:
-    drawn = methods.generators(task["seed"], name, round, client)
-    return methods.ClientContext(task, payload, data, device, client, round, drawn)
+    drawn = generators(task["seed"], name, round, client)
+    card = task.get("cards", {}).get(name, {})
+    return methods.ClientContext(task, payload, data, device, client, round, drawn, card)
 
 
 def _device_name(device: torch.device) -> str:

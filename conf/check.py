@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
+from conf.method_ranges import METHOD_RANGES
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.files import is_file, is_folder
@@ -23,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "collective.exemplars": ("random", "herding"),
     "collective.precision": ("auto", "fp32", "bf16"),
     "collective.device": ("auto", "cpu", "cuda"),
+    "learngene.precision": ("fp32", "fp16", "int8"),
     "individual.stem": ("separable", "seeded", "whole", "fresh"),
     "individual.head": ("prototype", "mlp"),
     "individual.schedule": ("cosine", "constant"),
@@ -37,7 +39,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method.scratch.stem": ("separable", "whole"),
     "runtime.name": ("ray", "serial"),
 }
-METHODS = ("learngene", "scratch")
+METHODS = (  # those of learngene.methods, which would bring torch: seconds that other runs save
+    *("learngene", "scratch"),
+    *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
+    *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
+)
+OF_THE_COLLECTIVE = ("full", "linear_probe")  # they are sent its 13 layers
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
 GROWTHS = ("schedule", "none")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
@@ -102,6 +109,8 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "open_world.known_share": (0, 0.95, True),
     "open_world.cycle_consolidate_epochs": (0, 10_000, True),
     "method.scratch.lr": (0, 10, False),
+    "budget": (1, 10**12, True),
+    **METHOD_RANGES,
     "runtime.timeout_s": (0, 1_000_000, False),
     "runtime.client_timeout_s": (0, 1_000_000, False),
     "runtime.min_answered": (0, math.inf, True),
@@ -314,6 +323,21 @@ def _check_cache(cache: str) -> None:
                          "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
 
 
+def _check_factory(config: DictConfig) -> None:
+    """What the methods' factory halves need besides base images."""
+    if not config.learngene.path:
+        return
+    for name in config.methods:
+        if name in OF_THE_COLLECTIVE:
+            raise InputError("methods", name,
+                             "it is sent the collective, and a saved learngene has none",
+                             "Leave it out, or leave learngene.path out")  # fmt: skip
+        if name not in ("learngene", "scratch") and config.budget is None:
+            raise InputError("budget", "null",
+                             f"{name} gets the image passes of the collective's light path, and a "
+                             "saved learngene has no collective", "Write budget=50000")  # fmt: skip
+
+
 def _check_together(config: DictConfig) -> None:
     data = config.data
     if config.collective.memory == "ewc":
@@ -352,6 +376,7 @@ def _check_together(config: DictConfig) -> None:
                          f"each fold holds out images of every class, and a client has "
                          f"{config.shots} of each (shots)",
                          "Lower it, raise shots, or write individual.safeguard=false")  # fmt: skip
+    _check_factory(config)
     if config.rounds > 1 and config.learngene.path:
         raise InputError("rounds", config.rounds,
                          "a saved learngene does not evolve: there is no collective",

@@ -61,6 +61,7 @@ class Collective:
 class Learngene:
     layers: Any = 3  # inherited: 3 (the top three) | [5,6,7] (these, counted from 1) | auto (rule)
     path: str | None = None  # start clients from this learngene.safetensors, without any collective
+    precision: str = "fp32"  # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
     sigma: float = 1e-3  # Eq. 5: a gradient above this is large
     auto_layers: int = 3  # rule: layers that it selects at most (learngene.criterion.TrendRule)
     auto_bar: float = 0.5  # rule: fall less unsteadiness of rho above which a layer is wanted
@@ -118,8 +119,93 @@ class Scratch:
 
 
 @dataclass
+class Maml:
+    lr: float = 0.002  # peak learning rate of the start (Adam)
+    inner_lr: float = 0.05  # of a step on a task's support, at the factory and at the client
+    steps: int = 3  # on a task's support, at the factory
+    tasks: int = 2  # tasks of a step of the start
+    shots: int = 5  # support images of a class, at the factory
+    queries: int = 10  # query images of a class
+    client_steps: int = 20  # on the whole shard
+
+
+@dataclass
+class Fomaml(Maml):
+    pass
+
+
+@dataclass
+class ProtoMaml(Maml):
+    inner_lr: float = 0.02  # lower than MAML's: the head starts with prototypes of any length
+
+
+@dataclass
+class ProtoNet:
+    lr: float = 0.002  # peak learning rate (Adam)
+    ways: int = 16  # base classes of an episode
+    shots: int = 5  # support images of a class
+    queries: int = 5  # query images of a class
+
+
+@dataclass
+class MatchingNet(ProtoNet):
+    scale: float = 10.0  # of the cosines before the softmax
+
+
+@dataclass
+class Finetune:
+    lr: float = 0.05  # peak learning rate at the factory (SGD)
+    batch_size: int = 64  # images
+    weight_decay: float = 5e-4
+    client_lr: float = 0.01  # of the new classifier
+    client_body_lr: float = 0.0  # of the seven layers; 0 = frozen, as in the paper
+
+
+@dataclass
+class FinetunePp(Finetune):
+    client_lr: float = 0.05  # of the new cosine classifier
+
+
+@dataclass
+class DeepEmd:
+    lr: float = 0.05  # peak learning rate of the first phase (SGD): all base classes
+    batch_size: int = 64  # images
+    weight_decay: float = 5e-4
+    class_share: float = 0.8  # of the budget that the first phase takes
+    episode_lr: float = 2e-4  # peak learning rate of the second phase (Adam): 1-shot episodes
+    ways: int = 5  # base classes of an episode
+    queries: int = 10  # query images of a class
+    side: int = 4  # parts of an image: side x side at most
+    temperature: float = 12.5  # factor from similarity to logit
+    client_lr: float = 0.1  # of the structured classifier
+    client_steps: int = 50  # of the structured classifier
+    client_batch: int = 10  # images of such a step
+
+
+@dataclass
+class Full:
+    client_lr: float = 0.002  # of the classifier
+    client_body_lr: float = 0.002  # of the 13 layers
+
+
+@dataclass
+class LinearProbe:
+    client_lr: float = 0.05  # of the classifier
+
+
+@dataclass
 class Methods:
     scratch: Scratch = field(default_factory=Scratch)
+    maml: Maml = field(default_factory=Maml)
+    fomaml: Fomaml = field(default_factory=Fomaml)
+    protonet: ProtoNet = field(default_factory=ProtoNet)
+    proto_maml: ProtoMaml = field(default_factory=ProtoMaml)
+    matchingnet: MatchingNet = field(default_factory=MatchingNet)
+    finetune: Finetune = field(default_factory=Finetune)
+    finetune_pp: FinetunePp = field(default_factory=FinetunePp)
+    deepemd: DeepEmd = field(default_factory=DeepEmd)
+    full: Full = field(default_factory=Full)
+    linear_probe: LinearProbe = field(default_factory=LinearProbe)
 
 
 @dataclass
@@ -158,6 +244,7 @@ class Config:
     # (there is none), nan, inf, shape (curves of unequal length), other_client (another's id).
     # runtime=serial has one process, the driver's: there a kill is a death that is only raised.
     faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
+    budget: int | None = None  # factory image passes of each other method; null = the light path's
     resume: bool = True  # go on from what an earlier run with the same settings finished
     cache: str = MISSING  # folder for worlds, collectives and clients' answers
     data: Data = field(default_factory=Data)

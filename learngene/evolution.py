@@ -126,7 +126,7 @@ class Evolution:
         self.tasks: list[list[int]] = [
             [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
         ]
-        self.train_rows, self.calibration_rows = self._hold_out()
+        self.train_rows, self.calibration_rows = hold_out(world, s.seed, s.calibration_per_class)
         start, self.plan = self._growth()
         self.collective = self._build(start, len(self.tasks[0]))
         self.memory: dict[int, np.ndarray] = {}  # rows of the exemplars of every known class
@@ -157,18 +157,6 @@ class Evolution:
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
         )
         return made.to(memory_format=torch.channels_last).to(self.device)
-
-    def _hold_out(self) -> tuple[dict[int, np.ndarray], np.ndarray]:
-        """Rows of every base class to train on, and those kept for the open-world threshold."""
-        s = self.settings
-        train, held = {}, []
-        for c in self.world.division.base:
-            rows = generator(s.seed, "calibration", client=c).permutation(
-                self.world.rows("train", c)
-            )
-            held.append(rows[: s.calibration_per_class])
-            train[c] = rows[s.calibration_per_class :]
-        return train, np.concatenate(held)
 
     @property
     def known(self) -> list[int]:
@@ -527,6 +515,16 @@ class Evolution:
         model = self.collective.eval()
         heavy = accuracy(model.__call__)
         return heavy, None if model.light is None else accuracy(model.light_logits)
+
+
+def hold_out(world: World, seed: int, per_class: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Rows of every base class to train on, and ``per_class`` kept for the open-world threshold."""
+    train, held = {}, []
+    for c in world.division.base:
+        rows = generator(seed, "calibration", client=c).permutation(world.rows("train", c))
+        held.append(rows[:per_class])
+        train[c] = rows[per_class:]
+    return train, np.concatenate(held)
 
 
 def one_cycle(progress: float, warm_up: float = 0.1) -> float:

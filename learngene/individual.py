@@ -98,7 +98,7 @@ class Individual(nn.Module):
             for position, (i, o) in enumerate(zip(ins, tops, strict=True), start=own + 1)
         )
         features = tops[-1] * FEATURE_SIDE**2
-        self.head: PrototypeHead | nn.Sequential
+        self.head: nn.Module
         self.head = (
             PrototypeHead(features, ways)
             if head == "prototype"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from server import frontier
 from server.figures import mean_curve
 from server.results import MAIN, REFERENCE
 from server.wording import (
@@ -19,7 +20,8 @@ from server.wording import (
 
 CAPTIONS = {
     "accuracy_over_epochs": "Mean test accuracy over clients by epoch on their shards. Bands are "
-    "95 % intervals over clients. Epoch 0 is before any training on the shard.",
+    "95 % intervals over clients. Epoch 0 is before any training on the shard; a method that "
+    "answers without training has one point there, with a dotted line at its level.",
     "clients_paired": "Each line is one client: from its accuracy from scratch (square) to its "
     "accuracy with the learngene (circle), both at the last epoch. The largest gain is on top; a "
     "dotted line is a loss.",
@@ -35,6 +37,8 @@ CAPTIONS = {
     "all classes known by then as possible answers. Down a column one sees a task being forgotten; "
     "the diagonal is what was just learned.",
     "bytes": "What one client receives for a method, and the accuracy it reaches with it.",
+    "frontier": "Accuracy against what one client receives. On the dashed line lie the methods "
+    "that no other beats: more accuracy costs more bytes. Bars are 95 % intervals over clients.",
     "open_world": "How unknown test images of known and of open-world classes look to the "
     "collective. Right of the threshold an image is called unknown; the outermost steps hold all "
     "that lies beyond. Below, how well each score tells the two groups apart, on the same images.",
@@ -165,6 +169,7 @@ ALT: dict[str, Callable[[Results], str]] = {
     "collective": _collective,
     "continual": _continual,
     "bytes": _bytes,
+    "frontier": frontier.alt,
     "open_world": _open_world,
     "gradcam": _gradcam,
 }

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import rich.console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from learngene.evolution import Evolution
 from learngene.world import World
@@ -39,6 +46,19 @@ class _Collective:
         self._progress.update(
             self._bar, description=f"collective, task {done + 1}", completed=0, total=None
         )
+
+
+class _Methods:
+    """Progress of the factory halves: one bar, named after the method under way."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bar: TaskID | None = None
+
+    def step(self, name: str, done: int, steps: int) -> None:
+        if self._bar is None:
+            self._bar = self._progress.add_task(name, total=steps)
+        self._progress.update(self._bar, description=name, completed=done, total=steps)
 
 
 class _Clients:
@@ -101,6 +121,11 @@ class Console:
     def collective(self) -> Iterator[_Collective]:
         with self._progress() as progress:
             yield _Collective(progress)
+
+    @contextmanager
+    def methods(self) -> Iterator[_Methods]:
+        with self._progress() as progress:
+            yield _Methods(progress)
 
     @contextmanager
     def clients(self, count: int) -> Iterator[_Clients]:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLoca
 
 from server.figures_attention import gradcam
 from server.figures_collective import collective, continual, criterion, open_world
+from server.frontier import frontier
 from server.plotting import (
     GREY,
     NoDataError,
@@ -28,6 +29,7 @@ from server.results import MAIN, REFERENCE
 from server.statistics import summarise
 from server.wording import Results, answered, method_names, percent, size
 
+BANDS = 4  # methods up to which each has its band
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes
 
 
@@ -64,15 +66,22 @@ def mean_curve(
 def accuracy_over_epochs(results: Results, folder: Path) -> Path:
     """Mean test accuracy by epoch with its 95 % band, a line per method (the paper's figure 4)."""
     clients, names = _clients(results), method_names(results)
-    figure = new_figure(3.5)
+    crowded = len(names) > BANDS  # bands would then hide each other
+    figure = new_figure(5.0 if crowded else 3.5)
     axes = figure.add_subplot()
     for name, style in method_style(names).items():
         points = mean_curve(clients, name)
         epochs = [epoch for epoch, _ in points]
         mean = 100 * np.array([point["mean"] for _, point in points])
         half = 100 * np.array([point["ci95"] or 0.0 for _, point in points])
-        axes.plot(epochs, mean, lw=2, ms=5, label=name, **style)
-        axes.fill_between(epochs, mean - half, mean + half, color=style["color"], alpha=0.2, lw=0)
+        thin = crowded and name not in (MAIN, REFERENCE)
+        axes.plot(epochs, mean, lw=1 if thin else 2, ms=5, label=name, **style)
+        if len(epochs) == 1:  # answers without training: one point, its level drawn on
+            axes.axhline(mean[0], color=style["color"], lw=0.8, ls=":")
+        if not thin:
+            axes.fill_between(
+                epochs, mean - half, mean + half, color=style["color"], alpha=0.2, lw=0
+            )
     chance = 100 * float(np.mean([1 / len(client["classes"]) for client in clients]))
     axes.axhline(chance, color=GREY, ls="--", lw=1.2, label="chance")
     axes.set(xlabel="epochs on the client's shard", ylabel="test accuracy (%)")
@@ -210,6 +219,7 @@ FIGURES = {
     "collective": collective,
     "continual": continual,
     "bytes": bytes_received,
+    "frontier": frontier,
     "open_world": open_world,
     "gradcam": gradcam,
 }

@@ -25,12 +25,13 @@ from server.console import Console
 from server.crossed import crossed, write_messages_csv
 from server.factory import Product
 from server.gather import Round, client_rows, message_counts
+from server.methods import Prepared
 from server.report import write_report
 from server.results import build_results, write_clients_csv, write_results
 
 LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
-    "pytorch-ood",
+    *("pytorch-ood", "POT"),
 )
 NOT_RESULTS = (
     "cache",
@@ -107,6 +108,7 @@ def write_run(
     product: Product,
     rounds: Sequence[Round],
     seconds: Seconds,
+    prepared: Prepared,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
     names = world.class_names
@@ -157,7 +159,8 @@ def write_run(
         ]
         if product.moments
         else None,
-        methods=list(config["methods"]),
+        methods=prepared.methods,
+        pretraining=prepared.section,
         retain=config["retain"],
         gradcam=seen,
     )

@@ -25,8 +25,10 @@ BLUE, VERMILION, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, ORANGE, BLACK = "#56B4E9", "#E69F00", "#000000"
 GREY = "#6B6B6B"
 FIXED = {"learngene": BLUE, "scratch": VERMILION}  # the same in every run
-OTHERS = (GREEN, PINK, ORANGE, SKY, BLACK)
-MARKERS = "osD^vPX"  # a second sign beside colour, for print in grey
+# Then some of Paul Tol's muted colours, made for the same eyes. From the eighth method on, colours
+# alone are too many to tell apart: each method also has a marker of its own.
+OTHERS = (GREEN, PINK, ORANGE, SKY, BLACK, "#332288", "#882255", "#999933", "#44AA99", "#661100")
+MARKERS = "osD^vPX<>ph*d8"  # a second sign beside colour, for print in grey
 WIDTH = 6.0  # inches
 LEGEND_CHARACTERS = 64  # that a line of the legend holds at that width
 STYLE = {

@@ -15,7 +15,16 @@ from server.figures import draw_figures
 from server.report_page import PAGE, image, paragraph, section, table, text
 from server.report_sections import SECTIONS
 from server.results import read_results
-from server.wording import Results, failed, headline, method_rows, setting
+from server.wording import (
+    Results,
+    failed,
+    headline,
+    left_out,
+    many,
+    method_rows,
+    setting,
+    terms,
+)
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -54,19 +63,20 @@ def write_report(results: Results, run_dir: Path) -> Path:
 
 def _first_screen(results: Results, figure: str, links: str) -> str:
     """The answer in a sentence, the main figure, the summary table."""
-    rows = [
-        (row.name, row.accuracy, row.gain, row.wins, row.p, row.kb_down, row.seconds)
-        for row in method_rows(results)
-    ]
+    several, rows = many(results), []
+    for row in method_rows(results):
+        found = (row.lead, row.ahead, row.p_holm) if several else (row.gain, row.wins, row.p)
+        rows.append((row.name, row.accuracy, *found, row.kb_down, row.seconds))
     headings = (
-        "method",
-        "accuracy",
-        "gain over scratch, points",
-        "better than scratch",
-        "p",
-        "received, KB per client",
-        "time, s per client",
+        *("method", "accuracy"),
+        *(
+            ("lead of the learngene, points", "learngene better", "p")
+            if several
+            else ("gain over scratch, points", "better than scratch", "p")
+        ),
+        *("received, KB per client", "time, s per client"),
     )
+    conditions = terms(results)
     return "\n".join(
         [
             "<header>",
@@ -78,7 +88,10 @@ def _first_screen(results: Results, figure: str, links: str) -> str:
             paragraph(
                 "Accuracy is that of the last epoch, never the best one. ± is the 95 % interval "
                 "over clients (Student's t); gains are paired by client; p is Wilcoxon's "
-                "signed-rank test, two-sided. 1 KB is 1,000 bytes.",
+                "signed-rank test, two-sided"
+                + (", with Holm's correction over the methods" if several else "")
+                + ". 1 KB is 1,000 bytes."
+                + (f" Factory training of {conditions}." if conditions else ""),
                 "note",
             ),
             f'<nav aria-label="Contents">{links}</nav>',
@@ -96,6 +109,8 @@ def _alerts(results: Results) -> list[str]:
             f"Failed and left out of every mean: {len(lost)} of {len(results['clients'])} clients "
             f"({names}). The reasons are under Clients."
         )
+    for name, reason in left_out(results).items():
+        alerts.append(f"The method {name} is left out: {reason}")
     if not (results["data"].get("leakage") or {"passed": True})["passed"]:
         alerts.append("The leakage check failed: do not trust these numbers. See under Data.")
     return [paragraph(alert, "alert") for alert in alerts]

@@ -84,6 +84,7 @@ def network(results: Results, images: Images) -> Parts:
             "serialised messages."
         ),
         images["bytes"],
+        images["frontier"],
         table(("messages", "count"), [*counts, *totals], [1]),
         table(("method", "received, KB per client", "sent, KB per client"), rows, [1, 2]),
     ]
@@ -92,6 +93,32 @@ def network(results: Results, images: Images) -> Parts:
     if gene is not None:
         parts += ["<h3>The learngene</h3>", table(("property", "value"), _gene_rows(gene))]
     return parts
+
+
+def methods(results: Results, images: Images) -> Parts:
+    """How the methods besides the learngene were made ready at the factory."""
+    made = results.get("pretraining")
+    if made is None:
+        return [paragraph("No method of this run has a half at the factory.", "note")]
+    rows = [
+        (
+            name,
+            f"{each['image_passes']:,}" if each["image_passes"] else NONE,
+            "found" if each["cached"] else seconds(each["seconds"]),
+            f"{each['parameters']:,}",
+            size(each["bytes"]),
+        )
+        for name, each in made["methods"].items()
+    ]
+    headings = ("method", "image passes", "seconds at the factory", "numbers sent", "size")
+    return [
+        paragraph(
+            "Equal terms: the seven layers that scratch trains, the base images that the "
+            "collective is trained on, the same number of image passes. full and linear_probe are "
+            "sent the collective's long path and are not trained further at the factory."
+        ),
+        table(headings, rows, range(1, 5)),
+    ]
 
 
 def leakage(results: Results, images: Images) -> Parts:
@@ -218,6 +245,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results, Images], Parts]], ...] = (
     ("criterion", "The criterion", criterion),
     ("open-world", "The open world", open_world),
     ("attention", "Where the collective looks", attention),
+    ("methods", "The other methods", methods),
     ("network", "What crossed the network", network),
     ("leakage", "Data and leakage check", leakage),
     ("retain", "Retain", retain),

@@ -19,7 +19,7 @@ import numpy as np
 from learngene.files import write_atomically
 from learngene.untrusted import RESULTS_LIMIT, read_json
 from server.contract import ORDER, check_results
-from server.statistics import paired_gain, summarise
+from server.statistics import holm, paired_gain, summarise
 
 REFERENCE = "scratch"  # what every other method is compared with
 MAIN = "learngene"  # summary.gain is this method's gain over the reference
@@ -41,6 +41,7 @@ def build_results(
     leakage: Mapping[str, Any] | None = None,
     rounds: Sequence[Mapping[str, Any]] | None = None,
     gradcam: Mapping[str, Any] | None = None,
+    pretraining: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, plain Python types, keys in the contract's order.
 
@@ -56,16 +57,24 @@ def build_results(
             {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
             ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
         gradcam: what ``server.attention.look`` saw, kept as ``gradcam`` (null without).
+        pretraining: the methods' halves at the factory (``server.methods``), kept under that name.
 
     A client counts as answered when each of the run's methods has a finite accuracy; else it is
     failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
-    so that all methods are summarised over the same clients. Numbers that are not finite elsewhere
-    (a loss that diverged) are null.
+    so that all methods are summarised over the same clients. A method besides learngene and
+    scratch that most clients have no answer of is left out itself, and named with a reason under
+    ``methods_left_out``, as are those that failed at the factory. Numbers that are not finite
+    elsewhere (a loss that diverged) are null.
     """
     names = list(methods) if methods is not None else _method_names(clients)
     if "gain" in names:
         raise ValueError("a method cannot be called 'gain': summary.gain is taken")
-    rows = [_client(client, names) for client in sorted(clients, key=lambda c: c["id"])]
+    lost = _lost(clients, names)
+    names = [name for name in names if name not in lost]
+    rows = [
+        _client(_without(client, names, lost), names)
+        for client in sorted(clients, key=lambda c: c["id"])
+    ]
     sections = {
         "schema": 1,
         "run": plain(run),
@@ -79,6 +88,11 @@ def build_results(
         "messages": plain(messages),
         "gradcam": plain(gradcam),
     }
+    if pretraining is not None:
+        sections["pretraining"] = plain(pretraining)
+        lost = {**pretraining["failed"], **lost}
+    if lost:
+        sections["methods_left_out"] = plain(lost)
     if retain is not None:
         sections["retain"] = plain(retain)
     if rounds is not None and len(rounds) > 1:
@@ -192,6 +206,37 @@ def _method_names(clients: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for methods in answers for name in methods))
 
 
+def _lost(clients: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
+    """Methods that most clients have no answer of, with a reason: their fault, not the clients'.
+
+    Counted over the clients of which any method answered. Learngene and scratch are what a run is
+    about: without them a client has not answered.
+    """
+    came = [client for client in clients if client.get("methods")]
+    lost = {}
+    for name in names:
+        if name in (MAIN, REFERENCE):
+            continue
+        without = [c for c in came if (c["methods"].get(name) or {}).get("accuracy") is None]
+        if 2 * len(without) > len(came):
+            why = without[0]["methods"].get(name, {}).get("error") or without[0].get("error")
+            lost[name] = f"failed on {len(without)} of {len(came)} clients: {why}"
+    return lost
+
+
+def _without(
+    client: Mapping[str, Any], names: Sequence[str], lost: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """The client without what a method left out says; ``error`` goes where nothing else failed."""
+    answers = client.get("methods") or {}
+    if not lost or not answers:
+        return client
+    kept = {**client, "methods": {name: answers[name] for name in answers if name not in lost}}
+    if set(names) <= set(kept["methods"]):
+        kept.pop("error", None)
+    return kept
+
+
 def _client(client: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """A client's row: with methods when it answered, else with ``error`` and without methods."""
     row = plain(client)
@@ -249,8 +294,19 @@ def _summary(clients: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
             if name != REFERENCE:
                 gain = paired_gain(accuracy[name], accuracy[REFERENCE])
                 summary[name]["gain_over_scratch"] = gain
+    if MAIN in names:
+        _compare(summary, accuracy)
     summary["gain"] = summary.get(MAIN, {}).get("gain_over_scratch")
     return summary
+
+
+def _compare(summary: dict[str, Any], accuracy: Mapping[str, Sequence[float]]) -> None:
+    """Add ``lead`` to every other method: what the learngene gains over it, paired by client, with
+    Wilcoxon's p as it is and (``p_holm``) corrected for the number of these comparisons."""
+    leads = {name: paired_gain(accuracy[MAIN], accuracy[name]) for name in summary if name != MAIN}
+    corrected = holm([lead["p_value"] for lead in leads.values()])
+    for (name, lead), p in zip(leads.items(), corrected, strict=True):
+        summary[name]["lead"] = {**lead, "p_holm": p}
 
 
 def _section(section: Mapping[str, Any] | None) -> dict[str, Any] | None:

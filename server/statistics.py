@@ -1,4 +1,4 @@
-"""Two summaries over clients: of one method, and of the paired difference of two.
+"""Summaries over clients: of one method, of the paired difference of two, of many such tests.
 
 A client is the unit: every client is one draw of a task, so intervals say how a further client
 drawn in the same way would fare, not how a further collective would.
@@ -76,6 +76,24 @@ def paired_gain(a: Sequence[float], b: Sequence[float]) -> dict[str, float | int
         "n": n,
         "p_value": p_value,
     }
+
+
+def holm(p_values: Sequence[float | int | None]) -> list[float | None]:
+    """Holm's step-down correction (1979): the chance of any false claim among all stays below p.
+
+    Args:
+        p_values: one a comparison; None (no test was possible) stays None and does not count.
+
+    Returns:
+        The corrected values in the same order, at most 1.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        corrected[place] = largest
+    return corrected
 
 
 def _finite(values: Sequence[float], name: str) -> np.ndarray:

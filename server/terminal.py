@@ -13,30 +13,41 @@ from server.wording import (
     ROUND_HEADINGS,
     Results,
     failures,
+    left_out,
+    many,
     method_rows,
     round_rows,
     safeguard_line,
     setting,
+    terms,
 )
 
 NOTE = "± is the 95 % interval over clients; gain in percentage points, paired by client"
+NOTE_OF_MANY = (
+    "± is the 95 % interval over clients; lead of the learngene in percentage points, paired by "
+    "client; p of Wilcoxon's signed-rank test, Holm's correction over the methods"
+)
 
 
 def summary_table(results: Results) -> Table:
-    """One row a method; its gain, wins and p are against scratch, on the same clients.
+    """One row a method; its gain, wins and p are against scratch, on the same clients. With more
+    methods than these two, the learngene's lead over each of them stands in their place.
 
     Units: accuracy percent, gain percentage points, both with their 95 % interval over clients;
     KB (1,000 bytes) received and seconds per client, means. At most 80 columns wide.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     # Text, not str: a name from the data must not be read as rich's markup.
-    table.caption = Text(f"{setting(results)}\n{NOTE}")
+    several = many(results)
+    notes = [setting(results), NOTE_OF_MANY if several else NOTE, terms(results)]
+    table.caption = Text("\n".join(note for note in notes if note))
     table.add_column("method", overflow="fold", min_width=9)
+    compared = (
+        ("lead of\nlearngene", "ahead", "p") if several else ("gain over\nscratch", "wins", "p")
+    )
     for heading in (
         "accuracy\n%",
-        "gain over\nscratch",
-        "wins",
-        "p",
+        *compared,
         "received\nKB/client",
         "time\ns/client",
     ):
@@ -44,7 +55,8 @@ def summary_table(results: Results) -> Table:
         table.add_column(heading, justify="right", overflow="fold")
     for row in method_rows(results):
         accuracy = row.accuracy.removesuffix(" %")
-        cells = (accuracy, row.gain, row.wins, row.p, row.kb_down, row.seconds)
+        found = (row.lead, row.ahead, row.p_holm) if several else (row.gain, row.wins, row.p)
+        cells = (accuracy, *found, row.kb_down, row.seconds)
         table.add_row(Text(row.name), *cells)
     return table
 
@@ -68,6 +80,8 @@ def print_summary(results: Results, report: Path | None, console: Console | None
     console.print(summary_table(results))
     if (line := safeguard_line(results)) is not None:
         console.print(Text(line))
+    for name, reason in left_out(results).items():
+        console.print(Text(f"{name} is left out: {reason}", style="red"))
     for who, reason in failures(results):
         console.print(Text(f"{who} failed: {reason}", style="red"))
     if report is not None:

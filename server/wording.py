@@ -19,7 +19,8 @@ NONE = "–"  # shown where a number does not exist
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One line of the summary table, as text; ``gain``, ``wins``, ``p`` are against scratch."""
+    """One line of the summary table, as text; ``gain``, ``wins``, ``p`` are against scratch,
+    ``lead``, ``ahead`` and ``p_holm`` are the learngene's over this method."""
 
     name: str
     accuracy: str  # percent, with its 95 % interval
@@ -29,6 +30,9 @@ class MethodRow:
     kb_down: str  # KB that one client receives, mean
     kb_up: str  # KB that one client sends, mean
     seconds: str  # of one client, mean
+    lead: str  # percentage points, with its 95 % interval
+    ahead: str  # clients on which the learngene is better
+    p_holm: str  # corrected for the number of methods
 
 
 def answered(results: Results) -> list[Mapping[str, Any]]:
@@ -62,7 +66,7 @@ def method_rows(results: Results) -> list[MethodRow]:
     rows = []
     for name in method_names(results):
         summary = results["summary"][name]
-        gain = summary.get("gain_over_scratch")
+        gain, lead = summary.get("gain_over_scratch"), summary.get("lead")
         answers = [client["methods"][name] for client in answered(results)]
         rows.append(
             MethodRow(
@@ -74,9 +78,48 @@ def method_rows(results: Results) -> list[MethodRow]:
                 kb_down=kilobytes(_mean(answers, "bytes_down")),
                 kb_up=kilobytes(_mean(answers, "bytes_up")),
                 seconds=seconds(_mean(answers, "seconds")),
+                lead=points(lead["mean"], lead["ci95"]) if lead else NONE,
+                ahead=f"{lead['wins']} of {lead['n']}" if lead and lead["n"] else NONE,
+                p_holm=p_value(lead["p_holm"]) if lead else NONE,
             )
         )
     return rows
+
+
+def many(results: Results) -> bool:
+    """Whether there is more to compare than learngene and scratch: leads are then shown."""
+    return MAIN in results["summary"] and len(method_names(results)) > 2
+
+
+def best_other(results: Results) -> str | None:
+    """The most accurate method besides the learngene; None where none has a mean."""
+    means = {n: results["summary"][n]["mean"] for n in method_names(results) if n != MAIN}
+    known = {name: mean for name, mean in means.items() if mean is not None}
+    return max(known, key=known.__getitem__) if known else None
+
+
+def left_out(results: Results) -> Mapping[str, str]:
+    """Methods that failed, with their reasons."""
+    return results.get("methods_left_out") or {}
+
+
+def terms(results: Results) -> str | None:
+    """On what terms methods were trained at the factory; None where none was."""
+    made = results.get("pretraining")
+    if made is None:
+        return None
+    trained = [name for name, each in made["methods"].items() if each["image_passes"]]
+    taken = [name for name, each in made["methods"].items() if not each["image_passes"]]
+    light, said = made["light_path_passes"], []
+    if trained:
+        said.append(
+            f"{joined(trained)}: scratch's seven layers, trained on the collective's base images "
+            f"for {made['budget']:,} image passes each"
+            + (f" (the learngene's light path: {light:,})" if light else "")
+        )
+    if taken:
+        said.append(f"{joined(taken)}: the collective's long path as it is")
+    return "; ".join(said) or None
 
 
 def round_rows(results: Results) -> list[tuple[str, ...]]:
@@ -105,6 +148,8 @@ def headline(results: Results) -> str:
     clients = answered(results)
     if not clients:
         return "No client answered: there is nothing to compare."
+    if many(results):
+        return _among(results)
     summary, gain = results["summary"], results["summary"]["gain"]
     if gain is None:
         return " ".join(_alone(name, summary[name]) for name in method_names(results))
@@ -147,6 +192,29 @@ def safeguard_line(results: Results) -> str | None:
     return (
         f"Safeguard: {back} of {len(guarded)} clients fell back to scratch; on held-out images of "
         f"the shards the learngene has {gene}, scratch {scratch}."
+    )
+
+
+def _among(results: Results) -> str:
+    """The learngene among several methods: the best of the others, and where the learngene is."""
+    summary, rival = results["summary"], best_other(results)
+    assert rival is not None, "some client answered"
+    lead = summary[rival]["lead"]
+    ours, theirs = percent(summary[MAIN]["mean"]), percent(summary[rival]["mean"])
+    cost = [
+        size(_mean([client["methods"][name] for client in answered(results)], "bytes_down"))
+        for name in (MAIN, rival)
+    ]
+    others = len(method_names(results)) - 1
+    mean, ci95 = lead["mean"], lead["ci95"]
+    if ci95 is None or abs(mean) <= ci95:
+        place = f"as good as the best of {others} other methods within the interval"
+    else:
+        place = f"{'ahead of' if mean > 0 else 'behind'} the best of {others} other methods"
+    return (
+        f"The learngene is {place}: {ours} for {cost[0]} received per client against {theirs} for "
+        f"{cost[1]} with {rival}, {points(mean, ci95)} points "
+        f"(p {p_value(lead['p_holm'])} after Holm's correction)."
     )
 
 

@@ -50,7 +50,7 @@ class Declared:
 
     Args:
         task: keys of the task.
-        payloads: method -> its float32 arrays, name -> shape.
+        payloads: method -> its arrays, name -> type and shape.
         reply: what each client may answer.
     """
 

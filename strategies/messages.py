@@ -149,8 +149,8 @@ def _read(reply: Message, client: int, methods: Sequence[str], declared: Declare
             wrong = [problem for name in metrics if (problem := _not_finite(name, metrics[name]))]
             if not metrics:
                 wrong = ["no metrics in the reply"]
-            if not wrong and declared.last_epoch is not None:
-                wrong = _not_due(metrics, declared.last_epoch)
+            if not wrong and method in declared.last_epochs:
+                wrong = _not_due(metrics, declared.last_epochs[method])
             errors.extend(f"{method}: {problem}" for problem in wrong)
             if not wrong:
                 good[method] = metrics

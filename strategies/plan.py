@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from clients.declared import Shapes, declared_reply
 from learngene.gene import Learngene
+from learngene.methods import Payload
+from learngene.precision import at_precision
 from learngene.world import World
 from strategies.guard import Declared
 from strategies.rounds import RoundPlan
@@ -14,6 +18,7 @@ from strategies.rounds import RoundPlan
 TASK_FIELDS = (
     *("world", "methods", "seed", "shard_seed", "ways", "shots", "classes_from", "threads"),
     *("width", "inherited", "individual", "retain", "method", "card"),
+    "cards",  # only with methods that are sent something of their own
     *("faults", "limit_s"),  # only in runs that ask for them
 )
 OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collective evolves
@@ -24,6 +29,7 @@ def plan_round(
     world: World,
     gene: Learngene,
     number: int = 1,
+    payloads: Mapping[str, Payload] | None = None,
     faults: Mapping[str, Any] | None = None,
 ) -> RoundPlan:
     """The message of round ``number``. It names where the world lies and holds none of its images.
@@ -35,6 +41,7 @@ def plan_round(
     Args:
         faults: what ``strategies.faults.fault_orders`` gives.
     """
+    gene, arrays = at_precision(gene, config["learngene"]["precision"])
     seed, shard_seed = config["seed"], config["shard_seed"]
     methods = list(config["methods"])
     if number < config["rounds"]:
@@ -52,7 +59,8 @@ def plan_round(
         "inherited": gene.inherited,
         "individual": config["individual"],
         "retain": config["retain"],
-        "method": config["method"],
+        # Scratch's group goes along in every message, the others' only where they are asked for.
+        "method": {k: v for k, v in config["method"].items() if k == "scratch" or k in methods},
         "card": gene.card.for_client(),
     }
     # An undisturbed run's message does not change because there are such things.
@@ -60,12 +68,25 @@ def plan_round(
         task["faults"] = dict(faults)
     if config["runtime"].get("client_timeout_s") is not None:
         task["limit_s"] = config["runtime"]["client_timeout_s"]
-    payloads = {"learngene": gene.arrays} if "learngene" in methods else {}
-    # From the card, not from the arrays: what is sent is held against what was promised.
-    shapes = {name: tuple(shape) for name, shape in gene.card.shapes.items()}
-    return RoundPlan(task, payloads, declared=declare(task, dict.fromkeys(payloads, shapes)))
+    made = {name: each for name, each in (payloads or {}).items() if name in methods}
+    if made:
+        task["cards"] = {name: each.card for name, each in made.items()}
+    sent = {name: each.arrays for name, each in made.items()}
+    if "learngene" in methods:
+        sent = {"learngene": arrays, **sent}
+    declared = {name: shapes_of(each) for name, each in sent.items()}
+    if "learngene" in methods and config["learngene"]["precision"] == "fp32":
+        # From the card, not from the arrays: what is sent is held against what was promised.
+        promised = {name: ("float32", tuple(shape)) for name, shape in gene.card.shapes.items()}
+        declared["learngene"] = promised
+    return RoundPlan(task, sent, declared=declare(task, declared))
+
+
+def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
+    """Types and shapes of arrays, by name."""
+    return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
 
 
 def declare(task: Mapping[str, Any], payloads: Mapping[str, Shapes]) -> Declared:
-    """All that may cross in a round with this task and these arrays (method -> name -> shape)."""
+    """All that may cross in a round with this task and these arrays, by method."""
     return Declared(frozenset(TASK_FIELDS), payloads, declared_reply(task))

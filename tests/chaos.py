@@ -46,7 +46,7 @@ SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 IMPORTED = (
     *("sim", "server.outcome", "server.factory", "strategies.kept", "strategies.plan"),
-    *("strategies.runtime", "strategies.serial", "clients.work", "clients.methods.learngene"),
+    *("strategies.runtime", "strategies.serial", "clients.work", "learngene.methods.learngene"),
     *("learngene.world.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
 )
 PATIENCE_S = 300.0  # for one command; nothing here takes a tenth of it on a free machine

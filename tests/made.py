@@ -12,6 +12,10 @@ from conf.schema import Collective
 from learngene.evolution import EvolutionSettings
 
 CPU = torch.device("cpu")
+MANY = (  # a run of many methods
+    *("learngene", "scratch", "maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
+    *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
+)
 
 
 def settings(**changed: Any) -> EvolutionSettings:

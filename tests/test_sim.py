@@ -83,6 +83,32 @@ def test_files_and_contract(first: Path) -> None:
     }
 
 
+def test_many_methods_in_one_table(first: Path, cache: Path, tmp_path: Path) -> None:
+    """The others' halves at the factory, their payloads on the wire, one table; all in one run."""
+    names = ["learngene", "scratch", "proto_maml", "protonet", "deepemd", "full"]
+    asked = ["scale=tiny", "runtime=serial", f"methods=[{','.join(names)}]", "budget=100",
+             "num_clients=1", "method.proto_maml.client_steps=1",
+             "method.deepemd.client_steps=2"]  # fmt: skip
+    done = sim(*asked, cache=cache, run=tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = read_results(tmp_path / "run" / "results.json")
+    assert list(results["summary"])[:-1] == names
+    made = results["pretraining"]["methods"]
+    assert list(made) == names[2:] and results["pretraining"]["budget"] == 100
+    for client in results["clients"]:
+        down = {name: method["bytes_down"] for name, method in client["methods"].items()}
+        for name, each in made.items():
+            assert 0 < down[name] - down["scratch"] - each["bytes"] < 100 * 200  # names, framing
+    before = read_results(first / "results.json")["clients"][:1]
+    for now, then in zip(results["clients"], before, strict=True):
+        for name in ("learngene", "scratch"):  # more company, the same numbers
+            assert (
+                now["methods"][name]["accuracy_by_epoch"]
+                == then["methods"][name]["accuracy_by_epoch"]
+            )
+    assert "lead of" in done.stdout and "Holm" in done.stdout
+
+
 def test_learngene_alone_pays_for_the_gene(first: Path) -> None:
     results = read_results(first / "results.json")
     for client in results["clients"]:

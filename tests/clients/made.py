@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from clients.shard import ShardData
-from clients.training import TrainSettings
 from conf.schema import Config
 from learngene.gene import Learngene
 from learngene.individual import Individual
+from learngene.shard import ShardData
+from learngene.training import TrainSettings
 from learngene.world import World
 from tests.made import torch_rng
 

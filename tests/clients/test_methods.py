@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from clients import methods, training
-from clients.methods.learngene import start_head
-from clients.shard import read_shard
 from clients.work import _context
+from learngene import methods, training
 from learngene.gene import Learngene, extract, reconstruct
 from learngene.individual import Individual
+from learngene.methods.learngene import start_head
 from learngene.networks import STEMS
 from learngene.retain import Retain
+from learngene.shard import read_shard
 from learngene.world import World, draw_shard
 from tests.clients.made import make_task
 from tests.made import CPU, torch_rng
@@ -39,7 +39,7 @@ def context_of(name: str, world: World, gene: Learngene, client: int = 0, **chan
 def run(evolved, tiny_world) -> Find:
     def found(name: str, stem: str = "separable", **changed: Any) -> dict[str, Any]:
         context = context_of(name, tiny_world, gene_of(evolved, stem), **changed)
-        metrics = methods.find(name)(context).metrics()
+        metrics = methods.find(name).adapt(context).metrics()
         return {key: value for key, value in metrics.items() if key != "seconds"}
 
     return found
@@ -54,8 +54,8 @@ def trained(monkeypatch) -> list[Individual]:
         seen.append((individual, settings, retain))
         return training.Outcome([0], [0.5], [1.0], [1.0], [0.0])
 
-    monkeypatch.setattr("clients.methods.learngene.train", spy)
-    monkeypatch.setattr("clients.methods.scratch.train", spy)
+    monkeypatch.setattr("learngene.methods.learngene.train", spy)
+    monkeypatch.setattr("learngene.methods.scratch.train", spy)
     return seen
 
 
@@ -134,7 +134,7 @@ def test_lambda_zero_computes_no_fisher(run, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("not asked for")
 
-    monkeypatch.setattr("clients.methods.learngene.fisher_diagonal", fail)
+    monkeypatch.setattr("learngene.methods.learngene.fisher_diagonal", fail)
     found = run("learngene", retain__ewc_lambda=0.0)
     assert found["penalty"] == [0.0, 0.0, 0.0] and "fisher_mean" not in found
 
@@ -146,7 +146,7 @@ def test_the_fisher_sample_is_bounded_and_its_labels_are_its_images_own(run, mon
         seen.append((x, labels))
         return [torch.ones_like(p) for m in held for p in m.parameters()]
 
-    monkeypatch.setattr("clients.methods.learngene.fisher_diagonal", spy)
+    monkeypatch.setattr("learngene.methods.learngene.fisher_diagonal", spy)
     run("learngene", retain__fisher_samples=7, retain__labels="true")
     run("learngene", retain__fisher_samples=1000)
     (few, labels), (all_of_them, none) = seen
@@ -168,8 +168,8 @@ def test_labels_of_the_fisher_sample(evolved, tiny_world, monkeypatch, trained):
         assert [of[image.numpy().tobytes()] for image in x] == labels.tolist()
         return [torch.ones_like(p) for m in held for p in m.parameters()]
 
-    monkeypatch.setattr("clients.methods.learngene.fisher_diagonal", spy)
-    methods.find("learngene")(context)
+    monkeypatch.setattr("learngene.methods.learngene.fisher_diagonal", spy)
+    methods.find("learngene").adapt(context)
 
 
 def test_prototypes_come_from_the_shard_and_from_mirrors_where_they_keep_the_label(

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from clients import methods
 from clients.work import run_task
+from learngene import methods
 from learngene.gene import Learngene, extract
+from learngene.methods.interface import Method
+from learngene.precision import at_precision
 from learngene.world import draw_shard
 from tests.clients.made import make_task
 
@@ -75,7 +77,9 @@ def test_a_method_that_fails_leaves_the_other_its_numbers(tiny_world, gene, monk
         torch.rand(5)
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(methods, "find", lambda name: fail if name == culprit else find(name))
+    monkeypatch.setattr(
+        methods, "find", lambda name: Method(fail) if name == culprit else find(name)
+    )
     found = numbers(answer_of(tiny_world, gene))
     (other,) = set(whole) - {culprit}
     assert found[culprit] == {"error": "RuntimeError: out of luck"}
@@ -94,3 +98,15 @@ def test_a_broken_learngene_is_the_methods_error(tiny_world, gene):
 def test_an_unknown_method_is_its_own_error(tiny_world, gene):
     answer = answer_of(tiny_world, gene, methods=["nonesuch"])
     assert answer["methods"] == {"nonesuch": {"error": "KeyError: 'nonesuch'"}}
+
+
+def test_a_packed_learngene_is_restored_and_adapts(tiny_world, gene):
+    """What is sent in 8 bits gives a client the learngene of the card, and other numbers."""
+    whole = numbers(answer_of(tiny_world, gene))
+    sent, packed = at_precision(gene, "int8")
+    found = numbers(run_task(1, 0, make_task(tiny_world, sent), {"learngene": packed}))
+    assert found["scratch"] == whole["scratch"]
+    assert "error" not in found["learngene"]
+    assert found["learngene"]["loss"] != whole["learngene"]["loss"]
+    restored = numbers(run_task(1, 0, make_task(tiny_world, sent), {"learngene": sent.arrays}))
+    assert restored == found

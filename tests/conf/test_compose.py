@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from conf.check import CHOICES, RANGES, THRESHOLDS, check
+from conf.check import CHOICES, METHODS, RANGES, THRESHOLDS, check
 from conf.explain import field_names, type_of
 from conf.schema import Config
 from learngene.errors import InputError
@@ -72,7 +72,7 @@ def test_every_field_is_documented() -> None:
     ]
     plain = {"weight_decay", "momentum", "lr", "name", "methods", "experiment"}
     groups = {"data", "collective", "learngene", "individual", "retain", "open_world", "method",
-              "scratch", "runtime", "report"}  # fmt: skip
+              "runtime", "report", *METHODS}  # fmt: skip
     assert set(bare) <= plain | groups
 
 
@@ -202,3 +202,20 @@ def test_faults_that_cannot_be_planted(faults: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem) as raised:
         check(composed(f"faults={faults}"))
     assert raised.value.field == "faults"
+
+
+def test_methods_that_need_a_collective_or_a_budget_say_so() -> None:
+    saved = "learngene.path=learngene.safetensors"
+    check(composed(saved))
+    check(composed(saved, "methods=[learngene,protonet]", "budget=1000"))
+    with pytest.raises(InputError, match="saved learngene has no collective") as raised:
+        check(composed(saved, "methods=[learngene,protonet]", "budget=null"))
+    assert raised.value.field == "budget"
+    with pytest.raises(InputError, match="it is sent the collective") as raised:
+        check(composed(saved, "methods=[full]", "budget=1000"))
+    assert raised.value.field == "methods"
+
+
+def test_an_unknown_method_is_refused_with_the_list() -> None:
+    with pytest.raises(InputError, match=r"no such method, there are learngene, .*deepemd, full"):
+        check(composed("methods=[learngene,magic]"))

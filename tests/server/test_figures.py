@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server import figures, report_collective
+from server import figures, frontier, report_collective
 from server.captions import CAPTIONS, alt_text
+from server.frontier import Point, front
 from server.plotting import FIXED, NoDataError, method_style, new_figure
+from server.results import write_results
+from tests.made import MANY
 
 ALL = {
     *("accuracy_over_epochs", "clients_paired", "criterion", "collective", "continual"),
-    *("bytes", "open_world", "evolution", "gradcam"),
+    *("bytes", "frontier", "open_world", "evolution", "gradcam"),
 }
+THREE = ("learngene", "scratch", "retain_off")
 
 
 @pytest.fixture
@@ -30,16 +34,20 @@ def canvas(monkeypatch):
     monkeypatch.setattr("server.figures.new_figure", keep)
     monkeypatch.setattr("server.figures_collective.new_figure", keep)
     monkeypatch.setattr("server.figures_attention.new_figure", keep)
+    monkeypatch.setattr("server.frontier.new_figure", keep)
     # Looking into a figure needs no pixels, and those take most of the time.
     monkeypatch.setattr("server.figures.save", lambda figure, path: path)
     monkeypatch.setattr("server.figures_collective.save", lambda figure, path: path)
     monkeypatch.setattr("server.figures_attention.save", lambda figure, path: path)
+    monkeypatch.setattr("server.frontier.save", lambda figure, path: path)
     return made
 
 
 def test_all_figures_are_drawn_and_wide_enough_to_read(make, tmp_path):
     before = dict(matplotlib.rcParams)
-    drawn, skipped = figures.draw_figures(make(fail=(3,), rounds=True), tmp_path / "figures")
+    drawn, skipped = figures.draw_figures(
+        make(fail=(3,), rounds=True, methods=THREE), tmp_path / "figures"
+    )
     assert (set(drawn), skipped) == (ALL, {})
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{n}.png" for n in ALL}
     for path in drawn.values():
@@ -57,6 +65,7 @@ def test_what_has_no_data_is_skipped_with_a_reason_and_an_old_one_removed(make, 
     drawn, skipped = figures.draw_figures(make(n=1, collective=False), tmp_path)
     assert set(drawn) == {"accuracy_over_epochs", "clients_paired", "bytes"}
     assert "one round" in skipped.pop("evolution")
+    assert "fewer than three methods" in skipped.pop("frontier")
     assert set(skipped) == {"criterion", "collective", "continual", "open_world", "gradcam"}
     assert all("saved learngene" in reason for reason in skipped.values())
     assert not (tmp_path / "collective.png").exists()
@@ -214,7 +223,7 @@ def test_open_world_without_scores_or_with_other_units(make, canvas, tmp_path):
 
 
 def test_every_axis_has_a_label(make, canvas, tmp_path):
-    figures.draw_figures(make(rounds=True), tmp_path)
+    figures.draw_figures(make(rounds=True, methods=THREE), tmp_path)
     axes = [axes for figure in canvas for axes in figure.axes]
     assert len(canvas) == len(ALL)
     for one in axes:
@@ -290,3 +299,50 @@ def test_the_report_shows_the_rule_for_every_layer(make):
     html = "".join(report_collective.criterion(make(n=1, change=deepened), {"criterion": ""}))
     assert html.count("<tr>") == 1 + 14 and html.count(">yes<") == 3
     assert "6 (5b)" in html and "0.813" in html and "experiment=growth_ablation" in html
+
+
+def test_many_methods_are_told_apart_and_one_point_is_a_level(make, canvas, tmp_path):
+    results = make(methods=MANY)
+    styles = method_style(MANY)
+    assert len({style["color"] for style in styles.values()}) == len(MANY)
+    assert len({style["marker"] for style in styles.values()}) == len(MANY)
+    figures.accuracy_over_epochs(results, tmp_path)
+    axes = canvas[0].axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert set(MANY) <= set(lines)
+    assert len(lines["protonet"].get_xdata()) == 1 and len(lines["maml"].get_xdata()) > 1
+    level = 100 * results["summary"]["protonet"]["mean"]
+    flat = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert len(flat) == 3
+    assert min(abs(line.get_ydata()[0] - level) for line in flat) < 1e-9
+    drawn, skipped = figures.draw_figures(results, tmp_path)
+    assert {"accuracy_over_epochs", "bytes", "clients_paired"} <= set(drawn) and not (
+        {"accuracy_over_epochs", "bytes"} & set(skipped)
+    )
+
+
+def test_the_front_is_what_no_other_beats():
+    def point(name, received, accuracy):
+        return Point(name, name, received, accuracy, None)
+
+    a, b, c = point("a", 10, 0.5), point("b", 20, 0.7), point("c", 30, 0.8)
+    beaten = [point("d", 20, 0.6), point("e", 25, 0.7), point("f", 40, 0.8)]
+    assert front([c, *beaten, b, a]) == [a, b, c]
+    assert front([]) == []
+
+
+def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_path, capsys):
+    def change(sections):
+        sections["run"]["config"]["learngene"] = {"precision": "int8"}
+
+    results = make(methods=MANY, change=change)
+    frontier.frontier(results, tmp_path)
+    texts = {text.get_text() for text in canvas[0].axes[0].texts}
+    assert texts == {"learngene separable int8", *MANY[1:]}
+    assert "On the Pareto front: scratch, learngene separable int8." in frontier.alt(results)
+    for number, each in enumerate((results, make(methods=MANY[:3]))):
+        write_results(each, tmp_path / str(number) / "results.json")
+    assert frontier.main([*(str(tmp_path / n) for n in "01"), "--out", str(tmp_path / "x")]) == 0
+    said = capsys.readouterr().out
+    assert "scratch: " in said and "learngene separable" in said
+    assert frontier.main([str(tmp_path / "nowhere")]) == 2

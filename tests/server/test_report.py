@@ -65,6 +65,7 @@ def unrendered(monkeypatch):
     monkeypatch.setattr("server.figures.save", save)
     monkeypatch.setattr("server.figures_collective.save", save)
     monkeypatch.setattr("server.figures_attention.save", save)
+    monkeypatch.setattr("server.frontier.save", save)
 
 
 def test_the_answer_comes_first_then_figure_then_table(results, tmp_path):
@@ -77,7 +78,7 @@ def test_the_answer_comes_first_then_figure_then_table(results, tmp_path):
 
 
 def test_every_figure_is_inside_with_its_text(make, tmp_path, unrendered):
-    results = make(rounds=True)
+    results = make(rounds=True, methods=("learngene", "scratch", "retain_off"))
     images = read(results, tmp_path).of("img")
     alts = [image["alt"].replace("\xa0", " ") for image in images]
     assert sorted(alts) == sorted(alt_text(name, results) for name in FIGURES)
@@ -104,7 +105,9 @@ def test_names_and_reasons_are_escaped(make, tmp_path, unrendered):
         sections["run"]["command"] = "python sim.py 'data.root=/a<b>'"
         sections["run"]["config"]["data"] = {"root": "</td><script>"}
 
-    results = make(n=4, fail=(1,), rounds=True, change=change)
+    results = make(
+        n=4, fail=(1,), rounds=True, change=change, methods=("learngene", "scratch", "retain_off")
+    )
     page = read(results, tmp_path)
     assert not page.of("script")
     assert len(page.of("img")) == len(FIGURES)
@@ -255,3 +258,24 @@ def test_a_folder_without_usable_results_is_exit_2(tmp_path, capsys):
     (tmp_path / "results.json").write_text('{"schema": 1}')
     assert main([str(tmp_path)]) == 2
     assert "run: missing" in capsys.readouterr().err
+
+
+def test_many_methods_have_leads_terms_and_a_section(make, tmp_path, unrendered):
+    def change(sections):
+        of = {"image_passes": 48_000, "seconds": 21.5, "cached": False, "parameters": 540_000}
+        sections["pretraining"] = {
+            "budget": 48_000,
+            "light_path_passes": 50_000,
+            "methods": {"maml": {**of, "bytes": 2_160_000}},
+            "failed": {"deepemd": "ValueError: out of <luck>"},
+        }
+
+    words = read(make(methods=("learngene", "scratch", "maml"), change=change), tmp_path).words
+    for text in (
+        "lead of the learngene, points",
+        "Holm's correction over the methods",
+        "trained on the collective's base images for 48,000 image passes each",
+        "The method deepemd is left out: ValueError: out of <luck>",
+        "maml 48,000 21.5 540,000 2.2 MB",
+    ):
+        assert text in words

@@ -16,6 +16,8 @@ from server.results import (
     write_clients_csv,
     write_results,
 )
+from server.statistics import holm, paired_gain
+from tests.made import MANY
 
 
 def test_keys_come_in_the_order_of_the_contract(results):
@@ -262,3 +264,47 @@ def test_any_number_changes_the_hash(make):
     kept, other = make(), make()
     other["clients"][7]["methods"]["scratch"]["accuracy_by_epoch"][0][1] += 1e-16
     assert result_sha256(other) != result_sha256(kept)
+
+
+def test_the_learngenes_lead_over_each_method_is_paired_and_corrected(make):
+    results = make(methods=MANY)
+    accuracy = {n: [c["methods"][n]["accuracy"] for c in results["clients"]] for n in MANY}
+    plain = {n: paired_gain(accuracy["learngene"], accuracy[n]) for n in MANY if n != "learngene"}
+    corrected = holm([gain["p_value"] for gain in plain.values()])
+    assert "lead" not in results["summary"]["learngene"]
+    for (name, gain), p in zip(plain.items(), corrected, strict=True):
+        assert results["summary"][name]["lead"] == {**gain, "p_holm": p}
+    assert min(corrected) > min(gain["p_value"] for gain in plain.values())
+
+
+def test_a_method_that_most_clients_have_no_answer_of_is_left_out(make):
+    def change(sections):
+        for client in sections["clients"][:15]:
+            del client["methods"]["maml"]
+            client["error"] = "maml: RuntimeError: planted"
+        del sections["clients"][2]["methods"]["protonet"]  # one client's fault is the client's
+        sections["clients"][2]["error"] += "; protonet: RuntimeError: another"
+
+    results = make(methods=("learngene", "scratch", "protonet", "maml"), change=change)
+    reason = "failed on 15 of 20 clients: maml: RuntimeError: planted"
+    assert results["methods_left_out"] == {"maml": reason}
+    assert results["summary"]["learngene"]["n"] == 19 and "maml" not in results["summary"]
+    assert [c["id"] for c in results["clients"] if "error" in c] == [2]
+    assert "protonet" in results["clients"][2]["error"]
+    assert all("maml" not in c.get("methods", {}) for c in results["clients"])
+
+
+def test_scratch_is_never_left_out(make):
+    def change(sections):
+        for client in sections["clients"]:
+            client["methods"]["scratch"]["accuracy"] = None
+
+    results = make(change=change)
+    assert results["summary"]["learngene"]["n"] == 0 and "methods_left_out" not in results
+
+
+def test_what_failed_at_the_factory_is_named(make):
+    made = {"budget": 7, "methods": {}, "failed": {"deepemd": "ValueError: no luck"}}
+    results = make(change=lambda sections: sections.update(pretraining=made))
+    assert results["pretraining"] == made
+    assert results["methods_left_out"] == made["failed"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.statistics import paired_gain, summarise
+from server.statistics import holm, paired_gain, summarise
 
 
 def test_mean_deviation_and_interval_of_three_values():
@@ -74,3 +74,15 @@ def test_no_pair_at_all():
 def test_sides_of_different_length_are_refused():
     with pytest.raises(ValueError, match="got 2 and 1"):
         paired_gain([1, 2], [1])
+
+
+def test_holm_of_its_own_example():
+    """Four tests; sorted p times 4, 3, 2, 1, never falling, at most 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+
+
+def test_holm_leaves_out_what_was_not_tested():
+    assert holm([None, 0.02, None, 0.03]) == [None, 0.04, None, 0.04]
+    assert holm([]) == []

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from server.terminal import print_summary
 from server.wording import headline, kilobytes, p_value, percent, points, round_rows, size
+from tests.made import MANY
 
 
 def shown(results, width=80, report=Path("/runs/one/report.html")):
@@ -122,3 +123,44 @@ def test_rounds_have_a_table_of_their_own(make):
 def test_a_round_that_nobody_answered_has_no_number(make):
     results = make(n=1, fail=(0,), rounds=True)
     assert round_rows(results)[-1][2:5] == ("–", "–", "–")
+
+
+def pretrained(sections):
+    of = {"image_passes": 48_000, "seconds": 21.5, "cached": False, "parameters": 5, "bytes": 20}
+    whole = {**of, "image_passes": None}
+    sections["pretraining"] = {
+        "budget": 48_000,
+        "light_path_passes": 50_000,
+        "methods": {"maml": of, "protonet": of, "full": whole},
+        "failed": {"deepemd": "ValueError: out of luck"},
+    }
+
+
+def test_many_methods_stand_in_one_table_with_leads_and_terms(make):
+    names = tuple(name for name in MANY if name != "deepemd")
+    results = make(methods=names, change=pretrained)
+    text = shown(results)
+    assert max(len(line) for line in text.splitlines()) <= 80 and "…" not in text
+    rows = [line for line in text.splitlines() if "±" in line]
+    for name in names:
+        (row,) = (line for line in rows if line.split()[0] == name)
+        assert name == "learngene" or " of 20 " in row
+    lead = results["summary"]["full"]["lead"]
+    assert f"+{100 * lead['mean']:.1f} ± {100 * lead['ci95']:.1f}" in text
+    assert "Holm" in text and "48,000 image passes" in text and "50,000" in text
+    assert "deepemd is left out: ValueError: out of luck" in text
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        (0.0, "ahead of the best of 11 other methods"),
+        (-0.3, "behind the best of 11 other methods"),
+        (-0.16, "as good as the best of 11 other methods within the interval"),
+    ],
+)
+def test_headline_of_many_methods_names_the_best_of_the_others(make, shift, words):
+    results = make(methods=MANY, shift=shift)
+    said = headline(results)
+    assert words in said and "with linear_probe" in said and "Holm" in said
+    assert "1.8 MB" in said and "2.2 MB" in said

@@ -13,6 +13,7 @@ from clients import faults
 from clients.app import make_client_app
 from clients.declared import DEVICE, DeclaredReply
 from strategies.guard import Declared
+from strategies.plan import shapes_of
 from strategies.rounds import RoundPlan
 
 METHODS = ["learngene", "scratch"]
@@ -30,7 +31,9 @@ def declare(task: dict[str, Any]) -> DeclaredReply:
 def plan(task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]] | None = None, **changed):
     """A round's plan that declares just what it holds; ``changed`` are fields of ``Declared``."""
     payloads = payloads or {}
-    shapes = {m: {n: a.shape for n, a in arrays.items()} for m, arrays in payloads.items()}
+    shapes = {
+        m: {n: (a.dtype.name, a.shape) for n, a in arrays.items()} for m, arrays in payloads.items()
+    }
     made = {"task": frozenset(task), "payloads": shapes, "reply": REPLY} | changed
     return RoundPlan(task, payloads, declared=Declared(**made))
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clients.training import Outcome, cosine, features, train
 from learngene.gene import inherited_modules
 from learngene.retain import Retain, fisher_diagonal
+from learngene.training import Outcome, cosine, features, train
 from tests.clients.made import make_individual, make_shard, train_settings, weights
 from tests.made import shake, torch_rng
 

@@ -19,9 +19,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from clients.methods import ClientContext, Method
-from clients.shard import ShardData
-from clients.training import Outcome
+from learngene.methods.interface import ClientContext
+from learngene.shard import ShardData
+from learngene.training import Outcome
+
+Adapt = Callable[[ClientContext], Outcome]  # the client half of a method
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Verdict:
         }
 
 
-def guarded(context: ClientContext, adapt: Method, scratch: Method) -> Outcome:
+def guarded(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Outcome:
     """What ``adapt`` gives where the learngene helps, else what ``scratch`` gives.
 
     Args:
@@ -64,7 +66,7 @@ def guarded(context: ClientContext, adapt: Method, scratch: Method) -> Outcome:
     return outcome
 
 
-def compare(context: ClientContext, adapt: Method, scratch: Method) -> Verdict:
+def compare(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Verdict:
     """Cross-validate both ways on the client's shard."""
     settings = context.task["individual"]
     fold_of = folds(
@@ -124,7 +126,7 @@ def _fold(context: ClientContext, held: Tensor, fold: int) -> ClientContext:
     )
 
 
-def _attempt(context: ClientContext, method: Method) -> Outcome | None:
+def _attempt(context: ClientContext, method: Adapt) -> Outcome | None:
     """What the method gives; None where its training is not finite."""
     try:
         outcome = method(context)

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.poisoned import forged, randomised, scaled
-from clients import methods
-from clients.safeguard import Verdict, compare, folds, guarded
-from clients.training import Outcome
 from clients.work import _context
+from learngene import methods
 from learngene.gene import Learngene, extract
 from learngene.retain import ZeroFisher
+from learngene.safeguard import Verdict, compare, folds, guarded
+from learngene.training import Outcome
 from learngene.world import World
 from tests.clients.made import make_shard, make_task
 from tests.made import CPU, torch_rng
@@ -35,13 +35,13 @@ def context_of(world: World, gene: Learngene, **changed) -> methods.ClientContex
 
 
 def run(context: methods.ClientContext) -> dict:
-    found = methods.find("learngene")(context).metrics()
+    found = methods.find("learngene").adapt(context).metrics()
     assert json.loads(json.dumps(found, allow_nan=False)) == found  # numbers only, all finite
     return {name: value for name, value in found.items() if name != "seconds"}
 
 
 def scratch(context: methods.ClientContext) -> dict:
-    found = methods.find("scratch")(context.as_method("scratch")).metrics()
+    found = methods.find("scratch").adapt(context.as_method("scratch")).metrics()
     return {name: value for name, value in found.items() if name != "seconds"}
 
 
@@ -144,7 +144,7 @@ def test_faults_that_are_no_numbers_are_not_hidden(tiny_world, gene):
 
 def test_a_learngene_that_is_kept_gives_what_it_gives_without(tiny_world, gene, monkeypatch):
     monkeypatch.setattr(
-        "clients.safeguard.compare", lambda *_: Verdict(gene=0.5, scratch=0.4, broken=0)
+        "learngene.safeguard.compare", lambda *_: Verdict(gene=0.5, scratch=0.4, broken=0)
     )
     kept = run(context_of(tiny_world, gene))
     plain = run(context_of(tiny_world, gene, individual__safeguard=False))
@@ -176,4 +176,4 @@ def test_a_gene_that_is_not_what_its_card_says_is_still_refused(tiny_world, gene
     context = context_of(tiny_world, gene)
     bad = replace(context, payload=randomised(gene.arrays))
     with pytest.raises(ValueError, match="sha256"):
-        methods.find("learngene")(bad)
+        methods.find("learngene").adapt(bad)

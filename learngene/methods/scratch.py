@@ -11,26 +11,30 @@ import time
 
 import torch
 
-from clients.methods import ClientContext
-from clients.methods.learngene import start_head
-from clients.training import Outcome, TrainSettings, train
 from learngene.individual import Individual, measure_norms
+from learngene.methods.interface import ClientContext, Method
+from learngene.methods.learngene import start_head
+from learngene.training import Outcome, TrainSettings, train
 
 
-def run(context: ClientContext) -> Outcome:
+def adapt(context: ClientContext) -> Outcome:
     """Draw an individual at random and train all of it."""
     started = time.perf_counter()
     task, shard = context.task, context.shard
     settings, own = task["individual"], task["method"]["scratch"]
-    individual = Individual(
-        stem_kind=own["stem"],
-        inherited=task["inherited"],
-        ways=shard.ways,
-        width=task["width"],
-        head=own["head"],
-        generator=context.generator("weights"),
-        channels=shard.train_x.shape[1],
-    ).to(context.device, memory_format=torch.channels_last)
+    individual = (
+        Individual(
+            stem_kind=own["stem"],
+            inherited=task["inherited"],
+            ways=shard.ways,
+            width=task["width"],
+            head=own["head"],
+            generator=context.generator("weights"),
+            channels=shard.train_x.shape[1],
+        )
+        .to(context.device)
+        .to(memory_format=torch.channels_last)
+    )
     measure_norms(individual, individual, shard.train_x)
     start_head(individual, context)
     outcome = train(
@@ -47,3 +51,6 @@ def run(context: ClientContext) -> Outcome:
     )
     outcome.seconds = time.perf_counter() - started
     return outcome
+
+
+METHOD = Method(adapt)

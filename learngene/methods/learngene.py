@@ -13,26 +13,29 @@ from functools import partial
 
 import torch
 
-from clients.methods import ClientContext, find
-from clients.safeguard import guarded
-from clients.training import Outcome, TrainSettings, features, train
 from learngene.card import read_card
 from learngene.gene import Learngene, check, inherited_modules, reconstruct
 from learngene.individual import Individual, PrototypeHead, measure_norms
+from learngene.methods import find
+from learngene.methods.interface import ClientContext, Method
+from learngene.precision import unpack
 from learngene.retain import Retain, fisher_diagonal
+from learngene.safeguard import guarded
+from learngene.training import Outcome, TrainSettings, features, train
 
 
-def run(context: ClientContext) -> Outcome:
+def adapt(context: ClientContext) -> Outcome:
     """Check what was sent, reconstruct, retain, test; with the safeguard, see first if it helps."""
     started = time.perf_counter()
     where = f"client {context.client}"
     card = read_card(context.task["card"], where)
-    check(card, context.payload, where)
-    adapt = partial(_adapt, Learngene(card, context.payload))
+    arrays = unpack(context.payload)
+    check(card, arrays, where)
+    build = partial(_adapt, Learngene(card, arrays))
     if context.task["individual"]["safeguard"]:
-        outcome = guarded(context, adapt, find("scratch"))
+        outcome = guarded(context, build, find("scratch").adapt)
     else:
-        outcome = adapt(context)
+        outcome = build(context)
     outcome.seconds = time.perf_counter() - started
     return outcome
 
@@ -41,9 +44,13 @@ def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
     """An individual around the learngene, trained on the context's shard."""
     task, shard, card = context.task, context.shard, gene.card
     settings, retain_settings = task["individual"], task["retain"]
-    individual = reconstruct(
-        gene, ways=shard.ways, head=settings["head"], generator=context.generator("weights")
-    ).to(context.device, memory_format=torch.channels_last)
+    individual = (
+        reconstruct(
+            gene, ways=shard.ways, head=settings["head"], generator=context.generator("weights")
+        )
+        .to(context.device)
+        .to(memory_format=torch.channels_last)
+    )
     if card.stem in ("seeded", "fresh"):  # the other stems bring their statistics along
         measure_norms(individual.stem, individual, shard.train_x)
     if card.stem == "seeded":
@@ -94,3 +101,6 @@ def _fisher_sample(context: ClientContext, limit: int) -> torch.Tensor:
     """Indices of at most ``limit`` images of the shard, without repeats."""
     order = torch.randperm(len(context.shard.train_y), generator=context.generator("fisher"))
     return order[:limit].to(context.device)
+
+
+METHOD = Method(adapt)

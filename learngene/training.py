@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,11 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clients import faults
-from clients.shard import ShardData
 from learngene.images import augment
 from learngene.individual import Individual
 from learngene.retain import Retain
+from learngene.shard import ShardData
+
+_after_epoch: ContextVar[Callable[[int], None]] = ContextVar(
+    "after_epoch", default=lambda epoch: None
+)
+
+
+@contextmanager
+def after_each_epoch(call: Callable[[int], None]) -> Iterator[None]:
+    """Have ``train`` call this with each epoch that is over (0: before any), while this is open."""
+    token = _after_epoch.set(call)
+    try:
+        yield
+    finally:
+        _after_epoch.reset(token)
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,25 @@ class Outcome:
         }
 
 
-def train(individual: Individual, shard: ShardData, settings: TrainSettings,
+class Transferred(torch.nn.Module):
+    """A network of which everything but the classifier came from the factory.
+
+    ``train`` takes it as it takes an individual: its body is ``top`` (``inherited_lr``), in front
+    of which it has no layers of its own.
+    """
+
+    def __init__(self, body: torch.nn.Module, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.stem, self.top, self.head = torch.nn.Sequential(), body, head
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.top(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def train(individual: Individual | Transferred, shard: ShardData, settings: TrainSettings,
           generator: torch.Generator, retain: Retain | None = None,
           clock: Callable[[], float] = time.perf_counter) -> Outcome:  # fmt: skip
     """Train ``individual`` in place and test it along the way.
@@ -94,7 +127,7 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
     steps, done = settings.epochs * batches, 0
     _, before = _measure(individual, shard.train_x, shard.train_y)
     _test(individual, shard, 0, outcome, (before, 0.0))
-    faults.reached(0)
+    _after_epoch.get()(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
         if settings.freeze_norms:
@@ -121,7 +154,7 @@ def train(individual: Individual, shard: ShardData, settings: TrainSettings,
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
             _test(individual, shard, epoch, outcome, means)
-        faults.reached(epoch)
+        _after_epoch.get()(epoch)
     outcome.extras["train_accuracy"] = _measure(individual, shard.train_x, shard.train_y)[0]
     outcome.seconds = clock() - started
     return outcome
@@ -133,12 +166,16 @@ def cosine(progress: float) -> float:
 
 
 @torch.no_grad()
-def features(individual: Individual, x: Tensor, batch_size: int = 256) -> Tensor:  # (N, D)
+def features(
+    individual: Individual | Transferred, x: Tensor, batch_size: int = 256
+) -> Tensor:  # (N, D)
     individual.eval()
     return torch.cat([individual.features(part) for part in x.split(batch_size)])
 
 
-def _optimiser(individual: Individual, settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimiser(
+    individual: Individual | Transferred, settings: TrainSettings
+) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
     own = [*individual.stem.parameters(), *individual.head.parameters()]
     groups = [
@@ -153,21 +190,21 @@ def _optimiser(individual: Individual, settings: TrainSettings) -> torch.optim.O
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
 
 
-def _freeze_norms(individual: Individual) -> None:
+def _freeze_norms(individual: Individual | Transferred) -> None:
     for module in individual.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
 
 
 @torch.no_grad()
-def _measure(individual: Individual, x: Tensor, y: Tensor) -> tuple[float, float]:
+def _measure(individual: Individual | Transferred, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Accuracy and loss on plain images."""
     logits = individual.head(features(individual, x))
     right = int((logits.argmax(1) == y).sum())
     return right / len(y), float(F.cross_entropy(logits, y))
 
 
-def _test(individual: Individual, shard: ShardData, epoch: int, outcome: Outcome,
+def _test(individual: Individual | Transferred, shard: ShardData, epoch: int, outcome: Outcome,
           train_means: tuple[float, float]) -> None:  # fmt: skip
     accuracy, loss = _measure(individual, shard.test_x, shard.test_y)
     outcome.epochs.append(epoch)

@@ -1,0 +1,200 @@
+"""Tune every method on tasks of open-world classes, each with the same number of trials.
+
+    python benchmarks/tune_methods.py RUN_DIR --out tuned.json [--trials 8] [--clients 16]
+        [--methods maml,protonet] [--processes 2]
+
+RUN_DIR is a finished run: its world, budget and client settings are used, its collective is found
+in the cache. A trial is one setting of a method's own space: what it has at the factory is trained
+anew with the run's whole budget (and kept in the cache), then CLIENTS tasks of open-world classes
+are adapted to and tested. The first trial is the settings as they are, the others are drawn without
+repeats. The novel classes are not touched: nothing that is reported on them was chosen on them.
+Results are written after every trial; the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import multiprocessing
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+TUNING_SEED = 77  # shards that no reported run draws
+_MAML = {
+    "lr": (0.0005, 0.001, 0.002, 0.005),
+    "inner_lr": (0.01, 0.02, 0.05, 0.1, 0.3),
+    "steps": (1, 3, 5),
+    "shots": (5, 10),
+    "client_steps": (5, 20, 50),
+}
+_EPISODES = {"lr": (0.0005, 0.001, 0.002, 0.005), "ways": (5, 10, 16, 20), "shots": (1, 5, 10)}
+_FINETUNE = {
+    "lr": (0.02, 0.05, 0.1),
+    "weight_decay": (1e-4, 5e-4, 2e-3),
+    "client_lr": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    "client_body_lr": (0.0, 0.0005, 0.002),
+}
+# Of each method the fields of ``method.NAME``; the learngene's are those of its client half.
+SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "learngene": {
+        "individual.lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
+        "individual.inherited_lr": (0.0005, 0.001, 0.002, 0.005),
+        "retain.ewc_lambda": (0.0, 0.3, 1.0, 3.0),
+    },
+    "scratch": {
+        "lr": (0.005, 0.01, 0.02, 0.05),
+        "head": ("mlp", "prototype"),
+        "schedule": ("cosine", "constant"),
+    },
+    "maml": _MAML,
+    "fomaml": _MAML,
+    "proto_maml": _MAML,
+    "protonet": _EPISODES,
+    "matchingnet": {**_EPISODES, "scale": (5.0, 10.0, 20.0, 50.0)},
+    "finetune": _FINETUNE,
+    "finetune_pp": _FINETUNE,
+    "deepemd": {
+        "lr": (0.02, 0.05, 0.1),
+        "class_share": (0.5, 0.8, 0.9),
+        "episode_lr": (0.0001, 0.0002, 0.0005),
+        "temperature": (6.0, 12.5, 25.0),
+        "client_lr": (0.02, 0.1, 0.5),
+        "client_steps": (0, 20, 50),
+    },
+    "full": {
+        "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
+        "client_body_lr": (0.0, 0.0005, 0.002, 0.005, 0.01),
+    },
+    "linear_probe": {"client_lr": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)},
+}
+
+
+def _path(method: str, field: str) -> str:
+    return field if "." in field else f"method.{method}.{field}"
+
+
+def _section(config: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    *groups, field = path.split(".")
+    for group in groups:
+        config = config[group]
+    return config, field
+
+
+def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Settings to try: first those of ``config``, then others drawn from the space.
+
+    Raises:
+        ValueError: the space holds fewer than ``count``.
+    """
+    from learngene.seeding import generator
+
+    space = {_path(method, field): values for field, values in SPACES[method].items()}
+    first = {path: section[field] for path in space for section, field in [_section(config, path)]}
+    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    others = [each for each in every if each != first]
+    if len(others) < count - 1:
+        raise ValueError(f"{method}: {len(others) + 1} settings, {count} trials are asked for")
+    drawn = generator(TUNING_SEED, f"tune-{method}").permutation(len(others))
+    return [first, *(others[i] for i in drawn[: count - 1])]
+
+
+def _work(client: int, task: dict[str, Any], payloads: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from clients.work import run_task
+
+    torch.set_num_threads(1)
+    return run_task(client, 1, task, payloads)["methods"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--methods", default=",".join(SPACES))
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+
+    from learngene.files import write_atomically
+    from learngene.world import WorldSettings, build
+    from server.factory import produce
+    from server.methods import prepare
+    from strategies.plan import plan_round
+
+    config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
+    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
+    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    config |= {"shard_seed": TUNING_SEED, "rounds": 1}
+    config["data"]["clients_from"] = "open_world"
+    product = produce(config, world)
+    plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
+    found: dict[str, list[dict[str, Any]]] = {}
+    if arguments.out.exists():
+        found = json.loads(arguments.out.read_text())["methods"]
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        for name, tried in plan.items():
+            done = found.setdefault(name, [])
+            for number, settings in enumerate(tried):
+                if any(each["settings"] == settings for each in done):
+                    continue
+                changed = copy.deepcopy(config) | {"methods": [name]}
+                for path, value in settings.items():
+                    section, field = _section(changed, path)
+                    section[field] = value
+                try:
+                    made = prepare(changed, world, product)
+                except RuntimeError as error:  # it diverged: a bad trial, not the end
+                    record = {"settings": settings, "accuracy": None, "error": str(error)}
+                else:
+                    sent = plan_round(changed, world, product.gene, 1, made.payloads)
+                    answers = pool.starmap(
+                        _work, [(c, sent.task, sent.payloads) for c in range(arguments.clients)]
+                    )
+                    record = {"settings": settings, **measured([a[name] for a in answers])}
+                done.append(record)
+                text = json.dumps(
+                    {
+                        "data": config["data"]["name"],
+                        "classes": "open_world",
+                        "shots": config["shots"],
+                        "ways": config["ways"],
+                        "clients": arguments.clients,
+                        "trials": arguments.trials,
+                        "best": {n: best(each) for n, each in found.items()},
+                        "methods": found,
+                    },
+                    indent=1,
+                )
+                write_atomically(arguments.out, text.encode())
+                print(f"{name} {number + 1}/{len(tried)}: {record}", flush=True)
+    return 0
+
+
+def measured(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean accuracy at the last epoch over clients with its standard error, or what went wrong."""
+    errors = [each["error"] for each in answers if "error" in each]
+    if errors:
+        return {"accuracy": None, "error": errors[0]}
+    last = [each["accuracy"][-1] for each in answers]
+    spread = statistics.stdev(last) if len(last) > 1 else 0.0
+    return {"accuracy": statistics.mean(last), "standard_error": spread / len(last) ** 0.5}
+
+
+def best(records: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The settings of the most accurate trial."""
+    good = [each for each in records if each["accuracy"] is not None]
+    return max(good, key=lambda each: each["accuracy"])["settings"] if good else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

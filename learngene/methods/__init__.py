@@ -1,0 +1,30 @@
+"""The methods that a run can compare, by name. One file a method, both halves in it.
+
+The interface is ``interface.py``; what several methods share is in ``seven.py`` (the backbone),
+``episodes.py`` (factory training) and ``meta.py`` (the MAML family).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from learngene.methods.interface import ClientContext, Factory, Method, Payload
+
+__all__ = ["NAMES", "ClientContext", "Factory", "Method", "Payload", "find"]
+
+NAMES = (
+    *("learngene", "scratch"),
+    *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
+    *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
+)
+
+
+def find(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name not in NAMES:
+        raise KeyError(name)
+    return import_module(f"learngene.methods.{name}").METHOD

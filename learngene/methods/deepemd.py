@@ -1,0 +1,149 @@
+"""DeepEMD: images are near when the parts of one can be carried over to the parts of the other.
+
+Paper: Zhang, Cai, Lin, Shen, "DeepEMD: Few-Shot Image Classification with Differentiable Earth
+Mover's Distance and Structured Classifiers", CVPR 2020, the fully convolutional form: classes
+first, then 1-shot episodes; weights of the parts by cross-reference; flows are constants to the
+gradient (the released code's ``opencv`` solver, here POT's exact one); with several shots a
+structured classifier is fitted to the shard (SFC).
+Differences: the seven-layer backbone, whose last pool is left out (4x4 parts of a 32x32 image
+instead of 5x5 of 84x84); one budget for both phases, shared out by ``class_share``; the SFC takes
+``client_steps`` steps over random shares of the shard.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import ot
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learngene.individual import Individual
+from learngene.methods.episodes import draw_episode, run_steps, supervised
+from learngene.methods.fitting import linear_head
+from learngene.methods.interface import ClientContext, Factory, Method, Payload
+from learngene.methods.protonet import class_means
+from learngene.methods.seven import draw, one_point, payload_of, rebuild
+from learngene.training import Outcome
+
+LEAST = 1e-3  # added to the parts' weights, as in the released code
+BATCH = 256  # images
+
+
+def parts_of(network: Individual, x: Tensor, side: int) -> Tensor:
+    """The last layer's map in front of its pool, at most ``side`` x ``side``: (B, parts, C)."""
+    x = network.stem(x)
+    for unit in list(network.top)[:-1]:
+        x = unit(x)
+    last = network.top[-1]
+    x = last.relu(last.norm(last.conv(last.depth(x))))
+    if x.shape[-1] > side:
+        x = F.adaptive_avg_pool2d(x, side)
+    return x.flatten(2).transpose(1, 2)
+
+
+def flows(similarity: np.ndarray, supply: np.ndarray, demand: np.ndarray) -> np.ndarray:
+    """Optimal flows of many pairs, each by POT's network simplex.
+
+    Args:
+        similarity: (N, P, R) of parts, at most 1; the cost of a unit is 1 less it.
+        supply, demand: (N, P) and (N, R), above 0; each row is brought to the sum 1.
+
+    Returns:
+        (N, P, R), float64.
+    """
+    cost = np.ascontiguousarray(1.0 - similarity.astype(np.float64))
+    # Brought to 1 in float64: the simplex wants both sums equal to the last bits.
+    a, b = (w.astype(np.float64) / w.sum(1, dtype=np.float64)[:, None] for w in (supply, demand))
+    return np.stack(
+        [
+            ot.emd(supplied, demanded, of, check_marginals=False)
+            for supplied, demanded, of in zip(a, b, cost, strict=True)
+        ]
+    )
+
+
+def similarity(queries: Tensor, classes: Tensor) -> Tensor:
+    """1 less the earth mover's distance, (Q, P, C) and (W, R, C) -> (Q, W)."""
+    q, c = F.normalize(queries, dim=2), F.normalize(classes, dim=2)
+    cosine = torch.einsum("qpd,wrd->qwpr", q, c)
+    with torch.no_grad():
+        # Cross-reference: a part counts as far as it resembles the other image's mean.
+        supply = torch.einsum("qpd,wd->qwp", queries, classes.mean(1)).relu() + LEAST
+        demand = torch.einsum("wrd,qd->qwr", classes, queries.mean(1)).relu() + LEAST
+        found = flows(*(t.flatten(0, 1).cpu().numpy() for t in (cosine, supply, demand)))
+    carried = torch.from_numpy(found).to(cosine).view_as(cosine)
+    return (carried * cosine).sum((2, 3))
+
+
+def class_parts(parts: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """Mean parts of each class, (N, P, C) -> (ways, P, C)."""
+    return class_means(parts.flatten(1), labels, ways).unflatten(1, parts.shape[1:])
+
+
+def pretrain(factory: Factory) -> Payload:
+    s = factory.settings
+    network = draw(factory)
+    features = network.top[-1].conv.out_channels
+    classes = factory.images.classes
+    head = linear_head(features, classes, factory.chance("head")).to(factory.images.device)
+    both = nn.ModuleDict({"network": network, "head": head})
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        with factory.autocast():
+            found = parts_of(network, x, s["side"])
+        return F.cross_entropy(head(found.float().mean(1)), y)
+
+    first = int(factory.budget * s["class_share"])
+    supervised(factory, both, loss, budget=first, number=0)
+
+    ways = min(s["ways"], classes)
+
+    def turn(step: int) -> float:
+        task = draw_episode(factory, step, ways=ways, shots=1, queries=s["queries"])
+        with factory.autocast():
+            found = parts_of(network, torch.cat([task.support_x, task.query_x]), s["side"])
+        support, query = found.float().split([len(task.support_y), len(task.query_y)])
+        said = s["temperature"] * similarity(query, support)
+        cost = F.cross_entropy(said, task.query_y)
+        cost.backward()
+        return float(cost.detach())
+
+    steps = max(1, (factory.budget - first) // (ways * (1 + s["queries"])))
+    optimiser = torch.optim.Adam(network.parameters(), s["episode_lr"])
+    run_steps(factory, network, optimiser, turn, steps, number=1)
+    return payload_of(factory, network, temperature=s["temperature"], side=s["side"])
+
+
+def adapt(context: ClientContext) -> Outcome:
+    started = time.perf_counter()
+    network, shard, own = rebuild(context), context.shard, context.task["method"]["deepemd"]
+    network.eval()
+    side, temperature = context.card["side"], context.card["temperature"]
+
+    @torch.no_grad()
+    def look(x: Tensor) -> Tensor:
+        return torch.cat([parts_of(network, part, side) for part in x.split(BATCH)])
+
+    support = look(shard.train_x)
+    classes = class_parts(support, shard.train_y, shard.ways).requires_grad_(True)
+    chance = context.generator("sfc")
+    optimiser = torch.optim.SGD([classes], lr=own["client_lr"], momentum=0.9)
+    for _ in range(own["client_steps"]):
+        order = torch.randperm(len(support), generator=chance)[: own["client_batch"]]
+        taken = order.to(context.device)
+        said = temperature * similarity(support[taken], classes)
+        optimiser.zero_grad()
+        F.cross_entropy(said, shard.train_y[taken]).backward()
+        optimiser.step()
+    fitted = classes.detach()
+    return one_point(
+        context,
+        lambda x: F.log_softmax(temperature * similarity(look(x), fitted), dim=1),
+        started,
+    )
+
+
+METHOD = Method(adapt, pretrain)

@@ -1,0 +1,180 @@
+"""Training at the factory: one loop for every method, and the two kinds of batches it is fed.
+
+Everything random in a step comes from (seed, method, phase, step), so a training that was taken up
+half-way ends as one that was not. There is no early stopping and no look at any held-out class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from learngene.evolution import one_cycle
+from learngene.methods.interface import Factory
+
+KEPT = 10  # times that half-done work is kept in the course of a phase
+CLIP = 5.0  # largest norm of a step's gradient, as in the collective's training
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A task of base classes: support and query images, each sorted by class."""
+
+    support_x: Tensor  # (ways * shots, C, H, W)
+    support_y: Tensor
+    query_x: Tensor  # (ways * queries, C, H, W)
+    query_y: Tensor
+
+    @property
+    def images(self) -> int:
+        return len(self.support_y) + len(self.query_y)
+
+
+def draw_episode(
+    factory: Factory, step: int, *, ways: int, shots: int, queries: int, phase: str = "episodes"
+) -> Episode:
+    """The episode of a step: ``ways`` base classes (all of them, where there are fewer)."""
+    images, order = factory.images, factory.order(phase, step)
+    ways = min(ways, images.classes)
+    each = shots + queries
+    smallest = min(len(rows) for rows in images.rows)
+    if smallest < each:
+        raise ValueError(
+            f"an episode takes {each} images of a class, one base class has {smallest}"
+        )
+    classes = order.choice(images.classes, ways, replace=False)
+    rows = np.stack([order.choice(images.rows[c], each, replace=False) for c in classes])
+    x = images.batch(rows.reshape(-1), factory.chance(f"{phase}-augment", step))
+    x = x.unflatten(0, (ways, each))
+    labels = torch.arange(ways, device=images.device)
+
+    def flat(part: Tensor) -> Tensor:
+        return part.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+    return Episode(flat(x[:, :shots]), labels.repeat_interleave(shots),
+                   flat(x[:, shots:]), labels.repeat_interleave(queries))  # fmt: skip
+
+
+def batches(factory: Factory, size: int, phase: str) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """Batches of all base classes: ``batch(step)`` gives images and labels, epoch after epoch."""
+    images = factory.images
+    rows = np.concatenate(images.rows)
+    labels = torch.repeat_interleave(
+        torch.arange(images.classes), torch.tensor([len(each) for each in images.rows])
+    )
+    size = min(size, len(rows))
+    a_pass = len(rows) // size
+    shuffled: dict[int, np.ndarray] = {}  # the present epoch's order
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        epoch, place = divmod(step, a_pass)
+        if epoch not in shuffled:
+            shuffled.clear()
+            shuffled[epoch] = factory.order(f"{phase}-order", epoch).permutation(len(rows))
+        taken = shuffled[epoch][place * size : (place + 1) * size]
+        x = images.batch(rows[taken], factory.chance(f"{phase}-augment", step))
+        return x, labels[torch.from_numpy(taken)].to(images.device)
+
+    return batch
+
+
+def supervised(factory: Factory, module: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor],
+               *, budget: int, phase: str = "classes", number: int = 0) -> None:  # fmt: skip
+    """Train ``module`` to tell all base classes apart, for ``budget`` image passes.
+
+    Args:
+        loss_of: loss of a batch (B, C, H, W) with labels (B,).
+        number: of this phase among the method's, from 0.
+    """
+    s = factory.settings
+    size = min(s["batch_size"], sum(len(rows) for rows in factory.images.rows))
+    batch = batches(factory, size, phase)
+
+    def turn(step: int) -> float:
+        loss = loss_of(*batch(step))
+        loss.backward()
+        return float(loss.detach())
+
+    run_steps(factory, module, sgd(module, s["lr"], s["weight_decay"]), turn,
+              max(1, budget // size), number)  # fmt: skip
+
+
+def sgd(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """SGD as the collective is trained with: norms and scales do not decay."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+
+
+def run_steps(
+    factory: Factory,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    turn: Callable[[int], float],
+    steps: int,
+    number: int = 0,
+) -> None:
+    """Take ``steps`` steps with a one-cycle rate; go on where kept work ends.
+
+    Args:
+        turn: ``turn(step)`` fills the gradients of ``module`` and returns the loss.
+        number: of this phase among the method's, from 0.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    start = 0
+    if factory.found is not None:
+        state, card = factory.found
+        if card["phase"] > number:
+            return
+        if card["phase"] == number:
+            start = card["step"]
+            _go_on(module, optimiser, state)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    module.train()
+    for step in range(start, steps):
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * one_cycle(step / steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss = turn(step)
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss of {factory.name} is {loss} in step {step}: lower its lr")
+        torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
+        optimiser.step()
+        if step % 10 == 9:
+            factory.progress(step + 1, steps, loss)
+        if (step + 1) % max(1, steps // KEPT) == 0:
+            factory.keep(_state(module, optimiser), {"phase": number, "step": step + 1})
+
+
+def _state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, and what the optimiser remembers of each parameter, by its place."""
+    kept = {f"module.{name}": value for name, value in module.state_dict().items()}
+    for place, of in optimiser.state_dict()["state"].items():
+        kept |= {
+            f"optimiser.{place}.{name}": torch.as_tensor(value)
+            for name, value in of.items()
+            if value is not None
+        }
+    return kept
+
+
+def _go_on(module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    module.load_state_dict(
+        {n.removeprefix("module."): v for n, v in state.items() if n.startswith("module.")}
+    )
+    memory: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if name.startswith("optimiser."):
+            _, place, field = name.split(".")
+            memory.setdefault(int(place), {})[field] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": memory})

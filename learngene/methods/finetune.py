@@ -1,0 +1,41 @@
+"""Fine-tuning: a backbone that tells the base classes apart, and a new linear classifier on it.
+
+Paper: "Baseline" of Chen, Liu, Kira, Wang, Huang, "A Closer Look at Few-shot Classification",
+ICLR 2019, which the learngene paper calls Fine-tuning: at the client the backbone is frozen.
+Differences: the seven-layer backbone; the client trains for ``individual.epochs`` passes as every
+method does; ``method.finetune.client_body_lr`` above 0 tunes the backbone, too.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from learngene.methods.episodes import supervised
+from learngene.methods.fitting import SevenLayers, fit, linear_head
+from learngene.methods.interface import ClientContext, Factory, Method, Payload
+from learngene.methods.seven import draw, feature_count, payload_of, rebuild
+from learngene.training import Outcome
+
+
+def pretrain(factory: Factory) -> Payload:
+    classes = factory.images.classes
+    network = draw(factory, lambda features, chance: linear_head(features, classes, chance))
+
+    def loss(x, y):  # type: ignore[no-untyped-def]
+        with factory.autocast():
+            said = network(x)
+        return F.cross_entropy(said.float(), y)
+
+    supervised(factory, network, loss, budget=factory.budget)
+    return payload_of(factory, network)
+
+
+def adapt(context: ClientContext) -> Outcome:
+    network, own = rebuild(context), context.task["method"]["finetune"]
+    head = linear_head(feature_count(network), context.shard.ways, context.generator("head"))
+    return fit(
+        context, SevenLayers(network), head, lr=own["client_lr"], body_lr=own["client_body_lr"]
+    )
+
+
+METHOD = Method(adapt, pretrain)

@@ -1,0 +1,58 @@
+"""A new classifier on a body that came from the factory, which stays frozen or is tuned along."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from learngene.individual import PrototypeHead
+from learngene.methods.interface import ClientContext
+from learngene.training import Outcome, TrainSettings, Transferred, features, train
+
+
+class SevenLayers(nn.Module):
+    """What ``Individual.features`` computes, as a module by itself."""
+
+    def __init__(self, individual: nn.Module) -> None:
+        super().__init__()
+        self.of = individual
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, D)
+        return self.of.features(x)  # type: ignore[operator]
+
+
+def linear_head(features: int, ways: int, generator: torch.Generator) -> nn.Linear:
+    """A linear classifier whose weights are drawn small from ``generator``."""
+    made = nn.Linear(features, ways)
+    nn.init.normal_(made.weight, std=0.01, generator=generator)
+    nn.init.zeros_(made.bias)
+    return made
+
+
+def fit(context: ClientContext, body: nn.Module, head: nn.Module, *, lr: float,
+        body_lr: float) -> Outcome:  # fmt: skip
+    """Train ``head`` at ``lr`` and, unless ``body_lr`` is 0, ``body`` at ``body_lr``.
+
+    A frozen body's features are taken once, of the plain images: nothing then changes them. A
+    prototype head starts from the shard's class means.
+    """
+    started = time.perf_counter()
+    shard, network = context.shard, Transferred(body, head).to(context.device)
+    shared = TrainSettings.of(
+        context.task["individual"], lr=lr, inherited_lr=body_lr, freeze_norms=True
+    )
+    if isinstance(head, PrototypeHead) or body_lr == 0:
+        found = features(network, shard.train_x)
+        if isinstance(head, PrototypeHead):
+            head.start(found, shard.train_y)
+    if body_lr == 0:
+        test = features(network, shard.test_x)
+        shard = replace(shard, train_x=found, test_x=test)
+        network = Transferred(nn.Identity(), head)
+        shared = replace(shared, augment=False)
+    outcome = train(network, shard, shared, context.generator("training"))
+    outcome.seconds = time.perf_counter() - started
+    return outcome

@@ -1,0 +1,60 @@
+"""The whole collective, fine-tuned: what one would do who may send 13 layers to every client.
+
+No paper: the practitioner's yardstick. The 13 layers (more, after deepening) cross as they are; a
+classifier that starts from prototypes goes behind them and all of it is trained on the shard.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learngene.individual import PrototypeHead
+from learngene.methods.fitting import fit
+from learngene.methods.interface import ClientContext, Method, Payload
+from learngene.methods.seven import arrays_of, fill
+from learngene.networks import Collective, Unit, Units
+from learngene.training import Outcome
+
+
+class LongPath(nn.Module):
+    """The collective's long path up to its features.
+
+    Args:
+        plan: of each layer [channels in, channels out, a pool follows].
+    """
+
+    def __init__(self, plan: list[list[Any]]) -> None:
+        super().__init__()
+        self.units = Units(Unit(i, o, pool=bool(pool)) for i, o, pool in plan)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
+        for unit in self.units:
+            x = unit(x)
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def take(collective: Collective) -> Payload:
+    """The long path of a finished collective."""
+    plan = [[u.conv.in_channels, u.conv.out_channels, u.pool] for u in collective.units]
+    arrays = {f"units.{name}": array for name, array in arrays_of(collective.units).items()}
+    return Payload(arrays, {"plan": plan})
+
+
+def rebuild_long(context: ClientContext) -> LongPath:
+    """The long path at the client."""
+    made = LongPath(context.card["plan"])
+    fill(made, context.payload)
+    return made.to(context.device).to(memory_format=torch.channels_last)
+
+
+def adapt(context: ClientContext) -> Outcome:
+    body, own = rebuild_long(context), context.task["method"]["full"]
+    head = PrototypeHead(body.units[-1].conv.out_channels, context.shard.ways)
+    return fit(context, body, head, lr=own["client_lr"], body_lr=own["client_body_lr"])
+
+
+METHOD = Method(adapt, take=take)

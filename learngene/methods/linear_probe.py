@@ -1,0 +1,22 @@
+"""A linear classifier on the frozen features of the whole collective.
+
+No paper: the practitioner's cheapest use of a big model; the same payload as ``full``.
+"""
+
+from __future__ import annotations
+
+from learngene.methods.fitting import fit, linear_head
+from learngene.methods.full import rebuild_long, take
+from learngene.methods.interface import ClientContext, Method
+from learngene.training import Outcome
+
+
+def adapt(context: ClientContext) -> Outcome:
+    body, own = rebuild_long(context), context.task["method"]["linear_probe"]
+    head = linear_head(
+        body.units[-1].conv.out_channels, context.shard.ways, context.generator("head")
+    )
+    return fit(context, body, head, lr=own["client_lr"], body_lr=0.0)
+
+
+METHOD = Method(adapt, take=take)

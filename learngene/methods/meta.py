@@ -1,0 +1,183 @@
+"""The MAML family: a start from which a few steps of gradient descent on a shard lead far.
+
+Inner steps are functions of the parameters (``torch.func``), so that the outer gradient can pass
+through them. ``vmap`` over tasks is not used: every task has weights of its own after its first
+step, and convolutions with weights of their own become grouped ones, several times slower on
+processors.
+Norms take the support images' statistics (see ``support_norm.py``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from learngene.methods.episodes import draw_episode, run_steps
+from learngene.methods.fitting import linear_head
+from learngene.methods.interface import ClientContext, Factory, Payload
+from learngene.methods.protonet import class_means
+from learngene.methods.seven import draw, payload_of, rebuild
+from learngene.methods.support_norm import set_mode, with_support_norms
+from learngene.training import Outcome
+
+Params = dict[str, Tensor]
+
+
+class Learner:
+    """A network of which the parameters are arguments.
+
+    Args:
+        network: seven layers with ``SupportNorm``s and a linear head.
+        prototypes: the head starts anew for each task, from its class means (Proto-MAML).
+    """
+
+    def __init__(self, network: nn.Module, *, prototypes: bool) -> None:
+        self.network, self.prototypes = network, prototypes
+        self.parameters: Params = dict(network.named_parameters())
+
+    def logits(self, params: Params, x: Tensor) -> Tensor:
+        return functional_call(self.network, params, (x,))
+
+    def start(self, params: Params, x: Tensor, y: Tensor) -> Params:
+        """The parameters before the first step."""
+        if not self.prototypes:
+            return params
+        body = {name: value for name, value in params.items() if not name.startswith("head.")}
+        found = functional_call(_Features(self.network), _under("of", body), (x,))
+        ways = len(params["head.bias"])
+        means = class_means(found, y, ways)
+        return {**body, "head.weight": 2 * means, "head.bias": -means.pow(2).sum(1)}
+
+    def step(self, params: Params, x: Tensor, y: Tensor, lr: float, *, second: bool) -> Params:
+        """A step of gradient descent on the support images; ``second`` keeps its own gradient."""
+        at = params if second else {name: value.detach() for name, value in params.items()}
+        gradients = grad(lambda p: F.cross_entropy(self.logits(p, x), y))(at)
+        return {name: value - lr * gradients[name] for name, value in params.items()}
+
+    def answer(self, params: Params, support: Tensor, queries: Tensor) -> Tensor:
+        """Logits of ``queries`` under the support images' statistics, (Q, ways)."""
+        set_mode(self.network, "take")
+        self.logits(params, support)
+        set_mode(self.network, "use")
+        said = self.logits(params, queries)
+        set_mode(self.network, "own")
+        return said
+
+
+class _Features(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.of = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of.features(x)  # type: ignore[operator]
+
+
+def _under(name: str, params: Params) -> Params:
+    return {f"{name}.{key}": value for key, value in params.items()}
+
+
+def meta_loss(
+    learner: Learner,
+    params: Params,
+    support: tuple[Tensor, Tensor],
+    query: tuple[Tensor, Tensor],
+    *,
+    steps: int,
+    lr: float,
+    second: bool,
+) -> Tensor:
+    """The loss on query images after ``steps`` steps on the support images.
+
+    ``second`` = False leaves out how the steps' own gradients depend on ``params`` (first order).
+    """  # fmt: skip
+    fast = learner.start(params, *support)
+    for _ in range(steps):
+        fast = learner.step(fast, *support, lr, second=second)
+    return F.cross_entropy(learner.answer(fast, support[0], query[0]), query[1])
+
+
+def passes(settings: Mapping[str, Any], ways: int, *, prototypes: bool) -> int:
+    """Image passes of one task: the support's at every step and once for its statistics (and once
+    for prototypes), the queries' once. A step of second order counts as one."""
+    support = settings["shots"] * (settings["steps"] + 1 + prototypes)
+    return ways * (support + settings["queries"])
+
+
+def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Payload:
+    """Train the start; the payload is all of it, head included."""
+    s = factory.settings
+    ways = min(factory.ways, factory.images.classes)
+    network = draw(factory, lambda features, chance: linear_head(features, ways, chance))
+    network = with_support_norms(network).to(factory.images.device)
+    learner = Learner(network, prototypes=prototypes)
+
+    def turn(step: int) -> float:
+        total = 0.0
+        for number in range(s["tasks"]):
+            task = draw_episode(factory, step * s["tasks"] + number,
+                                ways=ways, shots=s["shots"], queries=s["queries"])  # fmt: skip
+            loss = meta_loss(
+                learner, learner.parameters, (task.support_x, task.support_y),
+                (task.query_x, task.query_y), steps=s["steps"], lr=s["inner_lr"], second=second,
+            ) / s["tasks"]  # fmt: skip
+            loss.backward()
+            total += float(loss.detach())
+        for parameter in learner.parameters.values():
+            if parameter.grad is None:  # Proto-MAML has no use for the head that it starts from
+                parameter.grad = torch.zeros_like(parameter)
+        return total
+
+    steps = max(1, factory.budget // (s["tasks"] * passes(s, ways, prototypes=prototypes)))
+    run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
+    return payload_of(factory, network, head=True, ways=ways)
+
+
+def adapt(context: ClientContext, name: str, *, prototypes: bool = False) -> Outcome:
+    """Gradient descent on the whole shard at once, as the start was trained for.
+
+    A step is a pass over the shard, so the curves count epochs.
+    """
+    started = time.perf_counter()
+    own, shard = context.task["method"][name], context.shard
+    if context.card["ways"] != shard.ways:
+        raise ValueError(f"trained for {context.card['ways']} ways, the shard has {shard.ways}")
+    network = rebuild(
+        context,
+        lambda features, chance: linear_head(features, shard.ways, chance),
+        change=with_support_norms,
+    )
+    learner, outcome = Learner(network, prototypes=prototypes), Outcome()
+    params = {key: value.detach() for key, value in learner.parameters.items()}
+    with torch.no_grad():
+        params = learner.start(params, shard.train_x, shard.train_y)
+    every = context.task["individual"]["eval_every"]
+    for step in range(own["client_steps"] + 1):
+        if step:
+            params = learner.step(params, shard.train_x, shard.train_y, own["inner_lr"],
+                                  second=False)  # fmt: skip
+            params = {key: value.detach() for key, value in params.items()}
+        if step % every == 0 or step == own["client_steps"]:
+            _test(learner, params, context, step, outcome)
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+@torch.no_grad()
+def _test(learner: Learner, params: Params, context: ClientContext, step: int,
+          outcome: Outcome) -> None:  # fmt: skip
+    shard = context.shard
+    said = [learner.answer(params, shard.train_x, x) for x in shard.test_x.split(256)]
+    logits, own = torch.cat(said), learner.answer(params, shard.train_x, shard.train_x)
+    outcome.epochs.append(step)
+    outcome.accuracy.append(int((logits.argmax(1) == shard.test_y).sum()) / len(shard.test_y))
+    outcome.loss.append(float(F.cross_entropy(logits, shard.test_y)))
+    outcome.train_loss.append(float(F.cross_entropy(own, shard.train_y)))
+    outcome.penalty.append(0.0)
+    outcome.extras["train_accuracy"] = float((own.argmax(1) == shard.train_y).float().mean())

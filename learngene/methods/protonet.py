@@ -1,0 +1,65 @@
+"""ProtoNet: the class whose mean of features is nearest.
+
+Paper: Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017. Squared
+Euclidean distance, episodes of more ways than at test.
+Differences: the seven-layer backbone; Adam with a one-cycle rate in place of halving; no validation
+episodes (the budget is spent to its end).
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learngene.methods.episodes import draw_episode, run_steps
+from learngene.methods.interface import ClientContext, Factory, Method, Payload
+from learngene.methods.seven import draw, one_point, payload_of, rebuild
+from learngene.training import Outcome, features
+
+
+def class_means(found: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """(N, D) features with labels 0..ways-1 -> (ways, D)."""
+    chosen = F.one_hot(labels, ways).to(found.dtype)
+    return (chosen.T @ found) / chosen.sum(0)[:, None]
+
+
+def nearness(queries: Tensor, prototypes: Tensor) -> Tensor:
+    """Minus the squared Euclidean distance, (Q, D) and (W, D) -> (Q, W)."""
+    return -(queries.pow(2).sum(1)[:, None] - 2 * queries @ prototypes.T + prototypes.pow(2).sum(1))
+
+
+def pretrain(factory: Factory) -> Payload:
+    s = factory.settings
+    network = draw(factory)
+    ways = min(s["ways"], factory.images.classes)
+
+    def turn(step: int) -> float:
+        task = draw_episode(factory, step, ways=ways, shots=s["shots"], queries=s["queries"])
+        with factory.autocast():
+            found = network.features(torch.cat([task.support_x, task.query_x]))
+        support, query = found.float().split([len(task.support_y), len(task.query_y)])
+        prototypes = class_means(support, task.support_y, ways)
+        loss = F.cross_entropy(nearness(query, prototypes), task.query_y)
+        loss.backward()
+        return float(loss.detach())
+
+    steps = max(1, factory.budget // (ways * (s["shots"] + s["queries"])))
+    run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
+    return payload_of(factory, network)
+
+
+def adapt(context: ClientContext) -> Outcome:
+    started = time.perf_counter()
+    network, shard = rebuild(context), context.shard
+    prototypes = class_means(features(network, shard.train_x), shard.train_y, shard.ways)
+    return one_point(
+        context,
+        lambda x: F.log_softmax(nearness(features(network, x), prototypes), dim=1),
+        started,
+    )
+
+
+METHOD = Method(adapt, pretrain)

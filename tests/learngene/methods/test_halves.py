@@ -1,0 +1,198 @@
+"""Both halves of every method: what the factory makes and what a client does with it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from conf.check import METHODS
+from learngene.methods import NAMES, Payload, find, fitting
+from learngene.methods.episodes import batches, draw_episode
+from learngene.methods.full import rebuild_long
+from learngene.methods.seven import fill
+from learngene.world import World
+from tests.learngene.methods.made import TRAINED, make_context, make_factory, same
+
+ANSWERS_AT_ONCE = ("protonet", "matchingnet", "deepemd")
+
+
+@pytest.fixture(scope="module")
+def payloads(tiny_world: World) -> dict[str, Payload]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in tests: sums have one order
+    made = {name: find(name).pretrain(make_factory(name, tiny_world)) for name in TRAINED}
+    torch.set_num_threads(before)
+    return made
+
+
+def test_the_configuration_knows_all_methods_and_no_other():
+    assert METHODS == NAMES
+    assert {name for name in NAMES if find(name).pretrain} == set(TRAINED)
+    assert {name for name in NAMES if find(name).take} == {"full", "linear_probe"}
+
+
+def test_an_unknown_method():
+    with pytest.raises(KeyError, match="magic"):
+        find("magic")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_travels_is_the_seven_layers_and_little_else(payloads, name):
+    made = payloads[name]
+    assert json.loads(json.dumps(made.card)) == made.card
+    assert all(a.dtype == np.float32 and np.isfinite(a).all() for a in made.arrays.values())
+    convolutions = [a for n, a in made.arrays.items() if n.endswith("conv.weight")]
+    assert len(convolutions) == 7
+    head = {n for n in made.arrays if n.startswith("head.")}
+    assert head == ({"head.weight", "head.bias"} if name.endswith("maml") else set())
+    assert sum(a.size for a in convolutions) > 0.9 * made.parameters
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_factory_half_is_a_function_of_its_seed(payloads, tiny_world, name):
+    torch.rand(3)
+    assert same(find(name).pretrain(make_factory(name, tiny_world)), payloads[name])
+    other = find(name).pretrain(make_factory(name, tiny_world, seed=6))
+    assert not same(other, payloads[name])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_client_half_answers_with_a_curve(payloads, tiny_world, name):
+    found = find(name).adapt(make_context(name, tiny_world, payloads[name])).metrics()
+    again = find(name).adapt(make_context(name, tiny_world, payloads[name])).metrics()
+    points = {"maml": [0, 1, 2, 3]}.get(name.removeprefix("fo").removeprefix("proto_"), [0, 1, 2])
+    assert found["epochs"] == ([0] if name in ANSWERS_AT_ONCE else points)
+    for curve in ("accuracy", "loss", "train_loss", "penalty"):
+        assert len(found[curve]) == len(found["epochs"]) and np.isfinite(found[curve]).all()
+    assert 0 <= found["train_accuracy"] <= 1 and found["seconds"] > 0
+    assert {**found, "seconds": 0} == {**again, "seconds": 0}
+    if len(points) > 1 and name not in ANSWERS_AT_ONCE:
+        assert found["train_loss"][-1] != found["train_loss"][0]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_client_refuses_a_payload_that_does_not_fit(payloads, tiny_world, name):
+    made = payloads[name]
+    fewer = {n: a for n, a in made.arrays.items() if n != "top.1.conv.weight"}
+    with pytest.raises(ValueError, match=r"top\.1\.conv\.weight"):
+        find(name).adapt(make_context(name, tiny_world, Payload(fewer, made.card)))
+
+
+@pytest.mark.parametrize("name", ["finetune", "maml", "deepemd"])
+def test_half_done_work_goes_on_to_the_same_end(payloads, tiny_world, name):
+    kept: list = []
+    factory = make_factory(
+        name, tiny_world,
+        keep=lambda state, card: kept.append(({k: v.clone() for k, v in state.items()}, card)),
+    )  # fmt: skip
+    assert same(find(name).pretrain(factory), payloads[name])
+    phases = {card["phase"] for _, card in kept}
+    assert phases == ({0, 1} if name == "deepemd" else {0})
+    for found in (kept[0], kept[len(kept) // 2], kept[-1]):
+        resumed = find(name).pretrain(make_factory(name, tiny_world, found=found))
+        assert same(resumed, payloads[name])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_budget_is_spent_and_not_exceeded(tiny_world, monkeypatch, name):
+    """Image passes counted where images are made; MAML's steps see the same images again."""
+    seen: list[int] = []
+    factory = make_factory(name, tiny_world)
+    real = type(factory.images).batch
+
+    def batch(self, rows, chance):
+        seen.append(len(rows))
+        return real(self, rows, chance)
+
+    monkeypatch.setattr(type(factory.images), "batch", batch)
+    find(name).pretrain(factory)
+    if name.endswith("maml"):  # 2 of a class at each of 2 steps, for statistics (and prototypes); 2
+        factor = (2 * (2 + 1 + (name == "proto_maml")) + 2) / 4
+        seen = [round(count * factor) for count in seen]
+    assert 0.6 * factory.budget < sum(seen) <= factory.budget
+
+
+def test_episodes_hold_base_images_alone_and_none_twice(tiny_world):
+    factory = make_factory("protonet", tiny_world)
+    allowed = set(np.concatenate(factory.images.rows).tolist())
+    base = set(tiny_world.division.base)
+    assert {int(tiny_world.train_labels[row]) for row in allowed} <= base
+    taken: list[np.ndarray] = []
+    real = type(factory.images).batch
+    object.__setattr__(
+        factory.images,
+        "batch",
+        lambda rows, c: (taken.append(rows), real(factory.images, rows, c))[1],
+    )
+    for step in range(20):
+        task = draw_episode(factory, step, ways=4, shots=2, queries=3)
+        assert task.support_y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert task.query_y.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+        rows = taken[-1]
+        assert len(set(rows.tolist())) == 20 and set(rows.tolist()) <= allowed
+        classes = tiny_world.train_labels[rows].reshape(4, 5)
+        assert (classes == classes[:, :1]).all() and len(set(classes[:, 0].tolist())) == 4
+
+
+def test_an_episode_that_asks_for_too_many_images_says_so(tiny_world):
+    with pytest.raises(ValueError, match="takes 20 images of a class, one base class has 9"):
+        draw_episode(make_factory("protonet", tiny_world), 0, ways=3, shots=10, queries=10)
+
+
+def test_batches_pass_over_all_images(tiny_world):
+    factory = make_factory("finetune", tiny_world)
+    images = sum(len(rows) for rows in factory.images.rows)
+    batch = batches(factory, 16, "classes")
+    labels = torch.cat([batch(step)[1] for step in range(images // 16)])
+    assert torch.bincount(labels).tolist() == [9] * 16
+    assert not torch.equal(batch(0)[1], batch(images // 16)[1])  # another epoch, another order
+
+
+def test_fill_wants_exactly_the_arrays_that_are_due():
+    module = torch.nn.Linear(2, 1)
+    good = {"weight": np.ones((1, 2), np.float32), "bias": np.zeros(1, np.float32)}
+    fill(module, good)
+    assert module.weight.tolist() == [[1.0, 1.0]]
+    for wrong in (
+        {**good, "more": np.zeros(1, np.float32)},
+        {"weight": good["weight"]},
+        {**good, "bias": np.zeros(2, np.float32)},
+    ):
+        with pytest.raises(ValueError, match="array"):
+            fill(module, wrong)
+
+
+@pytest.mark.parametrize("name", ["full", "linear_probe"])
+def test_the_collective_goes_on_where_it_stood(evolved, tiny_world, name):
+    collective = evolved("separable").collective
+    made = find(name).take(collective)
+    context = make_context(name, tiny_world, made)
+    with torch.no_grad():
+        x = context.shard.test_x
+        assert torch.equal(rebuild_long(context).eval()(x), collective.eval().features(x))
+    found = find(name).adapt(context)
+    assert found.epochs == [0, 1, 2] and found.loss[0] != found.loss[2]
+
+
+def test_a_frozen_body_is_not_changed_and_a_tuned_one_is(tiny_world, payloads, monkeypatch):
+    seen: list[torch.nn.Module] = []
+    real = fitting.train
+
+    def spy(network, *rest):
+        seen.append(network)
+        return real(network, *rest)
+
+    monkeypatch.setattr(fitting, "train", spy)
+    before = payloads["finetune"].arrays["top.0.conv.weight"]
+    for rate in (0.0, 0.01):
+        context = make_context("finetune", tiny_world, payloads["finetune"], client_body_lr=rate)
+        find("finetune").adapt(context)
+    frozen, tuned = seen
+    assert not list(frozen.top.parameters())  # features were taken beforehand
+    after = tuned.top.of.top[0].conv.weight.detach().numpy()
+    assert not np.array_equal(after, before)
+    assert np.array_equal(tuned.top.of.top[0].norm.running_mean.numpy(),
+                          payloads["finetune"].arrays["top.0.norm.running_mean"])  # fmt: skip

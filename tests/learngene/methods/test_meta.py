@@ -1,0 +1,138 @@
+"""The MAML family: gradients against finite differences, norms against their definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from learngene.methods.meta import Learner, meta_loss
+from learngene.methods.support_norm import SupportNorm, set_mode, with_support_norms
+from tests.clients.made import make_individual
+from tests.made import torch_rng
+
+
+class Tiny(nn.Module):
+    """A convolution with a norm, and a linear head: smooth, so that differences are exact."""
+
+    def __init__(self, ways: int = 3) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 2, 3, bias=False), SupportNorm(2)
+        self.head = nn.Linear(2, ways)
+
+    def features(self, x):
+        return torch.tanh(self.norm(self.conv(x))).mean((2, 3))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+@pytest.fixture
+def case():
+    drawn = torch_rng(4)
+    network = Tiny().double()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(0.7 * torch.randn(p.shape, generator=drawn, dtype=torch.float64))
+    y = torch.arange(3).repeat(2)
+    support = torch.randn(6, 1, 5, 5, generator=drawn, dtype=torch.float64)
+    query = torch.randn(6, 1, 5, 5, generator=drawn, dtype=torch.float64)
+    return network, (support, y), (query, y)
+
+
+def loss_of(learner, params, support, query, second=True):
+    return meta_loss(learner, params, support, query, steps=2, lr=0.3, second=second)
+
+
+@pytest.mark.parametrize("prototypes", [False, True])
+def test_the_meta_gradient_is_that_of_finite_differences(case, prototypes):
+    network, support, query = case
+    learner = Learner(network, prototypes=prototypes)
+    loss_of(learner, learner.parameters, support, query).backward()
+    step = 1e-6
+    for name, p in learner.parameters.items():
+        if prototypes and name.startswith("head."):
+            assert p.grad is None  # it starts anew from the class means
+            continue
+        for place in range(p.numel()):
+            ends = []
+            for sign in (1, -1):
+                moved = {n: v.detach().clone() for n, v in learner.parameters.items()}
+                moved[name].view(-1)[place] += sign * step
+                ends.append(float(loss_of(learner, moved, support, query)))
+            slope = (ends[0] - ends[1]) / (2 * step)
+            assert float(p.grad.view(-1)[place]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_first_order_is_the_gradient_where_the_steps_end(case):
+    network, support, query = case
+    learner = Learner(network, prototypes=False)
+    loss_of(learner, learner.parameters, support, query, second=False).backward()
+    fast = learner.parameters
+    for _ in range(2):  # plain gradient descent, written out
+        at = {n: v.detach().requires_grad_(True) for n, v in fast.items()}
+        cost = F.cross_entropy(learner.logits(at, support[0]), support[1])
+        slopes = torch.autograd.grad(cost, list(at.values()))
+        fast = {n: v - 0.3 * g for (n, v), g in zip(at.items(), slopes, strict=True)}
+    at = {n: v.detach().requires_grad_(True) for n, v in fast.items()}
+    cost = F.cross_entropy(learner.answer(at, support[0], query[0]), query[1])
+    for (name, p), g in zip(
+        learner.parameters.items(), torch.autograd.grad(cost, list(at.values())), strict=True
+    ):
+        assert torch.allclose(p.grad, g, atol=1e-10), name
+
+
+def test_orders_differ(case):
+    network, support, query = case
+    learner = Learner(network, prototypes=False)
+    found = []
+    for second in (True, False):
+        network.zero_grad()
+        loss_of(learner, learner.parameters, support, query, second=second).backward()
+        found.append(network.conv.weight.grad.clone())
+    assert not torch.allclose(*found, rtol=1e-3)
+
+
+def test_proto_maml_starts_as_a_prototypical_network(case):
+    network, (x, y), (query, _) = case
+    learner = Learner(network, prototypes=True)
+    with torch.no_grad():
+        params = learner.start(learner.parameters, x, y)
+        said = learner.answer(params, x, query)
+        set_mode(network, "take")
+        means = torch.stack([network.features(x)[y == c].mean(0) for c in range(3)])
+        set_mode(network, "use")
+        far = torch.cdist(network.features(query), means).pow(2)
+    assert torch.allclose(said.log_softmax(1), (-far).log_softmax(1), atol=1e-10)
+
+
+def test_a_query_image_does_not_depend_on_its_company(case):
+    network, support, (query, _) = case
+    learner = Learner(network, prototypes=False)
+    with torch.no_grad():
+        together = learner.answer(learner.parameters, support[0], query)
+        alone = learner.answer(learner.parameters, support[0], query[:1])
+    assert torch.allclose(together[:1], alone, atol=1e-12)
+
+
+def test_the_norm_is_batchnorms_on_the_images_that_it_was_taken_from():
+    x = torch.randn(4, 3, 5, 5, generator=torch_rng(5))
+    norm, plain = SupportNorm(3), nn.BatchNorm2d(3)
+    for mode in ("own", "take", "use"):
+        norm.mode = mode
+        assert torch.allclose(norm(x), plain(x), atol=1e-5)
+
+
+def test_a_norm_that_saw_no_support_says_so():
+    norm = SupportNorm(3)
+    norm.mode = "use"
+    with pytest.raises(AssertionError, match="no support"):
+        norm(torch.zeros(1, 3, 2, 2))
+
+
+def test_every_norm_is_replaced():
+    made = with_support_norms(make_individual())
+    norms = [m for m in made.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 10  # seven layers, three of them with a depthwise part
+    assert all(isinstance(m, SupportNorm) for m in norms)

@@ -1,0 +1,51 @@
+"""The trials of benchmarks/tune_methods.py: equally many for every method, of real settings."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from conf.schema import Config
+from learngene.methods import NAMES
+
+FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "tune_methods.py"
+spec = importlib.util.spec_from_file_location("tune_methods", FILE)
+tune = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tune)
+
+
+def test_every_method_has_a_space():
+    assert set(tune.SPACES) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trials_are_equally_many_and_begin_with_what_is_set(name):
+    config = asdict(Config(cache=""))
+    found = tune.trials(name, config, 8)
+    assert len(found) == 8 and found == tune.trials(name, config, 8)
+    assert len({str(sorted(each.items())) for each in found}) == 8
+    for path, value in found[0].items():
+        section, field = tune._section(config, path)
+        assert section[field] == value
+    for each in found[1:]:
+        for path, value in each.items():
+            section, field = tune._section(config, path)
+            assert isinstance(value, type(section[field]))
+
+
+def test_a_space_that_is_too_small_says_so():
+    with pytest.raises(ValueError, match=r"linear_probe: 9 settings, 50 trials"):
+        tune.trials("linear_probe", asdict(Config(cache="")), 50)
+
+
+def test_a_trial_that_diverged_is_no_best():
+    bad = {"settings": {"lr": 9}, "accuracy": None, "error": "ValueError"}
+    assert tune.best([bad]) is None
+    assert tune.best([bad, {"settings": {"lr": 1}, "accuracy": 0.3}]) == {"lr": 1}
+    assert tune.measured([{"error": "x"}, {"accuracy": [0.1]}])["accuracy"] is None
+    assert tune.measured([{"accuracy": [0.1, 0.2]}, {"accuracy": [0.4]}])["accuracy"] == (
+        pytest.approx(0.3)
+    )
