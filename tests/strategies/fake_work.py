@@ -13,7 +13,6 @@ from clients import faults
 from clients.app import make_client_app
 from clients.declared import DEVICE, DeclaredReply
 from strategies.guard import Declared
-from strategies.plan import shapes_of
 from strategies.rounds import RoundPlan
 
 METHODS = ["learngene", "scratch"]
@@ -32,7 +31,8 @@ def plan(task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]] | None
     """A round's plan that declares just what it holds; ``changed`` are fields of ``Declared``."""
     payloads = payloads or {}
     shapes = {
-        m: {n: (a.dtype.name, a.shape) for n, a in arrays.items()} for m, arrays in payloads.items()
+        method: {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+        for method, arrays in payloads.items()
     }
     made = {"task": frozenset(task), "payloads": shapes, "reply": REPLY} | changed
     return RoundPlan(task, payloads, declared=Declared(**made))
