@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from learngene.errors import InputError
+from strategies.guard import Entry
 from strategies.kept import KeptAnswers, answer_parts, keep_answers
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from strategies.messages import Traffic
 from strategies.resources import RuntimeSettings
 from strategies.runtime import simulate
-from tests.strategies.fake_work import METHODS, app
+from tests.strategies.fake_work import METHODS, app, plan
 
 SERIAL = RuntimeSettings("serial")
 GENE = {"w": np.arange(12, dtype=np.float32).reshape(3, 4)}
-PLAN = RoundPlan({"methods": METHODS, "world": "/some/where"}, {"learngene": GENE})
+PLAN = plan({"methods": METHODS, "world": "/some/where"}, {"learngene": GENE})
 GOOD = ClientOutcome(
     client=3,
     node_id=77,
@@ -31,6 +32,7 @@ GOOD = ClientOutcome(
     bytes_down=1000,
     bytes_up=200,
     bytes_by_method={"scratch": Traffic(1000, 150)},
+    sent=(Entry("metrics.scratch", "metric", "accuracy", "float", "2", 16),),
 )
 
 
@@ -115,21 +117,21 @@ def test_a_copied_folder_is_refused_with_what_differs(kept, tmp_path):
 
 
 def test_the_key_is_the_question_and_not_where_the_world_lies():
-    def key(plan: RoundPlan = PLAN, number: int = 1, world: str = "w", **runtime) -> str:
+    def key(asked: RoundPlan = PLAN, number: int = 1, world: str = "w", **runtime) -> str:
         settings = replace(SERIAL, **runtime)
-        return json.dumps(answer_parts(plan, number, world, settings), sort_keys=True)
+        return json.dumps(answer_parts(asked, number, world, settings), sort_keys=True)
 
-    elsewhere = RoundPlan({**PLAN.task, "world": "/else/where"}, PLAN.payloads)
+    elsewhere = plan({**PLAN.task, "world": "/else/where"}, PLAN.payloads)
     assert key() == key(elsewhere) == key(timeout_s=5.0) == key(name="ray", num_gpus=0.0)
     moved = {"w": GENE["w"] + np.float32(1e-6)}
     others = {
         key(number=2),
         key(world="v"),
-        key(RoundPlan({**PLAN.task, "shots": 3}, PLAN.payloads)),
-        key(RoundPlan(PLAN.task, {"learngene": moved})),
-        key(RoundPlan(PLAN.task, {"learngene": {"w": GENE["w"].T}})),
-        key(RoundPlan(PLAN.task, {"learngene": {"w": GENE["w"].astype(np.float64)}})),
-        key(RoundPlan(PLAN.task, {"scratch": GENE})),
+        key(plan({**PLAN.task, "shots": 3}, PLAN.payloads)),
+        key(plan(PLAN.task, {"learngene": moved})),
+        key(plan(PLAN.task, {"learngene": {"w": GENE["w"].T}})),
+        key(plan(PLAN.task, {"learngene": {"w": GENE["w"].astype(np.float64)}})),
+        key(plan(PLAN.task, {"scratch": GENE})),
     }
     assert len(others) == 7 and key() not in others
 
@@ -142,9 +144,9 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
 
     def prepare(number: int) -> RoundPlan:
         # What clients do wrong is no part of the question here, or it would be another one.
-        question = RoundPlan({"methods": METHODS}, {"learngene": GENE})
+        question = plan({"methods": METHODS}, {"learngene": GENE})
         kept = keep_answers(question, number, "w", cache, SERIAL, resume=resume)
-        return RoundPlan(task, {"learngene": GENE}, kept)
+        return replace(plan(task, {"learngene": GENE}), kept=kept)
 
     strategy = LearngeneStrategy(clients, prepare)
     settings = RuntimeSettings(runtime, total_cpus=1)
