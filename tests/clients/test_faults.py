@@ -64,7 +64,7 @@ def test_an_error_stays_as_it_was_in_a_spoilt_answer(tmp_path):
 
 
 def test_killed_in_the_middle_of_training_the_repeated_work_has_the_same_numbers(
-    tiny_world, evolved, tmp_path
+    tiny_world, evolved, tmp_path, monkeypatch
 ):
     gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
     task = make_task(tiny_world, gene)
@@ -72,15 +72,13 @@ def test_killed_in_the_middle_of_training_the_repeated_work_has_the_same_numbers
     whole = run_task(1, 1, task, payloads)
     seen: list[int] = []
     task |= orders(tmp_path, "1:kill_once")
+    original = faults.reached
+    monkeypatch.setattr(faults, "reached", lambda e: (seen.append(e), original(e)))
     with armed(task, 1, 1, True):
-        original, faults.reached = faults.reached, lambda e: (seen.append(e), original(e))
-        try:
-            with pytest.raises(WorkerDied):
-                run_task(1, 1, task, payloads)
-        finally:
-            faults.reached = original
+        with pytest.raises(WorkerDied):
+            run_task(1, 1, task, payloads)
+        assert seen == [0, 1]  # one epoch was over, another was due
         again = run_task(1, 1, task, payloads)
-    assert seen == [0, 1]  # one epoch was over, another was due
     for answer in (whole, again):
         for metrics in answer["methods"].values():
             metrics.pop("seconds")

@@ -326,7 +326,7 @@ def test_the_server_sends_nothing_undeclared(task, gene, words):
 def test_bytes_hidden_behind_a_small_shape():
     array = Array("float32", (3,), "numpy.ndarray", Array(IMAGE.astype(np.float32)).data)
     content = RecordDict({PAYLOAD + "learngene": ArrayRecord({"b": array})})
-    declared = Declared(frozenset(), {"learngene": {"b": (3,)}}, REPLY)
+    declared = Declared(frozenset(), {"learngene": {"b": ("float32", (3,))}}, REPLY)
     assert declared.problems(content) == [
         "payload.learngene array 'b' holds more bytes than its shape"
     ]
@@ -336,7 +336,8 @@ def test_bytes_hidden_behind_a_small_shape():
 
 def test_a_declared_array_may_come_up():
     """What a method of weight averaging would declare."""
-    declared = DeclaredReply(REPLY.metrics, REPLY.info, {"weights": {"w": (4, 3)}}, 2)
+    due = {"weights": {"w": ("float32", (4, 3))}}
+    declared = DeclaredReply(REPLY.metrics, REPLY.info, due)
     content = good()
     content["weights"] = ArrayRecord({"w": Array(GENE["w"])})
     assert declared.problems(content) == []
