@@ -150,23 +150,25 @@ class MatchingNet(ProtoNet):
 
 @dataclass
 class Finetune:
-    lr: float = 0.002  # peak learning rate at the factory (Adam)
+    lr: float = 0.0005  # peak learning rate at the factory (Adam)
     batch_size: int = 32  # images
-    weight_decay: float = 1e-4
-    client_lr: float = 0.002  # of the new classifier
+    weight_decay: float = 0.0
+    client_lr: float = 0.005  # of the new classifier
     client_body_lr: float = 0.0  # of the seven layers; 0 = frozen, as in the paper
 
 
 @dataclass
 class FinetunePp(Finetune):
+    lr: float = 0.002  # peak learning rate at the factory (Adam)
+    weight_decay: float = 1e-4
     client_lr: float = 0.05  # of the new cosine classifier
 
 
 @dataclass
 class DeepEmd:
-    lr: float = 0.002  # peak learning rate of the first phase (Adam): all base classes
+    lr: float = 0.0005  # peak learning rate of the first phase (Adam): all base classes
     batch_size: int = 32  # images
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.0
     class_share: float = 0.8  # of the budget that the first phase takes
     episode_lr: float = 2e-4  # peak learning rate of the second phase (Adam): 1-shot episodes
     ways: int = 5  # base classes of an episode
