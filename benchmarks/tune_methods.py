@@ -28,16 +28,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 TUNING_SEED = 77  # shards that no reported run draws
 _MAML = {
     "lr": (0.0005, 0.001, 0.002, 0.005),
-    "inner_lr": (0.01, 0.02, 0.05, 0.1, 0.3),
-    "steps": (1, 3, 5),
-    "shots": (5, 10),
+    "inner_lr": (0.002, 0.005, 0.01, 0.02, 0.05),
+    "steps": (1, 2, 3),
+    "tasks": (1, 2, 4),
+    "shots": (2, 3, 5),
+    "queries": (5, 10),
     "client_steps": (5, 20, 50),
 }
-_EPISODES = {"lr": (0.0005, 0.001, 0.002, 0.005), "ways": (5, 10, 16, 20), "shots": (1, 5, 10)}
+_EPISODES = {
+    "lr": (0.0005, 0.001, 0.002, 0.005),
+    "ways": (5, 8, 16),
+    "shots": (1, 2, 5),
+    "queries": (2, 5),
+}
 _FINETUNE = {
-    "lr": (0.02, 0.05, 0.1),
-    "weight_decay": (1e-4, 5e-4, 2e-3),
-    "client_lr": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    "lr": (0.0005, 0.001, 0.002, 0.005),
+    "batch_size": (16, 32, 64),
+    "weight_decay": (0.0, 1e-4, 5e-4),
+    "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05),
     "client_body_lr": (0.0, 0.0005, 0.002),
 }
 # Of each method the fields of ``method.NAME``; the learngene's are those of its client half.
@@ -60,7 +68,8 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "finetune": _FINETUNE,
     "finetune_pp": _FINETUNE,
     "deepemd": {
-        "lr": (0.02, 0.05, 0.1),
+        "lr": (0.0005, 0.001, 0.002, 0.005),
+        "batch_size": (16, 32, 64),
         "class_share": (0.5, 0.8, 0.9),
         "episode_lr": (0.0001, 0.0002, 0.0005),
         "temperature": (6.0, 12.5, 25.0),

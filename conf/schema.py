@@ -121,11 +121,11 @@ class Scratch:
 @dataclass
 class Maml:
     lr: float = 0.002  # peak learning rate of the start (Adam)
-    inner_lr: float = 0.05  # of a step on a task's support, at the factory and at the client
-    steps: int = 3  # on a task's support, at the factory
-    tasks: int = 2  # tasks of a step of the start
-    shots: int = 5  # support images of a class, at the factory
-    queries: int = 10  # query images of a class
+    inner_lr: float = 0.01  # of a step on a task's support, at the factory and at the client
+    steps: int = 2  # on a task's support, at the factory
+    tasks: int = 1  # tasks of a step of the start; few and small ones, as in ProtoNet
+    shots: int = 3  # support images of a class, at the factory
+    queries: int = 5  # query images of a class
     client_steps: int = 20  # on the whole shard
 
 
@@ -136,15 +136,15 @@ class Fomaml(Maml):
 
 @dataclass
 class ProtoMaml(Maml):
-    inner_lr: float = 0.02  # lower than MAML's: the head starts with prototypes of any length
+    inner_lr: float = 0.005  # lower than MAML's: the head starts with prototypes of any length
 
 
 @dataclass
 class ProtoNet:
     lr: float = 0.002  # peak learning rate (Adam)
-    ways: int = 16  # base classes of an episode
-    shots: int = 5  # support images of a class
-    queries: int = 5  # query images of a class
+    ways: int = 8  # base classes of an episode; few and small ones: a budget then holds many steps
+    shots: int = 2  # support images of a class
+    queries: int = 2  # query images of a class
 
 
 @dataclass
@@ -154,27 +154,29 @@ class MatchingNet(ProtoNet):
 
 @dataclass
 class Finetune:
-    lr: float = 0.05  # peak learning rate at the factory (SGD)
-    batch_size: int = 64  # images
-    weight_decay: float = 5e-4
-    client_lr: float = 0.01  # of the new classifier
+    lr: float = 0.0005  # peak learning rate at the factory (Adam)
+    batch_size: int = 32  # images
+    weight_decay: float = 0.0
+    client_lr: float = 0.005  # of the new classifier
     client_body_lr: float = 0.0  # of the seven layers; 0 = frozen, as in the paper
 
 
 @dataclass
 class FinetunePp(Finetune):
+    lr: float = 0.002  # peak learning rate at the factory (Adam)
+    weight_decay: float = 1e-4
     client_lr: float = 0.05  # of the new cosine classifier
 
 
 @dataclass
 class DeepEmd:
-    lr: float = 0.05  # peak learning rate of the first phase (SGD): all base classes
-    batch_size: int = 64  # images
-    weight_decay: float = 5e-4
+    lr: float = 0.0005  # peak learning rate of the first phase (Adam): all base classes
+    batch_size: int = 32  # images
+    weight_decay: float = 0.0
     class_share: float = 0.8  # of the budget that the first phase takes
     episode_lr: float = 2e-4  # peak learning rate of the second phase (Adam): 1-shot episodes
     ways: int = 5  # base classes of an episode
-    queries: int = 10  # query images of a class
+    queries: int = 5  # query images of a class
     side: int = 4  # parts of an image: side x side at most
     temperature: float = 12.5  # factor from similarity to logit
     client_lr: float = 0.1  # of the structured classifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -25,9 +26,9 @@ class SevenLayers(nn.Module):
 
 
 def linear_head(features: int, ways: int, generator: torch.Generator) -> nn.Linear:
-    """A linear classifier whose weights are drawn small from ``generator``."""
+    """A linear classifier whose weights are drawn from ``generator``."""
     made = nn.Linear(features, ways)
-    nn.init.normal_(made.weight, std=0.01, generator=generator)
+    nn.init.normal_(made.weight, std=1 / math.sqrt(features), generator=generator)
     nn.init.zeros_(made.bias)
     return made
 
