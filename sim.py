@@ -112,6 +112,10 @@ def _job(config: DictConfig) -> None:
         _codes.append(simulation(OmegaConf.to_container(config, resolve=True), run_dir))  # type: ignore[arg-type]
     except InputError as error:  # here, since Hydra would add a line of its own
         _codes.append(_say(str(error), WRONG_INPUT))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _codes.append(_say(no_room(error), FAILED))
 
 
 def main() -> int:
@@ -125,7 +129,7 @@ def main() -> int:
         return _say(MESSAGE, TERMINATED)
     except KeyboardInterrupt:
         return _say(MESSAGE, INTERRUPTED)
-    except OSError as error:
+    except OSError as error:  # in the files that Hydra itself writes
         if error.errno not in NO_ROOM:
             raise
         return _say(no_room(error), FAILED)

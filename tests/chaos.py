@@ -161,14 +161,18 @@ def processes(mark: str) -> dict[int, str]:
             continue
         try:
             if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                name = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 if name:  # a zombie has none
                     found[int(folder.name)] = name
                     sessions.update(re.findall(r"session_[-_0-9]+", name))
-            elif sessions and "ray::" in (folder / "cmdline").read_text():
+            elif sessions and b"ray::" in (folder / "cmdline").read_bytes():
                 opened = " ".join(str(each.readlink()) for each in (folder / "fd").iterdir())
                 if any(f"/{each}/" in opened for each in sessions):
-                    found[int(folder.name)] = (folder / "cmdline").read_text()[:80]
+                    found[int(folder.name)] = (
+                        (folder / "cmdline").read_bytes().decode(errors="replace")
+                    )
         except OSError:
             continue
     return found

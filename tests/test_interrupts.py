@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def none_left() -> Iterator[None]:
+    """A test that fails leaves none of its runs behind."""
+    yield
+    for process in started:
+        process.kill()
+        process.communicate()
+    started.clear()
+
+
 def start(
     cache: Path, run: Path, *overrides: str, before: Callable[[], object] | None = None
 ) -> subprocess.Popen[str]:
@@ -36,14 +49,15 @@ def start(
         if before is not None:
             before()
 
-    return subprocess.Popen(
+    started.append(process := subprocess.Popen(
         [sys.executable, str(chaos.ROOT / "sim.py"), *ASKED, *overrides, f"hydra.run.dir={run}"],
         env={**os.environ, "LEARNGENE_CACHE": str(cache), chaos.MARK: str(run)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=ready,
-    )
+    ))  # fmt: skip
+    return process
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
