@@ -346,13 +346,13 @@ def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, se
             disturb(run, trial, draw, seconds)
             if run.alive():  # a worker was killed: the run itself goes on
                 finish(run, trial)
-            if left := left_behind(run):
+            if left := left_behind(run.mark):
                 trial.problems.append(f"left behind: {left}")
             if draw.random() < 0.3:
                 damage(cache, trial, draw)
         run = start(cache, trial)
         found = finish(run, trial)
-        if left := left_behind(run):
+        if left := left_behind(run.mark):
             trial.problems.append(f"left behind: {left}")
         yield trial, found
         if found == due and not trial.problems:
