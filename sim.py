@@ -14,6 +14,7 @@ import sys
 import traceback
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache as cache_calls
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     sent = {**config, "methods": prepared.methods}  # without those that failed at the factory
     with fault_orders(config) as faults, seconds.of("clients"):
 
+        @cache_calls  # asked for by the count of kept answers, by the runtime and by the round
         def plan(number: int) -> RoundPlan:
             gene = product.gene_of(number)
             made = plan_round(sent, world, gene, number, prepared.payloads, faults)

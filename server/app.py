@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from flwr.app import ArrayRecord, Context, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
+from flwr.app import ArrayRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
-from flwr.supercore.run import Run
+
+from server.grid import WrappedGrid
 
 POLL_S = 0.05  # between two looks for replies
 TTL_MARGIN_S = 600.0  # a message outlives the deadline for its reply by this
@@ -88,7 +88,7 @@ def make_server_app(
     return app
 
 
-class WatchedGrid(Grid):
+class WatchedGrid(WrappedGrid):
     """A Grid that shows every reply as it arrives and that can be told to stop waiting.
 
     Flower's own ``send_and_receive`` is silent until the last reply, and nothing ends it before
@@ -98,7 +98,8 @@ class WatchedGrid(Grid):
     def __init__(
         self, grid: Grid, stop: threading.Event, on_message: Callable[[Message], None]
     ) -> None:
-        self._grid, self._stop, self._on_message = grid, stop, on_message
+        super().__init__(grid)
+        self._stop, self._on_message = stop, on_message
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -133,32 +134,4 @@ class WatchedGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         if self._stop.is_set():
             raise Stopped("the runtime ended before the nodes were there")
-        return self._grid.get_node_ids()
-
-    # The rest is the wrapped grid's.
-
-    def set_run(self, run: Run) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        return self._grid.get_nodes()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)
+        return super().get_node_ids()

@@ -22,12 +22,11 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from clients.declared import DeclaredReply, Shapes, Undeclared, array_problems, clean, name
 from clients.records import PAYLOAD, TASK
+from server.grid import WrappedGrid
 
 TASK_CHARACTERS = 65_536  # of a task's JSON: settings and the card, never images
 NUMBER_BYTES = 8  # a number counts as this, whatever it is
@@ -83,7 +82,7 @@ class Declared:
                 yield f"{TASK} field {name(key)} was not declared"
 
 
-class GuardedGrid(Grid):
+class GuardedGrid(WrappedGrid):
     """A Grid that sends a message only when all of it was declared.
 
     Args:
@@ -92,7 +91,8 @@ class GuardedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, declared: Callable[[], Declared | None]) -> None:
-        self._grid, self._declared = grid, declared
+        super().__init__(grid)
+        self._declared = declared
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send all or none.
@@ -102,7 +102,7 @@ class GuardedGrid(Grid):
         """
         messages = list(messages)
         self._check(messages)
-        return self._grid.push_messages(messages)
+        return super().push_messages(messages)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -110,7 +110,7 @@ class GuardedGrid(Grid):
         """As ``push_messages``, and then wait as the wrapped grid does."""
         messages = list(messages)
         self._check(messages)
-        return self._grid.send_and_receive(messages, timeout=timeout)
+        return super().send_and_receive(messages, timeout=timeout)
 
     def _check(self, messages: Sequence[Message]) -> None:
         declared = self._declared()
@@ -128,34 +128,6 @@ class GuardedGrid(Grid):
                 problems = declared.problems(message.content)
             if problems:
                 raise Undeclared(f"refused to send to clients: {'; '.join(problems[:5])}")
-
-    # The rest is the wrapped grid's.
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)
-
-    def set_run(self, run: Run) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        return self._grid.get_nodes()
 
 
 def inspect(content: RecordDict) -> tuple[Entry, ...]:

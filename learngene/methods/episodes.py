@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from learngene.evolution import one_cycle
+from learngene.individual import Individual
 from learngene.methods.interface import Factory
 
 KEPT = 10  # times that half-done work is kept in the course of a phase
@@ -29,6 +30,7 @@ class Episode:
     support_y: Tensor
     query_x: Tensor  # (ways * queries, C, H, W)
     query_y: Tensor
+    ways: int
 
     @property
     def images(self) -> int:
@@ -57,7 +59,7 @@ def draw_episode(
         return part.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     return Episode(flat(x[:, :shots]), labels.repeat_interleave(shots),
-                   flat(x[:, shots:]), labels.repeat_interleave(queries))  # fmt: skip
+                   flat(x[:, shots:]), labels.repeat_interleave(queries), ways)  # fmt: skip
 
 
 def batches(factory: Factory, size: int, phase: str) -> Callable[[int], tuple[Tensor, Tensor]]:
@@ -104,6 +106,29 @@ def supervised(factory: Factory, module: nn.Module, loss_of: Callable[[Tensor, T
     # norm of their own diverges under SGD at rates that are right for the layers in front of it.
     optimiser = torch.optim.Adam(module.parameters(), s["lr"], weight_decay=s["weight_decay"])
     run_steps(factory, module, optimiser, turn, max(1, budget // size), number)
+
+
+def by_episodes(factory: Factory, network: Individual,
+                loss_of: Callable[[Tensor, Tensor, Episode], Tensor]) -> None:  # fmt: skip
+    """Train ``network`` on episodes with Adam, for the whole budget.
+
+    Args:
+        loss_of: loss of an episode, from its support and query features, (N, D) and (Q, D).
+    """
+    s = factory.settings
+    ways = min(s["ways"], factory.images.classes)
+
+    def turn(step: int) -> float:
+        task = draw_episode(factory, step, ways=ways, shots=s["shots"], queries=s["queries"])
+        with factory.autocast():
+            found = network.features(torch.cat([task.support_x, task.query_x]))
+        support, query = found.float().split([len(task.support_y), len(task.query_y)])
+        loss = loss_of(support, query, task)
+        loss.backward()
+        return float(loss.detach())
+
+    steps = max(1, factory.budget // (ways * (s["shots"] + s["queries"])))
+    run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
 
 
 def run_steps(

@@ -8,7 +8,11 @@ method does; ``method.finetune.client_body_lr`` above 0 tunes the backbone, too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
+from torch import nn
 
 from learngene.methods.episodes import supervised
 from learngene.methods.fitting import SevenLayers, fit, linear_head
@@ -16,10 +20,13 @@ from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.seven import draw, feature_count, payload_of, rebuild
 from learngene.training import Outcome
 
+# (features, classes, generator) -> a classifier
+MakeHead = Callable[[int, int, torch.Generator], nn.Module]
 
-def pretrain(factory: Factory) -> Payload:
+
+def pretrain(factory: Factory, make_head: MakeHead = linear_head) -> Payload:
     classes = factory.images.classes
-    network = draw(factory, lambda features, chance: linear_head(features, classes, chance))
+    network = draw(factory, lambda features, chance: make_head(features, classes, chance))
 
     def loss(x, y):  # type: ignore[no-untyped-def]
         with factory.autocast():
@@ -30,9 +37,11 @@ def pretrain(factory: Factory) -> Payload:
     return payload_of(factory, network)
 
 
-def adapt(context: ClientContext) -> Outcome:
-    network, own = rebuild(context), context.task["method"]["finetune"]
-    head = linear_head(feature_count(network), context.shard.ways, context.generator("head"))
+def adapt(
+    context: ClientContext, name: str = "finetune", make_head: MakeHead = linear_head
+) -> Outcome:
+    network, own = rebuild(context), context.task["method"][name]
+    head = make_head(feature_count(network), context.shard.ways, context.generator("head"))
     return fit(
         context, SevenLayers(network), head, lr=own["client_lr"], body_lr=own["client_body_lr"]
     )

@@ -7,35 +7,13 @@ constant 2.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from functools import partial
 
-from learngene.methods.episodes import supervised
-from learngene.methods.fitting import SevenLayers, fit
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
-from learngene.methods.seven import draw, feature_count, payload_of, rebuild
+from learngene.methods import finetune
+from learngene.methods.interface import Method
 from learngene.networks import CosineHead
-from learngene.training import Outcome
 
-
-def pretrain(factory: Factory) -> Payload:
-    classes = factory.images.classes
-    network = draw(factory, lambda features, chance: CosineHead(features, classes, chance))
-
-    def loss(x, y):  # type: ignore[no-untyped-def]
-        with factory.autocast():
-            said = network(x)
-        return F.cross_entropy(said.float(), y)
-
-    supervised(factory, network, loss, budget=factory.budget)
-    return payload_of(factory, network)
-
-
-def adapt(context: ClientContext) -> Outcome:
-    network, own = rebuild(context), context.task["method"]["finetune_pp"]
-    head = CosineHead(feature_count(network), context.shard.ways, context.generator("head"))
-    return fit(
-        context, SevenLayers(network), head, lr=own["client_lr"], body_lr=own["client_body_lr"]
-    )
-
-
-METHOD = Method(adapt, pretrain)
+METHOD = Method(
+    partial(finetune.adapt, name="finetune_pp", make_head=CosineHead),
+    partial(finetune.pretrain, make_head=CosineHead),
+)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learngene.methods.episodes import draw_episode, run_steps
+from learngene.methods.episodes import Episode, by_episodes
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.seven import draw, one_point, payload_of, rebuild
 from learngene.training import Outcome, features
@@ -30,23 +30,14 @@ def attend(queries: Tensor, support: Tensor, labels: Tensor, ways: int, scale: f
 
 
 def pretrain(factory: Factory) -> Payload:
-    s = factory.settings
-    network = draw(factory)
-    ways = min(s["ways"], factory.images.classes)
+    network, scale = draw(factory), factory.settings["scale"]
 
-    def turn(step: int) -> float:
-        task = draw_episode(factory, step, ways=ways, shots=s["shots"], queries=s["queries"])
-        with factory.autocast():
-            found = network.features(torch.cat([task.support_x, task.query_x]))
-        support, query = found.float().split([len(task.support_y), len(task.query_y)])
-        said = attend(query, support, task.support_y, ways, s["scale"])
-        loss = F.nll_loss(said, task.query_y)
-        loss.backward()
-        return float(loss.detach())
+    def loss(support: Tensor, query: Tensor, task: Episode) -> Tensor:
+        said = attend(query, support, task.support_y, task.ways, scale)
+        return F.nll_loss(said, task.query_y)
 
-    steps = max(1, factory.budget // (ways * (s["shots"] + s["queries"])))
-    run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
-    return payload_of(factory, network, scale=s["scale"])
+    by_episodes(factory, network, loss)
+    return payload_of(factory, network, scale=scale)
 
 
 def adapt(context: ClientContext) -> Outcome:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import time
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learngene.methods.episodes import draw_episode, run_steps
+from learngene.methods.episodes import Episode, by_episodes
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.seven import draw, one_point, payload_of, rebuild
 from learngene.training import Outcome, features
@@ -32,22 +31,13 @@ def nearness(queries: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def pretrain(factory: Factory) -> Payload:
-    s = factory.settings
     network = draw(factory)
-    ways = min(s["ways"], factory.images.classes)
 
-    def turn(step: int) -> float:
-        task = draw_episode(factory, step, ways=ways, shots=s["shots"], queries=s["queries"])
-        with factory.autocast():
-            found = network.features(torch.cat([task.support_x, task.query_x]))
-        support, query = found.float().split([len(task.support_y), len(task.query_y)])
-        prototypes = class_means(support, task.support_y, ways)
-        loss = F.cross_entropy(nearness(query, prototypes), task.query_y)
-        loss.backward()
-        return float(loss.detach())
+    def loss(support: Tensor, query: Tensor, task: Episode) -> Tensor:
+        prototypes = class_means(support, task.support_y, task.ways)
+        return F.cross_entropy(nearness(query, prototypes), task.query_y)
 
-    steps = max(1, factory.budget // (ways * (s["shots"] + s["queries"])))
-    run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
+    by_episodes(factory, network, loss)
     return payload_of(factory, network)
 
 
