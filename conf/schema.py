@@ -41,7 +41,7 @@ class Collective:
     memory: str = "rehearsal"  # rehearsal | ewc | lwf | none: what keeps classes that have gone by
     exemplars: str = "random"  # random | herding (iCaRL's): which images rehearsal keeps
     ewc_lambda: float = 1.0  # stiffness that each task adds under memory=ewc (Fisher of mean 1)
-    memory_per_class: int = 200  # exemplars kept of a class that has gone by, images
+    memory_per_class: int = 300  # exemplars kept of a class that has gone by, images
     rehearse_per_class: int = 100  # of these, seen in an epoch of a later task, images
     consolidate_epochs: int = 16  # passes over all exemplars after the last task
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
@@ -114,7 +114,7 @@ class OpenWorld:
 class Scratch:
     lr: float = 0.01
     schedule: str = "cosine"  # cosine | constant
-    head: str = "mlp"  # mlp | prototype
+    head: str = "prototype"  # prototype | mlp
     stem: str = "whole"  # whole | separable
 
 

@@ -76,7 +76,7 @@ def test_scratch_does_not_depend_on_the_learngenes_settings(run):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"lr": 0.05}, {"schedule": "constant"}, {"head": "prototype"}, {"stem": "separable"}],
+    [{"lr": 0.05}, {"schedule": "constant"}, {"head": "mlp"}, {"stem": "separable"}],
 )
 def test_scratch_depends_on_its_own(run, changed):
     other = run("scratch", **{f"method__scratch__{k}": v for k, v in changed.items()})

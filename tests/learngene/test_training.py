@@ -102,7 +102,7 @@ def test_a_stiff_retain_loss_is_stable():
         )
         assert all(math.isfinite(p) for p in outcome.penalty)
         moved = [(p - a).norm() ** 2 for p, a in zip(retain.parameters, retain.anchor, strict=True)]
-        distances.append(float(torch.stack(moved).sum()))
+        distances.append(float(torch.stack(moved).sum().detach()))
     assert distances[0] > distances[1] > distances[2]
 
 
