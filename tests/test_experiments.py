@@ -14,6 +14,9 @@ from omegaconf import OmegaConf
 import sim as program
 from conf.check import check
 from conf.schema import Config
+from server.comparison import rows
+from server.figures_paper import draw
+from server.gathered import gather
 from server.results import read_results
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -69,7 +72,16 @@ def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> 
 @pytest.mark.parametrize(
     "experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 )
-def test_every_experiment_runs_and_tells_its_numbers(experiment: str, run: Run) -> None:
+def test_every_experiment_runs_and_tells_its_numbers(
+    experiment: str, run: Run, tmp_path: Path
+) -> None:
     for results in run(experiment):
         assert results["messages"]["answered"] == results["messages"]["asked"] > 0
         assert (results["folder"] / "report.html").is_file()
+        assert (results["folder"] / "comparison.csv").is_file()
+    gathered = gather(run(experiment))
+    found = rows(gathered)
+    assert found and len({row.quantity for row in found}) == len(found)
+    measured = [row for row in found if row.ours.mean is not None]
+    assert measured and all(row.command.startswith("python sim.py experiment=") for row in found)
+    assert draw(gathered, tmp_path / "figure.png").stat().st_size > 1000
