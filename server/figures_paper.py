@@ -5,6 +5,7 @@ Bands are 95 % intervals: over seeds where an arm has three or more, else over a
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -185,12 +186,14 @@ def by_arm(gathered: Gathered, path: Path) -> Path:
     """What each arm gains over scratch; where nothing is compared, each method's accuracy."""
     compared = all({MAIN, REFERENCE} <= set(methods(arm)) for arm in gathered.arms)
     if compared:
-        found = [(arm.label or "gain", arm.measured(differences(MAIN, REFERENCE)))
+        found = [(_short(arm.label) or "gain", arm.measured(differences(MAIN, REFERENCE)))
                  for arm in gathered.arms]  # fmt: skip
     else:
-        found = [(": ".join(filter(None, (arm.label, name))), arm.measured(accuracies(name)))
+        found = [(": ".join(filter(None, (_short(arm.label), name))),
+                  arm.measured(accuracies(name)))
                  for arm in gathered.arms for name in methods(arm)]  # fmt: skip
-    figure = new_figure(1.2 + 0.3 * len(found))
+    lines = sum(1 + label.count("\n") for label, _ in found)
+    figure = new_figure(1.2 + 0.12 * len(found) + 0.18 * lines)
     axes = figure.add_subplot()
     for place, (_, measured) in enumerate(found):
         _bar(axes, place, measured, BLUE)
@@ -220,6 +223,13 @@ FIGURES: dict[str, Callable[[Gathered, Path], Path]] = {
     "table2_open_world": table,
     "table3_novel": table,
 }
+
+
+def _short(label: str) -> str:
+    """A label that leaves room for the axes: no groups, several lines."""
+    pairs = [part.partition("=") for part in label.split(", ")]
+    parts = [name.rpartition(".")[2] + sign + value for name, sign, value in pairs]
+    return textwrap.fill(", ".join(parts), 34)
 
 
 def _by_epoch(arm: Arm, method: str) -> tuple[list[float], list[Measured]]:

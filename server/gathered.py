@@ -22,6 +22,7 @@ NEUTRAL = (  # settings that make no arm: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
     *("data.root", "data.download", "collective.threads"),
 )
+PRIVATE = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # overrides of one machine
 Values = Callable[[Results], Sequence[float]]
 
 
@@ -60,10 +61,7 @@ class Arm:
     @property
     def command(self) -> str:
         """The command of the first run, alone even where it was a job of a multirun."""
-        run = self.runs[0]["run"]
-        if run.get("overrides"):
-            return shlex.join(["python", "sim.py", *run["overrides"]])
-        return run.get("command") or ""
+        return command_of(self.runs[0])
 
     def measured(self, values: Values) -> Measured:
         """The mean of one number a client (``values`` of a run gives them all)."""
@@ -142,12 +140,13 @@ def gather(runs: Sequence[Results]) -> Gathered:
             several = ", ".join(sorted(set(values)))
             raise GatherError(f"these runs are of several {what}: {several}. Gather each alone")
     settings = [arm_settings(run) for run in runs]
-    names = [n for n in dict.fromkeys(name for each in settings for name in each)
-             if len({repr(each.get(n)) for each in settings}) > 1]  # fmt: skip
+    # A field that only some have came with a later release: it tells nothing apart.
+    shared = [name for name in settings[0] if all(name in each for each in settings)]
+    names = [name for name in shared if len({repr(each[name]) for each in settings}) > 1]
     arms: dict[str, list[tuple[Any, Results]]] = {}
     told: dict[str, dict[str, Any]] = {}
     for run, each in zip(runs, settings, strict=True):
-        apart = {name: each.get(name) for name in names}
+        apart = {name: each[name] for name in names}
         label = label_of(apart)
         told[label] = apart
         arms.setdefault(label, []).append((seeds_of(run), run))
@@ -175,6 +174,20 @@ def experiment_of(run: Results) -> str | None:
     """The experiment's name; older results have it in their configuration alone."""
     named = run["run"].get("experiment")
     return named or (run["run"].get("config") or {}).get("experiment")
+
+
+def command_of(run: Results) -> str:
+    """What this run was asked for, without what belongs to one machine; data lie in DIR."""
+    return shlex.join(["python", "sim.py", *asked_of(run)])
+
+
+def asked_of(run: Results) -> list[str]:
+    """The overrides of ``command_of``."""
+    written = run["run"].get("overrides")
+    if written is None:  # results of older releases
+        written = shlex.split(run["run"].get("command") or "")[2:]
+    kept = [word for word in written if word.split("=")[0] not in PRIVATE]
+    return ["data.root=DIR" if word.startswith("data.root=") else word for word in kept]
 
 
 def seeds_of(run: Results) -> tuple[int, int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence, Set
 
 from server import comparison
 from server.claims import NOT_RUN, Judged, judge
 from server.comparison import KEY, markdown, number
-from server.gathered import Gathered
+from server.gathered import Gathered, command_of
 from server.paper import CIFAR, CLAIMS, IMAGENET, Claim
 from server.results import MAIN, REFERENCE
 from server.rows import Row
@@ -18,7 +17,6 @@ Key = tuple[str, str]  # experiment, world
 Experiments = Mapping[Key, Gathered]
 Tables = Mapping[Key, list[Row]]
 WORLDS = {CIFAR: "CIFAR-100", IMAGENET: "ImageNet100"}
-PRIVATE = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # overrides of one machine
 
 HEAD = """# Results
 
@@ -65,13 +63,13 @@ def _main(runs: Sequence[Results]) -> str:
         "device |",
         "|" + "---|" * 10,
     ]
-    for run in sorted(runs, key=lambda each: (each["data"]["name"], shown_command(each))):
+    for run in sorted(runs, key=lambda each: (each["data"]["name"], command_of(each))):
         rows = {row.name: row for row in method_rows(run)}
         ours, scratch = rows.get(MAIN), rows.get(REFERENCE)
         down = [c["methods"][MAIN]["bytes_down"] for c in run["clients"] if MAIN in
                 c.get("methods", {})]  # fmt: skip
         cells = (
-            *(run["data"]["name"], f"`{shown_command(run)}`"),
+            *(run["data"]["name"], f"`{command_of(run)}`"),
             *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
             *((ours.gain, ours.wins, ours.p) if ours else (NONE, NONE, NONE)),
             size(sum(down) / len(down)) if down else NONE,
@@ -80,16 +78,6 @@ def _main(runs: Sequence[Results]) -> str:
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
-
-
-def shown_command(run: Results) -> str:
-    """The run's command without what belongs to one machine; the data's folder is DIR."""
-    written = run["run"].get("overrides")
-    if written is None:  # results of older releases
-        written = shlex.split(run["run"].get("command") or "")[2:]
-    kept = [word for word in written if word.split("=")[0] not in PRIVATE]
-    kept = ["data.root=DIR" if word.startswith("data.root=") else word for word in kept]
-    return shlex.join(["python", "sim.py", *kept])
 
 
 def _claims(tables: Tables, drawn: Set[Key], base: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from learngene.files import write_atomically
 from server.contract import check_results
-from server.gathered import arm_settings, seeds_of
+from server.gathered import arm_settings, asked_of, command_of, seeds_of
 from server.wording import Results
 
 LIMIT = 200_000  # bytes of a kept result
@@ -37,7 +37,7 @@ def slim(results: Results) -> dict[str, Any]:
     collective, world = results["collective"], results["open_world"]
     kept = {
         "schema": results["schema"],
-        "run": _only(results["run"], RUN),
+        "run": _run(results),
         "data": results["data"],
         "collective": collective
         and {
@@ -52,12 +52,10 @@ def slim(results: Results) -> dict[str, Any]:
         "messages": {k: v for k, v in results["messages"].items() if k != "crossed"},
     }
     if results.get("rounds"):
-        kept["rounds"] = [
-            {**each, "clients": [_client(c) for c in each["clients"]]}
-            if "clients" in each
-            else each
-            for each in results["rounds"]
-        ]
+        kept["rounds"] = [_round(each) for each in results["rounds"]]
+    if results.get("gradcam"):  # pictures are large
+        images = [{**each, "picture": "", "maps": ""} for each in results["gradcam"]["images"]]
+        kept["gradcam"] = {**results["gradcam"], "images": images}
     for name in ("pretraining", "methods_left_out"):
         if results.get(name):
             kept[name] = results[name]
@@ -86,6 +84,16 @@ def write(results: Results, path: Path) -> None:
     if len(content) > LIMIT:
         raise TooLargeError(f"{len(content):,} bytes, at most {LIMIT:,} are kept")
     write_atomically(path, content)
+
+
+def _run(results: Results) -> dict[str, Any]:
+    """Of the run's section what is not of one machine: no folder of anybody's."""
+    kept = _only(results["run"], RUN)
+    kept |= {"overrides": asked_of(results), "command": command_of(results)}
+    config = {k: v for k, v in kept["config"].items() if k != "cache"}
+    if (config.get("data") or {}).get("root"):
+        config["data"] = {**config["data"], "root": "DIR"}
+    return {**kept, "config": config}
 
 
 def _client(client: Mapping[str, Any]) -> dict[str, Any]:
