@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache as cache_calls
@@ -40,8 +41,12 @@ OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 
 _codes: list[int] = []  # one a job; a multirun's exit code is its worst
 
 
-def simulation(config: dict[str, Any], run_dir: Path) -> int:
-    """One run, from the data to the report; returns the exit code."""
+def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] = ()) -> int:
+    """One run, from the data to the report; returns the exit code.
+
+    ``overrides`` are kept in the results: what this run, which may be one of many of a multirun,
+    was asked for.
+    """
     from learngene.heap import keep_freed_memory
     from server.console import Console, announce
     from server.factory import produce
@@ -89,7 +94,9 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             simulate(
                 strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
             )
-    report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds, prepared)
+    report = write_run(
+        run_dir, config, overrides, world, leakage, product, strategy.rounds, seconds, prepared
+    )
     console.summary(report)
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least
@@ -111,7 +118,8 @@ def _job(config: DictConfig) -> None:
     try:
         check(config)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
-        _codes.append(simulation(OmegaConf.to_container(config, resolve=True), run_dir))  # type: ignore[arg-type]
+        asked = [str(each) for each in HydraConfig.get().overrides.task]
+        _codes.append(simulation(OmegaConf.to_container(config, resolve=True), run_dir, asked))  # type: ignore[arg-type]
     except InputError as error:  # here, since Hydra would add a line of its own
         _codes.append(_say(str(error), WRONG_INPUT))
     except OSError as error:

@@ -46,7 +46,7 @@ METHODS = (  # those of learngene.methods, which would bring torch: seconds that
 )
 OF_THE_COLLECTIVE = ("full", "linear_probe")  # they are sent its 13 layers
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
-GROWTHS = ("schedule", "none")  # of collective.growth, which may also name a file
+GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
 THRESHOLDS = ("calibrated", "paper_cifar100", "paper_imagenet100")  # or a number

@@ -46,9 +46,10 @@ class Collective:
     consolidate_epochs: int = 16  # passes over all exemplars after the last task
     distill: float = 1.0  # weight of distillation from the previous stage, 0 = none
     temperature: float = 2.0  # of the distillation
-    # schedule (the paper's 20 widenings) | none (final widths at once) | FILE.yaml (a plan of
-    # widenings and deepenings, as conf/growth/deepen.yaml)
-    growth: str = "schedule"  # schedule | none | path of a plan
+    # schedule (the paper's 20 widenings) | none (final widths at once) | equal (one width for all
+    # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
+    # deepenings, as conf/growth/deepen.yaml)
+    growth: str = "schedule"  # schedule | none | equal | path of a plan
     growth_noise: float = 0.01  # of a copied filter, in units of its standard deviation
     train_size: int | None = None  # side of the training crops in pixels; null = image_size
     zoom: float = 1.0  # smallest side of a training crop as a share of the image; 1 = shifts only

@@ -36,7 +36,7 @@ from learngene.expansion import (
 from learngene.images import augment, shrink, to_batch
 from learngene.individual import stem_generator
 from learngene.memory import STRATEGIES, anchored, check_growth, herd, task_fisher
-from learngene.networks import COLLECTIVE_START, Collective
+from learngene.networks import COLLECTIVE_EQUAL, COLLECTIVE_START, Collective, scaled
 from learngene.retain import Retain
 from learngene.seeding import generator, torch_generator
 from learngene.world import World
@@ -62,7 +62,7 @@ class EvolutionSettings:
     consolidate_epochs: int
     distill: float
     temperature: float
-    growth: str  # schedule | none | plan
+    growth: str  # schedule | none | equal | plan
     growth_noise: float
     train_size: int | None
     zoom: float
@@ -139,6 +139,8 @@ class Evolution:
         if s.growth == "plan":
             run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
             return written_plan(s.plan, tasks, s.width, run=run, frozen_stem=frozen)
+        if s.growth == "equal":
+            return scaled(COLLECTIVE_EQUAL, s.width), []
         pinned = [first - 1] if frozen and first > 1 else []
         return growth_plan(tasks, s.width, grow=s.growth == "schedule", pinned=pinned)
 

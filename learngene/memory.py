@@ -41,7 +41,7 @@ STRATEGIES = {
 
 def check_growth(memory: str, growth: str) -> None:
     """Raise InputError for EWC on layers that widen: their Fisher was taken at another shape."""
-    if STRATEGIES[memory].anchors and growth != "none":
+    if STRATEGIES[memory].anchors and growth not in ("none", "equal"):
         raise InputError(
             "collective.growth",
             growth,

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 COLLECTIVE_START = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256, 256, 256)
 COLLECTIVE_END = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+# Figure 6b's network, "the same capacity for each layer": one width everywhere. With 369 channels
+# its convolutions have as many weights as those of COLLECTIVE_END (14.7 million).
+COLLECTIVE_EQUAL = (369,) * 13
 COLLECTIVE_POOLS = (2, 4, 7, 10, 13)  # a max-pool follows these layers
 INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 INDIVIDUAL_POOLS = (1, 2, 3, 7)

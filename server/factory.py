@@ -154,7 +154,7 @@ def evolution_settings(config: Mapping[str, Any], device: torch.device) -> Evolu
     taken = {name: value for name, value in own.items() if name in named}
     taken["precision"] = choose_precision(own["precision"], device)
     plan: tuple[PlannedStep, ...] = ()
-    if own["growth"] not in ("schedule", "none"):
+    if own["growth"] not in ("schedule", "none", "equal"):
         taken["growth"], plan = "plan", read_plan(_yaml(own["growth"]), own["growth"])
     asked, names = config["learngene"]["layers"], planned_names(plan)
     layers = run_of(TOP if asked == "auto" else asked, names)

@@ -19,6 +19,15 @@ NAME = 11  # characters of a class name that stand above an image
 @styled
 def gradcam(results: Results, folder: Path) -> Path:
     """A row an image of an unknown class: the image, then where each stage looks."""
+    return contact_sheet(results, folder / "gradcam.png")
+
+
+def contact_sheet(results: Results, path: Path) -> Path:
+    """The same into a file of any name.
+
+    Raises:
+        NoDataError: the results hold no maps.
+    """
     found = results.get("gradcam")
     if found is None:
         raise NoDataError(_reason(results))
@@ -40,7 +49,7 @@ def gradcam(results: Results, folder: Path) -> Path:
     for axes in grid.flat:
         axes.set_axis_off()
     figure.suptitle("image, and where the collective looks, by known classes", fontsize=12)
-    return save(figure, folder / "gradcam.png")
+    return save(figure, path)
 
 
 def _overlay(axes: Axes, picture: NDArray[np.uint8], heat: NDArray[np.uint8]) -> None:

@@ -103,6 +103,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 def write_run(
     run_dir: Path,
     config: Mapping[str, Any],
+    overrides: Sequence[str],
     world: World,
     leakage: Mapping[str, Any],
     product: Product,
@@ -122,6 +123,8 @@ def write_run(
             "seed": config["seed"],
             "shard_seed": config["seed"] if config["shard_seed"] is None else config["shard_seed"],
             "command": shlex.join(["python", *sys.argv]),
+            "experiment": config["experiment"],
+            "overrides": list(overrides),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in LIBRARIES},
             "config_sha256": config_digest(config),

@@ -1,17 +1,23 @@
 """``report.html``: the run's answer first, then everything that it rests on.
 
 One file, no script, no request. ``python -m server.report RUN_DIR`` draws figures and report anew
-from a run's ``results.json``.
+from a run's ``results.json``; ``python -m server.report RUNS... -o DIR`` gathers several runs of
+one experiment: its figure with bands over seeds, and its table beside the paper's numbers.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 from learngene.files import write_atomically
+from server import comparison, figures_paper
 from server.captions import CAPTIONS, alt_text
+from server.comparison import NAME
 from server.figures import draw_figures
+from server.gathered import Gathered, GatherError, experiment_of, gather, read
+from server.plotting import NoDataError
 from server.report_page import PAGE, image, paragraph, section, table, text
 from server.report_sections import SECTIONS
 from server.results import read_results
@@ -53,12 +59,32 @@ def write_report(results: Results, run_dir: Path) -> Path:
     chapters = [
         section(anchor, title, *build(results, images)) for anchor, title, build in SECTIONS
     ]
+    if experiment_of(results) is not None:
+        chapters.insert(0, _experiment(results, run_dir))
     links = "".join(f'<a href="#{anchor}">{text(title)}</a>' for anchor, title, _ in SECTIONS)
     body = [_first_screen(results, images[MAIN_FIGURE], links), *chapters]
     title = text(f"Learngene: {setting(results)}")
     html = PAGE.substitute(title=title, body="\n".join(body))
     write_atomically(run_dir / REPORT, html.encode())
     return run_dir / REPORT
+
+
+def _experiment(results: Results, run_dir: Path) -> str:
+    """The section of a run that belongs to an experiment: its figure, as the paper drew it, and
+    its table beside the paper's numbers, which are also written into the run's folder."""
+    gathered = gather([results])
+    path = run_dir / FIGURES / f"{NAME}.png"
+    try:
+        drawn: Path | None = figures_paper.draw(gathered, path)
+        shown = image(path, comparison.alt(gathered), comparison.CAPTION)
+    except NoDataError as reason:
+        path.unlink(missing_ok=True)  # it would show another run
+        drawn = None
+        shown = paragraph(f"The figure {path.name} was not drawn: {reason}.", "note")
+    comparison.write(gathered, run_dir, drawn)
+    title = f"Beside the paper: {comparison.title_of(gathered)}"
+    found = comparison.html(comparison.rows(gathered))
+    return section("paper", title, shown, found, paragraph(comparison.KEY, "note"))
 
 
 def _first_screen(results: Results, figure: str, links: str) -> str:
@@ -116,22 +142,45 @@ def _alerts(results: Results) -> list[str]:
     return [paragraph(alert, "alert") for alert in alerts]
 
 
-def main(arguments: list[str]) -> int:
-    """Redraws a run's figures and report; the exit code is 2 where there are no usable results."""
-    if len(arguments) != 1:
-        print("usage: python -m server.report RUN_DIR", file=sys.stderr)
-        return 2
-    path = Path(arguments[0]) / "results.json"
+def write_gathered(gathered: Gathered, folder: Path) -> Path:
+    """``comparison.png`` and the table ``comparison.*`` of several runs; returns the page."""
     try:
-        results = read_results(path)
+        figure: Path | None = figures_paper.draw(gathered, folder / f"{NAME}.png")
+    except NoDataError as reason:
+        print(f"the figure was not drawn: {reason}", file=sys.stderr)
+        figure = None
+    return comparison.write(gathered, folder, figure)
+
+
+def main(arguments: list[str]) -> int:
+    """Redraws a run's report, or gathers several; the exit code is 2 without usable results."""
+    parser = argparse.ArgumentParser(prog="python -m server.report")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_DIR")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="gather the runs into DIR")
+    asked = parser.parse_args(arguments)
+    if not asked.runs:
+        parser.print_usage(sys.stderr)
+        return 2
+    if asked.out is None and len(asked.runs) > 1:
+        print("several runs are gathered into a folder: add -o DIR", file=sys.stderr)
+        return 2
+    try:
+        if asked.out is not None:
+            print(write_gathered(gather(read(asked.runs)), asked.out))
+        else:
+            path = asked.runs[0] / "results.json"
+            print(write_report(read_results(path), path.parent))
     except OSError as error:
         reason = f"{error.strerror}. Name the folder that a run wrote"
-        print(f"RUN_DIR={arguments[0]}: cannot read {path}: {reason}.", file=sys.stderr)
+        print(f"RUN_DIR={asked.runs[0]}: cannot read {error.filename}: {reason}.", file=sys.stderr)
+        return 2
+    except GatherError as error:
+        print(f"server.report: {error}", file=sys.stderr)
         return 2
     except ValueError as error:
-        print(f"RUN_DIR={arguments[0]}: {path} is not a run's results: {error}", file=sys.stderr)
+        where = asked.runs[0] / "results.json"
+        print(f"RUN_DIR={asked.runs[0]}: {where} is not a run's results: {error}", file=sys.stderr)
         return 2
-    print(write_report(results, path.parent))
     return 0
 
 

@@ -19,7 +19,7 @@ from tests import chaos
 # A client that trains for minutes: the moment that is waited for is always in the middle of it.
 LONG = ("individual.epochs=100000", "individual.eval_every=100000", "num_clients=2")
 SHORT = ("individual.epochs=1", "num_clients=2")
-ASKED = ("scale=tiny", "collective.classes_per_task=16", "report.gradcam_images=0")
+ASKED = ("scale=tiny", "collective.classes_per_task=21", "report.gradcam_images=0")
 
 
 @pytest.fixture(scope="module")

@@ -44,11 +44,33 @@ def test_every_world_and_scale_is_valid(data: str, scale: str, tmp_path: Path) -
 def test_every_experiment_is_valid_and_names_its_command(experiment: str) -> None:
     check(composed(f"experiment={experiment}"))
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
-    assert f"# python sim.py experiment={experiment}" in text
+    lines = text.splitlines()
+    assert lines[1].startswith(f"# python sim.py experiment={experiment}")  # 0: Hydra's package
 
 
-def test_scale_tiny_stays_tiny_under_a_world() -> None:
-    assert composed("scale=tiny", "data=glyphs").collective.epochs <= 1
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_scale_tiny_is_tiny_whatever_an_experiment_asks_for(experiment: str) -> None:
+    made = composed(f"experiment={experiment}", "scale=tiny")
+    check(made)
+    assert made.collective.epochs == made.collective.consolidate_epochs == 1
+    assert made.collective.width == 0.0625 and made.individual.epochs == 2 and made.budget == 200
+    assert made.experiment == experiment and made.num_clients <= 3
+
+
+def test_the_later_of_world_scale_experiment_and_command_line_wins() -> None:
+    assert composed("data=glyphs").collective.epochs == 2  # the world over the schema
+    assert composed("data=glyphs", "scale=paper").collective.epochs == 40  # the scale over it
+    asked = ["scale=paper", "experiment=class_incremental"]
+    assert composed(*asked).collective.epochs == 70  # the experiment over the scale
+    assert composed(*asked).collective.width == 0.25
+    assert composed("experiment=class_incremental", "scale=tiny").collective.epochs == 1
+    asked = ["experiment=fig4_curves", "scale=tiny", "individual.epochs=7"]
+    assert composed(*asked).individual.epochs == 7  # and the command line over everything
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_fits_another_world(experiment: str, tmp_path: Path) -> None:
+    check(composed(f"experiment={experiment}", "data=imagenet100", f"data.root={tmp_path}"))
 
 
 def test_every_number_and_choice_is_checked() -> None:

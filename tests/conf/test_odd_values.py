@@ -112,7 +112,7 @@ def test_odd_words_on_the_command_line(name: str) -> None:
 @pytest.mark.parametrize("override", [
     "=", "seed", "seed=1=2", "+seed=1", "~seed", "++nowhere.x=1", "seed.x=1", "data.x.y=1", "@=1",
     "+hydra.x=1", "hydra.run=1", "data@x=glyphs", "scale=../data/glyphs", "experiment=../config",
-    "experiment=[figure6b]", "+data/glyphs=1", "-m", "--no-such", "methods.0=x", "methods=x",
+    "experiment=[fig6b_position]", "+data/glyphs=1", "-m", "--no-such", "methods.0=x", "methods=x",
     "hydra.verbose=[[", "data=null", "data=[glyphs]", "scale=", "runtime=serial,ray",
 ])  # fmt: skip
 def test_odd_overrides(override: str) -> None:

@@ -16,7 +16,7 @@ from learngene import evolution as evolution_module
 from learngene.evolution import Accuracy, Evolution, Stage, _epoch, one_cycle
 from learngene.expansion import PlannedStep
 from learngene.images import to_batch
-from learngene.networks import COLLECTIVE_END, COLLECTIVE_START, scaled
+from learngene.networks import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START, scaled
 from server.checkpoint import read_checkpoint, write_checkpoint
 
 
@@ -186,6 +186,19 @@ def test_without_growth_nothing_widens(evolve):
     assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
     life.run_task()
     assert life.run_task().widened == []
+
+
+def test_equal_layers_have_one_width_and_the_final_widths_weights(evolve):
+    life = evolve(growth="equal", shared_last=4)
+    assert life.collective.widths == (round(369 * 0.0625),) * 13
+    assert life.collective.run == [2, 3, 4]
+    life.run_task()
+    assert life.run_task().widened == []
+    convolutions = [
+        sum(9 * a * b for a, b in zip((3, *widths[:-1]), widths, strict=True))
+        for widths in (COLLECTIVE_EQUAL, COLLECTIVE_END)
+    ]
+    assert convolutions[0] == pytest.approx(convolutions[1], rel=1e-3)
 
 
 def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_world):

@@ -1,0 +1,163 @@
+"""The table of an experiment, columns paper, ours, difference, n, command, as four files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from learngene.files import write_atomically
+from server import rows_figures, rows_tables
+from server.gathered import Gathered
+from server.report_page import PAGE, image, paragraph, table, text
+from server.rows import Row, any_rows
+from server.wording import NONE
+
+NAME = "comparison"  # of the files, and of the figure beside them
+HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
+ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
+    "fig3_criterion": rows_figures.fig3,
+    "fig4_curves": rows_figures.fig4_curves,
+    "fig4_samples": rows_figures.fig4_samples,
+    "fig5_gradcam": rows_figures.fig5,
+    "fig6a_evolution": rows_figures.fig6a,
+    "fig6b_position": rows_figures.fig6b,
+    "table2_open_world": rows_tables.table2,
+    "table3_novel": rows_tables.table3,
+}
+
+
+def rows(gathered: Gathered) -> list[Row]:
+    """The table of an experiment; one that has no table of its own gets that of any run."""
+    return ROWS.get(gathered.experiment or "", any_rows)(gathered)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text, in the order of ``HEADINGS``."""
+    quoted = NONE
+    if row.paper is not None:
+        quoted = number(row.paper.value, row.paper.spread)
+    return (
+        *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95)),
+        *(number(row.difference, sign=True), row.ours.n, row.note, row.command),
+    )
+
+
+def number(value: float | None, spread: float | None = None, sign: bool = False) -> str:
+    """A number with its interval: ``58.9 ± 3.1``; small ones keep two digits."""
+    if value is None:
+        return NONE
+    digits = 1 if abs(value) >= 1 or value == 0 or (spread or 0) >= 1 else 3
+    shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return shown if spread is None else f"{shown} ± {spread:.{digits}f}"
+
+
+def write(
+    gathered: Gathered,
+    folder: Path,
+    figure: Path | None = None,
+    endings: Sequence[str] = ("csv", "json", "md", "html"),
+) -> Path:
+    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; returns the last one."""
+    found, title = rows(gathered), title_of(gathered)
+    path = folder
+    for ending in endings:
+        path = folder / f"{NAME}.{ending}"
+        write_atomically(path, _FILES[ending](gathered, found, title, figure).encode())
+    return path
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """A row as JSON has it, numbers unrounded."""
+    quoted = row.paper
+    return {
+        "quantity": row.quantity,
+        "unit": row.unit,
+        "paper": None if quoted is None else quoted.value,
+        "paper_spread": None if quoted is None else quoted.spread,
+        "where": None if quoted is None else quoted.where,
+        "ours": row.ours.mean,
+        "ci95": row.ours.ci95,
+        "difference": row.difference,
+        "n": row.ours.n,
+        "note": row.note,
+        "command": row.command,
+    }
+
+
+def markdown(found: Sequence[Row]) -> str:
+    """The rows as a Markdown table, the commands in a list below it, since they are long."""
+    lines = ["| " + " | ".join(HEADINGS[:-1]) + " |", "|" + "---|" * (len(HEADINGS) - 1)]
+    lines += ["| " + " | ".join(_cell(c) for c in cells(row)[:-1]) + " |" for row in found]
+    commands = dict.fromkeys(row.command for row in found if row.command)
+    return "\n".join([*lines, "", *(f"    {command}" for command in commands)]) + "\n"
+
+
+def html(found: Sequence[Row]) -> str:
+    """The rows as a table of the report."""
+    shown = [cells(row)[:-1] for row in found]
+    commands = dict.fromkeys(row.command for row in found if row.command)
+    listed = "\n".join(commands)
+    return table(HEADINGS[:-1], shown, range(2, 6)) + f"<pre>{text(listed)}</pre>"
+
+
+def alt(gathered: Gathered) -> str:
+    """The figure in words: the rows that it is drawn from."""
+    said = [f"{row.quantity} {number(row.ours.mean, row.ours.ci95)} {row.unit}"
+            for row in rows(gathered)]  # fmt: skip
+    return f"Figure of the experiment {gathered.experiment}: {'; '.join(said)}."
+
+
+def title_of(gathered: Gathered) -> str:
+    """What stands above the table."""
+    return f"{gathered.experiment or 'no experiment'} on {gathered.data}"
+
+
+def _csv(found: Sequence[Row]) -> str:
+    written = io.StringIO(newline="")
+    writer = csv.DictWriter(written, _FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain(row) for row in found)
+    return written.getvalue()
+
+
+_FIELDS = (
+    *("quantity", "unit", "paper", "paper_spread", "where"),
+    *("ours", "ci95", "difference", "n", "note", "command"),
+)
+
+
+def _page(found: Sequence[Row], title: str, figure: Path | None, words: str) -> str:
+    picture = image(figure, words, CAPTION) if figure else ""
+    body = [f"<h1>{text(title)}</h1>", picture, html(found), paragraph(KEY, "note")]
+    return PAGE.substitute(title=text(title), body="\n".join(body))
+
+
+_FILES: dict[str, Callable[[Gathered, Sequence[Row], str, Path | None], str]] = {
+    "csv": lambda gathered, found, title, figure: _csv(found),
+    "json": lambda gathered, found, title, figure: _json(found),
+    "md": lambda gathered, found, title, figure: f"# {title}\n\n{markdown(found)}",
+    "html": lambda gathered, found, title, figure: _page(found, title, figure, alt(gathered)),
+}
+
+
+def _json(found: Sequence[Row]) -> str:
+    return json.dumps([plain(row) for row in found], indent=1, ensure_ascii=False) + "\n"
+
+
+CAPTION = (
+    "Bands and bars are 95 % intervals, over seeds where there are three or more, else over "
+    "clients."
+)
+KEY = (
+    "± is the 95 % Student-t interval, over seeds where there are three or more, else over "
+    "clients; the paper's ± is as printed. Accuracies are those of the last epoch. The difference "
+    "is ours less the paper's."
+)
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")

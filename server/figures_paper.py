@@ -1,0 +1,258 @@
+"""The figure of an experiment, over its arms and seeds, with the paper's axes.
+
+Bands are 95 % intervals: over seeds where an arm has three or more, else over all its clients.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from server import paper, rows_figures
+from server.figures_attention import contact_sheet
+from server.frontier import draw as draw_frontier
+from server.frontier import points
+from server.gathered import Arm, Gathered, Measured, accuracies, differences, groups, over
+from server.plotting import (
+    BLUE,
+    GREEN,
+    GREY,
+    MARKERS,
+    OTHERS,
+    STYLE,
+    VERMILION,
+    NoDataError,
+    legend_above,
+    method_style,
+    new_figure,
+    save,
+)
+from server.results import MAIN, REFERENCE
+from server.rows import methods
+from server.wording import answered
+
+LINES = (BLUE, VERMILION, GREEN, *OTHERS[1:])
+EPOCHS, ACCURACY = "epochs on the client's shard", "test accuracy (%)"
+
+
+def draw(gathered: Gathered, path: Path) -> Path:
+    """Draw the experiment's figure.
+
+    Raises:
+        NoDataError: the runs do not hold what it shows.
+    """
+    if not any(answered(run) for run in gathered.runs):
+        raise NoDataError("no client answered")
+    with matplotlib.rc_context(STYLE):
+        return FIGURES.get(gathered.experiment or "", by_arm)(gathered, path)
+
+
+def curves(gathered: Gathered, path: Path) -> Path:
+    """Figure 4 (a, b): accuracy over epochs, a line a method."""
+    figure = new_figure(4.0)
+    axes = figure.add_subplot()
+    several = len(gathered.arms) > 1
+    shown = [(arm, name) for arm in gathered.arms for name in methods(arm)]
+    for number, (arm, name) in enumerate(shown):
+        label = f"{name}, {arm.label}" if several else name
+        _line(axes, *_by_epoch(arm, name), label, number)
+    axes.set(xlabel=EPOCHS, ylabel=ACCURACY)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(figure, axes)
+    return save(figure, path)
+
+
+def samples(gathered: Gathered, path: Path) -> Path:
+    """Figure 4 (c, d): accuracy over images per class."""
+    figure = new_figure(4.0)
+    axes = figure.add_subplot()
+    shots = sorted({arm.config("shots") for arm in gathered.arms})
+    shown = [(group, name) for group in groups(gathered, "shots") for name in (MAIN, REFERENCE)]
+    for number, (group, name) in enumerate(shown):
+        found = [arm.measured(accuracies(name)) for arm in group.arms]
+        label = ", ".join(filter(None, (name, group.arms[0].label_without(["shots"]))))
+        _line(axes, [arm.config("shots") for arm in group.arms], found, label, number)
+    for level in rows_figures.LEVELS:
+        axes.axhline(100 * level, color=GREY, ls=":", lw=1.2)
+    if len(shots) > 1:
+        axes.set_xscale("log")
+    axes.set_xticks(shots, [str(n) for n in shots])
+    axes.minorticks_off()
+    epochs = gathered.arms[0].config("individual.epochs")
+    axes.set(xlabel="training images of a class, log scale", ylabel=f"{ACCURACY}, {epochs} epochs")
+    legend_above(figure, axes)
+    return save(figure, path)
+
+
+def trends(gathered: Gathered, path: Path) -> Path:
+    """Figure 3: rho by layer and task, mean over seeds, a panel an arm."""
+    if any(run["criterion"] is None for run in gathered.runs):
+        raise NoDataError("a run started from a saved learngene, without a collective")
+    figure = new_figure(4.4 * len(gathered.arms))
+    panels = figure.subplots(len(gathered.arms), 1, squeeze=False)[:, 0]
+    for axes, arm in zip(panels, gathered.arms, strict=True):
+        maps = [np.array(run["criterion"]["rho"], dtype=float).T for run in arm.runs]
+        if len({each.shape for each in maps}) > 1:
+            raise NoDataError("the seeds differ in their layers or tasks")
+        mean = np.ma.masked_invalid(np.mean(maps, axis=0))  # (layers, tasks)
+        layers, tasks = mean.shape
+        image = axes.pcolormesh(np.arange(tasks + 1) + 0.5, np.arange(layers + 1) + 0.5, mean,
+                                cmap="cividis", vmin=0)  # fmt: skip
+        axes.grid(False)
+        axes.set_yticks(range(1, layers + 1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=14, min_n_ticks=1))
+        title = arm.label or gathered.data
+        axes.set(xlabel="task", ylabel="layer of the collective", title=title)
+        bar = figure.colorbar(image, ax=axes, pad=0.02)
+        bar.set_label(f"ρ, mean of {len(maps)} run{'s' * (len(maps) > 1)}")
+        bar.outline.set_visible(False)
+    return save(figure, path)
+
+
+def attention(gathered: Gathered, path: Path) -> Path:
+    """Figure 5, of the first seed: maps of several collectives cannot be averaged."""
+    return contact_sheet(gathered.runs[0], path)
+
+
+def evolution(gathered: Gathered, path: Path) -> Path:
+    """Figure 6 (a): accuracy of the same clients by what the collective knew."""
+    figure = new_figure(4.0)
+    axes = figure.add_subplot()
+    for number, arm in enumerate(gathered.arms):
+        runs = [run for run in arm.runs if run.get("rounds")]
+        if not runs:
+            raise NoDataError("a run has one round; rounds=R reconstructs at R points")
+        known = [each["known_classes"] for each in runs[0]["rounds"]]
+        found = [
+            over([list(rows_figures.of_round(run, i).values()) for run in runs])
+            for i in range(len(known))
+        ]
+        _line(axes, known, found, arm.label or MAIN, 2 * number)
+        if REFERENCE in methods(arm):  # it does not change with the collective
+            level = arm.measured(accuracies(REFERENCE)).mean
+            axes.axhline(level, color=LINES[1], ls="--", lw=1.6, label=REFERENCE if not number
+                         else None)  # fmt: skip
+        axes.set_xticks(known)
+    axes.set(xlabel="classes the collective knows", ylabel=ACCURACY)
+    legend_above(figure, axes)
+    return save(figure, path)
+
+
+def positions(gathered: Gathered, path: Path) -> Path:
+    """Figure 6 (b): accuracy over epochs, a line a position."""
+    figure = new_figure(4.0)
+    axes = figure.add_subplot()
+    for number, arm in enumerate(gathered.arms):
+        layers, more = rows_figures.layers_of(arm), arm.label_without(["learngene.layers"])
+        label = ", ".join(filter(None, (f"layers {layers[0]} to {layers[-1]}", more)))
+        _line(axes, *_by_epoch(arm, MAIN), label, number)
+    axes.set(xlabel=EPOCHS, ylabel=ACCURACY)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(figure, axes)
+    return save(figure, path)
+
+
+def table(gathered: Gathered, path: Path) -> Path:
+    """Tables 2 and 3 as a picture: ours with its interval, the paper's as a hollow diamond."""
+    panels = gathered.arms
+    count = max(len(methods(arm)) for arm in panels)
+    figure = new_figure((0.8 + 0.3 * count) * len(panels))
+    grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, arm in zip(grid, panels, strict=True):
+        names = methods(arm)
+        for place, name in enumerate(names):
+            _bar(axes, place, arm.measured(accuracies(name)), method_style(names)[name]["color"])
+            quoted = (
+                paper.table2(name, gathered.data)
+                if gathered.experiment == "table2_open_world"
+                else paper.table3(name, gathered.data, arm.config("shots"))
+            )
+            if quoted:
+                axes.plot(quoted.value, place, "D", mfc="none", color="black", ms=6)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_title(f"{arm.config('shots')} images a class, {gathered.data}", loc="left")
+    grid[-1].set_xlabel(f"{ACCURACY}; hollow: the paper")
+    return save(figure, path)
+
+
+def by_arm(gathered: Gathered, path: Path) -> Path:
+    """What each arm gains over scratch; where nothing is compared, each method's accuracy."""
+    compared = all({MAIN, REFERENCE} <= set(methods(arm)) for arm in gathered.arms)
+    if compared:
+        found = [(_short(arm.label) or "gain", arm.measured(differences(MAIN, REFERENCE)))
+                 for arm in gathered.arms]  # fmt: skip
+    else:
+        found = [(": ".join(filter(None, (_short(arm.label), name))),
+                  arm.measured(accuracies(name)))
+                 for arm in gathered.arms for name in methods(arm)]  # fmt: skip
+    lines = sum(1 + label.count("\n") for label, _ in found)
+    figure = new_figure(1.2 + 0.12 * len(found) + 0.18 * lines)
+    axes = figure.add_subplot()
+    for place, (_, measured) in enumerate(found):
+        _bar(axes, place, measured, BLUE)
+    axes.set_yticks(range(len(found)), [label for label, _ in found], fontsize=9)
+    axes.invert_yaxis()
+    axes.axvline(0, color=GREY, lw=1) if compared else None
+    axes.set_xlabel("gain over scratch (points)" if compared else ACCURACY)
+    return save(figure, path)
+
+
+def frontier(gathered: Gathered, path: Path) -> Path:
+    """Accuracy against bytes, every arm's methods in one picture (scratch once)."""
+    found = {point.label: point for arm in gathered.arms for point in points(arm.runs[0])}
+    figure = new_figure(4.5)
+    draw_frontier(figure.add_subplot(), list(found.values()))
+    return save(figure, path)
+
+
+FIGURES: dict[str, Callable[[Gathered, Path], Path]] = {
+    "fig3_criterion": trends,
+    "fig4_curves": curves,
+    "fig4_samples": samples,
+    "fig5_gradcam": attention,
+    "fig6a_evolution": evolution,
+    "fig6b_position": positions,
+    "frontier": frontier,
+    "table2_open_world": table,
+    "table3_novel": table,
+}
+
+
+def _short(label: str) -> str:
+    """A label that leaves room for the axes: no groups, several lines."""
+    pairs = [part.partition("=") for part in label.split(", ")]
+    parts = [name.rpartition(".")[2] + sign + value for name, sign, value in pairs]
+    return textwrap.fill(", ".join(parts), 34)
+
+
+def _by_epoch(arm: Arm, method: str) -> tuple[list[float], list[Measured]]:
+    """Accuracy at the epochs that every client of every run recorded."""
+    runs = [[dict(curve) for curve in rows_figures.curves(run, method)] for run in arm.runs]
+    epochs = sorted(set.intersection(*(set(curve) for run in runs for curve in run)))
+    return epochs, [over([[100 * curve[e] for curve in run] for run in runs]) for e in epochs]
+
+
+def _line(
+    axes: Axes, x: Sequence[float], found: Sequence[Measured], label: str, number: int
+) -> None:
+    """A line through means with its band."""
+    mean = np.array([np.nan if m.mean is None else m.mean for m in found])
+    half = np.array([m.ci95 or 0.0 for m in found])
+    colour = LINES[number % len(LINES)]
+    axes.plot(x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.8,
+              label=label)  # fmt: skip
+    axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, lw=0)
+
+
+def _bar(axes: Axes, place: int, measured: Measured, colour: str) -> None:
+    """A point with its interval."""
+    if measured.mean is not None:
+        axes.errorbar(measured.mean, place, xerr=measured.ci95 or 0.0, fmt="o", color=colour,
+                      capsize=3, lw=1.4, ms=6)  # fmt: skip

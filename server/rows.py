@@ -1,0 +1,78 @@
+"""A row of an experiment's table: one quantity, ours beside the paper's.
+
+A row that the paper has no number for is kept, with an empty cell: what it rests on should be
+seen. Accuracies are percent, differences percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.gathered import Arm, Gathered, Measured, accuracies, differences, experiment_of
+from server.paper import CLAIMS, Quoted
+from server.results import MAIN, REFERENCE
+from server.wording import method_names
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity."""
+
+    quantity: str
+    unit: str
+    ours: Measured
+    command: str
+    paper: Quoted | None = None
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        if self.paper is None or self.ours.mean is None:
+            return None
+        return self.ours.mean - self.paper.value
+
+
+def row(arm: Arm, quantity: str, unit: str, ours: Measured, *, quoted: Quoted | None = None,
+        note: str = "", told: Sequence[str] = ()) -> Row:  # fmt: skip
+    """A row; the paper's number is ``quoted``, or that of its claim about this quantity.
+
+    Args:
+        told: settings that ``quantity`` already tells (``*`` for all: a quantity of all arms
+            together); the others stand in front of it, so that no two rows have one name.
+    """
+    run = arm.runs[0]
+    if quoted is None:
+        quoted = quoted_of(experiment_of(run), quantity, run["data"]["name"])
+    label = "" if "*" in told else arm.label_without(told)
+    return Row(f"{label}: {quantity}" if label else quantity, unit, ours, arm.command, quoted, note)
+
+
+def quoted_of(experiment: str | None, quantity: str, data: str) -> Quoted | None:
+    """What the paper's text says of a quantity; None where it says nothing for this world."""
+    found = (c for c in CLAIMS if (c.experiment, c.quantity) == (experiment, quantity))
+    return next((claim.numbers[data] for claim in found if data in claim.numbers), None)
+
+
+def any_rows(gathered: Gathered) -> list[Row]:
+    """Accuracy of every method and the learngene's gain over scratch, for each arm."""
+    found = []
+    for arm in gathered.arms:
+        for name in methods(arm):
+            found.append(row(arm, name, "%", arm.measured(accuracies(name))))
+        if {MAIN, REFERENCE} <= set(methods(arm)):
+            gain = arm.measured(differences(MAIN, REFERENCE))
+            found.append(row(arm, "gain over scratch", "points", gain, note=wins(arm)))
+    return found
+
+
+def methods(arm: Arm) -> list[str]:
+    """The methods that were compared."""
+    return method_names(arm.runs[0])
+
+
+def wins(arm: Arm) -> str:
+    """On how many clients the learngene is better than scratch."""
+    gains = [value for run in arm.runs for value in differences(MAIN, REFERENCE)(run)]
+    return f"better on {sum(gain > 0 for gain in gains)} of {len(gains)} clients"

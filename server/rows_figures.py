@@ -1,0 +1,193 @@
+"""Rows of the experiments that are figures of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from server.gathered import (
+    Arm,
+    Gathered,
+    Measured,
+    accuracies,
+    between,
+    differences,
+    groups,
+    over,
+    seeds_of,
+)
+from server.results import MAIN, REFERENCE
+from server.rows import Row, any_rows, methods, row, wins
+from server.savings import Curve, Saving, converged, to_level, to_where_scratch_ends
+from server.wording import Results, answered
+
+LEVELS = (0.6, 0.7)  # of figure 4 (c, d)
+FRONT, TOP = (1, 2, 3), (11, 12, 13)  # layers whose rho is told in numbers
+
+
+def fig3(gathered: Gathered) -> list[Row]:
+    """rho of the front and of the top layers, early and late, and what the criterion selects."""
+    found = []
+    for arm in gathered.arms:
+        runs = [run for run in arm.runs if run["criterion"]]
+        for name, layers in (("1 to 3", FRONT), ("11 to 13", TOP)):
+            for part, late in (("first", False), ("last", True)):
+                values = [[_rho(run, layers, late)] for run in runs]
+                quantity = f"rho of layers {name}, {part} third of the tasks"
+                found.append(row(arm, quantity, "share", over(values)))
+        chosen = sorted({tuple(run["criterion"]["selected"]) for run in runs})
+        is_top = [[float(tuple(run["criterion"]["selected"]) == TOP)] for run in runs]
+        said = "; ".join(str(list(each)) for each in chosen)
+        note = f"the paper selects the top three; selected here: {said}"
+        found.append(row(arm, "runs that select the top three", "share", over(is_top), note=note))
+    return found
+
+
+def fig4_curves(gathered: Gathered) -> list[Row]:
+    """Accuracies at the end, epochs to converge, epochs saved."""
+    found = any_rows(gathered)
+    for arm in gathered.arms:
+        ours, scratch = ([curves(run, name) for run in arm.runs] for name in (MAIN, REFERENCE))
+        for name, found_by_run in ((MAIN, ours), (REFERENCE, scratch)):
+            measured = over([converged(each) for each in found_by_run])
+            note = "epochs to come within a point of the own last accuracy"
+            found.append(row(arm, f"epochs to converge, {name}", "epochs", measured, note=note))
+        savings = [to_where_scratch_ends(a, b) for a, b in zip(ours, scratch, strict=True)]
+        found.append(_saved(arm, "epochs saved", "epochs", savings))
+    return found
+
+
+def fig4_samples(gathered: Gathered) -> list[Row]:
+    """Images to reach a level and images saved, along the shots of every client."""
+    return [row for group in groups(gathered, "shots") for row in _samples(group)]
+
+
+def _samples(group: Gathered) -> list[Row]:
+    found: list[Row] = []
+    last, told = group.arms[-1], ["shots"]
+    ours, scratch = (along_shots(group, name) for name in (MAIN, REFERENCE))
+    for level in LEVELS:
+        to = f"{100 * level:.0f} %"
+        savings = [to_level(a, b, level) for a, b in zip(ours, scratch, strict=True)]
+        for name, side in ((MAIN, "ours"), (REFERENCE, "scratch")):
+            reached = [getattr(each, side) for each in savings]
+            never = sum(x is None for clients in reached for x in clients)
+            note = f"never reached on {never} of {sum(map(len, reached))} clients"
+            needed = over([[x for x in clients if x is not None] for clients in reached])
+            quantity = f"images a class for {to}, {name}"
+            found.append(row(last, quantity, "images", needed, note=note, told=told))
+        saved = f"images a class saved to reach {to}"
+        found.append(_saved(last, saved, "images", savings, told))
+        shares = over([[100 * x for x in each.shares] for each in savings])
+        share = f"share of images saved to reach {to}"
+        found.append(row(last, share, "%", shares, note=_words(savings), told=told))
+    for arm in group.arms:
+        gain = arm.measured(differences(MAIN, REFERENCE))
+        quantity = f"gain at {arm.config('shots')} images a class"
+        found.append(row(arm, quantity, "points", gain, note=wins(arm), told=told))
+    return found
+
+
+def fig5(gathered: Gathered) -> list[Row]:
+    """How much the figure shows; the paper has no number for it."""
+    found = []
+    for arm in gathered.arms:
+        seen = [run["gradcam"] for run in arm.runs if run.get("gradcam")]
+        note = "test images of classes that the collective does not know, drawn from the seed"
+        shown = sum(len(each["images"]) for each in seen)
+        measured = Measured(float(shown), None, f"{len(seen)} runs")
+        found.append(row(arm, "images looked at", "images", measured, note=note))
+    return found
+
+
+def fig6a(gathered: Gathered) -> list[Row]:
+    """Accuracy at every point of the evolution, and what the last adds to the first."""
+    found = []
+    for arm in gathered.arms:
+        runs = [run for run in arm.runs if run.get("rounds")]
+        for number in range(len(runs[0]["rounds"]) if runs else 0):
+            values = [list(of_round(run, number).values()) for run in runs]
+            known = runs[0]["rounds"][number]["known_classes"]
+            found.append(row(arm, f"accuracy at {known} classes", "%", over(values)))
+        change = []
+        for run in runs:
+            first, last = of_round(run, 0), of_round(run, -1)
+            change.append([last[i] - first[i] for i in last if i in first])
+        note = "the paper: continually improves, no number"
+        found.append(row(arm, "last point less the first", "points", over(change), note=note))
+        if REFERENCE in methods(arm):
+            found.append(row(arm, REFERENCE, "%", arm.measured(accuracies(REFERENCE))))
+    return found
+
+
+def fig6b(gathered: Gathered) -> list[Row]:
+    """Accuracy by position, and the top's lead over the best of the others."""
+    found, told = any_rows(gathered), ["learngene.layers"]
+    for group in groups(gathered, *told):
+        top = next((arm for arm in group.arms if layers_of(arm)[-1] == TOP[-1]), None)
+        others = [arm for arm in group.arms if arm is not top]
+        if top is None or not others:
+            continue
+        best = max(others, key=lambda arm: arm.measured(accuracies(MAIN)).mean or 0.0)
+        note = f"the best other: layers {layers_of(best)}"
+        lead = between(top, best, MAIN)
+        name = "top over the best other position"
+        found.append(row(top, name, "points", lead, note=note, told=told))
+    return found
+
+
+def _saved(
+    arm: Arm, quantity: str, unit: str, savings: Sequence[Saving], told: Sequence[str] = ()
+) -> Row:
+    note = _words(savings)
+    return row(arm, quantity, unit, over([s.saved for s in savings]), note=note, told=told)
+
+
+def _words(savings: Sequence[Saving]) -> str:
+    ours = [x for each in savings for x in each.ours]
+    return Saving(ours, [x for each in savings for x in each.scratch]).words()
+
+
+def layers_of(arm: Arm) -> list[int]:
+    """The layers that the arm inherits."""
+    return list(arm.runs[0]["learngene"]["layers"])
+
+
+def _rho(run: Results, layers: Sequence[int], late: bool) -> float:
+    rho = run["criterion"]["rho"]
+    third = max(1, len(rho) // 3)
+    tasks = rho[-third:] if late else rho[:third]
+    values = [task[layer - 1] for task in tasks for layer in layers]
+    return fmean(value for value in values if value is not None)
+
+
+def curves(run: Results, method: str) -> list[Curve]:
+    """A client each, in the order of their ids: accuracy by epoch."""
+    return [
+        [(epoch, y) for epoch, y in client["methods"][method]["accuracy_by_epoch"] if y is not None]
+        for client in answered(run)
+    ]
+
+
+def along_shots(gathered: Gathered, method: str) -> list[list[Curve]]:
+    """By seed, a curve a client: accuracy over images per class. Clients in every run only."""
+    by_seed: dict[tuple[int, int], dict[int, dict[int, float]]] = {}
+    for arm in gathered.arms:
+        for run in arm.runs:
+            of = by_seed.setdefault(seeds_of(run), {})
+            for client in answered(run):
+                accuracy = client["methods"][method]["accuracy"]
+                of.setdefault(client["id"], {})[arm.config("shots")] = accuracy
+    found = []
+    for clients in by_seed.values():
+        longest = max(len(curve) for curve in clients.values())
+        full = [clients[i] for i in sorted(clients) if len(clients[i]) == longest]
+        found.append([sorted(curve.items()) for curve in full])
+    return found
+
+
+def of_round(run: Results, number: int) -> dict[int, float]:
+    """The learngene's accuracy by client in a round, percent; the last one's are the run's."""
+    each = run["rounds"][number]
+    clients = each.get("clients") or run["clients"]
+    return {c["id"]: 100 * c["methods"][MAIN]["accuracy"] for c in clients if "methods" in c}

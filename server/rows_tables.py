@@ -1,0 +1,54 @@
+"""Rows of the experiments that are tables of the paper."""
+
+from __future__ import annotations
+
+from server import paper
+from server.gathered import Arm, Gathered, accuracies, differences
+from server.results import MAIN
+from server.rows import Row, methods, row
+
+
+def table3(gathered: Gathered) -> list[Row]:
+    """Every method at every number of shots, beside the paper's table."""
+    found = []
+    for arm in gathered.arms:
+        shots, plain = arm.config("shots"), not arm.config("retain.normalise")
+        stiffness = arm.config("retain.ewc_lambda") if plain else None
+        for name in methods(arm):
+            quoted = paper.table3(name, gathered.data, shots, stiffness)
+            quantity = f"{shots}-shot, {name}"
+            # A note where ours is not the paper's form of it: lambda on the plain Fisher.
+            note = _retain(arm) if name == MAIN else ""
+            measured = arm.measured(accuracies(name))
+            found.append(
+                row(arm, quantity, "%", measured, quoted=quoted, note=note, told=["shots"])
+            )
+        found += _leads(arm, f"{shots}-shot, ")
+    return found
+
+
+def table2(gathered: Gathered) -> list[Row]:
+    """Every method on open-world classes, beside the paper's table."""
+    found = []
+    for arm in gathered.arms:
+        for name in methods(arm):
+            quoted = paper.table2(name, gathered.data)
+            found.append(row(arm, name, "%", arm.measured(accuracies(name)), quoted=quoted))
+        found += _leads(arm, "")
+    return found
+
+
+def _leads(arm: Arm, prefix: str) -> list[Row]:
+    others = [name for name in methods(arm) if name != MAIN]
+    if MAIN not in methods(arm):
+        return []
+    return [
+        row(arm, f"{prefix}lead over {name}", "points", arm.measured(differences(MAIN, name)),
+            told=["shots"])
+        for name in others
+    ]  # fmt: skip
+
+
+def _retain(arm: Arm) -> str:
+    normalised = arm.config("retain.normalise")
+    return f"lambda {arm.config('retain.ewc_lambda'):g}, {'normalised' if normalised else 'plain'}"

@@ -1,0 +1,215 @@
+"""Several runs as one thing: arms, seeds, what is refused, and the table beside the paper's."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import report
+from server.comparison import rows
+from server.figures_paper import FIGURES, draw
+from server.gathered import GatherError, accuracies, between, gather
+from server.results import write_results
+from server.rows import Row
+from server.wording import answered
+
+CONFIG: dict[str, Any] = {
+    "experiment": None, "seed": 0, "shots": 10, "num_clients": 6, "cache": "/a",
+    "individual": {"epochs": 10, "stem": "separable"},
+    "retain": {"normalise": True, "ewc_lambda": 1.0},
+    "learngene": {"layers": 3},
+}  # fmt: skip
+Make = Callable[..., dict[str, Any]]
+Asked = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(make: Make) -> Asked:
+    """A run of an experiment; keywords are settings by dotted name with __ for the dot."""
+
+    def made(
+        experiment: str | None,
+        *,
+        data: str = "cifar100",
+        shift: float = 0.0,
+        methods: tuple[str, ...] = ("learngene", "scratch"),
+        rounds: bool = False,
+        layers: tuple[int, ...] = (11, 12, 13),
+        **settings: Any,
+    ) -> dict[str, Any]:
+        def change(sections: dict[str, Any]) -> None:
+            config = json.loads(json.dumps(CONFIG)) | {"experiment": experiment}
+            for name, value in settings.items():
+                *groups, last = name.split("__")
+                inner = config
+                for group in groups:
+                    inner = inner[group]
+                inner[last] = value
+            seed = config["seed"]
+            overrides = [f"experiment={experiment}", f"shots={config['shots']}"]
+            more = {"experiment": experiment, "overrides": overrides, "config": config}
+            sections["run"] |= {"seed": seed, "shard_seed": seed, **more}
+            sections["data"]["name"] = data
+            sections["learngene"]["layers"] = list(layers)
+
+        return make(6, methods=methods, shift=shift, rounds=rounds, change=change)
+
+    return made
+
+
+def named(found: list[Row]) -> dict[str, Row]:
+    assert len({row.quantity for row in found}) == len(found), "two rows of one name"
+    return {row.quantity: row for row in found}
+
+
+def test_arms_are_what_differs_and_seeds_are_not(run: Asked) -> None:
+    runs = [run("ablation", seed=s, individual__stem=stem, cache=f"/{s}")
+            for stem in ("whole", "fresh") for s in (1, 0)]  # fmt: skip
+    gathered = gather(runs)
+    assert [arm.label for arm in gathered.arms] == [
+        "individual.stem=fresh", "individual.stem=whole",
+    ]  # fmt: skip
+    assert [[r["run"]["seed"] for r in arm.runs] for arm in gathered.arms] == [[0, 1], [0, 1]]
+
+
+def test_numbers_are_in_their_order(run: Asked) -> None:
+    gathered = gather([run("fig4_samples", shots=n) for n in (100, 5, 25)])
+    assert [arm.config("shots") for arm in gathered.arms] == [5, 25, 100]
+
+
+def test_what_does_not_belong_together_is_refused(run: Asked) -> None:
+    with pytest.raises(GatherError, match="several experiments: ablation, none"):
+        gather([run("ablation"), run(None)])
+    with pytest.raises(GatherError, match="several worlds: cifar100, glyphs"):
+        gather([run("ablation"), run("ablation", data="glyphs")])
+    with pytest.raises(GatherError, match="same settings and the same seeds"):
+        gather([run("ablation"), run("ablation")])
+
+
+def test_intervals_are_over_clients_up_to_two_seeds_and_over_seeds_from_three(run: Asked) -> None:
+    runs = [run("fig4_curves", seed=s, shift=-0.1 * s) for s in range(3)]
+    two = gather(runs[:2]).arms[0].measured(accuracies("learngene"))
+    three = gather(runs).arms[0].measured(accuracies("learngene"))
+    assert (two.n, three.n) == ("12 clients", "3 seeds")
+    means = [100 * r["summary"]["learngene"]["mean"] for r in runs]
+    assert three.mean == pytest.approx(sum(means) / 3)
+    assert three.ci95 == pytest.approx(4.303 * 10 / 3**0.5, rel=0.02)  # t(2), steps of 10 points
+
+
+def test_between_pairs_clients(run: Asked) -> None:
+    arms = gather([run("ablation", individual__stem=stem, shift=shift)
+                   for stem, shift in (("fresh", -0.1), ("whole", 0.0))]).arms  # fmt: skip
+    lead = between(arms[1], arms[0], "learngene")
+    assert lead.mean == pytest.approx(10, abs=0.5) and lead.ci95 is not None and lead.ci95 < 0.5
+
+
+def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
+    methods = ("learngene", "scratch", "maml", "deepemd")
+    settings = {"retain__normalise": False, "retain__ewc_lambda": 5000.0}
+    found = named(rows(gather([
+        run("table3_novel", methods=methods, shots=n) for n in (10, 20)
+    ])))  # fmt: skip
+    assert found["10-shot, deepemd"].paper.value == 58.03  # type: ignore[union-attr]
+    assert found["20-shot, maml"].paper.value == 62.36  # type: ignore[union-attr]
+    assert found["10-shot, scratch"].paper is None
+    ours = found["20-shot, learngene"]
+    assert ours.paper.value == 64.24 and ours.note == "lambda 1, normalised"  # type: ignore[union-attr]
+    assert ours.difference == pytest.approx(ours.ours.mean - 64.24)  # type: ignore[operator]
+    assert "shots=20" in ours.command
+    heavy = named(rows(gather([run("table3_novel", methods=methods, **settings)])))
+    assert heavy["10-shot, learngene"].paper.value == 58.21  # type: ignore[union-attr]
+    other = named(rows(gather([run("table3_novel", methods=methods, data="glyphs")])))
+    assert all(row.paper is None for row in other.values())
+
+
+def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
+    def at(shots: int, ours: list[float], scratch: list[float]) -> dict[str, Any]:
+        made = run("fig4_samples", shots=shots)
+        for client, a, b in zip(made["clients"], ours, scratch, strict=True):
+            for name, value in (("learngene", a), ("scratch", b)):
+                client["methods"][name]["accuracy"] = value
+        return made
+
+    always, never = [0.65] * 6, [0.1] * 6
+    runs = [
+        at(5, [0.65, 0.2, 0.2, 0.2, 0.2, 0.2], never),
+        at(25, always, [0.65, 0.65, 0.1, 0.1, 0.1, 0.1]),
+        at(100, always, always),
+    ]
+    found = named(rows(gather(runs)))
+    needed = found["images a class for 60 %, learngene"]
+    assert needed.ours.mean == pytest.approx((5 + 5 * 25) / 6) and needed.paper.value == 25  # type: ignore[union-attr]
+    saved = found["images a class saved to reach 60 %"]
+    assert saved.ours.mean == pytest.approx((20 + 0 + 4 * 75) / 6)
+    share = found["share of images saved to reach 60 %"]
+    assert share.ours.mean == pytest.approx(100 * (0.8 + 0 + 4 * 0.75) / 6)
+    assert share.paper.value == pytest.approx(66.7, abs=0.1)  # type: ignore[union-attr]
+    assert "both arrived on 6 of 6" in saved.note
+    missed = found["images a class saved to reach 70 %"]
+    assert missed.ours.mean is None and missed.difference is None
+    assert "never with the learngene 6, never from scratch 6" in missed.note
+    few = found["gain at 25 images a class"]
+    assert few.paper.value == 20 and few.ours.mean == pytest.approx(55 * 4 / 6)  # type: ignore[union-attr]
+
+
+def test_the_top_is_held_against_the_best_other_position(run: Asked) -> None:
+    where = {"[2,3,4]": -0.3, "[6,7,8]": -0.05, "[11,12,13]": 0.0}
+    runs = [
+        run("fig6b_position", shift=shift, learngene__layers=json.loads(layers),
+            layers=tuple(json.loads(layers)))
+        for layers, shift in where.items()
+    ]  # fmt: skip
+    lead = named(rows(gather(runs)))["top over the best other position"]
+    assert lead.ours.mean == pytest.approx(5, abs=0.5)
+    assert lead.note == "the best other: layers [6, 7, 8]"
+    assert lead.paper.value == 2  # type: ignore[union-attr]
+
+
+def test_every_experiment_with_a_figure_draws_it(run: Asked, tmp_path: Path) -> None:
+    more: dict[str, dict[str, Any]] = {"fig6a_evolution": {"rounds": True}}
+    for name in (*FIGURES, "ablation"):
+        runs = [run(name, seed=s, **more.get(name, {})) for s in range(3)]
+        path = draw(gather(runs), tmp_path / f"{name}.png")
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert named(rows(gather(runs)))
+
+
+def test_the_command_gathers_folders(
+    run: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for seed in range(3):
+        made = run("fig4_curves", seed=seed)
+        (tmp_path / str(seed)).mkdir()
+        write_results(made, tmp_path / str(seed) / "results.json")
+        folders.append(str(tmp_path / str(seed)))
+    out = tmp_path / "out"
+    assert report.main([*folders, "-o", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "comparison.html")
+    assert {p.name for p in out.iterdir()} == {
+        f"comparison.{ending}" for ending in ("csv", "json", "md", "html", "png")
+    }
+    table = {r["quantity"]: r for r in csv.DictReader((out / "comparison.csv").open())}
+    assert table["epochs saved"]["paper"] == "30" and table["epochs saved"]["n"] == "3 seeds"
+    assert json.loads((out / "comparison.json").read_text())[0]["quantity"] == "learngene"
+    page = (out / "comparison.html").read_text()
+    assert "fig4_curves on cifar100" in page and "data:image/png;base64" in page
+    assert report.main([*folders, folders[0], "-o", str(out)]) == 2
+    assert "same seeds" in capsys.readouterr().err
+    assert report.main(folders) == 2 and "-o DIR" in capsys.readouterr().err
+
+
+def test_a_run_of_an_experiment_has_figure_and_table_in_its_folder(
+    run: Asked, tmp_path: Path
+) -> None:
+    made = run("fig4_curves")
+    page = report.write_report(made, tmp_path).read_text()
+    assert (tmp_path / "figures" / "comparison.png").is_file()
+    assert (tmp_path / "comparison.csv").is_file()
+    assert "Beside the paper" in page and "epochs saved" in page
+    assert answered(made)

@@ -1,0 +1,151 @@
+"""The ledger: what is kept of a run, the verdict rule, and a page that depends on files alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import ledger, slim
+from server.claims import DIRECTION, NOT, REPRODUCED, judge, verdict
+from server.comparison import rows
+from server.gathered import Measured, gather
+from server.paper import CLAIMS, Quoted
+from server.results import read_results, write_results
+from server.rows import Row
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG: dict[str, Any] = {
+    "experiment": None, "seed": 0, "shots": 10, "num_clients": 6,
+    "data": {"root": "/nowhere", "name": "cifar100"},
+    "retain": {"normalise": False, "ewc_lambda": 1000.0},
+    "individual": {"epochs": 30},
+}  # fmt: skip
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def saved(make: Callable[..., dict[str, Any]], tmp_path: Path) -> Save:
+    """Writes a run's results into a folder of its own."""
+
+    def write(experiment: str | None, seed: int = 0, shots: int = 10, **asked: Any) -> Path:
+        def change(sections: dict[str, Any]) -> None:
+            config = {**CONFIG, "experiment": experiment, "seed": seed, "shots": shots}
+            overrides = [f"shots={shots}", "data.root=/nowhere", "hydra.run.dir=/tmp/x"]
+            more = {"experiment": experiment, "overrides": overrides, "config": config}
+            sections["run"] |= {"seed": seed, "shard_seed": seed, **more}
+            sections["data"]["name"] = "cifar100"
+
+        folder = tmp_path / f"run-{experiment}-{seed}-{shots}"
+        folder.mkdir()
+        write_results(make(6, change=change, **asked), folder / "results.json")
+        return folder
+
+    return write
+
+
+def row(mean: float | None, ci95: float | None = 1.0, quantity: str = "x") -> Row:
+    return Row(quantity, "points", Measured(mean, ci95, "6 clients"), "")
+
+
+@pytest.mark.parametrize(
+    ("bound", "paper", "ours", "sign", "expected"),
+    [
+        ("about", Quoted(2.0, None, ""), row(2.9), row(2.9), REPRODUCED),
+        ("about", Quoted(2.0, None, ""), row(3.1), row(3.1), DIRECTION),
+        ("about", Quoted(2.0, 0.5, ""), row(3.4), row(3.4), REPRODUCED),  # the paper's own ±
+        ("about", Quoted(2.0, None, ""), row(0.5), row(0.5), NOT),  # the interval includes zero
+        ("about", Quoted(2.0, None, ""), row(-4.0), row(-4.0), NOT),
+        ("about", Quoted(2.0, None, ""), row(3.1, None), row(3.1, None), NOT),  # one client
+        ("at least", Quoted(20.0, None, ""), row(40.0), row(40.0), REPRODUCED),
+        ("at least", Quoted(20.0, None, ""), row(12.0), row(12.0), DIRECTION),
+        ("at most", Quoted(25.0, None, ""), row(9.0), row(5.0), REPRODUCED),
+        ("at most", Quoted(25.0, None, ""), row(60.0), row(5.0), DIRECTION),
+        ("at most", Quoted(25.0, None, ""), row(60.0), row(-5.0), NOT),
+        ("about", Quoted(2.0, None, ""), row(None, None), row(None, None), NOT),  # none arrived
+    ],
+)
+def test_the_verdict_follows_its_rule(
+    bound: str, paper: Quoted, ours: Row, sign: Row, expected: str
+) -> None:
+    assert verdict(bound, paper, ours, [sign], complete=True) == expected
+
+
+def test_a_table_needs_every_opponent_for_its_direction() -> None:
+    claim = next(c for c in CLAIMS if c.name == "table-3-10")
+    paper, ours = claim.numbers["cifar100"], row(80.0, 1.0, "10-shot, learngene")
+    leads = [row(3.0, 1.0, name) for name in claim.direction]
+    assert len(leads) == 8
+    assert [j.verdict for j in judge(claim, paper, [ours, *leads])] == [DIRECTION]
+    assert [j.verdict for j in judge(claim, paper, [ours, *leads[1:]])] == [NOT]
+    behind = [*leads[1:], row(-3.0, 1.0, leads[0].quantity)]
+    assert [j.verdict for j in judge(claim, paper, [ours, *behind])] == [NOT]
+    wide = [row(r.ours.mean, 1.0, f"collective.width=0.5: {r.quantity}") for r in [ours, *leads]]
+    assert [(j.label, j.verdict) for j in judge(claim, paper, wide)] == [
+        ("collective.width=0.5", DIRECTION)
+    ]
+    assert judge(claim, paper, []) == []
+
+
+def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: Path) -> None:
+    folder = saved("fig4_curves")
+    whole = read_results(folder / "results.json")
+    slim.write(whole, tmp_path / "kept" / "results.json")
+    kept = read_results(tmp_path / "kept" / "results.json")  # good by the contract
+    assert rows(gather([kept])) == rows(gather([whole]))
+    before, after = (p.stat().st_size for p in (folder / "results.json",
+                                                tmp_path / "kept" / "results.json"))  # fmt: skip
+    assert after < before / 2 and after < slim.LIMIT
+    assert kept["gradcam"]["images"][0]["picture"] == ""
+    assert "histogram" not in kept["open_world"]
+
+
+def test_too_much_is_not_kept(
+    saved: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(slim, "LIMIT", 1000)
+    folder = saved(None)
+    out = tmp_path / "RESULTS.md"
+    assert ledger.main([str(tmp_path / "l"), "-o", str(out), "--add", str(folder)]) == 2
+    assert f"{folder}: " in capsys.readouterr().err and not out.exists()
+
+
+def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> None:
+    store, out = tmp_path / "docs" / "results", tmp_path / "docs" / "RESULTS.md"
+    added = [str(saved("fig4_samples", shots=n)) for n in (10, 25)] + [str(saved(None))]
+    assert ledger.main([str(store), "-o", str(out), "--add", *added]) == 0
+    page = out.read_text()
+    assert "`python sim.py shots=10 data.root=DIR`" in page  # no folder of this machine
+    assert "/nowhere" not in page.split("## Every experiment")[0]
+    figure = "results/cifar100/fig4_samples/comparison.png"
+    assert f"[CIFAR-100]({figure})" in page and (tmp_path / "docs" / figure).is_file()
+    lines = {line.split(" (")[0]: line for line in page.splitlines() if line.startswith("| ")}
+    few = lines["| at least 20 points over scratch with so few images"]
+    assert "CIFAR-100: **reproduced**" in few and "not run" in few  # ImageNet100
+    assert "**in direction only**" in lines["| 2/3 of the images saved on the way to 60 %"] or (
+        "**not**" in lines["| 2/3 of the images saved on the way to 60 %"]
+    )
+    assert "ImageNet100: not run" in lines["| the top layers end 2 % above other positions"]
+    # The same runs again: the same files, the same page, byte for byte.
+    before = {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*") if p.is_file()}
+    assert ledger.main([str(store), "-o", str(out), "--add", *added]) == 0
+    assert {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*") if p.is_file()} == before
+    # And from the kept files alone, elsewhere.
+    shutil.copytree(tmp_path / "docs", tmp_path / "again" / "docs")
+    again = tmp_path / "again" / "docs"
+    assert ledger.main([str(again / "results"), "-o", str(again / "RESULTS.md")]) == 0
+    assert (again / "RESULTS.md").read_bytes() == out.read_bytes()
+
+
+def test_the_committed_page_is_that_of_the_committed_runs(tmp_path: Path) -> None:
+    docs = ROOT / "docs"
+    shutil.copytree(docs / "results", tmp_path / "results")
+    assert ledger.main([str(tmp_path / "results"), "-o", str(tmp_path / "RESULTS.md")]) == 0
+    assert (tmp_path / "RESULTS.md").read_bytes() == (docs / "RESULTS.md").read_bytes()
+    for path in docs.glob("results/*/*/*/results.json"):
+        assert path.stat().st_size <= slim.LIMIT
+        assert path.parent.name == slim.name_of(json.loads(path.read_text()))

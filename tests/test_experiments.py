@@ -1,0 +1,87 @@
+"""Every experiment file at scale=tiny, in one process over one cache; a sweep runs two points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+import sim as program
+from conf.check import check
+from conf.schema import Config
+from server.comparison import rows
+from server.figures_paper import draw
+from server.gathered import gather
+from server.results import read_results
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
+          "collective.classes_per_task=11")  # fmt: skip
+# What a sweep of an experiment sets in two of its points; others run once, as their file has it.
+SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "ablation": (("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000"),
+                 ("collective.growth=none",)),
+    "bound": (("shots=2",), ("shots=3",)),
+    "fig4_samples": (("shots=2",), ("shots=5",)),
+    "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
+    "frontier": (("learngene.precision=fp16",), ("individual.stem=seeded",)),
+    "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",)),
+    "table3_novel": (("shots=2",), ("shots=3",)),
+}  # fmt: skip
+MORE = {"fig6a_evolution": ("rounds=2",)}  # two tasks have two moments
+Run = Callable[[str], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs an experiment's points, once each, and gives their results."""
+    cache, made = tmp_path_factory.mktemp("cache"), {}
+
+    def of(experiment: str) -> list[dict[str, Any]]:
+        if experiment not in made:
+            points = SWEEPS.get(experiment, ((),))
+            folder = tmp_path_factory.mktemp(experiment)
+            made[experiment] = [
+                _run(experiment, (*MORE.get(experiment, ()), *point), cache, folder / str(number))
+                for number, point in enumerate(points)
+            ]
+        return made[experiment]
+
+    return of
+
+
+def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> dict[str, Any]:
+    asked = [f"experiment={experiment}", *COMMON, *point]
+    ConfigStore.instance().store(name="schema", node=Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [*asked, f"cache={cache}"])
+    check(config)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    assert program.simulation(plain, folder, asked) == program.OK
+    results = read_results(folder / "results.json")
+    assert results["run"]["experiment"] == experiment and results["run"]["overrides"] == asked
+    return {**results, "folder": folder}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+)
+def test_every_experiment_runs_and_tells_its_numbers(
+    experiment: str, run: Run, tmp_path: Path
+) -> None:
+    for results in run(experiment):
+        assert results["messages"]["answered"] == results["messages"]["asked"] > 0
+        assert (results["folder"] / "report.html").is_file()
+        assert (results["folder"] / "comparison.csv").is_file()
+    gathered = gather(run(experiment))
+    found = rows(gathered)
+    assert found and len({row.quantity for row in found}) == len(found)
+    measured = [row for row in found if row.ours.mean is not None]
+    assert measured and all(row.command.startswith("python sim.py experiment=") for row in found)
+    assert draw(gathered, tmp_path / "figure.png").stat().st_size > 1000
