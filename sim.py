@@ -48,6 +48,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.faults import fault_orders
+    from strategies.federate import federate, federated_methods
     from strategies.kept import keep_answers
     from strategies.learngene import LearngeneStrategy, RoundPlan
     from strategies.plan import plan_round
@@ -68,7 +69,16 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
         prepared = prepare(config, world, product, on_note=console.note, on_step=shown.step)
     if prepared.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
-    sent = {**config, "methods": prepared.methods}  # without those that failed at the factory
+    among = federated_methods(prepared.methods)
+    with seconds.of("federated"), console.federated() as shown:
+        width = product.gene.card.width
+        federated = federate(
+            config, world, width, among, on_note=console.note, on_round=shown.round
+        )
+    if not among:
+        del seconds["federated"]
+    prepared = prepared.joined(federated.payloads, federated.failed)
+    sent = {**config, "methods": prepared.methods}  # without those that have failed by now
     with fault_orders(config) as faults, seconds.of("clients"):
 
         @cache_calls  # asked for by the count of kept answers, by the runtime and by the round
@@ -89,7 +99,9 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             simulate(
                 strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
             )
-    report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds, prepared)
+    report = write_run(
+        run_dir, config, world, leakage, product, strategy.rounds, seconds, prepared, federated
+    )
     console.summary(report)
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least

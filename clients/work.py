@@ -1,4 +1,4 @@
-"""One client's work in one round, without Flower: shard, methods, metrics."""
+"""One client's work in one round, without Flower: shard, methods, metrics (for some, weights)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def run_task(
     A method that fails is named with its reason; the others are not touched by it.
 
     Returns:
-        ``client``, ``info`` (classes, image counts, device) and ``methods`` {name: metrics}.
+        ``client``, ``info`` (classes, image counts, device) and ``methods`` {name: metrics}; in a
+        round of federated training ``arrays`` {name: weights}, too.
     """
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -40,10 +41,16 @@ def run_task(
     )
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
+    weights: dict[str, dict[str, np.ndarray]] = {}
     for name in task["methods"]:
-        context = _context(name, client, round, task, payloads.get(name, {}), data, device)
+        # The method's own count of rounds: Flower's goes on over several methods.
+        of = task.get("federated", round)
+        context = _context(name, client, of, task, payloads.get(name, {}), data, device)
         try:
-            answers[name] = methods.find(name).adapt(context).metrics()
+            if "federated" in task:
+                answers[name], weights[name] = _federated_round(name, context)
+            else:
+                answers[name] = methods.find(name).adapt(context).metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             answers[name] = {"error": f"{type(error).__name__}: {error}"}
     return {
@@ -55,7 +62,19 @@ def run_task(
             "device": _device_name(device),
         },
         "methods": answers,
+        **({"arrays": weights} if weights else {}),
     }
+
+
+def _federated_round(
+    name: str, context: methods.ClientContext
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Numbers and weights that go up."""
+    update = methods.find(name).update
+    if update is None:
+        raise ValueError(f"{name} is not trained among clients")
+    made = update(context)
+    return made.metrics(), made.arrays
 
 
 def _context(

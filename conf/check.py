@@ -43,7 +43,9 @@ METHODS = (  # those of learngene.methods, which would bring torch: seconds that
     *("learngene", "scratch"),
     *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
     *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
+    *("fedavg", "fedprox"),
 )
+AMONG_CLIENTS = ("fedavg", "fedprox")  # they take nothing from the factory
 OF_THE_COLLECTIVE = ("full", "linear_probe")  # they are sent its 13 layers
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
 GROWTHS = ("schedule", "none")  # of collective.growth, which may also name a file
@@ -332,7 +334,7 @@ def _check_factory(config: DictConfig) -> None:
             raise InputError("methods", name,
                              "it is sent the collective, and a saved learngene has none",
                              "Leave it out, or leave learngene.path out")  # fmt: skip
-        if name not in ("learngene", "scratch") and config.budget is None:
+        if name not in ("learngene", "scratch", *AMONG_CLIENTS) and config.budget is None:
             raise InputError("budget", "null",
                              f"{name} gets the image passes of the collective's light path, and a "
                              "saved learngene has no collective", "Write budget=50000")  # fmt: skip

@@ -196,6 +196,20 @@ class LinearProbe:
 
 
 @dataclass
+class FedAvg:
+    rounds: int = 10  # of federated training, before a client makes the model its own
+    local_epochs: int = 3  # passes over the shard in a round
+    lr: float = 0.01  # at the clients, in the first round; half a cosine over the rounds
+    client_lr: float = 0.01  # of the new classifier, when a client makes the model its own
+    client_body_lr: float = 0.002  # of the seven layers, then; 0 = frozen
+
+
+@dataclass
+class FedProx(FedAvg):
+    mu: float = 0.01  # of the proximal term mu/2 ||w - w_global||^2
+
+
+@dataclass
 class Methods:
     scratch: Scratch = field(default_factory=Scratch)
     maml: Maml = field(default_factory=Maml)
@@ -208,6 +222,8 @@ class Methods:
     deepemd: DeepEmd = field(default_factory=DeepEmd)
     full: Full = field(default_factory=Full)
     linear_probe: LinearProbe = field(default_factory=LinearProbe)
+    fedavg: FedAvg = field(default_factory=FedAvg)
+    fedprox: FedProx = field(default_factory=FedProx)
 
 
 @dataclass

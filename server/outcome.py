@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -59,6 +59,15 @@ class Seconds(dict[str, float]):
 
     def all(self) -> dict[str, float]:
         return {**self, "total": time.perf_counter() - self._started}
+
+
+class Federated(Protocol):
+    """What came of training among the clients (see ``strategies.federate.Federated``)."""
+
+    @property
+    def rounds(self) -> Mapping[str, Sequence[Round]]: ...
+    @property
+    def section(self) -> dict[str, Any] | None: ...
 
 
 def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World, dict[str, Any]]:
@@ -109,10 +118,16 @@ def write_run(
     rounds: Sequence[Round],
     seconds: Seconds,
     prepared: Prepared,
+    federated: Federated,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
     names = world.class_names
-    rows = [client_rows(each.clients, config["shots"], names) for each in rounds]
+    last = len(rounds) - 1  # in which the federated methods answer, too
+    rows = [
+        client_rows(each.clients, config["shots"], names, federated.rounds if i == last else None)
+        for i, each in enumerate(rounds)
+    ]
+    every = [*(each for of in federated.rounds.values() for each in of), *rounds]
     save(product.gene, run_dir)
     with seconds.of("gradcam"):
         shown = config["report"]["gradcam_images"]
@@ -146,7 +161,7 @@ def write_run(
         leakage=leakage,
         **product.sections(config["learngene"]["sigma"]),
         clients=rows[-1],
-        messages=message_counts(rounds) | {"crossed": crossed(rounds)},
+        messages=message_counts(every) | {"crossed": crossed(every)},
         rounds=[
             {
                 "round": each.round,
@@ -161,12 +176,13 @@ def write_run(
         else None,
         methods=prepared.methods,
         pretraining=prepared.section,
+        federated=federated.section,
         retain=config["retain"],
         gradcam=seen,
     )
     write_results(results, run_dir / "results.json")
     write_clients_csv(results, run_dir / "clients.csv")
-    write_messages_csv(rounds, run_dir / "messages.csv")
+    write_messages_csv(rounds, run_dir / "messages.csv", federated.rounds)
     return results, write_report(results, run_dir)
 
 

@@ -42,6 +42,7 @@ def build_results(
     rounds: Sequence[Mapping[str, Any]] | None = None,
     gradcam: Mapping[str, Any] | None = None,
     pretraining: Mapping[str, Any] | None = None,
+    federated: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, plain Python types, keys in the contract's order.
 
@@ -58,13 +59,14 @@ def build_results(
             ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
         gradcam: what ``server.attention.look`` saw, kept as ``gradcam`` (null without).
         pretraining: the methods' halves at the factory (``server.methods``), kept under that name.
+        federated: the methods' training among the clients (``strategies.federate``), likewise.
 
     A client counts as answered when each of the run's methods has a finite accuracy; else it is
     failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
     so that all methods are summarised over the same clients. A method besides learngene and
     scratch that most clients have no answer of is left out itself, and named with a reason under
-    ``methods_left_out``, as are those that failed at the factory. Numbers that are not finite
-    elsewhere (a loss that diverged) are null.
+    ``methods_left_out``, as are those that failed at the factory or in training among the clients.
+    Numbers that are not finite elsewhere (a loss that diverged) are null.
     """
     names = list(methods) if methods is not None else _method_names(clients)
     if "gain" in names:
@@ -91,6 +93,9 @@ def build_results(
     if pretraining is not None:
         sections["pretraining"] = plain(pretraining)
         lost = {**pretraining["failed"], **lost}
+    if federated is not None:
+        sections["federated"] = plain(federated)
+        lost = {**federated["failed"], **lost}
     if lost:
         sections["methods_left_out"] = plain(lost)
     if retain is not None:

@@ -19,6 +19,7 @@ TASK_FIELDS = (
     *("world", "methods", "seed", "shard_seed", "ways", "shots", "classes_from", "threads"),
     *("width", "inherited", "individual", "retain", "method", "card"),
     "cards",  # only with methods that are sent something of their own
+    "federated",  # only in rounds of federated training: the number of the round
     *("faults", "limit_s"),  # only in runs that ask for them
 )
 OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collective evolves
