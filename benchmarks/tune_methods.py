@@ -48,6 +48,12 @@ _FINETUNE = {
     "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05),
     "client_body_lr": (0.0, 0.0005, 0.002),
 }
+_FEDERATED = {
+    "lr": (0.005, 0.01, 0.02, 0.05),
+    "local_epochs": (1, 3, 5),
+    "client_lr": (0.002, 0.005, 0.01, 0.02, 0.05),
+    "client_body_lr": (0.0, 0.0005, 0.002, 0.005),
+}
 # Of each method the fields of ``method.NAME``; the learngene's are those of its client half.
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "learngene": {
@@ -80,6 +86,8 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
         "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
         "client_body_lr": (0.0, 0.0005, 0.002, 0.005, 0.01),
     },
+    "fedavg": _FEDERATED,
+    "fedprox": {**_FEDERATED, "mu": (0.001, 0.01, 0.1, 1.0)},
     "linear_probe": {"client_lr": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)},
 }
 
@@ -138,6 +146,7 @@ def main() -> int:
     from learngene.world import WorldSettings, build
     from server.factory import produce
     from server.methods import prepare
+    from strategies.federate import federate, federated_methods
     from strategies.plan import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
@@ -145,6 +154,7 @@ def main() -> int:
     world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
     config["data"]["clients_from"] = "open_world"
+    config["num_clients"] = arguments.clients  # who trains together, for federated methods
     product = produce(config, world)
     plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
     found: dict[str, list[dict[str, Any]]] = {}
@@ -162,6 +172,10 @@ def main() -> int:
                     section[field] = value
                 try:
                     made = prepare(changed, world, product)
+                    among = federate(
+                        changed, world, product.gene.card.width, federated_methods(made.methods)
+                    )
+                    made = made.joined(among.payloads, among.failed)
                 except RuntimeError as error:  # it diverged: a bad trial, not the end
                     record = {"settings": settings, "accuracy": None, "error": str(error)}
                 else:

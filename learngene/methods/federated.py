@@ -99,13 +99,11 @@ def train_round(network: nn.Module, shard: ShardData, *, epochs: int, lr: float,
     """
     parameters = list(network.parameters())
     anchor = [p.detach().clone() for p in parameters]
-    decays = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    optimiser = torch.optim.SGD(
-        [{"params": decays, "weight_decay": weight_decay}, {"params": others}],
-        lr=lr,
-        momentum=momentum,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.SGD(groups, lr=lr, momentum=momentum)
     count, total = len(shard.train_x), 0.0
     batches = math.ceil(count / min(batch_size, count))
     network.train()
