@@ -45,6 +45,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     from learngene.heap import keep_freed_memory
     from server.console import Console, announce
     from server.factory import produce
+    from server.labelled import label_open_world, told
     from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.faults import fault_orders
@@ -64,6 +65,11 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
             config, world, on_task=shown.task, on_step=shown.step, on_note=console.note
         )
     console.product(product)
+    labelled = label_open_world(config, world, product)
+    named = None
+    if labelled is not None:
+        console.note(told(labelled.section))
+        named = labelled.task
     runtime, cache = RuntimeSettings(**config["runtime"]), Path(config["cache"])
     with seconds.of("methods"), console.methods() as shown:
         prepared = prepare(config, world, product, on_note=console.note, on_step=shown.step)
@@ -73,7 +79,13 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
     with seconds.of("federated"), console.federated() as shown:
         width = product.gene.card.width
         federated = federate(
-            config, world, width, among, on_note=console.note, on_round=shown.round
+            config,
+            world,
+            width,
+            among,
+            on_note=console.note,
+            on_round=shown.round,
+            labelled=named,
         )
     if not among:
         del seconds["federated"]
@@ -84,7 +96,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
         @cache_calls  # asked for by the count of kept answers, by the runtime and by the round
         def plan(number: int) -> RoundPlan:
             gene = product.gene_of(number)
-            made = plan_round(sent, world, gene, number, prepared.payloads, faults)
+            made = plan_round(sent, world, gene, number, prepared.payloads, faults, named)
             if config["faults"]:  # every client is asked, so that its fault can strike
                 return made
             resume = config["resume"]
@@ -100,7 +112,16 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
                 strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
             )
     report = write_run(
-        run_dir, config, world, leakage, product, strategy.rounds, seconds, prepared, federated
+        run_dir,
+        config,
+        world,
+        leakage,
+        product,
+        strategy.rounds,
+        seconds,
+        prepared,
+        federated,
+        labelled and labelled.section,
     )
     console.summary(report)
     least = config["runtime"]["min_answered"]

@@ -8,7 +8,9 @@ in the cache. A trial is one setting of a method's own space: what it has at the
 anew with the run's whole budget (and kept in the cache), then CLIENTS tasks of open-world classes
 are adapted to and tested. The first trial is the settings as they are, the others are drawn without
 repeats. The novel classes are not touched: nothing that is reported on them was chosen on them.
-Results are written after every trial; the same command goes on where it was stopped.
+Results are written after every trial; the same command goes on where it was stopped. A method
+whose trials are all done gets a record in conf/tuned/ (--records), which the footnote of every
+run's table reads.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import copy
 import itertools
 import json
 import multiprocessing
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -140,12 +143,14 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--methods", default=",".join(SPACES))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
     from learngene.files import write_atomically
     from learngene.world import WorldSettings, build
     from server.factory import produce
     from server.methods import prepare
+    from server.tuned import FOLDER, write_record
     from strategies.federate import federate, federated_methods
     from strategies.plan import plan_round
 
@@ -200,7 +205,34 @@ def main() -> int:
                 )
                 write_atomically(arguments.out, text.encode())
                 print(f"{name} {number + 1}/{len(tried)}: {record}", flush=True)
+            command = shlex.join(["python", "benchmarks/tune_methods.py", *sys.argv[1:]])
+            print(write_record(record_of(name, config, tried, done, arguments.clients, command),
+                               arguments.records or FOLDER))  # fmt: skip
     return 0
+
+
+def record_of(
+    method: str,
+    config: dict[str, Any],
+    tried: list[dict[str, Any]],
+    done: list[dict[str, Any]],
+    clients: int,
+    command: str,
+) -> dict[str, Any]:
+    """What is kept of a method's trials (``server.tuned``): those of this plan and no others."""
+    these = [each for each in done if each["settings"] in tried]
+    return {
+        "method": method,
+        "data": config["data"]["name"],
+        "classes": "open_world",
+        "shots": config["shots"],
+        "ways": config["ways"],
+        "clients": clients,
+        "trials": len(these),
+        "tried": these,
+        "best": best(these),
+        "command": command,
+    }
 
 
 def measured(answers: list[dict[str, Any]]) -> dict[str, Any]:

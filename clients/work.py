@@ -11,9 +11,10 @@ import torch
 from learngene import methods
 from learngene.determinism import pin_kernels
 from learngene.heap import keep_freed_memory
+from learngene.labelled import draw_labelled_shard, of_text
 from learngene.methods.interface import generators
 from learngene.shard import ShardData, read_shard
-from learngene.world import draw_shard, load
+from learngene.world import Shard, World, draw_shard, load
 
 
 def run_task(
@@ -31,14 +32,7 @@ def run_task(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
     world = load(task["world"])
-    shard = draw_shard(
-        world,
-        ways=task["ways"],
-        shots=task["shots"],
-        shard_seed=task["shard_seed"],
-        client=client,
-        classes_from=task["classes_from"],
-    )
+    shard = _shard(world, client, task)
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
@@ -64,6 +58,16 @@ def run_task(
         "methods": answers,
         **({"arrays": weights} if weights else {}),
     }
+
+
+def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:
+    """The client's own images: drawn from all, or from those that were named (table 2)."""
+    drawn = {name: task[name] for name in ("ways", "shots", "shard_seed")}
+    if "labelled" in task:
+        flags = of_text(world, task["labelled"]["flags"])
+        draws = task["labelled"]["draws"]
+        return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
+    return draw_shard(world, **drawn, client=client, classes_from=task["classes_from"])
 
 
 def _federated_round(

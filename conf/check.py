@@ -110,6 +110,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "open_world.images_to_add": (2, math.inf, True),
     "open_world.known_share": (0, 0.95, True),
     "open_world.cycle_consolidate_epochs": (0, 10_000, True),
+    "labelled.draws": (0, 100_000, True),
     "method.scratch.lr": (0, 10, False),
     "budget": (1, 10**12, True),
     **METHOD_RANGES,
@@ -149,6 +150,7 @@ def check(config: DictConfig) -> None:
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
     _check_open_world(config)
+    _check_labelled(config)
     _check_faults(config)
     _check_together(config)
 
@@ -286,6 +288,30 @@ def _check_open_world(config: DictConfig) -> None:
         raise InputError("open_world.score", score,
                          "it is fitted on exemplars, and collective.memory_per_class is 0",
                          "Write open_world.score=energy or keep a memory")  # fmt: skip
+
+
+def _check_labelled(config: DictConfig) -> None:
+    draws = config.labelled.draws
+    if not draws:
+        return
+    if config.data.clients_from != "open_world":
+        raise InputError("labelled.draws", draws,
+                         "only open-world images are called unknown and named, and clients hold "
+                         f"{config.data.clients_from} classes",
+                         "Write data.clients_from=open_world or labelled.draws=0")  # fmt: skip
+    if draws > config.num_clients:
+        raise InputError("labelled.draws", draws,
+                         f"more draws than clients (num_clients={config.num_clients})",
+                         f"Write labelled.draws={config.num_clients} or less")  # fmt: skip
+    if config.rounds > 1:
+        raise InputError("rounds", config.rounds,
+                         "images are called unknown by the finished collective "
+                         f"(labelled.draws={draws})",
+                         "Write rounds=1 or labelled.draws=0")  # fmt: skip
+    if config.learngene.path:
+        raise InputError("labelled.draws", draws,
+                         "a saved learngene has no collective to call images unknown",
+                         "Write labelled.draws=0, or leave learngene.path out")  # fmt: skip
 
 
 def _check_faults(config: DictConfig) -> None:

@@ -111,6 +111,14 @@ class OpenWorld:
 
 
 @dataclass
+class Labelled:
+    # Draws of ``ways`` open-world classes (table 2): clients hold images that the collective called
+    # unknown and a labeller named, and client i belongs to draw i modulo draws. 0 = shards are
+    # drawn from all images.
+    draws: int = 0  # at most num_clients
+
+
+@dataclass
 class Scratch:
     lr: float = 0.01
     schedule: str = "cosine"  # cosine | constant
@@ -271,6 +279,7 @@ class Config:
     individual: Individual = field(default_factory=Individual)
     retain: Retain = field(default_factory=Retain)
     open_world: OpenWorld = field(default_factory=OpenWorld)
+    labelled: Labelled = field(default_factory=Labelled)
     method: Methods = field(default_factory=Methods)
     runtime: Runtime = field(default_factory=Runtime)
     report: Report = field(default_factory=Report)

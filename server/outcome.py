@@ -19,7 +19,8 @@ import torch
 
 from learngene.errors import InputError
 from learngene.gene import save
-from learngene.world import World, WorldSettings, build, check_leakage, draw_shard
+from learngene.labelled import draw_labelled_shard, everything
+from learngene.world import Shard, World, WorldSettings, build, check_leakage, draw_shard
 from server.attention import look
 from server.console import Console
 from server.crossed import crossed, write_messages_csv
@@ -28,6 +29,7 @@ from server.gather import Round, client_rows, message_counts
 from server.methods import Prepared
 from server.report import write_report
 from server.results import build_results, write_clients_csv, write_results
+from server.tuned import read_records, tuning
 
 LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
@@ -80,18 +82,7 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
     started = time.perf_counter()
     with console.working(f"world {data['name']}") as progress:
         world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
-    seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
-    shards = [
-        draw_shard(
-            world,
-            ways=config["ways"],
-            shots=config["shots"],
-            shard_seed=seed,
-            client=client,
-            classes_from=config["data"]["clients_from"],
-        )
-        for client in range(config["num_clients"])
-    ]
+    shards = [_shard(config, world, client) for client in range(config["num_clients"])]
     cycles = config["open_world"]["cycles"] > 0  # the collective will learn these classes, too
     trained = (*world.division.base, *(world.division.open_world if cycles else ()))
     base = np.concatenate([world.rows("train", c) for c in trained])
@@ -101,6 +92,30 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
                          "Delete the cached world and build it again")  # fmt: skip
     console.world(world, leakage, time.perf_counter() - started)
     return world, leakage
+
+
+def _shard(config: Mapping[str, Any], world: World, client: int) -> Shard:
+    """A client's shard; where its images will be named ones, all of which these may be."""
+    seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
+    if draws := config["labelled"]["draws"]:
+        most = max(len(world.rows("train", c)) for c in world.division.open_world)
+        return draw_labelled_shard(
+            world,
+            everything(world),
+            ways=config["ways"],
+            shots=most,
+            shard_seed=seed,
+            client=client,
+            draws=draws,
+        )
+    return draw_shard(
+        world,
+        ways=config["ways"],
+        shots=config["shots"],
+        shard_seed=seed,
+        client=client,
+        classes_from=config["data"]["clients_from"],
+    )
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -119,6 +134,7 @@ def write_run(
     seconds: Seconds,
     prepared: Prepared,
     federated: Federated,
+    labelled: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
     names = world.class_names
@@ -177,6 +193,8 @@ def write_run(
         methods=prepared.methods,
         pretraining=prepared.section,
         federated=federated.section,
+        labelled=labelled,
+        tuning=tuning(config, prepared.methods, read_records()),
         retain=config["retain"],
         gradcam=seen,
     )

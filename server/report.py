@@ -12,6 +12,7 @@ from pathlib import Path
 from learngene.files import write_atomically
 from server.captions import CAPTIONS, alt_text
 from server.figures import draw_figures
+from server.footnotes import footnotes
 from server.report_page import PAGE, image, paragraph, section, table, text
 from server.report_sections import SECTIONS
 from server.results import read_results
@@ -22,8 +23,8 @@ from server.wording import (
     left_out,
     many,
     method_rows,
+    over,
     setting,
-    terms,
 )
 
 REPORT = "report.html"
@@ -76,7 +77,6 @@ def _first_screen(results: Results, figure: str, links: str) -> str:
         ),
         *("received, KB per client", "time, s per client"),
     )
-    conditions = terms(results)
     return "\n".join(
         [
             "<header>",
@@ -87,13 +87,13 @@ def _first_screen(results: Results, figure: str, links: str) -> str:
             table(headings, rows, numbers=range(1, 7)),
             paragraph(
                 "Accuracy is that of the last epoch, never the best one. ± is the 95 % interval "
-                "over clients (Student's t); gains are paired by client; p is Wilcoxon's "
+                f"over {over(results)} (Student's t); gains are paired by these; p is Wilcoxon's "
                 "signed-rank test, two-sided"
                 + (", with Holm's correction over the methods" if several else "")
-                + ". 1 KB is 1,000 bytes."
-                + (f" Factory training of {conditions}." if conditions else ""),
+                + ". 1 KB is 1,000 bytes.",
                 "note",
             ),
+            *(paragraph(each.removesuffix(".") + ".", "note") for each in footnotes(results)),
             f'<nav aria-label="Contents">{links}</nav>',
             "</header>",
         ]

@@ -20,7 +20,7 @@ from learngene.world import World
 from strategies.federated import FederatedStrategy, Training
 from strategies.federated_kept import KeptTraining
 from strategies.kept import answer_parts
-from strategies.plan import declare, shapes_of
+from strategies.plan import common_task, declare, occasional_task, shapes_of
 from strategies.resources import RuntimeSettings
 from strategies.rounds import RoundOutcome, RoundPlan
 from strategies.runtime import simulate
@@ -51,12 +51,14 @@ def federate(
     *,
     on_note: Callable[[str], None] = lambda text: None,
     on_round: Callable[[str, int, int], None] = lambda name, done, rounds: None,
+    labelled: Mapping[str, Any] | None = None,
     client_app: ClientApp | None = None,
 ) -> Federated:
     """Train the methods in ``names`` among the clients, or take up what is kept of them.
 
     Args:
         width: of the seven layers, as scratch's.
+        labelled: what ``server.labelled`` tells clients, where their images are named ones.
         client_app: what answers; default ``clients.app.app``.
 
     Raises:
@@ -69,7 +71,7 @@ def federate(
         Training(name, config["method"][name]["rounds"], _start(config, world, width))
         for name in names
     ]
-    kept = {each.name: _kept(config, world, each, runtime) for each in trainings}
+    kept = {each.name: _kept(config, world, each, runtime, labelled) for each in trainings}
     if config["resume"]:
         for each in trainings:
             kept[each.name].take_up(each)
@@ -82,7 +84,7 @@ def federate(
         on_round(training.name, training.done, training.rounds)
 
     strategy = FederatedStrategy(
-        clients, trainings, lambda each, number: plan_round(config, world, each, number),
+        clients, trainings, lambda each, number: plan_round(config, world, each, number, labelled),
         on_round=after,
     )  # fmt: skip
     if strategy.rounds_left:
@@ -106,28 +108,23 @@ def federate(
 
 
 def plan_round(
-    config: Mapping[str, Any], world: World, training: Training, number: int
+    config: Mapping[str, Any],
+    world: World,
+    training: Training,
+    number: int,
+    labelled: Mapping[str, Any] | None = None,
 ) -> RoundPlan:
     """The message of a training's round ``number``: its settings and the global model."""
     name, card = training.name, training.state.card
-    seed, shard_seed = config["seed"], config["shard_seed"]
     own = {k: v for k, v in config["method"][name].items() if not k.startswith(CLIENT)}
-    task: dict[str, Any] = {
-        "world": str(world.path),
-        "methods": [name],
-        "seed": seed,
-        "shard_seed": seed if shard_seed is None else shard_seed,
-        "ways": config["ways"],
-        "shots": config["shots"],
-        "classes_from": config["data"]["clients_from"],
-        "threads": max(1, int(config["runtime"]["num_cpus"])),
+    task = {
+        **common_task(config, world, [name]),
         "individual": {each: config["individual"][each] for each in INDIVIDUAL},
         "method": {name: own},
         "cards": {name: card},
         "federated": number,
+        **occasional_task(config, labelled),
     }
-    if config["runtime"].get("client_timeout_s") is not None:
-        task["limit_s"] = config["runtime"]["client_timeout_s"]
     sent = {name: training.state.arrays}
     return RoundPlan(task, sent, declared=declare(task, {name: shapes_of(sent[name])}))
 
@@ -144,10 +141,14 @@ def _start(config: Mapping[str, Any], world: World, width: float) -> Payload:
 
 
 def _kept(
-    config: Mapping[str, Any], world: World, training: Training, runtime: RuntimeSettings
+    config: Mapping[str, Any],
+    world: World,
+    training: Training,
+    runtime: RuntimeSettings,
+    labelled: Mapping[str, Any] | None,
 ) -> KeptTraining:
     """Where the training is kept: the key is its first message and the number of clients."""
-    plan = plan_round(config, world, training, 1)
+    plan = plan_round(config, world, training, 1, labelled)
     parts = answer_parts(plan, 1, world.sha256, runtime) | {"clients": config["num_clients"]}
     return KeptTraining(Path(config["cache"]), training.name, parts)
 
