@@ -76,7 +76,7 @@ def test_without_draws_nothing_is_flagged(tiny_world):
 
 
 def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]:
-    plain = make(clients=5)
+    plain = make(n=5)
     sections = {
         name: plain[name]
         for name in ("run", "data", "collective", "criterion", "learngene", "open_world",
