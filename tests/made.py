@@ -15,7 +15,6 @@ CPU = torch.device("cpu")
 MANY = (  # a run of many methods
     *("learngene", "scratch", "maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
     *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
-    *("fedavg", "fedprox"),
 )
 
 
