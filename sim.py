@@ -50,9 +50,11 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
     from learngene.heap import keep_freed_memory
     from server.console import Console, announce
     from server.factory import produce
+    from server.labelled import label_open_world, told
     from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.faults import fault_orders
+    from strategies.federate import federate, federated_methods
     from strategies.kept import keep_answers
     from strategies.learngene import LearngeneStrategy, RoundPlan
     from strategies.plan import plan_round
@@ -68,18 +70,38 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
             config, world, on_task=shown.task, on_step=shown.step, on_note=console.note
         )
     console.product(product)
+    labelled = label_open_world(config, world, product)
+    named = None
+    if labelled is not None:
+        console.note(told(labelled.section))
+        named = labelled.task
     runtime, cache = RuntimeSettings(**config["runtime"]), Path(config["cache"])
     with seconds.of("methods"), console.methods() as shown:
         prepared = prepare(config, world, product, on_note=console.note, on_step=shown.step)
     if prepared.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
-    sent = {**config, "methods": prepared.methods}  # without those that failed at the factory
+    among = federated_methods(prepared.methods)
+    with seconds.of("federated"), console.federated() as shown:
+        width = product.gene.card.width
+        federated = federate(
+            config,
+            world,
+            width,
+            among,
+            on_note=console.note,
+            on_round=shown.round,
+            labelled=named,
+        )
+    if not among:
+        del seconds["federated"]
+    prepared = prepared.joined(federated.payloads, federated.failed)
+    sent = {**config, "methods": prepared.methods}  # without those that have failed by now
     with fault_orders(config) as faults, seconds.of("clients"):
 
         @cache_calls  # asked for by the count of kept answers, by the runtime and by the round
         def plan(number: int) -> RoundPlan:
             gene = product.gene_of(number)
-            made = plan_round(sent, world, gene, number, prepared.payloads, faults)
+            made = plan_round(sent, world, gene, number, prepared.payloads, faults, named)
             if config["faults"]:  # every client is asked, so that its fault can strike
                 return made
             resume = config["resume"]
@@ -95,7 +117,17 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
                 strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
             )
     report = write_run(
-        run_dir, config, overrides, world, leakage, product, strategy.rounds, seconds, prepared
+        run_dir,
+        config,
+        overrides,
+        world,
+        leakage,
+        product,
+        strategy.rounds,
+        seconds,
+        prepared,
+        federated,
+        labelled and labelled.section,
     )
     console.summary(report)
     least = config["runtime"]["min_answered"]

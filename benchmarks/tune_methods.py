@@ -8,7 +8,9 @@ in the cache. A trial is one setting of a method's own space: what it has at the
 anew with the run's whole budget (and kept in the cache), then CLIENTS tasks of open-world classes
 are adapted to and tested. The first trial is the settings as they are, the others are drawn without
 repeats. The novel classes are not touched: nothing that is reported on them was chosen on them.
-Results are written after every trial; the same command goes on where it was stopped.
+Results are written after every trial; the same command goes on where it was stopped. A method
+whose trials are all done gets a record in conf/tuned/ (--records), which the footnote of every
+run's table reads.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import copy
 import itertools
 import json
 import multiprocessing
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -47,6 +50,12 @@ _FINETUNE = {
     "weight_decay": (0.0, 1e-4, 5e-4),
     "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05),
     "client_body_lr": (0.0, 0.0005, 0.002),
+}
+_FEDERATED = {
+    "lr": (0.005, 0.01, 0.02, 0.05),
+    "local_epochs": (1, 3, 5),
+    "client_lr": (0.002, 0.005, 0.01, 0.02, 0.05),
+    "client_body_lr": (0.0, 0.0005, 0.002, 0.005),
 }
 # Of each method the fields of ``method.NAME``; the learngene's are those of its client half.
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -80,6 +89,8 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
         "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
         "client_body_lr": (0.0, 0.0005, 0.002, 0.005, 0.01),
     },
+    "fedavg": _FEDERATED,
+    "fedprox": {**_FEDERATED, "mu": (0.001, 0.01, 0.1, 1.0)},
     "linear_probe": {"client_lr": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)},
 }
 
@@ -132,12 +143,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--methods", default=",".join(SPACES))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
     from learngene.files import write_atomically
     from learngene.world import WorldSettings, build
     from server.factory import produce
     from server.methods import prepare
+    from server.tuned import FOLDER, write_record
+    from strategies.federate import federate, federated_methods
     from strategies.plan import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
@@ -145,6 +159,7 @@ def main() -> int:
     world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
     config["data"]["clients_from"] = "open_world"
+    config["num_clients"] = arguments.clients  # who trains together, for federated methods
     product = produce(config, world)
     plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
     found: dict[str, list[dict[str, Any]]] = {}
@@ -162,6 +177,10 @@ def main() -> int:
                     section[field] = value
                 try:
                     made = prepare(changed, world, product)
+                    among = federate(
+                        changed, world, product.gene.card.width, federated_methods(made.methods)
+                    )
+                    made = made.joined(among.payloads, among.failed)
                 except RuntimeError as error:  # it diverged: a bad trial, not the end
                     record = {"settings": settings, "accuracy": None, "error": str(error)}
                 else:
@@ -186,7 +205,34 @@ def main() -> int:
                 )
                 write_atomically(arguments.out, text.encode())
                 print(f"{name} {number + 1}/{len(tried)}: {record}", flush=True)
+            command = shlex.join(["python", "benchmarks/tune_methods.py", *sys.argv[1:]])
+            print(write_record(record_of(name, config, tried, done, arguments.clients, command),
+                               arguments.records or FOLDER))  # fmt: skip
     return 0
+
+
+def record_of(
+    method: str,
+    config: dict[str, Any],
+    tried: list[dict[str, Any]],
+    done: list[dict[str, Any]],
+    clients: int,
+    command: str,
+) -> dict[str, Any]:
+    """What is kept of a method's trials (``server.tuned``): those of this plan and no others."""
+    these = [each for each in done if each["settings"] in tried]
+    return {
+        "method": method,
+        "data": config["data"]["name"],
+        "classes": "open_world",
+        "shots": config["shots"],
+        "ways": config["ways"],
+        "clients": clients,
+        "trials": len(these),
+        "tried": these,
+        "best": best(these),
+        "command": command,
+    }
 
 
 def measured(answers: list[dict[str, Any]]) -> dict[str, Any]:

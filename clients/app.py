@@ -14,13 +14,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 
 from clients import faults
 from clients.declared import REASON, TRACE, DeclaredReply, Undeclared, clean, declared_reply
 from clients.limit import Overdue, time_limit
-from clients.records import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK
+from clients.records import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
 
 __all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_client_app"]
 
@@ -41,7 +49,8 @@ def make_client_app(
     Args:
         run_task: ``run_task(client, round, task, payloads)`` gives
             ``{"client": int, "info": {...}, "methods": {NAME: {metric: number or list}}}``; a
-            method that failed is ``{NAME: {"error": "Type: message"}}``. None means
+            method that failed is ``{NAME: {"error": "Type: message"}}``. In a federated round
+            ``"arrays": {NAME: {array name: array}}`` besides. None means
             ``clients.work.run_task``.
             It must be importable in a worker: Flower pickles the app with every message, a
             module-level function as its name alone.
@@ -127,6 +136,8 @@ def pack(answer: Mapping[str, Any]) -> RecordDict:
             errors[method] = clean(describe(error), REASON)
         else:
             content[METRICS + method] = MetricRecord(plain)
+    for method, arrays in answer.get("arrays", {}).items():
+        content[WEIGHTS + method] = ArrayRecord({n: Array(array) for n, array in arrays.items()})
     content[INFO] = ConfigRecord(
         {
             "client": int(answer["client"]),

@@ -17,7 +17,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from clients.records import ERROR, INFO, METRICS
+from clients.records import ERROR, INFO, METRICS, WEIGHTS
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of arrays, by name
 
@@ -30,6 +30,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         *("safeguard_fell_back", "safeguard_gene", "safeguard_scratch", "safeguard_broken_folds"),
     )
 }
+IN_A_ROUND = ("images", "loss", "seconds")  # numbers of a federated round
 AT_ONCE = ("protonet", "matchingnet", "deepemd")  # they answer without epochs: one point, at 0
 BY_STEPS = ("maml", "fomaml", "proto_maml")  # their epochs are client_steps
 
@@ -54,7 +55,7 @@ class DeclaredReply:
     Args:
         metrics: method -> metric -> most values of its list; 0 is a number and no list.
         info: field -> most characters of its text; 0 is a number.
-        arrays: key of an ArrayRecord -> its arrays; none in the paper's method.
+        arrays: key of an ArrayRecord -> its arrays; only in rounds of federated training.
         last_epochs: method -> where its curves end; empty: the answers hold no curves.
     """
 
@@ -113,6 +114,14 @@ class DeclaredReply:
 
 def declared_reply(task: Mapping[str, Any]) -> DeclaredReply:
     """What ``clients.work.run_task`` may answer to a task."""
+    info = {"classes": task["ways"] * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
+    if "federated" in task:
+        names = task["methods"]
+        return DeclaredReply(
+            metrics={method: dict.fromkeys(IN_A_ROUND, 0) for method in names},
+            info=info,
+            arrays={WEIGHTS + method: _weights(task["cards"][method]) for method in names},
+        )
     every = task["individual"]["eval_every"]
     ends = {method: _last_epoch(method, task) for method in task["methods"]}
     return DeclaredReply(
@@ -121,14 +130,14 @@ def declared_reply(task: Mapping[str, Any]) -> DeclaredReply:
             | dict.fromkeys((*NUMBERS, *EXTRAS.get(method, ())), 0)
             for method, end in ends.items()
         },
-        info={
-            "classes": task["ways"] * DIGITS,
-            "train_images": 0,
-            "test_images": 0,
-            "device": DEVICE,
-        },
+        info=info,
         last_epochs=ends,
     )
+
+
+def _weights(card: Mapping[str, Any]) -> Shapes:
+    """Arrays that go up in a federated round (``learngene.methods.federated.begin``)."""
+    return {name: ("float32", tuple(shape)) for name, shape in card["up"].items()}
 
 
 def _last_epoch(method: str, task: Mapping[str, Any]) -> int:

@@ -1,7 +1,8 @@
 """The records of a message, by key: the words that server and client share.
 
 Down: TASK and one PAYLOAD a method that is sent arrays. Up: INFO and one METRICS a method, or ERROR
-alone. NODE answers the question which client a node is.
+alone; in a federated round one WEIGHTS a method, too. NODE answers the question which client a
+node is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 TASK = "task"
 PAYLOAD = "payload."
 METRICS = "metrics."
+WEIGHTS = "weights."  # of methods that are trained among the clients, and of no others
 INFO = "info"
 ERROR = "error"
 NODE = "node"

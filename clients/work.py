@@ -1,4 +1,4 @@
-"""One client's work in one round, without Flower: shard, methods, metrics."""
+"""One client's work in one round, without Flower: shard, methods, metrics (for some, weights)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from learngene import methods
 from learngene.determinism import pin_kernels
 from learngene.heap import keep_freed_memory
+from learngene.labelled import draw_labelled_shard, of_text
 from learngene.methods.interface import generators
 from learngene.shard import ShardData, read_shard
-from learngene.world import draw_shard, load
+from learngene.world import Shard, World, draw_shard, load
 
 
 def run_task(
@@ -24,26 +25,26 @@ def run_task(
     A method that fails is named with its reason; the others are not touched by it.
 
     Returns:
-        ``client``, ``info`` (classes, image counts, device) and ``methods`` {name: metrics}.
+        ``client``, ``info`` (classes, image counts, device) and ``methods`` {name: metrics}; in a
+        round of federated training ``arrays`` {name: weights}, too.
     """
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
     world = load(task["world"])
-    shard = draw_shard(
-        world,
-        ways=task["ways"],
-        shots=task["shots"],
-        shard_seed=task["shard_seed"],
-        client=client,
-        classes_from=task["classes_from"],
-    )
+    shard = _shard(world, client, task)
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
+    weights: dict[str, dict[str, np.ndarray]] = {}
     for name in task["methods"]:
-        context = _context(name, client, round, task, payloads.get(name, {}), data, device)
+        # The method's own count of rounds: Flower's goes on over several methods.
+        of = task.get("federated", round)
+        context = _context(name, client, of, task, payloads.get(name, {}), data, device)
         try:
-            answers[name] = methods.find(name).adapt(context).metrics()
+            if "federated" in task:
+                answers[name], weights[name] = _federated_round(name, context)
+            else:
+                answers[name] = methods.find(name).adapt(context).metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             answers[name] = {"error": f"{type(error).__name__}: {error}"}
     return {
@@ -55,7 +56,29 @@ def run_task(
             "device": _device_name(device),
         },
         "methods": answers,
+        **({"arrays": weights} if weights else {}),
     }
+
+
+def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:
+    """The client's own images: drawn from all, or from those that were named (table 2)."""
+    drawn = {name: task[name] for name in ("ways", "shots", "shard_seed")}
+    if "labelled" in task:
+        flags = of_text(world, task["labelled"]["flags"])
+        draws = task["labelled"]["draws"]
+        return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
+    return draw_shard(world, **drawn, client=client, classes_from=task["classes_from"])
+
+
+def _federated_round(
+    name: str, context: methods.ClientContext
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Numbers and weights that go up."""
+    update = methods.find(name).update
+    if update is None:
+        raise ValueError(f"{name} is not trained among clients")
+    made = update(context)
+    return made.metrics(), made.arrays
 
 
 def _context(

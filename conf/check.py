@@ -43,7 +43,9 @@ METHODS = (  # those of learngene.methods, which would bring torch: seconds that
     *("learngene", "scratch"),
     *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
     *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
+    *("fedavg", "fedprox"),
 )
+AMONG_CLIENTS = ("fedavg", "fedprox")  # they take nothing from the factory
 OF_THE_COLLECTIVE = ("full", "linear_probe")  # they are sent its 13 layers
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
 GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
@@ -108,6 +110,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "open_world.images_to_add": (2, math.inf, True),
     "open_world.known_share": (0, 0.95, True),
     "open_world.cycle_consolidate_epochs": (0, 10_000, True),
+    "labelled.draws": (0, 100_000, True),
     "method.scratch.lr": (0, 10, False),
     "budget": (1, 10**12, True),
     **METHOD_RANGES,
@@ -147,6 +150,7 @@ def check(config: DictConfig) -> None:
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
     _check_open_world(config)
+    _check_labelled(config)
     _check_faults(config)
     _check_together(config)
 
@@ -286,6 +290,30 @@ def _check_open_world(config: DictConfig) -> None:
                          "Write open_world.score=energy or keep a memory")  # fmt: skip
 
 
+def _check_labelled(config: DictConfig) -> None:
+    draws = config.labelled.draws
+    if not draws:
+        return
+    if config.data.clients_from != "open_world":
+        raise InputError("labelled.draws", draws,
+                         "only open-world images are called unknown and named, and clients hold "
+                         f"{config.data.clients_from} classes",
+                         "Write data.clients_from=open_world or labelled.draws=0")  # fmt: skip
+    if draws > config.num_clients:
+        raise InputError("labelled.draws", draws,
+                         f"more draws than clients (num_clients={config.num_clients})",
+                         f"Write labelled.draws={config.num_clients} or less")  # fmt: skip
+    if config.rounds > 1:
+        raise InputError("rounds", config.rounds,
+                         "images are called unknown by the finished collective "
+                         f"(labelled.draws={draws})",
+                         "Write rounds=1 or labelled.draws=0")  # fmt: skip
+    if config.learngene.path:
+        raise InputError("labelled.draws", draws,
+                         "a saved learngene has no collective to call images unknown",
+                         "Write labelled.draws=0, or leave learngene.path out")  # fmt: skip
+
+
 def _check_faults(config: DictConfig) -> None:
     fix = "Write, for instance, faults=[0:raise,1:kill_once@2]"
     if not isinstance(config.faults, ListConfig):
@@ -332,7 +360,7 @@ def _check_factory(config: DictConfig) -> None:
             raise InputError("methods", name,
                              "it is sent the collective, and a saved learngene has none",
                              "Leave it out, or leave learngene.path out")  # fmt: skip
-        if name not in ("learngene", "scratch") and config.budget is None:
+        if name not in ("learngene", "scratch", *AMONG_CLIENTS) and config.budget is None:
             raise InputError("budget", "null",
                              f"{name} gets the image passes of the collective's light path, and a "
                              "saved learngene has no collective", "Write budget=50000")  # fmt: skip

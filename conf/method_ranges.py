@@ -53,4 +53,16 @@ METHOD_RANGES: dict[str, tuple[float, float, bool]] = {
     "method.full.client_lr": (0, 10, False),
     "method.full.client_body_lr": (0, 10, True),
     "method.linear_probe.client_lr": (0, 10, False),
+    **{
+        f"method.{name}.{field}": limits
+        for name in ("fedavg", "fedprox")
+        for field, limits in {
+            "rounds": (1, 10_000, True),
+            "local_epochs": (1, 1000, True),
+            "lr": (0, 10, False),
+            "client_lr": (0, 10, False),
+            "client_body_lr": (0, 10, True),
+        }.items()
+    },
+    "method.fedprox.mu": (0, 1000, True),
 }

@@ -112,6 +112,14 @@ class OpenWorld:
 
 
 @dataclass
+class Labelled:
+    # Draws of ``ways`` open-world classes (table 2): clients hold images that the collective called
+    # unknown and a labeller named, and client i belongs to draw i modulo draws. 0 = shards are
+    # drawn from all images.
+    draws: int = 0  # at most num_clients
+
+
+@dataclass
 class Scratch:
     lr: float = 0.01
     schedule: str = "cosine"  # cosine | constant
@@ -197,6 +205,20 @@ class LinearProbe:
 
 
 @dataclass
+class FedAvg:
+    rounds: int = 10  # of federated training, before a client makes the model its own
+    local_epochs: int = 3  # passes over the shard in a round
+    lr: float = 0.01  # at the clients, in the first round; half a cosine over the rounds
+    client_lr: float = 0.01  # of the new classifier, when a client makes the model its own
+    client_body_lr: float = 0.002  # of the seven layers, then; 0 = frozen
+
+
+@dataclass
+class FedProx(FedAvg):
+    mu: float = 0.01  # of the proximal term mu/2 ||w - w_global||^2
+
+
+@dataclass
 class Methods:
     scratch: Scratch = field(default_factory=Scratch)
     maml: Maml = field(default_factory=Maml)
@@ -209,6 +231,8 @@ class Methods:
     deepemd: DeepEmd = field(default_factory=DeepEmd)
     full: Full = field(default_factory=Full)
     linear_probe: LinearProbe = field(default_factory=LinearProbe)
+    fedavg: FedAvg = field(default_factory=FedAvg)
+    fedprox: FedProx = field(default_factory=FedProx)
 
 
 @dataclass
@@ -256,6 +280,7 @@ class Config:
     individual: Individual = field(default_factory=Individual)
     retain: Retain = field(default_factory=Retain)
     open_world: OpenWorld = field(default_factory=OpenWorld)
+    labelled: Labelled = field(default_factory=Labelled)
     method: Methods = field(default_factory=Methods)
     runtime: Runtime = field(default_factory=Runtime)
     report: Report = field(default_factory=Report)

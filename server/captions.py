@@ -38,7 +38,7 @@ CAPTIONS = {
     "the diagonal is what was just learned.",
     "bytes": "What one client receives for a method, and the accuracy it reaches with it.",
     "frontier": "Accuracy against what one client receives. On the dashed line lie the methods "
-    "that no other beats: more accuracy costs more bytes. Bars are 95 % intervals over clients.",
+    "that no other beats: more accuracy costs more bytes. Bars are 95 % intervals.",
     "open_world": "How unknown test images of known and of open-world classes look to the "
     "collective. Right of the threshold an image is called unknown; the outermost steps hold all "
     "that lies beyond. Below, how well each score tells the two groups apart, on the same images.",
@@ -72,14 +72,14 @@ def _accuracy(results: Results) -> str:
 
 
 def _clients(results: Results) -> str:
-    gain = results["summary"]["gain"]
     gains = [
         client["methods"][MAIN]["accuracy"] - client["methods"][REFERENCE]["accuracy"]
         for client in answered(results)
     ]
     return (
-        f"Dumbbell chart of {gain['n']} clients from scratch to learngene accuracy: {gain['wins']} "
-        f"gain, {gain['losses']} lose, {gain['ties']} are equal; gains run from "
+        f"Dumbbell chart of {len(gains)} clients from scratch to learngene accuracy: "
+        f"{sum(g > 0 for g in gains)} gain, {sum(g < 0 for g in gains)} lose, "
+        f"{sum(g == 0 for g in gains)} are equal; gains run from "
         f"{points(min(gains))} to {points(max(gains))} points."
     )
 

@@ -61,6 +61,20 @@ class _Methods:
         self._progress.update(self._bar, description=name, completed=done, total=steps)
 
 
+class _Federated:
+    """Progress of training among the clients: one bar, named after the method under way."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bar: TaskID | None = None
+
+    def round(self, name: str, done: int, rounds: int) -> None:
+        if self._bar is None:
+            self._bar = self._progress.add_task(name, total=rounds)
+        said = f"{name}, federated rounds"
+        self._progress.update(self._bar, description=said, completed=done, total=rounds)
+
+
 class _Clients:
     def __init__(self, progress: Progress, clients: int) -> None:
         self._progress = progress
@@ -126,6 +140,11 @@ class Console:
     def methods(self) -> Iterator[_Methods]:
         with self._progress() as progress:
             yield _Methods(progress)
+
+    @contextmanager
+    def federated(self) -> Iterator[_Federated]:
+        with self._progress() as progress:
+            yield _Federated(progress)
 
     @contextmanager
     def clients(self, count: int) -> Iterator[_Clients]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,35 +44,48 @@ class Round(Protocol):
     def clients(self) -> Sequence[Any]: ...
 
 
-def write_messages_csv(rounds: Iterable[Round], path: Path) -> Path:
+def write_messages_csv(
+    rounds: Iterable[Round], path: Path, federated: Mapping[str, Sequence[Round]] | None = None
+) -> Path:
     """One row for each message, and one for each array, metric and setting that it held.
 
     Sorted by round, direction, client, record. A message's row (kind ``message``) has its
     serialised bytes; the other rows those of their values, without names and framing. Round 0 is
-    the question before the first round, which client a node is: an empty message.
+    the question before the first round, which client a node is: an empty message. A run with
+    methods that are trained among the clients begins with the rounds of these, and has a last
+    column ``phase``: the method, or ``main``.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    if federated:
+        writer.writerow((*COLUMNS, "phase"))
+        for phase, of in (*federated.items(), ("main", rounds)):
+            writer.writerows((*row, phase) for row in _rows(of))
+    else:
+        writer.writerow(COLUMNS)
+        writer.writerows(_rows(rounds))
+    write_atomically(path, text.getvalue().encode())
+    return path
+
+
+def _rows(rounds: Iterable[Round]) -> Iterator[tuple[Any, ...]]:
     rounds = sorted(rounds, key=lambda each: each.round)
     who = [one for each in rounds for one in each.who]
     for client, down, _, _ in who:
-        writer.writerow((0, "down", client, OK, *_message(down)))
+        yield (0, "down", client, OK, *_message(down))
     for client, _, up, entries in who:
         for entry in (_message(up), *sorted(map(tuple, entries))):
-            writer.writerow((0, "up", client, OK, *entry))
+            yield (0, "up", client, OK, *entry)
     for each in rounds:
         clients: list[Client] = sorted(each.clients, key=lambda client: client.client)
         for client in clients:
             for entry in (_message(client.bytes_down), *sorted(map(tuple, each.down))):
-                writer.writerow((each.round, "down", client.client, OK, *entry))
+                yield (each.round, "down", client.client, OK, *entry)
         for client in clients:
             verdict = REFUSED if client.refused else OK
             held = (_message(client.bytes_up), *sorted(map(tuple, client.sent)))
             for entry in held if client.sent else ():
-                writer.writerow((each.round, "up", client.client, verdict, *entry))
-    write_atomically(path, text.getvalue().encode())
-    return path
+                yield (each.round, "up", client.client, verdict, *entry)
 
 
 def _message(count: int) -> Entry:
@@ -125,7 +138,8 @@ def statement(rows: Sequence[dict[str, Any]]) -> str:
     arrays = sorted({r["record"] for r in rows if r["direction"] == "up" and r["kind"] == "array"
                      and not r["refused"]})  # fmt: skip
     up = (
-        f"Up went arrays, as declared: {', '.join(arrays)}."
+        f"Up went arrays, as declared: {', '.join(arrays)}. They are the weights that a federated "
+        "method's clients send; no image is among them."
         if arrays
         else "Up went numbers and short texts, no array and no bytes."
     )

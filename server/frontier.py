@@ -1,22 +1,27 @@
 """Accuracy against the bytes that a client receives, and the Pareto front of one or more runs.
 
-    python -m server.frontier RUN_DIR... --out frontier.png
+    python sim.py -m individual.stem=separable,seeded learngene.precision=fp32,fp16,int8
+    python -m server.frontier multirun/DATE/TIME -o frontier
 
-A run gives one point a method; several runs (stems, precisions) are put into one picture. A
-learngene's point is named after its stem and precision.
+A run gives one point a method; a learngene has one stem and one precision a run, so several runs
+are put into one picture (``frontier.png`` and ``frontier.csv``). A learngene's point is named after
+its stem and precision.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from matplotlib.axes import Axes
 
+from learngene.files import write_atomically
 from server.plotting import (
     GREY,
     NoDataError,
@@ -25,7 +30,8 @@ from server.plotting import (
     save,
     styled,
 )
-from server.results import MAIN, read_results
+from server.results import MAIN
+from server.runs import GatherError, config, find_runs, must_agree
 from server.wording import Results, answered, method_names, percent, size
 
 
@@ -126,25 +132,62 @@ def _together(results: Results, path: Path) -> Path:
     return save(_figure(results["points"]), path)
 
 
+def gather(folders: Sequence[Path]) -> list[Point]:
+    """The points of all runs in the folders. What several runs measured alike is one point; what
+    they measured differently under one name stays apart, named after the runs.
+
+    Raises:
+        GatherError: the runs are not of the same clients, or nobody answered in any.
+    """
+    runs = find_runs(folders)
+    must_agree(runs, "data, sha256", lambda results: results["data"]["sha256"])
+    for name in ("shots", "ways", "num_clients"):
+        must_agree(runs, name, lambda results, name=name: config(results, name))  # type: ignore[misc]
+    must_agree(runs, "shard seed", lambda results: results["run"].get("shard_seed"))
+    found: dict[str, list[tuple[Path, Point]]] = {}
+    for folder, results in runs:
+        for point in points(results):
+            same = found.setdefault(point.label, [])
+            if all(_unlike(point, other) for _, other in same):
+                same.append((folder, point))
+    if not found:
+        raise GatherError("no client answered in these runs")
+    return [
+        point if len(same) == 1 else replace(point, label=f"{label} ({folder.name})")
+        for label, same in found.items()
+        for folder, point in same
+    ]
+
+
+def _unlike(one: Point, other: Point) -> bool:
+    """Bytes may differ a little: the settings in a message are longer for one run than another."""
+    return one.accuracy != other.accuracy or abs(one.bytes - other.bytes) > 1000
+
+
+def table(of: Sequence[Point]) -> str:
+    """The points as CSV; ``front`` says which none beats."""
+    best, text = front(of), io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("label", "method", "bytes", "accuracy", "ci95", "front"))
+    for p in of:
+        writer.writerow((p.label, p.method, round(p.bytes), p.accuracy, p.ci95, int(p in best)))
+    return text.getvalue()
+
+
 def main(arguments: list[str]) -> int:
     """Draw several runs together; the exit code is 2 where there is nothing to draw."""
     parser = argparse.ArgumentParser(prog="python -m server.frontier")
-    parser.add_argument("run_dirs", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, default=Path("frontier.png"))
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_OR_MULTIRUN_DIR")
+    parser.add_argument("-o", "--out", type=Path, default=Path("frontier"), metavar="DIR")
     asked = parser.parse_args(arguments)
-    found: dict[str, Point] = {}
-    for folder in asked.run_dirs:
-        try:
-            results = read_results(folder / "results.json")
-        except (OSError, ValueError) as error:
-            print(f"{folder}: no usable results: {error}", file=sys.stderr)
-            return 2
-        found |= {point.label: point for point in points(results)}
-    if not found:
-        print("no client answered in these runs", file=sys.stderr)
+    try:
+        found = gather(asked.folders)
+    except GatherError as error:
+        print(f"server.frontier: {error}", file=sys.stderr)
         return 2
-    print(_together({"points": list(found.values())}, asked.out))
-    for point in front(list(found.values())):
+    print(_together({"points": found}, asked.out / "frontier.png"))
+    write_atomically(asked.out / "frontier.csv", table(found).encode())
+    for point in front(found):
         print(f"{point.label}: {percent(point.accuracy, point.ci95)} for {size(point.bytes)}")
     return 0
 

@@ -45,10 +45,31 @@ def message_counts(rounds: Sequence[Round]) -> dict[str, int]:
 
 
 def client_rows(
-    answers: Sequence[Answer], shots: int, class_names: Sequence[str]
+    answers: Sequence[Answer],
+    shots: int,
+    class_names: Sequence[str],
+    federated: Mapping[str, Sequence[Round]] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a client. Accuracy is the last epoch's, never the best one's."""
-    return [_row(answer, shots, class_names) for answer in answers]
+    """One row a client. Accuracy is the last epoch's, never the best one's.
+
+    Args:
+        federated: method -> the rounds of its training among the clients, whose bytes and seconds
+            are the method's, too.
+    """
+    rows = [_row(answer, shots, class_names) for answer in answers]
+    for name, rounds in (federated or {}).items():
+        for row in rows:
+            if name in row["methods"]:
+                _add_rounds(row["methods"][name], name, rounds, row["id"])
+    return rows
+
+
+def _add_rounds(method: dict[str, Any], name: str, rounds: Sequence[Round], client: int) -> None:
+    own = [each for r in rounds for each in r.clients if each.client == client]
+    for field in ("bytes_down", "bytes_up"):
+        method[field] += sum(getattr(each, field) for each in own)
+    # A round in which the client failed has no seconds that anybody knows of.
+    method["seconds"] += sum(each.methods[name]["seconds"] for each in own if each.methods)
 
 
 def _row(answer: Answer, shots: int, class_names: Sequence[str]) -> dict[str, Any]:

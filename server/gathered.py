@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.results import read_results
+from server.runs import GatherError, find_runs
 from server.statistics import summarise
 from server.wording import Results, answered
 
@@ -24,10 +24,6 @@ NEUTRAL = (  # settings that make no arm: groups, or fields
 )
 PRIVATE = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # overrides of one machine
 Values = Callable[[Results], Sequence[float]]
-
-
-class GatherError(ValueError):
-    """The runs do not belong together; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +101,18 @@ def over(by_run: Sequence[Sequence[float]]) -> Measured:
 
 
 def read(folders: Sequence[Path]) -> list[Results]:
-    """The results of every folder.
+    """The results of every run at or below the folders.
 
     Raises:
         GatherError: one holds no usable results, or none was named.
     """
     if not folders:
         raise GatherError("no run was named: name folders that runs wrote")
-    found = []
-    for folder in folders:
-        try:
-            found.append(read_results(folder / "results.json"))
-        except OSError as error:
-            raise GatherError(f"{folder}: cannot read results.json: {error.strerror}") from error
-        except ValueError as error:
-            raise GatherError(f"{folder}: results.json is not a run's results: {error}") from error
-        if not found[-1]["run"].get("config"):
+    found = find_runs(folders)
+    for folder, results in found:
+        if not results["run"].get("config"):
             raise GatherError(f"{folder}: the results hold no configuration; run it again")
-    return found
+    return [results for _, results in found]
 
 
 def gather(runs: Sequence[Results]) -> Gathered:

@@ -42,6 +42,19 @@ class Prepared:
     # ``results.json``, "pretraining"; None where no method needed any
     section: dict[str, Any] | None = None
 
+    def joined(self, payloads: Mapping[str, Payload], failed: Mapping[str, str]) -> Prepared:
+        """With what further methods send, and without those that failed.
+
+        Raises:
+            RuntimeError: no method is left.
+        """
+        left = [name for name in self.methods if name not in failed]
+        if not left:
+            raise RuntimeError("every method failed: " + "; ".join(failed.values()))
+        return Prepared(
+            left, {**self.payloads, **payloads}, {**self.failed, **failed}, self.section
+        )
+
 
 def prepare(
     config: Mapping[str, Any],

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from learngene.errors import InputError
 from learngene.gene import save
-from learngene.world import World, WorldSettings, build, check_leakage, draw_shard
+from learngene.labelled import draw_labelled_shard, everything
+from learngene.world import Shard, World, WorldSettings, build, check_leakage, draw_shard
 from server.attention import look
 from server.console import Console
 from server.crossed import crossed, write_messages_csv
@@ -28,6 +29,7 @@ from server.gather import Round, client_rows, message_counts
 from server.methods import Prepared
 from server.report import write_report
 from server.results import build_results, write_clients_csv, write_results
+from server.tuned import read_records, tuning
 
 LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
@@ -61,6 +63,15 @@ class Seconds(dict[str, float]):
         return {**self, "total": time.perf_counter() - self._started}
 
 
+class Federated(Protocol):
+    """What came of training among the clients (see ``strategies.federate.Federated``)."""
+
+    @property
+    def rounds(self) -> Mapping[str, Sequence[Round]]: ...
+    @property
+    def section(self) -> dict[str, Any] | None: ...
+
+
 def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World, dict[str, Any]]:
     """The world and the result of the leakage guard over all clients' shards.
 
@@ -71,18 +82,7 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
     started = time.perf_counter()
     with console.working(f"world {data['name']}") as progress:
         world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
-    seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
-    shards = [
-        draw_shard(
-            world,
-            ways=config["ways"],
-            shots=config["shots"],
-            shard_seed=seed,
-            client=client,
-            classes_from=config["data"]["clients_from"],
-        )
-        for client in range(config["num_clients"])
-    ]
+    shards = [_shard(config, world, client) for client in range(config["num_clients"])]
     cycles = config["open_world"]["cycles"] > 0  # the collective will learn these classes, too
     trained = (*world.division.base, *(world.division.open_world if cycles else ()))
     base = np.concatenate([world.rows("train", c) for c in trained])
@@ -92,6 +92,30 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
                          "Delete the cached world and build it again")  # fmt: skip
     console.world(world, leakage, time.perf_counter() - started)
     return world, leakage
+
+
+def _shard(config: Mapping[str, Any], world: World, client: int) -> Shard:
+    """A client's shard; where its images will be named ones, all of which these may be."""
+    seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
+    if draws := config["labelled"]["draws"]:
+        most = max(len(world.rows("train", c)) for c in world.division.open_world)
+        return draw_labelled_shard(
+            world,
+            everything(world),
+            ways=config["ways"],
+            shots=most,
+            shard_seed=seed,
+            client=client,
+            draws=draws,
+        )
+    return draw_shard(
+        world,
+        ways=config["ways"],
+        shots=config["shots"],
+        shard_seed=seed,
+        client=client,
+        classes_from=config["data"]["clients_from"],
+    )
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -110,10 +134,17 @@ def write_run(
     rounds: Sequence[Round],
     seconds: Seconds,
     prepared: Prepared,
+    federated: Federated,
+    labelled: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
     names = world.class_names
-    rows = [client_rows(each.clients, config["shots"], names) for each in rounds]
+    last = len(rounds) - 1  # in which the federated methods answer, too
+    rows = [
+        client_rows(each.clients, config["shots"], names, federated.rounds if i == last else None)
+        for i, each in enumerate(rounds)
+    ]
+    every = [*(each for of in federated.rounds.values() for each in of), *rounds]
     save(product.gene, run_dir)
     with seconds.of("gradcam"):
         shown = config["report"]["gradcam_images"]
@@ -149,7 +180,7 @@ def write_run(
         leakage=leakage,
         **product.sections(config["learngene"]["sigma"]),
         clients=rows[-1],
-        messages=message_counts(rounds) | {"crossed": crossed(rounds)},
+        messages=message_counts(every) | {"crossed": crossed(every)},
         rounds=[
             {
                 "round": each.round,
@@ -164,12 +195,15 @@ def write_run(
         else None,
         methods=prepared.methods,
         pretraining=prepared.section,
+        federated=federated.section,
+        labelled=labelled,
+        tuning=tuning(config, prepared.methods, read_records()),
         retain=config["retain"],
         gradcam=seen,
     )
     write_results(results, run_dir / "results.json")
     write_clients_csv(results, run_dir / "clients.csv")
-    write_messages_csv(rounds, run_dir / "messages.csv")
+    write_messages_csv(rounds, run_dir / "messages.csv", federated.rounds)
     return results, write_report(results, run_dir)
 
 

@@ -27,7 +27,8 @@ GREY = "#6B6B6B"
 FIXED = {"learngene": BLUE, "scratch": VERMILION}  # the same in every run
 # Then some of Paul Tol's muted colours, made for the same eyes. From the eighth method on, colours
 # alone are too many to tell apart: each method also has a marker of its own.
-OTHERS = (GREEN, PINK, ORANGE, SKY, BLACK, "#332288", "#882255", "#999933", "#44AA99", "#661100")
+OTHERS = (GREEN, PINK, ORANGE, SKY, BLACK, "#332288", "#882255", "#999933", "#44AA99", "#661100",
+          "#AA4499", "#8C6D31")  # fmt: skip
 MARKERS = "osD^vPX<>ph*d8"  # a second sign beside colour, for print in grey
 WIDTH = 6.0  # inches
 LEGEND_CHARACTERS = 64  # that a line of the legend holds at that width

@@ -16,6 +16,7 @@ from server import comparison, figures_paper
 from server.captions import CAPTIONS, alt_text
 from server.comparison import NAME
 from server.figures import draw_figures
+from server.footnotes import footnotes
 from server.gathered import Gathered, GatherError, experiment_of, gather, read
 from server.plotting import NoDataError
 from server.report_page import PAGE, image, paragraph, section, table, text
@@ -28,8 +29,8 @@ from server.wording import (
     left_out,
     many,
     method_rows,
+    over,
     setting,
-    terms,
 )
 
 REPORT = "report.html"
@@ -102,7 +103,6 @@ def _first_screen(results: Results, figure: str, links: str) -> str:
         ),
         *("received, KB per client", "time, s per client"),
     )
-    conditions = terms(results)
     return "\n".join(
         [
             "<header>",
@@ -113,13 +113,13 @@ def _first_screen(results: Results, figure: str, links: str) -> str:
             table(headings, rows, numbers=range(1, 7)),
             paragraph(
                 "Accuracy is that of the last epoch, never the best one. ± is the 95 % interval "
-                "over clients (Student's t); gains are paired by client; p is Wilcoxon's "
+                f"over {over(results)} (Student's t); gains are paired by these; p is Wilcoxon's "
                 "signed-rank test, two-sided"
                 + (", with Holm's correction over the methods" if several else "")
-                + ". 1 KB is 1,000 bytes."
-                + (f" Factory training of {conditions}." if conditions else ""),
+                + ". 1 KB is 1,000 bytes.",
                 "note",
             ),
+            *(paragraph(each.removesuffix(".") + ".", "note") for each in footnotes(results)),
             f'<nav aria-label="Contents">{links}</nav>',
             "</header>",
         ]

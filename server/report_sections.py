@@ -77,11 +77,18 @@ def network(results: Results, images: Images) -> Parts:
         ("up, in all", size(messages["bytes_up"])),
     ]
     rows = [(row.name, row.kb_down, row.kb_up) for row in method_rows(results)]
+    among = list((results.get("federated") or {"methods": {}})["methods"])
+    weights = (
+        f"No image left a client. Weights did, for {joined(among)}: there clients train one model "
+        "together and send their weights up in every round, which is what these methods are; the "
+        "bytes of all rounds are theirs."
+        if among
+        else "No image and no weights left a client."
+    )
     parts = [
         paragraph(
             "Down went the learngene and the task's settings; up came metrics and a description "
-            "of the client's task. No image and no weights left a client. Bytes are those of the "
-            "serialised messages."
+            f"of the client's task. {weights} Bytes are those of the serialised messages."
         ),
         images["bytes"],
         images["frontier"],
@@ -97,9 +104,9 @@ def network(results: Results, images: Images) -> Parts:
 
 def methods(results: Results, images: Images) -> Parts:
     """How the methods besides the learngene were made ready at the factory."""
-    made = results.get("pretraining")
+    made, among = results.get("pretraining"), _federated(results)
     if made is None:
-        return [paragraph("No method of this run has a half at the factory.", "note")]
+        return among or [paragraph("No method of this run has a half at the factory.", "note")]
     rows = [
         (
             name,
@@ -118,7 +125,48 @@ def methods(results: Results, images: Images) -> Parts:
             "sent the collective's long path and are not trained further at the factory."
         ),
         table(headings, rows, range(1, 5)),
+        *among,
     ]
+
+
+def _federated(results: Results) -> Parts:
+    """The methods that are trained among the clients, and which clients a round went without."""
+    made = (results.get("federated") or {"methods": {}})["methods"]
+    if not made:
+        return []
+    rows = [
+        (
+            name,
+            str(each["rounds"]),
+            str(each["local_epochs"]),
+            f"{each['loss_by_round'][0][1]:.3f}",
+            f"{each['loss_by_round'][-1][1]:.3f}",
+            size(each["bytes_down"]),
+            size(each["bytes_up"]),
+        )
+        for name, each in made.items()
+    ]
+    headings = (
+        *("method", "rounds", "passes in a round", "loss, first round", "loss, last round"),
+        *("down, in all", "up, in all"),
+    )
+    parts = [
+        "<h3>Trained among the clients</h3>",
+        paragraph(
+            "These methods take nothing from the factory. The clients train scratch's seven layers "
+            "together; each round every client sends its weights up and the factory averages them. "
+            "Then each client fine-tunes the result on its own shard."
+        ),
+        table(headings, rows, range(1, 7)),
+    ]
+    lost = [
+        (name, str(each["round"]), str(each["client"]), each["error"])
+        for name, of in made.items()
+        for each in of["left_out"]
+    ]
+    if lost:
+        parts.append(table(("method", "round", "client left out", "reason"), lost, [1, 2]))
+    return parts
 
 
 def leakage(results: Results, images: Images) -> Parts:

@@ -12,11 +12,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from learngene.files import write_atomically
+from learngene.labelled import draw_of
 from learngene.untrusted import RESULTS_LIMIT, read_json
 from server.contract import ORDER, check_results
 from server.statistics import holm, paired_gain, summarise
@@ -42,6 +44,9 @@ def build_results(
     rounds: Sequence[Mapping[str, Any]] | None = None,
     gradcam: Mapping[str, Any] | None = None,
     pretraining: Mapping[str, Any] | None = None,
+    federated: Mapping[str, Any] | None = None,
+    labelled: Mapping[str, Any] | None = None,
+    tuning: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, plain Python types, keys in the contract's order.
 
@@ -58,13 +63,17 @@ def build_results(
             ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
         gradcam: what ``server.attention.look`` saw, kept as ``gradcam`` (null without).
         pretraining: the methods' halves at the factory (``server.methods``), kept under that name.
+        federated: the methods' training among the clients (``strategies.federate``), likewise.
+        labelled: which images clients were given names of (``server.labelled``), likewise. Then
+            summaries are over its draws: means over a draw's clients are the numbers compared.
+        tuning: per method its record of tuning, or null (``server.tuned``), likewise.
 
     A client counts as answered when each of the run's methods has a finite accuracy; else it is
     failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
     so that all methods are summarised over the same clients. A method besides learngene and
     scratch that most clients have no answer of is left out itself, and named with a reason under
-    ``methods_left_out``, as are those that failed at the factory. Numbers that are not finite
-    elsewhere (a loss that diverged) are null.
+    ``methods_left_out``, as are those that failed at the factory or in training among the clients.
+    Numbers that are not finite elsewhere (a loss that diverged) are null.
     """
     names = list(methods) if methods is not None else _method_names(clients)
     if "gain" in names:
@@ -84,13 +93,20 @@ def build_results(
         "learngene": _section(learngene),
         "open_world": _section(open_world),
         "clients": rows,
-        "summary": _summary(rows, names),
+        "summary": _summary(rows, names, labelled["draws"] if labelled else None),
         "messages": plain(messages),
         "gradcam": plain(gradcam),
     }
     if pretraining is not None:
         sections["pretraining"] = plain(pretraining)
         lost = {**pretraining["failed"], **lost}
+    if tuning is not None:
+        sections["tuning"] = plain(tuning)
+    if labelled is not None:
+        sections["labelled"] = plain(labelled)
+    if federated is not None:
+        sections["federated"] = plain(federated)
+        lost = {**federated["failed"], **lost}
     if lost:
         sections["methods_left_out"] = plain(lost)
     if retain is not None:
@@ -284,10 +300,22 @@ def _rounds(
     return made
 
 
-def _summary(clients: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Per method its accuracy (and gain over scratch) over the clients that answered."""
-    answered = [client["methods"] for client in clients if "methods" in client]
-    accuracy = {name: [methods[name]["accuracy"] for methods in answered] for name in names}
+def _summary(
+    clients: Sequence[Mapping[str, Any]], names: Sequence[str], draws: int | None = None
+) -> dict[str, Any]:
+    """Per method its accuracy (and gain over scratch) over the clients that answered, or over the
+    draws of classes that these share."""
+    answered = [client for client in clients if "methods" in client]
+    groups = [[client] for client in answered]
+    if draws:
+        of = {
+            draw: [c for c in answered if draw_of(c["id"], draws) == draw] for draw in range(draws)
+        }
+        groups = [group for group in of.values() if group]
+    accuracy = {
+        name: [fmean(c["methods"][name]["accuracy"] for c in group) for group in groups]
+        for name in names
+    }
     summary: dict[str, Any] = {name: summarise(accuracy[name]) for name in names}
     if REFERENCE in names:
         for name in names:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from server.footnotes import footnotes, interval
 from server.wording import (
     ROUND_HEADINGS,
     Results,
@@ -19,13 +20,6 @@ from server.wording import (
     round_rows,
     safeguard_line,
     setting,
-    terms,
-)
-
-NOTE = "± is the 95 % interval over clients; gain in percentage points, paired by client"
-NOTE_OF_MANY = (
-    "± is the 95 % interval over clients; lead of the learngene in percentage points, paired by "
-    "client; p of Wilcoxon's signed-rank test, Holm's correction over the methods"
 )
 
 
@@ -33,14 +27,14 @@ def summary_table(results: Results) -> Table:
     """One row a method; its gain, wins and p are against scratch, on the same clients. With more
     methods than these two, the learngene's lead over each of them stands in their place.
 
-    Units: accuracy percent, gain percentage points, both with their 95 % interval over clients;
+    Units: accuracy percent, gain percentage points, both with their 95 % interval;
     KB (1,000 bytes) received and seconds per client, means. At most 80 columns wide.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     # Text, not str: a name from the data must not be read as rich's markup.
     several = many(results)
-    notes = [setting(results), NOTE_OF_MANY if several else NOTE, terms(results)]
-    table.caption = Text("\n".join(note for note in notes if note))
+    notes = [setting(results), interval(results), *footnotes(results)]
+    table.caption = Text("\n".join(notes))
     table.add_column("method", overflow="fold", min_width=9)
     compared = (
         ("lead of\nlearngene", "ahead", "p") if several else ("gain over\nscratch", "wins", "p")

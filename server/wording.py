@@ -103,23 +103,9 @@ def left_out(results: Results) -> Mapping[str, str]:
     return results.get("methods_left_out") or {}
 
 
-def terms(results: Results) -> str | None:
-    """On what terms methods were trained at the factory; None where none was."""
-    made = results.get("pretraining")
-    if made is None:
-        return None
-    trained = [name for name, each in made["methods"].items() if each["image_passes"]]
-    taken = [name for name, each in made["methods"].items() if not each["image_passes"]]
-    light, said = made["light_path_passes"], []
-    if trained:
-        said.append(
-            f"{joined(trained)}: scratch's seven layers, trained on the collective's base images "
-            f"for {made['budget']:,} image passes each"
-            + (f" (the learngene's light path: {light:,})" if light else "")
-        )
-    if taken:
-        said.append(f"{joined(taken)}: the collective's long path as it is")
-    return "; ".join(said) or None
+def over(results: Results) -> str:
+    """What summaries are over: the run's clients, or draws of classes that clients share."""
+    return "draws of classes" if results.get("labelled") else "clients"
 
 
 def round_rows(results: Results) -> list[tuple[str, ...]]:
@@ -157,12 +143,15 @@ def headline(results: Results) -> str:
     ours, reference = percent(summary[MAIN]["mean"]), percent(summary[REFERENCE]["mean"])
     cost = size(_mean([client["methods"][MAIN] for client in clients], "bytes_down"))
     against = f"{ours} against {reference}, {points(mean)} points"
-    better = f"{wins} of {n} clients {'is' if wins == 1 else 'are'} better than from scratch"
+    better = (
+        f"{wins} of {n} {over(results)} {'is' if wins == 1 else 'are'} better than from scratch"
+    )
     if ci95 is None:
         verdict = "better than" if mean > 0 else "worse than" if mean < 0 else "as good as"
+        one = "draw of classes" if results.get("labelled") else "client"
         return (
-            f"With the learngene, the one client that answered is {verdict} from scratch: "
-            f"{against}, for {cost} received; one client gives no interval."
+            f"With the learngene, the one {one} that answered is {verdict} from scratch: "
+            f"{against}, for {cost} received; one {one} gives no interval."
         )
     interval = f"95 % interval ±{100 * ci95:.1f}"
     if abs(mean) <= ci95:

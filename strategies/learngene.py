@@ -186,6 +186,7 @@ class LearngeneStrategy(Strategy):
             return None
         if node not in now.outcomes:
             answer = read_reply(reply, self._partitions[node], now.methods, now.declared.reply)
+            answer = self.accept(answer, reply, self._partitions[node])
             outcome = self._outcome(now, node, answer, reply)
             if now.kept is not None and outcome.error is None:
                 now.kept.put(outcome)
@@ -194,6 +195,10 @@ class LearngeneStrategy(Strategy):
                 for key in list(reply.content):
                     del reply.content[key]
         return now.outcomes[node]
+
+    def accept(self, answer: Answer, reply: Message, client: int) -> Answer:
+        """Here a strategy may take in more of a checked reply, or find fault with it."""
+        return answer
 
     def _outcome(
         self, now: _OpenRound, node: int, answer: Answer, reply: Message | None

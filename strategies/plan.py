@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ TASK_FIELDS = (
     *("world", "methods", "seed", "shard_seed", "ways", "shots", "classes_from", "threads"),
     *("width", "inherited", "individual", "retain", "method", "card"),
     "cards",  # only with methods that are sent something of their own
+    "labelled",  # only where clients hold images that the collective called unknown
+    "federated",  # only in rounds of federated training: the number of the round
     *("faults", "limit_s"),  # only in runs that ask for them
 )
 OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collective evolves
@@ -31,6 +33,7 @@ def plan_round(
     number: int = 1,
     payloads: Mapping[str, Payload] | None = None,
     faults: Mapping[str, Any] | None = None,
+    labelled: Mapping[str, Any] | None = None,
 ) -> RoundPlan:
     """The message of round ``number``. It names where the world lies and holds none of its images.
 
@@ -40,21 +43,14 @@ def plan_round(
 
     Args:
         faults: what ``strategies.faults.fault_orders`` gives.
+        labelled: what ``server.labelled`` tells clients, where their images are named ones.
     """
     gene, arrays = at_precision(gene, config["learngene"]["precision"])
-    seed, shard_seed = config["seed"], config["shard_seed"]
     methods = list(config["methods"])
     if number < config["rounds"]:
         methods = [name for name in methods if name in OF_THE_COLLECTIVE]
     task = {
-        "world": str(world.path),
-        "methods": methods,
-        "seed": seed,
-        "shard_seed": seed if shard_seed is None else shard_seed,
-        "ways": config["ways"],
-        "shots": config["shots"],
-        "classes_from": config["data"]["clients_from"],
-        "threads": max(1, int(config["runtime"]["num_cpus"])),
+        **common_task(config, world, methods),
         "width": gene.card.width,
         "inherited": gene.inherited,
         "individual": config["individual"],
@@ -66,8 +62,7 @@ def plan_round(
     # An undisturbed run's message does not change because there are such things.
     if faults:
         task["faults"] = dict(faults)
-    if config["runtime"].get("client_timeout_s") is not None:
-        task["limit_s"] = config["runtime"]["client_timeout_s"]
+    task |= occasional_task(config, labelled)
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     if made:
         task["cards"] = {name: each.card for name, each in made.items()}
@@ -80,6 +75,33 @@ def plan_round(
         promised = {name: ("float32", tuple(shape)) for name, shape in gene.card.shapes.items()}
         declared["learngene"] = promised
     return RoundPlan(task, sent, declared=declare(task, declared))
+
+
+def common_task(config: Mapping[str, Any], world: World, methods: Sequence[str]) -> dict[str, Any]:
+    """What every task says: what to do, with which images, from which seed."""
+    seed, shard_seed = config["seed"], config["shard_seed"]
+    return {
+        "world": str(world.path),
+        "methods": list(methods),
+        "seed": seed,
+        "shard_seed": seed if shard_seed is None else shard_seed,
+        "ways": config["ways"],
+        "shots": config["shots"],
+        "classes_from": config["data"]["clients_from"],
+        "threads": max(1, int(config["runtime"]["num_cpus"])),
+    }
+
+
+def occasional_task(
+    config: Mapping[str, Any], labelled: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What tasks of some runs say besides; a message does not change because there is such."""
+    task: dict[str, Any] = {}
+    if config["runtime"].get("client_timeout_s") is not None:
+        task["limit_s"] = config["runtime"]["client_timeout_s"]
+    if labelled is not None:
+        task["labelled"] = dict(labelled)
+    return task
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:

@@ -10,6 +10,7 @@ import pytest
 
 from conf.schema import Config
 from learngene.methods import NAMES
+from server.tuned import read_records, write_record
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "tune_methods.py"
 spec = importlib.util.spec_from_file_location("tune_methods", FILE)
@@ -49,3 +50,14 @@ def test_a_trial_that_diverged_is_no_best():
     assert tune.measured([{"accuracy": [0.1, 0.2]}, {"accuracy": [0.4]}])["accuracy"] == (
         pytest.approx(0.3)
     )
+
+
+def test_a_record_holds_the_plans_trials_and_no_others(tmp_path):
+    config = asdict(Config(cache=""))
+    config["data"]["name"] = "glyphs"
+    tried = tune.trials("maml", config, 3)
+    done = [{"settings": each, "accuracy": 0.1 * i} for i, each in enumerate(tried)]
+    older = {"settings": {"method.maml.lr": 9.0}, "accuracy": 0.99}
+    made = tune.record_of("maml", config, tried, [older, *done], 16, "python tune")
+    assert made["trials"] == 3 and made["best"] == tried[2] and made["data"] == "glyphs"
+    assert read_records(write_record(made, tmp_path).parent) == [made]

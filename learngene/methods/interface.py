@@ -6,7 +6,8 @@ A method module holds ``METHOD``, a value of class ``Method``. Its factory half 
 - ``take(collective) -> Payload``: read off the finished collective;
 - neither: nothing is sent (scratch), or the learngene itself (``server.factory`` makes it).
 
-Its client half is ``adapt(context) -> Outcome``: payload and shard in, curves out.
+Its client half is ``adapt(context) -> Outcome``: payload and shard in, curves out. A method that is
+trained among the clients has ``update(context) -> Update``, too: its part in a federated round.
 """
 
 from __future__ import annotations
@@ -118,6 +119,19 @@ class ClientContext:
         return replace(self, payload={}, card={}, generator=drawn)
 
 
+@dataclass(frozen=True)
+class Update:
+    """What a client sends up in a federated round: weights, and what they were trained on."""
+
+    arrays: dict[str, np.ndarray]  # float32
+    images: int
+    loss: float  # mean over the local training
+    seconds: float
+
+    def metrics(self) -> dict[str, float | int]:
+        return {"images": self.images, "loss": self.loss, "seconds": self.seconds}
+
+
 def generators(seed: int, method: str, round: int, client: int) -> Callable[[str], torch.Generator]:
     """A method's generators at a client, by phase."""
     return lambda phase: torch_generator(seed, f"client-{method}-{phase}", round, client)
@@ -130,4 +144,5 @@ class Method:
     adapt: Callable[[ClientContext], Outcome]
     pretrain: Callable[[Factory], Payload] | None = None
     take: Callable[[Collective], Payload] | None = None
+    update: Callable[[ClientContext], Update] | None = None  # trained among the clients first
     for_ways: bool = False  # the payload depends on the number of a client's classes

@@ -27,7 +27,7 @@ INHERITED = 3  # how the seven layers are counted in an Individual; without effe
 def draw(factory: Factory, head: Head | None = None) -> Individual:
     """Seven layers at random on the factory's device; ``head`` makes what comes behind them."""
     chance = factory.chance("weights")
-    made = _seven(factory.stem, factory.width, factory.images.world.image_shape[0], chance)
+    made = drawn(factory.stem, factory.width, factory.images.world.image_shape[0], chance)
     if head is not None:
         made.head = head(feature_count(made), chance)
     return made.to(factory.images.device).to(memory_format=torch.channels_last)
@@ -49,14 +49,15 @@ def rebuild(
     """
     card, channels = context.card, context.shard.train_x.shape[1]
     chance = context.generator("weights")
-    made = _seven(card["stem"], card["width"], channels, chance)
+    made = drawn(card["stem"], card["width"], channels, chance)
     if head is not None:
         made.head = head(feature_count(made), chance)
     fill(change(made), context.payload)
     return made.to(context.device).to(memory_format=torch.channels_last)
 
 
-def _seven(stem: str, width: float, channels: int, chance: torch.Generator) -> Individual:
+def drawn(stem: str, width: float, channels: int, chance: torch.Generator) -> Individual:
+    """Seven layers with weights from ``chance``, and nothing behind them."""
     made = Individual(stem_kind=stem, inherited=INHERITED, ways=1, width=width, head="prototype",
                       generator=chance, channels=channels)  # fmt: skip
     made.head = nn.Identity()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from learngene.methods import NAMES
 from server import figures, frontier, report_collective
 from server.captions import CAPTIONS, alt_text
 from server.frontier import Point, front
 from server.plotting import FIXED, NoDataError, method_style, new_figure
-from server.results import write_results
 from tests.made import MANY
 
 ALL = {
@@ -303,9 +303,9 @@ def test_the_report_shows_the_rule_for_every_layer(make):
 
 def test_many_methods_are_told_apart_and_one_point_is_a_level(make, canvas, tmp_path):
     results = make(methods=MANY)
-    styles = method_style(MANY)
-    assert len({style["color"] for style in styles.values()}) == len(MANY)
-    assert len({style["marker"] for style in styles.values()}) == len(MANY)
+    styles = method_style(NAMES)
+    assert len({style["color"] for style in styles.values()}) == len(NAMES)
+    assert len({style["marker"] for style in styles.values()}) == len(NAMES)
     figures.accuracy_over_epochs(results, tmp_path)
     axes = canvas[0].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
@@ -331,7 +331,7 @@ def test_the_front_is_what_no_other_beats():
     assert front([]) == []
 
 
-def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_path, capsys):
+def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_path):
     def change(sections):
         sections["run"]["config"]["learngene"] = {"precision": "int8"}
 
@@ -340,9 +340,3 @@ def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
     assert texts == {"learngene separable int8", *MANY[1:]}
     assert "On the Pareto front: scratch, learngene separable int8." in frontier.alt(results)
-    for number, each in enumerate((results, make(methods=MANY[:3]))):
-        write_results(each, tmp_path / str(number) / "results.json")
-    assert frontier.main([*(str(tmp_path / n) for n in "01"), "--out", str(tmp_path / "x")]) == 0
-    said = capsys.readouterr().out
-    assert "scratch: " in said and "learngene separable" in said
-    assert frontier.main([str(tmp_path / "nowhere")]) == 2

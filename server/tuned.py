@@ -1,0 +1,89 @@
+"""Records of tuning, a JSON file a method and data set, as benchmarks/tune_methods.py writes them.
+
+A record says which settings were tried on open-world classes, how many trials that were, with which
+command, and which came out best. There is none of a method that was not tuned; none is made up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import conf
+from learngene.files import write_atomically
+from learngene.untrusted import MEBIBYTE, read_json
+
+FOLDER = Path(conf.__file__).parent / "tuned"
+LIMIT = MEBIBYTE  # bytes of a record
+FIELDS = ("method", "data", "classes", "trials", "tried", "best", "command")
+
+
+def write_record(record: Mapping[str, Any], folder: Path = FOLDER) -> Path:
+    """Write ``DATA-METHOD.json``; gives its path.
+
+    Raises:
+        ValueError: a field is missing, or trials are not as many as were tried.
+    """
+    _check(record, f"the record of {record.get('method')}")
+    path = folder / f"{record['data']}-{record['method']}.json"
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    return path
+
+
+def read_records(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """All records, by name of the file; none where there is no folder.
+
+    Raises:
+        ValueError: a file is no record.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        record = read_json(path, LIMIT)
+        _check(record, str(path))
+        found.append(record)
+    return found
+
+
+def _check(record: Any, where: str) -> None:
+    missing = [name for name in FIELDS if not isinstance(record, Mapping) or name not in record]
+    if missing:
+        raise ValueError(f"{where}: no field {missing[0]}")
+    if record["classes"] != "open_world":
+        raise ValueError(f"{where}: tuned on {record['classes']} classes, open_world ones are due")
+    if record["trials"] != len(record["tried"]):
+        raise ValueError(f"{where}: {record['trials']} trials, {len(record['tried'])} were tried")
+
+
+def tuning(
+    config: Mapping[str, Any], methods: Sequence[str], records: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """``tuning`` of ``results.json``: per method its trials, their data, and whether the run has
+    the settings that came out best; null without a record.
+
+    Of several data sets' records that of the run's own counts, else the first.
+    """
+    own = config["data"]["name"]
+    made: dict[str, Any] = {}
+    for name in methods:
+        of = [record for record in records if record["method"] == name]
+        of.sort(key=lambda record: record["data"] != own)
+        if not of:
+            made[name] = None
+            continue
+        best = of[0]["best"] or {}
+        made[name] = {
+            "trials": of[0]["trials"],
+            "data": of[0]["data"],
+            "command": of[0]["command"],
+            "used": bool(best) and all(_setting(config, p) == v for p, v in best.items()),
+        }
+    return made
+
+
+def _setting(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,113 @@
+"""Which images the collective calls unknown, and summaries over draws of classes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.work import _shard
+from conf.schema import Config
+from learngene.openworld import Recogniser
+from server.collective import exemplars
+from server.factory import open_world_settings
+from server.footnotes import footnotes, interval
+from server.labelled import label_open_world, told
+from server.results import build_results
+from server.statistics import paired_gain, summarise
+from server.wording import headline
+
+SECTION = {
+    "draws": 2, "score": "energy", "accept": 0.8, "flagged": {"a": 0.25},
+    "classes": [["a", "b", "c", "d", "e"]] * 2, "due": 200, "named": 180,
+}  # fmt: skip
+
+
+def config_of(**open_world: Any) -> dict[str, Any]:
+    config = asdict(Config(cache=""))
+    config |= {"num_clients": 3, "ways": 3, "shots": 4, "labelled": {"draws": 2}}
+    config["open_world"] |= {"accept": 0.5, **open_world}
+    return config
+
+
+@pytest.fixture
+def product(evolved) -> Any:
+    return SimpleNamespace(life=SimpleNamespace(evolution=evolved("separable"), threads=1))
+
+
+def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
+    config = config_of()
+    found = label_open_world(config, tiny_world, product)
+    evolution, asked = product.life.evolution, open_world_settings(config)
+    held = evolution.answers(tiny_world.train_images, evolution.calibration_rows)
+    known = exemplars(evolution, "collective", False)
+    recogniser = Recogniser.fit(asked, *known, held)
+    assert set(found.flags) == set(tiny_world.division.open_world)
+    for c, flags in found.flags.items():
+        answers = evolution.answers(tiny_world.train_images, tiny_world.rows("train", c))
+        assert np.array_equal(flags, recogniser.scores(*answers).numpy() > recogniser.threshold)
+        assert found.section["flagged"][tiny_world.class_names[c]] == flags.mean()
+    task = {"ways": 3, "shots": 4, "shard_seed": 0, "labelled": found.task}
+    shards = [_shard(tiny_world, client, task) for client in range(3)]
+    assert found.section["named"] == sum(len(each.train_rows) for each in shards)
+    assert found.section["due"] == 36 and len(found.section["classes"]) == 2
+    for shard in shards:
+        for row in shard.train_rows:
+            c = int(tiny_world.train_labels[row])
+            assert found.flags[c][tiny_world.rows("train", c).tolist().index(row)]
+    assert f"{found.section['named']} named images of 36, in 2 draws" in told(found.section)
+
+
+def test_a_stricter_collective_flags_fewer(product, tiny_world):
+    few, many = (
+        label_open_world(config_of(accept=accept), tiny_world, product).flags
+        for accept in (0.6, 0.3)
+    )
+    assert sum(its.sum() for its in few.values()) < sum(its.sum() for its in many.values())
+    assert all((few[c] <= many[c]).all() for c in few)
+
+
+def test_without_draws_nothing_is_flagged(tiny_world):
+    config = {**config_of(), "labelled": {"draws": 0}}
+    assert label_open_world(config, tiny_world, SimpleNamespace(life=None)) is None  # type: ignore[arg-type]
+
+
+def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]:
+    plain = make(n=5)
+    sections = {
+        name: plain[name]
+        for name in ("run", "data", "collective", "criterion", "learngene", "open_world",
+                     "clients", "messages")
+    }  # fmt: skip
+    return build_results(**sections, labelled=section)
+
+
+def test_means_are_over_draws_and_paired_by_draw(make):
+    results = over_draws(make)
+    of = {
+        name: [
+            np.mean(
+                [c["methods"][name]["accuracy"] for c in results["clients"] if c["id"] % 2 == d]
+            )
+            for d in (0, 1)
+        ]
+        for name in ("learngene", "scratch")
+    }
+    for name, values in of.items():
+        assert results["summary"][name]["n"] == 2
+        assert results["summary"][name]["mean"] == pytest.approx(summarise(values)["mean"])
+        assert results["summary"][name]["ci95"] == pytest.approx(summarise(values)["ci95"])
+    gain = paired_gain(of["learngene"], of["scratch"])
+    assert results["summary"]["gain"]["mean"] == pytest.approx(gain["mean"])
+    assert results["summary"]["gain"]["wins"] == 2
+    (said,) = footnotes(results)
+    assert said.startswith("Open-world classes: in each of 2 draws of 5 classes, clients hold")
+    assert "180 of the 200" in said and "energy, 80% of known" in said
+    assert "over draws of classes" in interval(results) and "paired by draw" in interval(results)
+    assert "2 of 2 draws of classes" in headline(results)
+    plain = over_draws(make, None)
+    assert plain["summary"]["learngene"]["n"] == 5 and footnotes(plain) == []
+    assert "over clients" in interval(plain)
