@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,8 @@ def test_the_command_gathers_folders(
     assert json.loads((out / "comparison.json").read_text())[0]["quantity"] == "learngene"
     page = (out / "comparison.html").read_text()
     assert "fig4_curves on cifar100" in page and "data:image/png;base64" in page
-    assert report.main([*folders, folders[0], "-o", str(out)]) == 2
+    again = shutil.copytree(folders[0], tmp_path / "again")  # one run that would count twice
+    assert report.main([*folders, str(again), "-o", str(out)]) == 2
     assert "same seeds" in capsys.readouterr().err
     assert report.main(folders) == 2 and "-o DIR" in capsys.readouterr().err
 
