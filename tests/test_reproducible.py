@@ -28,7 +28,8 @@ from tests.late_work import late
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=8",
-        "report.gradcam_images=0", "individual.safeguard=true", "collective.threads=1")  # fmt: skip
+        "report.gradcam_images=0", "individual.safeguard=true", "collective.threads=1",
+        "methods=[learngene,scratch,fedavg]")  # fmt: skip
 
 
 def config_of(cache: Path, **runtime: Any) -> dict[str, Any]:
@@ -43,7 +44,8 @@ def config_of(cache: Path, **runtime: Any) -> dict[str, Any]:
 
 def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     # Every run asks its clients anew: kept answers would be equal whatever the clients did.
-    shutil.rmtree(Path(config["cache"]) / "clients", ignore_errors=True)
+    for kept in ("clients", "federated"):
+        shutil.rmtree(Path(config["cache"]) / kept, ignore_errors=True)
     assert program.simulation(copy.deepcopy(config), folder) == program.OK
     return read_results(folder / "results.json")
 
@@ -93,7 +95,7 @@ def test_serial_in_reverse_order(first, cache, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SerialGrid, "pull_messages", backward)
     assert_equal(run(config_of(cache), tmp_path), first)
-    assert len(asked) == 6  # three queries, three tasks
+    assert len(asked) == 15  # twice three queries, three tasks, two rounds of three before
 
 
 def test_another_seed_is_another_result(first, cache, tmp_path):

@@ -217,6 +217,37 @@ def test_other_stems(stem: str, cache: Path, tmp_path: Path) -> None:
     assert extra == 0 if stem == "seeded" else extra > 0.05
 
 
+def test_open_world_classes_and_federated_methods(cache: Path, tmp_path: Path) -> None:
+    """Table 2's protocol, and methods whose weights go up, in one run."""
+    run = tmp_path / "run"
+    done = sim(
+        "experiment=table2_open_world", "scale=tiny", "runtime=serial", "labelled.draws=2",
+        "methods=[learngene,scratch,fedavg,fedprox]", cache=cache, run=run,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = read_results(run / "results.json")
+    assert results["labelled"]["named"] == sum(c["train_images"] for c in results["clients"])
+    assert results["labelled"]["named"] <= results["labelled"]["due"] == 3 * 5 * 5
+    names = set(results["data"]["classes"]["open_world"])
+    assert all(set(client["classes"]) <= names for client in results["clients"])
+    assert [c["classes"] for c in results["clients"]][::2] == [
+        results["labelled"]["classes"][0]
+    ] * 2
+    assert results["summary"]["learngene"]["n"] == 2
+    made = results["federated"]["methods"]
+    for name in ("fedavg", "fedprox"):
+        assert [number for number, _ in made[name]["loss_by_round"]] == [1, 2]
+        sent = sum(client["methods"][name]["bytes_up"] for client in results["clients"])
+        assert 0 < sent - made[name]["bytes_up"] < 3 * 5000  # the last answers hold no weights
+    with (run / "messages.csv").open() as file:
+        up = [row for row in csv.DictReader(file) if row["direction"] == "up"]
+    weights = {(row["phase"], row["record"]) for row in up if row["kind"] == "array"}
+    assert weights == {("fedavg", "weights.fedavg"), ("fedprox", "weights.fedprox")}
+    report = (run / "report.html").read_text()
+    assert "Weights did, for fedavg, fedprox" in report and "in each of 2 draws" in report
+    assert "without a record of equal trials: learngene" in " ".join(done.stdout.split())
+
+
 def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = sim(

@@ -226,6 +226,28 @@ def test_faults_that_cannot_be_planted(faults: str, problem: str) -> None:
     assert raised.value.field == "faults"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "field", "problem"),
+    [
+        (["labelled.draws=2"], "labelled.draws", "clients hold novel classes"),
+        (["data.clients_from=open_world", "labelled.draws=21"], "labelled.draws", "num_clients=20"),
+        (["data.clients_from=open_world", "labelled.draws=2", "rounds=2"], "rounds", "finished"),
+        (["data.clients_from=open_world", "labelled.draws=2", "learngene.path=a.safetensors"],
+         "labelled.draws", "no collective"),
+    ],
+)  # fmt: skip
+def test_named_images_need_what_can_be_called_unknown(
+    overrides: list[str], field: str, problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem) as raised:
+        check(composed(*overrides))
+    assert raised.value.field == field
+
+
+def test_federated_methods_need_no_factory() -> None:
+    check(composed("learngene.path=a.safetensors", "methods=[learngene,fedavg]", "budget=null"))
+
+
 def test_methods_that_need_a_collective_or_a_budget_say_so() -> None:
     saved = "learngene.path=learngene.safetensors"
     check(composed(saved))
