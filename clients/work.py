@@ -40,10 +40,11 @@ def run_task(
     )
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
+    own = task.get("own_methods", {})
     for name in task["methods"]:
         context = _context(name, client, round, task, payloads.get(name, {}), data, device)
         try:
-            answers[name] = methods.find(name).adapt(context).metrics()
+            answers[name] = methods.find(name, own.get(name)).adapt(context).metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             answers[name] = {"error": f"{type(error).__name__}: {error}"}
     return {

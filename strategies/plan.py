@@ -19,7 +19,7 @@ TASK_FIELDS = (
     *("world", "methods", "seed", "shard_seed", "ways", "shots", "classes_from", "threads"),
     *("width", "inherited", "individual", "retain", "method", "card"),
     "cards",  # only with methods that are sent something of their own
-    *("faults", "limit_s"),  # only in runs that ask for them
+    *("faults", "limit_s", "own_methods"),  # only in runs that ask for them
 )
 OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collective evolves
 
@@ -68,6 +68,8 @@ def plan_round(
         task["faults"] = dict(faults)
     if config["runtime"].get("client_timeout_s") is not None:
         task["limit_s"] = config["runtime"]["client_timeout_s"]
+    if own := {k: v for k, v in config.get("own_methods", {}).items() if k in methods}:
+        task["own_methods"] = own
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     if made:
         task["cards"] = {name: each.card for name, each in made.items()}
