@@ -42,7 +42,7 @@ def run(command: str, folder: Path) -> str:
              "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,  # a minute where the machine is its own
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
