@@ -32,6 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.check import check
 from conf.explain import NO_ROOM, explain, no_room
+from conf.own_methods import with_own
 from conf.schema import Config
 from learngene.errors import InputError
 from strategies.interrupts import MESSAGE, Terminated, catch_signals
@@ -61,6 +62,7 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
     from strategies.runtime import RuntimeSettings, simulate
 
     keep_freed_memory()
+    config = with_own(config)
     seconds, console = Seconds(), Console()
     announce(console, config)
     with seconds.of("world"):

@@ -141,7 +141,8 @@ def _weights(card: Mapping[str, Any]) -> Shapes:
 
 
 def _last_epoch(method: str, task: Mapping[str, Any]) -> int:
-    if method in AT_ONCE:
+    own = task.get("own_methods", {}).get(method)
+    if method in AT_ONCE or (own is not None and own["at_once"]):
         return 0
     if method in BY_STEPS:
         return int(task["method"][method]["client_steps"])

@@ -36,6 +36,7 @@ def run_task(
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
+    own = task.get("own_methods", {})
     for name in task["methods"]:
         # The method's own count of rounds: Flower's goes on over several methods.
         of = task.get("federated", round)
@@ -44,7 +45,7 @@ def run_task(
             if "federated" in task:
                 answers[name], weights[name] = _federated_round(name, context)
             else:
-                answers[name] = methods.find(name).adapt(context).metrics()
+                answers[name] = methods.find(name, own.get(name)).adapt(context).metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             answers[name] = {"error": f"{type(error).__name__}: {error}"}
     return {

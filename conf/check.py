@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
 from conf.method_ranges import METHOD_RANGES
+from conf.own_methods import BUILT_IN, check_own, factory_halves, modules_of
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.files import is_file, is_folder
@@ -39,12 +40,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method.scratch.stem": ("separable", "whole"),
     "runtime.name": ("ray", "serial"),
 }
-METHODS = (  # those of learngene.methods, which would bring torch: seconds that other runs save
-    *("learngene", "scratch"),
-    *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
-    *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
-    *("fedavg", "fedprox"),
-)
 AMONG_CLIENTS = ("fedavg", "fedprox")  # they take nothing from the factory
 OF_THE_COLLECTIVE = ("full", "linear_probe")  # they are sent its 13 layers
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
@@ -146,7 +141,7 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, name)
         if value is not None:
             _check_range(name, value, low, high, closed)
-    _check_methods(config.methods)
+    _check_methods(config.methods, config.method.own)
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
     _check_open_world(config)
@@ -202,21 +197,15 @@ def _check_range(name: str, value: Any, low: float, high: float, closed: bool) -
     raise InputError(name, value, rule, f"Write, for instance, {name}={nearest:g}")
 
 
-def _check_methods(methods: Any) -> None:
+def _check_methods(methods: Any, own: Mapping[str, Any]) -> None:
     if not isinstance(methods, Sequence) or isinstance(methods, str):
         raise InputError("methods", methods, "no list", "Write methods=[learngene,scratch]")
     if not methods:
         raise InputError("methods", "[]", "nothing to compare", "Write methods=[learngene,scratch]")
-    for name in methods:
-        if name not in METHODS:
-            raise InputError(
-                "methods",
-                name,
-                "there is no such method, there are " + ", ".join(METHODS),
-                "Write methods=[learngene,scratch]",
-            )
     if len(set(methods)) < len(methods):
         raise InputError("methods", methods, "a method is named twice", "Name each method once")
+    if modules_of(methods) or own:
+        check_own(methods, own)
 
 
 def _check_growth(growth: str) -> None:
@@ -355,12 +344,15 @@ def _check_factory(config: DictConfig) -> None:
     """What the methods' factory halves need besides base images."""
     if not config.learngene.path:
         return
+    taken, trained = factory_halves(config.methods)
     for name in config.methods:
-        if name in OF_THE_COLLECTIVE:
+        if name in OF_THE_COLLECTIVE or name in taken:
             raise InputError("methods", name,
                              "it is sent the collective, and a saved learngene has none",
                              "Leave it out, or leave learngene.path out")  # fmt: skip
-        if name not in ("learngene", "scratch", *AMONG_CLIENTS) and config.budget is None:
+        bare = name in ("learngene", "scratch", *AMONG_CLIENTS)
+        bare = bare or (name not in BUILT_IN and name not in trained)
+        if not bare and config.budget is None:
             raise InputError("budget", "null",
                              f"{name} gets the image passes of the collective's light path, and a "
                              "saved learngene has no collective", "Write budget=50000")  # fmt: skip

@@ -233,6 +233,8 @@ class Methods:
     linear_probe: LinearProbe = field(default_factory=LinearProbe)
     fedavg: FedAvg = field(default_factory=FedAvg)
     fedprox: FedProx = field(default_factory=FedProx)
+    # Settings of methods of your own, as +method.own.my_method.lr=0.1 (conf/own_methods.py)
+    own: dict[str, Any] = field(default_factory=dict)  # of each, by the last part of its module
 
 
 @dataclass
@@ -264,6 +266,7 @@ class Config:
     ways: int = 5  # classes of a client's shard
     rounds: int = 1  # points of the collective's evolution at which clients reconstruct
     scale: str = "cpu"  # which conf/scale file set the sizes
+    # Names of learngene/methods/, or modules of your own with a METHOD: [..., my_package.my_method]
     methods: list[str] = field(default_factory=lambda: ["learngene", "scratch"])
     # To see what a run makes of failures: [CLIENT:KIND, ...], as in faults=[3:raise,5:kill_once].
     # After an epoch of training (the first, or faults=[5:kill_once@2]): kill_once (the process

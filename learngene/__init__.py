@@ -1,1 +1,49 @@
-"""Learngene: From Open-World to Your Learning Task (AAAI 2022), usable without Flower."""
+"""Learngene: From Open-World to Your Learning Task (AAAI 2022), usable without Flower.
+
+``from learngene import load, shard_of, adapt`` reads a learngene that a run has saved and builds an
+individual around it; docs/tutorials/reuse_a_learngene.md does it in ten lines. Names are looked up
+when they are asked for: ``import learngene`` alone does not bring torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from learngene.errors import InputError as InputError
+    from learngene.gene import Learngene as Learngene
+    from learngene.gene import load as load
+    from learngene.gene import reconstruct as reconstruct
+    from learngene.gene import save as save
+    from learngene.individual import Individual as Individual
+    from learngene.reuse import adapt as adapt
+    from learngene.reuse import predict as predict
+    from learngene.shard import ShardData as ShardData
+    from learngene.shard import shard_of as shard_of
+    from learngene.training import Outcome as Outcome
+
+WHERE = {
+    "InputError": "errors",
+    "Learngene": "gene",
+    "load": "gene",
+    "reconstruct": "gene",
+    "save": "gene",
+    "Individual": "individual",
+    "adapt": "reuse",
+    "predict": "reuse",
+    "ShardData": "shard",
+    "shard_of": "shard",
+    "Outcome": "training",
+}
+__all__ = list(WHERE)
+
+if not TYPE_CHECKING:  # mypy would take any name for Any
+
+    def __getattr__(name: str) -> Any:
+        if name not in WHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"learngene.{WHERE[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *WHERE})

@@ -26,6 +26,7 @@ from learngene.errors import InputError
 from learngene.files import is_file, write_atomically
 from learngene.individual import Individual, stem_generator
 from learngene.networks import Collective, initialise
+from learngene.seeding import torch_generator
 from learngene.untrusted import MEBIBYTE, read_json, read_limited
 
 BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
@@ -176,11 +177,15 @@ def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
         raise refuse("the sha256 of card and arrays is not the one that the card names")
 
 
-def reconstruct(gene: Learngene, *, ways: int, head: str, generator: torch.Generator) -> Individual:
+def reconstruct(gene: Learngene, *, ways: int, head: str = "prototype",
+                generator: torch.Generator | None = None) -> Individual:  # fmt: skip
     """RECONSTRUCT of Algorithm 1: an individual around the learngene.
 
     The inherited layers come from the gene; the stem, too (``separable``, ``whole``), or it is
     drawn again from the gene's integer (``seeded``), or drawn at random (``fresh``).
+
+    Args:
+        generator: of what is not inherited; None = one of the seed 0.
 
     Raises:
         InputError: when an array does not fit the individual.
@@ -193,7 +198,7 @@ def reconstruct(gene: Learngene, *, ways: int, head: str, generator: torch.Gener
         ways=ways,
         width=card.width,
         head=head,
-        generator=generator,
+        generator=generator or torch_generator(0, "reconstruct"),
         channels=card.channels,
         c_in=shapes[0][1],
         top_widths=tuple(shape[0] for shape in shapes),

@@ -71,7 +71,8 @@ def prepare(
     Raises:
         RuntimeError: no method is left.
     """
-    asked = {name: find(name) for name in config["methods"]}
+    own = config.get("own_methods", {})
+    asked = {name: find(name, own.get(name)) for name in config["methods"]}
     needed = {n: m for n, m in asked.items() if m.pretrain is not None or m.take is not None}
     if not needed:
         return Prepared(list(asked))
@@ -224,6 +225,8 @@ def payload_key(factory: Factory, config: Mapping[str, Any], method: Method) -> 
         "numpy": np.__version__,
         "POT": version("POT") if factory.name == "deepemd" else None,
     }
+    if own := config.get("own_methods", {}).get(factory.name):
+        parts["module"] = own["module"], own["sha256"]
     return key_of(parts)
 
 

@@ -1,8 +1,9 @@
 """``report.html``: the run's answer first, then everything that it rests on.
 
-One file, no script, no request. ``python -m server.report RUN_DIR`` draws figures and report anew
-from a run's ``results.json``; ``python -m server.report RUNS... -o DIR`` gathers several runs of
-one experiment: its figure with bands over seeds, and its table beside the paper's numbers.
+One file and no request; its one script (``report_script``) sorts the table of clients.
+``python -m server.report RUN_DIR`` draws figures and report anew from a run's ``results.json``;
+``python -m server.report RUNS... -o DIR`` gathers several runs of one experiment: its figure with
+bands over seeds, and its table beside the paper's numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from server.figures import draw_figures
 from server.footnotes import footnotes
 from server.gathered import Gathered, GatherError, experiment_of, gather, read
 from server.plotting import NoDataError
-from server.report_page import PAGE, image, paragraph, section, table, text
+from server.report_page import image, page, paragraph, section, table, text
 from server.report_sections import SECTIONS
 from server.results import read_results
 from server.wording import (
@@ -65,7 +66,7 @@ def write_report(results: Results, run_dir: Path) -> Path:
     links = "".join(f'<a href="#{anchor}">{text(title)}</a>' for anchor, title, _ in SECTIONS)
     body = [_first_screen(results, images[MAIN_FIGURE], links), *chapters]
     title = text(f"Learngene: {setting(results)}")
-    html = PAGE.substitute(title=title, body="\n".join(body))
+    html = page(title, "\n".join(body))
     write_atomically(run_dir / REPORT, html.encode())
     return run_dir / REPORT
 

@@ -12,14 +12,19 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-# The policy forbids every request: the report must look the same without a network.
+from server.report_script import POLICY, SCRIPT
+
+WIDE = 10  # columns from which on a table is set small on paper, with its headings upright
+
+# The policy forbids every request: the report must look the same without a network. It allows the
+# page's own script by its hash, so nothing that slipped through ``text`` could run either.
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '$policy'">
 <title>$title</title>
 <style>
 :root { color-scheme: light; --ink: #1b1f24; --soft: #57606a; --line: #d6dade; --blue: #0060a0;
@@ -44,7 +49,13 @@ nav a { display: inline-block; padding: .25rem .9rem .25rem 0; }
 figure { margin: .8rem 0; }
 figure img { display: block; width: 100%; max-width: 38rem; height: auto; }
 figcaption { max-width: 38rem; margin-top: .3rem; }
-.scroll { overflow-x: auto; margin: .5rem 0; }
+/* Shadows at the sides where there is more to scroll to; the white covers move with the table. */
+.scroll { overflow-x: auto; margin: .5rem 0;
+ background: linear-gradient(to right, #fff 50%, #fff0) 0 0 / 2rem 100% no-repeat local,
+  linear-gradient(to left, #fff 50%, #fff0) 100% 0 / 2rem 100% no-repeat local,
+  linear-gradient(to right, #0003, #0000) 0 0 / .7rem 100% no-repeat scroll,
+  linear-gradient(to left, #0003, #0000) 100% 0 / .7rem 100% no-repeat scroll; }
+.scroll:focus-visible, button:focus-visible { outline: 2px solid var(--blue); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: .875rem; padding: .2rem 0; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top;
@@ -54,6 +65,10 @@ thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; line-he
 td.number { white-space: nowrap; }
 td.wrap:last-child { overflow-wrap: anywhere; min-width: 12rem; }
 tbody th { font-weight: 500; }
+th button { all: unset; cursor: pointer; color: var(--blue); }
+th button::after { content: "\\2195"; padding-left: .2em; opacity: .6; }
+th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
+th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 code, pre { font: .85rem/1.45 ui-monospace, Consolas, monospace; }
 pre { background: var(--tint); padding: .6rem .75rem; white-space: pre-wrap;
  overflow-wrap: anywhere; }
@@ -65,7 +80,16 @@ pre { background: var(--tint); padding: .6rem .75rem; white-space: pre-wrap;
 @media print {
  body { max-width: none; padding: 0; font-size: 10pt; }
  nav { display: none; }
- .scroll { overflow: visible; }
+ .scroll { overflow: visible; background: none; }
+ table { font-size: 8.5pt; }
+ th, td { padding-right: 6pt; }
+ thead { display: table-header-group; }
+ th button { color: inherit; }
+ th:not([aria-sort]) button::after { content: none; }
+ .wide { font-size: 6.5pt; }
+ .wide th, .wide td { padding-right: 3pt; }
+ .wide thead th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; }
+ .wide td.wrap:last-child { min-width: 0; }
  figure, tr { break-inside: avoid; }
  h2, h3 { break-after: avoid; }
  figure img { max-width: 15cm; }
@@ -74,9 +98,15 @@ pre { background: var(--tint); padding: .6rem .75rem; white-space: pre-wrap;
 </head>
 <body>
 $body
+<script>$script</script>
 </body>
 </html>
 """)
+
+
+def page(title: str, body: str) -> str:
+    """The whole document, of a title and a body that are HTML already."""
+    return PAGE.substitute(title=title, body=body, script=SCRIPT, policy=POLICY)
 
 
 def text(value: object) -> str:
@@ -96,7 +126,11 @@ def paragraph(content: object, kind: str = "") -> str:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    numbers: Iterable[int] = (),
+    *,
+    sortable: bool = False,
 ) -> str:
     """A table that scrolls by itself where the screen is narrow.
 
@@ -104,7 +138,10 @@ def table(
         headings: (columns,) texts.
         rows: (rows, columns) cells; each row's first is its heading.
         numbers: indices of the columns that are set to the right.
+        sortable: whether a click on a heading sorts it.
     """
+    named = ["sortable"] * sortable + ["wide"] * (len(headings) >= WIDE)
+    attribute = f' class="{" ".join(named)}"' if named else ""
     right = frozenset(numbers)
     kinds = [' class="number"' if i in right else ' class="wrap"' for i in range(len(headings))]
     head = "".join(
@@ -114,7 +151,7 @@ def table(
     body = "\n".join(f"<tr>{_cells(row, kinds)}</tr>" for row in rows)
     # tabindex: a region that scrolls must be reachable with the keyboard.
     return (
-        '<div class="scroll" tabindex="0"><table>\n'
+        f'<div class="scroll" tabindex="0"><table{attribute}>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 

@@ -54,7 +54,7 @@ def clients(results: Results, images: Images) -> Parts:
     if (line := safeguard_line(results)) is not None:
         parts.append(paragraph(line))
     if rows:
-        parts.append(table(headings, rows, range(1, 1 + len(numbers))))
+        parts.append(table(headings, rows, range(1, 1 + len(numbers)), sortable=True))
     if lost := failures(results):
         parts += ["<h3>Clients that failed</h3>", table(("client", "reason"), lost)]
     return parts

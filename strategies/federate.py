@@ -14,7 +14,7 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
-from learngene.methods import Payload, find
+from learngene.methods import NAMES, Payload, find
 from learngene.methods.federated import INDIVIDUAL, begin, finished
 from learngene.world import World
 from strategies.federated import FederatedStrategy, Training
@@ -39,8 +39,9 @@ class Federated:
 
 
 def federated_methods(names: list[str]) -> list[str]:
-    """Those that are trained among the clients."""
-    return [name for name in names if find(name).update is not None]
+    """Those that are trained among the clients. A method of one's own is not: its weights would
+    need a declaration of what may go up."""
+    return [name for name in names if name in NAMES and find(name).update is not None]
 
 
 def federate(

@@ -21,7 +21,7 @@ TASK_FIELDS = (
     "cards",  # only with methods that are sent something of their own
     "labelled",  # only where clients hold images that the collective called unknown
     "federated",  # only in rounds of federated training: the number of the round
-    *("faults", "limit_s"),  # only in runs that ask for them
+    *("faults", "limit_s", "own_methods"),  # only in runs that ask for them
 )
 OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collective evolves
 
@@ -63,6 +63,8 @@ def plan_round(
     if faults:
         task["faults"] = dict(faults)
     task |= occasional_task(config, labelled)
+    if own := {k: v for k, v in config.get("own_methods", {}).items() if k in methods}:
+        task["own_methods"] = own
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     if made:
         task["cards"] = {name: each.card for name, each in made.items()}

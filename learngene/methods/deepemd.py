@@ -146,4 +146,4 @@ def adapt(context: ClientContext) -> Outcome:
     )
 
 
-METHOD = Method(adapt, pretrain)
+METHOD = Method(adapt, pretrain, at_once=True)

@@ -146,3 +146,6 @@ class Method:
     take: Callable[[Collective], Payload] | None = None
     update: Callable[[ClientContext], Update] | None = None  # trained among the clients first
     for_ways: bool = False  # the payload depends on the number of a client's classes
+    # It answers without epochs (``seven.one_point``): one point, at epoch 0. Other curves end at
+    # ``individual.epochs``, those of the MAML family at their own ``client_steps``.
+    at_once: bool = False

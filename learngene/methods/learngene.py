@@ -41,7 +41,11 @@ def adapt(context: ClientContext) -> Outcome:
 
 
 def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
-    """An individual around the learngene, trained on the context's shard."""
+    return individual_of(gene, context)[1]
+
+
+def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, Outcome]:
+    """An individual around the learngene, trained on the context's shard, and its curves."""
     task, shard, card = context.task, context.shard, gene.card
     settings, retain_settings = task["individual"], task["retain"]
     individual = (
@@ -78,7 +82,7 @@ def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
     )
     if retain:
         outcome.extras["fisher_mean"] = retain.fisher_mean
-    return outcome
+    return individual, outcome
 
 
 def start_head(individual: Individual, context: ClientContext) -> None:

@@ -78,7 +78,7 @@ def test_a_method_that_fails_leaves_the_other_its_numbers(tiny_world, gene, monk
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(
-        methods, "find", lambda name: Method(fail) if name == culprit else find(name)
+        methods, "find", lambda name, own=None: Method(fail) if name == culprit else find(name)
     )
     found = numbers(answer_of(tiny_world, gene))
     (other,) = set(whole) - {culprit}

@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from conf.check import CHOICES, METHODS, RANGES, THRESHOLDS, check
+from conf.check import CHOICES, RANGES, THRESHOLDS, check
 from conf.explain import field_names, type_of
+from conf.own_methods import BUILT_IN
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.memory import STRATEGIES
@@ -76,7 +77,7 @@ def test_every_experiment_fits_another_world(experiment: str, tmp_path: Path) ->
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(RANGES) | set(CHOICES)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
-            "methods", "resume", "faults", "cache", "experiment", "retain.normalise",
+            "methods", "method.own", "resume", "faults", "cache", "experiment", "retain.normalise",
             "individual.safeguard",
             "runtime.address", "collective.growth", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
@@ -94,7 +95,7 @@ def test_every_field_is_documented() -> None:
     ]
     plain = {"weight_decay", "momentum", "lr", "name", "methods", "experiment"}
     groups = {"data", "collective", "learngene", "individual", "retain", "open_world", "method",
-              "labelled", "runtime", "report", *METHODS}  # fmt: skip
+              "labelled", "runtime", "report", *BUILT_IN}  # fmt: skip
     assert set(bare) <= plain | groups
 
 
@@ -261,5 +262,7 @@ def test_methods_that_need_a_collective_or_a_budget_say_so() -> None:
 
 
 def test_an_unknown_method_is_refused_with_the_list() -> None:
-    with pytest.raises(InputError, match=r"no such method, there are learngene, .*deepemd, full"):
+    with pytest.raises(
+        InputError, match=r"no method of that name \(there are learngene, .*deepemd, full"
+    ):
         check(composed("methods=[learngene,magic]"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,9 @@ from server.pictures import encode
 from server.results import build_results
 from tests.made import MANY
 
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)  # a PNG of one pixel
 WIDTHS = [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
 EPOCHS = [0, 1, 5, 10, 15, 20, 25, 30]
 LEVELS = {"learngene": 0.93, "scratch": 0.27, "retain_off": 0.92}
@@ -269,3 +273,18 @@ def make() -> Callable[..., dict[str, Any]]:
 def results() -> dict[str, Any]:
     """Twenty clients that all gain."""
     return make_results()
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are built as always, but a dot is saved in their place: rendering takes seconds."""
+
+    def save(figure, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(DOT)
+        return path
+
+    monkeypatch.setattr("server.figures.save", save)
+    monkeypatch.setattr("server.figures_collective.save", save)
+    monkeypatch.setattr("server.figures_attention.save", save)
+    monkeypatch.setattr("server.frontier.save", save)

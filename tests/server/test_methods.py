@@ -57,8 +57,8 @@ def halves(monkeypatch) -> dict[str, int]:
 
     real = methods.find
 
-    def find(name):
-        found = real(name)
+    def find(name, own=None):
+        found = real(name, own)
         return found if found.pretrain is None else Method(found.adapt, pretrain)
 
     monkeypatch.setattr(factory_side, "find", find)

@@ -1,6 +1,7 @@
 """report.html: complete, safe, without a request."""
 
 import base64
+import hashlib
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -10,12 +11,10 @@ import pytest
 from server.captions import alt_text
 from server.figures import FIGURES
 from server.report import main, write_report
+from server.report_script import SCRIPT
 from server.results import write_results
 from server.wording import headline
 
-DOT = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)  # a PNG of one pixel
 VOID = {"meta", "img", "br", "hr"}
 
 
@@ -38,7 +37,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & {*self.open}:
             self.text.append(data)
 
     def of(self, tag):
@@ -51,21 +50,6 @@ class Page(HTMLParser):
 
 def read(results, folder):
     return Page(write_report(results, folder).read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def unrendered(monkeypatch):
-    """Figures are built as always, but a dot is saved in their place: rendering takes seconds."""
-
-    def save(figure, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(DOT)
-        return path
-
-    monkeypatch.setattr("server.figures.save", save)
-    monkeypatch.setattr("server.figures_collective.save", save)
-    monkeypatch.setattr("server.figures_attention.save", save)
-    monkeypatch.setattr("server.frontier.save", save)
 
 
 def test_the_answer_comes_first_then_figure_then_table(results, tmp_path):
@@ -85,13 +69,17 @@ def test_every_figure_is_inside_with_its_text(make, tmp_path, unrendered):
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
 
 
-def test_no_request_and_no_script(results, tmp_path, unrendered):
+def test_no_request_and_no_script_but_its_own(results, tmp_path, unrendered):
     html = write_report(results, tmp_path).read_text(encoding="utf-8")
     page = Page(html)
     bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", html)
     for word in ("http://", "https://", "//", "url(", "@import"):
         assert word not in bare
-    assert not page.of("script") and not page.of("link") and not page.of("iframe")
+    assert not page.of("link") and not page.of("iframe")
+    assert page.of("script") == [{}] and f"<script>{SCRIPT}</script>" in html
+    (policy,) = [m["content"] for m in page.of("meta") if "http-equiv" in m]
+    own = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none';") and f"script-src 'sha256-{own}'" in policy
     ids = {attributes.get("id") for _, attributes in page.tags}
     links = [link["href"] for link in page.of("a")]
     assert links and all(link[0] == "#" and link[1:] in ids for link in links)
@@ -109,7 +97,7 @@ def test_names_and_reasons_are_escaped(make, tmp_path, unrendered):
         n=4, fail=(1,), rounds=True, change=change, methods=("learngene", "scratch", "retain_off")
     )
     page = read(results, tmp_path)
-    assert not page.of("script")
+    assert len(page.of("script")) == 1  # the page's own
     assert len(page.of("img")) == len(FIGURES)
     for text in (
         "<script>alert(1)</script>",

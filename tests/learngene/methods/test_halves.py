@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from conf.check import METHODS
+from clients.declared import AT_ONCE
+from conf.own_methods import BUILT_IN
 from learngene.methods import NAMES, Payload, find, fitting
 from learngene.methods.episodes import batches, draw_episode
 from learngene.methods.full import rebuild_long
@@ -29,9 +30,13 @@ def payloads(tiny_world: World) -> dict[str, Payload]:
 
 
 def test_the_configuration_knows_all_methods_and_no_other():
-    assert METHODS == NAMES
+    assert BUILT_IN == NAMES
     assert {name for name in NAMES if find(name).pretrain} == set(TRAINED)
     assert {name for name in NAMES if find(name).take} == {"full", "linear_probe"}
+
+
+def test_the_reply_is_declared_as_the_methods_answer():
+    assert {name for name in NAMES if find(name).at_once} == set(AT_ONCE)
 
 
 def test_an_unknown_method():

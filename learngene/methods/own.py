@@ -1,0 +1,85 @@
+"""Methods of one's own: a module outside this package, of which the dotted name is all we know.
+
+The module holds ``METHOD``, as each method here does. Its file's sha256 goes into whatever is kept
+of its work, and with the task to the workers, which refuse another file of the same name. What the
+module imports is not in the hash: a method is one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from learngene.methods.interface import Method
+
+MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)  # its parts name files and records
+NAME_LIMIT = 40  # characters of a name in tables and messages
+
+
+def name_of(module: str) -> str:
+    """How a method is called in tables: the last part of its module's name."""
+    return module.rpartition(".")[2]
+
+
+def describe(module: str) -> dict[str, Any]:
+    """What the factory and the clients are told of the method in ``module``, as plain JSON.
+
+    Raises:
+        ValueError: there is no such module, it cannot be imported, or it has no ``METHOD``.
+    """
+    if not MODULE.fullmatch(module) or len(name_of(module)) > NAME_LIMIT:
+        raise ValueError("no name of a module")
+    method, path = _import(module)
+    return {"module": module, "sha256": _sha256(path), "at_once": method.at_once}
+
+
+def load(own: Mapping[str, Any]) -> Method:
+    """The method that ``describe`` has described, here or in a worker.
+
+    Raises:
+        ValueError: as ``describe``; or the file is another one here.
+    """
+    method, path = _import(own["module"])
+    if (found := _sha256(path)) != own["sha256"]:
+        raise ValueError(
+            f"{own['module']} is another file here ({path}, sha256 {found[:8]}) than at the start "
+            f"of the run ({own['sha256'][:8]})"
+        )
+    return method
+
+
+def _import(module: str) -> tuple[Method, Path]:
+    """The module's ``METHOD`` and file."""
+    invalidate_caches()  # the file may be younger than this process
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(f"no module {error.name} can be imported from here") from error
+        raise ValueError(f"importing it raises {_say(error)}") from error
+    except Exception as error:  # somebody else's code: any of them, and none is ours to handle
+        raise ValueError(f"importing it raises {_say(error)}") from error
+    method, path = getattr(found, "METHOD", None), _file(found)
+    if path is None or not isinstance(method, Method):
+        raise ValueError(
+            f"the module {path or module} has no value METHOD of class learngene.methods.Method"
+        )
+    return method, path
+
+
+def _file(module: ModuleType) -> Path | None:
+    path = getattr(module, "__file__", None)
+    return None if path is None else Path(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _say(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -1,0 +1,90 @@
+"""A learngene on images of one's own, without a run: what a client does, as one call.
+
+``adapt`` goes through the same function as the client half of the method ``learngene``: on a run's
+shard, with the run's settings and seed, it gives the numbers of the run's client 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from learngene.gene import Learngene
+from learngene.images import to_batch
+from learngene.individual import Individual
+from learngene.methods.interface import ClientContext, generators
+from learngene.methods.learngene import individual_of
+from learngene.shard import ShardData
+from learngene.training import Outcome, features
+
+
+def adapt(
+    gene: Learngene,
+    shard: ShardData,
+    *,
+    seed: int = 0,
+    head: str = "prototype",
+    epochs: int = 30,
+    batch_size: int = 32,
+    lr: float = 0.002,
+    inherited_lr: float = 0.002,
+    schedule: str = "cosine",
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    augment: bool = True,
+    eval_every: int = 10,
+    ewc_lambda: float = 1.0,
+    normalise: bool = True,
+    fisher_samples: int = 128,
+    labels: str = "exact",
+) -> tuple[Individual, Outcome]:
+    """An individual around ``gene``, trained on ``shard``; and its curves, the last epoch last.
+
+    The keywords mean what they mean in ``conf.schema.Individual`` and ``conf.schema.Retain``, and
+    have the same defaults. The work is done where the shard's tensors lie.
+
+    Raises:
+        InputError: the learngene does not fit the individual.
+        ValueError: the images have another number of channels than those it grew up on.
+    """
+    channels = shard.train_x.shape[1]
+    if channels != gene.card.channels:
+        raise ValueError(
+            f"the learngene takes images of {gene.card.channels} channels, these have {channels}"
+        )
+    individual = {
+        "head": head,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "inherited_lr": inherited_lr,
+        "schedule": schedule,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "augment": augment,
+        "eval_every": eval_every,
+    }
+    retain = {
+        "ewc_lambda": ewc_lambda,
+        "normalise": normalise,
+        "fisher_samples": fisher_samples,
+        "labels": labels,
+    }
+    context = ClientContext(
+        task={"individual": individual, "retain": retain, "seed": seed},
+        payload=gene.arrays,
+        shard=shard,
+        device=shard.train_x.device,
+        client=0,
+        round=1,
+        generator=generators(seed, "learngene", 1, 0),
+    )
+    return individual_of(gene, context)
+
+
+def predict(individual: Individual, images: np.ndarray) -> np.ndarray:
+    """The class of each image, (N, H, W, C) uint8 -> (N,), counted from 0 as in the shard."""
+    device = next(individual.parameters()).device
+    with torch.no_grad():
+        said = individual.head(features(individual, to_batch(images, device)))
+    return said.argmax(1).cpu().numpy()

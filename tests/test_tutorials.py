@@ -1,0 +1,108 @@
+"""The tutorials as a reader does them: every block of every page, in one folder.
+
+A python block is saved under the name that its first line gives; the lines of a sh block are
+commands. ``python sim.py`` gets ``TINY`` added, as the pages say.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.results import read_results
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs" / "tutorials"
+ORDER = ("own_images", "add_a_method", "reuse_a_learngene")  # the third reads what the first made
+TINY = ["scale=tiny", "runtime=serial"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of each fenced block."""
+    return BLOCK.findall((PAGES / f"{page}.md").read_text())
+
+
+def run(command: str, folder: Path) -> str:
+    words = shlex.split(command)
+    assert words[0] == "python", command
+    if words[1] == "sim.py":
+        words = [words[0], str(ROOT / "sim.py"), *words[2:], *TINY]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, *words[1:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "LEARNGENE_CACHE": str(folder / "cache"),
+             "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=1800,  # a minute where the machine is its own
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every page has been followed in turn; ``said.txt`` holds the last command's words."""
+    made = tmp_path_factory.mktemp("reader")
+    said = ""
+    for page in ORDER:
+        for language, text in blocks(page):
+            if language == "python":
+                name = text.splitlines()[0].removeprefix("# ")
+                (made / name).write_text(text)
+            else:
+                for command in text.splitlines():
+                    said = run(command, made)
+    (made / "said.txt").write_text(said)
+    return made
+
+
+def test_every_page_is_followed_and_nothing_on_it_is_left_out() -> None:
+    assert {path.stem for path in PAGES.glob("*.md")} == set(ORDER)
+    for page in ORDER:
+        found = blocks(page)
+        assert {language for language, _ in found} == {"python", "sh"}, page
+        for language, text in found:
+            if language == "python":
+                assert re.fullmatch(r"# \w+\.py", text.splitlines()[0]), page
+        assert f"docs/tutorials/{page}.md" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_own_images_become_a_world(folder: Path) -> None:
+    results = read_results(folder / "outputs" / "first" / "results.json")
+    data = results["data"]
+    assert data["name"] == "imagefolder" and data["image_shape"] == [3, 32, 32]
+    assert [len(data["classes"][group]) for group in ("base", "open_world", "novel")] == [16, 4, 5]
+    assert all(" " in name for group in data["classes"].values() for name in group)
+    assert data["leakage"]["passed"] and results["messages"]["answered"] == 3
+
+
+@pytest.mark.slow
+def test_a_method_in_one_file_stands_in_the_table(folder: Path) -> None:
+    results = read_results(folder / "outputs" / "pixels" / "results.json")
+    assert list(results["summary"])[:-1] == ["learngene", "scratch", "pixels"]
+    for client in results["clients"]:
+        assert [epoch for epoch, _ in client["methods"]["pixels"]["accuracy_by_epoch"]] == [0]
+    assert results["run"]["config"]["method"]["pixels"] == {"scale": 0.01}
+    assert "pixels" in (folder / "outputs" / "pixels" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_learngene_is_reused_in_ten_lines(folder: Path) -> None:
+    found = re.search(r"accuracy on 30 test images: ([01]\.\d+)", (folder / "said.txt").read_text())
+    assert found is not None and 0 <= float(found[1]) <= 1
+    assert re.search(r"the first of them is a (bar|post|diamond)$",
+                     (folder / "said.txt").read_text().strip())  # fmt: skip
+    ((_, text), *_) = blocks("reuse_a_learngene")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 12  # ten, and two for reading pictures
