@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache as cache_calls
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before anything imports flwr or ray
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -36,6 +36,10 @@ from conf.schema import Config
 from learngene.errors import InputError
 from strategies.interrupts import MESSAGE, Terminated, catch_signals
 
+if TYPE_CHECKING:
+    from server.console import Console
+    from server.logger import RunLogger
+
 ConfigStore.instance().store(name="schema", node=Config)
 OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 _codes: list[int] = []  # one a job; a multirun's exit code is its worst
@@ -43,9 +47,19 @@ _codes: list[int] = []  # one a job; a multirun's exit code is its worst
 
 def simulation(config: dict[str, Any], run_dir: Path) -> int:
     """One run, from the data to the report; returns the exit code."""
+    from server.console import Console
+    from server.logger import logging
+
+    console = Console()
+    with logging(config["logger"], run_dir, config, console.note) as log:
+        return _simulation(config, run_dir, console, log)
+
+
+def _simulation(config: dict[str, Any], run_dir: Path, console: Console, log: RunLogger) -> int:
     from learngene.heap import keep_freed_memory
-    from server.console import Console, announce
+    from server.console import announce
     from server.factory import produce
+    from server.logged import CollectiveLog, log_results
     from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.faults import fault_orders
@@ -56,14 +70,13 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
 
     keep_freed_memory()
     config = with_own(config)
-    seconds, console = Seconds(), Console()
+    seconds = Seconds()
     announce(console, config)
     with seconds.of("world"):
         world, leakage = open_world_data(config, console)
     with seconds.of("collective"), console.collective() as shown:
-        product = produce(
-            config, world, on_task=shown.task, on_step=shown.step, on_note=console.note
-        )
+        told = CollectiveLog(log, shown.task, shown.step)
+        product = produce(config, world, on_task=told.task, on_step=told.step, on_note=console.note)
     console.product(product)
     runtime, cache = RuntimeSettings(**config["runtime"]), Path(config["cache"])
     with seconds.of("methods"), console.methods() as shown:
@@ -92,6 +105,7 @@ def simulation(config: dict[str, Any], run_dir: Path) -> int:
                 strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
             )
     report = write_run(run_dir, config, world, leakage, product, strategy.rounds, seconds, prepared)
+    log_results(log, report[0])
     console.summary(report)
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least
