@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache as cache_calls
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before anything imports flwr or ray
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -37,6 +37,10 @@ from conf.schema import Config
 from learngene.errors import InputError
 from strategies.interrupts import MESSAGE, Terminated, catch_signals
 
+if TYPE_CHECKING:
+    from server.console import Console
+    from server.logger import RunLogger
+
 ConfigStore.instance().store(name="schema", node=Config)
 OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 _codes: list[int] = []  # one a job; a multirun's exit code is its worst
@@ -48,10 +52,27 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
     ``overrides`` are kept in the results: what this run, which may be one of many of a multirun,
     was asked for.
     """
+    from server.console import Console
+    from server.logger import logging
+
+    console = Console()
+    with logging(config["logger"], run_dir, config, console.note) as log:
+        return _simulation(config, run_dir, overrides, console, log)
+
+
+def _simulation(
+    config: dict[str, Any],
+    run_dir: Path,
+    overrides: Sequence[str],
+    console: Console,
+    log: RunLogger,
+) -> int:
     from learngene.heap import keep_freed_memory
-    from server.console import Console, announce
+    from server.console import announce
     from server.factory import produce
-    from server.labelled import label_open_world, told
+    from server.labelled import label_open_world
+    from server.labelled import told as said_of_labels
+    from server.logged import CollectiveLog, log_results
     from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
     from strategies.faults import fault_orders
@@ -63,19 +84,18 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
 
     keep_freed_memory()
     config = with_own(config)
-    seconds, console = Seconds(), Console()
+    seconds = Seconds()
     announce(console, config)
     with seconds.of("world"):
         world, leakage = open_world_data(config, console)
     with seconds.of("collective"), console.collective() as shown:
-        product = produce(
-            config, world, on_task=shown.task, on_step=shown.step, on_note=console.note
-        )
+        told = CollectiveLog(log, shown.task, shown.step)
+        product = produce(config, world, on_task=told.task, on_step=told.step, on_note=console.note)
     console.product(product)
     labelled = label_open_world(config, world, product)
     named = None
     if labelled is not None:
-        console.note(told(labelled.section))
+        console.note(said_of_labels(labelled.section))
         named = labelled.task
     runtime, cache = RuntimeSettings(**config["runtime"]), Path(config["cache"])
     with seconds.of("methods"), console.methods() as shown:
@@ -131,6 +151,7 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
         federated,
         labelled and labelled.section,
     )
+    log_results(log, report[0])
     console.summary(report)
     least = config["runtime"]["min_answered"]
     least = config["num_clients"] if least is None else least

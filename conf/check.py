@@ -13,10 +13,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
 from conf.method_ranges import METHOD_RANGES
-from conf.own_methods import BUILT_IN, check_own, factory_halves, modules_of
+from conf.own_methods import BUILT_IN, check_own, factory_halves, from_here, modules_of
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.files import is_file, is_folder
+from server.logger import check_logger
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("glyphs", "cifar100", "imagenet100", "imagefolder"),
@@ -142,6 +143,9 @@ def check(config: DictConfig) -> None:
         if value is not None:
             _check_range(name, value, low, high, closed)
     _check_methods(config.methods, config.method.own)
+    if config.logger is not None:
+        from_here()
+        check_logger(config.logger)
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
     _check_open_world(config)

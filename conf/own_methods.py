@@ -42,7 +42,7 @@ def check_own(methods: Sequence[str], settings: Mapping[str, Any]) -> None:
     names: list[str] = []
     for module in modules_of(methods):
         try:
-            _from_here()
+            from_here()
             describe(module)
         except ValueError as error:
             raise InputError("methods", module,
@@ -90,7 +90,7 @@ def with_own(config: dict[str, Any]) -> dict[str, Any]:
         return config
     from learngene.methods.own import describe, name_of
 
-    _from_here()
+    from_here()
     settings = config["method"]["own"]
     short = {module: name_of(module) for module in modules}
     return {
@@ -104,7 +104,7 @@ def with_own(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _from_here() -> None:
+def from_here() -> None:
     """Let modules in the present folder be found; last, so that they hide nothing.
 
     Ray's workers are started with the driver's path (``strategies/runtime.py``).

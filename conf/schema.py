@@ -276,6 +276,9 @@ class Config:
     faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
     budget: int | None = None  # factory image passes of each other method; null = the light path's
     resume: bool = True  # go on from what an earlier run with the same settings finished
+    # TensorBoard in the run folder (pip install tensorboard), or a class of your own with scalars()
+    # and close(), made as MyLogger(run_dir, config): see server/logger.py.
+    logger: str | None = None  # null | tensorboard | my_package.MyLogger
     cache: str = MISSING  # folder for worlds, collectives and clients' answers
     data: Data = field(default_factory=Data)
     collective: Collective = field(default_factory=Collective)

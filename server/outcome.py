@@ -41,6 +41,7 @@ NOT_RESULTS = (
     "resume",
     "report",
     "faults",
+    "logger",
 )  # settings that do not change any number
 
 

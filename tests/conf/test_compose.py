@@ -78,7 +78,7 @@ def test_every_number_and_choice_is_checked() -> None:
     bounded = set(RANGES) | set(CHOICES)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
             "methods", "method.own", "resume", "faults", "cache", "experiment", "retain.normalise",
-            "individual.safeguard",
+            "individual.safeguard", "logger",
             "runtime.address", "collective.growth", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
     assert set(field_names()) == bounded | free

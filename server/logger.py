@@ -1,0 +1,171 @@
+"""Numbers of a run to TensorBoard, or to any logger of one's own: one small interface.
+
+``logger=tensorboard`` writes event files into the run folder. ``logger=my_package.MyLogger`` makes
+``MyLogger(run_dir, config)`` of a module that can be imported. What is logged: ``server.logged``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import import_module, invalidate_caches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from learngene.errors import InputError
+
+TENSORBOARD = "tensorboard"
+FIX = "Write logger=tensorboard, logger=my_package.MyLogger, or logger=null for none"
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)  # a module and a class in it
+METHODS = ("scalars", "close")
+
+
+class Logger(Protocol):
+    """What a logger can do. It is made as ``MyLogger(run_dir: Path, config: dict)``."""
+
+    def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Take finite numbers of a stage of the run, by name, at a step of that stage."""
+
+    def close(self) -> None:
+        """The run is over, whether it went well or not."""
+
+
+class TensorBoard:
+    """Event files in ``run_dir/tensorboard``; a number's tag is ``stage/name``."""
+
+    def __init__(self, run_dir: Path, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(run_dir / TENSORBOARD, flush_secs=10)
+
+    def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{stage}/{name}", value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class RunLogger:
+    """Hands numbers on to a logger, or to none, until one of its methods raises.
+
+    A logger is somebody else's code and changes no result: one that raises is named once and
+    called no more, and the run goes on.
+
+    Args:
+        logger: None takes everything and does nothing.
+        name: what ``on_problem`` calls it.
+        on_problem: called with a line to show.
+    """
+
+    def __init__(self, logger: Logger | None, name: str, on_problem: Callable[[str], None]) -> None:
+        self._logger, self._name, self._on_problem = logger, name, on_problem
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody still listens."""
+        return self._logger is not None
+
+    def scalars(self, stage: str, step: int, values: Mapping[str, float | None]) -> None:
+        """Hand on what is a finite number; a call with none is left out."""
+        if self._logger is None:
+            return
+        finite = {n: float(v) for n, v in values.items() if v is not None and math.isfinite(v)}
+        if not finite:
+            return
+        try:
+            self._logger.scalars(stage, step, finite)
+        except Exception as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Let the logger end; a second call does nothing."""
+        if self._logger is None:
+            return
+        logger, self._logger = self._logger, None
+        try:
+            logger.close()
+        except Exception as error:
+            self._say(error)
+
+    def _give_up(self, error: Exception) -> None:
+        logger, self._logger = self._logger, None
+        self._say(error)
+        if logger is not None:
+            with suppress(Exception):  # what it holds may still be saved; it is named already
+                logger.close()
+
+    def _say(self, error: Exception) -> None:
+        self._on_problem(
+            f"logger={self._name} is called no more, it raised {_words(error)}; the run goes on"
+        )
+
+
+@contextmanager
+def logging(
+    name: str | None,
+    run_dir: Path,
+    config: Mapping[str, Any],
+    on_problem: Callable[[str], None],
+) -> Iterator[RunLogger]:
+    """The run's logger, closed at the end however the run ends.
+
+    Args:
+        name: the field ``logger``; None logs nothing.
+
+    Raises:
+        InputError: it cannot be made, which is known before anything is trained.
+    """
+    logger = None
+    if name is not None:
+        kind = check_logger(name)
+        try:
+            logger = kind(run_dir, config)
+        except Exception as error:
+            raise InputError("logger", name, f"making it raises {_words(error)}", FIX) from error
+    run = RunLogger(logger, str(name), on_problem)
+    try:
+        yield run
+    finally:
+        run.close()
+
+
+def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
+    """The class that ``logger=name`` asks for.
+
+    Raises:
+        InputError: its package is missing, or it is no logger.
+    """
+    if name == TENSORBOARD:
+        if find_spec(TENSORBOARD) is None:
+            raise InputError("logger", name, "the package tensorboard is not installed",
+                             "Install it (python -m pip install tensorboard), or write "
+                             "logger=null")  # fmt: skip
+        return TensorBoard
+    if not DOTTED.fullmatch(name):
+        raise InputError("logger", name or "''", "neither tensorboard nor a module with a class",
+                         FIX)  # fmt: skip
+    module, _, kind = name.rpartition(".")
+    invalidate_caches()  # the file may be younger than this process
+    try:
+        found = getattr(import_module(module), kind, None)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise InputError("logger", name, f"no module {error.name} can be imported from here",
+                             FIX) from error  # fmt: skip
+        raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
+    except Exception as error:  # somebody else's code: any of them, and none is ours to handle
+        raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
+    lacking = [each for each in METHODS if not callable(getattr(found, each, None))]
+    if not isinstance(found, type) or lacking:
+        raise InputError("logger", name,
+                         f"{module} has no class {kind} with the methods {' and '.join(METHODS)} "
+                         "(server.logger.Logger)", FIX)  # fmt: skip
+    return found
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
