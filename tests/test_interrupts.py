@@ -98,7 +98,12 @@ def test_a_signal_ends_the_clients_and_the_same_command_goes_on(
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+    ("signum", "code"),
+    [
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.chaos),  # as Ctrl-C, one signal on
+        (signal.SIGINT, 130),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_a_signal_leaves_no_process_of_ray(
     signum: int, code: int, cache: Path, tmp_path: Path
@@ -177,8 +182,13 @@ FULL = {
 }
 
 
+OFTEN = ("collectives", "run")  # the other two go the same way, and take a minute with -m chaos
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("where", FULL)
+@pytest.mark.parametrize(
+    "where", [w if w in OFTEN else pytest.param(w, marks=pytest.mark.chaos) for w in FULL]
+)
 def test_a_full_disk_is_one_message_and_the_next_run_goes_on(
     where: str, cache: Path, tmp_path: Path
 ) -> None:

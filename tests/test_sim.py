@@ -204,18 +204,6 @@ def test_saved_learngene_needs_no_collective(first: Path, cache: Path, tmp_path:
     assert numbers(found)["clients"] == numbers(before)["clients"]
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_ray_gives_the_numbers_of_serial(first: Path, cache: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.rmtree(cache / "clients")  # kept answers would be equal whatever Ray does
-    done = sim("scale=tiny", "runtime=ray", cache=cache, run=run)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert numbers(read_results(run / "results.json")) == numbers(
-        read_results(first / "results.json")
-    )
-
-
 @pytest.mark.parametrize("stem", ["seeded", "whole"])
 def test_other_stems(stem: str, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
