@@ -11,7 +11,7 @@ from typing import Any
 
 from learngene.files import write_atomically
 from server import rows_figures, rows_tables
-from server.gathered import Gathered
+from server.arms import Gathered
 from server.report_page import PAGE, image, paragraph, table, text
 from server.rows import Row, any_rows
 from server.wording import NONE

@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from server import paper, rows_figures
+from server.arms import Arm, Gathered, Measured, accuracies, differences, groups, over
 from server.figures_attention import contact_sheet
 from server.frontier import draw as draw_frontier
 from server.frontier import points
-from server.gathered import Arm, Gathered, Measured, accuracies, differences, groups, over
 from server.plotting import (
     BLUE,
     GREEN,
@@ -35,6 +35,7 @@ from server.plotting import (
 )
 from server.results import MAIN, REFERENCE
 from server.rows import methods
+from server.rows_tables import table3_of
 from server.wording import answered
 
 LINES = (BLUE, VERMILION, GREEN, *OTHERS[1:])
@@ -171,13 +172,15 @@ def table(gathered: Gathered, path: Path) -> Path:
             quoted = (
                 paper.table2(name, gathered.data)
                 if gathered.experiment == "table2_open_world"
-                else paper.table3(name, gathered.data, arm.config("shots"))
+                else table3_of(arm, name, gathered.data)
             )
             if quoted:
                 axes.plot(quoted.value, place, "D", mfc="none", color="black", ms=6)
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{arm.config('shots')} images a class, {gathered.data}", loc="left")
+    low, high = grid[-1].get_xlim()
+    grid[-1].set_xlim(max(0, low), min(100, high))
     grid[-1].set_xlabel(f"{ACCURACY}; hollow: the paper")
     return save(figure, path)
 
@@ -198,7 +201,7 @@ def by_arm(gathered: Gathered, path: Path) -> Path:
     for place, (_, measured) in enumerate(found):
         _bar(axes, place, measured, BLUE)
     axes.set_yticks(range(len(found)), [label for label, _ in found], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.5, -0.5)
     axes.axvline(0, color=GREY, lw=1) if compared else None
     axes.set_xlabel("gain over scratch (points)" if compared else ACCURACY)
     return save(figure, path)
@@ -248,7 +251,8 @@ def _line(
     colour = LINES[number % len(LINES)]
     axes.plot(x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.8,
               label=label)  # fmt: skip
-    axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, lw=0)
+    low, high = np.clip(mean - half, 0, None), np.clip(mean + half, None, 100)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
 
 
 def _bar(axes: Axes, place: int, measured: Measured, colour: str) -> None:

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from learngene.files import write_atomically
 from server import comparison, figures_paper, slim
-from server.gathered import Gathered, GatherError, experiment_of, gather, read
+from server.arms import Gathered, GatherError, experiment_of, gather, read
+from server.figures import accuracy_over_epochs
 from server.ledger_page import page
 from server.plotting import NoDataError
+from server.results import write_clients_csv
 from server.wording import Results
 
 MAIN_JOB = "main"  # the folder of runs that name no experiment
@@ -35,10 +37,14 @@ def add(folders: Sequence[Path], ledger: Path) -> list[Path]:
     touched: dict[Path, list[Results]] = {}
     for folder, results in zip(folders, read(folders), strict=True):
         place = ledger / results["data"]["name"] / (experiment_of(results) or MAIN_JOB)
+        home = place / slim.name_of(results)
         try:
-            slim.write(results, place / slim.name_of(results) / "results.json")
+            slim.write(results, home / "results.json")
         except slim.TooLargeError as error:
             raise slim.TooLargeError(f"{folder}: {error}") from error
+        if place.name == MAIN_JOB:
+            write_clients_csv(results, home / "clients.csv")
+            accuracy_over_epochs(results, home)
         touched.setdefault(place, []).append(results)
     for place, added in touched.items():
         _renew(place, added)
@@ -50,7 +56,7 @@ def _renew(place: Path, added: Sequence[Results]) -> None:
 
     Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
     """
-    if place.name == MAIN_JOB:  # rows of the page, one a run
+    if place.name == MAIN_JOB:  # rows of the page, one a run, each with a figure of its own
         return
     gathered = gather(kept(place))
     comparison.write(gathered, place, endings=("csv", "json"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 
 from server import comparison
+from server.arms import Gathered, command_of
 from server.claims import NOT_RUN, Judged, judge
 from server.comparison import KEY, markdown, number
-from server.gathered import Gathered, command_of
 from server.paper import CIFAR, CLAIMS, IMAGENET, Claim
 from server.results import MAIN, REFERENCE
 from server.rows import Row
+from server.slim import name_of
 from server.wording import NONE, Results, method_rows, seconds, size
 
 Key = tuple[str, str]  # experiment, world
@@ -40,7 +41,7 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[Key], bas
         base: the folder of the runs as links from the page reach it.
     """
     tables = {key: comparison.rows(gathered) for key, gathered in experiments.items()}
-    parts = [HEAD, "## The main job\n", _main(main), "## The paper's claims\n", RULE,
+    parts = [HEAD, "## The main job\n", _main(main, base), "## The paper's claims\n", RULE,
              _claims(tables, drawn, base), "## Every experiment\n", KEY + "\n"]  # fmt: skip
     for (experiment, data), rows in sorted(tables.items()):
         parts.append(f"### {experiment}, {data}\n")
@@ -53,12 +54,12 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[Key], bas
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _main(runs: Sequence[Results]) -> str:
+def _main(runs: Sequence[Results], base: str) -> str:
     if not runs:
         return "No run of the main job is kept yet.\n"
     lines = [
         "Mean and 95 % interval over clients at the last epoch, gain paired by client, p by "
-        "Wilcoxon's signed-rank test.\n",
+        "Wilcoxon's signed-rank test. The name of the data leads to the figure.\n",
         "| data | command | learngene | scratch | gain | better | p | received | collective, s | "
         "device |",
         "|" + "---|" * 10,
@@ -69,7 +70,7 @@ def _main(runs: Sequence[Results]) -> str:
         down = [c["methods"][MAIN]["bytes_down"] for c in run["clients"] if MAIN in
                 c.get("methods", {})]  # fmt: skip
         cells = (
-            *(run["data"]["name"], f"`{command_of(run)}`"),
+            *(f"[{run['data']['name']}]({_main_figure(run, base)})", f"`{command_of(run)}`"),
             *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
             *((ours.gain, ours.wins, ours.p) if ours else (NONE, NONE, NONE)),
             size(sum(down) / len(down)) if down else NONE,
@@ -134,6 +135,10 @@ def _ours(
         rows = [row for row in measured if row.quantity.rpartition(": ")[2] == claim.quantity]
     cells = [f"{number(row.ours.mean, row.ours.ci95)} {row.unit} ({row.ours.n})" for row in rows]
     return "; ".join(cells) or NOT_RUN
+
+
+def _main_figure(run: Results, base: str) -> str:
+    return f"{base}/{run['data']['name']}/main/{name_of(run)}/accuracy_over_epochs.png"
 
 
 def _figure(experiment: str, data: str, base: str) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from learngene.files import write_atomically
 from server import comparison, figures_paper
+from server.arms import Gathered, GatherError, experiment_of, gather, read
 from server.captions import CAPTIONS, alt_text
 from server.comparison import NAME
 from server.figures import draw_figures
 from server.footnotes import footnotes
-from server.gathered import Gathered, GatherError, experiment_of, gather, read
 from server.plotting import NoDataError
 from server.report_page import image, page, paragraph, section, table, text
 from server.report_sections import SECTIONS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.gathered import Arm, Gathered, Measured, accuracies, differences, experiment_of
+from server.arms import Arm, Gathered, Measured, accuracies, differences, experiment_of
 from server.paper import CLAIMS, Quoted
 from server.results import MAIN, REFERENCE
 from server.wording import method_names

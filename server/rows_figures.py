@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from server.gathered import (
+from server.arms import (
     Arm,
     Gathered,
     Measured,

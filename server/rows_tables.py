@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from server import paper
-from server.gathered import Arm, Gathered, accuracies, differences
+from server.arms import Arm, Gathered, accuracies, differences
+from server.paper import Quoted
 from server.results import MAIN
 from server.rows import Row, methods, row
 
@@ -12,10 +13,9 @@ def table3(gathered: Gathered) -> list[Row]:
     """Every method at every number of shots, beside the paper's table."""
     found = []
     for arm in gathered.arms:
-        shots, plain = arm.config("shots"), not arm.config("retain.normalise")
-        stiffness = arm.config("retain.ewc_lambda") if plain else None
+        shots = arm.config("shots")
         for name in methods(arm):
-            quoted = paper.table3(name, gathered.data, shots, stiffness)
+            quoted = table3_of(arm, name, gathered.data)
             quantity = f"{shots}-shot, {name}"
             # A note where ours is not the paper's form of it: lambda on the plain Fisher.
             note = _retain(arm) if name == MAIN else ""
@@ -25,6 +25,14 @@ def table3(gathered: Gathered) -> list[Row]:
             )
         found += _leads(arm, f"{shots}-shot, ")
     return found
+
+
+def table3_of(arm: Arm, method: str, data: str) -> Quoted | None:
+    """The paper's cell for a method of an arm; the row of lambda = 5000 where that was asked for,
+    on the plain Fisher as in the paper."""
+    plain = not arm.config("retain.normalise")
+    stiffness = arm.config("retain.ewc_lambda") if plain else None
+    return paper.table3(method, data, arm.config("shots"), stiffness)
 
 
 def table2(gathered: Gathered) -> list[Row]:

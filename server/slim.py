@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from learngene.files import write_atomically
+from server.arms import arm_settings, asked_of, command_of, seeds_of
 from server.contract import check_results
-from server.gathered import arm_settings, asked_of, command_of, seeds_of
 from server.wording import Results
 
 LIMIT = 200_000  # bytes of a kept result
@@ -56,7 +56,7 @@ def slim(results: Results) -> dict[str, Any]:
     if results.get("gradcam"):  # pictures are large
         images = [{**each, "picture": "", "maps": ""} for each in results["gradcam"]["images"]]
         kept["gradcam"] = {**results["gradcam"], "images": images}
-    for name in ("pretraining", "methods_left_out"):
+    for name in ("pretraining", "methods_left_out", "labelled"):
         if results.get(name):
             kept[name] = results[name]
     return kept

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 import sim as program
 from conf.check import check
 from conf.schema import Config
+from server.arms import gather
 from server.comparison import rows
 from server.figures_paper import draw
-from server.gathered import gather
 from server.results import read_results
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

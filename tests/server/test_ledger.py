@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from server import ledger, slim
+from server.arms import Measured, gather
 from server.claims import DIRECTION, NOT, REPRODUCED, judge, verdict
 from server.comparison import rows
-from server.gathered import Measured, gather
 from server.paper import CLAIMS, Quoted
 from server.results import read_results, write_results
 from server.rows import Row
@@ -119,6 +119,11 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
     added = [str(saved("fig4_samples", shots=n)) for n in (10, 25)] + [str(saved(None))]
     assert ledger.main([str(store), "-o", str(out), "--add", *added]) == 0
     page = out.read_text()
+    (home,) = (store / "cifar100" / "main").iterdir()
+    assert {p.name for p in home.iterdir()} == {
+        "results.json", "clients.csv", "accuracy_over_epochs.png",
+    }  # fmt: skip
+    assert f"[cifar100](results/cifar100/main/{home.name}/accuracy_over_epochs.png)" in page
     assert "`python sim.py shots=10 data.root=DIR`" in page  # no folder of this machine
     assert "/nowhere" not in page.split("## Every experiment")[0]
     figure = "results/cifar100/fig4_samples/comparison.png"

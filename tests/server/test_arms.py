@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from server import report
+from server.arms import GatherError, accuracies, between, gather
 from server.comparison import rows
 from server.figures_paper import FIGURES, draw
-from server.gathered import GatherError, accuracies, between, gather
 from server.results import write_results
 from server.rows import Row
 from server.wording import answered
@@ -81,6 +81,8 @@ def test_arms_are_what_differs_and_seeds_are_not(run: Asked) -> None:
 def test_numbers_are_in_their_order(run: Asked) -> None:
     gathered = gather([run("fig4_samples", shots=n) for n in (100, 5, 25)])
     assert [arm.config("shots") for arm in gathered.arms] == [5, 25, 100]
+    runs = [run("fig6b_position", learngene__layers=each) for each in ([11, 12], [2, 3], [6, 7])]
+    assert [arm.config("learngene.layers")[0] for arm in gather(runs).arms] == [2, 6, 11]
 
 
 def test_what_does_not_belong_together_is_refused(run: Asked) -> None:
@@ -100,6 +102,15 @@ def test_intervals_are_over_clients_up_to_two_seeds_and_over_seeds_from_three(ru
     means = [100 * r["summary"]["learngene"]["mean"] for r in runs]
     assert three.mean == pytest.approx(sum(means) / 3)
     assert three.ci95 == pytest.approx(4.303 * 10 / 3**0.5, rel=0.02)  # t(2), steps of 10 points
+
+
+def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:
+    made = run("table2_open_world") | {"labelled": {"draws": 2}}
+    found = gather([made]).arms[0].measured(accuracies("learngene"))
+    values = [100 * c["methods"]["learngene"]["accuracy"] for c in made["clients"]]
+    means = [sum(values[draw::2]) / 3 for draw in (0, 1)]
+    assert found.n == "2 draws" and found.mean == pytest.approx(sum(means) / 2)
+    assert found.ci95 == pytest.approx(12.706 * abs(means[0] - means[1]) / 2, rel=1e-3)
 
 
 def test_between_pairs_clients(run: Asked) -> None:

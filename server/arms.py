@@ -61,7 +61,8 @@ class Arm:
 
     def measured(self, values: Values) -> Measured:
         """The mean of one number a client (``values`` of a run gives them all)."""
-        return over([list(values(run)) for run in self.runs])
+        unit = "draw" if self.runs[0].get("labelled") else "client"
+        return over([list(values(run)) for run in self.runs], unit)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def groups(gathered: Gathered, *names: str) -> list[Gathered]:
     return [Gathered(gathered.experiment, gathered.data, tuple(arms)) for arms in found.values()]
 
 
-def over(by_run: Sequence[Sequence[float]]) -> Measured:
+def over(by_run: Sequence[Sequence[float]], one: str = "client") -> Measured:
     """A mean over all clients of one or two runs, over the means of the runs of three or more.
 
     With several seeds, the collective itself differs between them: only an interval over seeds
@@ -95,7 +96,7 @@ def over(by_run: Sequence[Sequence[float]]) -> Measured:
     if len(full) >= LEAST_SEEDS:
         found, unit = summarise([sum(v) / len(v) for v in full]), "seed"
     else:
-        found, unit = summarise([value for values in full for value in values]), "client"
+        found, unit = summarise([value for values in full for value in values]), one
     n = int(found["n"] or 0)
     return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
 
@@ -188,21 +189,40 @@ def seeds_of(run: Results) -> tuple[int, int]:
 
 
 def accuracies(method: str) -> Values:
-    """A method's accuracy on every client, percent; nothing where it did not take part."""
-    return lambda run: [
-        100 * client["methods"][method]["accuracy"]
-        for client in answered(run)
-        if method in client["methods"]
-    ]
+    """A method's accuracy on every client (or draw, see ``_by_draw``), percent; nothing where it
+    did not take part."""
+    return lambda run: _by_draw(
+        run,
+        {
+            client["id"]: 100 * client["methods"][method]["accuracy"]
+            for client in answered(run)
+            if method in client["methods"]
+        },
+    )
 
 
 def differences(first: str, second: str) -> Values:
-    """The first method's accuracy less the second's, a client each, percentage points."""
-    return lambda run: [
-        100 * (client["methods"][first]["accuracy"] - client["methods"][second]["accuracy"])
-        for client in answered(run)
-        if first in client["methods"] and second in client["methods"]
-    ]
+    """The first method's accuracy less the second's, a client (or draw) each, points."""
+    return lambda run: _by_draw(
+        run,
+        {
+            c["id"]: 100 * (c["methods"][first]["accuracy"] - c["methods"][second]["accuracy"])
+            for c in answered(run)
+            if first in c["methods"] and second in c["methods"]
+        },
+    )
+
+
+def _by_draw(run: Results, values: Mapping[int, float]) -> list[float]:
+    """The values; in table 2's protocol the means of each draw of classes, which the clients with
+    the same remainder share (``labelled.draws``): only draws are independent."""
+    draws = (run.get("labelled") or {}).get("draws")
+    if not draws:
+        return list(values.values())
+    by_draw: dict[int, list[float]] = {}
+    for client, value in values.items():
+        by_draw.setdefault(client % draws, []).append(value)
+    return [sum(each) / len(each) for each in by_draw.values()]
 
 
 def between(one: Arm, other: Arm, method: str) -> Measured:
@@ -239,7 +259,9 @@ def _value(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def _rank(value: Any) -> tuple[int, float, str]:
-    """Numbers in their order, then texts in theirs."""
-    number = isinstance(value, int | float)
-    return (0, float(value), "") if number else (1, 0.0, _value(value))
+def _rank(value: Any) -> tuple[int, list[float], str]:
+    """Numbers and lists of them in their order, then texts in theirs."""
+    numbers = value if isinstance(value, list) else [value]
+    if all(isinstance(each, int | float) for each in numbers):
+        return 0, [float(each) for each in numbers], ""
+    return 1, [], _value(value)
