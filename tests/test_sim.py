@@ -12,11 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from learngene.gene import load
 from server.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
+BAD_LOGGER = """
+class Mine:
+    def __init__(self, run_dir, config):
+        self.raised = False
+    def scalars(self, stage, step, values):
+        if self.raised:
+            print("called ever again")
+        self.raised = True
+        raise RuntimeError("no disk [/left]")
+    def close(self):
+        raise RuntimeError("nor to close")
+"""
 
 
 def sim(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProcess[str]:
@@ -134,7 +147,8 @@ def test_other_client_settings_reuse_the_collective(
     first: Path, cache: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    done = sim("scale=tiny", "runtime=serial", "shots=3", "shard_seed=5", cache=cache, run=run)
+    asked = ["scale=tiny", "runtime=serial", "shots=3", "shard_seed=5", "logger=tensorboard"]
+    done = sim(*asked, cache=cache, run=run)
     assert done.returncode == 0, done.stderr
     assert "not trained again" in done.stdout
     again, before = read_results(run / "results.json"), read_results(first / "results.json")
@@ -142,6 +156,19 @@ def test_other_client_settings_reuse_the_collective(
     assert again["learngene"]["sha256"] == before["learngene"]["sha256"]
     assert {c["train_images"] for c in again["clients"]} == {15}
     assert again["clients"] != before["clients"]
+    logged = EventAccumulator(str(run / "tensorboard")).Reload()
+
+    def read(tag: str) -> list[tuple[int, float]]:
+        return [(each.step, each.value) for each in logged.Scalars(tag)]
+
+    for tag, due in {
+        "collective/accuracy": [s["accuracy"] for s in again["collective"]["stages"]],
+        "rho/13": [row[12] for row in again["criterion"]["rho"]],
+    }.items():
+        assert read(tag) == [(n, pytest.approx(value)) for n, value in enumerate(due, 1)]
+    curve = again["clients"][2]["methods"]["learngene"]["accuracy_by_epoch"]
+    assert read("clients/learngene/client_2") == [(e, pytest.approx(y)) for e, y in curve]
+    assert read("summary/gain_mean") == [(0, pytest.approx(again["summary"]["gain"]["mean"]))]
 
 
 def test_rounds_follow_the_evolution(first: Path, cache: Path, tmp_path: Path) -> None:
@@ -302,9 +329,12 @@ def test_planted_faults_are_named_everywhere_and_spare_the_others(
     first: Path, cache: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
+    (tmp_path / "bad_logger.py").write_text(BAD_LOGGER)
     asked = ["scale=tiny", "runtime=serial", "faults=[0:raise,2:kill_once]"]
-    done = sim(*asked, cache=cache, run=run)
+    done = sim(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
     assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stdout.count("logger=bad_logger.Mine is called no more") == 1
+    assert "RuntimeError: no disk [/left]" in done.stdout and "ever again" not in done.stdout
     found, whole = read_results(run / "results.json"), read_results(first / "results.json")
     reason = "learngene: PlantedFault: planted after epoch 1"
     assert f"client 0 failed: {reason}" in done.stdout
