@@ -12,7 +12,7 @@ from typing import Any
 from learngene.files import write_atomically
 from server import rows_figures, rows_tables
 from server.arms import Gathered
-from server.report_page import PAGE, image, paragraph, table, text
+from server.report_page import image, page, paragraph, table, text
 from server.rows import Row, any_rows
 from server.wording import NONE
 
@@ -133,7 +133,7 @@ _FIELDS = (
 def _page(found: Sequence[Row], title: str, figure: Path | None, words: str) -> str:
     picture = image(figure, words, CAPTION) if figure else ""
     body = [f"<h1>{text(title)}</h1>", picture, html(found), paragraph(KEY, "note")]
-    return PAGE.substitute(title=text(title), body="\n".join(body))
+    return page(text(title), "\n".join(body))
 
 
 _FILES: dict[str, Callable[[Gathered, Sequence[Row], str, Path | None], str]] = {
