@@ -14,8 +14,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import cache as cache_calls
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +73,8 @@ def _simulation(
     from server.logged import CollectiveLog, log_results
     from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
-    from strategies.faults import fault_orders
-    from strategies.federate import federate, federated_methods
-    from strategies.kept import keep_answers
-    from strategies.learngene import LearngeneStrategy, RoundPlan
-    from strategies.plan import plan_round
-    from strategies.runtime import RuntimeSettings, simulate
+    from strategies.federate import Federated, federate, federated_methods
+    from strategies.phase import ask_clients
 
     keep_freed_memory()
     config = with_own(config)
@@ -93,75 +87,47 @@ def _simulation(
         product = produce(config, world, on_task=told.task, on_step=told.step, on_note=console.note)
     console.product(product)
     labelled = label_open_world(config, world, product)
-    named = None
-    if labelled is not None:
+    if labelled:
         console.note(said_of_labels(labelled.section))
-        named = labelled.task
-    runtime, cache = RuntimeSettings(**config["runtime"]), Path(config["cache"])
+    named = labelled and labelled.task
     with seconds.of("methods"), console.methods() as shown:
         prepared = prepare(config, world, product, on_note=console.note, on_step=shown.step)
     if prepared.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
-    among = federated_methods(prepared.methods)
-    with seconds.of("federated"), console.federated() as shown:
-        width = product.gene.card.width
-        federated = federate(
-            config,
-            world,
-            width,
-            among,
-            on_note=console.note,
-            on_round=shown.round,
-            labelled=named,
-        )
-    if not among:
-        del seconds["federated"]
+    if among := federated_methods(prepared.methods):
+        with seconds.of("federated"), console.federated() as shown:
+            federated = federate(
+                config, world, product.gene.card.width, among,
+                on_note=console.note, on_round=shown.round, labelled=named,
+            )  # fmt: skip
+    else:
+        federated = Federated()
     prepared = prepared.joined(federated.payloads, federated.failed)
     sent = {**config, "methods": prepared.methods}  # without those that have failed by now
-    with fault_orders(config) as faults, seconds.of("clients"):
-
-        @cache_calls  # asked for by the count of kept answers, by the runtime and by the round
-        def plan(number: int) -> RoundPlan:
-            gene = product.gene_of(number)
-            made = plan_round(sent, world, gene, number, prepared.payloads, faults, named)
-            if config["faults"]:  # every client is asked, so that its fault can strike
-                return made
-            resume = config["resume"]
-            kept = keep_answers(made, number, world.sha256, cache, runtime, resume=resume)
-            return replace(made, kept=kept)
-
-        strategy = LearngeneStrategy(config["num_clients"], plan)
-        asked, kept = config["num_clients"] * config["rounds"], strategy.kept(config["rounds"])
-        if kept:
-            console.note(f"{kept} of {asked} clients answered in an earlier run: not asked again")
-        with console.clients(asked - kept) as shown:
-            simulate(
-                strategy, config["rounds"], runtime, config["num_clients"], on_reply=shown.reply
-            )
+    with seconds.of("clients"):
+        rounds = ask_clients(
+            sent, world, product.gene_of, prepared.payloads, named,
+            on_note=console.note, show=console.clients,
+        )  # fmt: skip
     report = write_run(
-        run_dir,
-        config,
-        overrides,
-        world,
-        leakage,
-        product,
-        strategy.rounds,
-        seconds,
-        prepared,
-        federated,
+        run_dir, config, overrides, world, leakage, product, rounds, seconds, prepared, federated,
         labelled and labelled.section,
-    )
+    )  # fmt: skip
     log_results(log, report[0])
     console.summary(report)
-    least = config["runtime"]["min_answered"]
-    least = config["num_clients"] if least is None else least
-    worst = min(strategy.rounds, key=lambda each: each.answered)
-    if worst.answered < least:
+    worst = min(rounds, key=lambda each: each.answered)
+    if worst.answered < (least := least_answers(config)):
         console.problem(
             f"{worst.answered} of {worst.asked} clients answered, runtime.min_answered is {least}"
         )
         return TOO_FEW_ANSWERS
     return FAILED if prepared.failed else OK
+
+
+def least_answers(config: dict[str, Any]) -> int:
+    """``runtime.min_answered``; all clients where it is not set."""
+    least = config["runtime"]["min_answered"]
+    return config["num_clients"] if least is None else least
 
 
 _begun: list[bool] = []  # whether Hydra has composed a configuration

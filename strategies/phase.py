@@ -1,0 +1,70 @@
+"""The clients' phase of a run: every round planned, kept answers found, the rest asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from learngene.gene import Learngene
+from learngene.methods import Payload
+from learngene.world import World
+from strategies.faults import fault_orders
+from strategies.kept import keep_answers
+from strategies.learngene import LearngeneStrategy
+from strategies.plan import plan_round
+from strategies.rounds import RoundOutcome, RoundPlan
+from strategies.runtime import RuntimeSettings, simulate
+
+
+class Shown(Protocol):
+    """Who watches the answers arrive."""
+
+    def reply(self, client: int, ok: bool) -> None: ...
+
+
+def ask_clients(
+    config: Mapping[str, Any],
+    world: World,
+    gene_of: Callable[[int], Learngene],
+    payloads: Mapping[str, Payload],
+    labelled: Mapping[str, Any] | None,
+    *,
+    on_note: Callable[[str], None],
+    show: Callable[[int], AbstractContextManager[Shown]],
+) -> list[RoundOutcome]:
+    """Ask every client in every round; an answer of an earlier run that is kept is not asked again.
+
+    Args:
+        config: with ``methods`` less those that have failed by now.
+        gene_of: the learngene that a round (from 1) sends.
+        payloads: what methods send besides, by name.
+        labelled: what ``server.labelled`` tells clients, where their images are named ones.
+        show: a context for so many answers that are still due.
+
+    Raises:
+        InputError, RuntimeError: as ``strategies.runtime.simulate``.
+    """
+    runtime, rounds = RuntimeSettings(**config["runtime"]), config["rounds"]
+    with fault_orders(config) as faults:
+
+        @cache  # asked for by the count of kept answers, by the runtime and by the round
+        def plan(number: int) -> RoundPlan:
+            made = plan_round(config, world, gene_of(number), number, payloads, faults, labelled)
+            if config["faults"]:  # every client is asked, so that its fault can strike
+                return made
+            kept = keep_answers(
+                made, number, world.sha256, Path(config["cache"]), runtime, resume=config["resume"]
+            )
+            return replace(made, kept=kept)
+
+        strategy = LearngeneStrategy(config["num_clients"], plan)
+        asked, found = config["num_clients"] * rounds, strategy.kept(rounds)
+        if found:
+            on_note(f"{found} of {asked} clients answered in an earlier run: not asked again")
+        with show(asked - found) as shown:
+            simulate(strategy, rounds, runtime, config["num_clients"], on_reply=shown.reply)
+    return strategy.rounds
