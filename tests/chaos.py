@@ -50,6 +50,7 @@ IMPORTED = (
     *("learngene.world.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
 )
 PATIENCE_S = 300.0  # for one command; nothing here takes a tenth of it on a free machine
+RAY_S = 8.0  # about what Ray adds to a run: it starts, and its workers import everything
 LEAVING_S = 30.0  # the program gives itself 8 s; a loaded machine gets more
 
 
@@ -251,7 +252,9 @@ MOMENTS = (
 
 def disturb(run: Run, trial: Trial, draw: random.Random, seconds: float) -> None:
     """Wait for a random moment and send a random signal; checks how the run ended."""
-    moments = [after_clients, at_a_time] if run.runtime == "ray" else list(MOMENTS)
+    moments = list(MOMENTS)
+    if run.runtime == "ray":
+        moments, seconds = [after_clients, at_a_time], seconds + RAY_S
     said, condition = draw.choice(moments)(run.cache, draw, seconds)
     name, signum = draw.choice(list(SIGNALS.items()))
     if run.runtime == "ray" and draw.random() < 0.4:
