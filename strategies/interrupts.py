@@ -14,6 +14,7 @@ from types import FrameType
 # all the same: Python may have lost the exception (in a callback of a C library), or be in a call
 # that does not come back. Files are written whole or not at all, and Ray's processes end with ours.
 GRACE_S = 8.0
+ENDING = (signal.SIGINT, signal.SIGTERM)
 MESSAGE = "interrupted; what was finished is kept, the same command goes on"
 
 
@@ -34,7 +35,7 @@ def catch_signals() -> None:
     """
     waiting, told = os.pipe()
     os.set_blocking(told, False)
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in ENDING:
         if signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, _leave)
     signal.set_wakeup_fd(told)  # written to also while Python is not running
@@ -42,13 +43,13 @@ def catch_signals() -> None:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in ENDING:
         signal.signal(each, signal.SIG_IGN)
     raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
 
 def _watch(waiting: int) -> None:
-    while (signum := os.read(waiting, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
+    while (signum := os.read(waiting, 1)[0]) not in ENDING:
         continue
     time.sleep(GRACE_S)
     with suppress(Exception):  # whoever read the terminal may be gone

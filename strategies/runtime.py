@@ -25,6 +25,7 @@ from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
 from server.app import LearngeneServerApp, make_server_app
+from strategies.interrupts import ENDING, exit_code
 from strategies.learngene import LearngeneStrategy
 from strategies.resources import Resources, RuntimeSettings, check_resources
 from strategies.serial import run_serial
@@ -238,11 +239,16 @@ def _say(error: BaseException) -> str:
 
 
 def leave(code: int) -> None:
-    """End the process with this exit code, also when a library left a thread that does not end."""
+    """End the process with this exit code, also when a library left a thread that does not end.
+
+    After a signal nothing more is run: Ray's own end, at an interpreter that is going away, may
+    abort the process (seen once in 30 random kills), and what called would read -6 for 143. Ray's
+    processes end with ours.
+    """
     with suppress(OSError):  # whoever read them may be gone
         sys.stdout.flush()
         sys.stderr.flush()
     alive = [each for each in threading.enumerate() if not each.daemon]
-    if alive != [threading.main_thread()]:
+    if code in map(exit_code, ENDING) or alive != [threading.main_thread()]:
         os._exit(code)
     sys.exit(code)

@@ -300,3 +300,18 @@ def test_unknown_runtime():
     strategy = LearngeneStrategy(1, lambda _: plan({"methods": METHODS}))
     with pytest.raises(InputError, match="Choose ray or serial"):
         simulate(strategy, 1, RuntimeSettings("slurm"), 1, client_app=app)
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_after_a_signal_no_library_has_the_last_word(code):
+    """What Ray does at the interpreter's end may abort the process: a shell would read -6."""
+    program = (
+        "import atexit, os; from strategies.runtime import leave; atexit.register(os.abort); "
+        f"leave({code})"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[2]
+        ).returncode
+        == code
+    )
