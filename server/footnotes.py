@@ -76,9 +76,13 @@ def among_clients(results: Results) -> str | None:
 
 
 def tuning(results: Results) -> str | None:
-    """Which settings were tuned, on what; None where the results do not know."""
+    """Which settings were tuned, on what; None where the results do not know.
+
+    Equal trials are a matter among opponents: without them, and without a record, nothing is said
+    (how the defaults of learngene and scratch were chosen stands in docs/FINDINGS.md).
+    """
     found: Mapping[str, Any] | None = results.get("tuning")
-    if found is None:
+    if found is None or not (many(results) or any(found.values())):
         return None
     names = method_names(results)
     groups: dict[str, list[str]] = {}

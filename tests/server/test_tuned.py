@@ -84,3 +84,11 @@ def test_the_records_that_come_along_are_whole():
     assert FOLDER.name == "tuned" and FOLDER.parent == Path("conf").resolve()
     for each in read_records():
         assert each["trials"] >= 1 and each["command"]
+
+
+def test_nothing_is_said_where_there_are_no_opponents(make):
+    results = make()
+    results["tuning"] = {"learngene": None, "scratch": None}
+    assert footnote(results) is None
+    results["tuning"]["scratch"] = {"trials": 8, "data": "glyphs", "used": True}
+    assert "scratch (tuned: 8 trials" in footnote(results)
