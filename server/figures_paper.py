@@ -56,12 +56,18 @@ def draw(gathered: Gathered, path: Path) -> Path:
 
 def curves(gathered: Gathered, path: Path) -> Path:
     """Figure 4 (a, b): accuracy over epochs, a line a method."""
-    figure = new_figure(4.0)
-    axes = figure.add_subplot()
     several = len(gathered.arms) > 1
     shown = [(arm, name) for arm in gathered.arms for name in methods(arm)]
-    for number, (arm, name) in enumerate(shown):
-        label = f"{name}, {arm.label}" if several else name
+    return _over_epochs(
+        [(f"{name}, {arm.label}" if several else name, arm, name) for arm, name in shown], path
+    )
+
+
+def _over_epochs(lines: Sequence[tuple[str, Arm, str]], path: Path) -> Path:
+    """Accuracy over epochs: a line for each (label, arm, method)."""
+    figure = new_figure(4.0)
+    axes = figure.add_subplot()
+    for number, (label, arm, name) in enumerate(lines):
         _line(axes, *_by_epoch(arm, name), label, number)
     axes.set(xlabel=EPOCHS, ylabel=ACCURACY)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -147,16 +153,12 @@ def evolution(gathered: Gathered, path: Path) -> Path:
 
 def positions(gathered: Gathered, path: Path) -> Path:
     """Figure 6 (b): accuracy over epochs, a line a position."""
-    figure = new_figure(4.0)
-    axes = figure.add_subplot()
-    for number, arm in enumerate(gathered.arms):
+    lines = []
+    for arm in gathered.arms:
         layers, more = rows_figures.layers_of(arm), arm.label_without(["learngene.layers"])
         label = ", ".join(filter(None, (f"layers {layers[0]} to {layers[-1]}", more)))
-        _line(axes, *_by_epoch(arm, MAIN), label, number)
-    axes.set(xlabel=EPOCHS, ylabel=ACCURACY)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_above(figure, axes)
-    return save(figure, path)
+        lines.append((label, arm, MAIN))
+    return _over_epochs(lines, path)
 
 
 def table(gathered: Gathered, path: Path) -> Path:
