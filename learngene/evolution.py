@@ -250,6 +250,7 @@ class Evolution:
         self,
         progress: Callable[[int, int, float], None] | None = None,
         consolidate_epochs: int | None = None,
+        balance: bool = False,
     ) -> Stage:
         """Grow, learn the next task and test.
 
@@ -257,6 +258,7 @@ class Evolution:
             progress: called with (steps done, steps in this task, mean loss of the collective).
             consolidate_epochs: passes over all exemplars after the task; None takes the settings'
                 after the last task, and none after the others.
+            balance: show the images of scarce classes several times an epoch (``epoch_positions``).
 
         Raises:
             ValueError: when there is no task left, or the loss is not finite.
@@ -273,7 +275,7 @@ class Evolution:
             self._grow_heads(len(new), round=task)
         s = self.settings
         rho, passes = self._train(
-            "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class
+            "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class, balance
         )
         self._remember(task, new)
         known = [*old, *new]
@@ -281,7 +283,7 @@ class Evolution:
             consolidate_epochs = s.consolidate_epochs if task == len(self.tasks) - 1 else 0
         if consolidate_epochs and s.memory_per_class and self.strategy.exemplars:
             passes += self._train(
-                "consolidate", task, known, [], None, progress, consolidate_epochs, None
+                "consolidate", task, known, [], None, progress, consolidate_epochs, None, balance
             )[1]
         heavy, light = self.test([*(stage.new_classes for stage in self.stages), new])
         self.stages.append(
@@ -331,6 +333,7 @@ class Evolution:
         progress: Callable[[int, int, float], None] | None,
         number_of_epochs: int,
         rehearse: int | None,
+        balance: bool,
     ) -> tuple[list[float], int]:
         """Train on a task; returns rho of every layer and the number of images passed."""
         s, world, model = self.settings, self.world, self.collective
@@ -351,7 +354,8 @@ class Evolution:
         chance = torch_generator(s.seed, f"{phase}-augment", round=task)
         criterion = Criterion(s.sigma, len(model.units))
         epochs = [
-            _epoch(labels.numpy(), len(old), rehearse, order) for _ in range(number_of_epochs)
+            epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
+            for _ in range(number_of_epochs)
         ]
         size = min(s.batch_size, len(epochs[0]))
         steps = number_of_epochs * (len(epochs[0]) // size)
@@ -536,11 +540,30 @@ def one_cycle(progress: float, warm_up: float = 0.1) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
-def _epoch(
-    labels: np.ndarray, old: int, limit: int | None, order: np.random.Generator
+def epoch_positions(
+    labels: np.ndarray,
+    old: int,
+    limit: int | None,
+    order: np.random.Generator,
+    *,
+    balance: bool = False,
 ) -> np.ndarray:
-    """Positions of one epoch, shuffled: every new image, and of each of the first ``old`` classes
-    ``limit`` drawn from its exemplars (None: all of them)."""
-    taken = [np.flatnonzero(labels >= old)]
-    taken += [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
+    """Positions of one epoch, shuffled: every new image, and exemplars of the old classes.
+
+    Args:
+        labels: classes of the images at hand, (N,); the first ``old`` ones are old.
+        limit: of each old class as many exemplars, drawn anew; None: all of them.
+        balance: a class with fewer images than the old class that has most (of these ``limit`` at
+            most) is shown that often all the same, its images as evenly as can be. The open-world
+            cycle needs it: its classes come with a few dozen labelled images beside hundreds of
+            exemplars, and a collective that weighs images alike does not learn to name them.
+    """
+    new = np.flatnonzero(labels >= old)
+    kept = [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
+    taken = [new, *kept]
+    if balance:
+        most = max((len(part) for part in kept), default=0)
+        for part in [*kept, *(new[labels[new] == c] for c in np.unique(labels[new]))]:
+            if 0 < len(part) < most:
+                taken.append(np.resize(order.permutation(part), most - len(part)))
     return order.permutation(np.concatenate(taken))

@@ -40,7 +40,7 @@ from server.collective import (
     rows_of_text,
 )
 
-FORMAT = 1  # raise it when the cycle changes
+FORMAT = 2  # raise it when the cycle changes
 
 
 def run_cycles(
@@ -91,7 +91,7 @@ def run_cycles(
                 {c: train for c, (train, _) in parts.items()},
                 np.concatenate([held for _, held in parts.values()]),
             )
-            evolution.run_task(on_step, settings.cycle_consolidate_epochs)
+            evolution.run_task(on_step, settings.cycle_consolidate_epochs, balance=True)
         record = {
             "cycle": cycle + 1,
             "images": len(stream.rows),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from learngene import evolution as evolution_module
-from learngene.evolution import Accuracy, Evolution, Stage, _epoch, one_cycle
+from learngene.evolution import Accuracy, Evolution, Stage, epoch_positions, one_cycle
 from learngene.expansion import PlannedStep
 from learngene.images import to_batch
 from learngene.networks import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START, scaled
@@ -110,11 +110,31 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monk
 def test_an_epoch_takes_every_new_image_and_some_of_each_old_class():
     labels = np.repeat([0, 1, 2, 3], [4, 4, 9, 9])  # two old classes of four exemplars, two new
     order = np.random.default_rng(0)
-    first, second = _epoch(labels, 2, 2, order), _epoch(labels, 2, 2, order)
+    first, second = epoch_positions(labels, 2, 2, order), epoch_positions(labels, 2, 2, order)
     for positions in (first, second):
         assert len(set(positions)) == len(positions)
         assert np.bincount(labels[positions]).tolist() == [2, 2, 9, 9]
     assert first.tolist() != sorted(first) and set(first) != set(second)  # drawn anew
+
+
+def test_a_balanced_epoch_shows_scarce_classes_as_often_as_the_old_one_that_has_most():
+    labels = np.repeat([0, 1, 2, 3], [8, 2, 3, 9])  # old: 8 and 2 exemplars; new: 3 and 9 images
+    order = np.random.default_rng(0)
+    task = epoch_positions(labels, 2, 5, order, balance=True)
+    assert np.bincount(labels[task]).tolist() == [5, 5, 5, 9]
+    often = np.bincount(task, minlength=len(labels))
+    # As evenly as can be.
+    assert sorted(often[8:10]) == [2, 3] and sorted(often[10:13]) == [1, 2, 2]
+    all_old = epoch_positions(labels, 4, None, order, balance=True)  # a consolidation
+    assert np.bincount(labels[all_old]).tolist() == [9, 9, 9, 9]
+
+
+def test_balance_changes_no_epoch_of_classes_with_equally_many_images():
+    labels = np.repeat([0, 1, 2], [4, 4, 9])
+    plain, balanced = (
+        epoch_positions(labels, 2, 3, np.random.default_rng(0), balance=b) for b in (False, True)
+    )
+    assert plain.tolist() == balanced.tolist()
 
 
 def test_passes_count_whole_batches(evolve):
@@ -287,13 +307,14 @@ def test_a_light_loss_that_is_not_finite_raises(evolve, monkeypatch):
 def test_consolidation_follows_the_last_task_on_equally_many_of_every_class(evolve, monkeypatch):
     life = evolve(consolidate_epochs=2, memory_per_class=3)
     taken = []
-    real = evolution_module._epoch
+    real = evolution_module.epoch_positions
 
-    def watched(labels, old, limit, order):
+    def watched(labels, old, limit, order, balance):
+        assert not balance  # a life's classes are weighed as they come
         taken.append((np.bincount(labels).tolist(), old, limit))
-        return real(labels, old, limit, order)
+        return real(labels, old, limit, order, balance=balance)
 
-    monkeypatch.setattr(evolution_module, "_epoch", watched)
+    monkeypatch.setattr(evolution_module, "epoch_positions", watched)
     while not life.done:
         life.run_task()
     known = len(life.known)

@@ -54,6 +54,19 @@ def same(one: Evolution, other: Evolution) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
+def test_a_cycle_weighs_classes_alike(life, tiny_world, cache, monkeypatch):
+    balanced: list[bool] = []
+    real = Evolution.run_task
+
+    def watched(self, on_step, epochs, *, balance):
+        balanced.append(balance)
+        return real(self, on_step, epochs, balance=balance)
+
+    monkeypatch.setattr(Evolution, "run_task", watched)
+    run_cycles(life, ASKED, HOW, cache, resume=False)
+    assert balanced and all(balanced)
+
+
 def plain(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "cycles": [{**each, "seconds": 0} for each in report["cycles"]]}
 
