@@ -57,7 +57,7 @@ def row(mean: float | None, ci95: float | None = 1.0, quantity: str = "x") -> Ro
     [
         ("about", Quoted(2.0, None, ""), row(2.9), row(2.9), REPRODUCED),
         ("about", Quoted(2.0, None, ""), row(3.1), row(3.1), DIRECTION),
-        ("about", Quoted(2.0, 0.5, ""), row(3.4), row(3.4), REPRODUCED),  # the paper's own ±
+        ("about", Quoted(2.0, 0.5, ""), row(3.1), row(3.1), REPRODUCED),  # the paper's own ±
         ("about", Quoted(2.0, None, ""), row(0.5), row(0.5), NOT),  # the interval includes zero
         ("about", Quoted(2.0, None, ""), row(-4.0), row(-4.0), NOT),
         ("about", Quoted(2.0, None, ""), row(3.1, None), row(3.1, None), NOT),  # one client
@@ -67,6 +67,14 @@ def row(mean: float | None, ci95: float | None = 1.0, quantity: str = "x") -> Ro
         ("at most", Quoted(25.0, None, ""), row(60.0), row(5.0), DIRECTION),
         ("at most", Quoted(25.0, None, ""), row(60.0), row(-5.0), NOT),
         ("about", Quoted(2.0, None, ""), row(None, None), row(None, None), NOT),  # none arrived
+        ("about", Quoted(2.0, None, ""), row(-1.0, 4.0), row(-1.0, 4.0), NOT),  # the wrong sign
+        ("about", Quoted(2.0, None, ""), row(2.0, 4.0), row(2.0, 4.0), NOT),  # the sign is open
+        ("at least", Quoted(20.0, None, ""), row(10.0, 12.0), row(10.0, 12.0), NOT),
+        ("at least", Quoted(20.0, None, ""), row(19.0, 5.0), row(19.0, 5.0), DIRECTION),
+        ("at most", Quoted(25.0, None, ""), row(26.0, 5.0), row(5.0), DIRECTION),
+        ("at most", Quoted(25.0, None, ""), row(9.0), row(-5.0), NOT),
+        ("about", Quoted(50.0, 3.0, ""), row(56.0, 4.0), row(5.0), DIRECTION),  # 5, not 3 + 4
+        ("about", Quoted(50.0, 3.0, ""), row(54.9, 4.0), row(5.0), REPRODUCED),
     ],
 )
 def test_the_verdict_follows_its_rule(
@@ -84,6 +92,10 @@ def test_a_table_needs_every_opponent_for_its_direction() -> None:
     assert [j.verdict for j in judge(claim, paper, [ours, *leads[1:]])] == [NOT]
     behind = [*leads[1:], row(-3.0, 1.0, leads[0].quantity)]
     assert [j.verdict for j in judge(claim, paper, [ours, *behind])] == [NOT]
+    same = row(paper.value, 1.0, ours.quantity)  # the cell is the paper's, the claim is false
+    assert [j.verdict for j in judge(claim, paper, [same, *leads])] == [REPRODUCED]
+    assert [j.verdict for j in judge(claim, paper, [same, *leads[1:]])] == [NOT]
+    assert [j.verdict for j in judge(claim, paper, [same, *behind])] == [NOT]
     wide = [row(r.ours.mean, 1.0, f"collective.width=0.5: {r.quantity}") for r in [ours, *leads]]
     assert [(j.label, j.verdict) for j in judge(claim, paper, wide)] == [
         ("collective.width=0.5", DIRECTION)
