@@ -4,8 +4,10 @@
 table: the learngene leads each of the eight opponents so). ``reproduced``: in direction, and the
 paper's number lies within our 95 % interval and the paper's own ±, the two half-widths combined as
 the root of the sum of their squares; or, where it is a bound, our mean itself meets it. ``in
-direction only``: in direction, but the number is another. ``not``: not in direction. ``not run``:
-no run says anything.
+direction only``: in direction, but the number is another. ``censored``: it would be one of these
+two, but fewer than 90 % of the clients arrived at the level that the claim is about (60 % accuracy,
+say), for its number or for its direction: means are of those that did, and would be others with the
+rest. ``not``: not in direction. ``not run``: no run says anything.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from math import hypot
 from server.paper import Claim, Quoted
 from server.rows import Row
 
-REPRODUCED, DIRECTION, NOT, NOT_RUN = "reproduced", "in direction only", "not", "not run"
+REPRODUCED, DIRECTION, CENSORED = "reproduced", "in direction only", "censored"
+NOT, NOT_RUN = "not", "not run"
+ENOUGH = 0.9  # of the clients must have arrived where the paper speaks of a level
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def verdict(bound: str, quoted: Quoted, row: Row, signs: Sequence[Row], complete
     """The rule at the head of this file; ``complete``: every row of the direction is there."""
     if not (signs and complete and all(_above_zero(sign) for sign in signs)):
         return NOT
+    if any(each.arrived and each.arrived.share < ENOUGH for each in (row, *signs)):
+        return CENSORED
     return REPRODUCED if _met(bound, quoted, row) else DIRECTION
 
 

@@ -42,8 +42,13 @@ def cells(row: Row) -> tuple[str, ...]:
         quoted = number(row.paper.value, row.paper.spread)
     return (
         *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95)),
-        *(number(row.difference, sign=True), row.ours.n, row.note, row.command),
+        *(number(row.difference, sign=True), row.ours.n, note_of(row), row.command),
     )
+
+
+def note_of(row: Row) -> str:
+    """The note, behind how many clients arrived where not every client does."""
+    return "; ".join(filter(None, (str(row.arrived) if row.arrived else "", row.note)))
 
 
 def number(value: float | None, spread: float | None = None, sign: bool = False) -> str:
@@ -83,6 +88,8 @@ def plain(row: Row) -> dict[str, Any]:
         "ci95": row.ours.ci95,
         "difference": row.difference,
         "n": row.ours.n,
+        "arrived": row.arrived and row.arrived.clients,
+        "arrived_of": row.arrived and row.arrived.of,
         "note": row.note,
         "command": row.command,
     }
@@ -126,7 +133,7 @@ def _csv(found: Sequence[Row]) -> str:
 
 _FIELDS = (
     *("quantity", "unit", "paper", "paper_spread", "where"),
-    *("ours", "ci95", "difference", "n", "note", "command"),
+    *("ours", "ci95", "difference", "n", "arrived", "arrived_of", "note", "command"),
 )
 
 

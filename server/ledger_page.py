@@ -29,9 +29,10 @@ RULE = """Verdicts are computed (`server/claims.py`). A claim is *in direction* 
 has the paper's sign with an interval off zero; for a table, where the learngene leads each of the
 eight opponents so. **reproduced**: in direction, and the paper's number lies within our 95 %
 interval and the paper's own ±, combined as the root of the sum of squares, or, where it is a bound,
-our mean meets it. **in direction only**: in direction, but the number is another. **not**: not in
-direction. **not run**: no kept run says anything. ImageNet100 is mini-ImageNet's 100 classes at
-84x84.
+our mean meets it. **in direction only**: in direction, but the number is another. **censored**: it
+would be one of these two, but fewer than 90 % of the clients arrived at the level that the claim is
+about, so means are of a selection. **not**: not in direction. **not run**: no kept run says
+anything. ImageNet100 is mini-ImageNet's 100 classes at 84x84.
 """
 
 
@@ -135,7 +136,11 @@ def _ours(
     if data not in claim.numbers:
         measured = tables.get((claim.experiment, data), [])
         rows = [row for row in measured if row.quantity.rpartition(": ")[2] == claim.quantity]
-    cells = [f"{number(row.ours.mean, row.ours.ci95)} {row.unit} ({row.ours.n})" for row in rows]
+    cells = [
+        f"{number(row.ours.mean, row.ours.ci95)} {row.unit} ({row.ours.n}"
+        + (f"; {row.arrived})" if row.arrived else ")")
+        for row in rows
+    ]
     return "; ".join(cells) or NOT_RUN
 
 

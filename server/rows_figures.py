@@ -17,7 +17,7 @@ from server.arms import (
     seeds_of,
 )
 from server.results import MAIN, REFERENCE
-from server.rows import Row, any_rows, methods, row, wins
+from server.rows import Arrived, Row, any_rows, methods, row, wins
 from server.savings import Curve, Saving, converged, to_level, to_where_scratch_ends
 from server.wording import Results, answered
 
@@ -71,16 +71,18 @@ def _samples(group: Gathered) -> list[Row]:
         savings = [to_level(a, b, level) for a, b in zip(ours, scratch, strict=True)]
         for name, side in ((MAIN, "ours"), (REFERENCE, "scratch")):
             reached = [getattr(each, side) for each in savings]
-            never = sum(x is None for clients in reached for x in clients)
-            note = f"never reached on {never} of {sum(map(len, reached))} clients"
             needed = over([[x for x in clients if x is not None] for clients in reached])
+            arrived = Arrived(
+                sum(x is not None for clients in reached for x in clients), sum(map(len, reached))
+            )
             quantity = f"images a class for {to}, {name}"
-            found.append(row(last, quantity, "images", needed, note=note, told=told))
+            found.append(row(last, quantity, "images", needed, told=told, arrived=arrived))
         saved = f"images a class saved to reach {to}"
         found.append(_saved(last, saved, "images", savings, told))
         shares = over([[100 * x for x in each.shares] for each in savings])
         share = f"share of images saved to reach {to}"
-        found.append(row(last, share, "%", shares, note=_words(savings), told=told))
+        said, both = _words(savings), _arrived(savings)
+        found.append(row(last, share, "%", shares, note=said, told=told, arrived=both))
     for arm in group.arms:
         gain = arm.measured(differences(MAIN, REFERENCE))
         quantity = f"gain at {arm.config('shots')} images a class"
@@ -139,8 +141,13 @@ def fig6b(gathered: Gathered) -> list[Row]:
 def _saved(
     arm: Arm, quantity: str, unit: str, savings: Sequence[Saving], told: Sequence[str] = ()
 ) -> Row:
-    note = _words(savings)
-    return row(arm, quantity, unit, over([s.saved for s in savings]), note=note, told=told)
+    measured, said = over([s.saved for s in savings]), _words(savings)
+    return row(arm, quantity, unit, measured, note=said, told=told, arrived=_arrived(savings))
+
+
+def _arrived(savings: Sequence[Saving]) -> Arrived:
+    """Clients where both sides arrived."""
+    return Arrived(sum(len(s.saved) for s in savings), sum(len(s.ours) for s in savings))
 
 
 def _words(savings: Sequence[Saving]) -> str:

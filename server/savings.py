@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.statistics import summarise
-
 Curve = Sequence[tuple[float, float]]  # (effort, accuracy as a fraction), rising effort
 TOLERANCE = 0.01  # of accuracy: this near to its last value a curve has converged
 
@@ -43,13 +41,9 @@ class Saving:
         return [(a, b) for a, b in pairs if a is not None and b is not None]
 
     def words(self) -> str:
-        """How many pairs the saving is the mean of, and who never arrived."""
+        """Who never arrived: a saving needs both."""
         ours, scratch = self.never
-        n = len(self.ours)
-        return (
-            f"both arrived on {len(self.saved)} of {n} clients; never with the learngene {ours}, "
-            f"never from scratch {scratch}"
-        )
+        return f"never with the learngene {ours}, never from scratch {scratch}"
 
 
 def effort_to(curve: Curve, level: float) -> float | None:
@@ -78,8 +72,3 @@ def to_where_scratch_ends(ours: Sequence[Curve], scratch: Sequence[Curve]) -> Sa
 def converged(curves: Sequence[Curve]) -> list[float]:
     """Effort at which each curve first comes within ``TOLERANCE`` of its own last value."""
     return [found for c in curves if (found := effort_to(c, c[-1][1] - TOLERANCE)) is not None]
-
-
-def mean_of(values: Sequence[float | None]) -> dict[str, float | int | None]:
-    """Mean and interval of those that exist."""
-    return summarise([value for value in values if value is not None])

@@ -13,10 +13,10 @@ import pytest
 
 from server import report
 from server.arms import GatherError, accuracies, between, gather
-from server.comparison import rows
+from server.comparison import cells, markdown, rows
 from server.figures_paper import FIGURES, draw
 from server.results import write_results
-from server.rows import Row
+from server.rows import Arrived, Row
 from server.wording import answered
 
 CONFIG: dict[str, Any] = {
@@ -161,10 +161,17 @@ def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
     share = found["share of images saved to reach 60 %"]
     assert share.ours.mean == pytest.approx(100 * (0.8 + 0 + 4 * 0.75) / 6)
     assert share.paper.value == pytest.approx(66.7, abs=0.1)  # type: ignore[union-attr]
-    assert "both arrived on 6 of 6" in saved.note
+    assert saved.arrived == share.arrived == Arrived(6, 6)
     missed = found["images a class saved to reach 70 %"]
     assert missed.ours.mean is None and missed.difference is None
     assert "never with the learngene 6, never from scratch 6" in missed.note
+    assert missed.arrived == Arrived(0, 6) and "0 of 6 arrived; never" in cells(missed)[6]
+    fewer = named(rows(gather(runs[:2])))  # four clients of six never come to 60 % from scratch
+    assert fewer["images a class for 60 %, learngene"].arrived == Arrived(6, 6)
+    assert fewer["images a class for 60 %, scratch"].arrived == Arrived(2, 6)
+    assert fewer["images a class saved to reach 60 %"].arrived == Arrived(2, 6)
+    assert "| 2 of 6 arrived |" in markdown([fewer["images a class for 60 %, scratch"]])
+    assert fewer["gain at 25 images a class"].arrived is None
     few = found["gain at 25 images a class"]
     assert few.paper.value == 20 and few.ours.mean == pytest.approx(55 * 4 / 6)  # type: ignore[union-attr]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 
 from server import ledger, slim
 from server.arms import Measured, gather
-from server.claims import DIRECTION, NOT, REPRODUCED, judge, verdict
+from server.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
 from server.comparison import rows
 from server.paper import CLAIMS, Quoted
 from server.results import read_results, write_results
-from server.rows import Row
+from server.rows import Arrived, Row
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
@@ -83,6 +84,24 @@ def test_the_verdict_follows_its_rule(
     assert verdict(bound, paper, ours, [sign], complete=True) == expected
 
 
+@pytest.mark.parametrize(
+    ("arrived", "signs", "expected"),
+    [
+        (Arrived(18, 20), Arrived(18, 20), REPRODUCED),
+        (Arrived(17, 20), Arrived(20, 20), CENSORED),  # the number is of a selection
+        (Arrived(20, 20), Arrived(5, 20), CENSORED),  # the direction is
+        (None, Arrived(20, 20), REPRODUCED),
+    ],
+)
+def test_a_mean_of_those_that_arrived_says_little_where_many_did_not(
+    arrived: Arrived | None, signs: Arrived, expected: str
+) -> None:
+    ours, sign = replace(row(20.0), arrived=arrived), replace(row(30.0), arrived=signs)
+    assert verdict("at most", Quoted(25.0, None, ""), ours, [sign], complete=True) == expected
+    against = replace(sign, ours=Measured(-5.0, 1.0, "5 clients"))
+    assert verdict("at most", Quoted(25.0, None, ""), ours, [against], complete=True) == NOT
+
+
 def test_a_table_needs_every_opponent_for_its_direction() -> None:
     claim = next(c for c in CLAIMS if c.name == "table-3-10")
     paper, ours = claim.numbers["cifar100"], row(80.0, 1.0, "10-shot, learngene")
@@ -143,9 +162,8 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
     lines = {line.split(" (")[0]: line for line in page.splitlines() if line.startswith("| ")}
     few = lines["| at least 20 points over scratch with so few images"]
     assert "CIFAR-100: **reproduced**" in few and "not run" in few  # ImageNet100
-    assert "**in direction only**" in lines["| 2/3 of the images saved on the way to 60 %"] or (
-        "**not**" in lines["| 2/3 of the images saved on the way to 60 %"]
-    )
+    share = lines["| 2/3 of the images saved on the way to 60 %"]
+    assert "**not**" in share and "0 of 6 arrived)" in share  # from scratch nobody comes to 60 %
     assert "ImageNet100: not run" in lines["| the top layers end 2 % above other positions"]
     # The same runs again: the same files, the same page, byte for byte.
     before = {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*") if p.is_file()}

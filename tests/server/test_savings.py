@@ -21,9 +21,7 @@ def test_savings_are_paired_and_count_who_never_arrived() -> None:
     saving = to_level([FAST, FAST, NEVER], [SLOW, NEVER, NEVER], 0.6)
     assert saving.saved == [5] and saving.shares == [0.5]
     assert saving.never == (1, 2)
-    assert saving.words() == (
-        "both arrived on 1 of 3 clients; never with the learngene 1, never from scratch 2"
-    )
+    assert saving.words() == "never with the learngene 1, never from scratch 2"
 
 
 def test_a_client_that_needs_more_with_the_learngene_counts_against_it() -> None:
