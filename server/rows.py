@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.arms import Arm, Gathered, Measured, accuracies, differences, experiment_of
+from server.arms import Arm, Gathered, experiment_of
 from server.paper import CLAIMS, Quoted
 from server.results import MAIN, REFERENCE
+from server.units import Measured, accuracies, differences
 from server.wording import method_names
 
 
@@ -100,6 +101,6 @@ def methods(arm: Arm) -> list[str]:
 
 
 def wins(arm: Arm) -> str:
-    """On how many clients the learngene is better than scratch."""
-    gains = [value for run in arm.runs for value in differences(MAIN, REFERENCE)(run)]
-    return f"better on {sum(gain > 0 for gain in gains)} of {len(gains)} clients"
+    """On how many clients (or draws) the learngene is better than scratch."""
+    gains = arm.pooled(differences(MAIN, REFERENCE)).values()
+    return f"better on {sum(gain > 0 for gain in gains)} of {len(gains)} {arm.unit}s"

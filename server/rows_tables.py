@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from server import paper
-from server.arms import Arm, Gathered, accuracies, differences
+from server.arms import Arm, Gathered
 from server.paper import Quoted
 from server.results import MAIN
 from server.rows import Row, methods, row
+from server.units import accuracies, differences
 
 
 def table3(gathered: Gathered) -> list[Row]:

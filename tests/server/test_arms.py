@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from server import report
-from server.arms import GatherError, accuracies, between, gather
+from server.arms import GatherError, between, gather
 from server.comparison import cells, markdown, rows
 from server.figures_paper import FIGURES, draw
 from server.results import write_results
 from server.rows import Arrived, Row
+from server.units import accuracies
 from server.wording import answered
 
 CONFIG: dict[str, Any] = {
@@ -78,6 +79,11 @@ def test_arms_are_what_differs_and_seeds_are_not(run: Asked) -> None:
     assert [[r["run"]["seed"] for r in arm.runs] for arm in gathered.arms] == [[0, 1], [0, 1]]
 
 
+def test_what_a_run_is_logged_to_makes_no_arm(run: Asked) -> None:
+    runs = [run("fig4_curves", seed=s, logger=to) for s, to in enumerate((None, "tensorboard"))]
+    assert [len(arm.runs) for arm in gather(runs).arms] == [2]
+
+
 def test_numbers_are_in_their_order(run: Asked) -> None:
     gathered = gather([run("fig4_samples", shots=n) for n in (100, 5, 25)])
     assert [arm.config("shots") for arm in gathered.arms] == [5, 25, 100]
@@ -102,6 +108,20 @@ def test_intervals_are_over_clients_up_to_two_seeds_and_over_seeds_from_three(ru
     means = [100 * r["summary"]["learngene"]["mean"] for r in runs]
     assert three.mean == pytest.approx(sum(means) / 3)
     assert three.ci95 == pytest.approx(4.303 * 10 / 3**0.5, rel=0.02)  # t(2), steps of 10 points
+
+
+def test_a_task_that_two_runs_have_is_one_unit(run: Asked) -> None:
+    runs = [run("fig4_curves", seed=s, shift=-0.1 * s) for s in range(2)]
+    for each in runs:
+        each["run"]["shard_seed"] = 5  # two collectives, the same private tasks
+    arm = gather(runs).arms[0]
+    both, one = (a.measured(accuracies("learngene")) for a in (arm, gather(runs[:1]).arms[0]))
+    assert both.n == one.n == "6 clients"
+    assert both.mean == pytest.approx(one.mean - 5)  # type: ignore[operator]
+    assert both.ci95 == pytest.approx(one.ci95, rel=0.1)  # twelve would make it narrower
+    found = named(rows(gather(runs)))
+    assert found["gain over scratch"].note == "better on 6 of 6 clients"
+    assert found["epochs to converge, learngene"].ours.n == "6 clients"
 
 
 def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from server import ledger, slim
-from server.arms import Measured, gather
+from server.arms import gather
 from server.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
 from server.comparison import rows
 from server.paper import CLAIMS, Quoted
 from server.results import read_results, write_results
 from server.rows import Arrived, Row
+from server.units import Measured
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
@@ -133,6 +134,25 @@ def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: P
     assert after < before / 2 and after < slim.LIMIT
     assert kept["gradcam"]["images"][0]["picture"] == ""
     assert "histogram" not in kept["open_world"]
+
+
+def test_no_folder_of_the_machine_is_kept(saved: Save, tmp_path: Path) -> None:
+    def adopted(path: str, sha256: str) -> dict[str, Any]:
+        made = read_results(saved(None, seed=len(list(tmp_path.iterdir()))) / "results.json")
+        made["run"]["config"]["learngene"] = {"path": path}
+        made["run"]["overrides"].append(f"learngene.path={path}")
+        made["learngene"]["sha256"] = sha256
+        made["run"]["seed"] = made["run"]["shard_seed"] = 0
+        slim.write(made, tmp_path / "kept" / "results.json")
+        text = (tmp_path / "kept" / "results.json").read_text()
+        assert path not in text and "learngene.path=FILE" in text
+        kept = read_results(tmp_path / "kept" / "results.json")
+        assert kept["run"]["config"]["learngene"]["path"] == "FILE"
+        return kept
+
+    one, moved = adopted("/home/a/x.safetensors", "ab" * 32), adopted("/b.safetensors", "ab" * 32)
+    assert slim.name_of(one) == slim.name_of(moved)  # the same learngene, elsewhere
+    assert slim.name_of(one) != slim.name_of(adopted("/b.safetensors", "cd" * 32))
 
 
 def test_too_much_is_not_kept(
