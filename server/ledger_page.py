@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from server import comparison
 from server.arms import Gathered, command_of
 from server.claims import NOT_RUN, Judged, judge
-from server.comparison import KEY, markdown, number
+from server.comparison import KEY, markdown, notes, number
 from server.paper import CIFAR, CLAIMS, IMAGENET, Claim
 from server.results import MAIN, REFERENCE
 from server.rows import Row
@@ -51,7 +51,7 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[Key], bas
         if (experiment, data) in drawn:
             alt = f"{experiment} on {data}"
             parts.append(f"![{alt}]({_figure(experiment, data, base)})\n")
-        parts.append(markdown(rows))
+        parts.append(markdown(rows, notes(experiments[experiment, data])))
     if not tables:
         parts.append("No experiment's runs are kept yet.\n")
     return "\n".join(parts).rstrip() + "\n"

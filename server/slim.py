@@ -57,7 +57,7 @@ def slim(results: Results) -> dict[str, Any]:
     if results.get("gradcam"):  # pictures are large
         images = [{**each, "picture": "", "maps": ""} for each in results["gradcam"]["images"]]
         kept["gradcam"] = {**results["gradcam"], "images": images}
-    for name in ("pretraining", "methods_left_out", "labelled"):
+    for name in ("pretraining", "methods_left_out", "labelled", "tuning", "federated"):
         if results.get(name):
             kept[name] = results[name]
     return kept

@@ -13,7 +13,7 @@ import pytest
 
 from server import report
 from server.arms import GatherError, between, gather
-from server.comparison import cells, markdown, rows
+from server.comparison import cells, markdown, rows, write
 from server.figures_paper import FIGURES, draw
 from server.results import write_results
 from server.rows import Arrived, Row
@@ -157,6 +157,33 @@ def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
     assert heavy["10-shot, learngene"].paper.value == 58.21  # type: ignore[union-attr]
     other = named(rows(gather([run("table3_novel", methods=methods, data="glyphs")])))
     assert all(row.paper is None for row in other.values())
+
+
+def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path: Path) -> None:
+    methods = ("learngene", "scratch", "maml", "deepemd")
+    runs = [run("table3_novel", methods=methods, shots=n) for n in (10, 20)]
+    trials = {"trials": 8, "data": "cifar100", "used": True}
+    for each, record in zip(runs, (trials, trials | {"trials": 9}), strict=True):
+        each["tuning"] = dict.fromkeys(methods) | {"maml": record}
+        each["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
+    runs[0]["clients"][0]["methods"]["maml"]["accuracy"] = 1.0  # one loss: 2 of 64 signs are better
+    runs[0]["summary"]["maml"]["lead"]["p_holm"] = None  # tables count for themselves
+    gathered = gather(runs)
+    found = named(rows(gathered))
+    assert found["10-shot, lead over maml"].note.startswith("p 0.0")
+    assert found["10-shot, lead over maml"].note.endswith("ahead on 5 of 6 clients")
+    alone = runs[1]["summary"]["maml"]["lead"]
+    assert alone["p_holm"] == pytest.approx(3 * 2 / 2**6)  # six of six, three methods
+    assert found["20-shot, lead over maml"].note == "p 0.094; ahead on 6 of 6 clients"
+    assert all(" p " not in row.note for name, row in found.items() if "lead" not in name)
+    write(gathered, tmp_path)
+    for ending in ("md", "html"):
+        page = (tmp_path / f"comparison.{ending}").read_text()
+        assert page.count("scratch: scratch&#x27;s seven" if ending == "html"
+                          else "scratch: scratch's seven") == 1  # fmt: skip
+        assert "shots=10, seed 0: Settings: maml (tuned: 8 trials" in page
+        assert "shots=20, seed 0: Settings: maml (tuned: 9 trials" in page
+        assert "p 0.094; ahead on 6 of 6 clients" in page and "Holm" in page
 
 
 def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:

@@ -14,7 +14,8 @@ import pytest
 from server import ledger, slim
 from server.arms import gather
 from server.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
-from server.comparison import rows
+from server.comparison import notes, rows
+from server.ledger_page import page
 from server.paper import CLAIMS, Quoted
 from server.results import read_results, write_results
 from server.rows import Arrived, Row
@@ -125,10 +126,16 @@ def test_a_table_needs_every_opponent_for_its_direction() -> None:
 
 def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: Path) -> None:
     folder = saved("fig4_curves")
-    whole = read_results(folder / "results.json")
+    whole = dict(read_results(folder / "results.json"))
+    whole["tuning"] = {"scratch": {"trials": 8, "data": "cifar100", "used": True}}
+    whole["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
     slim.write(whole, tmp_path / "kept" / "results.json")
     kept = read_results(tmp_path / "kept" / "results.json")  # good by the contract
     assert rows(gather([kept])) == rows(gather([whole]))
+    said = notes(gather([kept]))
+    assert said == notes(gather([whole])) and len(said) == 2
+    shown = page([], {("fig4_curves", "cifar100"): gather([kept])}, set(), "results")
+    assert all(note in shown for note in said)
     before, after = (p.stat().st_size for p in (folder / "results.json",
                                                 tmp_path / "kept" / "results.json"))  # fmt: skip
     assert after < before / 2 and after < slim.LIMIT
@@ -169,17 +176,17 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
     store, out = tmp_path / "docs" / "results", tmp_path / "docs" / "RESULTS.md"
     added = [str(saved("fig4_samples", shots=n)) for n in (10, 25)] + [str(saved(None))]
     assert ledger.main([str(store), "-o", str(out), "--add", *added]) == 0
-    page = out.read_text()
+    text = out.read_text()
     (home,) = (store / "cifar100" / "main").iterdir()
     assert {p.name for p in home.iterdir()} == {
         "results.json", "clients.csv", "accuracy_over_epochs.png",
     }  # fmt: skip
-    assert f"[cifar100](results/cifar100/main/{home.name}/accuracy_over_epochs.png)" in page
-    assert "`python sim.py shots=10 data.root=DIR`" in page  # no folder of this machine
-    assert "/nowhere" not in page.split("## Every experiment")[0]
+    assert f"[cifar100](results/cifar100/main/{home.name}/accuracy_over_epochs.png)" in text
+    assert "`python sim.py shots=10 data.root=DIR`" in text  # no folder of this machine
+    assert "/nowhere" not in text.split("## Every experiment")[0]
     figure = "results/cifar100/fig4_samples/comparison.png"
-    assert f"[CIFAR-100]({figure})" in page and (tmp_path / "docs" / figure).is_file()
-    lines = {line.split(" (")[0]: line for line in page.splitlines() if line.startswith("| ")}
+    assert f"[CIFAR-100]({figure})" in text and (tmp_path / "docs" / figure).is_file()
+    lines = {line.split(" (")[0]: line for line in text.splitlines() if line.startswith("| ")}
     few = lines["| at least 20 points over scratch with so few images"]
     assert "CIFAR-100: **reproduced**" in few and "not run" in few  # ImageNet100
     share = lines["| 2/3 of the images saved on the way to 60 %"]
