@@ -36,28 +36,28 @@ anything. ImageNet100 is mini-ImageNet's 100 classes at 84x84.
 """
 
 
-def page(main: Sequence[Results], experiments: Experiments, drawn: Set[Key], base: str) -> str:
+def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], base: str) -> str:
     """The whole page.
 
     Args:
-        drawn: experiments whose figure is there.
+        drawn: the figures that are there, as paths below ``base``; no other is linked.
         base: the folder of the runs as links from the page reach it.
     """
     tables = {key: comparison.rows(gathered) for key, gathered in experiments.items()}
-    parts = [HEAD, "## The main job\n", _main(main, base), "## The paper's claims\n", RULE,
+    parts = [HEAD, "## The main job\n", _main(main, drawn, base), "## The paper's claims\n", RULE,
              _claims(tables, drawn, base), "## Every experiment\n", KEY + "\n"]  # fmt: skip
     for (experiment, data), rows in sorted(tables.items()):
         parts.append(f"### {experiment}, {data}\n")
-        if (experiment, data) in drawn:
-            alt = f"{experiment} on {data}"
-            parts.append(f"![{alt}]({_figure(experiment, data, base)})\n")
+        figure = _figure(experiment, data)
+        if figure in drawn:
+            parts.append(f"![{experiment} on {data}]({base}/{figure})\n")
         parts.append(markdown(rows, notes(experiments[experiment, data])))
     if not tables:
         parts.append("No experiment's runs are kept yet.\n")
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _main(runs: Sequence[Results], base: str) -> str:
+def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
     if not runs:
         return "No run of the main job is kept yet.\n"
     lines = [
@@ -73,7 +73,8 @@ def _main(runs: Sequence[Results], base: str) -> str:
         down = [c["methods"][MAIN]["bytes_down"] for c in run["clients"] if MAIN in
                 c.get("methods", {})]  # fmt: skip
         cells = (
-            *(f"[{run['data']['name']}]({_main_figure(run, base)})", f"`{command_of(run)}`"),
+            _linked(run["data"]["name"], _main_figure(run), drawn, base) or run["data"]["name"],
+            f"`{command_of(run)}`",
             *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
             *((ours.gain, ours.wins, ours.p) if ours else (NONE, NONE, NONE)),
             size(sum(down) / len(down)) if down else NONE,
@@ -84,7 +85,7 @@ def _main(runs: Sequence[Results], base: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _claims(tables: Tables, drawn: Set[Key], base: str) -> str:
+def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
     lines = [
         "| claim of the paper | paper | ours, CIFAR-100 | ours, ImageNet100 | verdict | figure |",
         "|" + "---|" * 6,
@@ -99,15 +100,13 @@ def _claims(tables: Tables, drawn: Set[Key], base: str) -> str:
         where = next(iter(claim.numbers.values())).where
         verdicts = "; ".join(f"{WORLDS[data]}: {_verdict(found[data])}" for data in claim.numbers)
         links = [
-            f"[{WORLDS[data]}]({_figure(claim.experiment, data, base)})"
-            for data in WORLDS
-            if (claim.experiment, data) in drawn
+            _linked(WORLDS[data], _figure(claim.experiment, data), drawn, base) for data in WORLDS
         ]
         bound = "" if claim.bound == "about" else f"{claim.bound} "
         cells = (
             *(f"{claim.words} ({where})", bound + said),
             *(_ours(claim, data, found[data], tables) for data in WORLDS),
-            *(verdicts, ", ".join(links) or NONE),
+            *(verdicts, ", ".join(filter(None, links)) or NONE),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -144,9 +143,14 @@ def _ours(
     return "; ".join(cells) or NOT_RUN
 
 
-def _main_figure(run: Results, base: str) -> str:
-    return f"{base}/{run['data']['name']}/main/{name_of(run)}/accuracy_over_epochs.png"
+def _linked(name: str, figure: str, drawn: Set[str], base: str) -> str:
+    """A link to the figure; empty where it is not there."""
+    return f"[{name}]({base}/{figure})" if figure in drawn else ""
 
 
-def _figure(experiment: str, data: str, base: str) -> str:
-    return f"{base}/{data}/{experiment}/{comparison.NAME}.png"
+def _main_figure(run: Results) -> str:
+    return f"{run['data']['name']}/main/{name_of(run)}/accuracy_over_epochs.png"
+
+
+def _figure(experiment: str, data: str) -> str:
+    return f"{data}/{experiment}/{comparison.NAME}.png"

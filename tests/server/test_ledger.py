@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -203,11 +204,36 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
     assert (again / "RESULTS.md").read_bytes() == out.read_bytes()
 
 
+def test_every_link_of_the_committed_page_leads_to_a_file() -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "docs" / "RESULTS.md").read_text())
+    inner = [link for link in links if "://" not in link]
+    assert any(link.endswith(".png") for link in inner)
+    assert [link for link in inner if not (ROOT / "docs" / link).exists()] == []
+
+
+def test_a_figure_that_is_not_there_is_not_linked(saved: Save) -> None:
+    runs = [read_results(saved(None) / "results.json")]
+    of = {
+        ("fig4_samples", "cifar100"): gather([read_results(saved("fig4_samples") / "results.json")])
+    }
+    bare = page(runs, of, set(), "results")
+    assert ".png" not in bare and "| cifar100 | `python sim.py" in bare
+    figures = {f"cifar100/main/{slim.name_of(runs[0])}/accuracy_over_epochs.png",
+               "cifar100/fig4_samples/comparison.png"}  # fmt: skip
+    linked = page(runs, of, figures, "results")
+    assert all(f"](results/{figure})" in linked for figure in figures)
+
+
 def test_the_committed_page_is_that_of_the_committed_runs(tmp_path: Path) -> None:
     docs = ROOT / "docs"
     shutil.copytree(docs / "results", tmp_path / "results")
     assert ledger.main([str(tmp_path / "results"), "-o", str(tmp_path / "RESULTS.md")]) == 0
     assert (tmp_path / "RESULTS.md").read_bytes() == (docs / "RESULTS.md").read_bytes()
+    tables = [p for p in docs.glob("results/*/*/comparison.*") if p.suffix in (".csv", ".json")]
+    homes = {p.parent.parent for p in docs.glob("results/*/*/*/results.json")}
+    assert len(tables) == 2 * sum(home.name != ledger.MAIN_JOB for home in homes) > 0
+    for path in tables:
+        assert (tmp_path / path.relative_to(docs)).read_bytes() == path.read_bytes()
     for path in docs.glob("results/*/*/*/results.json"):
         assert path.stat().st_size <= slim.LIMIT
         assert path.parent.name == slim.name_of(json.loads(path.read_text()))
