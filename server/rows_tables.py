@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from server import paper
-from server.arms import Arm, Gathered, accuracies, differences
+from server.arms import Arm, Gathered
 from server.paper import Quoted
 from server.results import MAIN
 from server.rows import Row, methods, row
+from server.statistics import holm, paired_gain
+from server.units import accuracies, differences
+from server.wording import p_value
 
 
 def table3(gathered: Gathered) -> list[Row]:
@@ -47,13 +50,20 @@ def table2(gathered: Gathered) -> list[Row]:
 
 
 def _leads(arm: Arm, prefix: str) -> list[Row]:
-    others = [name for name in methods(arm) if name != MAIN]
+    """The learngene's lead over every other method; the note has Wilcoxon's p over the arm's
+    clients (or draws), with Holm's correction over these methods, as a run's own table has it."""
     if MAIN not in methods(arm):
         return []
+    leads = {name: differences(MAIN, name) for name in methods(arm) if name != MAIN}
+    tested = [
+        paired_gain(list(found), [0.0] * len(found))
+        for found in (arm.pooled(lead).values() for lead in leads.values())
+    ]
+    corrected = holm([each["p_value"] for each in tested])
     return [
-        row(arm, f"{prefix}lead over {name}", "points", arm.measured(differences(MAIN, name)),
-            told=["shots"])
-        for name in others
+        row(arm, f"{prefix}lead over {name}", "points", arm.measured(lead), told=["shots"],
+            note=f"p {p_value(p)}; ahead on {each['wins']} of {each['n']} {arm.unit}s")
+        for (name, lead), each, p in zip(leads.items(), tested, corrected, strict=True)
     ]  # fmt: skip
 
 
