@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from learngene.files import write_atomically
-from server import rows_figures, rows_tables
+from server import rows_collective, rows_figures, rows_tables
 from server.arms import Arm, Gathered
 from server.footnotes import footnotes
 from server.report_page import image, page, paragraph, table, text
@@ -28,6 +28,7 @@ ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
     "fig6b_position": rows_figures.fig6b,
     "table2_open_world": rows_tables.table2,
     "table3_novel": rows_tables.table3,
+    **rows_collective.ROWS,
 }
 
 

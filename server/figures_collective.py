@@ -128,7 +128,7 @@ def continual(results: Results, folder: Path) -> Path:
     if results["collective"] is None:
         raise NoDataError(NO_COLLECTIVE)
     found = results["collective"].get("continual")
-    if not found:
+    if not found or "matrix" not in found:  # kept results have the measures alone
         raise NoDataError("the results hold no accuracy by task")
     panels = [("collective, 13 layers", found["matrix"])]
     if found["light"]:

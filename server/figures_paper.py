@@ -17,6 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from server import paper, rows_figures
 from server.arms import Arm, Gathered, groups
 from server.figures_attention import contact_sheet
+from server.figures_life import cycles, tasks
+from server.figures_rho import beside, trends
 from server.frontier import draw as draw_frontier
 from server.frontier import points
 from server.plotting import (
@@ -95,31 +97,6 @@ def samples(gathered: Gathered, path: Path) -> Path:
     epochs = gathered.arms[0].config("individual.epochs")
     axes.set(xlabel="training images of a class, log scale", ylabel=f"{ACCURACY}, {epochs} epochs")
     legend_above(figure, axes)
-    return save(figure, path)
-
-
-def trends(gathered: Gathered, path: Path) -> Path:
-    """Figure 3: rho by layer and task, mean over seeds, a panel an arm."""
-    if any(run["criterion"] is None for run in gathered.runs):
-        raise NoDataError("a run started from a saved learngene, without a collective")
-    figure = new_figure(4.4 * len(gathered.arms))
-    panels = figure.subplots(len(gathered.arms), 1, squeeze=False)[:, 0]
-    for axes, arm in zip(panels, gathered.arms, strict=True):
-        maps = [np.array(run["criterion"]["rho"], dtype=float).T for run in arm.runs]
-        if len({each.shape for each in maps}) > 1:
-            raise NoDataError("the seeds differ in their layers or tasks")
-        mean = np.ma.masked_invalid(np.mean(maps, axis=0))  # (layers, tasks)
-        layers, tasks = mean.shape
-        image = axes.pcolormesh(np.arange(tasks + 1) + 0.5, np.arange(layers + 1) + 0.5, mean,
-                                cmap="cividis", vmin=0)  # fmt: skip
-        axes.grid(False)
-        axes.set_yticks(range(1, layers + 1))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=14, min_n_ticks=1))
-        title = arm.label or gathered.data
-        axes.set(xlabel="task", ylabel="layer of the collective", title=title)
-        bar = figure.colorbar(image, ax=axes, pad=0.02)
-        bar.set_label(f"ρ, mean of {len(maps)} run{'s' * (len(maps) > 1)}")
-        bar.outline.set_visible(False)
     return save(figure, path)
 
 
@@ -216,6 +193,7 @@ def frontier(gathered: Gathered, path: Path) -> Path:
 
 
 FIGURES: dict[str, Callable[[Gathered, Path], Path]] = {
+    "class_incremental": tasks,
     "fig3_criterion": trends,
     "fig4_curves": curves,
     "fig4_samples": samples,
@@ -223,6 +201,8 @@ FIGURES: dict[str, Callable[[Gathered, Path], Path]] = {
     "fig6a_evolution": evolution,
     "fig6b_position": positions,
     "frontier": frontier,
+    "growth_ablation": beside,
+    "open_world_cycle": cycles,
     "table2_open_world": table,
     "table3_novel": table,
 }

@@ -21,12 +21,15 @@ RUN = (  # of the run's section
 )
 METHOD = (*("accuracy", "accuracy_by_epoch", "seconds", "bytes_down", "bytes_up"),)
 CLIENT = ("id", "classes", "shots", "train_images", "test_images", "device", "error")
-STAGE = ("task", "known_classes", "accuracy", "light_accuracy")
+STAGE = (*("task", "known_classes", "accuracy", "light_accuracy", "parameters", "image_passes"),)
 OPEN_WORLD = (
     *("threshold", "auroc", "f1", "known_accuracy", "score", "path", "scores", "best_score"),
-    *("paper_thresholds",),
+    *("paper_thresholds", "openness", "cycle"),
 )
-COLLECTIVE = ("tasks", "conv_widths", "parameters")
+COLLECTIVE = ("tasks", "conv_widths", "parameters", "layers")
+CONTINUAL = (  # without the matrix, which grows with the square of the tasks
+    *("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer"),
+)
 
 
 class TooLargeError(ValueError):
@@ -44,6 +47,7 @@ def slim(results: Results) -> dict[str, Any]:
         and {
             **_only(collective, COLLECTIVE),
             "stages": [_only(stage, STAGE) for stage in collective["stages"]],
+            **_continual(collective),
         },
         "criterion": results["criterion"],
         "learngene": results["learngene"],
@@ -98,6 +102,15 @@ def _run(results: Results) -> dict[str, Any]:
         if isinstance(section, dict) and section.get(name):
             config[group] = {**section, name: told}
     return {**kept, "config": config}
+
+
+def _continual(collective: Mapping[str, Any]) -> dict[str, Any]:
+    """The measures of not forgetting, of both paths."""
+    found = collective.get("continual")
+    if not found:
+        return {}
+    light = found.get("light")
+    return {"continual": {**_only(found, CONTINUAL), "light": light and _only(light, CONTINUAL)}}
 
 
 def _client(client: Mapping[str, Any]) -> dict[str, Any]:

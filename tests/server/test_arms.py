@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "experiment": None, "seed": 0, "shots": 10, "num_clients": 6, "cache": "/a",
     "individual": {"epochs": 10, "stem": "separable"},
     "retain": {"normalise": True, "ewc_lambda": 1.0},
-    "learngene": {"layers": 3},
+    "learngene": {"layers": 3}, "collective": {"memory": "rehearsal"},
 }  # fmt: skip
 Make = Callable[..., dict[str, Any]]
 Asked = Callable[..., dict[str, Any]]
