@@ -8,31 +8,21 @@ configurations, so nobody has to name them.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.runs import GatherError, find_runs
-from server.statistics import summarise
+from server.runs import GatherError, find_runs, must_agree
+from server.units import Measured, Unit, Values, over, pooled, seeds_of
 from server.wording import Results, answered
 
-LEAST_SEEDS = 3  # from so many on, the interval is over seeds: two would give no useful one
 NEUTRAL = (  # settings that make no arm: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
-    *("data.root", "data.download", "collective.threads"),
+    *("logger", "data.root", "data.download", "collective.threads"),
 )
+PLACES = {"data.root": "DIR", "learngene.path": "FILE"}  # paths of one machine, as they are told
 PRIVATE = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # overrides of one machine
-Values = Callable[[Results], Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A mean over clients or over seeds, in any unit."""
-
-    mean: float | None
-    ci95: float | None  # half the 95 % Student-t interval
-    n: str  # ``20 clients``, ``3 seeds``
 
 
 @dataclass(frozen=True)
@@ -61,8 +51,16 @@ class Arm:
 
     def measured(self, values: Values) -> Measured:
         """The mean of one number a client (``values`` of a run gives them all)."""
-        unit = "draw" if self.runs[0].get("labelled") else "client"
-        return over([list(values(run)) for run in self.runs], unit)
+        return over([values(run) for run in self.runs], self.unit)
+
+    def pooled(self, values: Values) -> dict[Unit, float]:
+        """The number of every client, the mean of the runs that have the same one."""
+        return pooled([values(run) for run in self.runs])
+
+    @property
+    def unit(self) -> str:
+        """What a mean over one or two runs is over."""
+        return "draw" if self.runs[0].get("labelled") else "client"
 
 
 @dataclass(frozen=True)
@@ -84,21 +82,6 @@ def groups(gathered: Gathered, *names: str) -> list[Gathered]:
     for arm in gathered.arms:
         found.setdefault(arm.label_without(names), []).append(arm)
     return [Gathered(gathered.experiment, gathered.data, tuple(arms)) for arms in found.values()]
-
-
-def over(by_run: Sequence[Sequence[float]], one: str = "client") -> Measured:
-    """A mean over all clients of one or two runs, over the means of the runs of three or more.
-
-    With several seeds, the collective itself differs between them: only an interval over seeds
-    speaks for a further collective.
-    """
-    full = [list(values) for values in by_run if values]
-    if len(full) >= LEAST_SEEDS:
-        found, unit = summarise([sum(v) / len(v) for v in full]), "seed"
-    else:
-        found, unit = summarise([value for values in full for value in values]), one
-    n = int(found["n"] or 0)
-    return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
 
 
 def read(folders: Sequence[Path]) -> list[Results]:
@@ -156,9 +139,29 @@ def gather(runs: Sequence[Results]) -> Gathered:
 
 
 def arm_settings(run: Results) -> dict[str, Any]:
-    """The settings that make an arm, by dotted name: all but seeds and circumstances."""
+    """The settings that make an arm, by dotted name: all but seeds and circumstances. A learngene
+    that came from a file is told by its content, wherever the file lay."""
     flat = dict(_flat(run["run"]["config"]))
+    if flat.get("learngene.path"):
+        flat["learngene.path"] = run["learngene"]["sha256"][:12]
     return {n: v for n, v in flat.items() if not {n, n.split(".")[0]} & set(NEUTRAL)}
+
+
+def must_share(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) -> None:
+    """Hold that the runs differ in nothing but the settings ``free``, seeds and circumstances. A
+    field that only some have came with a later release and is passed over, as in ``gather``.
+
+    Raises:
+        GatherError: they differ in another one, or one holds no configuration.
+    """
+    for folder, results in runs:
+        if not results["run"].get("config"):
+            raise GatherError(f"{folder}: the results hold no configuration; run it again")
+    settings = {folder: arm_settings(results) for folder, results in runs}
+    for name in next(iter(settings.values())):
+        if name not in free and all(name in each for each in settings.values()):
+            pairs = [(folder, {"of": settings[folder][name]}) for folder, _ in runs]
+            must_agree(pairs, name, lambda each: each["of"])
 
 
 def experiment_of(run: Results) -> str | None:
@@ -168,7 +171,8 @@ def experiment_of(run: Results) -> str | None:
 
 
 def command_of(run: Results) -> str:
-    """What this run was asked for, without what belongs to one machine; data lie in DIR."""
+    """What this run was asked for, without what belongs to one machine; data lie in DIR, a
+    learngene that was given in FILE."""
     return shlex.join(["python", "sim.py", *asked_of(run)])
 
 
@@ -178,51 +182,8 @@ def asked_of(run: Results) -> list[str]:
     if written is None:  # results of older releases
         written = shlex.split(run["run"].get("command") or "")[2:]
     kept = [word for word in written if word.split("=")[0] not in PRIVATE]
-    return ["data.root=DIR" if word.startswith("data.root=") else word for word in kept]
-
-
-def seeds_of(run: Results) -> tuple[int, int]:
-    """The seed of everything and that of the shards."""
-    seed = run["run"]["seed"]
-    shards = run["run"].get("shard_seed")
-    return seed, seed if shards is None else shards
-
-
-def accuracies(method: str) -> Values:
-    """A method's accuracy on every client (or draw, see ``_by_draw``), percent; nothing where it
-    did not take part."""
-    return lambda run: _by_draw(
-        run,
-        {
-            client["id"]: 100 * client["methods"][method]["accuracy"]
-            for client in answered(run)
-            if method in client["methods"]
-        },
-    )
-
-
-def differences(first: str, second: str) -> Values:
-    """The first method's accuracy less the second's, a client (or draw) each, points."""
-    return lambda run: _by_draw(
-        run,
-        {
-            c["id"]: 100 * (c["methods"][first]["accuracy"] - c["methods"][second]["accuracy"])
-            for c in answered(run)
-            if first in c["methods"] and second in c["methods"]
-        },
-    )
-
-
-def _by_draw(run: Results, values: Mapping[int, float]) -> list[float]:
-    """The values; in table 2's protocol the means of each draw of classes, which the clients with
-    the same remainder share (``labelled.draws``): only draws are independent."""
-    draws = (run.get("labelled") or {}).get("draws")
-    if not draws:
-        return list(values.values())
-    by_draw: dict[int, list[float]] = {}
-    for client, value in values.items():
-        by_draw.setdefault(client % draws, []).append(value)
-    return [sum(each) / len(each) for each in by_draw.values()]
+    names = [word.split("=")[0] for word in kept]
+    return [f"{n}={PLACES[n]}" if n in PLACES else w for n, w in zip(names, kept, strict=True)]
 
 
 def between(one: Arm, other: Arm, method: str) -> Measured:
@@ -233,12 +194,13 @@ def between(one: Arm, other: Arm, method: str) -> Measured:
         if match is None:
             continue
         theirs = {c["id"]: c for c in answered(match)}
-        pairs.append([
-            100 * (c["methods"][method]["accuracy"]
-                   - theirs[c["id"]]["methods"][method]["accuracy"])
+        pairs.append({
+            (seeds_of(run)[1], c["id"]): 100 * (
+                c["methods"][method]["accuracy"] - theirs[c["id"]]["methods"][method]["accuracy"]
+            )
             for c in answered(run)
             if c["id"] in theirs and c["classes"] == theirs[c["id"]]["classes"]
-        ])  # fmt: skip
+        })  # fmt: skip
     return over(pairs)
 
 

@@ -1,20 +1,27 @@
 """The paper's claims held against what was measured: a verdict by one rule, not by opinion.
 
-``reproduced``: the paper's number lies within our 95 % interval, widened by the paper's own ±; or,
-where it is a bound, ours meets it up to the interval. ``in direction only``: it does not, but what
-the claim is about has the paper's sign, with an interval off zero (for a table: the learngene leads
-each of the eight opponents so). ``not``: neither. ``not run``: no run says anything.
+*In direction*: what the claim is about has the paper's sign, with an interval off zero (for a
+table: the learngene leads each of the eight opponents so). ``reproduced``: in direction, and the
+paper's number lies within our 95 % interval and the paper's own ±, the two half-widths combined as
+the root of the sum of their squares; or, where it is a bound, our mean itself meets it. ``in
+direction only``: in direction, but the number is another. ``censored``: it would be one of these
+two, but fewer than 90 % of the clients arrived at the level that the claim is about (60 % accuracy,
+say), for its number or for its direction: means are of those that did, and would be others with the
+rest. ``not``: not in direction. ``not run``: no run says anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import hypot
 
 from server.paper import Claim, Quoted
 from server.rows import Row
 
-REPRODUCED, DIRECTION, NOT, NOT_RUN = "reproduced", "in direction only", "not", "not run"
+REPRODUCED, DIRECTION, CENSORED = "reproduced", "in direction only", "censored"
+NOT, NOT_RUN = "not", "not run"
+ENOUGH = 0.9  # of the clients must have arrived where the paper speaks of a level
 
 
 @dataclass(frozen=True)
@@ -46,18 +53,23 @@ def judge(claim: Claim, quoted: Quoted, rows: Sequence[Row]) -> list[Judged]:
 
 def verdict(bound: str, quoted: Quoted, row: Row, signs: Sequence[Row], complete: bool) -> str:
     """The rule at the head of this file; ``complete``: every row of the direction is there."""
+    if not (signs and complete and all(_above_zero(sign) for sign in signs)):
+        return NOT
+    if any(each.arrived and each.arrived.share < ENOUGH for each in (row, *signs)):
+        return CENSORED
+    return REPRODUCED if _met(bound, quoted, row) else DIRECTION
+
+
+def _met(bound: str, quoted: Quoted, row: Row) -> bool:
+    """Whether our number is the paper's; nothing was measured where the mean is missing."""
     mean = row.ours.mean
-    if mean is not None:
-        slack = (row.ours.ci95 or 0.0) + (quoted.spread or 0.0)
-        low, high = mean - slack, mean + slack
-        met = {
-            "about": low <= quoted.value <= high,
-            "at most": low <= quoted.value,
-            "at least": high >= quoted.value,
-        }
-        if met[bound]:
-            return REPRODUCED
-    return DIRECTION if complete and all(_above_zero(sign) for sign in signs) else NOT
+    if mean is None:
+        return False
+    if bound == "at most":
+        return mean <= quoted.value
+    if bound == "at least":
+        return mean >= quoted.value
+    return abs(mean - quoted.value) <= hypot(row.ours.ci95 or 0.0, quoted.spread or 0.0)
 
 
 def _above_zero(row: Row) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 
 from learngene.files import write_atomically
 from server import rows_figures, rows_tables
-from server.arms import Gathered
+from server.arms import Arm, Gathered
+from server.footnotes import footnotes
 from server.report_page import image, page, paragraph, table, text
 from server.rows import Row, any_rows
-from server.wording import NONE
+from server.wording import NONE, Results
 
 NAME = "comparison"  # of the files, and of the figure beside them
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
@@ -25,6 +26,7 @@ ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
     "fig5_gradcam": rows_figures.fig5,
     "fig6a_evolution": rows_figures.fig6a,
     "fig6b_position": rows_figures.fig6b,
+    "frontier": rows_tables.frontier,
     "table2_open_world": rows_tables.table2,
     "table3_novel": rows_tables.table3,
 }
@@ -42,8 +44,13 @@ def cells(row: Row) -> tuple[str, ...]:
         quoted = number(row.paper.value, row.paper.spread)
     return (
         *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95)),
-        *(number(row.difference, sign=True), row.ours.n, row.note, row.command),
+        *(number(row.difference, sign=True), row.ours.n, note_of(row), row.command),
     )
+
+
+def note_of(row: Row) -> str:
+    """The note, behind how many clients arrived where not every client does."""
+    return "; ".join(filter(None, (str(row.arrived) if row.arrived else "", row.note)))
 
 
 def number(value: float | None, spread: float | None = None, sign: bool = False) -> str:
@@ -53,6 +60,26 @@ def number(value: float | None, spread: float | None = None, sign: bool = False)
     digits = 1 if abs(value) >= 1 or value == 0 or (spread or 0) >= 1 else 3
     shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return shown if spread is None else f"{shown} ± {spread:.{digits}f}"
+
+
+def notes(gathered: Gathered) -> list[str]:
+    """On what terms the methods of the table were compared: the sentences under the table of each
+    run, once; those that not all runs have say which have them."""
+    said: dict[str, list[str]] = {}
+    for arm in gathered.arms:
+        for run in arm.runs:
+            for note in footnotes(run):
+                said.setdefault(note.removesuffix(".") + ".", []).append(_one(arm, run))
+    everywhere = len(gathered.runs)
+    return [
+        note if len(runs) == everywhere else f"{'; '.join(runs)}: {note}"
+        for note, runs in said.items()
+    ]
+
+
+def _one(arm: Arm, run: Results) -> str:
+    """A run by its arm and seed."""
+    return ", ".join(filter(None, (arm.label, f"seed {run['run']['seed']}")))
 
 
 def write(
@@ -83,25 +110,30 @@ def plain(row: Row) -> dict[str, Any]:
         "ci95": row.ours.ci95,
         "difference": row.difference,
         "n": row.ours.n,
+        "arrived": row.arrived and row.arrived.clients,
+        "arrived_of": row.arrived and row.arrived.of,
         "note": row.note,
         "command": row.command,
     }
 
 
-def markdown(found: Sequence[Row]) -> str:
-    """The rows as a Markdown table, the commands in a list below it, since they are long."""
+def markdown(found: Sequence[Row], said: Sequence[str] = ()) -> str:
+    """The rows as a Markdown table, ``notes`` and, since they are long, the commands below it."""
     lines = ["| " + " | ".join(HEADINGS[:-1]) + " |", "|" + "---|" * (len(HEADINGS) - 1)]
     lines += ["| " + " | ".join(_cell(c) for c in cells(row)[:-1]) + " |" for row in found]
     commands = dict.fromkeys(row.command for row in found if row.command)
+    lines += [line for note in said for line in ("", note)]
     return "\n".join([*lines, "", *(f"    {command}" for command in commands)]) + "\n"
 
 
-def html(found: Sequence[Row]) -> str:
-    """The rows as a table of the report."""
+def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
+    """The rows as a table of the report, with what stands under it."""
     shown = [cells(row)[:-1] for row in found]
     commands = dict.fromkeys(row.command for row in found if row.command)
     listed = "\n".join(commands)
-    return table(HEADINGS[:-1], shown, range(2, 6)) + f"<pre>{text(listed)}</pre>"
+    return table(HEADINGS[:-1], shown, range(2, 6)) + "".join(
+        (*(paragraph(note, "note") for note in said), f"<pre>{text(listed)}</pre>")
+    )
 
 
 def alt(gathered: Gathered) -> str:
@@ -126,22 +158,27 @@ def _csv(found: Sequence[Row]) -> str:
 
 _FIELDS = (
     *("quantity", "unit", "paper", "paper_spread", "where"),
-    *("ours", "ci95", "difference", "n", "note", "command"),
+    *("ours", "ci95", "difference", "n", "arrived", "arrived_of", "note", "command"),
 )
 
 
-def _page(found: Sequence[Row], title: str, figure: Path | None, words: str) -> str:
-    picture = image(figure, words, CAPTION) if figure else ""
-    body = [f"<h1>{text(title)}</h1>", picture, html(found), paragraph(KEY, "note")]
+def _page(gathered: Gathered, found: Sequence[Row], title: str, figure: Path | None) -> str:
+    picture = image(figure, alt(gathered), CAPTION) if figure else ""
+    told = html(found, notes(gathered))
+    body = [f"<h1>{text(title)}</h1>", picture, told, paragraph(KEY, "note")]
     return page(text(title), "\n".join(body))
 
 
 _FILES: dict[str, Callable[[Gathered, Sequence[Row], str, Path | None], str]] = {
     "csv": lambda gathered, found, title, figure: _csv(found),
     "json": lambda gathered, found, title, figure: _json(found),
-    "md": lambda gathered, found, title, figure: f"# {title}\n\n{markdown(found)}",
-    "html": lambda gathered, found, title, figure: _page(found, title, figure, alt(gathered)),
+    "md": lambda gathered, found, title, figure: _text(gathered, found, title),
+    "html": _page,
 }
+
+
+def _text(gathered: Gathered, found: Sequence[Row], title: str) -> str:
+    return f"# {title}\n\n{markdown(found, (*notes(gathered), KEY))}"
 
 
 def _json(found: Sequence[Row]) -> str:
@@ -155,7 +192,9 @@ CAPTION = (
 KEY = (
     "± is the 95 % Student-t interval, over seeds where there are three or more, else over "
     "clients; the paper's ± is as printed. Accuracies are those of the last epoch. The difference "
-    "is ours less the paper's."
+    "is ours less the paper's. p is Wilcoxon's signed-rank test of the lead, two-sided, over "
+    "clients (over draws of classes in table 2), with Holm's correction over the methods of a "
+    "setting."
 )
 
 

@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from server import paper, rows_figures
-from server.arms import Arm, Gathered, Measured, accuracies, differences, groups, over
+from server.arms import Arm, Gathered, groups
 from server.figures_attention import contact_sheet
 from server.frontier import draw as draw_frontier
-from server.frontier import points
+from server.frontier import of_arms
 from server.plotting import (
     BLUE,
     GREEN,
@@ -36,6 +36,7 @@ from server.plotting import (
 from server.results import MAIN, REFERENCE
 from server.rows import methods
 from server.rows_tables import table3_of
+from server.units import Measured, accuracies, differences, over
 from server.wording import answered
 
 LINES = (BLUE, VERMILION, GREEN, *OTHERS[1:])
@@ -136,10 +137,7 @@ def evolution(gathered: Gathered, path: Path) -> Path:
         if not runs:
             raise NoDataError("a run has one round; rounds=R reconstructs at R points")
         known = [each["known_classes"] for each in runs[0]["rounds"]]
-        found = [
-            over([list(rows_figures.of_round(run, i).values()) for run in runs])
-            for i in range(len(known))
-        ]
+        found = [over([rows_figures.of_round(run, i) for run in runs]) for i in range(len(known))]
         _line(axes, known, found, arm.label or MAIN, 2 * number)
         if REFERENCE in methods(arm):  # it does not change with the collective
             level = arm.measured(accuracies(REFERENCE)).mean
@@ -211,9 +209,8 @@ def by_arm(gathered: Gathered, path: Path) -> Path:
 
 def frontier(gathered: Gathered, path: Path) -> Path:
     """Accuracy against bytes, every arm's methods in one picture (scratch once)."""
-    found = {point.label: point for arm in gathered.arms for point in points(arm.runs[0])}
     figure = new_figure(4.5)
-    draw_frontier(figure.add_subplot(), list(found.values()))
+    draw_frontier(figure.add_subplot(), list(dict.fromkeys(of_arms(gathered).values())))
     return save(figure, path)
 
 
@@ -239,9 +236,15 @@ def _short(label: str) -> str:
 
 def _by_epoch(arm: Arm, method: str) -> tuple[list[float], list[Measured]]:
     """Accuracy at the epochs that every client of every run recorded."""
-    runs = [[dict(curve) for curve in rows_figures.curves(run, method)] for run in arm.runs]
-    epochs = sorted(set.intersection(*(set(curve) for run in runs for curve in run)))
-    return epochs, [over([[100 * curve[e] for curve in run] for run in runs]) for e in epochs]
+    runs = [
+        {unit: dict(curve) for unit, curve in rows_figures.curves(run, method).items()}
+        for run in arm.runs
+    ]
+    epochs = sorted(set.intersection(*(set(curve) for run in runs for curve in run.values())))
+    return epochs, [
+        over([{unit: 100 * curve[epoch] for unit, curve in run.items()} for run in runs])
+        for epoch in epochs
+    ]
 
 
 def _line(

@@ -24,6 +24,7 @@ from server.plotting import NoDataError
 from server.results import write_clients_csv
 from server.wording import Results
 
+TABLES = ("csv", "json")  # of an experiment, written anew with the page
 MAIN_JOB = "main"  # the folder of runs that name no experiment
 
 
@@ -52,14 +53,13 @@ def add(folders: Sequence[Path], ledger: Path) -> list[Path]:
 
 
 def _renew(place: Path, added: Sequence[Results]) -> None:
-    """Table and figure of an experiment, from all its kept runs.
+    """The figure of an experiment, from all its kept runs.
 
     Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
     """
     if place.name == MAIN_JOB:  # rows of the page, one a run, each with a figure of its own
         return
     gathered = gather(kept(place))
-    comparison.write(gathered, place, endings=("csv", "json"))
     source = gather(added[:1]) if gathered.experiment == "fig5_gradcam" else gathered
     figure = place / f"{comparison.NAME}.png"
     try:
@@ -100,8 +100,9 @@ def main(arguments: list[str]) -> int:
     except (GatherError, slim.TooLargeError) as error:
         print(f"server.ledger: {error}", file=sys.stderr)
         return 2
-    drawn = {(name, data) for name, data in experiments
-             if (asked.ledger / data / name / f"{comparison.NAME}.png").is_file()}  # fmt: skip
+    for (name, data), gathered in experiments.items():  # tables follow the rules of today
+        comparison.write(gathered, asked.ledger / data / name, endings=TABLES)
+    drawn = {path.relative_to(asked.ledger).as_posix() for path in asked.ledger.rglob("*.png")}
     base = os.path.relpath(asked.ledger, asked.out.parent)
     write_atomically(asked.out, page(runs, experiments, drawn, base).encode())
     print(asked.out)

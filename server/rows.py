@@ -9,10 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.arms import Arm, Gathered, Measured, accuracies, differences, experiment_of
+from server.arms import Arm, Gathered, experiment_of
 from server.paper import CLAIMS, Quoted
 from server.results import MAIN, REFERENCE
+from server.units import Measured, accuracies, differences
 from server.wording import method_names
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """How many clients reached what is measured; a mean is over these alone."""
+
+    clients: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.clients / self.of if self.of else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.clients} of {self.of} arrived"
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,7 @@ class Row:
     command: str
     paper: Quoted | None = None
     note: str = ""
+    arrived: Arrived | None = None  # None: a quantity that every client has
 
     @property
     def difference(self) -> float | None:
@@ -34,11 +51,21 @@ class Row:
         return self.ours.mean - self.paper.value
 
 
-def row(arm: Arm, quantity: str, unit: str, ours: Measured, *, quoted: Quoted | None = None,
-        note: str = "", told: Sequence[str] = ()) -> Row:  # fmt: skip
+def row(
+    arm: Arm,
+    quantity: str,
+    unit: str,
+    ours: Measured,
+    *,
+    quoted: Quoted | None = None,
+    note: str = "",
+    told: Sequence[str] = (),
+    arrived: Arrived | None = None,
+) -> Row:
     """A row; the paper's number is ``quoted``, or that of its claim about this quantity.
 
     Args:
+        arrived: of a level that not every client reaches.
         told: settings that ``quantity`` already tells (``*`` for all: a quantity of all arms
             together); the others stand in front of it, so that no two rows have one name.
     """
@@ -46,7 +73,8 @@ def row(arm: Arm, quantity: str, unit: str, ours: Measured, *, quoted: Quoted | 
     if quoted is None:
         quoted = quoted_of(experiment_of(run), quantity, run["data"]["name"])
     label = "" if "*" in told else arm.label_without(told)
-    return Row(f"{label}: {quantity}" if label else quantity, unit, ours, arm.command, quoted, note)
+    named = f"{label}: {quantity}" if label else quantity
+    return Row(named, unit, ours, arm.command, quoted, note, arrived)
 
 
 def quoted_of(experiment: str | None, quantity: str, data: str) -> Quoted | None:
@@ -73,6 +101,6 @@ def methods(arm: Arm) -> list[str]:
 
 
 def wins(arm: Arm) -> str:
-    """On how many clients the learngene is better than scratch."""
-    gains = [value for run in arm.runs for value in differences(MAIN, REFERENCE)(run)]
-    return f"better on {sum(gain > 0 for gain in gains)} of {len(gains)} clients"
+    """On how many clients (or draws) the learngene is better than scratch."""
+    gains = arm.pooled(differences(MAIN, REFERENCE)).values()
+    return f"better on {sum(gain > 0 for gain in gains)} of {len(gains)} {arm.unit}s"

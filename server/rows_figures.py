@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from server.arms import (
-    Arm,
-    Gathered,
+from server.arms import Arm, Gathered, between, groups
+from server.results import MAIN, REFERENCE
+from server.rows import Arrived, Row, any_rows, methods, row, wins
+from server.savings import Curve, Saving, converged, to_level, to_where_scratch_ends
+from server.units import (
     Measured,
+    Unit,
     accuracies,
-    between,
     differences,
-    groups,
     over,
+    over_runs,
     seeds_of,
 )
-from server.results import MAIN, REFERENCE
-from server.rows import Row, any_rows, methods, row, wins
-from server.savings import Curve, Saving, converged, to_level, to_where_scratch_ends
 from server.wording import Results, answered
 
 LEVELS = (0.6, 0.7)  # of figure 4 (c, d)
@@ -32,14 +31,15 @@ def fig3(gathered: Gathered) -> list[Row]:
         runs = [run for run in arm.runs if run["criterion"]]
         for name, layers in (("1 to 3", FRONT), ("11 to 13", TOP)):
             for part, late in (("first", False), ("last", True)):
-                values = [[_rho(run, layers, late)] for run in runs]
+                values = [_rho(run, layers, late) for run in runs]
                 quantity = f"rho of layers {name}, {part} third of the tasks"
-                found.append(row(arm, quantity, "share", over(values)))
+                found.append(row(arm, quantity, "share", over_runs(values)))
         chosen = sorted({tuple(run["criterion"]["selected"]) for run in runs})
-        is_top = [[float(tuple(run["criterion"]["selected"]) == TOP)] for run in runs]
+        is_top = [float(tuple(run["criterion"]["selected"]) == TOP) for run in runs]
         said = "; ".join(str(list(each)) for each in chosen)
         note = f"the paper selects the top three; selected here: {said}"
-        found.append(row(arm, "runs that select the top three", "share", over(is_top), note=note))
+        name = "runs that select the top three"
+        found.append(row(arm, name, "share", over_runs(is_top), note=note))
     return found
 
 
@@ -71,16 +71,17 @@ def _samples(group: Gathered) -> list[Row]:
         savings = [to_level(a, b, level) for a, b in zip(ours, scratch, strict=True)]
         for name, side in ((MAIN, "ours"), (REFERENCE, "scratch")):
             reached = [getattr(each, side) for each in savings]
-            never = sum(x is None for clients in reached for x in clients)
-            note = f"never reached on {never} of {sum(map(len, reached))} clients"
-            needed = over([[x for x in clients if x is not None] for clients in reached])
+            there = [{u: x for u, x in each.items() if x is not None} for each in reached]
+            needed = over(there)
+            arrived = Arrived(sum(map(len, there)), sum(map(len, reached)))
             quantity = f"images a class for {to}, {name}"
-            found.append(row(last, quantity, "images", needed, note=note, told=told))
+            found.append(row(last, quantity, "images", needed, told=told, arrived=arrived))
         saved = f"images a class saved to reach {to}"
         found.append(_saved(last, saved, "images", savings, told))
-        shares = over([[100 * x for x in each.shares] for each in savings])
+        shares = over([{u: 100 * x for u, x in each.shares.items()} for each in savings])
         share = f"share of images saved to reach {to}"
-        found.append(row(last, share, "%", shares, note=_words(savings), told=told))
+        said, both = _words(savings), _arrived(savings)
+        found.append(row(last, share, "%", shares, note=said, told=told, arrived=both))
     for arm in group.arms:
         gain = arm.measured(differences(MAIN, REFERENCE))
         quantity = f"gain at {arm.config('shots')} images a class"
@@ -106,13 +107,13 @@ def fig6a(gathered: Gathered) -> list[Row]:
     for arm in gathered.arms:
         runs = [run for run in arm.runs if run.get("rounds")]
         for number in range(len(runs[0]["rounds"]) if runs else 0):
-            values = [list(of_round(run, number).values()) for run in runs]
+            values = [of_round(run, number) for run in runs]
             known = runs[0]["rounds"][number]["known_classes"]
             found.append(row(arm, f"accuracy at {known} classes", "%", over(values)))
         change = []
         for run in runs:
             first, last = of_round(run, 0), of_round(run, -1)
-            change.append([last[i] - first[i] for i in last if i in first])
+            change.append({unit: last[unit] - first[unit] for unit in last if unit in first})
         note = "the paper: continually improves, no number"
         found.append(row(arm, "last point less the first", "points", over(change), note=note))
         if REFERENCE in methods(arm):
@@ -139,13 +140,18 @@ def fig6b(gathered: Gathered) -> list[Row]:
 def _saved(
     arm: Arm, quantity: str, unit: str, savings: Sequence[Saving], told: Sequence[str] = ()
 ) -> Row:
-    note = _words(savings)
-    return row(arm, quantity, unit, over([s.saved for s in savings]), note=note, told=told)
+    measured, said = over([s.saved for s in savings]), _words(savings)
+    return row(arm, quantity, unit, measured, note=said, told=told, arrived=_arrived(savings))
+
+
+def _arrived(savings: Sequence[Saving]) -> Arrived:
+    """Clients where both sides arrived."""
+    return Arrived(sum(len(s.saved) for s in savings), sum(len(s.ours) for s in savings))
 
 
 def _words(savings: Sequence[Saving]) -> str:
-    ours = [x for each in savings for x in each.ours]
-    return Saving(ours, [x for each in savings for x in each.scratch]).words()
+    ours, scratch = (sum(each.never[side] for each in savings) for side in (0, 1))
+    return f"never with the learngene {ours}, never from scratch {scratch}"
 
 
 def layers_of(arm: Arm) -> list[int]:
@@ -161,33 +167,42 @@ def _rho(run: Results, layers: Sequence[int], late: bool) -> float:
     return fmean(value for value in values if value is not None)
 
 
-def curves(run: Results, method: str) -> list[Curve]:
-    """A client each, in the order of their ids: accuracy by epoch."""
-    return [
-        [(epoch, y) for epoch, y in client["methods"][method]["accuracy_by_epoch"] if y is not None]
+def curves(run: Results, method: str) -> dict[Unit, Curve]:
+    """By client: accuracy over epochs."""
+    shards = seeds_of(run)[1]
+    return {
+        (shards, client["id"]): [
+            (epoch, y)
+            for epoch, y in client["methods"][method]["accuracy_by_epoch"]
+            if y is not None
+        ]
         for client in answered(run)
-    ]
+    }
 
 
-def along_shots(gathered: Gathered, method: str) -> list[list[Curve]]:
+def along_shots(gathered: Gathered, method: str) -> list[dict[Unit, Curve]]:
     """By seed, a curve a client: accuracy over images per class. Clients in every run only."""
-    by_seed: dict[tuple[int, int], dict[int, dict[int, float]]] = {}
+    by_seed: dict[tuple[int, int], dict[Unit, dict[int, float]]] = {}
     for arm in gathered.arms:
         for run in arm.runs:
-            of = by_seed.setdefault(seeds_of(run), {})
+            seeds = seeds_of(run)
+            of = by_seed.setdefault(seeds, {})
             for client in answered(run):
                 accuracy = client["methods"][method]["accuracy"]
-                of.setdefault(client["id"], {})[arm.config("shots")] = accuracy
+                of.setdefault((seeds[1], client["id"]), {})[arm.config("shots")] = accuracy
     found = []
     for clients in by_seed.values():
         longest = max(len(curve) for curve in clients.values())
-        full = [clients[i] for i in sorted(clients) if len(clients[i]) == longest]
-        found.append([sorted(curve.items()) for curve in full])
+        full = {unit: clients[unit] for unit in clients if len(clients[unit]) == longest}
+        found.append({unit: sorted(curve.items()) for unit, curve in full.items()})
     return found
 
 
-def of_round(run: Results, number: int) -> dict[int, float]:
+def of_round(run: Results, number: int) -> dict[Unit, float]:
     """The learngene's accuracy by client in a round, percent; the last one's are the run's."""
     each = run["rounds"][number]
     clients = each.get("clients") or run["clients"]
-    return {c["id"]: 100 * c["methods"][MAIN]["accuracy"] for c in clients if "methods" in c}
+    shards = seeds_of(run)[1]
+    return {
+        (shards, c["id"]): 100 * c["methods"][MAIN]["accuracy"] for c in clients if "methods" in c
+    }

@@ -7,49 +7,43 @@ guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.statistics import summarise
+from server.units import Unit
 
 Curve = Sequence[tuple[float, float]]  # (effort, accuracy as a fraction), rising effort
+Curves = Mapping[Unit, Curve]  # a client each
 TOLERANCE = 0.01  # of accuracy: this near to its last value a curve has converged
 
 
 @dataclass(frozen=True)
 class Saving:
-    """Effort to reach a level with the learngene and from scratch, over clients."""
+    """Effort to reach a level with the learngene and from scratch, over the same clients."""
 
-    ours: list[float | None]  # a client each; None = never reached
-    scratch: list[float | None]
+    ours: Mapping[Unit, float | None]  # None = never reached
+    scratch: Mapping[Unit, float | None]
 
     @property
-    def saved(self) -> list[float]:
+    def saved(self) -> dict[Unit, float]:
         """Scratch's effort less the learngene's, of the clients where both arrived."""
-        return [b - a for a, b in self._both()]
+        return {unit: b - a for unit, a, b in self._both()}
 
     @property
-    def shares(self) -> list[float]:
+    def shares(self) -> dict[Unit, float]:
         """The same as a share of scratch's effort; clients where scratch needed none left out."""
-        return [(b - a) / b for a, b in self._both() if b > 0]
+        return {unit: (b - a) / b for unit, a, b in self._both() if b > 0}
 
     @property
     def never(self) -> tuple[int, int]:
         """Clients that never arrived, with the learngene and from scratch."""
-        return sum(x is None for x in self.ours), sum(x is None for x in self.scratch)
-
-    def _both(self) -> list[tuple[float, float]]:
-        pairs = zip(self.ours, self.scratch, strict=True)
-        return [(a, b) for a, b in pairs if a is not None and b is not None]
-
-    def words(self) -> str:
-        """How many pairs the saving is the mean of, and who never arrived."""
-        ours, scratch = self.never
-        n = len(self.ours)
-        return (
-            f"both arrived on {len(self.saved)} of {n} clients; never with the learngene {ours}, "
-            f"never from scratch {scratch}"
+        return sum(x is None for x in self.ours.values()), sum(
+            x is None for x in self.scratch.values()
         )
+
+    def _both(self) -> list[tuple[Unit, float, float]]:
+        pairs = [(unit, ours, self.scratch[unit]) for unit, ours in self.ours.items()]
+        return [(unit, a, b) for unit, a, b in pairs if a is not None and b is not None]
 
 
 def effort_to(curve: Curve, level: float) -> float | None:
@@ -60,26 +54,24 @@ def effort_to(curve: Curve, level: float) -> float | None:
     return next((effort for effort, accuracy in curve if accuracy >= level), None)
 
 
-def to_level(ours: Sequence[Curve], scratch: Sequence[Curve], level: float) -> Saving:
-    """Effort of each client to reach a fixed accuracy; the curves in the same order of clients."""
-    pairs = list(zip(ours, scratch, strict=True))
-    return Saving([effort_to(a, level) for a, _ in pairs], [effort_to(b, level) for _, b in pairs])
+def to_level(ours: Curves, scratch: Curves, level: float) -> Saving:
+    """Effort of each client to reach a fixed accuracy."""
+    return _saving(ours, scratch, dict.fromkeys(ours, level))
 
 
-def to_where_scratch_ends(ours: Sequence[Curve], scratch: Sequence[Curve]) -> Saving:
+def to_where_scratch_ends(ours: Curves, scratch: Curves) -> Saving:
     """Effort of each client to come within ``TOLERANCE`` of where its scratch curve ends."""
-    pairs = [(a, b, b[-1][1] - TOLERANCE) for a, b in zip(ours, scratch, strict=True)]
-    return Saving(
-        [effort_to(a, level) for a, _, level in pairs],
-        [effort_to(b, level) for _, b, level in pairs],
-    )
+    return _saving(ours, scratch, {unit: c[-1][1] - TOLERANCE for unit, c in scratch.items()})
 
 
-def converged(curves: Sequence[Curve]) -> list[float]:
+def converged(curves: Curves) -> dict[Unit, float]:
     """Effort at which each curve first comes within ``TOLERANCE`` of its own last value."""
-    return [found for c in curves if (found := effort_to(c, c[-1][1] - TOLERANCE)) is not None]
+    found = {unit: effort_to(c, c[-1][1] - TOLERANCE) for unit, c in curves.items()}
+    return {unit: effort for unit, effort in found.items() if effort is not None}
 
 
-def mean_of(values: Sequence[float | None]) -> dict[str, float | int | None]:
-    """Mean and interval of those that exist."""
-    return summarise([value for value in values if value is not None])
+def _saving(ours: Curves, scratch: Curves, levels: Mapping[Unit, float]) -> Saving:
+    if set(ours) != set(scratch):
+        raise ValueError("the learngene's and scratch's curves are not of the same clients")
+    a, b = ({unit: effort_to(of[unit], levels[unit]) for unit in of} for of in (ours, scratch))
+    return Saving(a, b)

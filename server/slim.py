@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from learngene.files import write_atomically
-from server.arms import arm_settings, asked_of, command_of, seeds_of
+from server.arms import PLACES, arm_settings, asked_of, command_of
 from server.contract import check_results
+from server.units import seeds_of
 from server.wording import Results
 
 LIMIT = 200_000  # bytes of a kept result
@@ -56,7 +57,7 @@ def slim(results: Results) -> dict[str, Any]:
     if results.get("gradcam"):  # pictures are large
         images = [{**each, "picture": "", "maps": ""} for each in results["gradcam"]["images"]]
         kept["gradcam"] = {**results["gradcam"], "images": images}
-    for name in ("pretraining", "methods_left_out", "labelled"):
+    for name in ("pretraining", "methods_left_out", "labelled", "tuning", "federated"):
         if results.get(name):
             kept[name] = results[name]
     return kept
@@ -91,8 +92,11 @@ def _run(results: Results) -> dict[str, Any]:
     kept = _only(results["run"], RUN)
     kept |= {"overrides": asked_of(results), "command": command_of(results)}
     config = {k: v for k, v in kept["config"].items() if k != "cache"}
-    if (config.get("data") or {}).get("root"):
-        config["data"] = {**config["data"], "root": "DIR"}
+    for setting, told in PLACES.items():
+        group, name = setting.split(".")
+        section = config.get(group)
+        if isinstance(section, dict) and section.get(name):
+            config[group] = {**section, name: told}
     return {**kept, "config": config}
 
 

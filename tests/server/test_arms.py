@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from server import report
-from server.arms import GatherError, accuracies, between, gather
-from server.comparison import rows
+from server.arms import GatherError, between, gather
+from server.comparison import cells, markdown, rows, write
 from server.figures_paper import FIGURES, draw
+from server.frontier import of_arms
 from server.results import write_results
-from server.rows import Row
+from server.rows import Arrived, Row
+from server.units import accuracies
 from server.wording import answered
 
 CONFIG: dict[str, Any] = {
@@ -78,6 +80,11 @@ def test_arms_are_what_differs_and_seeds_are_not(run: Asked) -> None:
     assert [[r["run"]["seed"] for r in arm.runs] for arm in gathered.arms] == [[0, 1], [0, 1]]
 
 
+def test_what_a_run_is_logged_to_makes_no_arm(run: Asked) -> None:
+    runs = [run("fig4_curves", seed=s, logger=to) for s, to in enumerate((None, "tensorboard"))]
+    assert [len(arm.runs) for arm in gather(runs).arms] == [2]
+
+
 def test_numbers_are_in_their_order(run: Asked) -> None:
     gathered = gather([run("fig4_samples", shots=n) for n in (100, 5, 25)])
     assert [arm.config("shots") for arm in gathered.arms] == [5, 25, 100]
@@ -102,6 +109,20 @@ def test_intervals_are_over_clients_up_to_two_seeds_and_over_seeds_from_three(ru
     means = [100 * r["summary"]["learngene"]["mean"] for r in runs]
     assert three.mean == pytest.approx(sum(means) / 3)
     assert three.ci95 == pytest.approx(4.303 * 10 / 3**0.5, rel=0.02)  # t(2), steps of 10 points
+
+
+def test_a_task_that_two_runs_have_is_one_unit(run: Asked) -> None:
+    runs = [run("fig4_curves", seed=s, shift=-0.1 * s) for s in range(2)]
+    for each in runs:
+        each["run"]["shard_seed"] = 5  # two collectives, the same private tasks
+    arm = gather(runs).arms[0]
+    both, one = (a.measured(accuracies("learngene")) for a in (arm, gather(runs[:1]).arms[0]))
+    assert both.n == one.n == "6 clients"
+    assert both.mean == pytest.approx(one.mean - 5)  # type: ignore[operator]
+    assert both.ci95 == pytest.approx(one.ci95, rel=0.1)  # twelve would make it narrower
+    found = named(rows(gather(runs)))
+    assert found["gain over scratch"].note == "better on 6 of 6 clients"
+    assert found["epochs to converge, learngene"].ours.n == "6 clients"
 
 
 def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:
@@ -139,6 +160,64 @@ def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
     assert all(row.paper is None for row in other.values())
 
 
+def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path: Path) -> None:
+    methods = ("learngene", "scratch", "maml", "deepemd")
+    runs = [run("table3_novel", methods=methods, shots=n) for n in (10, 20)]
+    trials = {"trials": 8, "data": "cifar100", "used": True}
+    for each, record in zip(runs, (trials, trials | {"trials": 9}), strict=True):
+        each["tuning"] = dict.fromkeys(methods) | {"maml": record}
+        each["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
+    runs[0]["clients"][0]["methods"]["maml"]["accuracy"] = 1.0  # one loss: 2 of 64 signs are better
+    runs[0]["summary"]["maml"]["lead"]["p_holm"] = None  # tables count for themselves
+    gathered = gather(runs)
+    found = named(rows(gathered))
+    assert found["10-shot, lead over maml"].note.startswith("p 0.0")
+    assert found["10-shot, lead over maml"].note.endswith("ahead on 5 of 6 clients")
+    alone = runs[1]["summary"]["maml"]["lead"]
+    assert alone["p_holm"] == pytest.approx(3 * 2 / 2**6)  # six of six, three methods
+    assert found["20-shot, lead over maml"].note == "p 0.094; ahead on 6 of 6 clients"
+    assert all(" p " not in row.note for name, row in found.items() if "lead" not in name)
+    write(gathered, tmp_path)
+    for ending in ("md", "html"):
+        page = (tmp_path / f"comparison.{ending}").read_text()
+        assert page.count("scratch: scratch&#x27;s seven" if ending == "html"
+                          else "scratch: scratch's seven") == 1  # fmt: skip
+        assert "shots=10, seed 0: Settings: maml (tuned: 8 trials" in page
+        assert "shots=20, seed 0: Settings: maml (tuned: 9 trials" in page
+        assert "p 0.094; ahead on 6 of 6 clients" in page and "Holm" in page
+
+
+def test_the_frontier_tells_bytes_and_the_front(run: Asked) -> None:
+    def arm(stem: str, size: int, shift: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+        made = run("frontier", individual__stem=stem, shift=shift, seed=seed, **more)
+        made["learngene"]["stem"] = stem
+        for client in made["clients"]:
+            client["methods"]["learngene"]["bytes_down"] = size
+        return made
+
+    dear, cheap = arm("whole", 2_000_000, -0.1), arm("seeded", 1_000_000, 0.0)
+    found = named(rows(gather([dear, cheap])))
+    lean = found["individual.stem=seeded: received, learngene"]
+    assert (lean.ours.mean, lean.unit, lean.note) == (1000, "KB", "on the Pareto front")
+    assert found["individual.stem=whole: received, learngene"].note == ""
+    assert found["individual.stem=whole: received, scratch"].note == "on the Pareto front"
+    assert found["individual.stem=seeded: received, scratch"].ours.mean == pytest.approx(0.412)
+    assert len(set(of_arms(gather([dear, cheap])).values())) == 3  # scratch once
+    # Seeds are averaged, the first does not stand for all.
+    seeds = gather([cheap, arm("seeded", 3_000_000, -0.2, seed=1)])
+    (point,) = {p for p in of_arms(seeds).values() if p.method == "learngene"}
+    assert point.bytes == 2_000_000
+    mean = seeds.arms[0].measured(accuracies("learngene")).mean
+    assert 100 * point.accuracy == pytest.approx(mean)
+    # One name, two results: both are there.
+    apart = of_arms(gather([cheap, arm("seeded", 1_000_000, -0.2, retain__ewc_lambda=5.0)]))
+    assert {p.label for p in apart.values()} == {
+        "scratch",
+        "learngene seeded (retain.ewc_lambda=1.0)",
+        "learngene seeded (retain.ewc_lambda=5.0)",
+    }
+
+
 def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
     def at(shots: int, ours: list[float], scratch: list[float]) -> dict[str, Any]:
         made = run("fig4_samples", shots=shots)
@@ -161,10 +240,17 @@ def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
     share = found["share of images saved to reach 60 %"]
     assert share.ours.mean == pytest.approx(100 * (0.8 + 0 + 4 * 0.75) / 6)
     assert share.paper.value == pytest.approx(66.7, abs=0.1)  # type: ignore[union-attr]
-    assert "both arrived on 6 of 6" in saved.note
+    assert saved.arrived == share.arrived == Arrived(6, 6)
     missed = found["images a class saved to reach 70 %"]
     assert missed.ours.mean is None and missed.difference is None
     assert "never with the learngene 6, never from scratch 6" in missed.note
+    assert missed.arrived == Arrived(0, 6) and "0 of 6 arrived; never" in cells(missed)[6]
+    fewer = named(rows(gather(runs[:2])))  # four clients of six never come to 60 % from scratch
+    assert fewer["images a class for 60 %, learngene"].arrived == Arrived(6, 6)
+    assert fewer["images a class for 60 %, scratch"].arrived == Arrived(2, 6)
+    assert fewer["images a class saved to reach 60 %"].arrived == Arrived(2, 6)
+    assert "| 2 of 6 arrived |" in markdown([fewer["images a class for 60 %, scratch"]])
+    assert fewer["gain at 25 images a class"].arrived is None
     few = found["gain at 25 images a class"]
     assert few.paper.value == 20 and few.ours.mean == pytest.approx(55 * 4 / 6)  # type: ignore[union-attr]
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server import ledger, slim
-from server.arms import Measured, gather
-from server.claims import DIRECTION, NOT, REPRODUCED, judge, verdict
-from server.comparison import rows
+from server.arms import gather
+from server.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
+from server.comparison import notes, rows
+from server.ledger_page import page
 from server.paper import CLAIMS, Quoted
 from server.results import read_results, write_results
-from server.rows import Row
+from server.rows import Arrived, Row
+from server.units import Measured
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
@@ -57,7 +61,7 @@ def row(mean: float | None, ci95: float | None = 1.0, quantity: str = "x") -> Ro
     [
         ("about", Quoted(2.0, None, ""), row(2.9), row(2.9), REPRODUCED),
         ("about", Quoted(2.0, None, ""), row(3.1), row(3.1), DIRECTION),
-        ("about", Quoted(2.0, 0.5, ""), row(3.4), row(3.4), REPRODUCED),  # the paper's own ±
+        ("about", Quoted(2.0, 0.5, ""), row(3.1), row(3.1), REPRODUCED),  # the paper's own ±
         ("about", Quoted(2.0, None, ""), row(0.5), row(0.5), NOT),  # the interval includes zero
         ("about", Quoted(2.0, None, ""), row(-4.0), row(-4.0), NOT),
         ("about", Quoted(2.0, None, ""), row(3.1, None), row(3.1, None), NOT),  # one client
@@ -67,12 +71,38 @@ def row(mean: float | None, ci95: float | None = 1.0, quantity: str = "x") -> Ro
         ("at most", Quoted(25.0, None, ""), row(60.0), row(5.0), DIRECTION),
         ("at most", Quoted(25.0, None, ""), row(60.0), row(-5.0), NOT),
         ("about", Quoted(2.0, None, ""), row(None, None), row(None, None), NOT),  # none arrived
+        ("about", Quoted(2.0, None, ""), row(-1.0, 4.0), row(-1.0, 4.0), NOT),  # the wrong sign
+        ("about", Quoted(2.0, None, ""), row(2.0, 4.0), row(2.0, 4.0), NOT),  # the sign is open
+        ("at least", Quoted(20.0, None, ""), row(10.0, 12.0), row(10.0, 12.0), NOT),
+        ("at least", Quoted(20.0, None, ""), row(19.0, 5.0), row(19.0, 5.0), DIRECTION),
+        ("at most", Quoted(25.0, None, ""), row(26.0, 5.0), row(5.0), DIRECTION),
+        ("at most", Quoted(25.0, None, ""), row(9.0), row(-5.0), NOT),
+        ("about", Quoted(50.0, 3.0, ""), row(56.0, 4.0), row(5.0), DIRECTION),  # 5, not 3 + 4
+        ("about", Quoted(50.0, 3.0, ""), row(54.9, 4.0), row(5.0), REPRODUCED),
     ],
 )
 def test_the_verdict_follows_its_rule(
     bound: str, paper: Quoted, ours: Row, sign: Row, expected: str
 ) -> None:
     assert verdict(bound, paper, ours, [sign], complete=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("arrived", "signs", "expected"),
+    [
+        (Arrived(18, 20), Arrived(18, 20), REPRODUCED),
+        (Arrived(17, 20), Arrived(20, 20), CENSORED),  # the number is of a selection
+        (Arrived(20, 20), Arrived(5, 20), CENSORED),  # the direction is
+        (None, Arrived(20, 20), REPRODUCED),
+    ],
+)
+def test_a_mean_of_those_that_arrived_says_little_where_many_did_not(
+    arrived: Arrived | None, signs: Arrived, expected: str
+) -> None:
+    ours, sign = replace(row(20.0), arrived=arrived), replace(row(30.0), arrived=signs)
+    assert verdict("at most", Quoted(25.0, None, ""), ours, [sign], complete=True) == expected
+    against = replace(sign, ours=Measured(-5.0, 1.0, "5 clients"))
+    assert verdict("at most", Quoted(25.0, None, ""), ours, [against], complete=True) == NOT
 
 
 def test_a_table_needs_every_opponent_for_its_direction() -> None:
@@ -84,6 +114,10 @@ def test_a_table_needs_every_opponent_for_its_direction() -> None:
     assert [j.verdict for j in judge(claim, paper, [ours, *leads[1:]])] == [NOT]
     behind = [*leads[1:], row(-3.0, 1.0, leads[0].quantity)]
     assert [j.verdict for j in judge(claim, paper, [ours, *behind])] == [NOT]
+    same = row(paper.value, 1.0, ours.quantity)  # the cell is the paper's, the claim is false
+    assert [j.verdict for j in judge(claim, paper, [same, *leads])] == [REPRODUCED]
+    assert [j.verdict for j in judge(claim, paper, [same, *leads[1:]])] == [NOT]
+    assert [j.verdict for j in judge(claim, paper, [same, *behind])] == [NOT]
     wide = [row(r.ours.mean, 1.0, f"collective.width=0.5: {r.quantity}") for r in [ours, *leads]]
     assert [(j.label, j.verdict) for j in judge(claim, paper, wide)] == [
         ("collective.width=0.5", DIRECTION)
@@ -93,15 +127,40 @@ def test_a_table_needs_every_opponent_for_its_direction() -> None:
 
 def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: Path) -> None:
     folder = saved("fig4_curves")
-    whole = read_results(folder / "results.json")
+    whole = dict(read_results(folder / "results.json"))
+    whole["tuning"] = {"scratch": {"trials": 8, "data": "cifar100", "used": True}}
+    whole["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
     slim.write(whole, tmp_path / "kept" / "results.json")
     kept = read_results(tmp_path / "kept" / "results.json")  # good by the contract
     assert rows(gather([kept])) == rows(gather([whole]))
+    said = notes(gather([kept]))
+    assert said == notes(gather([whole])) and len(said) == 2
+    shown = page([], {("fig4_curves", "cifar100"): gather([kept])}, set(), "results")
+    assert all(note in shown for note in said)
     before, after = (p.stat().st_size for p in (folder / "results.json",
                                                 tmp_path / "kept" / "results.json"))  # fmt: skip
     assert after < before / 2 and after < slim.LIMIT
     assert kept["gradcam"]["images"][0]["picture"] == ""
     assert "histogram" not in kept["open_world"]
+
+
+def test_no_folder_of_the_machine_is_kept(saved: Save, tmp_path: Path) -> None:
+    def adopted(path: str, sha256: str) -> dict[str, Any]:
+        made = read_results(saved(None, seed=len(list(tmp_path.iterdir()))) / "results.json")
+        made["run"]["config"]["learngene"] = {"path": path}
+        made["run"]["overrides"].append(f"learngene.path={path}")
+        made["learngene"]["sha256"] = sha256
+        made["run"]["seed"] = made["run"]["shard_seed"] = 0
+        slim.write(made, tmp_path / "kept" / "results.json")
+        text = (tmp_path / "kept" / "results.json").read_text()
+        assert path not in text and "learngene.path=FILE" in text
+        kept = read_results(tmp_path / "kept" / "results.json")
+        assert kept["run"]["config"]["learngene"]["path"] == "FILE"
+        return kept
+
+    one, moved = adopted("/home/a/x.safetensors", "ab" * 32), adopted("/b.safetensors", "ab" * 32)
+    assert slim.name_of(one) == slim.name_of(moved)  # the same learngene, elsewhere
+    assert slim.name_of(one) != slim.name_of(adopted("/b.safetensors", "cd" * 32))
 
 
 def test_too_much_is_not_kept(
@@ -118,22 +177,21 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
     store, out = tmp_path / "docs" / "results", tmp_path / "docs" / "RESULTS.md"
     added = [str(saved("fig4_samples", shots=n)) for n in (10, 25)] + [str(saved(None))]
     assert ledger.main([str(store), "-o", str(out), "--add", *added]) == 0
-    page = out.read_text()
+    text = out.read_text()
     (home,) = (store / "cifar100" / "main").iterdir()
     assert {p.name for p in home.iterdir()} == {
         "results.json", "clients.csv", "accuracy_over_epochs.png",
     }  # fmt: skip
-    assert f"[cifar100](results/cifar100/main/{home.name}/accuracy_over_epochs.png)" in page
-    assert "`python sim.py shots=10 data.root=DIR`" in page  # no folder of this machine
-    assert "/nowhere" not in page.split("## Every experiment")[0]
+    assert f"[cifar100](results/cifar100/main/{home.name}/accuracy_over_epochs.png)" in text
+    assert "`python sim.py shots=10 data.root=DIR`" in text  # no folder of this machine
+    assert "/nowhere" not in text.split("## Every experiment")[0]
     figure = "results/cifar100/fig4_samples/comparison.png"
-    assert f"[CIFAR-100]({figure})" in page and (tmp_path / "docs" / figure).is_file()
-    lines = {line.split(" (")[0]: line for line in page.splitlines() if line.startswith("| ")}
+    assert f"[CIFAR-100]({figure})" in text and (tmp_path / "docs" / figure).is_file()
+    lines = {line.split(" (")[0]: line for line in text.splitlines() if line.startswith("| ")}
     few = lines["| at least 20 points over scratch with so few images"]
     assert "CIFAR-100: **reproduced**" in few and "not run" in few  # ImageNet100
-    assert "**in direction only**" in lines["| 2/3 of the images saved on the way to 60 %"] or (
-        "**not**" in lines["| 2/3 of the images saved on the way to 60 %"]
-    )
+    share = lines["| 2/3 of the images saved on the way to 60 %"]
+    assert "**not**" in share and "0 of 6 arrived)" in share  # from scratch nobody comes to 60 %
     assert "ImageNet100: not run" in lines["| the top layers end 2 % above other positions"]
     # The same runs again: the same files, the same page, byte for byte.
     before = {p: p.read_bytes() for p in (tmp_path / "docs").rglob("*") if p.is_file()}
@@ -146,11 +204,36 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
     assert (again / "RESULTS.md").read_bytes() == out.read_bytes()
 
 
+def test_every_link_of_the_committed_page_leads_to_a_file() -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "docs" / "RESULTS.md").read_text())
+    inner = [link for link in links if "://" not in link]
+    assert any(link.endswith(".png") for link in inner)
+    assert [link for link in inner if not (ROOT / "docs" / link).exists()] == []
+
+
+def test_a_figure_that_is_not_there_is_not_linked(saved: Save) -> None:
+    runs = [read_results(saved(None) / "results.json")]
+    of = {
+        ("fig4_samples", "cifar100"): gather([read_results(saved("fig4_samples") / "results.json")])
+    }
+    bare = page(runs, of, set(), "results")
+    assert ".png" not in bare and "| cifar100 | `python sim.py" in bare
+    figures = {f"cifar100/main/{slim.name_of(runs[0])}/accuracy_over_epochs.png",
+               "cifar100/fig4_samples/comparison.png"}  # fmt: skip
+    linked = page(runs, of, figures, "results")
+    assert all(f"](results/{figure})" in linked for figure in figures)
+
+
 def test_the_committed_page_is_that_of_the_committed_runs(tmp_path: Path) -> None:
     docs = ROOT / "docs"
     shutil.copytree(docs / "results", tmp_path / "results")
     assert ledger.main([str(tmp_path / "results"), "-o", str(tmp_path / "RESULTS.md")]) == 0
     assert (tmp_path / "RESULTS.md").read_bytes() == (docs / "RESULTS.md").read_bytes()
+    tables = [p for p in docs.glob("results/*/*/comparison.*") if p.suffix in (".csv", ".json")]
+    homes = {p.parent.parent for p in docs.glob("results/*/*/*/results.json")}
+    assert len(tables) == 2 * sum(home.name != ledger.MAIN_JOB for home in homes) > 0
+    for path in tables:
+        assert (tmp_path / path.relative_to(docs)).read_bytes() == path.read_bytes()
     for path in docs.glob("results/*/*/*/results.json"):
         assert path.stat().st_size <= slim.LIMIT
         assert path.parent.name == slim.name_of(json.loads(path.read_text()))

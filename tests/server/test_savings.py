@@ -7,6 +7,7 @@ import pytest
 from server.savings import converged, effort_to, to_level, to_where_scratch_ends
 
 FAST = [(1, 0.5), (5, 0.62), (10, 0.71)]
+A, B, C = ((0, client) for client in range(3))
 SLOW = [(1, 0.3), (5, 0.4), (10, 0.6), (25, 0.7)]
 NEVER = [(1, 0.2), (5, 0.3), (10, 0.4), (25, 0.45)]
 
@@ -18,28 +19,31 @@ def test_effort_is_a_measured_point_and_none_where_the_level_is_never_reached() 
 
 
 def test_savings_are_paired_and_count_who_never_arrived() -> None:
-    saving = to_level([FAST, FAST, NEVER], [SLOW, NEVER, NEVER], 0.6)
-    assert saving.saved == [5] and saving.shares == [0.5]
+    saving = to_level({A: FAST, B: FAST, C: NEVER}, {C: NEVER, B: NEVER, A: SLOW}, 0.6)
+    assert saving.saved == {A: 5} and saving.shares == {A: 0.5}
     assert saving.never == (1, 2)
-    assert saving.words() == (
-        "both arrived on 1 of 3 clients; never with the learngene 1, never from scratch 2"
-    )
+
+
+def test_curves_of_other_clients_are_refused() -> None:
+    with pytest.raises(ValueError, match="same clients"):
+        to_level({A: FAST, B: FAST}, {A: SLOW}, 0.6)
 
 
 def test_a_client_that_needs_more_with_the_learngene_counts_against_it() -> None:
-    assert to_level([SLOW], [FAST], 0.6).saved == [-5]
+    assert to_level({A: SLOW}, {A: FAST}, 0.6).saved == {A: -5}
 
 
 def test_nothing_needed_from_scratch_has_no_share() -> None:
-    saving = to_level([[(0, 0.9)]], [[(0, 0.9)]], 0.6)
-    assert saving.saved == [0] and saving.shares == []
+    saving = to_level({A: [(0, 0.9)]}, {A: [(0, 0.9)]}, 0.6)
+    assert saving.saved == {A: 0} and saving.shares == {}
 
 
 def test_epochs_saved_are_to_where_scratch_ends() -> None:
     ours = [(0, 0.69), (1, 0.75)]
-    assert to_where_scratch_ends([ours], [SLOW]).saved == [25]  # 0.69 is within a point of 0.70
-    assert to_where_scratch_ends([NEVER], [SLOW]).never == (1, 0)
+    saved = to_where_scratch_ends({A: ours}, {A: SLOW}).saved
+    assert saved == {A: 25}  # 0.69 is within a point of 0.70
+    assert to_where_scratch_ends({A: NEVER}, {A: SLOW}).never == (1, 0)
 
 
 def test_a_curve_has_converged_within_a_point_of_its_own_end() -> None:
-    assert converged([[(0, 0.2), (10, 0.695), (20, 0.7)], FAST]) == pytest.approx([10, 10])
+    assert converged({A: [(0, 0.2), (10, 0.695), (20, 0.7)], B: FAST}) == {A: 10, B: 10}

@@ -1,0 +1,102 @@
+"""One number a client, of one run or several, and its mean.
+
+A *unit* is what a mean is over: a client's private task, or a draw of classes that clients share
+(table 2). Runs of one shard seed have the same tasks: their units are one unit each, not two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from server.statistics import summarise
+from server.wording import Results, answered
+
+LEAST_SEEDS = 3  # from so many on, the interval is over seeds: two would give no useful one
+Unit = tuple[int, int]  # shard seed; client or draw
+Values = Callable[[Results], Mapping[Unit, float]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean over clients or over seeds, in any unit."""
+
+    mean: float | None
+    ci95: float | None  # half the 95 % Student-t interval
+    n: str  # ``20 clients``, ``3 seeds``
+
+
+def over(by_run: Sequence[Mapping[Unit, float]], one: str = "client") -> Measured:
+    """A mean over all units of one or two runs, over the means of the runs of three or more.
+
+    With several seeds, the collective itself differs between them: only an interval over seeds
+    speaks for a further collective.
+    """
+    full = [values for values in by_run if values]
+    if len(full) >= LEAST_SEEDS:
+        found, unit = summarise([sum(v.values()) / len(v) for v in full]), "seed"
+    else:
+        found, unit = summarise(list(pooled(full).values())), one
+    n = int(found["n"] or 0)
+    return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
+
+
+def over_runs(values: Sequence[float]) -> Measured:
+    """The same of one number a run."""
+    return over([{(0, place): value} for place, value in enumerate(values)], "run")
+
+
+def pooled(by_run: Sequence[Mapping[Unit, float]]) -> dict[Unit, float]:
+    """The units of all runs; one that several have is the mean of them: a task that was learned
+    twice, from two collectives, is no second task."""
+    found: dict[Unit, list[float]] = {}
+    for values in by_run:
+        for unit, value in values.items():
+            found.setdefault(unit, []).append(value)
+    return {unit: sum(each) / len(each) for unit, each in found.items()}
+
+
+def seeds_of(run: Results) -> tuple[int, int]:
+    """The seed of everything and that of the shards."""
+    seed = run["run"]["seed"]
+    shards = run["run"].get("shard_seed")
+    return seed, seed if shards is None else shards
+
+
+def accuracies(method: str) -> Values:
+    """A method's accuracy on every client (or draw, see ``_by_draw``), percent; nothing where it
+    did not take part."""
+    return lambda run: _by_draw(
+        run,
+        {
+            client["id"]: 100 * client["methods"][method]["accuracy"]
+            for client in answered(run)
+            if method in client["methods"]
+        },
+    )
+
+
+def differences(first: str, second: str) -> Values:
+    """The first method's accuracy less the second's, a client (or draw) each, points."""
+    return lambda run: _by_draw(
+        run,
+        {
+            c["id"]: 100 * (c["methods"][first]["accuracy"] - c["methods"][second]["accuracy"])
+            for c in answered(run)
+            if first in c["methods"] and second in c["methods"]
+        },
+    )
+
+
+def _by_draw(run: Results, values: Mapping[int, float]) -> dict[Unit, float]:
+    """The values; in table 2's protocol the means of each draw of classes, which the clients with
+    the same remainder share (``labelled.draws``): clients of one draw have the same classes. Draws
+    overlap, too (five of 16 classes each), so they are not quite independent either."""
+    shards = seeds_of(run)[1]
+    draws = (run.get("labelled") or {}).get("draws")
+    if not draws:
+        return {(shards, client): value for client, value in values.items()}
+    by_draw: dict[int, list[float]] = {}
+    for client, value in values.items():
+        by_draw.setdefault(client % draws, []).append(value)
+    return {(shards, draw): sum(each) / len(each) for draw, each in by_draw.items()}
