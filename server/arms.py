@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.runs import GatherError, find_runs
+from server.runs import GatherError, find_runs, must_agree
 from server.units import Measured, Unit, Values, over, pooled, seeds_of
 from server.wording import Results, answered
 
@@ -145,6 +145,23 @@ def arm_settings(run: Results) -> dict[str, Any]:
     if flat.get("learngene.path"):
         flat["learngene.path"] = run["learngene"]["sha256"][:12]
     return {n: v for n, v in flat.items() if not {n, n.split(".")[0]} & set(NEUTRAL)}
+
+
+def must_share(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) -> None:
+    """Hold that the runs differ in nothing but the settings ``free``, seeds and circumstances. A
+    field that only some have came with a later release and is passed over, as in ``gather``.
+
+    Raises:
+        GatherError: they differ in another one, or one holds no configuration.
+    """
+    for folder, results in runs:
+        if not results["run"].get("config"):
+            raise GatherError(f"{folder}: the results hold no configuration; run it again")
+    settings = {folder: arm_settings(results) for folder, results in runs}
+    for name in next(iter(settings.values())):
+        if name not in free and all(name in each for each in settings.values()):
+            pairs = [(folder, {"of": settings[folder][name]}) for folder, _ in runs]
+            must_agree(pairs, name, lambda each: each["of"])
 
 
 def experiment_of(run: Results) -> str | None:

@@ -26,6 +26,7 @@ ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
     "fig5_gradcam": rows_figures.fig5,
     "fig6a_evolution": rows_figures.fig6a,
     "fig6b_position": rows_figures.fig6b,
+    "frontier": rows_tables.frontier,
     "table2_open_world": rows_tables.table2,
     "table3_novel": rows_tables.table3,
     **rows_collective.ROWS,

@@ -20,7 +20,7 @@ from server.figures_attention import contact_sheet
 from server.figures_life import cycles, tasks
 from server.figures_rho import beside, trends
 from server.frontier import draw as draw_frontier
-from server.frontier import points
+from server.frontier import of_arms
 from server.plotting import (
     BLUE,
     GREEN,
@@ -186,9 +186,8 @@ def by_arm(gathered: Gathered, path: Path) -> Path:
 
 def frontier(gathered: Gathered, path: Path) -> Path:
     """Accuracy against bytes, every arm's methods in one picture (scratch once)."""
-    found = {point.label: point for arm in gathered.arms for point in points(arm.runs[0])}
     figure = new_figure(4.5)
-    draw_frontier(figure.add_subplot(), list(found.values()))
+    draw_frontier(figure.add_subplot(), list(dict.fromkeys(of_arms(gathered).values())))
     return save(figure, path)
 
 

@@ -4,8 +4,8 @@
     python -m server.frontier multirun/DATE/TIME -o frontier
 
 A run gives one point a method; a learngene has one stem and one precision a run, so several runs
-are put into one picture (``frontier.png`` and ``frontier.csv``). A learngene's point is named after
-its stem and precision.
+are put into one picture (``frontier.png`` and ``frontier.csv``), of one experiment or several. A
+learngene's point is named after its stem and precision; several seeds are averaged.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from statistics import fmean
 from matplotlib.axes import Axes
 
 from learngene.files import write_atomically
+from server.arms import Gathered, must_share
 from server.plotting import (
     GREY,
     NoDataError,
@@ -31,8 +32,12 @@ from server.plotting import (
     styled,
 )
 from server.results import MAIN
-from server.runs import GatherError, config, find_runs, must_agree
+from server.runs import GatherError, find_runs, must_agree
+from server.units import accuracies, over, seeds_of
 from server.wording import Results, answered, method_names, percent, size
+
+# What the runs of one picture may differ in, besides seeds and circumstances.
+FREE = ("individual.stem", "learngene.precision", "methods", "experiment")
 
 
 @dataclass(frozen=True)
@@ -133,30 +138,73 @@ def _together(results: Results, path: Path) -> Path:
 
 
 def gather(folders: Sequence[Path]) -> list[Point]:
-    """The points of all runs in the folders. What several runs measured alike is one point; what
-    they measured differently under one name stays apart, named after the runs.
+    """The points of all runs in the folders. Seeds are averaged; what several runs measured alike
+    is one point; what they measured differently under one name and one seed stays apart, named
+    after the runs.
 
     Raises:
-        GatherError: the runs are not of the same clients, or nobody answered in any.
+        GatherError: the runs differ in something else than stem, precision and methods, not all
+            methods were run on the same clients, or nobody answered in any.
     """
     runs = find_runs(folders)
     must_agree(runs, "data, sha256", lambda results: results["data"]["sha256"])
-    for name in ("shots", "ways", "num_clients"):
-        must_agree(runs, name, lambda results, name=name: config(results, name))  # type: ignore[misc]
-    must_agree(runs, "shard seed", lambda results: results["run"].get("shard_seed"))
-    found: dict[str, list[tuple[Path, Point]]] = {}
+    must_share(runs, FREE)
+    found: dict[str, list[tuple[Path, Results, Point]]] = {}
     for folder, results in runs:
         for point in points(results):
             same = found.setdefault(point.label, [])
-            if all(_unlike(point, other) for _, other in same):
-                same.append((folder, point))
+            if all(_unlike(point, p) or seeds_of(results) != seeds_of(r) for _, r, p in same):
+                same.append((folder, results, point))
     if not found:
         raise GatherError("no client answered in these runs")
-    return [
-        point if len(same) == 1 else replace(point, label=f"{label} ({folder.name})")
-        for label, same in found.items()
-        for folder, point in same
-    ]
+    of = {label: {seeds_of(results)[1] for _, results, _ in same} for label, same in found.items()}
+    (first, seeds), *others = of.items()
+    for label, theirs in others:
+        if theirs != seeds:
+            raise GatherError(
+                f"{first} was run with shard seeds {sorted(seeds)}, {label} with {sorted(theirs)}: "
+                "these are other clients; run both with the same seeds"
+            )
+    return [point for same in found.values() for point in _of_one_name(same)]
+
+
+def _of_one_name(same: Sequence[tuple[Path, Results, Point]]) -> list[Point]:
+    """One point, the mean over seeds; several where two runs of one seed contradict each other."""
+    if len(same) == 1 or len({seeds_of(results) for _, results, _ in same}) < len(same):
+        alone = len(same) == 1
+        return [p if alone else replace(p, label=f"{p.label} ({f.name})") for f, _, p in same]
+    return [_mean([results for _, results, _ in same], same[0][2].method)]
+
+
+def _mean(runs: Sequence[Results], method: str) -> Point:
+    """A method's point over runs of several seeds; intervals as in every table."""
+    each = [next(p for p in points(results) if p.method == method) for results in runs]
+    measured = over([accuracies(method)(results) for results in runs])
+    ci95 = None if measured.ci95 is None else measured.ci95 / 100
+    return replace(
+        each[0],
+        bytes=fmean(point.bytes for point in each),
+        accuracy=(measured.mean or 0.0) / 100,
+        ci95=ci95,
+    )
+
+
+def of_arms(gathered: Gathered) -> dict[tuple[str, str], Point]:
+    """By arm and method, over the arm's seeds. Arms that measured a method alike have one point
+    (what scratch does does not hang on the stem); those that did not are told by their arms."""
+    made = {
+        (arm.label, name): _mean(runs, name)
+        for arm in gathered.arms
+        for runs in [[run for run in arm.runs if answered(run)]]
+        if runs
+        for name in method_names(runs[0])
+    }
+    found = {}
+    for (arm, name), point in made.items():
+        same = [other for other in made.values() if other.label == point.label]
+        alike = not any(_unlike(point, other) for other in same)
+        found[arm, name] = same[0] if alike else replace(point, label=f"{point.label} ({arm})")
+    return found
 
 
 def _unlike(one: Point, other: Point) -> bool:

@@ -1,15 +1,16 @@
-"""Rows of the experiments that are tables of the paper."""
+"""Rows of the experiments that are tables of the paper, and of the frontier."""
 
 from __future__ import annotations
 
 from server import paper
 from server.arms import Arm, Gathered
+from server.frontier import front, of_arms
 from server.paper import Quoted
 from server.results import MAIN
-from server.rows import Row, methods, row
+from server.rows import Row, any_rows, methods, row
 from server.statistics import holm, paired_gain
-from server.units import accuracies, differences
-from server.wording import p_value
+from server.units import Values, accuracies, differences, seeds_of
+from server.wording import answered, p_value
 
 
 def table3(gathered: Gathered) -> list[Row]:
@@ -47,6 +48,27 @@ def table2(gathered: Gathered) -> list[Row]:
             found.append(row(arm, name, "%", arm.measured(accuracies(name)), quoted=quoted))
         found += _leads(arm, "")
     return found
+
+
+def frontier(gathered: Gathered) -> list[Row]:
+    """Accuracy and gain as of any run, what a client received, and what is on the Pareto front."""
+    found, points = any_rows(gathered), of_arms(gathered)
+    best = front(list(points.values()))
+    for arm in gathered.arms:
+        for name in methods(arm):
+            note = "on the Pareto front" if points.get((arm.label, name)) in best else ""
+            received = arm.measured(_kilobytes(name))
+            found.append(row(arm, f"received, {name}", "KB", received, note=note))
+    return found
+
+
+def _kilobytes(method: str) -> Values:
+    """What every client received for a method, 1,000 bytes."""
+    return lambda run: {
+        (seeds_of(run)[1], client["id"]): client["methods"][method]["bytes_down"] / 1000
+        for client in answered(run)
+        if method in client["methods"]
+    }
 
 
 def _leads(arm: Arm, prefix: str) -> list[Row]:

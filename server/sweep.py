@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from learngene.files import write_atomically
+from server.arms import must_share
 from server.plotting import legend_above, method_style, new_figure, save, styled
 from server.runs import GatherError, config, find_runs, must_agree
 from server.wording import Results, answered, method_names, over
@@ -64,8 +65,9 @@ def gather(folders: Sequence[Path]) -> Sweep:
     """The sweep that the runs in ``folders`` make.
 
     Raises:
-        GatherError: there are fewer than two runs, they differ in something else than shots or
-            ways, in both, or two have the same.
+        GatherError: there are fewer than two runs, they differ in both shots and ways, two have
+            the same, or they differ in something else (methods may: a line is of the runs that
+            have its method).
     """
     runs = find_runs(folders)
     if len(runs) < 2:
@@ -73,7 +75,7 @@ def gather(folders: Sequence[Path]) -> Sweep:
     must_agree(runs, "data, sha256", lambda results: results["data"]["sha256"])
     must_agree(runs, "seed", lambda results: results["run"]["seed"])
     must_agree(runs, "shard seed", lambda results: results["run"].get("shard_seed"))
-    must_agree(runs, "data.clients_from", lambda r: config(r, "data", "clients_from"))
+    must_share(runs, (*SWEPT, "methods", "experiment"))
     places = [tuple(_setting(results, name) for name in SWEPT) for _, results in runs]
     varied = [name for i, name in enumerate(SWEPT) if len({place[i] for place in places}) > 1]
     if len(varied) != 1:

@@ -15,6 +15,7 @@ from server import report
 from server.arms import GatherError, between, gather
 from server.comparison import cells, markdown, rows, write
 from server.figures_paper import FIGURES, draw
+from server.frontier import of_arms
 from server.results import write_results
 from server.rows import Arrived, Row
 from server.units import accuracies
@@ -162,7 +163,8 @@ def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
 def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path: Path) -> None:
     methods = ("learngene", "scratch", "maml", "deepemd")
     runs = [run("table3_novel", methods=methods, shots=n) for n in (10, 20)]
-    trials = {"trials": 8, "data": "cifar100", "used": True}
+    conditions = {"width": 0.25, "shots": 10, "ways": 5, "budget": 60000}
+    trials = {"trials": 8, "data": "cifar100", "conditions": conditions, "used": True}
     for each, record in zip(runs, (trials, trials | {"trials": 9}), strict=True):
         each["tuning"] = dict.fromkeys(methods) | {"maml": record}
         each["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
@@ -184,6 +186,37 @@ def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path:
         assert "shots=10, seed 0: Settings: maml (tuned: 8 trials" in page
         assert "shots=20, seed 0: Settings: maml (tuned: 9 trials" in page
         assert "p 0.094; ahead on 6 of 6 clients" in page and "Holm" in page
+
+
+def test_the_frontier_tells_bytes_and_the_front(run: Asked) -> None:
+    def arm(stem: str, size: int, shift: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+        made = run("frontier", individual__stem=stem, shift=shift, seed=seed, **more)
+        made["learngene"]["stem"] = stem
+        for client in made["clients"]:
+            client["methods"]["learngene"]["bytes_down"] = size
+        return made
+
+    dear, cheap = arm("whole", 2_000_000, -0.1), arm("seeded", 1_000_000, 0.0)
+    found = named(rows(gather([dear, cheap])))
+    lean = found["individual.stem=seeded: received, learngene"]
+    assert (lean.ours.mean, lean.unit, lean.note) == (1000, "KB", "on the Pareto front")
+    assert found["individual.stem=whole: received, learngene"].note == ""
+    assert found["individual.stem=whole: received, scratch"].note == "on the Pareto front"
+    assert found["individual.stem=seeded: received, scratch"].ours.mean == pytest.approx(0.412)
+    assert len(set(of_arms(gather([dear, cheap])).values())) == 3  # scratch once
+    # Seeds are averaged, the first does not stand for all.
+    seeds = gather([cheap, arm("seeded", 3_000_000, -0.2, seed=1)])
+    (point,) = {p for p in of_arms(seeds).values() if p.method == "learngene"}
+    assert point.bytes == 2_000_000
+    mean = seeds.arms[0].measured(accuracies("learngene")).mean
+    assert 100 * point.accuracy == pytest.approx(mean)
+    # One name, two results: both are there.
+    apart = of_arms(gather([cheap, arm("seeded", 1_000_000, -0.2, retain__ewc_lambda=5.0)]))
+    assert {p.label for p in apart.values()} == {
+        "scratch",
+        "learngene seeded (retain.ewc_lambda=1.0)",
+        "learngene seeded (retain.ewc_lambda=5.0)",
+    }
 
 
 def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:

@@ -26,8 +26,9 @@ def keep(make, tmp_path) -> Keep:
              gene: dict[str, Any] | None = None, seed: int = 0, stem: str = "separable",
              **config: Any) -> Path:  # fmt: skip
         def change(sections: dict[str, Any]) -> None:
-            sections["run"]["seed"] = seed
-            sections["run"]["config"] |= {"shots": 10, "ways": 5, "learngene": gene or {}} | config
+            sections["run"] |= {"seed": seed, "shard_seed": config.get("shard_seed", 0)}
+            sections["run"]["config"] |= {"shots": 10, "ways": 5, "learngene": gene or {}}
+            sections["run"]["config"] |= {"individual": {"epochs": 30, "stem": stem}} | config
             sections["learngene"]["stem"] = stem
 
         results = make(n=5, methods=methods, shift=shift, change=change)
@@ -102,6 +103,9 @@ def test_single_runs_can_be_named_and_a_method_may_be_in_some_only(keep, tmp_pat
         ([{"shots": 5, "ways": 2}], "shots and ways both change"),
         ([{"shots": 5}, {"shots": 5, "x": 1}], "two runs have shots=5, ways=5"),
         ([{"shots": 5, "seed": 1}], "seed is 0 in"),
+        ([{"shots": 5, "individual": {"epochs": 60}}], "individual.epochs is 30 in"),
+        ([{"shots": 5, "retain": {"ewc_lambda": 1.0}}], "retain.ewc_lambda is 1000.0 in"),
+        ([{"shots": 5, "num_clients": 5}], "num_clients is 20 in"),
         ([], "a sweep needs two or more"),
     ],
 )
@@ -145,6 +149,43 @@ def test_one_name_with_two_results_stays_two_points(keep):
     folder = keep("1", -0.1)
     labels = [point.label for point in frontier.gather([folder])]
     assert labels == ["learngene separable (0)", "learngene separable (1)", "scratch"]
+
+
+def test_seeds_are_averaged_and_must_be_the_same_for_all(keep, capsys):
+    for seed, shift in ((0, 0.0), (1, -0.1)):
+        folder = keep(str(seed), shift, seed=seed, shard_seed=seed)
+    gene, scratch = frontier.gather([folder])
+    first, second = (frontier.gather([folder / name])[0] for name in "01")
+    assert (gene.label, scratch.label) == ("learngene separable", "scratch")
+    assert gene.accuracy == pytest.approx((first.accuracy + second.accuracy) / 2)
+    assert gene.ci95 is not None and gene.ci95 > (first.ci95 or 0)  # ten clients, two levels
+    keep("2", -0.3, seed=0, stem="seeded")  # not with seed 1
+    assert frontier.main([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "shard seeds [0, 1]" in said and "learngene seeded with [0]" in said
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"individual": {"epochs": 60, "stem": "seeded"}}, "individual.epochs is 30 in"),
+        ({"retain": {"ewc_lambda": 1.0}}, "retain.ewc_lambda is 1000.0 in"),
+        ({"num_clients": 5}, "num_clients is 20 in"),
+    ],
+)
+def test_a_front_of_unlike_runs_is_refused(keep, capsys, other, words):
+    keep("0")
+    folder = keep("1", **other)
+    assert frontier.main([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_opponents_of_another_experiment_come_on_the_same_front(keep):
+    keep("0", experiment="frontier", report={"gradcam_images": 0}, logger=None)
+    folder = keep("1", experiment="table3_novel", methods=MANY, logger="tensorboard")
+    labels = [point.label for point in frontier.gather([folder])]
+    assert "maml" in labels and "deepemd" in labels and "learngene separable (0)" in labels
 
 
 def test_runs_of_other_tasks_make_no_front(keep, capsys):
