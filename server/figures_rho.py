@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from server.arms import Arm, Gathered
 from server.figures_collective import NO_COLLECTIVE
 from server.plotting import NoDataError, new_figure, save
+from server.rows_figures import layer_names
 
 BESIDE = 3  # panels in a row of a figure that is 6 inches wide
 
@@ -70,15 +71,9 @@ def _panel(axes: Axes, arm: Arm, mean: np.ma.MaskedArray, high: float | None = N
     image = axes.pcolormesh(*edges, mean, cmap="cividis", vmin=0, vmax=high)
     axes.set_facecolor("#DDDDDD")  # a layer that was not there yet
     axes.grid(False)
-    axes.set_yticks(range(1, layers + 1), names_of(arm, layers))
+    axes.set_yticks(range(1, layers + 1), layer_names(arm.runs[0]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=14, min_n_ticks=1))
     return image
-
-
-def names_of(arm: Arm, layers: int) -> list[str]:
-    """The layers of the arm's collectives by name: a copy of layer 5 is ``5b``."""
-    names = arm.runs[0]["criterion"].get("names")
-    return list(names) if names else [str(number) for number in range(1, layers + 1)]
 
 
 def _scale(first: Axes, image: QuadMesh, panels: Sequence[Axes], runs: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from server.arms import Arm, Gathered
 from server.rows import Row, any_rows, row
+from server.rows_figures import layer_names
 from server.units import Measured, over_runs
 from server.wording import Results
 
@@ -36,9 +37,9 @@ def growth_ablation(gathered: Gathered) -> list[Row]:
         found += _row(arm, "parameters at the end", "thousand", [_thousand(n) for n in sizes])
         passes = [_sum(run["collective"]["stages"], "image_passes") for run in runs]
         found += _row(arm, "image passes", "thousand", [_thousand(n) for n in passes])
-        judged = [run["criterion"] for run in runs if run["criterion"]]
-        said = "; ".join(", ".join(_selected(each)) or "none" for each in judged)
-        counts = [float(len(each["selected"])) for each in judged]
+        chosen = [_selected(run) for run in runs]
+        said = "; ".join(", ".join(each) or "none" for each in chosen)
+        counts = [float(len(each)) for each in chosen]
         found += _row(arm, "layers that the criterion selects", "layers", counts, f"layers {said}")
         found += _clients(gathered, arm)
     return found
@@ -126,10 +127,10 @@ def over_seeds(values: Sequence[float]) -> Measured:
     return found if len(values) > 2 else Measured(found.mean, None, found.n)
 
 
-def _selected(criterion: Mapping[str, Any]) -> list[str]:
-    """The selected layers by name: a copy is ``5b``."""
-    names = criterion.get("names")
-    return [names[n - 1] if names else str(n) for n in criterion["selected"]]
+def _selected(run: Results) -> list[str]:
+    """The layers that the criterion selects, by name."""
+    names = layer_names(run)
+    return [names[number - 1] for number in run["criterion"]["selected"]]
 
 
 def _sum(stages: Sequence[Mapping[str, Any]], key: str) -> int | None:

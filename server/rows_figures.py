@@ -21,7 +21,8 @@ from server.units import (
 from server.wording import Results, answered
 
 LEVELS = (0.6, 0.7)  # of figure 4 (c, d)
-FRONT, TOP = (1, 2, 3), (11, 12, 13)  # layers whose rho is told in numbers
+ENDS = 3  # so many layers at either end have their rho told in numbers: the paper inherits three
+DEPTH = 13  # layers of a collective whose results do not say: a saved learngene's
 
 
 def fig3(gathered: Gathered) -> list[Row]:
@@ -29,14 +30,17 @@ def fig3(gathered: Gathered) -> list[Row]:
     found = []
     for arm in gathered.arms:
         runs = [run for run in arm.runs if run["criterion"]]
-        for name, layers in (("1 to 3", FRONT), ("11 to 13", TOP)):
+        names = layer_names(arm.runs[0])
+        for part_of in (slice(ENDS), slice(-ENDS, None)):
+            lowest, *_, highest = names[part_of]
             for part, late in (("first", False), ("last", True)):
-                values = [_rho(run, layers, late) for run in runs]
-                quantity = f"rho of layers {name}, {part} third of the tasks"
-                found.append(row(arm, quantity, "share", over_runs(values)))
+                values = [_rho(run, part_of, late) for run in runs]
+                quantity = f"rho of layers {lowest} to {highest}, {part} third of the tasks"
+                measured = over_runs([value for value in values if value is not None])
+                found.append(row(arm, quantity, "share", measured))
         chosen = sorted({tuple(run["criterion"]["selected"]) for run in runs})
-        is_top = [float(tuple(run["criterion"]["selected"]) == TOP) for run in runs]
-        said = "; ".join(str(list(each)) for each in chosen)
+        is_top = [float(run["criterion"]["selected"] == _top(run)) for run in runs]
+        said = "; ".join(f"[{', '.join(names[n - 1] for n in each)}]" for each in chosen)
         note = f"the paper selects the top three; selected here: {said}"
         name = "runs that select the top three"
         found.append(row(arm, name, "share", over_runs(is_top), note=note))
@@ -125,7 +129,7 @@ def fig6b(gathered: Gathered) -> list[Row]:
     """Accuracy by position, and the top's lead over the best of the others."""
     found, told = any_rows(gathered), ["learngene.layers"]
     for group in groups(gathered, *told):
-        top = next((arm for arm in group.arms if layers_of(arm)[-1] == TOP[-1]), None)
+        top = next((arm for arm in group.arms if layers_of(arm)[-1] == _top(arm.runs[0])[-1]), None)
         others = [arm for arm in group.arms if arm is not top]
         if top is None or not others:
             continue
@@ -159,12 +163,26 @@ def layers_of(arm: Arm) -> list[int]:
     return list(arm.runs[0]["learngene"]["layers"])
 
 
-def _rho(run: Results, layers: Sequence[int], late: bool) -> float:
+def layer_names(run: Results) -> list[str]:
+    """The layers of the run's collective at its end, from below; a copy of layer 5 is ``5b``."""
+    found = run["criterion"] or {}
+    depth = len(found["rho"][0]) if found else DEPTH
+    return list(found.get("names") or map(str, range(1, depth + 1)))
+
+
+def _top(run: Results) -> list[int]:
+    """The top three layers, counted from 1 in the collective at its end."""
+    depth = len(layer_names(run))
+    return list(range(depth - ENDS + 1, depth + 1))
+
+
+def _rho(run: Results, layers: slice, late: bool) -> float | None:
+    """Mean rho of some layers in a third of the tasks; None where none of them was there yet."""
     rho = run["criterion"]["rho"]
     third = max(1, len(rho) // 3)
     tasks = rho[-third:] if late else rho[:third]
-    values = [task[layer - 1] for task in tasks for layer in layers]
-    return fmean(value for value in values if value is not None)
+    values = [value for task in tasks for value in task[layers] if value is not None]
+    return fmean(values) if values else None
 
 
 def curves(run: Results, method: str) -> dict[Unit, Curve]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
     "frontier": (("learngene.precision=fp16",), ("individual.stem=seeded",)),
-    "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",)),
+    "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",),
+                        ("collective.growth=conf/growth/deepen.yaml",)),
     "table3_novel": (("shots=2",), ("shots=3",)),
 }  # fmt: skip
 CLIENTS = {"learngene", "scratch", "gain over scratch"}
@@ -44,10 +46,12 @@ NAMES: dict[str, set[str]] = {
         )
     },
     "growth_ablation": {
-        f"collective.growth={growth}: {name}" for growth in ("schedule", "none")
+        f"collective.growth={growth}: {name}"
+        for growth, layers in (("schedule", 13), ("none", 13), ("conf/growth/deepen.yaml", 15))
         for name in (
-            *(f"accuracy on all known classes, {path}" for path in BOTH), "parameters at the end",
-            "image passes", "layers that the criterion selects", *CLIENTS,
+            f"accuracy on all known classes, {layers} layers",
+            "accuracy on all known classes, light path", "parameters at the end", "image passes",
+            "layers that the criterion selects", *CLIENTS,
         )
     },
     "open_world_cycle": {
@@ -57,7 +61,10 @@ NAMES: dict[str, set[str]] = {
           for moment in ("before", "after") for path in BOTH),
     },
 }  # fmt: skip
-MORE = {"fig6a_evolution": ("rounds=2",)}  # two tasks have two moments
+MORE = {
+    "fig6a_evolution": ("rounds=2",),  # two tasks have two moments
+    "growth_ablation": ("collective.classes_per_task=2",),  # the plan's last step is of task 8
+}
 Run = Callable[[str], list[dict[str, Any]]]
 
 
@@ -84,9 +91,11 @@ def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> 
     ConfigStore.instance().store(name="schema", node=Config)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [*asked, f"cache={cache}"])
-    check(config)
+    with chdir(CONF.parent):  # plans of growth are named from there
+        check(config)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    assert program.simulation(plain, folder, asked) == program.OK
+    with chdir(CONF.parent):
+        assert program.simulation(plain, folder, asked) == program.OK
     results = read_results(folder / "results.json")
     assert results["run"]["experiment"] == experiment and results["run"]["overrides"] == asked
     return {**results, "folder": folder}

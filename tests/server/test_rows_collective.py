@@ -259,3 +259,56 @@ def test_kept_results_give_the_same_rows_and_the_same_figure(
     assert kept["open_world"]["openness"] == 0.057
     assert "matrix" not in kept["collective"]["continual"]
     assert "matrix" not in kept["collective"]["continual"]["light"]
+
+
+def test_figure_3_takes_the_ends_of_a_deepened_collective(run: Run, canvas: Any) -> None:
+    def top(sections: dict[str, Any]) -> None:
+        deepened(sections)
+        sections["criterion"]["selected"] = [13, 14, 15]
+
+    rho = np.linspace(0.9, 0.2, 15)
+    for change, is_top, said in ((deepened, 0, "[7, 7b, 8]"), (top, 1, "[11, 12, 13]")):
+        gathered = gather([run("fig3_criterion", change)])
+        found = named(rows(gathered))
+        for part in ("first", "last"):
+            lowest = found[f"rho of layers 1 to 3, {part} third of the tasks"]
+            highest = found[f"rho of layers 11 to 13, {part} third of the tasks"]
+            assert lowest.ours.mean == pytest.approx(rho[:3].mean())
+            assert highest.ours.mean == pytest.approx(rho[12:].mean())  # names 11 to 13
+        selects = found["runs that select the top three"]
+        assert selects.ours.mean == is_top and selects.note.endswith(f"selected here: {said}")
+    draw(gathered, Path("x.png"))
+    ticks = [label.get_text() for label in canvas[0].axes[0].get_yticklabels()]
+    assert ticks[4:9] == ["5", "5b", "6", "7", "7b"] and ticks[-1] == "13"
+
+
+def test_a_copy_on_top_is_among_the_top_three(run: Run) -> None:
+    def change(sections: dict[str, Any]) -> None:
+        names = [*map(str, range(1, 14)), "13b"]
+        rho = np.tile(np.arange(14) / 20, (9, 1))
+        rho[:6, 13] = np.nan
+        sections["criterion"] |= {"rho": rho, "names": names, "selected": [12, 13, 14]}
+
+    found = named(rows(gather([run("fig3_criterion", change)])))
+    early, late = (found[f"rho of layers 12 to 13b, {part} third of the tasks"].ours.mean
+                   for part in ("first", "last"))  # fmt: skip
+    assert (early, late) == (pytest.approx(0.575), pytest.approx(0.6))
+    assert found["runs that select the top three"].ours.mean == 1
+
+
+def test_figure_6b_knows_the_top_of_a_deepened_collective(run: Run) -> None:
+    def at(layers: list[int], accuracy: float) -> Change:
+        def change(sections: dict[str, Any]) -> None:
+            deepened(sections)
+            sections["learngene"]["layers"] = layers
+            sections["run"]["config"]["learngene"] = {"layers": layers}
+            for client in sections["clients"]:
+                method = client["methods"]["learngene"]
+                method["accuracy"] = method["accuracy_by_epoch"][-1][1] = accuracy
+
+        return change
+
+    where = {(13, 14, 15): 0.9, (11, 12, 13): 0.87, (2, 3, 4): 0.5}
+    runs = [run("fig6b_position", at(list(layers), y)) for layers, y in where.items()]
+    lead = named(rows(gather(runs)))["top over the best other position"]
+    assert lead.ours.mean == pytest.approx(3) and lead.note.endswith("layers [11, 12, 13]")
