@@ -7,6 +7,7 @@ from collections.abc import Callable
 from server import frontier
 from server.figures import mean_curve
 from server.results import MAIN, REFERENCE
+from server.rows_collective import deep
 from server.wording import (
     Results,
     answered,
@@ -42,6 +43,8 @@ CAPTIONS = {
     "open_world": "How unknown test images of known and of open-world classes look to the "
     "collective. Right of the threshold an image is called unknown; the outermost steps hold all "
     "that lies beyond. Below, how well each score tells the two groups apart, on the same images.",
+    "cycle": "Accuracy of the collective on the base classes and on those that the cycles took in, "
+    "with all classes known by then as possible answers; 0 is before the first cycle.",
     "gradcam": "Grad-CAM for the class that the collective predicts, in test images of classes "
     "that it does not know, drawn from the seed; above a column the number of classes known by "
     "then. Bright is where the prediction comes from. Every map is scaled by its own peak, so "
@@ -139,6 +142,20 @@ def _open_world(results: Results) -> str:
     )
 
 
+def _cycle(results: Results) -> str:
+    found = results["open_world"]["cycle"]
+    last, said = found["cycles"][-1], []
+    for name, prefix in ((deep([results]), ""), ("light path", "light_")):
+        if last.get(f"{prefix}accuracy") is None:
+            continue
+        old, new = (f"{prefix}{classes}_accuracy" for classes in ("old", "new"))
+        said.append(
+            f"{name}, old classes {percent(found['before'][old])} before and {percent(last[old])} "
+            f"after, new classes {percent(last[new])} after"
+        )
+    return f"Line chart of accuracy over {len(found['cycles'])} cycles: {'; '.join(said)}."
+
+
 def _gradcam(results: Results) -> str:
     found = results["gradcam"]
     known = ", ".join(str(stage["known_classes"]) for stage in found["stages"])
@@ -171,5 +188,6 @@ ALT: dict[str, Callable[[Results], str]] = {
     "bytes": _bytes,
     "frontier": frontier.alt,
     "open_world": _open_world,
+    "cycle": _cycle,
     "gradcam": _gradcam,
 }

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLoca
 
 from server.figures_attention import gradcam
 from server.figures_collective import collective, continual, criterion, open_world
+from server.figures_life import cycle
 from server.frontier import frontier
 from server.plotting import (
     GREY,
@@ -221,5 +222,6 @@ FIGURES = {
     "bytes": bytes_received,
     "frontier": frontier,
     "open_world": open_world,
+    "cycle": cycle,
     "gradcam": gradcam,
 }

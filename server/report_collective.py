@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.captions import inherited
+from server.report_cycle import cycles
 from server.report_page import paragraph, table
 from server.wording import (
     NONE,
@@ -161,47 +162,7 @@ def open_world(results: Results, images: Images) -> Parts:
         table(("measure", "value"), rows, [1]),
         *_scores(value),
         *_paper_thresholds(value),
-        *_cycles(value.get("cycle")),
-    ]
-
-
-def _cycles(value: Mapping[str, Any] | None) -> Parts:
-    """What the streams brought: who was called unknown, what was labelled, what was learned."""
-    if not value:
-        return [paragraph("No stream was met: open_world.cycles is 0.", "note")]
-    shown = ("accuracy", "old_accuracy", "new_accuracy", "light_accuracy")
-    before = value["before"]
-    rows: list[tuple[Any, ...]] = [
-        ("before", *[NONE] * 6, *(percent(before[name]) for name in shown))
-    ]
-    for each in value["cycles"]:
-        rows.append(
-            (
-                each["cycle"],
-                f"{each['known_images']:,} + {each['unknown_images']:,}",
-                f"{each['called_unknown']:,}",
-                f"{each['known_called_unknown']:,}",
-                f"{each['unknown_missed']:,}",
-                f"{each['labels_spent']:,}, {each['known_sent']:,} needlessly",
-                joined(each["added"]) or NONE,
-                *(percent(each[name]) for name in shown),
-            )
-        )
-    headings = (
-        *("cycle", "images known + unknown", "called unknown", "of them known", "unknown missed"),
-        *("labels", "classes taken in", "accuracy", "old classes", "new classes", "light path"),
-    )
-    return [
-        "<h3>The cycle</h3>",
-        paragraph(
-            f"{value['discovered']} of {value['open_world_classes']} open-world classes were "
-            f"discovered and learned for {value['labels_spent']:,} labels, of which "
-            f"{value['known_sent']:,} were spent on known classes. The learngene that clients "
-            "receive is that of the collective after the last cycle. A stream's images of base "
-            "classes are test images, which are never trained on; those of classes taken in by an "
-            "earlier cycle count as known, too."
-        ),
-        table(headings, rows, range(7, 11)),
+        *cycles(results, images),
     ]
 
 

@@ -336,4 +336,5 @@ def unrendered(monkeypatch):
     monkeypatch.setattr("server.figures.save", save)
     monkeypatch.setattr("server.figures_collective.save", save)
     monkeypatch.setattr("server.figures_attention.save", save)
+    monkeypatch.setattr("server.figures_life.save", save)
     monkeypatch.setattr("server.frontier.save", save)

@@ -17,7 +17,7 @@ from tests.made import MANY
 
 ALL = {
     *("accuracy_over_epochs", "clients_paired", "criterion", "collective", "continual"),
-    *("bytes", "frontier", "open_world", "evolution", "gradcam"),
+    *("bytes", "frontier", "open_world", "cycle", "evolution", "gradcam"),
 }
 THREE = ("learngene", "scratch", "retain_off")
 
@@ -34,11 +34,13 @@ def canvas(monkeypatch):
     monkeypatch.setattr("server.figures.new_figure", keep)
     monkeypatch.setattr("server.figures_collective.new_figure", keep)
     monkeypatch.setattr("server.figures_attention.new_figure", keep)
+    monkeypatch.setattr("server.figures_life.new_figure", keep)
     monkeypatch.setattr("server.frontier.new_figure", keep)
     # Looking into a figure needs no pixels, and those take most of the time.
     monkeypatch.setattr("server.figures.save", lambda figure, path: path)
     monkeypatch.setattr("server.figures_collective.save", lambda figure, path: path)
     monkeypatch.setattr("server.figures_attention.save", lambda figure, path: path)
+    monkeypatch.setattr("server.figures_life.save", lambda figure, path: path)
     monkeypatch.setattr("server.frontier.save", lambda figure, path: path)
     return made
 
@@ -66,7 +68,9 @@ def test_what_has_no_data_is_skipped_with_a_reason_and_an_old_one_removed(make, 
     assert set(drawn) == {"accuracy_over_epochs", "clients_paired", "bytes"}
     assert "one round" in skipped.pop("evolution")
     assert "fewer than three methods" in skipped.pop("frontier")
-    assert set(skipped) == {"criterion", "collective", "continual", "open_world", "gradcam"}
+    assert set(skipped) == {
+        *("criterion", "collective", "continual", "open_world", "cycle", "gradcam"),
+    }  # fmt: skip
     assert all("saved learngene" in reason for reason in skipped.values())
     assert not (tmp_path / "collective.png").exists()
 
@@ -265,6 +269,10 @@ def test_alt_texts_carry_the_numbers(results):
     assert "learngene 1,812 KB" in alt_text("bytes", results)
     assert "threshold at 0.410" in alt_text("open_world", results)
     assert "energy 0.952, mahalanobis 0.812" in alt_text("open_world", results)
+    said = alt_text("cycle", results).replace("\xa0", " ")
+    assert "over 2 cycles: 13 layers, old classes 36.1 % before and 56.1 % after, new" in said
+    assert said.endswith("light path, old classes 37.8 % before and 57.8 % after, new classes "
+                         "62.8 % after.")  # fmt: skip
     assert "2 images of unknown classes (letter a, letter b)" in alt_text("gradcam", results)
 
 

@@ -11,6 +11,7 @@ import pytest
 from server.captions import alt_text
 from server.figures import FIGURES
 from server.report import main, write_report
+from server.report_collective import open_world
 from server.report_script import SCRIPT
 from server.results import write_results
 from server.wording import headline
@@ -46,6 +47,29 @@ class Page(HTMLParser):
     @property
     def words(self):
         return " ".join(" ".join(self.text).replace("\xa0", " ").split())
+
+
+class Table(HTMLParser):
+    """The cells of the first table in a piece of HTML, row by row."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.open = [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        self.open = tag in ("td", "th")
+        if self.open:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.open = False
+
+    def handle_data(self, data):
+        if self.open:
+            self.rows[-1][-1] += data.replace("\xa0", " ")
 
 
 def read(results, folder):
@@ -205,6 +229,37 @@ def test_the_open_world_section_tells_scores_threshold_and_the_papers(make, tmp_
     for cell in ("paper cifar100: 0.9587", "softmax applied twice", "0.3 %", "61.2 %"):
         assert cell in words
     assert "0.9586 for this run's N = 64" in words
+
+
+def test_the_cycle_has_a_cell_for_every_number(results):
+    html = "".join(open_world(results, {"open_world": "", "cycle": "<i>its figure</i>"}))
+    streams, accuracies = (Table(part) for part in html.split("<h3>The cycle</h3>")[1]
+                           .split("</table>")[:2])  # fmt: skip
+    assert "<i>its figure</i>" in html
+    assert "5 of 16 open-world classes" in html and "552 labels, of which 173" in html
+    assert streams.rows == [
+        ["cycle", "known images", "called unknown", "unknown images", "missed", "labels",
+         "needless", "classes taken in, labelled images of each", "classes waiting"],
+        ["1", "803", "88", "797", "594", "271", "68", "sign 1 31, sign 4 23", "11"],
+        ["2", "905", "127", "595", "419", "281", "105", "sign 7 29, sign 9 17, sign 2 19", "6"],
+    ]  # fmt: skip
+    kinds = ("all", "old classes", "new classes")
+    assert accuracies.rows == [
+        ["after cycle", "known classes", *(f"13 layers, {kind}" for kind in kinds),
+         *(f"light path, {kind}" for kind in kinds)],
+        ["before", "–", "31.1 %", "36.1 %", "–", "32.8 %", "37.8 %", "–"],
+        ["1", "66", "41.1 %", "46.1 %", "51.1 %", "42.8 %", "47.8 %", "52.8 %"],
+        ["2", "69", "51.1 %", "56.1 %", "61.1 %", "52.8 %", "57.8 %", "62.8 %"],
+    ]  # fmt: skip
+
+
+def test_without_a_stream_the_report_says_so(make, tmp_path, unrendered):
+    def change(sections):
+        sections["open_world"]["cycle"] = None
+
+    words = read(make(n=1, change=change), tmp_path).words
+    assert "The figure cycle.png was not drawn: the collective met no stream" in words
+    assert "The cycle" not in words
 
 
 def test_a_threshold_that_was_set_is_told_as_such(make, tmp_path, unrendered):
