@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from learngene.files import write_atomically
-from server import rows_collective, rows_figures, rows_tables
+from server import rows_bound, rows_collective, rows_figures, rows_tables
 from server.arms import Arm, Gathered
 from server.footnotes import footnotes
 from server.report_page import image, page, paragraph, table, text
@@ -20,6 +20,7 @@ from server.wording import NONE, Results
 NAME = "comparison"  # of the files, and of the figure beside them
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
 ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
+    "bound": rows_bound.bound,
     "fig3_criterion": rows_figures.fig3,
     "fig4_curves": rows_figures.fig4_curves,
     "fig4_samples": rows_figures.fig4_samples,

@@ -14,7 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from server import paper, rows_figures
+from learngene.bound import LEAST_SIZES
+from server import paper, rows_bound, rows_figures
 from server.arms import Arm, Gathered, groups
 from server.figures_attention import contact_sheet
 from server.figures_life import cycles, tasks
@@ -184,6 +185,12 @@ def by_arm(gathered: Gathered, path: Path) -> Path:
     return save(figure, path)
 
 
+def bound(gathered: Gathered, path: Path) -> Path:
+    """Theorem 1: gaps over sample sizes with the fit; too few sizes for one show what runs gain."""
+    few = rows_bound.sizes(gathered) < LEAST_SIZES
+    return by_arm(gathered, path) if few else rows_bound.figure(gathered, path)
+
+
 def frontier(gathered: Gathered, path: Path) -> Path:
     """Accuracy against bytes, every arm's methods in one picture (scratch once)."""
     figure = new_figure(4.5)
@@ -192,6 +199,7 @@ def frontier(gathered: Gathered, path: Path) -> Path:
 
 
 FIGURES: dict[str, Callable[[Gathered, Path], Path]] = {
+    "bound": bound,
     "class_incremental": tasks,
     "fig3_criterion": trends,
     "fig4_curves": curves,

@@ -19,7 +19,9 @@ RUN = (  # of the run's section
     *("seed", "shard_seed", "command", "experiment", "overrides", "versions", "config_sha256"),
     *("seconds", "device", "collective_key", "config", "result_sha256"),
 )
-METHOD = (*("accuracy", "accuracy_by_epoch", "seconds", "bytes_down", "bytes_up"),)
+METHOD = (
+    *("accuracy", "accuracy_by_epoch", "seconds", "bytes_down", "bytes_up", "train_accuracy"),
+)
 CLIENT = ("id", "classes", "shots", "train_images", "test_images", "device", "error")
 STAGE = (*("task", "known_classes", "accuracy", "light_accuracy", "parameters", "image_passes"),)
 OPEN_WORLD = (

@@ -27,7 +27,7 @@ COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2
 SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ablation": (("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000"),
                  ("collective.growth=none",)),
-    "bound": (("shots=2",), ("shots=3",)),
+    "bound": (("shots=2",), ("shots=3",), ("shots=5",)),
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
     "frontier": (("learngene.precision=fp16",), ("individual.stem=seeded",)),
@@ -39,6 +39,14 @@ CLIENTS = {"learngene", "scratch", "gain over scratch"}
 BOTH = ("13 layers", "light path")
 # The rows of experiments whose answer is not the clients' accuracy alone.
 NAMES: dict[str, set[str]] = {
+    "bound": {
+        *(f"shots={shots}: {name}" for shots in (2, 3, 5) for name in CLIENTS),
+        "c2 for σ = 1, learngene",
+        *(f"{name}, {method}" for method in ("learngene", "scratch") for name in (
+            "c1", "c2 / (2 σ t)", "R² of the means",
+            *(f"gap at {size} training images" for size in (10, 15, 25)),
+        )),
+    },
     "class_incremental": {
         f"{name}, 13 layers" for name in (
             "average incremental accuracy", "average accuracy after the last task", "forgetting",
