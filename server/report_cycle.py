@@ -48,7 +48,8 @@ def _streams(found: Mapping[str, Any]) -> list[str]:
             f"{each['unknown_missed']:,}",
             f"{each['labels_spent']:,}",
             f"{each['known_sent']:,}",
-            joined([f"{c} {each['labelled_images'][c]}" for c in each["added"]]) or NONE,
+            joined([f"{c}\N{NO-BREAK SPACE}{each['labelled_images'][c]}" for c in each["added"]])
+            or NONE,
             each["waiting_classes"],
         )
         for each in found["cycles"]
