@@ -18,7 +18,6 @@ from server import paper, rows_figures
 from server.arms import Arm, Gathered, groups
 from server.figures_attention import contact_sheet
 from server.frontier import draw as draw_frontier
-from server.frontier import of_arms
 from server.plotting import (
     BLUE,
     GREEN,
@@ -33,6 +32,7 @@ from server.plotting import (
     new_figure,
     save,
 )
+from server.points import of_arms
 from server.results import MAIN, REFERENCE
 from server.rows import methods
 from server.rows_tables import table3_of

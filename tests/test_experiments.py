@@ -21,7 +21,7 @@ from conf.schema import Config
 from server.arms import GatherError, gather, must_share
 from server.comparison import rows
 from server.figures_paper import draw
-from server.frontier import FREE
+from server.points import FREE
 from server.results import read_results
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
