@@ -149,9 +149,17 @@ def _job(config: DictConfig) -> None:
         _codes.append(_say(no_room(error), FAILED))
 
 
+def multirun_last(arguments: list[str]) -> list[str]:
+    """``-m`` behind the overrides: Hydra's parser (argparse) refuses those that follow it when
+    others precede it, as in ``experiment=frontier -m shots=10,20``."""
+    flags = [each for each in arguments if each in ("-m", "--multirun")]
+    return [each for each in arguments if each not in flags] + flags
+
+
 def main() -> int:
     """The command line; returns the exit code and never shows the user a traceback of theirs."""
     catch_signals()
+    sys.argv[1:] = multirun_last(sys.argv[1:])
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:

@@ -41,7 +41,7 @@ _MAML = {
 _EPISODES = {
     "lr": (0.0005, 0.001, 0.002, 0.005),
     "ways": (5, 8, 16),
-    "shots": (1, 2, 5),
+    "shots": (1, 2, 5, 10),
     "queries": (2, 5),
 }
 _FINETUNE = {
@@ -82,8 +82,8 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
         "class_share": (0.5, 0.8, 0.9),
         "episode_lr": (0.0001, 0.0002, 0.0005),
         "temperature": (6.0, 12.5, 25.0),
-        "client_lr": (0.02, 0.1, 0.5),
-        "client_steps": (0, 20, 50),
+        "client_lr": (0.02, 0.1, 0.5, 2.0),
+        "client_steps": (0, 50, 100),
     },
     "full": {
         "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
@@ -161,10 +161,12 @@ def main() -> int:
     config["data"]["clients_from"] = "open_world"
     config["num_clients"] = arguments.clients  # who trains together, for federated methods
     product = produce(config, world)
+    conditions = conditions_of(config, product)
     plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
-    found: dict[str, list[dict[str, Any]]] = {}
-    if arguments.out.exists():
-        found = json.loads(arguments.out.read_text())["methods"]
+    try:
+        found = trials_so_far(arguments.out, conditions)
+    except ValueError as error:
+        parser.error(str(error))
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for name, tried in plan.items():
             done = found.setdefault(name, [])
@@ -192,11 +194,8 @@ def main() -> int:
                 done.append(record)
                 text = json.dumps(
                     {
-                        "data": config["data"]["name"],
                         "classes": "open_world",
-                        "shots": config["shots"],
-                        "ways": config["ways"],
-                        "clients": arguments.clients,
+                        "conditions": conditions,
                         "trials": arguments.trials,
                         "best": {n: best(each) for n, each in found.items()},
                         "methods": found,
@@ -206,28 +205,60 @@ def main() -> int:
                 write_atomically(arguments.out, text.encode())
                 print(f"{name} {number + 1}/{len(tried)}: {record}", flush=True)
             command = shlex.join(["python", "benchmarks/tune_methods.py", *sys.argv[1:]])
-            print(write_record(record_of(name, config, tried, done, arguments.clients, command),
+            print(write_record(record_of(name, conditions, tried, done, command),
                                arguments.records or FOLDER))  # fmt: skip
     return 0
 
 
+def conditions_of(config: dict[str, Any], product: Any) -> dict[str, Any]:
+    """What every trial has in common, and what a trial of another run may have otherwise."""
+    from server.methods import light_path_passes
+
+    passes = light_path_passes(product) if config["budget"] is None else config["budget"]
+    return {
+        "data": config["data"]["name"],
+        "width": config["collective"]["width"],
+        "shots": config["shots"],
+        "ways": config["ways"],
+        "budget": passes,
+        "clients": config["num_clients"],
+        "seed": config["seed"],
+        "individual": config["individual"],
+        "scratch_stem": config["method"]["scratch"]["stem"],
+    }
+
+
+def trials_so_far(out: Path, conditions: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The trials that an earlier call wrote to ``out``, by method.
+
+    Raises:
+        ValueError: they were made under other conditions, so they say nothing about these.
+    """
+    if not out.exists():
+        return {}
+    before = json.loads(out.read_text())
+    if before.get("conditions") != conditions:
+        raise ValueError(
+            f"--out: {out} holds trials under other conditions, {before.get('conditions')}; these "
+            f"are {conditions}. Name another file."
+        )
+    return before["methods"]
+
+
 def record_of(
     method: str,
-    config: dict[str, Any],
+    conditions: dict[str, Any],
     tried: list[dict[str, Any]],
     done: list[dict[str, Any]],
-    clients: int,
     command: str,
 ) -> dict[str, Any]:
     """What is kept of a method's trials (``server.tuned``): those of this plan and no others."""
     these = [each for each in done if each["settings"] in tried]
     return {
         "method": method,
-        "data": config["data"]["name"],
+        "data": conditions["data"],
         "classes": "open_world",
-        "shots": config["shots"],
-        "ways": config["ways"],
-        "clients": clients,
+        "conditions": conditions,
         "trials": len(these),
         "tried": these,
         "best": best(these),

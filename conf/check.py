@@ -346,17 +346,25 @@ def _check_cache(cache: str) -> None:
 
 def _check_factory(config: DictConfig) -> None:
     """What the methods' factory halves need besides base images."""
-    if not config.learngene.path:
+    cycles = config.open_world.cycles
+    if not config.learngene.path and not cycles:
         return
     taken, trained = factory_halves(config.methods)
     for name in config.methods:
+        bare = name in ("learngene", "scratch", *AMONG_CLIENTS)
+        bare = bare or (name not in BUILT_IN and name not in trained and name not in taken)
+        if bare:
+            continue
+        if cycles:
+            raise InputError("methods", name,
+                             "the open-world cycles give the collective further images and passes, "
+                             f"and {name} none: no equal terms",
+                             "Leave it out, or write open_world.cycles=0")  # fmt: skip
         if name in OF_THE_COLLECTIVE or name in taken:
             raise InputError("methods", name,
                              "it is sent the collective, and a saved learngene has none",
                              "Leave it out, or leave learngene.path out")  # fmt: skip
-        bare = name in ("learngene", "scratch", *AMONG_CLIENTS)
-        bare = bare or (name not in BUILT_IN and name not in trained)
-        if not bare and config.budget is None:
+        if config.budget is None:
             raise InputError("budget", "null",
                              f"{name} gets the image passes of the collective's light path, and a "
                              "saved learngene has no collective", "Write budget=50000")  # fmt: skip

@@ -129,45 +129,53 @@ class Scratch:
 
 @dataclass
 class Maml:
-    lr: float = 0.002  # peak learning rate of the start (Adam)
+    lr: float = 0.0005  # peak learning rate of the start (Adam)
     inner_lr: float = 0.01  # of a step on a task's support, at the factory and at the client
-    steps: int = 2  # on a task's support, at the factory
-    tasks: int = 1  # tasks of a step of the start; few and small ones, as in ProtoNet
-    shots: int = 3  # support images of a class, at the factory
-    queries: int = 5  # query images of a class
+    steps: int = 1  # on a task's support, at the factory
+    tasks: int = 4  # tasks of a step of the start
+    shots: int = 2  # support images of a class, at the factory
+    queries: int = 10  # query images of a class
     client_steps: int = 20  # on the whole shard
 
 
 @dataclass
 class Fomaml(Maml):
-    pass
+    lr: float = 0.001
+    inner_lr: float = 0.02
+    tasks: int = 1
+    shots: int = 3
+    queries: int = 5
 
 
 @dataclass
 class ProtoMaml(Maml):
-    inner_lr: float = 0.005  # lower than MAML's: the head starts with prototypes of any length
+    steps: int = 2
+    tasks: int = 2
+    client_steps: int = 50
 
 
 @dataclass
 class ProtoNet:
-    lr: float = 0.002  # peak learning rate (Adam)
-    ways: int = 8  # base classes of an episode; few and small ones: a budget then holds many steps
-    shots: int = 2  # support images of a class
-    queries: int = 2  # query images of a class
+    lr: float = 0.001  # peak learning rate (Adam)
+    ways: int = 16  # base classes of an episode
+    shots: int = 10  # support images of a class
+    queries: int = 5  # query images of a class
 
 
 @dataclass
 class MatchingNet(ProtoNet):
-    scale: float = 10.0  # of the cosines before the softmax
+    lr: float = 0.002
+    shots: int = 2
+    scale: float = 50.0  # of the cosines before the softmax
 
 
 @dataclass
 class Finetune:
-    lr: float = 0.0005  # peak learning rate at the factory (Adam)
+    lr: float = 0.001  # peak learning rate at the factory (Adam)
     batch_size: int = 32  # images
     weight_decay: float = 0.0
-    client_lr: float = 0.005  # of the new classifier
-    client_body_lr: float = 0.0  # of the seven layers; 0 = frozen, as in the paper
+    client_lr: float = 0.05  # of the new classifier
+    client_body_lr: float = 0.002  # of the seven layers; 0 = frozen, as in the paper
 
 
 @dataclass
@@ -175,33 +183,34 @@ class FinetunePp(Finetune):
     lr: float = 0.002  # peak learning rate at the factory (Adam)
     weight_decay: float = 1e-4
     client_lr: float = 0.05  # of the new cosine classifier
+    client_body_lr: float = 0.0
 
 
 @dataclass
 class DeepEmd:
-    lr: float = 0.0005  # peak learning rate of the first phase (Adam): all base classes
+    lr: float = 0.001  # peak learning rate of the first phase (Adam): all base classes
     batch_size: int = 32  # images
     weight_decay: float = 0.0
     class_share: float = 0.8  # of the budget that the first phase takes
-    episode_lr: float = 2e-4  # peak learning rate of the second phase (Adam): 1-shot episodes
+    episode_lr: float = 1e-4  # peak learning rate of the second phase (Adam): 1-shot episodes
     ways: int = 5  # base classes of an episode
     queries: int = 5  # query images of a class
     side: int = 4  # parts of an image: side x side at most
-    temperature: float = 12.5  # factor from similarity to logit
+    temperature: float = 25.0  # factor from similarity to logit
     client_lr: float = 0.1  # of the structured classifier
-    client_steps: int = 50  # of the structured classifier
+    client_steps: int = 0  # of the structured classifier; 0 = the class means as they are
     client_batch: int = 10  # images of such a step
 
 
 @dataclass
 class Full:
-    client_lr: float = 0.002  # of the classifier
-    client_body_lr: float = 0.002  # of the 13 layers
+    client_lr: float = 0.0005  # of the classifier
+    client_body_lr: float = 0.0005  # of the 13 layers
 
 
 @dataclass
 class LinearProbe:
-    client_lr: float = 0.05  # of the classifier
+    client_lr: float = 0.01  # of the classifier
 
 
 @dataclass

@@ -56,7 +56,13 @@ class Stream:
 
 
 class Labeller(Protocol):
-    """Whoever names images: a person, a service, or the oracle of a simulation."""
+    """Whoever names images: a person, a service, or the oracle of a simulation.
+
+    ``name`` says who it is: cycles that one labeller named are never taken up for another.
+    """
+
+    @property
+    def name(self) -> str: ...
 
     def label(self, stream: Stream, positions: Rows) -> Rows:
         """Classes of the stream's images at ``positions``, (K,) -> (K,)."""
@@ -65,6 +71,8 @@ class Labeller(Protocol):
 
 class Oracle:
     """Knows every label and never errs."""
+
+    name = "oracle"
 
     def label(self, stream: Stream, positions: Rows) -> Rows:
         return stream.truth[positions]
@@ -116,11 +124,22 @@ def encounter(
         scores: how unknown the stream's images look, (N,).
         known: classes that the collective knows, for the accounts.
         budget: labels that may be asked for.
+
+    Raises:
+        ValueError: the labeller does not name each image that it is sent, or names a class that is
+            neither a base nor an open-world class (the factory never sees a novel one).
     """
     order = np.argsort(-scores, kind="stable")
     called = order[scores[order] > threshold]
     sent = called[:budget]
-    labels = labeller.label(stream, sent)
+    labels = np.asarray(labeller.label(stream, sent))
+    division = stream.world.division
+    allowed = [*division.base, *division.open_world]
+    if labels.shape != sent.shape or not np.isin(labels, allowed).all():
+        raise ValueError(
+            f"labeller {labeller.name}: {sent.shape[0]} images were sent, and each must be given a "
+            f"base or open-world class; it answered {labels.tolist()[:10]}..."
+        )
     is_known = np.isin(stream.truth, list(known))
     counts = {
         "known_images": int(is_known.sum()),
@@ -146,8 +165,8 @@ def gather_labels(
 ) -> dict[int, Rows]:
     """The pool of labelled images of classes not yet known, with this cycle's; rows of training.
 
-    Images of known classes that were labelled needlessly are not kept: they are test images, or
-    of a class that is already learned.
+    Images that are named as known are not kept. Nor are base images, whatever a labeller that errs
+    calls them: in this simulation they are test images, which must never be trained on.
     """
     grown = {c: np.array(rows, dtype=np.int64) for c, rows in pool.items()}
     for position, label in zip(met.sent, met.labels, strict=True):

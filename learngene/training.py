@@ -173,6 +173,26 @@ def features(
     return torch.cat([individual.features(part) for part in x.split(batch_size)])
 
 
+def shard_features(
+    individual: Individual | Transferred,
+    shard: ShardData,
+    of: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Features of the shard's images, (N, D), and their labels, (N,); 2N where flips are allowed.
+
+    There a mirrored image is one more view of its class. Every method that starts from class means
+    or answers from the shard's features takes them from here: equal terms.
+
+    Args:
+        of: what gives features of images (B, C, H, W); None: ``features``.
+    """
+    look = of or (lambda x: features(individual, x))
+    found, labels = look(shard.train_x), shard.train_y
+    if not shard.flip:
+        return found, labels
+    return torch.cat([found, look(shard.train_x.flip(3))]), torch.cat([labels, labels])
+
+
 def _optimiser(
     individual: Individual | Transferred, settings: TrainSettings
 ) -> torch.optim.Optimizer:

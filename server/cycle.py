@@ -65,7 +65,7 @@ def run_cycles(
     """
     evolution, world = life.evolution.branch(), life.evolution.world
     labeller = labeller or Oracle()
-    parts = _parts(settings, open_world)
+    parts = _parts(settings, open_world, labeller)
     folder = cache / "collectives" / life.key / f"cycles-{key_of(parts)}"
     of = {"life": life_parts(world, evolution.settings, evolution.device), "cycles": parts}
     records: list[dict[str, Any]] = []
@@ -163,9 +163,16 @@ def _accuracies(evolution: Evolution, base_tasks: int) -> dict[str, Any]:
     }
 
 
-def _parts(settings: CycleSettings, open_world: OpenWorldSettings) -> dict[str, Any]:
+def _parts(
+    settings: CycleSettings, open_world: OpenWorldSettings, labeller: Labeller
+) -> dict[str, Any]:
     """What determines the cycles of one life."""
-    return {"format": FORMAT, "cycles": asdict(settings), "open_world": asdict(open_world)}
+    return {
+        "format": FORMAT,
+        "cycles": asdict(settings),
+        "open_world": asdict(open_world),
+        "labeller": labeller.name,
+    }
 
 
 def _keep(

@@ -90,12 +90,14 @@ def tuning(results: Results) -> str | None:
         record = found.get(name)
         if record is None:
             continue
+        of = record["conditions"]
         text = (
-            f"{record['trials']} trials each on {record['data']}'s open-world classes"
-            if record["used"]
-            else f"{record['trials']} trials each on {record['data']}'s open-world classes, but "
-            "run with other settings than the best of them"
+            f"{record['trials']} trials each on {record['data']}'s open-world classes, "
+            f"{of['ways']}-way {of['shots']}-shot, width {of['width']:g}, {of['budget']:,} image "
+            "passes"
         )
+        if not record["used"]:
+            text += ", but run with other settings than the best of them"
         groups.setdefault(text, []).append(name)
     said = [f"{joined(of)} (tuned: {text})" for text, of in groups.items()]
     without = [name for name in names if found.get(name) is None]

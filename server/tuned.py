@@ -17,7 +17,9 @@ from learngene.untrusted import MEBIBYTE, read_json
 
 FOLDER = Path(conf.__file__).parent / "tuned"
 LIMIT = MEBIBYTE  # bytes of a record
-FIELDS = ("method", "data", "classes", "trials", "tried", "best", "command")
+FIELDS = ("method", "data", "classes", "conditions", "trials", "tried", "best", "command")
+# Of a trial and, in this order, in the footnote: collective.width, shots, ways, budget.
+CONDITIONS = ("width", "shots", "ways", "budget")
 
 
 def write_record(record: Mapping[str, Any], folder: Path = FOLDER) -> Path:
@@ -50,6 +52,9 @@ def _check(record: Any, where: str) -> None:
     missing = [name for name in FIELDS if not isinstance(record, Mapping) or name not in record]
     if missing:
         raise ValueError(f"{where}: no field {missing[0]}")
+    absent = [name for name in CONDITIONS if name not in record["conditions"]]
+    if absent:
+        raise ValueError(f"{where}: no condition {absent[0]}")
     if record["classes"] != "open_world":
         raise ValueError(f"{where}: tuned on {record['classes']} classes, open_world ones are due")
     if record["trials"] != len(record["tried"]):
@@ -59,8 +64,9 @@ def _check(record: Any, where: str) -> None:
 def tuning(
     config: Mapping[str, Any], methods: Sequence[str], records: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """``tuning`` of ``results.json``: per method its trials, their data, and whether the run has
-    the settings that came out best; null without a record.
+    """``tuning`` of ``results.json``: per method its trials, their data and conditions (which may
+    differ from the run's), and whether the run has the settings that came out best; null without
+    a record.
 
     Of several data sets' records that of the run's own counts, else the first.
     """
@@ -76,6 +82,7 @@ def tuning(
         made[name] = {
             "trials": of[0]["trials"],
             "data": of[0]["data"],
+            "conditions": {name: of[0]["conditions"][name] for name in CONDITIONS},
             "command": of[0]["command"],
             "used": bool(best) and all(_setting(config, p) == v for p, v in best.items()),
         }

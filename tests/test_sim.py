@@ -171,6 +171,16 @@ def test_other_client_settings_reuse_the_collective(
     assert read("summary/gain_mean") == [(0, pytest.approx(again["summary"]["gain"]["mean"]))]
 
 
+def test_a_sweep_has_overrides_on_both_sides_of_its_flag(
+    first: Path, cache: Path, tmp_path: Path
+) -> None:
+    done = sim("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m",
+               "shots=2,3", cache=cache, run=tmp_path / "unused")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [read_results(tmp_path / "sweep" / n / "results.json") for n in ("0", "1")]
+    assert [results["run"]["config"]["shots"] for results in found] == [2, 3]
+
+
 def test_rounds_follow_the_evolution(first: Path, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = sim("scale=tiny", "runtime=serial", "rounds=2", cache=cache, run=run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,10 +55,19 @@ def test_a_trial_that_diverged_is_no_best():
 
 def test_a_record_holds_the_plans_trials_and_no_others(tmp_path):
     config = asdict(Config(cache=""))
-    config["data"]["name"] = "glyphs"
     tried = tune.trials("maml", config, 3)
     done = [{"settings": each, "accuracy": 0.1 * i} for i, each in enumerate(tried)]
     older = {"settings": {"method.maml.lr": 9.0}, "accuracy": 0.99}
-    made = tune.record_of("maml", config, tried, [older, *done], 16, "python tune")
+    conditions = {"data": "glyphs", "width": 0.25, "shots": 10, "ways": 5, "budget": 1000}
+    made = tune.record_of("maml", conditions, tried, [older, *done], "python tune")
     assert made["trials"] == 3 and made["best"] == tried[2] and made["data"] == "glyphs"
     assert read_records(write_record(made, tmp_path).parent) == [made]
+
+
+def test_trials_under_other_conditions_are_not_taken_for_these(tmp_path):
+    out, kept = tmp_path / "out.json", {"maml": [{"settings": {}, "accuracy": 0.5}]}
+    assert tune.trials_so_far(out, {"width": 0.25}) == {}
+    out.write_text(json.dumps({"conditions": {"width": 0.25}, "methods": kept}))
+    assert tune.trials_so_far(out, {"width": 0.25}) == kept
+    with pytest.raises(ValueError, match="other conditions"):
+        tune.trials_so_far(out, {"width": 0.5})

@@ -26,7 +26,7 @@ from learngene.methods.fitting import linear_head
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.protonet import class_means
 from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome
+from learngene.training import Outcome, shard_features
 
 LEAST = 1e-3  # added to the parts' weights, as in the released code
 BATCH = 256  # images
@@ -66,8 +66,12 @@ def flows(similarity: np.ndarray, supply: np.ndarray, demand: np.ndarray) -> np.
 
 
 def similarity(queries: Tensor, classes: Tensor) -> Tensor:
-    """1 less the earth mover's distance, (Q, P, C) and (W, R, C) -> (Q, W)."""
-    q, c = F.normalize(queries, dim=2), F.normalize(classes, dim=2)
+    """1 less the earth mover's distance, (Q, P, C) and (W, R, C) -> (Q, W).
+
+    Cosines are of parts less the mean over their channels, as in the released code (``norm``
+    ``center``): behind a ReLU, parts as they are all look alike.
+    """
+    q, c = (F.normalize(t - t.mean(2, keepdim=True), dim=2) for t in (queries, classes))
     cosine = torch.einsum("qpd,wrd->qwpr", q, c)
     with torch.no_grad():
         # Cross-reference: a part counts as far as it resembles the other image's mean.
@@ -127,16 +131,16 @@ def adapt(context: ClientContext) -> Outcome:
     def look(x: Tensor) -> Tensor:
         return torch.cat([parts_of(network, part, side) for part in x.split(BATCH)])
 
-    support = look(shard.train_x)
-    classes = class_parts(support, shard.train_y, shard.ways).requires_grad_(True)
+    support, labels = shard_features(network, shard, look)
+    classes = class_parts(support, labels, shard.ways).requires_grad_(True)
     chance = context.generator("sfc")
-    optimiser = torch.optim.SGD([classes], lr=own["client_lr"], momentum=0.9)
+    optimiser = torch.optim.SGD([classes], lr=own["client_lr"], momentum=0.9, dampening=0.9)
     for _ in range(own["client_steps"]):
         order = torch.randperm(len(support), generator=chance)[: own["client_batch"]]
         taken = order.to(context.device)
         said = temperature * similarity(support[taken], classes)
         optimiser.zero_grad()
-        F.cross_entropy(said, shard.train_y[taken]).backward()
+        F.cross_entropy(said, labels[taken]).backward()
         optimiser.step()
     fitted = classes.detach()
     return one_point(

@@ -11,7 +11,7 @@ from torch import nn
 
 from learngene.individual import PrototypeHead
 from learngene.methods.interface import ClientContext
-from learngene.training import Outcome, TrainSettings, Transferred, features, train
+from learngene.training import Outcome, TrainSettings, Transferred, features, shard_features, train
 
 
 class SevenLayers(nn.Module):
@@ -45,13 +45,11 @@ def fit(context: ClientContext, body: nn.Module, head: nn.Module, *, lr: float,
     shared = TrainSettings.of(
         context.task["individual"], lr=lr, inherited_lr=body_lr, freeze_norms=True
     )
-    if isinstance(head, PrototypeHead) or body_lr == 0:
-        found = features(network, shard.train_x)
-        if isinstance(head, PrototypeHead):
-            head.start(found, shard.train_y)
+    if isinstance(head, PrototypeHead):
+        head.start(*shard_features(network, shard))
     if body_lr == 0:
-        test = features(network, shard.test_x)
-        shard = replace(shard, train_x=found, test_x=test)
+        seen, test = features(network, shard.train_x), features(network, shard.test_x)
+        shard = replace(shard, train_x=seen, test_x=test)
         network = Transferred(nn.Identity(), head)
         shared = replace(shared, augment=False)
     outcome = train(network, shard, shared, context.generator("training"))

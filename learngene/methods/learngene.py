@@ -21,7 +21,7 @@ from learngene.methods.interface import ClientContext, Method
 from learngene.precision import unpack
 from learngene.retain import Retain, fisher_diagonal
 from learngene.safeguard import guarded
-from learngene.training import Outcome, TrainSettings, features, train
+from learngene.training import Outcome, TrainSettings, shard_features, train
 
 
 def adapt(context: ClientContext) -> Outcome:
@@ -86,19 +86,9 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
 
 
 def start_head(individual: Individual, context: ClientContext) -> None:
-    """Start a prototype classifier from the shard's class means; other heads stay random.
-
-    A mirrored image is one more view of its class where the world allows flips.
-    """
-    if not isinstance(individual.head, PrototypeHead):
-        return
-    shard = context.shard
-    found = features(individual, shard.train_x)
-    labels = shard.train_y
-    if shard.flip:
-        found = torch.cat([found, features(individual, shard.train_x.flip(3))])
-        labels = torch.cat([labels, labels])
-    individual.head.start(found, labels)
+    """Start a prototype classifier from the shard's class means; other heads stay random."""
+    if isinstance(individual.head, PrototypeHead):
+        individual.head.start(*shard_features(individual, context.shard))
 
 
 def _fisher_sample(context: ClientContext, limit: int) -> torch.Tensor:

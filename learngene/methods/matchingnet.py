@@ -18,7 +18,7 @@ from torch import Tensor
 from learngene.methods.episodes import Episode, by_episodes
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome, features
+from learngene.training import Outcome, features, shard_features
 
 FLOOR = 1e-6  # added to probabilities before their logarithm
 
@@ -43,12 +43,10 @@ def pretrain(factory: Factory) -> Payload:
 def adapt(context: ClientContext) -> Outcome:
     started = time.perf_counter()
     network, shard = rebuild(context), context.shard
-    support = features(network, shard.train_x)
+    support, labels = shard_features(network, shard)
     return one_point(
         context,
-        lambda x: attend(
-            features(network, x), support, shard.train_y, shard.ways, context.card["scale"]
-        ),
+        lambda x: attend(features(network, x), support, labels, shard.ways, context.card["scale"]),
         started,
     )
 

@@ -22,7 +22,7 @@ from learngene.methods.episodes import draw_episode, run_steps
 from learngene.methods.fitting import linear_head
 from learngene.methods.interface import ClientContext, Factory, Payload
 from learngene.methods.protonet import class_means
-from learngene.methods.seven import draw, payload_of, rebuild
+from learngene.methods.seven import draw, feature_count, payload_of, rebuild
 from learngene.methods.support_norm import set_mode, with_support_norms
 from learngene.training import Outcome
 
@@ -111,7 +111,7 @@ def passes(settings: Mapping[str, Any], ways: int, *, prototypes: bool) -> int:
 
 
 def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Payload:
-    """Train the start; the payload is all of it, head included."""
+    """Train the start; the payload is all of it, with the head where that is part of the start."""
     s = factory.settings
     ways = min(factory.ways, factory.images.classes)
     network = draw(factory, lambda features, chance: linear_head(features, ways, chance))
@@ -136,7 +136,7 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
 
     steps = max(1, factory.budget // (s["tasks"] * passes(s, ways, prototypes=prototypes)))
     run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
-    return payload_of(factory, network, head=True, ways=ways)
+    return payload_of(factory, network, head=not prototypes, ways=ways)
 
 
 def adapt(context: ClientContext, name: str, *, prototypes: bool = False) -> Outcome:
@@ -148,11 +148,13 @@ def adapt(context: ClientContext, name: str, *, prototypes: bool = False) -> Out
     own, shard = context.task["method"][name], context.shard
     if context.card["ways"] != shard.ways:
         raise ValueError(f"trained for {context.card['ways']} ways, the shard has {shard.ways}")
-    network = rebuild(
-        context,
-        lambda features, chance: linear_head(features, shard.ways, chance),
-        change=with_support_norms,
-    )
+
+    def head(features: int, chance: torch.Generator) -> nn.Linear:
+        return linear_head(features, shard.ways, chance)
+
+    network = rebuild(context, None if prototypes else head, change=with_support_norms)
+    if prototypes:  # it starts from the shard's class means; what it was before counts for nothing
+        network.head = head(feature_count(network), context.generator("head")).to(context.device)
     learner, outcome = Learner(network, prototypes=prototypes), Outcome()
     params = {key: value.detach() for key, value in learner.parameters.items()}
     with torch.no_grad():

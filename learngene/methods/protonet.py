@@ -3,7 +3,8 @@
 Paper: Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017. Squared
 Euclidean distance, episodes of more ways than at test.
 Differences: the seven-layer backbone; Adam with a one-cycle rate in place of halving; no validation
-episodes (the budget is spent to its end).
+episodes (the budget is spent to its end); an episode's shots are a setting, tuned, and need not be
+those of the client, which the paper advises; mirrored views at the client, as for all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from learngene.methods.episodes import Episode, by_episodes
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome, features
+from learngene.training import Outcome, features, shard_features
 
 
 def class_means(found: Tensor, labels: Tensor, ways: int) -> Tensor:
@@ -44,7 +45,7 @@ def pretrain(factory: Factory) -> Payload:
 def adapt(context: ClientContext) -> Outcome:
     started = time.perf_counter()
     network, shard = rebuild(context), context.shard
-    prototypes = class_means(features(network, shard.train_x), shard.train_y, shard.ways)
+    prototypes = class_means(*shard_features(network, shard), shard.ways)
     return one_point(
         context,
         lambda x: F.log_softmax(nearness(features(network, x), prototypes), dim=1),

@@ -249,6 +249,14 @@ def test_federated_methods_need_no_factory() -> None:
     check(composed("learngene.path=a.safetensors", "methods=[learngene,fedavg]", "budget=null"))
 
 
+@pytest.mark.parametrize("name", ["protonet", "full"])
+def test_after_cycles_no_method_is_trained_or_taken_on_other_terms(name: str) -> None:
+    check(composed("open_world.cycles=1", "methods=[learngene,scratch,fedavg]"))
+    with pytest.raises(InputError, match="no equal terms") as raised:
+        check(composed("open_world.cycles=1", f"methods=[learngene,{name}]"))
+    assert raised.value.field == "methods"
+
+
 def test_methods_that_need_a_collective_or_a_budget_say_so() -> None:
     saved = "learngene.path=learngene.safetensors"
     check(composed(saved))

@@ -138,3 +138,37 @@ def test_the_account_adds_up():
         "unknown_missed": 2,
         "known_called_unknown": 8,
     }
+
+
+class Errs:
+    """Calls every image the same."""
+
+    name = "errs"
+
+    def __init__(self, label: int) -> None:
+        self.says = label
+
+    def label(self, stream, positions):
+        return np.full(len(positions), self.says)
+
+
+def test_a_labeller_that_errs_brings_no_base_image_into_training(eight, tiny_world):
+    base, new = tiny_world.division.base, tiny_world.division.open_world[0]
+    met = encounter(eight, np.arange(8.0), -1.0, base, Errs(new), budget=8)
+    pool = gather_labels({}, eight, met, base)
+    assert list(pool) == [new] and sorted(pool[new]) == sorted(eight.rows[~eight.test])
+
+
+def test_a_labeller_may_not_name_a_class_that_the_factory_never_sees(eight, tiny_world):
+    base, novel = tiny_world.division.base, tiny_world.division.novel[0]
+    with pytest.raises(ValueError, match="labeller errs: 8 images were sent"):
+        encounter(eight, np.arange(8.0), -1.0, base, Errs(novel), budget=8)
+
+
+def test_a_labeller_names_every_image_that_it_is_sent(eight, tiny_world):
+    class Lazy(Oracle):
+        def label(self, stream, positions):
+            return super().label(stream, positions)[1:]
+
+    with pytest.raises(ValueError, match="labeller oracle"):
+        encounter(eight, np.arange(8.0), -1.0, tiny_world.division.base, Lazy(), budget=8)

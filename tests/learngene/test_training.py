@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 
 from learngene.gene import inherited_modules
 from learngene.retain import Retain, fisher_diagonal
-from learngene.training import Outcome, cosine, features, train
+from learngene.training import Outcome, cosine, features, shard_features, train
 from tests.clients.made import make_individual, make_shard, train_settings, weights
 from tests.made import shake, torch_rng
 
@@ -202,3 +203,14 @@ def test_the_training_accuracy_is_of_the_trained_individual_on_plain_images():
     logits = individual.head(features(individual, shard.train_x)).detach()
     right = int((logits.argmax(1) == shard.train_y).sum())
     assert outcome.extras == {"train_accuracy": right / len(shard.train_y)}
+
+
+def test_mirror_images_are_further_views_where_the_world_allows_flips():
+    individual, shard = started()
+    plain, labels = shard_features(individual, replace(shard, flip=False))
+    assert torch.equal(plain, features(individual, shard.train_x))
+    assert torch.equal(labels, shard.train_y)
+    both, twice = shard_features(individual, replace(shard, flip=True))
+    assert torch.equal(both[: len(plain)], plain)
+    assert torch.equal(both[len(plain) :], features(individual, shard.train_x.flip(3)))
+    assert torch.equal(twice, torch.cat([labels, labels]))

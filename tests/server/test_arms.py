@@ -163,7 +163,8 @@ def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
 def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path: Path) -> None:
     methods = ("learngene", "scratch", "maml", "deepemd")
     runs = [run("table3_novel", methods=methods, shots=n) for n in (10, 20)]
-    trials = {"trials": 8, "data": "cifar100", "used": True}
+    conditions = {"width": 0.25, "shots": 10, "ways": 5, "budget": 60000}
+    trials = {"trials": 8, "data": "cifar100", "conditions": conditions, "used": True}
     for each, record in zip(runs, (trials, trials | {"trials": 9}), strict=True):
         each["tuning"] = dict.fromkeys(methods) | {"maml": record}
         each["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}

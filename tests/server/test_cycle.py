@@ -67,6 +67,20 @@ def test_a_cycle_weighs_classes_alike(life, tiny_world, cache, monkeypatch):
     assert balanced and all(balanced)
 
 
+def test_another_labellers_cycles_are_not_taken_up(life, tmp_path):
+    class Refuses:
+        name = "names everything a base class"
+
+        def label(self, stream, positions):
+            return np.full(len(positions), stream.world.division.base[0])
+
+    _, by_oracle = run_cycles(life, ASKED, HOW, tmp_path, resume=True)
+    assert by_oracle["discovered"] > 0
+    grown, report = run_cycles(life, ASKED, HOW, tmp_path, resume=True, labeller=Refuses())
+    assert report["discovered"] == 0 and report["labels_spent"] > 0
+    assert grown.known == life.evolution.known
+
+
 def plain(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "cycles": [{**each, "seconds": 0} for each in report["cycles"]]}
 

@@ -128,7 +128,10 @@ def test_a_table_needs_every_opponent_for_its_direction() -> None:
 def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: Path) -> None:
     folder = saved("fig4_curves")
     whole = dict(read_results(folder / "results.json"))
-    whole["tuning"] = {"scratch": {"trials": 8, "data": "cifar100", "used": True}}
+    conditions = {"width": 0.25, "shots": 10, "ways": 5, "budget": 60000}
+    whole["tuning"] = {
+        "scratch": {"trials": 8, "data": "cifar100", "conditions": conditions, "used": True}
+    }
     whole["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
     slim.write(whole, tmp_path / "kept" / "results.json")
     kept = read_results(tmp_path / "kept" / "results.json")  # good by the contract

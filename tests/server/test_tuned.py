@@ -19,6 +19,7 @@ def record(method: str = "maml", data: str = "cifar100", **changed: Any) -> dict
     made = {
         "method": method, "data": data, "classes": "open_world", "trials": 2, "tried": tried,
         "best": tried[1]["settings"], "command": "python benchmarks/tune_methods.py RUN",
+        "conditions": {"width": 0.25, "shots": 10, "ways": 5, "budget": 60000},
     }  # fmt: skip
     return made | changed
 
@@ -49,6 +50,9 @@ def test_a_record_that_cannot_be_is_refused(tmp_path, changed, words):
     (tmp_path / "x.json").write_text(json.dumps(record(**changed)))
     with pytest.raises(ValueError, match=words):
         read_records(tmp_path)
+    (tmp_path / "x.json").write_text(json.dumps(record(conditions={"width": 1.0})))
+    with pytest.raises(ValueError, match="no condition shots"):
+        read_records(tmp_path)
     (tmp_path / "x.json").write_text('{"method": "maml"}')
     with pytest.raises(ValueError, match="no field data"):
         read_records(tmp_path)
@@ -73,10 +77,11 @@ def test_the_footnote_names_all(make):
         ["learngene", "scratch", "maml", "fomaml", "protonet"],
         [record(), record("fomaml")],
     )
+    terms = "2 trials each on cifar100's open-world classes, 5-way 10-shot, width 0.25, "
+    terms += "60,000 image passes"
     assert footnote(results) == (
-        "Settings: maml (tuned: 2 trials each on cifar100's open-world classes); fomaml (tuned: 2 "
-        "trials each on cifar100's open-world classes, but run with other settings than the best "
-        "of them); without a record of equal trials: learngene, scratch, protonet"
+        f"Settings: maml (tuned: {terms}); fomaml (tuned: {terms}, but run with other settings "
+        "than the best of them); without a record of equal trials: learngene, scratch, protonet"
     )
 
 
@@ -90,5 +95,5 @@ def test_nothing_is_said_where_there_are_no_opponents(make):
     results = make()
     results["tuning"] = {"learngene": None, "scratch": None}
     assert footnote(results) is None
-    results["tuning"]["scratch"] = {"trials": 8, "data": "glyphs", "used": True}
-    assert "scratch (tuned: 8 trials" in footnote(results)
+    results["tuning"] = tuning(config_of(), ["learngene", "scratch"], [record("scratch")])
+    assert "scratch (tuned: 2 trials" in footnote(results)

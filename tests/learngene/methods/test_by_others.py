@@ -96,3 +96,11 @@ def test_the_gradient_holds_the_flows_still():
     similarity(queries, classes)[0, 1].backward()
     assert classes.grad[0].abs().max() == 0 and classes.grad[1].abs().max() > 0
     assert torch.equal(class_parts(queries, torch.tensor([1, 0]), 2), queries[[1, 0]])
+
+
+def test_parts_are_compared_less_the_mean_over_their_channels():
+    """As the released DeepEMD does (``norm`` ``center``): a part and its opposite are 2 apart."""
+    part = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3)
+    opposite = 6.0 - part  # both are above 0, as behind a ReLU
+    assert similarity(part, part + 5).item() == pytest.approx(1.0, abs=1e-6)
+    assert similarity(part, opposite).item() == pytest.approx(-1.0, abs=1e-6)
