@@ -21,7 +21,6 @@ from server.figures_attention import contact_sheet
 from server.figures_life import cycles, tasks
 from server.figures_rho import beside, trends
 from server.frontier import draw as draw_frontier
-from server.frontier import of_arms
 from server.plotting import (
     BLUE,
     GREEN,
@@ -36,6 +35,7 @@ from server.plotting import (
     new_figure,
     save,
 )
+from server.points import of_arms
 from server.results import MAIN, REFERENCE
 from server.rows import methods
 from server.rows_tables import table3_of

@@ -15,14 +15,11 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 from matplotlib.axes import Axes
 
 from learngene.files import write_atomically
-from server.arms import Gathered, must_share
 from server.plotting import (
     GREY,
     NoDataError,
@@ -31,58 +28,9 @@ from server.plotting import (
     save,
     styled,
 )
-from server.results import MAIN
-from server.runs import GatherError, find_runs, must_agree
-from server.units import accuracies, over, seeds_of
-from server.wording import Results, answered, method_names, percent, size
-
-# What the runs of one picture may differ in, besides seeds and circumstances.
-FREE = ("individual.stem", "learngene.precision", "methods", "experiment")
-
-
-@dataclass(frozen=True)
-class Point:
-    """What a method costs and brings."""
-
-    method: str
-    label: str
-    bytes: float  # that one client receives, mean
-    accuracy: float  # mean over clients, a fraction
-    ci95: float | None
-
-
-def points(results: Results) -> list[Point]:
-    """One point a method of a run, in the run's order."""
-    clients = answered(results)
-    if not clients:
-        return []
-    made = []
-    for name in method_names(results):
-        summary = results["summary"][name]
-        received = fmean(client["methods"][name]["bytes_down"] for client in clients)
-        made.append(Point(name, label(results, name), received, summary["mean"], summary["ci95"]))
-    return made
-
-
-def label(results: Results, method: str) -> str:
-    """The method's name; of a learngene with its stem, and its precision where that is not fp32."""
-    gene = results["learngene"] or {}
-    if method != MAIN or not gene.get("stem"):
-        return method
-    precision = (results["run"].get("config") or {}).get("learngene", {}).get("precision", "fp32")
-    return f"{method} {gene['stem']}" + (f" {precision}" if precision != "fp32" else "")
-
-
-def front(of: Sequence[Point]) -> list[Point]:
-    """The points that none beats: no other is as accurate for fewer bytes, or better for as many.
-
-    Fewest bytes first.
-    """
-    chosen: list[Point] = []
-    for point in sorted(of, key=lambda each: (each.bytes, -each.accuracy)):
-        if not chosen or point.accuracy > chosen[-1].accuracy:
-            chosen.append(point)
-    return chosen
+from server.points import Point, front, gather, points
+from server.runs import GatherError
+from server.wording import Results, percent, size
 
 
 def draw(axes: Axes, of: Sequence[Point]) -> None:
@@ -135,81 +83,6 @@ def alt(results: Results) -> str:
 @styled
 def _together(results: Results, path: Path) -> Path:
     return save(_figure(results["points"]), path)
-
-
-def gather(folders: Sequence[Path]) -> list[Point]:
-    """The points of all runs in the folders. Seeds are averaged; what several runs measured alike
-    is one point; what they measured differently under one name and one seed stays apart, named
-    after the runs.
-
-    Raises:
-        GatherError: the runs differ in something else than stem, precision and methods, not all
-            methods were run on the same clients, or nobody answered in any.
-    """
-    runs = find_runs(folders)
-    must_agree(runs, "data, sha256", lambda results: results["data"]["sha256"])
-    must_share(runs, FREE)
-    found: dict[str, list[tuple[Path, Results, Point]]] = {}
-    for folder, results in runs:
-        for point in points(results):
-            same = found.setdefault(point.label, [])
-            if all(_unlike(point, p) or seeds_of(results) != seeds_of(r) for _, r, p in same):
-                same.append((folder, results, point))
-    if not found:
-        raise GatherError("no client answered in these runs")
-    of = {label: {seeds_of(results)[1] for _, results, _ in same} for label, same in found.items()}
-    (first, seeds), *others = of.items()
-    for label, theirs in others:
-        if theirs != seeds:
-            raise GatherError(
-                f"{first} was run with shard seeds {sorted(seeds)}, {label} with {sorted(theirs)}: "
-                "these are other clients; run both with the same seeds"
-            )
-    return [point for same in found.values() for point in _of_one_name(same)]
-
-
-def _of_one_name(same: Sequence[tuple[Path, Results, Point]]) -> list[Point]:
-    """One point, the mean over seeds; several where two runs of one seed contradict each other."""
-    if len(same) == 1 or len({seeds_of(results) for _, results, _ in same}) < len(same):
-        alone = len(same) == 1
-        return [p if alone else replace(p, label=f"{p.label} ({f.name})") for f, _, p in same]
-    return [_mean([results for _, results, _ in same], same[0][2].method)]
-
-
-def _mean(runs: Sequence[Results], method: str) -> Point:
-    """A method's point over runs of several seeds; intervals as in every table."""
-    each = [next(p for p in points(results) if p.method == method) for results in runs]
-    measured = over([accuracies(method)(results) for results in runs])
-    ci95 = None if measured.ci95 is None else measured.ci95 / 100
-    return replace(
-        each[0],
-        bytes=fmean(point.bytes for point in each),
-        accuracy=(measured.mean or 0.0) / 100,
-        ci95=ci95,
-    )
-
-
-def of_arms(gathered: Gathered) -> dict[tuple[str, str], Point]:
-    """By arm and method, over the arm's seeds. Arms that measured a method alike have one point
-    (what scratch does does not hang on the stem); those that did not are told by their arms."""
-    made = {
-        (arm.label, name): _mean(runs, name)
-        for arm in gathered.arms
-        for runs in [[run for run in arm.runs if answered(run)]]
-        if runs
-        for name in method_names(runs[0])
-    }
-    found = {}
-    for (arm, name), point in made.items():
-        same = [other for other in made.values() if other.label == point.label]
-        alike = not any(_unlike(point, other) for other in same)
-        found[arm, name] = same[0] if alike else replace(point, label=f"{point.label} ({arm})")
-    return found
-
-
-def _unlike(one: Point, other: Point) -> bool:
-    """Bytes may differ a little: the settings in a message are longer for one run than another."""
-    return one.accuracy != other.accuracy or abs(one.bytes - other.bytes) > 1000
 
 
 def table(of: Sequence[Point]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from server import paper
 from server.arms import Arm, Gathered
-from server.frontier import front, of_arms
 from server.paper import Quoted
+from server.points import front, of_arms
 from server.results import MAIN
 from server.rows import Row, any_rows, methods, row
 from server.statistics import holm, paired_gain

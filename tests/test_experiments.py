@@ -1,23 +1,28 @@
-"""Every experiment file at scale=tiny, in one process over one cache; a sweep runs two points."""
+"""Every experiment file at scale=tiny, in one process over one cache; a sweep runs two points. The
+commands in the files' heads are composed and checked, every point of their sweeps, but not run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import chdir
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import sim as program
 from conf.check import check
 from conf.schema import Config
-from server.arms import gather
+from server.arms import GatherError, gather, must_share
 from server.comparison import rows
 from server.figures_paper import draw
+from server.points import FREE
 from server.results import read_results
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -35,6 +40,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
                         ("collective.growth=conf/growth/deepen.yaml",)),
     "table3_novel": (("shots=2",), ("shots=3",)),
 }  # fmt: skip
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CLIENTS = {"learngene", "scratch", "gain over scratch"}
 BOTH = ("13 layers", "light path")
 # The rows of experiments whose answer is not the clients' accuracy alone.
@@ -96,23 +102,80 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> dict[str, Any]:
     asked = [f"experiment={experiment}", *COMMON, *point]
-    ConfigStore.instance().store(name="schema", node=Config)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*asked, f"cache={cache}"])
     with chdir(CONF.parent):  # plans of growth are named from there
-        check(config)
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    with chdir(CONF.parent):
+        plain = _composed([*asked, f"cache={cache}"])
         assert program.simulation(plain, folder, asked) == program.OK
     results = read_results(folder / "results.json")
     assert results["run"]["experiment"] == experiment and results["run"]["overrides"] == asked
     return {**results, "folder": folder}
 
 
+def _composed(asked: Sequence[str]) -> Any:
+    """The whole configuration as the program has it, checked."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", list(asked))
+    check(config)
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _commands(experiment: str) -> list[str]:
+    """The commands in the head of an experiment's file."""
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    return [line.removeprefix("# ") for line in lines if line.startswith("# python sim.py ")]
+
+
+def _points(command: str) -> list[tuple[str, ...]]:
+    """The overrides of every run that a command starts, as Hydra's sweeper takes them apart."""
+    words = [word for word in shlex.split(command)[2:] if not word.startswith("hydra.")]
+    parsed = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
+    values = [
+        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+        if each.is_sweep_override()
+        else [each.input_line]
+        for each in parsed
+    ]
+    points = list(product(*values))
+    assert len(points) == 1 or "-m" in words, f"{command}: a sweep without -m"
+    return points
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_run_of_the_documented_commands_can_be_asked_for(
+    experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CONF.parent)  # plans of growth are named from here
+    first, second = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[:2]
+    assert first == "# @package _global_"  # Hydra reads it on the first line alone
+    assert second.split()[:4] == ["#", "python", "sim.py", f"experiment={experiment}"]
+    # A tiny world has 30 images a class; the commands are for worlds with more.
+    tiny = (f"data.root={tmp_path}", "scale=tiny", "data.train_per_class=500")
+    found = []
+    for command in _commands(experiment):
+        for point in _points(command):
+            config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
+            assert (config["experiment"], config["scale"]) == (experiment, "tiny")
+            found.append({k: v for k, v in config.items() if k != "data"})
+    # server.report would refuse to gather them.
+    assert all(found.count(each) == 1 for each in found), "two runs of the commands are the same"
+
+
+def test_runs_of_table_3_come_on_the_frontier() -> None:
+    """The command in frontier.yaml: ``server.frontier`` takes both, for the same clients."""
+    told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
+    runs = [
+        (Path(name), {"run": {"config": _composed([w for w in point if w != "data.root=DIR"])}})
+        for name, point in told.items()
+    ]
+    assert "shots=10" in told["table3_novel"]  # job 0
+    must_share(runs, FREE)
+    runs[1][1]["run"]["config"]["individual"]["epochs"] += 1
+    with pytest.raises(GatherError, match=r"individual\.epochs is"):
+        must_share(runs, FREE)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_and_tells_its_numbers(
     experiment: str, run: Run, tmp_path: Path
 ) -> None:

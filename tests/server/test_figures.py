@@ -11,8 +11,8 @@ from PIL import Image
 from learngene.methods import NAMES
 from server import figures, frontier, report_collective
 from server.captions import CAPTIONS, alt_text
-from server.frontier import Point, front
 from server.plotting import FIXED, NoDataError, method_style, new_figure
+from server.points import Point, front
 from tests.made import MANY
 
 ALL = {
