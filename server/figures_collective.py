@@ -22,6 +22,7 @@ from server.plotting import (
     save,
     styled,
 )
+from server.rows_collective import deep
 from server.wording import Results, score_label, score_words
 
 NO_COLLECTIVE = "the run started from a saved learngene, without a collective"
@@ -103,7 +104,7 @@ def collective(results: Results, folder: Path) -> Path:
     figure = new_figure(4.2)
     axes = figure.add_subplot()
     accuracy = [100 * stage["accuracy"] for stage in stages]
-    axes.plot(tasks, accuracy, color=BLUE, marker="o", lw=2, label="collective, 13 layers")
+    axes.plot(tasks, accuracy, color=BLUE, marker="o", lw=2, label=f"collective, {deep([results])}")
     light = [stage.get("light_accuracy") for stage in stages]
     if any(value is not None for value in light):
         percent = [np.nan if value is None else 100 * value for value in light]
@@ -130,7 +131,7 @@ def continual(results: Results, folder: Path) -> Path:
     found = results["collective"].get("continual")
     if not found or "matrix" not in found:  # kept results have the measures alone
         raise NoDataError("the results hold no accuracy by task")
-    panels = [("collective, 13 layers", found["matrix"])]
+    panels = [(f"collective, {deep([results])}", found["matrix"])]
     if found["light"]:
         panels.append(("light path", found["light"]["matrix"]))
     figure = new_figure(0.5 + 3.8 * len(panels))

@@ -9,6 +9,7 @@ from typing import Any
 from server.captions import inherited
 from server.report_cycle import cycles
 from server.report_page import paragraph, table
+from server.rows_collective import deep
 from server.wording import (
     NONE,
     Results,
@@ -157,7 +158,7 @@ def open_world(results: Results, images: Images) -> Parts:
         ("openness of the test", _decimal(value.get("openness"))),
     ]
     return [
-        paragraph(_how_recognised(value)),
+        paragraph(_how_recognised(value, f"the collective's {deep([results])}")),
         images["open_world"],
         table(("measure", "value"), rows, [1]),
         *_scores(value),
@@ -166,11 +167,11 @@ def open_world(results: Results, images: Images) -> Parts:
     ]
 
 
-def _how_recognised(value: Results) -> str:
+def _how_recognised(value: Results, collective: str) -> str:
     """The chosen score and threshold in words."""
     score = score_words(value.get("score") or "max_softmax")
     how = {"light": "the light path", "both": "the mean of both paths' logits"}
-    by = how.get(value.get("path", "collective"), "the collective's 13 layers")
+    by = how.get(value.get("path", "collective"), collective)
     by += " over the image and its mirror image" * bool(value.get("mirror"))
     asked = value.get("threshold_from", "calibrated")
     if asked != "calibrated":

@@ -138,6 +138,21 @@ def test_light_path_is_drawn_where_there_is_one(make, canvas, tmp_path):
     assert labels[0] - labels[1] == {"light path"}
 
 
+def test_the_main_path_is_called_by_its_layers(make, canvas, tmp_path):
+    def change(sections):
+        sections["collective"]["layers"] = [*map(str, range(1, 14)), "13b", "13c"]
+
+    results = make(n=1, change=change)
+    figures.collective(results, tmp_path)
+    figures.continual(results, tmp_path)
+    assert "collective, 15 layers" in {line.get_label() for line in canvas[0].axes[0].get_lines()}
+    assert canvas[1].axes[0].get_title(loc="left") == "collective, 15 layers"
+    shown = {"open_world": "", "cycle": ""}
+    section = "".join(report_collective.open_world(results, shown))
+    assert "from the collective&#x27;s 15 layers" in section and "<th" in section
+    assert "15 layers, old classes" in section
+
+
 def test_accuracy_by_task_has_a_panel_a_path_and_blanks_above_the_diagonal(make, canvas, tmp_path):
     def without_light(sections):
         sections["collective"]["continual"]["light"] = None
