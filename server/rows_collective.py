@@ -98,8 +98,8 @@ def open_world_cycle(gathered: Gathered) -> list[Row]:
 
 def deep(runs: Sequence[Results]) -> str:
     """The collective's main path: 13 layers, or as many as a plan has made of them."""
-    found = {len(run["collective"].get("layers") or run["collective"]["conv_widths"])
-             for run in runs}  # fmt: skip
+    lived = [run["collective"] for run in runs if run["collective"]]
+    found = {len(each.get("layers") or each["conv_widths"]) for each in lived}
     return f"{_said(found)} layers" if found else HEAVY
 
 
