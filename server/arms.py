@@ -139,9 +139,16 @@ def gather(runs: Sequence[Results]) -> Gathered:
 
 
 def arm_settings(run: Results) -> dict[str, Any]:
-    """The settings that make an arm, by dotted name: all but seeds and circumstances. A learngene
-    that came from a file is told by its content, wherever the file lay."""
-    flat = dict(_flat(run["run"]["config"]))
+    """The settings that make an arm, by dotted name: all but seeds, circumstances and the settings
+    of methods that the run has not (but scratch's, whose stem all opponents have). A learngene that
+    came from a file is told by its content, wherever the file lay."""
+    config = run["run"]["config"]
+    of = {f"method.{name}" for name in (*config.get("methods", ()), "scratch")}
+    flat = {
+        name: value
+        for name, value in _flat(config)
+        if not name.startswith("method.") or ".".join(name.split(".")[:2]) in of
+    }
     if flat.get("learngene.path"):
         flat["learngene.path"] = run["learngene"]["sha256"][:12]
     return {n: v for n, v in flat.items() if not {n, n.split(".")[0]} & set(NEUTRAL)}

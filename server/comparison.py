@@ -100,7 +100,8 @@ def write(
 
 
 def plain(row: Row) -> dict[str, Any]:
-    """A row as JSON has it, numbers unrounded."""
+    """A row as JSON has it: ten digits of a number, since the last ones are the processor's own
+    and files that are kept must come out byte-equal on any machine."""
     quoted = row.paper
     return {
         "quantity": row.quantity,
@@ -108,15 +109,19 @@ def plain(row: Row) -> dict[str, Any]:
         "paper": None if quoted is None else quoted.value,
         "paper_spread": None if quoted is None else quoted.spread,
         "where": None if quoted is None else quoted.where,
-        "ours": row.ours.mean,
-        "ci95": row.ours.ci95,
-        "difference": row.difference,
+        "ours": _digits(row.ours.mean),
+        "ci95": _digits(row.ours.ci95),
+        "difference": _digits(row.difference),
         "n": row.ours.n,
         "arrived": row.arrived and row.arrived.clients,
         "arrived_of": row.arrived and row.arrived.of,
         "note": row.note,
         "command": row.command,
     }
+
+
+def _digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.10g}")
 
 
 def markdown(found: Sequence[Row], said: Sequence[str] = ()) -> str:
