@@ -28,7 +28,7 @@ from learngene.world import World
 from server.checkpoint import key_of, read_checkpoint, write_checkpoint
 from server.factory import Product, choose_device, choose_precision
 
-FORMAT = 2  # raise it when a factory half changes: payloads of the old one must not be sent
+FORMAT = 3  # raise it when a factory half changes: payloads of the old one must not be sent
 CLIENT = "client_"  # how the names of settings begin that only the client half reads
 
 

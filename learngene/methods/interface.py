@@ -92,9 +92,11 @@ class Factory:
     def order(self, phase: str, step: int = 0) -> np.random.Generator:
         return generator(self.seed, f"pretrain-{self.name}-{phase}", round=step)
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self, cache: bool = True) -> AbstractContextManager:
+        """Convolutions in bfloat16 where ``bf16`` says so. ``cache`` keeps a weight's narrow copy
+        for the next use; ``torch.func`` wraps weights anew at every step and must not meet one."""
         kind = self.images.device.type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(kind, torch.bfloat16, enabled=self.bf16, cache_enabled=cache)
 
 
 @dataclass(frozen=True)

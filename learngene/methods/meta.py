@@ -123,10 +123,11 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
         for number in range(s["tasks"]):
             task = draw_episode(factory, step * s["tasks"] + number,
                                 ways=ways, shots=s["shots"], queries=s["queries"])  # fmt: skip
-            loss = meta_loss(
-                learner, learner.parameters, (task.support_x, task.support_y),
-                (task.query_x, task.query_y), steps=s["steps"], lr=s["inner_lr"], second=second,
-            ) / s["tasks"]  # fmt: skip
+            with factory.autocast(cache=False):
+                loss = meta_loss(
+                    learner, learner.parameters, (task.support_x, task.support_y),
+                    (task.query_x, task.query_y), steps=s["steps"], lr=s["inner_lr"], second=second,
+                ) / s["tasks"]  # fmt: skip
             loss.backward()
             total += float(loss.detach())
         for parameter in learner.parameters.values():
