@@ -141,17 +141,17 @@ class Maml:
 @dataclass
 class Fomaml(Maml):
     lr: float = 0.001
-    inner_lr: float = 0.02
-    tasks: int = 1
-    shots: int = 3
-    queries: int = 5
+    inner_lr: float = 0.02  # these as Maml's, with values of its own from its own trials
+    tasks: int = 1  # tasks of a step of the start
+    shots: int = 3  # support images of a class, at the factory
+    queries: int = 5  # query images of a class
 
 
 @dataclass
 class ProtoMaml(Maml):
-    steps: int = 2
-    tasks: int = 2
-    client_steps: int = 50
+    steps: int = 2  # on a task's support, at the factory
+    tasks: int = 2  # tasks of a step of the start
+    client_steps: int = 50  # on the whole shard
 
 
 @dataclass
@@ -165,7 +165,7 @@ class ProtoNet:
 @dataclass
 class MatchingNet(ProtoNet):
     lr: float = 0.002
-    shots: int = 2
+    shots: int = 2  # support images of a class
     scale: float = 50.0  # of the cosines before the softmax
 
 
@@ -183,7 +183,7 @@ class FinetunePp(Finetune):
     lr: float = 0.002  # peak learning rate at the factory (Adam)
     weight_decay: float = 1e-4
     client_lr: float = 0.05  # of the new cosine classifier
-    client_body_lr: float = 0.0
+    client_body_lr: float = 0.0  # frozen
 
 
 @dataclass
