@@ -282,7 +282,9 @@ def test_open_world_classes_and_federated_methods(cache: Path, tmp_path: Path) -
     assert weights == {("fedavg", "weights.fedavg"), ("fedprox", "weights.fedprox")}
     report = (run / "report.html").read_text()
     assert "Weights did, for fedavg, fedprox" in report and "in each of 2 draws" in report
-    assert "without a record of equal trials: learngene" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "Settings: learngene (tuned: 5 trials each on cifar100's open-world classes" in said
+    assert "without a record of equal trials: fedavg, fedprox" in said
 
 
 def test_to_the_letter(cache: Path, tmp_path: Path) -> None:

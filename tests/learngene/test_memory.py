@@ -13,7 +13,7 @@ from torch import nn
 
 from learngene.criterion import Criterion
 from learngene.errors import InputError
-from learngene.evolution import Evolution, _epoch, one_cycle
+from learngene.evolution import Evolution, epoch_positions, one_cycle
 from learngene.images import augment, to_batch
 from learngene.memory import STRATEGIES, anchored, herd, task_fisher
 from learngene.retain import fisher_diagonal
@@ -190,7 +190,9 @@ def test_rehearsal_is_this_loop(evolve):
         torch_generator(s.seed, "task-augment", round=1),
     )
     criterion = Criterion(s.sigma, 13)
-    epochs = [_epoch(labels.numpy(), len(old), s.rehearse_per_class, order) for _ in range(2)]
+    epochs = [
+        epoch_positions(labels.numpy(), len(old), s.rehearse_per_class, order) for _ in range(2)
+    ]
     batches = [e[i : i + 16] for e in epochs for i in range(0, len(e) - 15, 16)]
     model.train()
     for step, positions in enumerate(batches):
