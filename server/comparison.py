@@ -56,10 +56,10 @@ def note_of(row: Row) -> str:
 
 
 def number(value: float | None, spread: float | None = None, sign: bool = False) -> str:
-    """A number with its interval: ``58.9 ± 3.1``; small ones keep two digits."""
+    """A number with its interval: ``58.9 ± 3.1``; ones below 1 keep three digits."""
     if value is None:
         return NONE
-    digits = 1 if abs(value) >= 1 or value == 0 or (spread or 0) >= 1 else 3
+    digits = 1 if round(abs(value), 6) >= 1 or value == 0 or (spread or 0) >= 1 else 3
     shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return shown if spread is None else f"{shown} ± {spread:.{digits}f}"
 

@@ -13,7 +13,7 @@ import pytest
 
 from server import report
 from server.arms import GatherError, between, gather
-from server.comparison import cells, markdown, rows, write
+from server.comparison import cells, markdown, number, rows, write
 from server.figures_paper import FIGURES, draw
 from server.points import of_arms
 from server.results import write_results
@@ -316,3 +316,11 @@ def test_a_run_of_an_experiment_has_figure_and_table_in_its_folder(
     assert (tmp_path / "comparison.csv").is_file()
     assert "Beside the paper" in page and "epochs saved" in page
     assert answered(made)
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "shown"),
+    [(0.9971, None, "0.997"), (-0.9999999999999998, 0.738, "-1.0 ± 0.7"), (0.8, 1.2, "0.8 ± 1.2")],
+)
+def test_a_number_has_the_digits_that_it_needs(value, spread, shown):
+    assert number(value, spread) == shown
