@@ -101,6 +101,28 @@ def test_what_does_not_belong_together_is_refused(run: Asked) -> None:
         gather([run("ablation"), run("ablation")])
 
 
+def test_settings_of_a_method_that_no_run_has_tell_no_arms_apart(run: Asked) -> None:
+    """A later release's defaults of MAML are no arm of runs without it; scratch's are, always."""
+
+    def with_methods(made: dict, methods: list[str], method: dict) -> dict:
+        made["run"]["config"] |= {"methods": methods, "method": method}
+        return made
+
+    def arms(methods: list[str], name: str) -> int:
+        return len(
+            gather(
+                [
+                    with_methods(run("ablation", seed=s), methods, {name: {"lr": lr}})
+                    for s, lr in ((0, 0.01), (1, 0.02))
+                ]
+            ).arms
+        )
+
+    assert arms(["learngene", "scratch"], "maml") == 1
+    assert arms(["learngene", "maml"], "maml") == 2
+    assert arms(["learngene"], "scratch") == 2
+
+
 def test_intervals_are_over_clients_up_to_two_seeds_and_over_seeds_from_three(run: Asked) -> None:
     runs = [run("fig4_curves", seed=s, shift=-0.1 * s) for s in range(3)]
     two = gather(runs[:2]).arms[0].measured(accuracies("learngene"))
