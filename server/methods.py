@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from learngene.evolution import hold_out
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.interface import BaseImages
 from learngene.world import World
+from server.beside import Ended, Tell, places, side_by_side
 from server.checkpoint import key_of, read_checkpoint, write_checkpoint
 from server.factory import Product, choose_device, choose_precision
 
@@ -82,40 +85,88 @@ def prepare(
     payloads: dict[str, Payload] = {}
     failed: dict[str, str] = {}
     record: dict[str, Any] = {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(config["collective"]["threads"] or os.cpu_count() or 1)
-    try:
+
+    def made(name: str, payload: Payload, seconds: float, found: bool) -> None:
+        payloads[name] = payload
+        record[name] = {
+            "image_passes": budget if needed[name].pretrain else None,
+            "seconds": seconds,
+            "cached": found,
+            "parameters": payload.parameters,
+            "bytes": payload.bytes,
+        }
+        on_note(_line(name, record[name]))
+
+    def fault(name: str, reason: str) -> None:  # one method's must not take the others along
+        failed[name] = reason
+        on_note(f"{name} failed at the factory: {reason}")
+
+    to_train: list[str] = []
+    with _threads(config):
         for name, method in needed.items():
             started = time.perf_counter()
-            try:
-                payloads[name], found = _payload(
-                    name, method, config, world, product, budget, on_step
-                )
-            except Exception as error:  # one method's fault must not take the others along
-                failed[name] = f"{type(error).__name__}: {error}"
-                on_note(f"{name} failed at the factory: {failed[name]}")
-                continue
-            seconds = time.perf_counter() - started
-            record[name] = {
-                "image_passes": budget if method.pretrain else None,
-                "seconds": seconds,
-                "cached": found,
-                "parameters": payloads[name].parameters,
-                "bytes": payloads[name].bytes,
-            }
-            on_note(_line(name, record[name]))
-    finally:
-        torch.set_num_threads(before)
+            if method.take is not None:
+                assert product.life is not None, "conf.check wants a collective for this method"
+                try:
+                    payload = method.take(product.life.evolution.collective)
+                except Exception as error:
+                    fault(name, f"{type(error).__name__}: {error}")
+                    continue
+                made(name, payload, time.perf_counter() - started, found=False)
+            elif (kept := _kept(name, method, config, world, budget)) is not None:
+                made(name, kept, time.perf_counter() - started, found=True)
+            else:
+                to_train.append(name)
+    at_once = places(config["collective"]["threads"], choose_device(config["collective"]["device"]))
+    each = {name: (name, config, world, budget) for name in to_train}
+    if at_once > 1 and len(each) > 1:
+        ends = side_by_side(train, each, at_once, on_step)
+    else:
+        ends = _one_by_one(each, on_step)
+    for end in ends:
+        if end.error is not None:
+            fault(end.name, end.error)
+            continue
+        with _threads(config):
+            payload = _kept(end.name, needed[end.name], {**config, "resume": True}, world, budget)
+        assert payload is not None, "``train`` keeps what it made"
+        made(end.name, payload, end.seconds, found=False)
     left = [name for name in asked if name not in failed]
     if not left:
         raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
     section = {
         "budget": budget,
         "light_path_passes": light_path,
-        "methods": record,
+        "methods": {name: record[name] for name in needed if name in record},
         "failed": failed,
     }
-    return Prepared(left, payloads, failed, section)
+    in_order = {name: payloads[name] for name in needed if name in payloads}
+    return Prepared(left, in_order, failed, section)
+
+
+@contextmanager
+def _threads(config: Mapping[str, Any]) -> Iterator[None]:
+    """``collective.threads`` for torch; keys hang on the number, since rounding does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(config["collective"]["threads"] or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _one_by_one(
+    asked: Mapping[str, tuple[str, Mapping[str, Any], World, int]],
+    on_step: Callable[[str, int, int], None],
+) -> Iterator[Ended]:
+    """As ``side_by_side``, in this process."""
+    for name, arguments in asked.items():
+        started, error = time.perf_counter(), None
+        try:
+            train(*arguments, partial(on_step, name))
+        except Exception as fault:
+            error = f"{type(fault).__name__}: {fault}"
+        yield Ended(name, time.perf_counter() - started, error)
 
 
 def light_path_passes(product: Product) -> int | None:
@@ -129,40 +180,48 @@ def light_path_passes(product: Product) -> int | None:
     return sum(stage.image_passes for stage in product.life.evolution.stages)
 
 
-def _payload(
-    name: str,
-    method: Method,
-    config: Mapping[str, Any],
-    world: World,
-    product: Product,
-    budget: int,
-    on_step: Callable[[str, int, int], None],
-) -> tuple[Payload, bool]:
-    """The payload, and whether an earlier run made it."""
-    if method.take is not None:
-        assert product.life is not None, "conf.check wants a collective for this method"
-        return method.take(product.life.evolution.collective), False
+def _stem(name: str, method: Method, config: Mapping[str, Any], world: World, budget: int) -> Path:
+    """Where the payload lies in the cache; for as many threads as torch has now."""
+    key = payload_key(_factory(name, config, world, budget), config, method)
+    return Path(config["cache"]) / "methods" / key / name
+
+
+def _kept(
+    name: str, method: Method, config: Mapping[str, Any], world: World, budget: int
+) -> Payload | None:
+    """The payload that an earlier run made; None where there is none, or it is not to be used."""
+    if not config["resume"]:
+        return None
+    kept = read_checkpoint(_stem(name, method, config, world, budget))
+    if kept is None:
+        return None
+    return Payload({n: value.numpy() for n, value in kept[0].items()}, kept[1]["card"])
+
+
+def train(name: str, config: Mapping[str, Any], world: World, budget: int, tell: Tell) -> None:
+    """Train a method's factory half and keep its payload; goes on with half-done work.
+
+    A function of its own, with arguments that cross to another process (see ``server.beside``).
+
+    Raises:
+        ValueError: the payload is not finite; and whatever the method raises.
+    """
+    method = find(name, config.get("own_methods", {}).get(name))
     assert method.pretrain is not None
-    factory = _factory(name, config, world, budget)
-    key = payload_key(factory, config, method)
-    stem = Path(config["cache"]) / "methods" / key / name
-    part = stem.with_name(f"{name}-part")
-    if config["resume"]:
-        kept = read_checkpoint(stem)
-        if kept is not None:
-            arrays = {n: value.numpy() for n, value in kept[0].items()}
-            return Payload(arrays, kept[1]["card"]), True
-    made = method.pretrain(
-        _factory(
-            name,
-            config,
-            world,
-            budget,
-            found=read_checkpoint(part) if config["resume"] else None,
-            keep=lambda state, card: write_checkpoint(part, state, card),
-            progress=lambda done, steps, loss: on_step(name, done, steps),
+    with _threads(config):
+        stem = _stem(name, method, config, world, budget)
+        part = stem.with_name(f"{name}-part")
+        made = method.pretrain(
+            _factory(
+                name,
+                config,
+                world,
+                budget,
+                found=read_checkpoint(part) if config["resume"] else None,
+                keep=lambda state, card: write_checkpoint(part, state, card),
+                progress=lambda done, steps, loss: tell(done, steps),
+            )
         )
-    )
     for array in made.arrays.values():
         if not np.isfinite(array).all():
             raise ValueError("the payload holds numbers that are not finite")
@@ -170,7 +229,6 @@ def _payload(
     write_checkpoint(stem, tensors, {"card": made.card})
     for suffix in (".json", ".safetensors"):
         part.with_suffix(suffix).unlink(missing_ok=True)
-    return made, False
 
 
 def _factory(

@@ -62,6 +62,7 @@ def halves(monkeypatch) -> dict[str, int]:
         return found if found.pretrain is None else Method(found.adapt, pretrain)
 
     monkeypatch.setattr(factory_side, "find", find)
+    monkeypatch.setattr(factory_side, "places", lambda threads, device: 1)  # in this process
     return counts
 
 
@@ -179,3 +180,22 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
     assert set(more.payloads) == {"learngene", "protonet"}
     early = plan_round({**config, "rounds": 2}, tiny_world, gene, 1, made.payloads)
     assert set(early.payloads) == {"learngene"} and "cards" not in early.task
+
+
+def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world, monkeypatch):
+    names, seen = ("finetune", "finetune_pp"), {}
+    for at_once in (1, 2):
+        monkeypatch.setattr(factory_side, "places", lambda threads, device, n=at_once: n)
+        config = config_of(tmp_path / str(at_once), *names, budget=1000)
+        steps: list[tuple[str, int, int]] = []
+        found = prepare(
+            config, tiny_world, NO_LIFE, on_step=lambda *told, all=steps: all.append(told)
+        )
+        assert not found.failed
+        assert list(found.payloads) == list(found.section["methods"]) == list(names)
+        assert {name for name, *_ in steps} == set(names)
+        seen[at_once] = found.payloads
+    for name in names:
+        one, other = seen[1][name], seen[2][name]
+        assert one.card == other.card and one.arrays.keys() == other.arrays.keys()
+        assert all(np.array_equal(a, other.arrays[n]) for n, a in one.arrays.items()), name
