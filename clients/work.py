@@ -13,6 +13,7 @@ from learngene.determinism import pin_kernels
 from learngene.heap import keep_freed_memory
 from learngene.labelled import draw_labelled_shard, of_text
 from learngene.methods.interface import generators
+from learngene.precision import unpack
 from learngene.shard import ShardData, read_shard
 from learngene.world import Shard, World, draw_shard, load
 
@@ -40,8 +41,9 @@ def run_task(
     for name in task["methods"]:
         # The method's own count of rounds: Flower's goes on over several methods.
         of = task.get("federated", round)
-        context = _context(name, client, of, task, payloads.get(name, {}), data, device)
         try:
+            payload = unpack(payloads.get(name, {}))
+            context = _context(name, client, of, task, payload, data, device)
             if "federated" in task:
                 answers[name], weights[name] = _federated_round(name, context)
             else:

@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "collective.precision": ("auto", "fp32", "bf16"),
     "collective.device": ("auto", "cpu", "cuda"),
     "learngene.precision": ("fp32", "fp16", "int8"),
+    "payload_precision": ("fp32", "fp16", "int8"),
     "individual.stem": ("separable", "seeded", "whole", "fresh"),
     "individual.head": ("prototype", "mlp"),
     "individual.schedule": ("cosine", "constant"),

@@ -284,6 +284,7 @@ class Config:
     # runtime=serial has one process, the driver's: there a kill is a death that is only raised.
     faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
     budget: int | None = None  # factory image passes of each other method; null = the light path's
+    payload_precision: str = "fp32"  # fp32 | fp16 | int8: how the other methods' payloads travel
     resume: bool = True  # go on from what an earlier run with the same settings finished
     # TensorBoard in the run folder (pip install tensorboard), or a class of your own with scalars()
     # and close(), made as MyLogger(run_dir, config): see server/logger.py.

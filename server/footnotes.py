@@ -58,6 +58,9 @@ def terms(results: Results) -> str | None:
         )
     if taken:
         said.append(f"{joined(taken)}: the collective's long path as it is")
+    sent_in = (results["run"].get("config") or {}).get("payload_precision", "fp32")
+    if said and sent_in != "fp32":
+        said.append(f"their payloads travel in {sent_in}")
     return "; ".join(said) or None
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import fmean
 
 from server.arms import Gathered, must_share
-from server.results import MAIN
+from server.results import MAIN, REFERENCE
 from server.runs import GatherError, find_runs, must_agree
 from server.units import accuracies, over, seeds_of
 from server.wording import Results, answered, method_names
 
 # What the runs of one picture may differ in, besides seeds and circumstances.
-FREE = ("individual.stem", "learngene.precision", "methods", "experiment")
+FREE = ("individual.stem", "learngene.precision", "payload_precision", "methods", "experiment")
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
 
 
@@ -43,12 +43,19 @@ def points(results: Results) -> list[Point]:
 
 
 def label(results: Results, method: str) -> str:
-    """The method's name; of a learngene with its stem, and its precision where that is not fp32."""
-    gene = results["learngene"] or {}
-    if method != MAIN or not gene.get("stem"):
+    """The method's name; of a learngene with its stem. Where what it sends is not fp32, with that.
+
+    Scratch is sent nothing.
+    """
+    config, gene = results["run"].get("config") or {}, results["learngene"] or {}
+    if method == REFERENCE:
         return method
-    precision = (results["run"].get("config") or {}).get("learngene", {}).get("precision", "fp32")
-    return f"{method} {gene['stem']}" + (f" {precision}" if precision != "fp32" else "")
+    if method == MAIN and gene.get("stem"):
+        method = f"{method} {gene['stem']}"
+        precision = config.get("learngene", {}).get("precision", "fp32")
+    else:
+        precision = config.get("payload_precision", "fp32")
+    return method + (f" {precision}" if precision != "fp32" else "")
 
 
 def front(of: Sequence[Point]) -> list[Point]:

@@ -10,7 +10,7 @@ import numpy as np
 from clients.declared import Shapes, declared_reply
 from learngene.gene import Learngene
 from learngene.methods import Payload
-from learngene.precision import at_precision
+from learngene.precision import at_precision, pack
 from learngene.world import World
 from strategies.guard import Declared
 from strategies.rounds import RoundPlan
@@ -68,7 +68,7 @@ def plan_round(
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     if made:
         task["cards"] = {name: each.card for name, each in made.items()}
-    sent = {name: each.arrays for name, each in made.items()}
+    sent = {name: pack(each.arrays, config["payload_precision"]) for name, each in made.items()}
     if "learngene" in methods:
         sent = {"learngene": arrays, **sent}
     declared = {name: shapes_of(each) for name, each in sent.items()}

@@ -18,7 +18,6 @@ from learngene.gene import Learngene, check, inherited_modules, reconstruct
 from learngene.individual import Individual, PrototypeHead, measure_norms
 from learngene.methods import find
 from learngene.methods.interface import ClientContext, Method
-from learngene.precision import unpack
 from learngene.retain import Retain, fisher_diagonal
 from learngene.safeguard import guarded
 from learngene.training import Outcome, TrainSettings, shard_features, train
@@ -29,9 +28,8 @@ def adapt(context: ClientContext) -> Outcome:
     started = time.perf_counter()
     where = f"client {context.client}"
     card = read_card(context.task["card"], where)
-    arrays = unpack(context.payload)
-    check(card, arrays, where)
-    build = partial(_adapt, Learngene(card, arrays))
+    check(card, context.payload, where)
+    build = partial(_adapt, Learngene(card, context.payload))
     if context.task["individual"]["safeguard"]:
         outcome = guarded(context, build, find("scratch").adapt)
     else:

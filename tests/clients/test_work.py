@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from clients.work import run_task
 from learngene import methods
 from learngene.gene import Learngene, extract
 from learngene.methods.interface import Method
-from learngene.precision import at_precision
+from learngene.precision import at_precision, pack, unpack
 from learngene.world import draw_shard
 from tests.clients.made import make_task
 
@@ -110,3 +111,26 @@ def test_a_packed_learngene_is_restored_and_adapts(tiny_world, gene):
     assert found["learngene"]["loss"] != whole["learngene"]["loss"]
     restored = numbers(run_task(1, 0, make_task(tiny_world, sent), {"learngene": sent.arrays}))
     assert restored == found
+
+
+def test_a_packed_payload_is_restored_before_its_method_sees_it(tiny_world, gene, monkeypatch):
+    seen: dict[str, Any] = {}
+    real = methods.find
+
+    def find(name, own=None):
+        def adapt(context):
+            seen.update(context.payload)
+            return real("scratch").adapt(context.as_method("scratch"))
+
+        return Method(adapt)
+
+    monkeypatch.setattr(methods, "find", find)
+    arrays = {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
+    sent = pack(arrays, "int8")
+    answer = run_task(1, 0, make_task(tiny_world, gene, methods=["finetune"]), {"finetune": sent})
+    assert "error" not in answer["methods"]["finetune"]
+    assert list(seen) == ["w"] and seen["w"].dtype == np.float32
+    assert np.array_equal(seen["w"], unpack(sent)["w"])
+    torn = {"w": sent["w"]}  # without its scale: the method's own error, not the client's
+    answer = run_task(1, 0, make_task(tiny_world, gene, methods=["finetune"]), {"finetune": torn})
+    assert "w.scale" in answer["methods"]["finetune"]["error"]

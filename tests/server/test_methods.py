@@ -178,6 +178,10 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
     assert set(more.task["method"]) == {"scratch", "protonet"}
     assert more.task["cards"] == {"protonet": made.payloads["protonet"].card}
     assert set(more.payloads) == {"learngene", "protonet"}
+    packed = plan_round({**config, "payload_precision": "fp16"}, tiny_world, gene, 1, made.payloads)
+    assert packed.payloads["protonet"]["w"].dtype == np.float16
+    assert packed.declared.payloads["protonet"] == {"w": ("float16", (2, 2))}
+    assert packed.payloads["learngene"]["w"].dtype == np.float32  # it has a precision of its own
     early = plan_round({**config, "rounds": 2}, tiny_world, gene, 1, made.payloads)
     assert set(early.payloads) == {"learngene"} and "cards" not in early.task
 

@@ -144,6 +144,13 @@ def test_stems_and_precisions_of_several_runs_are_one_front(keep, canvas, tmp_pa
     assert "scratch: " in said and "learngene separable: " in said and "seeded" not in said
 
 
+def test_what_payloads_are_sent_in_is_in_their_names(keep):
+    keep("0", methods=("learngene", "scratch", "protonet"))
+    folder = keep("1", methods=("learngene", "scratch", "protonet"), payload_precision="fp16")
+    labels = [point.label for point in frontier.gather([folder])]
+    assert labels == ["learngene separable", "scratch", "protonet", "protonet fp16"]
+
+
 def test_one_name_with_two_results_stays_two_points(keep):
     keep("0")
     folder = keep("1", -0.1)
