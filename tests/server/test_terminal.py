@@ -149,6 +149,9 @@ def test_many_methods_stand_in_one_table_with_leads_and_terms(make):
     assert f"+{100 * lead['mean']:.1f} ± {100 * lead['ci95']:.1f}" in text
     assert "Holm" in text and "48,000 image passes" in text and "50,000" in text
     assert "deepemd is left out: ValueError: out of luck" in text
+    assert "travel in" not in text
+    results["run"]["config"]["payload_precision"] = "fp16"
+    assert "payloads travel in fp16" in " ".join(shown(results).split())
 
 
 @pytest.mark.parametrize(
