@@ -43,10 +43,10 @@ def cells(row: Row) -> tuple[str, ...]:
     """A row as text, in the order of ``HEADINGS``."""
     quoted = NONE
     if row.paper is not None:
-        quoted = number(row.paper.value, row.paper.spread)
+        quoted = number(row.paper.value, row.paper.spread, unit=row.unit)
     return (
-        *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95)),
-        *(number(row.difference, sign=True), row.ours.n, note_of(row), row.command),
+        *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95, unit=row.unit)),
+        *(number(row.difference, sign=True, unit=row.unit), row.ours.n, note_of(row), row.command),
     )
 
 
@@ -55,11 +55,15 @@ def note_of(row: Row) -> str:
     return "; ".join(filter(None, (str(row.arrived) if row.arrived else "", row.note)))
 
 
-def number(value: float | None, spread: float | None = None, sign: bool = False) -> str:
-    """A number with its interval: ``58.9 ± 3.1``; ones below 1 keep three digits."""
+def number(
+    value: float | None, spread: float | None = None, sign: bool = False, unit: str = ""
+) -> str:
+    """A number with its interval: ``58.9 ± 3.1``. Ones below 1 keep three digits, unless they are
+    percent or points."""
     if value is None:
         return NONE
-    digits = 1 if round(abs(value), 6) >= 1 or value == 0 or (spread or 0) >= 1 else 3
+    coarse = unit in ("%", "points") or value == 0 or (spread or 0) >= 1
+    digits = 1 if coarse or round(abs(value), 6) >= 1 else 3
     shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return shown if spread is None else f"{shown} ± {spread:.{digits}f}"
 
@@ -145,7 +149,7 @@ def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
 
 def alt(gathered: Gathered) -> str:
     """The figure in words: the rows that it is drawn from."""
-    said = [f"{row.quantity} {number(row.ours.mean, row.ours.ci95)} {row.unit}"
+    said = [f"{row.quantity} {number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit}"
             for row in rows(gathered)]  # fmt: skip
     return f"Figure of the experiment {gathered.experiment}: {'; '.join(said)}."
 

@@ -93,7 +93,9 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
     for claim in CLAIMS:
         found = {data: _judged(claim, data, tables) for data in WORLDS}
         papers = [
-            f"{number(q.value, q.spread)} {claim.unit}" if (q := claim.numbers.get(data)) else NONE
+            f"{number(q.value, q.spread, unit=claim.unit)} {claim.unit}"
+            if (q := claim.numbers.get(data))
+            else NONE
             for data in WORLDS
         ]
         said = papers[0] if papers[0] == papers[1] or papers[1] == NONE else " / ".join(papers)
@@ -136,7 +138,7 @@ def _ours(
         measured = tables.get((claim.experiment, data), [])
         rows = [row for row in measured if row.quantity.rpartition(": ")[2] == claim.quantity]
     cells = [
-        f"{number(row.ours.mean, row.ours.ci95)} {row.unit} ({row.ours.n}"
+        f"{number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit} ({row.ours.n}"
         + (f"; {row.arrived})" if row.arrived else ")")
         for row in rows
     ]

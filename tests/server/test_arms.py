@@ -346,3 +346,9 @@ def test_a_run_of_an_experiment_has_figure_and_table_in_its_folder(
 )
 def test_a_number_has_the_digits_that_it_needs(value, spread, shown):
     assert number(value, spread) == shown
+
+
+def test_percent_and_points_have_one_digit():
+    assert number(0.76, 0.978, unit="points") == "0.8 ± 1.0"
+    assert number(0.04, unit="%", sign=True) == "+0.0"
+    assert number(0.706, 0.0123, unit="share") == "0.706 ± 0.012"
