@@ -1,8 +1,7 @@
 """Factory halves side by side, each in a process of its own with ``collective.threads`` threads.
 
-A second thread makes one training of these sizes faster by a third, a second training beside it
-uses the whole second core (docs/PERFORMANCE.md). Each process keeps its payload in the cache, as
-ever, and says only that it is done; numbers do not depend on how many run at once.
+Threads wait for each other in every operation, trainings do not. Each process keeps its payload in
+the cache, as ever, and says only that it is done; numbers do not depend on how many run at once.
 """
 
 from __future__ import annotations
