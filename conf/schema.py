@@ -217,13 +217,15 @@ class LinearProbe:
 class FedAvg:
     rounds: int = 10  # of federated training, before a client makes the model its own
     local_epochs: int = 3  # passes over the shard in a round
-    lr: float = 0.01  # at the clients, in the first round; half a cosine over the rounds
-    client_lr: float = 0.01  # of the new classifier, when a client makes the model its own
+    lr: float = 0.02  # at the clients, in the first round; half a cosine over the rounds
+    client_lr: float = 0.002  # of the new classifier, when a client makes the model its own
     client_body_lr: float = 0.002  # of the seven layers, then; 0 = frozen
 
 
 @dataclass
 class FedProx(FedAvg):
+    local_epochs: int = 5
+    client_body_lr: float = 0.0005
     mu: float = 0.01  # of the proximal term mu/2 ||w - w_global||^2
 
 
