@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from clients import faults
 from clients.declared import REASON, TRACE, DeclaredReply, Undeclared, clean, declared_reply
 from clients.limit import Overdue, time_limit
 from clients.records import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
+from learngene.cores import torch_threads
 
 __all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_client_app"]
 
@@ -169,26 +170,6 @@ def _number(name: str, value: Any) -> int | float:
 def describe(error: BaseException) -> str:
     """``Type: message``, the form in which every failure of a client is named."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run with this many torch threads, then as before; 0 changes nothing.
-
-    The order of a sum depends on the number of threads, so the driver's process (serial) and a
-    worker (Ray) agree bit for bit only at equal counts.
-    """
-    if not threads:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 app = make_client_app()

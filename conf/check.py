@@ -19,6 +19,7 @@ from learngene.errors import InputError
 from learngene.files import is_file, is_folder
 from server.logger import check_logger
 
+PRECISIONS = ("fp32", "fp16", "int8")  # learngene.precision's, without importing torch
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.name": ("glyphs", "cifar100", "imagenet100", "imagefolder"),
     "data.clients_from": ("novel", "open_world"),
@@ -26,8 +27,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "collective.exemplars": ("random", "herding"),
     "collective.precision": ("auto", "fp32", "bf16"),
     "collective.device": ("auto", "cpu", "cuda"),
-    "learngene.precision": ("fp32", "fp16", "int8"),
-    "payload_precision": ("fp32", "fp16", "int8"),
+    "learngene.precision": PRECISIONS,
+    "payload_precision": PRECISIONS,
     "individual.stem": ("separable", "seeded", "whole", "fresh"),
     "individual.head": ("prototype", "mlp"),
     "individual.schedule": ("cosine", "constant"),

@@ -224,8 +224,8 @@ class FedAvg:
 
 @dataclass
 class FedProx(FedAvg):
-    local_epochs: int = 5
-    client_body_lr: float = 0.0005
+    local_epochs: int = 5  # passes over the shard in a round
+    client_body_lr: float = 0.0005  # of the seven layers, then; 0 = frozen
     mu: float = 0.01  # of the proximal term mu/2 ||w - w_global||^2
 
 

@@ -6,7 +6,6 @@ the cache, as ever, and says only that it is done; numbers do not depend on how 
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from learngene.cores import usable_cores
 from learngene.heap import keep_freed_memory
 
 TELL_S = 0.2  # a process says how far it is at most so often, seconds
@@ -43,7 +43,7 @@ def places(threads: int, device: torch.device) -> int:
     """
     if threads == 0 or device.type != "cpu":
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    return max(1, usable_cores() // threads)
 
 
 def side_by_side(

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from learngene.continual import measures
+from learngene.cores import torch_threads
 from learngene.criterion import TrendRule, align
 from learngene.cycle import CycleSettings
 from learngene.determinism import pin_kernels
@@ -139,6 +140,11 @@ def choose_precision(asked: str, device: torch.device) -> str:
     return "bf16" if has else "fp32"
 
 
+def factory_threads(config: Mapping[str, Any]) -> int:
+    """``collective.threads``, 0 being all; kept work hangs on the number, since rounding does."""
+    return config["collective"]["threads"] or os.cpu_count() or 1
+
+
 def evolution_settings(config: Mapping[str, Any], device: torch.device) -> EvolutionSettings:
     """The part of the configuration that determines a collective.
 
@@ -221,9 +227,6 @@ def produce(
         return Product(gene, None)
     device = choose_device(config["collective"]["device"])
     pin_kernels(device)
-    threads = config["collective"]["threads"] or os.cpu_count() or 1
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     rule, asked = trend_rule(config), config["learngene"]["layers"]
     chosen_on = None
     moments: list[Moment] = []
@@ -251,7 +254,7 @@ def produce(
             on_step=on_step,
         )
 
-    try:
+    with torch_threads(factory_threads(config)):
         settings = evolution_settings(config, device)
         _check_fits(world, settings)
         names = planned_names(settings.plan)
@@ -286,8 +289,6 @@ def produce(
             inherited = [names[layer - 1] for layer in layers]
             gene = _extract(grown, inherited, world, life.key)
             moments[-1] = Moment(len(grown.stages), len(grown.known), gene)
-    finally:
-        torch.set_num_threads(before)
     return Product(moments[-1].gene, life, tuple(moments), rule, chosen_on, cycle)
 
 

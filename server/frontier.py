@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from learngene.files import write_atomically
 from server.plotting import (
@@ -26,33 +27,73 @@ from server.plotting import (
     method_style,
     new_figure,
     save,
+    spread,
     styled,
 )
 from server.points import Point, front, gather, points
+from server.results import REFERENCE
 from server.runs import GatherError
 from server.wording import Results, percent, size
 
+FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
+NAME_POINTS = 9  # type size of the names beside the axes
+
 
 def draw(axes: Axes, of: Sequence[Point]) -> None:
-    """The points, named, and a line through the front."""
-    names = list(dict.fromkeys(point.method for point in of))
-    style = method_style(names)
+    """The points, and a line through the front.
+
+    A method sent in several number formats is one line of points, filled by format; its name stands
+    beside the axes, where twenty names fit without lying on one another.
+    """
+    names = list(dict.fromkeys(point.series for point in of))
+    colours = method_style(list(dict.fromkeys(point.method for point in of)))
+    markers = method_style(names)
     best = front(of)
-    axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
-              color=GREY, lw=1.2, ls="--", label="Pareto front")  # fmt: skip
-    for point in of:
-        half = 100 * (point.ci95 or 0.0)
-        axes.errorbar(point.bytes, 100 * point.accuracy, yerr=half, capsize=2, lw=1, ms=7,
-                      linestyle="", **style[point.method])  # fmt: skip
-        axes.annotate(
-            point.label, (point.bytes, 100 * point.accuracy), (5, 4),
-            textcoords="offset points", fontsize=9,
-        )  # fmt: skip
+    step = axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
+                     color=GREY, lw=1.2, ls="--", label="Pareto front")  # fmt: skip
+    last: dict[str, Point] = {}  # of each line, where its name points to
+    for name in names:
+        line = sorted((p for p in of if p.series == name), key=lambda each: each.bytes)
+        last[name] = line[-1]
+        look = {"color": colours[line[0].method]["color"], "marker": markers[name]["marker"]}
+        axes.plot([p.bytes for p in line], [100 * p.accuracy for p in line], lw=1,
+                  color=look["color"])  # fmt: skip
+        for point in line:
+            axes.errorbar(point.bytes, 100 * point.accuracy, yerr=100 * (point.ci95 or 0.0),
+                          capsize=2, lw=0.6, ms=7, linestyle="", markerfacecoloralt="white",
+                          fillstyle=FILLED[point.sent_as], **look)  # fmt: skip
     axes.set_xscale("log")
-    axes.margins(x=0.25)
+    axes.margins(x=0.1)
     axes.xaxis.set_major_formatter(lambda x, _: size(x).replace(".0 ", " "))
     axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
-    axes.legend(loc="lower right", fontsize=9)
+    signs = [Line2D([], [], color=GREY, marker="o", ls="", fillstyle=FILLED[form], label=form,
+                    markerfacecoloralt="white")
+             for form in FILLED if any(p.sent_as == form for p in of)]  # fmt: skip
+    axes.legend(handles=[*step, *(signs if len(signs) > 1 else [])], loc="lower left",
+                bbox_to_anchor=(0, 1), ncols=4, fontsize=NAME_POINTS)  # fmt: skip
+    _names_beside(axes, last)
+
+
+def _names_beside(axes: Axes, last: dict[str, Point]) -> None:
+    """Names in a column on the right, each with a thin line to its points; scratch's, which stands
+    alone far to the left, at its point."""
+    last = dict(last)
+    if alone := last.pop(REFERENCE, None):
+        axes.annotate(REFERENCE, (alone.bytes, 100 * alone.accuracy), (5, 4),
+                      textcoords="offset points", fontsize=NAME_POINTS)  # fmt: skip
+    low, high = axes.get_ylim()
+    figure = axes.get_figure()
+    assert figure is not None
+    inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
+    gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)
+    at = spread([100 * point.accuracy for point in last.values()], gap, low, high)
+    axes.set_ylim(low, high)
+    for (name, point), y in zip(last.items(), at, strict=True):
+        axes.annotate(
+            name, (point.bytes, 100 * point.accuracy), (1.04, y),
+            textcoords=axes.get_yaxis_transform(), fontsize=NAME_POINTS, va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4},
+        )  # fmt: skip
 
 
 @styled

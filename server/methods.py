@@ -10,10 +10,8 @@ collective is trained on, and the same number of image passes (``budget``).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -23,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from learngene.cores import torch_threads
 from learngene.evolution import hold_out
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.interface import BaseImages
 from learngene.world import World
 from server.beside import Ended, Tell, places, side_by_side
 from server.checkpoint import key_of, read_checkpoint, write_checkpoint
-from server.factory import Product, choose_device, choose_precision
+from server.factory import Product, choose_device, choose_precision, factory_threads
 
 FORMAT = 3  # raise it when a factory half changes: payloads of the old one must not be sent
 CLIENT = "client_"  # how the names of settings begin that only the client half reads
@@ -102,7 +101,7 @@ def prepare(
         on_note(f"{name} failed at the factory: {reason}")
 
     to_train: list[str] = []
-    with _threads(config):
+    with torch_threads(factory_threads(config)):
         for name, method in needed.items():
             started = time.perf_counter()
             if method.take is not None:
@@ -113,7 +112,7 @@ def prepare(
                     fault(name, f"{type(error).__name__}: {error}")
                     continue
                 made(name, payload, time.perf_counter() - started, found=False)
-            elif (kept := _kept(name, method, config, world, budget)) is not None:
+            elif config["resume"] and (kept := _kept(name, method, config, world, budget)):
                 made(name, kept, time.perf_counter() - started, found=True)
             else:
                 to_train.append(name)
@@ -127,8 +126,8 @@ def prepare(
         if end.error is not None:
             fault(end.name, end.error)
             continue
-        with _threads(config):
-            payload = _kept(end.name, needed[end.name], {**config, "resume": True}, world, budget)
+        with torch_threads(factory_threads(config)):
+            payload = _kept(end.name, needed[end.name], config, world, budget)
         assert payload is not None, "``train`` keeps what it made"
         made(end.name, payload, end.seconds, found=False)
     left = [name for name in asked if name not in failed]
@@ -142,17 +141,6 @@ def prepare(
     }
     in_order = {name: payloads[name] for name in needed if name in payloads}
     return Prepared(left, in_order, failed, section)
-
-
-@contextmanager
-def _threads(config: Mapping[str, Any]) -> Iterator[None]:
-    """``collective.threads`` for torch; keys hang on the number, since rounding does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(config["collective"]["threads"] or os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _one_by_one(
@@ -189,9 +177,7 @@ def _stem(name: str, method: Method, config: Mapping[str, Any], world: World, bu
 def _kept(
     name: str, method: Method, config: Mapping[str, Any], world: World, budget: int
 ) -> Payload | None:
-    """The payload that an earlier run made; None where there is none, or it is not to be used."""
-    if not config["resume"]:
-        return None
+    """The payload in the cache; None where there is none that is whole."""
     kept = read_checkpoint(_stem(name, method, config, world, budget))
     if kept is None:
         return None
@@ -208,7 +194,7 @@ def train(name: str, config: Mapping[str, Any], world: World, budget: int, tell:
     """
     method = find(name, config.get("own_methods", {}).get(name))
     assert method.pretrain is not None
-    with _threads(config):
+    with torch_threads(factory_threads(config)):
         stem = _stem(name, method, config, world, budget)
         part = stem.with_name(f"{name}-part")
         made = method.pretrain(

@@ -12,9 +12,11 @@ from functools import wraps
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from scipy.optimize import isotonic_regression
 
 from learngene.files import write_atomically
 from server.wording import Results
@@ -86,6 +88,22 @@ def method_style(names: Sequence[str]) -> dict[str, dict[str, str]]:
         name: {"color": colours[name], "marker": MARKERS[i % len(MARKERS)]}
         for i, name in enumerate(names)
     }
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Where labels of these values stand between low and high, ``gap`` apart, in the same order.
+
+    As near to their values as that allows, by least squares: what is left of each after the gaps
+    below it must not fall, which is isotonic regression. Those that do not fit end above high.
+    """
+    if not values:
+        return []
+    order = np.argsort(values, kind="stable")
+    below = gap * np.arange(len(values))
+    left = isotonic_regression(np.asarray(values, float)[order] - below).x
+    at = np.empty(len(values))
+    at[order] = np.clip(left, low, max(low, high - below[-1])) + below
+    return [float(y) for y in at]
 
 
 def legend_above(figure: Figure | SubFigure, axes: Axes) -> None:

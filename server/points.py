@@ -27,6 +27,12 @@ class Point:
     bytes: float  # that one client receives, mean
     accuracy: float  # mean over clients, a fraction
     ci95: float | None
+    sent_as: str = "fp32"  # the number format of what is sent
+
+    @property
+    def series(self) -> str:
+        """What it shares with the same thing sent in other number formats."""
+        return self.label.replace(f" {self.sent_as}", "")
 
 
 def points(results: Results) -> list[Point]:
@@ -38,24 +44,25 @@ def points(results: Results) -> list[Point]:
     for name in method_names(results):
         summary = results["summary"][name]
         received = fmean(client["methods"][name]["bytes_down"] for client in clients)
-        made.append(Point(name, label(results, name), received, summary["mean"], summary["ci95"]))
+        label, sent_as = _named(results, name)
+        made.append(Point(name, label, received, summary["mean"], summary["ci95"], sent_as))
     return made
 
 
-def label(results: Results, method: str) -> str:
+def _named(results: Results, method: str) -> tuple[str, str]:
     """The method's name; of a learngene with its stem. Where what it sends is not fp32, with that.
 
-    Scratch is sent nothing.
+    And the number format by itself. Scratch is sent nothing.
     """
     config, gene = results["run"].get("config") or {}, results["learngene"] or {}
     if method == REFERENCE:
-        return method
+        return method, "fp32"
     if method == MAIN and gene.get("stem"):
         method = f"{method} {gene['stem']}"
         precision = config.get("learngene", {}).get("precision", "fp32")
     else:
         precision = config.get("payload_precision", "fp32")
-    return method + (f" {precision}" if precision != "fp32" else "")
+    return method + (f" {precision}" if precision != "fp32" else ""), precision
 
 
 def front(of: Sequence[Point]) -> list[Point]:

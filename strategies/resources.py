@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from learngene.cores import usable_cores
 from learngene.errors import InputError
 
 
@@ -75,7 +74,7 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
                 "Leave runtime.total_cpus and runtime.total_gpus away",
             )
         return Resources(None, None, cpus, float(asked or 0), runtime.address)
-    have_cpus = _cores() if runtime.total_cpus is None else runtime.total_cpus
+    have_cpus = usable_cores() if runtime.total_cpus is None else runtime.total_cpus
     if cpus > have_cpus:
         raise InputError(
             "runtime.num_cpus",
@@ -96,16 +95,6 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
             "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus",
         )
     return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
-
-
-def _cores() -> int:
-    """Cores this process may use: its affinity, and the container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores or 1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return cores or 1
 
 
 def _gpus() -> int:

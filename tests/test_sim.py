@@ -283,7 +283,9 @@ def test_open_world_classes_and_federated_methods(cache: Path, tmp_path: Path) -
     report = (run / "report.html").read_text()
     assert "Weights did, for fedavg, fedprox" in report and "in each of 2 draws" in report
     said = " ".join(done.stdout.split())
-    assert "(tuned: 5 trials each on cifar100's open-world classes" in said
+    tuned = "(tuned: 5 trials each on cifar100's open-world classes"
+    assert f"Settings: learngene, fedavg, fedprox {tuned}" in said
+    assert f"scratch {tuned}" in said
     assert "without a record of equal trials" not in said
 
 

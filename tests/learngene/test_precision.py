@@ -17,6 +17,7 @@ def gene(evolved) -> Learngene:
 
 def test_the_configuration_offers_them():
     assert CHOICES["learngene.precision"] == PRECISIONS
+    assert CHOICES["payload_precision"] == PRECISIONS
 
 
 def test_full_precision_is_handed_through(gene):

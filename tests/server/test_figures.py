@@ -11,7 +11,7 @@ from PIL import Image
 from learngene.methods import NAMES
 from server import figures, frontier, report_collective
 from server.captions import CAPTIONS, alt_text
-from server.plotting import FIXED, NoDataError, method_style, new_figure
+from server.plotting import FIXED, NoDataError, method_style, new_figure, spread
 from server.points import Point, front
 from tests.made import MANY
 
@@ -354,6 +354,23 @@ def test_the_front_is_what_no_other_beats():
     assert front([]) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "at"),
+    [
+        ([], []),
+        ([5.0], [5.0]),
+        ([9.0, 1.0], [9.0, 1.0]),
+        ([5.0, 5.0, 5.0], [4.0, 5.0, 6.0]),  # the first is below the others
+        ([4.9, 5.0, 1.0], [4.45, 5.45, 1.0]),
+        ([10.0, 10.0], [9.0, 10.0]),  # not above high
+        ([0.0, 0.0], [0.0, 1.0]),  # nor below low
+        ([5.0] * 12, [float(i) for i in range(12)]),  # too many: from low on
+    ],
+)
+def test_labels_stand_apart_and_near_their_values(values, at):
+    assert spread(values, 1.0, 0.0, 10.0) == pytest.approx(at)
+
+
 def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_path):
     def change(sections):
         sections["run"]["config"]["learngene"] = {"precision": "int8"}
@@ -361,5 +378,5 @@ def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_
     results = make(methods=MANY, change=change)
     frontier.frontier(results, tmp_path)
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
-    assert texts == {"learngene separable int8", *MANY[1:]}
+    assert texts == {"learngene separable", *MANY[1:]}
     assert "On the Pareto front: scratch, learngene separable int8." in frontier.alt(results)
