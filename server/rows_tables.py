@@ -6,8 +6,8 @@ from server import paper
 from server.arms import Arm, Gathered
 from server.paper import Quoted
 from server.points import front, of_arms
-from server.results import MAIN
-from server.rows import Row, any_rows, methods, row
+from server.results import MAIN, REFERENCE
+from server.rows import Row, methods, row, wins
 from server.statistics import holm, paired_gain
 from server.units import Values, accuracies, differences, seeds_of
 from server.wording import answered, p_value
@@ -51,14 +51,27 @@ def table2(gathered: Gathered) -> list[Row]:
 
 
 def frontier(gathered: Gathered) -> list[Row]:
-    """Accuracy and gain as of any run, what a client received, and what is on the Pareto front."""
-    found, points = any_rows(gathered), of_arms(gathered)
-    best = front(list(points.values()))
+    """For every point of the figure, by its name there: accuracy, a learngene's gain, what a client
+    received, and whether it is on the Pareto front."""
+    found: list[Row] = []
+    points = of_arms(gathered)
+    best, seen = front(list(dict.fromkeys(points.values()))), set()
     for arm in gathered.arms:
         for name in methods(arm):
-            note = "on the Pareto front" if points.get((arm.label, name)) in best else ""
+            point = points.get((arm.label, name))
+            if point is None or point in seen:  # nobody answered; scratch, which every run has
+                continue
+            seen.add(point)
+            note = "on the Pareto front" if point in best else ""
+            found.append(row(arm, point.label, "%", arm.measured(accuracies(name)), told=["*"]))
+            if name == MAIN and REFERENCE in methods(arm):
+                gain = arm.measured(differences(MAIN, REFERENCE))
+                quantity = f"gain over scratch, {point.label}"
+                found.append(row(arm, quantity, "points", gain, note=wins(arm), told=["*"]))
             received = arm.measured(_kilobytes(name))
-            found.append(row(arm, f"received, {name}", "KB", received, note=note))
+            found.append(
+                row(arm, f"received, {point.label}", "KB", received, note=note, told=["*"])
+            )
     return found
 
 
