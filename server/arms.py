@@ -46,8 +46,13 @@ class Arm:
 
     @property
     def command(self) -> str:
-        """The command of the first run, alone even where it was a job of a multirun."""
-        return command_of(self.runs[0])
+        """The command of the first run, alone even where it was a job of a multirun; a remark names
+        the seeds of all where there are several."""
+        seeds = ", ".join(
+            str(seed) if seed == shards else f"{seed} (shard_seed {shards})"
+            for seed, shards in map(seeds_of, self.runs)
+        )
+        return command_of(self.runs[0]) + (f"  # seeds {seeds}" if len(self.runs) > 1 else "")
 
     def measured(self, values: Values) -> Measured:
         """The mean of one number a client (``values`` of a run gives them all)."""

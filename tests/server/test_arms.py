@@ -234,6 +234,8 @@ def test_the_frontier_tells_bytes_and_the_front(run: Asked) -> None:
     assert len(set(of_arms(gather([dear, cheap])).values())) == 3  # scratch once
     # Seeds are averaged, the first does not stand for all.
     seeds = gather([cheap, arm("seeded", 3_000_000, -0.2, seed=1)])
+    assert seeds.arms[0].command.endswith("  # seeds 0, 1")
+    assert "#" not in gather([cheap]).arms[0].command
     (point,) = {p for p in of_arms(seeds).values() if p.method == "learngene"}
     assert point.bytes == 2_000_000
     mean = seeds.arms[0].measured(accuracies("learngene")).mean
