@@ -68,13 +68,20 @@ def _named(results: Results, method: str) -> tuple[str, str]:
 def front(of: Sequence[Point]) -> list[Point]:
     """The points that none beats: no other is as accurate for fewer bytes, or better for as many.
 
-    Fewest bytes first.
+    Costs within ``LITTLE`` are the same: a method's name in its message is no cost. Fewest bytes
+    first; of points that are alike, one.
     """
-    chosen: list[Point] = []
-    for point in sorted(of, key=lambda each: (each.bytes, -each.accuracy)):
-        if not chosen or point.accuracy > chosen[-1].accuracy:
-            chosen.append(point)
-    return chosen
+    order = sorted(of, key=lambda each: (each.bytes, -each.accuracy))
+
+    def beaten(at: int) -> bool:
+        point = order[at]
+        return any(
+            (other.bytes <= point.bytes + LITTLE and other.accuracy > point.accuracy)
+            or (place < at and other.accuracy == point.accuracy)
+            for place, other in enumerate(order)
+        )  # fmt: skip
+
+    return [point for at, point in enumerate(order) if not beaten(at)]
 
 
 def gather(folders: Sequence[Path]) -> list[Point]:

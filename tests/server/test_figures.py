@@ -346,11 +346,13 @@ def test_many_methods_are_told_apart_and_one_point_is_a_level(make, canvas, tmp_
 
 def test_the_front_is_what_no_other_beats():
     def point(name, received, accuracy):
-        return Point(name, name, received, accuracy, None)
+        return Point(name, name, 10_000 * received, accuracy, None)
 
     a, b, c = point("a", 10, 0.5), point("b", 20, 0.7), point("c", 30, 0.8)
     beaten = [point("d", 20, 0.6), point("e", 25, 0.7), point("f", 40, 0.8)]
     assert front([c, *beaten, b, a]) == [a, b, c]
+    longer = point("a method of a longer name", 20.0002, 0.71)  # two bytes more are no cost
+    assert front([a, b, longer, c]) == [a, longer, c]
     assert front([]) == []
 
 
