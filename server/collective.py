@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learngene.cores import torch_threads
 from learngene.evolution import Evolution, EvolutionSettings, Stage
 from learngene.networks import Collective
 from learngene.openworld import (
@@ -200,9 +201,7 @@ def at_stage(life: Life, cache: Path, task: int) -> Collective | None:
         return last.collective
     earlier = Evolution(last.world, last.settings, last.device)
     folder = cache / "collectives" / life.key
-    before = torch.get_num_threads()
-    torch.set_num_threads(life.threads)
-    try:
+    with torch_threads(life.threads):
         parts = life_parts(last.world, last.settings, last.device)
         if _read_task(earlier, folder, task, parts):
             return earlier.collective
@@ -213,8 +212,6 @@ def at_stage(life: Life, cache: Path, task: int) -> Collective | None:
             earlier.run_task()
             _keep(earlier, folder, parts)
         return earlier.collective
-    finally:
-        torch.set_num_threads(before)
 
 
 def exemplars(evolution: Evolution, path: str, mirror: bool) -> tuple[Answers, Tensor]:

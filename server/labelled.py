@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from learngene.cores import torch_threads
 from learngene.labelled import Flags, as_text, draw_labelled_shard, draw_of
 from learngene.openworld import Recogniser
 from learngene.world import Shard, World
@@ -45,9 +45,7 @@ def label_open_world(config: Mapping[str, Any], world: World, product: Product) 
     assert product.life is not None, "conf.check wants a collective"
     evolution, asked = product.life.evolution, open_world_settings(config)
     images, of_class = world.train_images, world.division.open_world
-    before = torch.get_num_threads()
-    torch.set_num_threads(product.life.threads)
-    try:
+    with torch_threads(product.life.threads):
         known, labels = exemplars(evolution, asked.path, asked.mirror)
         held = evolution.answers(images, evolution.calibration_rows, asked.path, asked.mirror)
         recogniser = Recogniser.fit(asked, known, labels, held)
@@ -55,8 +53,6 @@ def label_open_world(config: Mapping[str, Any], world: World, product: Product) 
         for c in of_class:
             answers = evolution.answers(images, world.rows("train", c), asked.path, asked.mirror)
             flags[c] = recogniser.scores(*answers).numpy() > recogniser.threshold
-    finally:
-        torch.set_num_threads(before)
     shards = [
         draw_labelled_shard(
             world,
