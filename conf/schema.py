@@ -55,7 +55,7 @@ class Collective:
     zoom: float = 1.0  # smallest side of a training crop as a share of the image; 1 = shifts only
     precision: str = "auto"  # auto (bf16 where the processor has it) | fp32 | bf16
     device: str = "auto"  # auto (cuda where there is one) | cpu | cuda
-    threads: int = 0  # CPU threads; 0 = all
+    threads: int = 0  # CPU threads; 0 = all cores that this process may use
 
 
 @dataclass

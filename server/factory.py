@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 import yaml
 
 from learngene.continual import measures
-from learngene.cores import torch_threads
+from learngene.cores import torch_threads, usable_cores
 from learngene.criterion import TrendRule, align
 from learngene.cycle import CycleSettings
 from learngene.determinism import pin_kernels
@@ -141,8 +140,11 @@ def choose_precision(asked: str, device: torch.device) -> str:
 
 
 def factory_threads(config: Mapping[str, Any]) -> int:
-    """``collective.threads``, 0 being all; kept work hangs on the number, since rounding does."""
-    return config["collective"]["threads"] or os.cpu_count() or 1
+    """``collective.threads``; 0 takes all cores that this process may use.
+
+    Kept work hangs on the number, since rounding does.
+    """
+    return config["collective"]["threads"] or usable_cores()
 
 
 def evolution_settings(config: Mapping[str, Any], device: torch.device) -> EvolutionSettings:

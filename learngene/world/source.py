@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from learngene.cores import usable_cores
 from learngene.errors import InputError
 from learngene.world.world import Division
 
 BATCH = 512  # images decoded before they are written: bounds memory
 _CHUNK = 32  # images that a thread takes at once: small images cost less than handing them over
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, usable_cores())
 
 
 class Source(Protocol):
