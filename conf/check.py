@@ -15,6 +15,7 @@ from clients.faults import IN_TRAINING, Order
 from conf.method_ranges import METHOD_RANGES
 from conf.own_methods import BUILT_IN, check_own, factory_halves, from_here, modules_of
 from conf.schema import Config
+from learngene.choices import HEADS, LABELS, SCHEDULES
 from learngene.errors import InputError
 from learngene.files import is_file, is_folder
 from server.logger import check_logger
@@ -30,16 +31,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "learngene.precision": PRECISIONS,
     "payload_precision": PRECISIONS,
     "individual.stem": ("separable", "seeded", "whole", "fresh"),
-    "individual.head": ("prototype", "mlp"),
-    "individual.schedule": ("cosine", "constant"),
-    "retain.labels": ("exact", "true"),
+    "individual.head": HEADS,
+    "individual.schedule": SCHEDULES,
+    "retain.labels": LABELS,
     "open_world.score": (
         *("max_softmax", "max_logit", "energy"),
         *("mahalanobis", "relative_mahalanobis"),
     ),
     "open_world.path": ("collective", "light", "both"),
-    "method.scratch.schedule": ("cosine", "constant"),
-    "method.scratch.head": ("prototype", "mlp"),
+    "method.scratch.schedule": SCHEDULES,
+    "method.scratch.head": HEADS,
     "method.scratch.stem": ("separable", "whole"),
     "runtime.name": ("ray", "serial"),
 }

@@ -1,4 +1,4 @@
-"""The whole configuration: one typed, documented line per field, and one ``check`` for it.
+"""The whole configuration: one typed, documented line per field; ``conf.check`` checks it.
 
 The YAML files beside this one only override what is written here. Fields are named as on the
 command line: ``python sim.py num_clients=20 collective.width=0.5``.

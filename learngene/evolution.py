@@ -2,7 +2,8 @@
 
 Each task brings new base classes. The collective sees their images together with the exemplars
 of the classes gone by, through a head that grows, and is held to what its previous stage said of
-the old classes (distillation). Both paths are trained on the same batches (see ``networks``).
+the old classes (distillation). The light path (see ``networks``) is trained on every batch, the
+13 layers on every ``light_steps``-th of them.
 After the last task the collective consolidates: it trains on its exemplars alone, equally many of
 every class, which takes away what the order of the tasks left behind.
 

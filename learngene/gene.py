@@ -35,6 +35,13 @@ HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
 
 @dataclass(frozen=True)
 class Learngene:
+    """What is inherited from a collective (the paper's definition 2): arrays and their card.
+
+    ``arrays`` are float32: ``top.I.conv.weight`` (C_out, C_in, 3, 3) and ``top.I.norm.*`` (C_out,)
+    of the I-th inherited layer, counted from 0, and, for the stems ``separable`` and ``whole``,
+    ``stem.*``. ``card`` says shapes, where the layers stood, and the sha256 of all.
+    """
+
     card: Card
     arrays: dict[str, np.ndarray]
 
@@ -185,10 +192,12 @@ def reconstruct(gene: Learngene, *, ways: int, head: str = "prototype",
     drawn again from the gene's integer (``seeded``), or drawn at random (``fresh``).
 
     Args:
+        ways: number of classes of the task.
+        head: ``prototype`` (zeros until ``start`` gives it class means) or ``mlp`` (the paper's).
         generator: of what is not inherited; None = one of the seed 0.
 
     Raises:
-        InputError: when an array does not fit the individual.
+        InputError: when an array does not fit the individual, or there is no such head.
     """
     card, arrays = gene.card, gene.arrays
     shapes = [card.shapes[f"top.{i}.conv.weight"] for i in range(gene.inherited)]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learngene.choices import HEADS, among
 from learngene.networks import (
     FEATURE_SIDE,
     INDIVIDUAL_POOLS,
@@ -73,15 +74,23 @@ def mlp_head(features: int, ways: int, width: float) -> nn.Sequential:
 
 
 class Individual(nn.Module):
-    """Stem, inherited layers, classifier.
+    """Stem, inherited layers, classifier: images (B, C, H, W) to logits (B, ways).
+
+    Source: the paper's Algorithm 1 (RECONSTRUCT); widths and pools from its appendix, figure 1.
 
     Args:
         stem_kind: ``separable``, or full convolutions for every other kind.
+        ways: number of classes.
+        width: factor of the paper's channels, 64 to 512, and of the MLP's 1024.
+        channels: of the images.
         inherited: number of layers after the stem; the stem has the rest of the seven.
         top_widths: channels of the inherited layers' outputs; None = the paper's times ``width``.
         c_in: channels that the first inherited layer takes; None = the paper's times ``width``.
         head: ``prototype`` or ``mlp``.
         generator: every initial weight is drawn from it.
+
+    Raises:
+        InputError: there is no such head.
     """
 
     def __init__(self, *, stem_kind: str, inherited: int, ways: int, width: float, head: str,
@@ -101,7 +110,7 @@ class Individual(nn.Module):
         self.head: nn.Module
         self.head = (
             PrototypeHead(features, ways)
-            if head == "prototype"
+            if among("head", head, HEADS) == "prototype"
             else mlp_head(features, ways, width)
         )
         initialise(self, generator)

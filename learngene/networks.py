@@ -4,9 +4,9 @@ Every layer is a 3x3 convolution, BatchNorm and ReLU (appendix, figure 1). Layer
 1, as in the paper. Widths are the paper's, times a scale.
 
 The collective carries a *light path* beside its 13 layers: the individual's own stem, then a run
-of the same convolutions (the top ones, unless asked otherwise). Both paths are trained on the same
-batches, so the layers that will be inherited grow up behind the stem that they will meet again
-(difference from the paper, see docs/FIDELITY.md). The two paths share the convolutions and not the
+of the same convolutions (the top ones, unless asked otherwise). Both paths are trained at once, so
+the layers that will be inherited grow up behind the stem that they will meet again (difference from
+the paper, see docs/FIDELITY.md). The two paths share the convolutions and not the
 normalisation: their activations differ in scale, and each keeps its own BatchNorm.
 """
 

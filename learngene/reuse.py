@@ -40,11 +40,19 @@ def adapt(
 ) -> tuple[Individual, Outcome]:
     """An individual around ``gene``, trained on ``shard``; and its curves, the last epoch last.
 
-    The keywords mean what they mean in ``conf.schema.Individual`` and ``conf.schema.Retain``, and
-    have the same defaults. The work is done where the shard's tensors lie.
+    The paper's Algorithm 1: L_rec + lambda L_ret (Eq. 6 to 9).
+
+    Args:
+        shard: images and labels, as ``shard_of`` makes them.
+        seed: of everything that is drawn: weights, order and augmentation of the images, the
+            sample for the Fisher information.
+
+    The other keywords mean what they mean in ``conf.schema.Individual`` and ``conf.schema.Retain``,
+    and have the same defaults. The work is done where the shard's tensors lie.
 
     Raises:
-        InputError: the learngene does not fit the individual.
+        InputError: the learngene does not fit the individual, or a word is not a choice.
+        ZeroFisher: ``normalise`` finds a Fisher information that is zero everywhere.
         ValueError: the images have another number of channels than those it grew up on.
     """
     channels = shard.train_x.shape[1]

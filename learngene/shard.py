@@ -16,12 +16,12 @@ from learngene.world import Shard, World
 class ShardData:
     """Images (N, C, H, W) normalised, labels (N,) as 0..ways-1, for training and test."""
 
-    classes: tuple[int, ...]
+    classes: tuple[int, ...]  # the label i stands for classes[i] of the world, or of the user
     train_x: Tensor
     train_y: Tensor
     test_x: Tensor
     test_y: Tensor
-    flip: bool
+    flip: bool  # whether a mirrored image keeps its class
 
     @property
     def ways(self) -> int:

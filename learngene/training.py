@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from learngene.choices import SCHEDULES, among
 from learngene.images import augment
 from learngene.individual import Individual
 from learngene.retain import Retain
@@ -50,6 +51,9 @@ class TrainSettings:
     freeze_norms: bool  # keep the statistics that were inherited or measured
     ewc_lambda: float = 0.0
 
+    def __post_init__(self) -> None:
+        among("schedule", self.schedule, SCHEDULES)
+
     @classmethod
     def of(cls, individual: Mapping[str, Any], **own: Any) -> TrainSettings:
         """The settings that all methods share, from a task's ``individual``; ``own`` ones win."""
@@ -59,15 +63,20 @@ class TrainSettings:
 
 @dataclass
 class Outcome:
-    """What a method reports of one client: curves over epochs, the last epoch last."""
+    """What a method reports of one client: curves over epochs, the last epoch last.
 
-    epochs: list[int] = field(default_factory=list)
-    accuracy: list[float] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
+    The lists have one entry for each test. ``extras`` are further numbers of the last epoch:
+    ``train_accuracy``, a share of the shard's images, and ``fisher_mean``, the mean of the Fisher
+    information before it is scaled.
+    """
+
+    epochs: list[int] = field(default_factory=list)  # 0: before any training
+    accuracy: list[float] = field(default_factory=list)  # share of the test images, 0 to 1
+    loss: list[float] = field(default_factory=list)  # mean cross-entropy on them, nats
     # Means over the epoch before; at epoch 0 of the untrained network on the plain images.
     train_loss: list[float] = field(default_factory=list)  # L_rec
     penalty: list[float] = field(default_factory=list)  # lambda L_ret
-    seconds: float = 0.0
+    seconds: float = 0.0  # wall clock, tests included
     extras: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float | int | list[float] | list[int]]:

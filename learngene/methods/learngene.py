@@ -14,6 +14,7 @@ from functools import partial
 import torch
 
 from learngene.card import read_card
+from learngene.choices import LABELS, among
 from learngene.gene import Learngene, check, inherited_modules, reconstruct
 from learngene.individual import Individual, PrototypeHead, measure_norms
 from learngene.methods import find
@@ -63,7 +64,8 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
     if retain_settings["ewc_lambda"] > 0:
         held = inherited_modules(individual)
         sample = _fisher_sample(context, retain_settings["fisher_samples"])
-        labels = shard.train_y[sample] if retain_settings["labels"] == "true" else None
+        said = among("labels", retain_settings["labels"], LABELS)
+        labels = shard.train_y[sample] if said == "true" else None
         fisher = fisher_diagonal(individual, held, shard.train_x[sample], labels)
         parameters = [p for module in held for p in module.parameters()]
         retain = Retain(parameters, fisher, normalise=retain_settings["normalise"])

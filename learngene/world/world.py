@@ -51,7 +51,7 @@ class Division:
     """
 
     base: tuple[int, ...]  # the collective learns them
-    open_world: tuple[int, ...]  # never trained on: thresholds and learning rates are tuned here
+    open_world: tuple[int, ...]  # met later (cycles, table 2); settings are chosen on them
     novel: tuple[int, ...]  # the clients' classes
 
     def __post_init__(self) -> None:

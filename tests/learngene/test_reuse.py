@@ -101,6 +101,21 @@ def test_grey_images_do_not_fit_a_learngene_of_colour(gene):
         adapt(gene, shard_of(grey, LABELS, grey, LABELS))
 
 
+@pytest.mark.parametrize(
+    ("word", "among"),
+    [
+        ({"head": "protoype"}, "Write one of prototype, mlp"),
+        ({"schedule": "cosin"}, "Write one of cosine, constant"),
+        ({"labels": "model"}, "Write one of exact, true"),
+    ],
+)
+def test_a_misspelt_word_is_refused_and_not_taken_for_another(gene, shard, word, among):
+    ((field, value),) = word.items()
+    with pytest.raises(learngene.InputError, match=among) as refused:
+        adapt(gene, shard, **{**SHORT, **word})
+    assert (refused.value.field, refused.value.value) == (field, value)
+
+
 def test_the_package_alone_is_light_and_its_names_bring_no_flower():
     code = (
         "import sys, learngene\n"
