@@ -19,6 +19,7 @@ from learngene.choices import HEADS, LABELS, SCHEDULES
 from learngene.errors import InputError
 from learngene.files import is_file, is_folder
 from server.logger import check_logger
+from server.paper import COMPARED
 
 PRECISIONS = ("fp32", "fp16", "int8")  # learngene.precision's, without importing torch
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -412,6 +413,12 @@ def _check_together(config: DictConfig) -> None:
                          f"{config.shots} of each (shots)",
                          "Lower it, raise shots, or write individual.safeguard=false")  # fmt: skip
     _check_factory(config)
+    for name in COMPARED.get(config.experiment or "", ()):
+        if name not in config.methods:
+            every = ",".join(dict.fromkeys((*COMPARED[config.experiment], *config.methods)))
+            raise InputError("methods", config.methods,
+                             f"experiment={config.experiment} compares {name}",
+                             f"Write methods=[{every}]")  # fmt: skip
     if config.rounds > 1 and config.learngene.path:
         raise InputError("rounds", config.rounds,
                          "a saved learngene does not evolve: there is no collective",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from server.runs import GatherError, find_runs, must_agree
-from server.units import Measured, Unit, Values, over, pooled, seeds_of
+from server.units import Measured, Task, Values, over, pooled, seeds_of
 from server.wording import Results, answered
 
 NEUTRAL = (  # settings that make no arm: groups, or fields
@@ -58,8 +58,8 @@ class Arm:
         """The mean of one number a client (``values`` of a run gives them all)."""
         return over([values(run) for run in self.runs], self.unit)
 
-    def pooled(self, values: Values) -> dict[Unit, float]:
-        """The number of every client, the mean of the runs that have the same one."""
+    def pooled(self, values: Values) -> dict[Task, float]:
+        """The number of every client's task, the mean of the runs that have the same one."""
         return pooled([values(run) for run in self.runs])
 
     @property
@@ -119,6 +119,7 @@ def gather(runs: Sequence[Results]) -> Gathered:
             several = ", ".join(sorted(set(values)))
             raise GatherError(f"these runs are of several {what}: {several}. Gather each alone")
     settings = [arm_settings(run) for run in runs]
+    _same_images(runs, settings)
     # A field that only some have came with a later release: it tells nothing apart.
     shared = [name for name in settings[0] if all(name in each for each in settings)]
     names = [name for name in shared if len({repr(each[name]) for each in settings}) > 1]
@@ -141,6 +142,20 @@ def gather(runs: Sequence[Results]) -> Gathered:
     ]
     made.sort(key=lambda arm: [_rank(value) for value in arm.settings.values()])
     return Gathered(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(made))
+
+
+def _same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
+    """Hold that runs with the same settings of the data had the same images: ``data.root`` makes no
+    arm, and two folders may hold other ones."""
+    seen: dict[str, str] = {}
+    for run, each in zip(runs, settings, strict=True):
+        asked = repr([(n, v) for n, v in each.items() if n.startswith("data.")])
+        sha = run["data"]["sha256"]
+        if seen.setdefault(asked, sha) != sha:
+            raise GatherError(
+                f"the images differ between these runs: data.sha256 is {seen[asked][:12]} and "
+                f"{sha[:12]}. Gather runs on the same images"
+            )
 
 
 def arm_settings(run: Results) -> dict[str, Any]:
@@ -207,7 +222,7 @@ def between(one: Arm, other: Arm, method: str) -> Measured:
             continue
         theirs = {c["id"]: c for c in answered(match)}
         pairs.append({
-            (seeds_of(run)[1], c["id"]): 100 * (
+            (*seeds_of(run), c["id"]): 100 * (
                 c["methods"][method]["accuracy"] - theirs[c["id"]]["methods"][method]["accuracy"]
             )
             for c in answered(run)

@@ -3,7 +3,8 @@
 *In direction*: what the claim is about has the paper's sign, with an interval off zero (for a
 table: the learngene leads each of the eight opponents so). ``reproduced``: in direction, and the
 paper's number lies within our 95 % interval and the paper's own ±, the two half-widths combined as
-the root of the sum of their squares; or, where it is a bound, our mean itself meets it. ``in
+the root of the sum of their squares, ours being at most half of the paper's number (a wide interval
+reproduces nothing); or, where it is a bound, our mean itself meets it. ``in
 direction only``: in direction, but the number is another. ``censored``: it would be one of these
 two, but fewer than 90 % of the clients arrived at the level that the claim is about (60 % accuracy,
 say), for its number or for its direction: means are of those that did, and would be others with the
@@ -21,7 +22,7 @@ from server.rows import Row
 
 REPRODUCED, DIRECTION, CENSORED = "reproduced", "in direction only", "censored"
 NOT, NOT_RUN = "not", "not run"
-ENOUGH = 0.9  # of the clients must have arrived where the paper speaks of a level
+PRECISE = 0.5  # of the paper's number: a wider interval is no estimate of it
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def verdict(bound: str, quoted: Quoted, row: Row, signs: Sequence[Row], complete
     """The rule at the head of this file; ``complete``: every row of the direction is there."""
     if not (signs and complete and all(_above_zero(sign) for sign in signs)):
         return NOT
-    if any(each.arrived and each.arrived.share < ENOUGH for each in (row, *signs)):
+    if any(each.censored for each in (row, *signs)):
         return CENSORED
     return REPRODUCED if _met(bound, quoted, row) else DIRECTION
 
@@ -69,7 +70,9 @@ def _met(bound: str, quoted: Quoted, row: Row) -> bool:
         return mean <= quoted.value
     if bound == "at least":
         return mean >= quoted.value
-    return abs(mean - quoted.value) <= hypot(row.ours.ci95 or 0.0, quoted.spread or 0.0)
+    ours = row.ours.ci95 or 0.0
+    precise = ours <= PRECISE * abs(quoted.value)
+    return precise and abs(mean - quoted.value) <= hypot(ours, quoted.spread or 0.0)
 
 
 def _above_zero(row: Row) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from server import rows_bound, rows_collective, rows_figures, rows_tables
 from server.arms import Arm, Gathered
 from server.footnotes import footnotes
 from server.report_page import image, page, paragraph, table, text
-from server.rows import Row, any_rows
-from server.wording import NONE, Results
+from server.rows import Row, any_rows, lacking
+from server.wording import NONE, Results, rounded
 
 NAME = "comparison"  # of the files, and of the figure beside them
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
@@ -35,18 +35,21 @@ ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
 
 
 def rows(gathered: Gathered) -> list[Row]:
-    """The table of an experiment; one that has no table of its own gets that of any run."""
+    """The table of an experiment; one that has no table of its own, or runs without a method that
+    it compares, get that of any run."""
+    if lacking(gathered):
+        return any_rows(gathered)
     return ROWS.get(gathered.experiment or "", any_rows)(gathered)
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text, in the order of ``HEADINGS``."""
+    """A row as text, in the order of ``HEADINGS`` but for the command."""
     quoted = NONE
     if row.paper is not None:
         quoted = number(row.paper.value, row.paper.spread, unit=row.unit)
     return (
         *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95, unit=row.unit)),
-        *(number(row.difference, sign=True, unit=row.unit), row.ours.n, note_of(row), row.command),
+        *(number(row.difference, sign=True, unit=row.unit), row.ours.n, note_of(row)),
     )
 
 
@@ -64,8 +67,8 @@ def number(
         return NONE
     coarse = unit in ("%", "points") or value == 0 or (spread or 0) >= 1
     digits = 1 if coarse or round(abs(value), 6) >= 1 else 3
-    shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    return shown if spread is None else f"{shown} ± {spread:.{digits}f}"
+    shown = rounded(value, digits, sign=sign)
+    return shown if spread is None else f"{shown} ± {rounded(spread, digits)}"
 
 
 def notes(gathered: Gathered) -> list[str]:
@@ -120,7 +123,7 @@ def plain(row: Row) -> dict[str, Any]:
         "arrived": row.arrived and row.arrived.clients,
         "arrived_of": row.arrived and row.arrived.of,
         "note": row.note,
-        "command": row.command,
+        "command": "\n".join(row.commands),
     }
 
 
@@ -129,20 +132,48 @@ def _digits(value: float | None) -> float | None:
 
 
 def markdown(found: Sequence[Row], said: Sequence[str] = ()) -> str:
-    """The rows as a Markdown table, ``notes`` and, since they are long, the commands below it."""
-    lines = ["| " + " | ".join(HEADINGS[:-1]) + " |", "|" + "---|" * (len(HEADINGS) - 1)]
-    lines += ["| " + " | ".join(_cell(c) for c in cells(row)[:-1]) + " |" for row in found]
-    commands = dict.fromkeys(row.command for row in found if row.command)
+    """The rows as a Markdown table, ``notes`` and, since they are long, the commands below it: the
+    column has their numbers."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    numbers = numbered(found)
+    lines += ["| " + " | ".join(map(_cell, shown)) + " |" for shown in _shown(found, numbers)]
     lines += [line for note in said for line in ("", note)]
-    return "\n".join([*lines, "", *(f"    {command}" for command in commands)]) + "\n"
+    return "\n".join([*lines, "", *(f"    {line}" for line in _listed(numbers))]) + "\n"
+
+
+def numbered(found: Sequence[Row]) -> dict[str, int]:
+    """The commands of the rows, each with its number."""
+    every = dict.fromkeys(command for row in found for command in row.commands)
+    return {command: number for number, command in enumerate(every, start=1)}
+
+
+def _listed(numbers: Mapping[str, int]) -> list[str]:
+    return [f"{number:>{len(str(len(numbers)))}}  {command}" for command, number in numbers.items()]
+
+
+def _shown(found: Sequence[Row], numbers: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """The rows as text, in the order of ``HEADINGS``."""
+    return [(*cells(row), span([numbers[command] for command in row.commands])) for row in found]
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Whole numbers in their order, runs of three and more as first to last: ``1, 3 to 5``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(
+        f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
+    )
 
 
 def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
     """The rows as a table of the report, with what stands under it."""
-    shown = [cells(row)[:-1] for row in found]
-    commands = dict.fromkeys(row.command for row in found if row.command)
-    listed = "\n".join(commands)
-    return table(HEADINGS[:-1], shown, range(2, 6)) + "".join(
+    numbers = numbered(found)
+    listed = "\n".join(_listed(numbers))
+    return table(HEADINGS, _shown(found, numbers), range(2, 6)) + "".join(
         (*(paragraph(note, "note") for note in said), f"<pre>{text(listed)}</pre>")
     )
 

@@ -32,6 +32,8 @@ def contact_sheet(results: Results, path: Path) -> Path:
     if found is None:
         raise NoDataError(_reason(results))
     images, stages = found["images"], found["stages"]
+    if any(not image["picture"] for image in images):
+        raise NoDataError("these results are kept ones, without the pictures and maps of figure 5")
     columns = 1 + len(stages)
     side = WIDTH / max(columns, 4)
     figure = new_figure(len(images) * (side + 0.12) + 0.7)

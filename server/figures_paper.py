@@ -37,9 +37,9 @@ from server.plotting import (
 )
 from server.points import of_arms
 from server.results import MAIN, REFERENCE
-from server.rows import methods
+from server.rows import lacking, methods
 from server.rows_tables import table3_of
-from server.units import Measured, accuracies, differences, over
+from server.units import Measured, Unit, accuracies, differences, over
 from server.wording import answered
 
 LINES = (BLUE, VERMILION, GREEN, *OTHERS[1:])
@@ -54,6 +54,8 @@ def draw(gathered: Gathered, path: Path) -> Path:
     """
     if not any(answered(run) for run in gathered.runs):
         raise NoDataError("no client answered")
+    if absent := lacking(gathered):
+        raise NoDataError(f"{gathered.experiment} compares {absent[0]}, which a run has not")
     with matplotlib.rc_context(STYLE):
         return FIGURES.get(gathered.experiment or "", by_arm)(gathered, path)
 
@@ -128,17 +130,45 @@ def evolution(gathered: Gathered, path: Path) -> Path:
 
 
 def positions(gathered: Gathered, path: Path) -> Path:
-    """Figure 6 (b): accuracy over epochs, a line a position."""
+    """Figure 6 (b): accuracy over epochs, a line a position; below it what the top is ahead of each
+    other one by, paired by client: intervals of accuracies are of clients and hide that."""
     lines = []
     for arm in gathered.arms:
         layers, more = rows_figures.layers_of(arm), arm.label_without(["learngene.layers"])
         label = ", ".join(filter(None, (f"layers {layers[0]} to {layers[-1]}", more)))
         lines.append((label, arm, MAIN))
-    return _over_epochs(lines, path)
+    top = rows_figures.top_of(gathered.arms)
+    others = [(label, arm) for label, arm, _ in lines if arm is not top]
+    if top is None or not others:
+        return _over_epochs(lines, path)
+    figure = new_figure(6.5)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for number, (label, arm, name) in enumerate(lines):
+        _line(above, *_by_epoch(arm, name), label, number)
+        if arm is not top:
+            _line(below, *_ahead(top, arm), label, number)
+    above.set(ylabel=ACCURACY)
+    below.axhline(0, color=GREY, lw=1)
+    below.set(xlabel=EPOCHS, ylabel="top ahead (points)")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(figure, above)
+    return save(figure, path)
+
+
+def _ahead(top: Arm, other: Arm) -> tuple[list[float], list[Measured]]:
+    """What one arm is ahead of another by, percentage points, at the epochs that both recorded."""
+    mine, theirs = (_curves(arm, MAIN) for arm in (top, other))
+    both = [{u: (run[u], there[u]) for u in run if u in there}
+            for run, there in zip(mine, theirs, strict=False)]  # fmt: skip
+    epochs = sorted(set.intersection(*(set(a) & set(b) for run in both for a, b in run.values())))
+    return epochs, [
+        over([{u: 100 * (a[epoch] - b[epoch]) for u, (a, b) in run.items()} for run in both])
+        for epoch in epochs
+    ]
 
 
 def table(gathered: Gathered, path: Path) -> Path:
-    """Tables 2 and 3 as a picture: ours with its interval, the paper's as a hollow diamond."""
+    """Tables 2 and 3 as a picture: ours with its interval, the paper's hollow, with its ±."""
     panels = gathered.arms
     count = max(len(methods(arm)) for arm in panels)
     figure = new_figure((0.8 + 0.3 * count) * len(panels))
@@ -153,13 +183,14 @@ def table(gathered: Gathered, path: Path) -> Path:
                 else table3_of(arm, name, gathered.data)
             )
             if quoted:
-                axes.plot(quoted.value, place, "D", mfc="none", color="black", ms=6)
+                axes.errorbar(quoted.value, place, xerr=quoted.spread or 0.0, fmt="D", mfc="none",
+                              color="black", ms=6, lw=0.8, capsize=2)  # fmt: skip
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{arm.config('shots')} images a class, {gathered.data}", loc="left")
     low, high = grid[-1].get_xlim()
     grid[-1].set_xlim(max(0, low), min(100, high))
-    grid[-1].set_xlabel(f"{ACCURACY}; hollow: the paper")
+    grid[-1].set_xlabel(f"{ACCURACY}; hollow: the paper, with its ±")
     return save(figure, path)
 
 
@@ -224,14 +255,19 @@ def _short(label: str) -> str:
 
 def _by_epoch(arm: Arm, method: str) -> tuple[list[float], list[Measured]]:
     """Accuracy at the epochs that every client of every run recorded."""
-    runs = [
-        {unit: dict(curve) for unit, curve in rows_figures.curves(run, method).items()}
-        for run in arm.runs
-    ]
+    runs = _curves(arm, method)
     epochs = sorted(set.intersection(*(set(curve) for run in runs for curve in run.values())))
     return epochs, [
         over([{unit: 100 * curve[epoch] for unit, curve in run.items()} for run in runs])
         for epoch in epochs
+    ]
+
+
+def _curves(arm: Arm, method: str) -> list[dict[Unit, dict[float, float]]]:
+    """By run and client: accuracy at each epoch."""
+    return [
+        {unit: dict(curve) for unit, curve in rows_figures.curves(run, method).items()}
+        for run in arm.runs
     ]
 
 
@@ -244,8 +280,9 @@ def _line(
     colour = LINES[number % len(LINES)]
     axes.plot(x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.8,
               label=label)  # fmt: skip
-    low, high = np.clip(mean - half, 0, None), np.clip(mean + half, None, 100)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+    axes.fill_between(
+        x, mean - half, np.clip(mean + half, None, 100), color=colour, alpha=0.2, lw=0
+    )
 
 
 def _bar(axes: Axes, place: int, measured: Measured, colour: str) -> None:

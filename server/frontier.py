@@ -19,10 +19,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from learngene.files import write_atomically
+from server.paper import OPPONENTS
 from server.plotting import (
     GREY,
+    MARKERS,
     NoDataError,
     method_style,
     new_figure,
@@ -31,12 +34,13 @@ from server.plotting import (
     styled,
 )
 from server.points import Point, front, gather, points
-from server.results import REFERENCE
-from server.runs import GatherError
+from server.results import MAIN, REFERENCE
+from server.runs import GatherError, OutputError, writing
 from server.wording import Results, percent, size
 
 FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
 NAME_POINTS = 9  # type size of the names beside the axes
+KNOWN = (*(f"{MAIN} {stem}" for stem in ("separable", "seeded", "whole", "fresh")), *OPPONENTS)
 
 
 def draw(axes: Axes, of: Sequence[Point]) -> None:
@@ -45,25 +49,38 @@ def draw(axes: Axes, of: Sequence[Point]) -> None:
     A method sent in several number formats is one line of points, filled by format; its name stands
     beside the axes, where twenty names fit without lying on one another.
     """
-    names = list(dict.fromkeys(point.series for point in of))
-    colours = method_style(list(dict.fromkeys(point.method for point in of)))
-    markers = method_style(names)
     best = front(of)
+    sent = [p for p in of if p.method != REFERENCE]
+    # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
+    # the others, it would crowd them into the last one: it is a level.
+    level = next((p for p in of if p.method == REFERENCE), None) if sent else None
+    of = sent or of
+    names = list(dict.fromkeys(point.series for point in of))
+    colours = method_style([REFERENCE, *dict.fromkeys(point.method for point in of)])
+    best = [p for p in best if p in of]
     step = axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
-                     color=GREY, lw=1.2, ls="--", label="Pareto front")  # fmt: skip
+                     color=GREY, lw=1.4, ls="--", zorder=3, label="Pareto front")  # fmt: skip
+    axes.plot([p.bytes for p in best], [100 * p.accuracy for p in best], "o", ms=13,
+                     mfc="none", color=GREY, mew=1, zorder=3)  # fmt: skip
     last: dict[str, Point] = {}  # of each line, where its name points to
     for name in names:
         line = sorted((p for p in of if p.series == name), key=lambda each: each.bytes)
         last[name] = line[-1]
-        look = {"color": colours[line[0].method]["color"], "marker": markers[name]["marker"]}
+        look = {"color": colours[line[0].method]["color"], "marker": _marker(name, names)}
         axes.plot([p.bytes for p in line], [100 * p.accuracy for p in line], lw=1,
                   color=look["color"])  # fmt: skip
         for point in line:
-            axes.errorbar(point.bytes, 100 * point.accuracy, yerr=100 * (point.ci95 or 0.0),
-                          capsize=2, lw=0.6, ms=7, linestyle="", markerfacecoloralt="white",
-                          fillstyle=FILLED[point.sent_as], **look)  # fmt: skip
+            at = point.bytes, 100 * point.accuracy
+            axes.errorbar(*at, yerr=100 * (point.ci95 or 0.0), capsize=2, lw=0.6, linestyle="",
+                          color=look["color"], alpha=0.5)  # fmt: skip
+            axes.plot(*at, ms=7, linestyle="", markerfacecoloralt="white",
+                      fillstyle=FILLED[point.sent_as], **look)  # fmt: skip
+    if level is not None:
+        axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
     axes.set_xscale("log")
     axes.margins(x=0.1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda x, _: size(x).replace(".0 ", " "))
     axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
     signs = [Line2D([], [], color=GREY, marker="o", ls="", fillstyle=FILLED[form], label=form,
@@ -71,26 +88,32 @@ def draw(axes: Axes, of: Sequence[Point]) -> None:
              for form in FILLED if any(p.sent_as == form for p in of)]  # fmt: skip
     axes.legend(handles=[*step, *(signs if len(signs) > 1 else [])], loc="lower left",
                 bbox_to_anchor=(0, 1), ncols=4, fontsize=NAME_POINTS)  # fmt: skip
-    _names_beside(axes, last)
+    _names_beside(axes, last, level)
 
 
-def _names_beside(axes: Axes, last: dict[str, Point]) -> None:
-    """Names in a column on the right, each with a thin line to its points; scratch's, which stands
-    alone far to the left, at its point."""
-    last = dict(last)
-    if alone := last.pop(REFERENCE, None):
-        axes.annotate(REFERENCE, (alone.bytes, 100 * alone.accuracy), (5, 4),
-                      textcoords="offset points", fontsize=NAME_POINTS)  # fmt: skip
+def _marker(name: str, names: Sequence[str]) -> str:
+    """The same in every figure for the methods that a name is known of."""
+    order = [*KNOWN, *(each for each in names if each not in KNOWN)]
+    return MARKERS[order.index(name) % len(MARKERS)]
+
+
+def _names_beside(axes: Axes, last: dict[str, Point], level: Point | None) -> None:
+    """Names in a column on the right, each with a thin line to its points, scratch's to its level,
+    with what it receives."""
+    ends = [(name, point.bytes, 100 * point.accuracy) for name, point in last.items()]
+    if level is not None:
+        name = f"{REFERENCE}, {size(level.bytes)}"
+        ends.append((name, axes.get_xlim()[1], 100 * level.accuracy))
     low, high = axes.get_ylim()
     figure = axes.get_figure()
     assert figure is not None
     inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
     gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)
-    at = spread([100 * point.accuracy for point in last.values()], gap, low, high)
+    at = spread([height for *_, height in ends], gap, low, high)
     axes.set_ylim(low, high)
-    for (name, point), y in zip(last.items(), at, strict=True):
+    for (name, x, height), y in zip(ends, at, strict=True):
         axes.annotate(
-            name, (point.bytes, 100 * point.accuracy), (1.04, y),
+            name, (x, height), (1.04, y),
             textcoords=axes.get_yaxis_transform(), fontsize=NAME_POINTS, va="center",
             arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4},
         )  # fmt: skip
@@ -144,11 +167,12 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         found = gather(asked.folders)
-    except GatherError as error:
+        with writing(asked.out):
+            print(_together({"points": found}, asked.out / "frontier.png"))
+            write_atomically(asked.out / "frontier.csv", table(found).encode())
+    except (GatherError, OutputError) as error:
         print(f"server.frontier: {error}", file=sys.stderr)
         return 2
-    print(_together({"points": found}, asked.out / "frontier.png"))
-    write_atomically(asked.out / "frontier.csv", table(found).encode())
     for point in front(found):
         print(f"{point.label}: {percent(point.accuracy, point.ci95)} for {size(point.bytes)}")
     return 0

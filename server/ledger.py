@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from learngene.files import write_atomically
@@ -22,63 +22,90 @@ from server.figures import accuracy_over_epochs
 from server.ledger_page import page
 from server.plotting import NoDataError
 from server.results import write_clients_csv
+from server.runs import OutputError, find_runs, writing
 from server.wording import Results
 
 TABLES = ("csv", "json")  # of an experiment, written anew with the page
 MAIN_JOB = "main"  # the folder of runs that name no experiment
+OF_MAPS = "fig5_gradcam"  # the experiment whose figure is not drawn from kept runs
 
 
 def add(folders: Sequence[Path], ledger: Path) -> list[Path]:
-    """Copy the small results of runs into the ledger and renew what lies beside them.
+    """Copy the small results of every run at or below the folders into the ledger.
+
+    Nothing is written unless all of it fits: to what is kept, and into its size.
 
     Raises:
         GatherError: a folder holds no results, or its experiment's runs do not fit together.
         TooLargeError: a run's results are too large to be kept.
     """
-    touched: dict[Path, list[Results]] = {}
-    for folder, results in zip(folders, read(folders), strict=True):
+    read(folders)  # refuses results without a configuration
+    contents: dict[Path, bytes] = {}
+    by_place: dict[Path, dict[str, Results]] = {}
+    for folder, results in find_runs(folders):
         place = ledger / results["data"]["name"] / (experiment_of(results) or MAIN_JOB)
-        home = place / slim.name_of(results)
         try:
-            slim.write(results, home / "results.json")
+            contents[place / slim.name_of(results)] = slim.content(results)
         except slim.TooLargeError as error:
             raise slim.TooLargeError(f"{folder}: {error}") from error
-        if place.name == MAIN_JOB:
+        by_place.setdefault(place, {})[slim.name_of(results)] = results
+    for place, added in by_place.items():
+        if place.name != MAIN_JOB:
+            there = {home.name: home for home in _homes(place) if home.name not in added}
+            gather([*read(list(there.values())), *added.values()] if there else [*added.values()])
+    for home, content in contents.items():
+        write_atomically(home / "results.json", content)
+        results = by_place[home.parent][home.name]
+        if home.parent.name == MAIN_JOB:
             write_clients_csv(results, home / "clients.csv")
-            accuracy_over_epochs(results, home)
-        touched.setdefault(place, []).append(results)
-    for place, added in touched.items():
-        _renew(place, added)
-    return list(touched)
+        elif experiment_of(results) == OF_MAPS and not results.get("kept"):
+            draw_experiment(home.parent, gather([results]))
+    return list(by_place)
 
 
-def _renew(place: Path, added: Sequence[Results]) -> None:
-    """The figure of an experiment, from all its kept runs.
-
-    Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
-    """
-    if place.name == MAIN_JOB:  # rows of the page, one a run, each with a figure of its own
-        return
-    gathered = gather(kept(place))
-    source = gather(added[:1]) if gathered.experiment == "fig5_gradcam" else gathered
+def draw_experiment(place: Path, gathered: Gathered) -> None:
+    """The figure of an experiment; where its runs do not hold what it shows, there is none."""
     figure = place / f"{comparison.NAME}.png"
     try:
-        figures_paper.draw(source, figure)
+        figures_paper.draw(gathered, figure)
     except NoDataError as reason:
         figure.unlink(missing_ok=True)
         print(f"{place}: the figure was not drawn: {reason}", file=sys.stderr)
 
 
-def kept(place: Path) -> list[Results]:
-    """The runs under a folder, by name."""
-    return read(sorted(path.parent for path in place.glob("*/results.json")))
+def redraw(ledger: Path, experiments: Mapping[tuple[str, str], Gathered]) -> None:
+    """Every figure, from what is kept, so that none is older than the rules that it is drawn by.
+
+    Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
+    """
+    for home in (home for place in ledger.glob(f"*/{MAIN_JOB}") for home in _homes(place)):
+        accuracy_over_epochs(read([home])[0], home)
+    for (name, data), gathered in experiments.items():
+        if name != OF_MAPS:
+            draw_experiment(ledger / data / name, gathered)
+
+
+def _homes(place: Path) -> list[Path]:
+    """The folders of the runs under a folder, by name."""
+    return sorted(path.parent for path in place.glob("*/results.json"))
 
 
 def load(ledger: Path) -> tuple[list[Results], dict[tuple[str, str], Gathered]]:
-    """The main job's runs, and every experiment's by (experiment, world)."""
+    """The main job's runs, and every experiment's by (experiment, world).
+
+    Raises:
+        GatherError: it is no ledger, a folder of it holds no run, or runs do not fit together.
+    """
+    if not any(ledger.glob("*/*/*/results.json")):
+        raise GatherError(
+            f"{ledger}: no run is kept there as DATASET/EXPERIMENT/RUN/results.json. Name the "
+            "ledger (docs/results), or runs to --add"
+        )
     main, experiments = [], {}
     for place in sorted(p for p in ledger.glob("*/*") if p.is_dir()):
-        found = kept(place)
+        if not _homes(place):
+            raise GatherError(f"{place}: no run is kept there. Remove the folder")
+        found = read(_homes(place))
         if place.name == MAIN_JOB:
             main += found
         else:
@@ -97,16 +124,28 @@ def main(arguments: list[str]) -> int:
         if asked.add:
             add(asked.add, asked.ledger)
         runs, experiments = load(asked.ledger)
-    except (GatherError, slim.TooLargeError) as error:
+        with writing(asked.out):
+            _write(asked.ledger, asked.out, runs, experiments)
+    except (GatherError, OutputError, slim.TooLargeError) as error:
         print(f"server.ledger: {error}", file=sys.stderr)
         return 2
-    for (name, data), gathered in experiments.items():  # tables follow the rules of today
-        comparison.write(gathered, asked.ledger / data / name, endings=TABLES)
-    drawn = {path.relative_to(asked.ledger).as_posix() for path in asked.ledger.rglob("*.png")}
-    base = os.path.relpath(asked.ledger, asked.out.parent)
-    write_atomically(asked.out, page(runs, experiments, drawn, base).encode())
     print(asked.out)
     return 0
+
+
+def _write(
+    ledger: Path,
+    out: Path,
+    runs: Sequence[Results],
+    experiments: Mapping[tuple[str, str], Gathered],
+) -> None:
+    """Figures, tables and the page: all follow the rules of today."""
+    redraw(ledger, experiments)
+    for (name, data), gathered in experiments.items():
+        comparison.write(gathered, ledger / data / name, endings=TABLES)
+    drawn = {path.relative_to(ledger).as_posix() for path in ledger.rglob("*.png")}
+    base = os.path.relpath(ledger, out.parent)
+    write_atomically(out, page(runs, experiments, drawn, base).encode())
 
 
 if __name__ == "__main__":

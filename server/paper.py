@@ -52,6 +52,14 @@ NAMES = {  # as the paper's tables have them: our methods
 FEW = 25  # images a class: "such a small sample" of figure 4 (c)
 OPPONENTS = tuple(name for name in NAMES.values() if name != "learngene")
 
+# What a figure compares: without these methods its experiment has nothing to show.
+COMPARED: Mapping[str, tuple[str, ...]] = {
+    "fig4_curves": ("learngene", "scratch"),
+    "fig4_samples": ("learngene", "scratch"),
+    "fig6a_evolution": ("learngene",),
+    "fig6b_position": ("learngene",),
+}
+
 # Table 2, test images of open-world classes: method -> (CIFAR-100, ImageNet100).
 _TABLE_2 = {
     "maml": ((34.07, 0.63), (36.51, 1.01)),
@@ -94,6 +102,13 @@ def table3(method: str, data: str, shots: int, ewc_lambda: float | None = None) 
     if row not in _TABLE_3 or (data, shots) not in _COLUMNS_3:
         return None
     return Quoted(*_TABLE_3[row][_COLUMNS_3.index((data, shots))], "table 3")
+
+
+# Figure 4 (a): "10 epochs" and "40 epochs" to converge, on CIFAR-100.
+EPOCHS = {
+    "learngene": Quoted(10.0, None, "Experiments, figure 4 (a)"),
+    "scratch": Quoted(40.0, None, "Experiments, figure 4 (a)"),
+}
 
 
 def _leads(prefix: str = "") -> tuple[str, ...]:

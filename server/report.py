@@ -23,6 +23,7 @@ from server.plotting import NoDataError
 from server.report_page import image, page, paragraph, section, table, text
 from server.report_sections import SECTIONS
 from server.results import read_results
+from server.runs import OutputError, writing
 from server.wording import (
     Results,
     failed,
@@ -167,15 +168,23 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         if asked.out is not None:
-            print(write_gathered(gather(read(asked.runs)), asked.out))
+            gathered = gather(read(asked.runs))
+            with writing(asked.out):
+                print(write_gathered(gathered, asked.out))
         else:
             path = asked.runs[0] / "results.json"
-            print(write_report(read_results(path), path.parent))
+            results = read_results(path)
+            if results.get("kept"):
+                raise GatherError(
+                    f"{path}: results of the ledger, which hold what tables need and no whole "
+                    "report. Gather them: add -o DIR"
+                )
+            print(write_report(results, path.parent))
     except OSError as error:
         reason = f"{error.strerror}. Name the folder that a run wrote"
         print(f"RUN_DIR={asked.runs[0]}: cannot read {error.filename}: {reason}.", file=sys.stderr)
         return 2
-    except GatherError as error:
+    except (GatherError, OutputError) as error:
         print(f"server.report: {error}", file=sys.stderr)
         return 2
     except ValueError as error:

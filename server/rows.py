@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.arms import Arm, Gathered, experiment_of
-from server.paper import CLAIMS, Quoted
+from server.paper import CLAIMS, COMPARED, Quoted
 from server.results import MAIN, REFERENCE
 from server.units import Measured, accuracies, differences
 from server.wording import method_names
+
+ENOUGH = 0.9  # of the clients must have arrived where a mean is of a level that they reach
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,20 @@ class Row:
     quantity: str
     unit: str
     ours: Measured
-    command: str
+    commands: tuple[str, ...]  # of the runs that it was measured in
     paper: Quoted | None = None
     note: str = ""
     arrived: Arrived | None = None  # None: a quantity that every client has
 
     @property
+    def censored(self) -> bool:
+        """Whether too few clients arrived for a mean over them to speak for all."""
+        return self.arrived is not None and self.arrived.share < ENOUGH
+
+    @property
     def difference(self) -> float | None:
-        """Ours less the paper's."""
-        if self.paper is None or self.ours.mean is None:
+        """Ours less the paper's; none where ours is of a selection."""
+        if self.paper is None or self.ours.mean is None or self.censored:
             return None
         return self.ours.mean - self.paper.value
 
@@ -61,10 +68,12 @@ def row(
     note: str = "",
     told: Sequence[str] = (),
     arrived: Arrived | None = None,
+    arms: Sequence[Arm] = (),
 ) -> Row:
     """A row; the paper's number is ``quoted``, or that of its claim about this quantity.
 
     Args:
+        arms: all that it was measured in; none: ``arm`` alone.
         arrived: of a level that not every client reaches.
         told: settings that ``quantity`` already tells (``*`` for all: a quantity of all arms
             together); the others stand in front of it, so that no two rows have one name.
@@ -74,7 +83,8 @@ def row(
         quoted = quoted_of(experiment_of(run), quantity, run["data"]["name"])
     label = "" if "*" in told else arm.label_without(told)
     named = f"{label}: {quantity}" if label else quantity
-    return Row(named, unit, ours, arm.command, quoted, note, arrived)
+    commands = tuple(each.command for each in arms or (arm,))
+    return Row(named, unit, ours, commands, quoted, note, arrived)
 
 
 def quoted_of(experiment: str | None, quantity: str, data: str) -> Quoted | None:
@@ -98,6 +108,12 @@ def any_rows(gathered: Gathered) -> list[Row]:
 def methods(arm: Arm) -> list[str]:
     """The methods that were compared."""
     return method_names(arm.runs[0])
+
+
+def lacking(gathered: Gathered) -> list[str]:
+    """The methods that the experiment compares and that a run of it has not."""
+    due = COMPARED.get(gathered.experiment or "", ())
+    return [name for name in due if any(name not in methods(arm) for arm in gathered.arms)]
 
 
 def wins(arm: Arm) -> str:

@@ -21,8 +21,7 @@ from server.arms import Gathered, groups
 from server.plotting import NoDataError
 from server.results import REFERENCE
 from server.rows import Row, any_rows, row
-from server.rows_collective import over_seeds
-from server.units import Measured, over, seeds_of
+from server.units import Measured, over, over_runs, seeds_of
 from server.wording import Results, answered
 
 Found = Mapping[str, Any]  # as ``learngene.bound.bound`` makes it
@@ -60,7 +59,7 @@ def _of_method(name: str, fits: Sequence[Found]) -> list[tuple[str, str, Measure
         ("R² of the means, {}", "share",
          [f["r2_means"] for f in ours if f["r2_means"] is not None], "over sample sizes"),
     )  # fmt: skip
-    made = [(quantity.format(name), unit, over_seeds(values), note)
+    made = [(quantity.format(name), unit, over_runs(values), note)
             for quantity, unit, values, note in constants if values]  # fmt: skip
     for size in sorted({size for each in there for size in each["sizes"]}):
         gaps, rest = [], []
@@ -111,10 +110,10 @@ def fits_of(group: Gathered) -> list[dict[str, Any]]:
         for run in arm.runs:
             by_seed.setdefault(seeds_of(run), []).append(run)
     found = []
-    for (_, shards), of in sorted(by_seed.items(), key=lambda pair: pair[0]):
+    for seeds, of in sorted(by_seed.items(), key=lambda pair: pair[0]):
         runs = [run for run in map(_run, of) if run.gaps]
         if len(runs) >= LEAST_SIZES:
-            found.append(_fit(runs, shards))
+            found.append(_fit(runs, seeds))
     return found
 
 
@@ -143,7 +142,7 @@ def _run(results: Results) -> Run:
     )
 
 
-def _fit(runs: Sequence[Run], shards: int) -> dict[str, Any]:
+def _fit(runs: Sequence[Run], seeds: tuple[int, int]) -> dict[str, Any]:
     """What ``learngene.bound.bound`` says of runs in folders, and the clients as units."""
     runs, clients = together(runs)
     sizes, tasks = [run.size for run in runs], runs[0].tasks
@@ -154,5 +153,5 @@ def _fit(runs: Sequence[Run], shards: int) -> dict[str, Any]:
         # t counts the tasks behind the learngene; from scratch there are none.
         c2 = None if tasks is None or name == REFERENCE else 2 * tasks * found.slope
         methods[name] = {**asdict(found), "c2": c2, "gaps": gaps.tolist()}
-    units = [(shards, client) for client in clients]
+    units = [(*seeds, client) for client in clients]
     return {"t": tasks, "sizes": sizes, "units": units, "methods": methods}

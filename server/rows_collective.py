@@ -12,7 +12,7 @@ from typing import Any
 from server.arms import Arm, Gathered
 from server.rows import Row, any_rows, row
 from server.rows_figures import layer_names
-from server.units import Measured, over_runs
+from server.units import over_runs
 from server.wording import Results
 
 HEAVY, LIGHT = "13 layers", "light path"  # the collective's two paths; the first may be deeper
@@ -118,13 +118,7 @@ def _row(
 ) -> list[Row]:
     """The row, or none where no run has a value."""
     there = [value for value in values if value is not None]
-    return [row(arm, quantity, unit, over_seeds(there), note=note)] if there else []
-
-
-def over_seeds(values: Sequence[float]) -> Measured:
-    """The mean over runs; with one or two of them without an interval, which would say nothing."""
-    found = over_runs(values)
-    return found if len(values) > 2 else Measured(found.mean, None, found.n)
+    return [row(arm, quantity, unit, over_runs(there), note=note)] if there else []
 
 
 def _selected(run: Results) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from server.arms import Arm, Gathered, between, groups
+from server.paper import CIFAR, EPOCHS
 from server.results import MAIN, REFERENCE
 from server.rows import Arrived, Row, any_rows, methods, row, wins
-from server.savings import Curve, Saving, converged, to_level, to_where_scratch_ends
+from server.savings import Curve, Saving, to_converge, to_level, to_where_scratch_ends
 from server.units import (
     Measured,
     Unit,
@@ -48,16 +49,26 @@ def fig3(gathered: Gathered) -> list[Row]:
 
 
 def fig4_curves(gathered: Gathered) -> list[Row]:
-    """Accuracies at the end, epochs to converge, epochs saved."""
+    """Accuracies at the end; epochs until each arm's own curve has converged, and how many fewer
+    they are with the learngene (the paper's 10 against 40); epochs to where scratch ends."""
     found = any_rows(gathered)
     for arm in gathered.arms:
         ours, scratch = ([curves(run, name) for run in arm.runs] for name in (MAIN, REFERENCE))
-        for name, found_by_run in ((MAIN, ours), (REFERENCE, scratch)):
-            measured = over([converged(each) for each in found_by_run])
+        own = [to_converge(a, b) for a, b in zip(ours, scratch, strict=True)]
+        for name, side in ((MAIN, "ours"), (REFERENCE, "scratch")):
+            measured = over([_there(getattr(each, side)) for each in own])
             note = "epochs to come within a point of the own last accuracy"
-            found.append(row(arm, f"epochs to converge, {name}", "epochs", measured, note=note))
-        savings = [to_where_scratch_ends(a, b) for a, b in zip(ours, scratch, strict=True)]
-        found.append(_saved(arm, "epochs saved", "epochs", savings))
+            quoted = EPOCHS[name] if gathered.data == CIFAR else None
+            name = f"epochs to converge, {name}"
+            found.append(row(arm, name, "epochs", measured, note=note, quoted=quoted))
+        found.append(_saved(arm, "epochs saved", "epochs", own))
+        there = [to_where_scratch_ends(a, b).ours for a, b in zip(ours, scratch, strict=True)]
+        reached = Arrived(sum(len(_there(each)) for each in there), sum(map(len, there)))
+        at_once = sum(epochs == 0 for each in there for epochs in each.values())
+        name = f"epochs to where scratch ends, {MAIN}"
+        note = f"{at_once} of {reached.of} clients are there before any training"
+        measured = over([_there(each) for each in there])
+        found.append(row(arm, name, "epochs", measured, note=note, arrived=reached))
     return found
 
 
@@ -75,17 +86,21 @@ def _samples(group: Gathered) -> list[Row]:
         savings = [to_level(a, b, level) for a, b in zip(ours, scratch, strict=True)]
         for name, side in ((MAIN, "ours"), (REFERENCE, "scratch")):
             reached = [getattr(each, side) for each in savings]
-            there = [{u: x for u, x in each.items() if x is not None} for each in reached]
+            there = [_there(each) for each in reached]
             needed = over(there)
             arrived = Arrived(sum(map(len, there)), sum(map(len, reached)))
             quantity = f"images a class for {to}, {name}"
-            found.append(row(last, quantity, "images", needed, told=told, arrived=arrived))
+            found.append(
+                row(last, quantity, "images", needed, told=told, arrived=arrived, arms=group.arms)
+            )
         saved = f"images a class saved to reach {to}"
-        found.append(_saved(last, saved, "images", savings, told))
+        found.append(_saved(last, saved, "images", savings, told, group.arms))
         shares = over([{u: 100 * x for u, x in each.shares.items()} for each in savings])
         share = f"share of images saved to reach {to}"
         said, both = _words(savings), _arrived(savings)
-        found.append(row(last, share, "%", shares, note=said, told=told, arrived=both))
+        found.append(
+            row(last, share, "%", shares, note=said, told=told, arrived=both, arms=group.arms)
+        )
     for arm in group.arms:
         gain = arm.measured(differences(MAIN, REFERENCE))
         quantity = f"gain at {arm.config('shots')} images a class"
@@ -100,7 +115,7 @@ def fig5(gathered: Gathered) -> list[Row]:
         seen = [run["gradcam"] for run in arm.runs if run.get("gradcam")]
         note = "test images of classes that the collective does not know, drawn from the seed"
         shown = sum(len(each["images"]) for each in seen)
-        measured = Measured(float(shown), None, f"{len(seen)} runs")
+        measured = Measured(float(shown), None, f"{len(seen)} run{'' if len(seen) == 1 else 's'}")
         found.append(row(arm, "images looked at", "images", measured, note=note))
     return found
 
@@ -129,7 +144,7 @@ def fig6b(gathered: Gathered) -> list[Row]:
     """Accuracy by position, and the top's lead over the best of the others."""
     found, told = any_rows(gathered), ["learngene.layers"]
     for group in groups(gathered, *told):
-        top = next((arm for arm in group.arms if layers_of(arm)[-1] == _top(arm.runs[0])[-1]), None)
+        top = top_of(group.arms)
         others = [arm for arm in group.arms if arm is not top]
         if top is None or not others:
             continue
@@ -137,15 +152,31 @@ def fig6b(gathered: Gathered) -> list[Row]:
         note = f"the best other: layers {layers_of(best)}"
         lead = between(top, best, MAIN)
         name = "top over the best other position"
-        found.append(row(top, name, "points", lead, note=note, told=told))
+        found.append(row(top, name, "points", lead, note=note, told=told, arms=(top, best)))
     return found
 
 
+def top_of(arms: Sequence[Arm]) -> Arm | None:
+    """The arm that inherits from the top; None where there is none."""
+    return next((arm for arm in arms if layers_of(arm)[-1] == _top(arm.runs[0])[-1]), None)
+
+
 def _saved(
-    arm: Arm, quantity: str, unit: str, savings: Sequence[Saving], told: Sequence[str] = ()
+    arm: Arm,
+    quantity: str,
+    unit: str,
+    savings: Sequence[Saving],
+    told: Sequence[str] = (),
+    arms: Sequence[Arm] = (),
 ) -> Row:
     measured, said = over([s.saved for s in savings]), _words(savings)
-    return row(arm, quantity, unit, measured, note=said, told=told, arrived=_arrived(savings))
+    both = _arrived(savings)
+    return row(arm, quantity, unit, measured, note=said, told=told, arrived=both, arms=arms)
+
+
+def _there(reached: Mapping[Unit, float | None]) -> dict[Unit, float]:
+    """The clients that arrived."""
+    return {unit: effort for unit, effort in reached.items() if effort is not None}
 
 
 def _arrived(savings: Sequence[Saving]) -> Arrived:
@@ -187,9 +218,9 @@ def _rho(run: Results, layers: slice, late: bool) -> float | None:
 
 def curves(run: Results, method: str) -> dict[Unit, Curve]:
     """By client: accuracy over epochs."""
-    shards = seeds_of(run)[1]
+    seeds = seeds_of(run)
     return {
-        (shards, client["id"]): [
+        (*seeds, client["id"]): [
             (epoch, y)
             for epoch, y in client["methods"][method]["accuracy_by_epoch"]
             if y is not None
@@ -207,7 +238,7 @@ def along_shots(gathered: Gathered, method: str) -> list[dict[Unit, Curve]]:
             of = by_seed.setdefault(seeds, {})
             for client in answered(run):
                 accuracy = client["methods"][method]["accuracy"]
-                of.setdefault((seeds[1], client["id"]), {})[arm.config("shots")] = accuracy
+                of.setdefault((*seeds, client["id"]), {})[arm.config("shots")] = accuracy
     found = []
     for clients in by_seed.values():
         longest = max(len(curve) for curve in clients.values())
@@ -220,7 +251,7 @@ def of_round(run: Results, number: int) -> dict[Unit, float]:
     """The learngene's accuracy by client in a round, percent; the last one's are the run's."""
     each = run["rounds"][number]
     clients = each.get("clients") or run["clients"]
-    shards = seeds_of(run)[1]
+    seeds = seeds_of(run)
     return {
-        (shards, c["id"]): 100 * c["methods"][MAIN]["accuracy"] for c in clients if "methods" in c
+        (*seeds, c["id"]): 100 * c["methods"][MAIN]["accuracy"] for c in clients if "methods" in c
     }

@@ -78,7 +78,7 @@ def frontier(gathered: Gathered) -> list[Row]:
 def _kilobytes(method: str) -> Values:
     """What every client received for a method, 1,000 bytes."""
     return lambda run: {
-        (seeds_of(run)[1], client["id"]): client["methods"][method]["bytes_down"] / 1000
+        (*seeds_of(run), client["id"]): client["methods"][method]["bytes_down"] / 1000
         for client in answered(run)
         if method in client["methods"]
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,26 @@ RESULTS = "results.json"
 
 class GatherError(ValueError):
     """The runs cannot be put into one picture; the message says why."""
+
+
+class OutputError(ValueError):
+    """What was made of the runs cannot be written; the message says where and why."""
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one message about ``-o``.
+
+    Raises:
+        OutputError: a file could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        raise OutputError(
+            f"-o {out}: cannot write {where}: {error.strerror}. Name a place that can be written"
+        ) from error
 
 
 def find_runs(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:

@@ -60,8 +60,17 @@ def to_level(ours: Curves, scratch: Curves, level: float) -> Saving:
 
 
 def to_where_scratch_ends(ours: Curves, scratch: Curves) -> Saving:
-    """Effort of each client to come within ``TOLERANCE`` of where its scratch curve ends."""
+    """Effort of each client to come within ``TOLERANCE`` of where its scratch curve ends.
+
+    Where the learngene starts above that, its effort is 0, and what is saved is all of scratch's.
+    """
     return _saving(ours, scratch, {unit: c[-1][1] - TOLERANCE for unit, c in scratch.items()})
+
+
+def to_converge(ours: Curves, scratch: Curves) -> Saving:
+    """Effort of each client until each of its two curves has converged, at a level of its own."""
+    _same_clients(ours, scratch)
+    return Saving(converged(ours), converged(scratch))
 
 
 def converged(curves: Curves) -> dict[Unit, float]:
@@ -71,7 +80,11 @@ def converged(curves: Curves) -> dict[Unit, float]:
 
 
 def _saving(ours: Curves, scratch: Curves, levels: Mapping[Unit, float]) -> Saving:
-    if set(ours) != set(scratch):
-        raise ValueError("the learngene's and scratch's curves are not of the same clients")
+    _same_clients(ours, scratch)
     a, b = ({unit: effort_to(of[unit], levels[unit]) for unit in of} for of in (ours, scratch))
     return Saving(a, b)
+
+
+def _same_clients(ours: Curves, scratch: Curves) -> None:
+    if set(ours) != set(scratch):
+        raise ValueError("the learngene's and scratch's curves are not of the same clients")

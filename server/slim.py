@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from learngene.files import write_atomically
 from server.arms import PLACES, arm_settings, asked_of, command_of
 from server.contract import check_results
 from server.units import seeds_of
@@ -39,10 +37,11 @@ class TooLargeError(ValueError):
 
 
 def slim(results: Results) -> dict[str, Any]:
-    """The results without what can be large; still good by the contract."""
+    """The results without what can be large; still good by the contract, marked as ``kept``."""
     collective, world = results["collective"], results["open_world"]
     kept = {
         "schema": results["schema"],
+        "kept": True,  # enough for tables and figures of experiments, not for a report
         "run": _run(results),
         "data": results["data"],
         "collective": collective
@@ -76,8 +75,8 @@ def name_of(results: Results) -> str:
     return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-seed{seed}-{shard_seed}"
 
 
-def write(results: Results, path: Path) -> None:
-    """Write the slim results, a client a line.
+def content(results: Results) -> bytes:
+    """The slim results as a file, a client a line.
 
     Raises:
         TooLargeError: they are larger than ``LIMIT``.
@@ -87,10 +86,10 @@ def write(results: Results, path: Path) -> None:
     clients = kept.pop("clients")
     lines = ",\n".join(json.dumps(client, ensure_ascii=False) for client in clients)
     rest = json.dumps(kept, ensure_ascii=False, allow_nan=False)
-    content = f'{rest[:-1]},\n"clients": [\n{lines}\n]}}\n'.encode()
-    if len(content) > LIMIT:
-        raise TooLargeError(f"{len(content):,} bytes, at most {LIMIT:,} are kept")
-    write_atomically(path, content)
+    written = f'{rest[:-1]},\n"clients": [\n{lines}\n]}}\n'.encode()
+    if len(written) > LIMIT:
+        raise TooLargeError(f"{len(written):,} bytes, at most {LIMIT:,} are kept")
+    return written
 
 
 def _run(results: Results) -> dict[str, Any]:

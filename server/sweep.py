@@ -22,7 +22,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from learngene.files import write_atomically
 from server.arms import must_share
 from server.plotting import legend_above, method_style, new_figure, save, styled
-from server.runs import GatherError, config, find_runs, must_agree
+from server.runs import GatherError, OutputError, config, find_runs, must_agree, writing
 from server.wording import Results, answered, method_names, over
 
 SWEPT = ("shots", "ways")
@@ -160,12 +160,13 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         sweep = gather(asked.folders)
-    except GatherError as error:
+        path = asked.out / "sweep.csv"
+        with writing(asked.out):
+            print(_figure({"sweep": sweep}, asked.out / "sweep.png"))
+            write_atomically(path, table(sweep).encode())
+    except (GatherError, OutputError) as error:
         print(f"server.sweep: {error}", file=sys.stderr)
         return 2
-    print(_figure({"sweep": sweep}, asked.out / "sweep.png"))
-    path = asked.out / "sweep.csv"
-    write_atomically(path, table(sweep).encode())
     print(path)
     return 0
 

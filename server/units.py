@@ -1,7 +1,8 @@
 """One number a client, of one run or several, and its mean.
 
 A *unit* is what a mean is over: a client's private task, or a draw of classes that clients share
-(table 2). Runs of one shard seed have the same tasks: their units are one unit each, not two.
+(table 2), at one collective. Runs of one shard seed have the same tasks: where clients are counted,
+what two collectives did on a task is one client, not two.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from server.statistics import summarise
 from server.wording import Results, answered
 
 LEAST_SEEDS = 3  # from so many on, the interval is over seeds: two would give no useful one
-Unit = tuple[int, int]  # shard seed; client or draw
+Task = tuple[int, int]  # shard seed; client or draw
+Unit = tuple[int, int, int]  # seed, which makes the collective; shard seed; client or draw
 Values = Callable[[Results], Mapping[Unit, float]]
 
 
@@ -27,33 +29,39 @@ class Measured:
 
 
 def over(by_run: Sequence[Mapping[Unit, float]], one: str = "client") -> Measured:
-    """A mean over all units of one or two runs, over the means of the runs of three or more.
+    """A mean over all tasks of one or two seeds, over the means of the seeds of three or more.
 
     With several seeds, the collective itself differs between them: only an interval over seeds
-    speaks for a further collective.
+    speaks for a further collective. Several shard seeds of one seed are further clients of one
+    collective.
     """
-    full = [values for values in by_run if values]
-    if len(full) >= LEAST_SEEDS:
-        found, unit = summarise([sum(v.values()) / len(v) for v in full]), "seed"
+    by_seed: dict[int, list[float]] = {}
+    for values in by_run:
+        for (seed, *_), value in values.items():
+            by_seed.setdefault(seed, []).append(value)
+    if len(by_seed) >= LEAST_SEEDS:
+        found, unit = summarise([sum(each) / len(each) for each in by_seed.values()]), "seed"
     else:
-        found, unit = summarise(list(pooled(full).values())), one
+        found, unit = summarise(list(pooled(by_run).values())), one
     n = int(found["n"] or 0)
     return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
 
 
 def over_runs(values: Sequence[float]) -> Measured:
-    """The same of one number a run."""
-    return over([{(0, place): value} for place, value in enumerate(values)], "run")
+    """The mean of one number a run, each of a seed of its own; an interval from three on: one over
+    two would say nothing."""
+    found = over([{(place, place, 0): value} for place, value in enumerate(values)], "run")
+    return found if len(values) >= LEAST_SEEDS else Measured(found.mean, None, found.n)
 
 
-def pooled(by_run: Sequence[Mapping[Unit, float]]) -> dict[Unit, float]:
-    """The units of all runs; one that several have is the mean of them: a task that was learned
+def pooled(by_run: Sequence[Mapping[Unit, float]]) -> dict[Task, float]:
+    """The tasks of all runs; one that several have is the mean of them: a task that was learned
     twice, from two collectives, is no second task."""
-    found: dict[Unit, list[float]] = {}
+    found: dict[Task, list[float]] = {}
     for values in by_run:
-        for unit, value in values.items():
-            found.setdefault(unit, []).append(value)
-    return {unit: sum(each) / len(each) for unit, each in found.items()}
+        for (_, *task), value in values.items():
+            found.setdefault((task[0], task[1]), []).append(value)
+    return {task: sum(each) / len(each) for task, each in found.items()}
 
 
 def seeds_of(run: Results) -> tuple[int, int]:
@@ -92,11 +100,11 @@ def _by_draw(run: Results, values: Mapping[int, float]) -> dict[Unit, float]:
     """The values; in table 2's protocol the means of each draw of classes, which the clients with
     the same remainder share (``labelled.draws``): clients of one draw have the same classes. Draws
     overlap, too (five of 16 classes each), so they are not quite independent either."""
-    shards = seeds_of(run)[1]
+    seeds = seeds_of(run)
     draws = (run.get("labelled") or {}).get("draws")
     if not draws:
-        return {(shards, client): value for client, value in values.items()}
+        return {(*seeds, client): value for client, value in values.items()}
     by_draw: dict[int, list[float]] = {}
     for client, value in values.items():
         by_draw.setdefault(client % draws, []).append(value)
-    return {(shards, draw): sum(each) / len(each) for draw, each in by_draw.items()}
+    return {(*seeds, draw): sum(each) / len(each) for draw, each in by_draw.items()}

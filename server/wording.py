@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
 from statistics import fmean
 from typing import Any
 
@@ -220,21 +221,29 @@ def setting(results: Results) -> str:
     return " · ".join(parts)
 
 
+def rounded(value: float, digits: int = 1, sign: bool = False) -> str:
+    """A number with so many decimals, halves to even: of ten digits, since 80.35 is not a
+    binary fraction and would come out as 80.3."""
+    exact = Decimal(f"{value:.10g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN)
+    if exact == 0:  # "-0.0" would claim a direction
+        return f"{abs(exact)}"
+    return f"{exact:+}" if sign else f"{exact}"
+
+
 def percent(fraction: float | None, ci95: float | None = None) -> str:
     """A fraction as percent with one digit: ``93.1 %``, or ``93.1 ± 1.2 %`` with an interval."""
     if fraction is None:
         return NONE
-    return f"{100 * fraction:.1f}{'' if ci95 is None else f' ± {100 * ci95:.1f}'} %"
+    interval = "" if ci95 is None else f" ± {rounded(100 * ci95)}"
+    return f"{rounded(100 * fraction)}{interval} %"
 
 
 def points(fraction: float | None, ci95: float | None = None) -> str:
     """A difference of fractions as signed percentage points: ``+65.7`` or ``+65.7 ± 3.1``."""
     if fraction is None:
         return NONE
-    # A difference that rounds to zero carries no sign: "-0.0" would claim a direction.
-    rounded = round(100 * fraction, 1)
-    sign = "+" if rounded > 0 else "−" if rounded < 0 else ""
-    return f"{sign}{abs(rounded):.1f}{'' if ci95 is None else f' ± {100 * ci95:.1f}'}"
+    interval = "" if ci95 is None else f" ± {rounded(100 * ci95)}"
+    return rounded(100 * fraction, sign=True).replace("-", "−") + interval
 
 
 def p_value(value: float | None) -> str:

@@ -190,5 +190,7 @@ def test_every_experiment_runs_and_tells_its_numbers(
         told = {row.quantity for row in found if "new classes" not in row.quantity}
         assert told == NAMES[experiment]
     measured = [row for row in found if row.ours.mean is not None]
-    assert measured and all(row.command.startswith("python sim.py experiment=") for row in found)
+    assert measured and all(
+        all(c.startswith("python sim.py experiment=") for c in row.commands) for row in found
+    )
     assert draw(gathered, tmp_path / "figure.png").stat().st_size > 1000

@@ -274,3 +274,22 @@ def test_an_unknown_method_is_refused_with_the_list() -> None:
         InputError, match=r"no method of that name \(there are learngene, .*deepemd, full"
     ):
         check(composed("methods=[learngene,magic]"))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "methods", "absent"),
+    [
+        ("fig4_curves", "[learngene]", "scratch"),
+        ("fig4_samples", "[scratch,protonet]", "learngene"),
+        ("fig6a_evolution", "[scratch]", "learngene"),
+        ("fig6b_position", "[scratch]", "learngene"),
+    ],
+)
+def test_an_experiment_has_the_methods_that_it_compares(experiment, methods, absent):
+    asked = [f"experiment={experiment}", "scale=tiny", f"methods={methods}"]
+    if experiment == "fig6a_evolution":
+        asked.append("rounds=1")
+    with pytest.raises(InputError, match=f"compares {absent}. Write methods=") as refused:
+        check(composed(*asked))
+    assert refused.value.field == "methods"
+    check(composed(f"experiment={experiment}", "scale=tiny"))

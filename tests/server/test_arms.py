@@ -13,8 +13,9 @@ import pytest
 
 from server import report
 from server.arms import GatherError, between, gather
-from server.comparison import cells, markdown, number, rows, write
+from server.comparison import cells, markdown, number, rows, span, write
 from server.figures_paper import FIGURES, draw
+from server.plotting import NoDataError
 from server.points import of_arms
 from server.results import write_results
 from server.rows import Arrived, Row
@@ -133,6 +134,81 @@ def test_intervals_are_over_clients_up_to_two_seeds_and_over_seeds_from_three(ru
     assert three.ci95 == pytest.approx(4.303 * 10 / 3**0.5, rel=0.02)  # t(2), steps of 10 points
 
 
+def test_shard_seeds_of_one_seed_are_more_clients_of_one_collective(run: Asked) -> None:
+    runs = [run("fig4_curves", shift=-0.1 * s) for s in range(3)]
+    for shards, each in enumerate(runs):
+        each["run"]["shard_seed"] = shards
+    assert gather(runs).arms[0].measured(accuracies("learngene")).n == "18 clients"
+    for seed, each in enumerate(runs):
+        each["run"]["seed"] = seed  # three collectives
+    assert gather(runs).arms[0].measured(accuracies("learngene")).n == "3 seeds"
+    more = run("fig4_curves", shift=-0.5)
+    more["run"]["shard_seed"] = 9  # of the first seed once more: its mean is over both
+    found = gather([*runs, more]).arms[0].measured(accuracies("learngene"))
+    means = [100 * r["summary"]["learngene"]["mean"] for r in (*runs, more)]
+    assert found.n == "3 seeds"
+    assert found.mean == pytest.approx(((means[0] + means[3]) / 2 + means[1] + means[2]) / 3)
+
+
+def test_runs_on_other_images_are_refused(run: Asked) -> None:
+    one, other = run("table3_novel"), run("table3_novel", seed=1)
+    other["data"]["sha256"] = "f" * 64
+    with pytest.raises(GatherError, match=r"data\.sha256 is .* and ffffffffffff"):
+        gather([one, other])
+    for each, images in ((one, 100), (other, 200)):  # asked for: arms with images of their own
+        each["run"]["config"]["data"] = {"train_per_class": images}
+    assert len(gather([one, other]).arms) == 2
+
+
+def test_two_numbers_of_two_runs_have_no_interval(run: Asked) -> None:
+    found = named(rows(gather([run("fig3_criterion", seed=s) for s in range(2)])))
+    row = found["runs that select the top three"]
+    assert row.ours.n == "2 runs" and row.ours.ci95 is None
+
+
+def test_epochs_saved_are_those_of_two_convergences(run: Asked) -> None:
+    made = run("fig4_curves")
+    for client in made["clients"]:
+        # Within a point of the end at epoch 4 and 9; at scratch's end from the beginning.
+        for name, curve in (("learngene", [[0, 0.6], [4, 0.695], [9, 0.7]]),
+                            ("scratch", [[0, 0.2], [4, 0.3], [9, 0.5]])):  # fmt: skip
+            client["methods"][name]["accuracy_by_epoch"] = curve
+            client["methods"][name]["accuracy"] = curve[-1][1]
+    found = named(rows(gather([made])))
+    assert found["epochs to converge, learngene"].ours.mean == 4
+    assert found["epochs to converge, scratch"].ours.mean == 9
+    assert found["epochs saved"].ours.mean == 5 and found["epochs saved"].paper.value == 30  # type: ignore[union-attr]
+    there = found["epochs to where scratch ends, learngene"]
+    assert there.ours.mean == 0 and there.note.startswith("6 of 6 clients are there before any")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "methods", "absent"),
+    [
+        ("fig4_curves", ("learngene",), "scratch"),
+        ("fig4_samples", ("scratch",), "learngene"),
+        ("fig6b_position", ("scratch", "maml"), "learngene"),
+    ],
+)
+def test_runs_without_what_is_compared_have_a_table_and_no_figure(
+    run: Asked, tmp_path: Path, experiment: str, methods: tuple[str, ...], absent: str
+) -> None:
+    gathered = gather([run(experiment, methods=methods)])
+    assert [r.quantity for r in rows(gathered)] == list(methods)
+    with pytest.raises(NoDataError, match=f"{experiment} compares {absent}"):
+        draw(gathered, tmp_path / "x.png")
+
+
+def test_rows_of_several_runs_name_all_their_commands(run: Asked) -> None:
+    gathered = gather([run("fig4_samples", shots=n) for n in (5, 25, 100)])
+    text = markdown(rows(gathered))
+    assert "   2  python sim.py experiment=fig4_samples shots=25" in text
+    lines = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| ")}
+    assert lines["images a class for 60 %, learngene"].endswith(" | 1 to 3 |")
+    assert lines["gain at 25 images a class"].endswith(" | 2 |")
+    assert span([5, 1, 2, 7, 8, 9]) == "1, 2, 5, 7 to 9"
+
+
 def test_a_task_that_two_runs_have_is_one_unit(run: Asked) -> None:
     runs = [run("fig4_curves", seed=s, shift=-0.1 * s) for s in range(2)]
     for each in runs:
@@ -175,7 +251,7 @@ def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
     ours = found["20-shot, learngene"]
     assert ours.paper.value == 64.24 and ours.note == "lambda 1, normalised"  # type: ignore[union-attr]
     assert ours.difference == pytest.approx(ours.ours.mean - 64.24)  # type: ignore[operator]
-    assert "shots=20" in ours.command
+    assert "shots=20" in ours.commands[0]
     heavy = named(rows(gather([run("table3_novel", methods=methods, **settings)])))
     assert heavy["10-shot, learngene"].paper.value == 58.21  # type: ignore[union-attr]
     other = named(rows(gather([run("table3_novel", methods=methods, data="glyphs")])))
@@ -280,6 +356,10 @@ def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
     assert fewer["images a class for 60 %, learngene"].arrived == Arrived(6, 6)
     assert fewer["images a class for 60 %, scratch"].arrived == Arrived(2, 6)
     assert fewer["images a class saved to reach 60 %"].arrived == Arrived(2, 6)
+    few = fewer["images a class saved to reach 60 %"]
+    assert few.ours.mean is not None and few.censored
+    share = fewer["share of images saved to reach 60 %"]  # of a selection: no difference is told
+    assert share.paper is not None and share.difference is None
     assert "| 2 of 6 arrived |" in markdown([fewer["images a class for 60 %, scratch"]])
     assert fewer["gain at 25 images a class"].arrived is None
     few = found["gain at 25 images a class"]
@@ -355,5 +435,5 @@ def test_a_number_has_the_digits_that_it_needs(value, spread, shown):
 
 def test_percent_and_points_have_one_digit():
     assert number(0.76, 0.978, unit="points") == "0.8 ± 1.0"
-    assert number(0.04, unit="%", sign=True) == "+0.0"
+    assert number(0.04, unit="%", sign=True) == number(-0.04, unit="%", sign=True) == "0.0"
     assert number(0.706, 0.0123, unit="share") == "0.706 ± 0.012"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from server import ledger, slim
+from learngene.files import write_atomically
+from server import ledger, report, slim
 from server.arms import gather
 from server.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
 from server.comparison import notes, rows
@@ -53,7 +54,7 @@ def saved(make: Callable[..., dict[str, Any]], tmp_path: Path) -> Save:
 
 
 def row(mean: float | None, ci95: float | None = 1.0, quantity: str = "x") -> Row:
-    return Row(quantity, "points", Measured(mean, ci95, "6 clients"), "")
+    return Row(quantity, "points", Measured(mean, ci95, "6 clients"), ())
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,8 @@ def row(mean: float | None, ci95: float | None = 1.0, quantity: str = "x") -> Ro
         ("at most", Quoted(25.0, None, ""), row(9.0), row(-5.0), NOT),
         ("about", Quoted(50.0, 3.0, ""), row(56.0, 4.0), row(5.0), DIRECTION),  # 5, not 3 + 4
         ("about", Quoted(50.0, 3.0, ""), row(54.9, 4.0), row(5.0), REPRODUCED),
+        ("about", Quoted(30.0, None, ""), row(22.0, 16.0), row(22.0, 16.0), DIRECTION),  # too wide
+        ("about", Quoted(30.0, None, ""), row(22.0, 14.0), row(22.0, 14.0), REPRODUCED),
     ],
 )
 def test_the_verdict_follows_its_rule(
@@ -133,7 +136,7 @@ def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: P
         "scratch": {"trials": 8, "data": "cifar100", "conditions": conditions, "used": True}
     }
     whole["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
-    slim.write(whole, tmp_path / "kept" / "results.json")
+    write_atomically(tmp_path / "kept" / "results.json", slim.content(whole))
     kept = read_results(tmp_path / "kept" / "results.json")  # good by the contract
     assert rows(gather([kept])) == rows(gather([whole]))
     said = notes(gather([kept]))
@@ -154,7 +157,7 @@ def test_no_folder_of_the_machine_is_kept(saved: Save, tmp_path: Path) -> None:
         made["run"]["overrides"].append(f"learngene.path={path}")
         made["learngene"]["sha256"] = sha256
         made["run"]["seed"] = made["run"]["shard_seed"] = 0
-        slim.write(made, tmp_path / "kept" / "results.json")
+        write_atomically(tmp_path / "kept" / "results.json", slim.content(made))
         text = (tmp_path / "kept" / "results.json").read_text()
         assert path not in text and "learngene.path=FILE" in text
         kept = read_results(tmp_path / "kept" / "results.json")
@@ -174,6 +177,118 @@ def test_too_much_is_not_kept(
     out = tmp_path / "RESULTS.md"
     assert ledger.main([str(tmp_path / "l"), "-o", str(out), "--add", str(folder)]) == 2
     assert f"{folder}: " in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["missing", "a file", "one level too deep", "an empty experiment", "no place to write"]
+)
+def test_a_wrong_ledger_or_output_leaves_the_page_as_it_is(
+    saved: Save, tmp_path: Path, capsys: Any, wrong: str
+) -> None:
+    store, out = tmp_path / "results", tmp_path / "RESULTS.md"
+    assert ledger.main([str(store), "-o", str(out), "--add", str(saved(None))]) == 0
+    before, asked, to = out.read_bytes(), store, out
+    if wrong == "missing":
+        asked = tmp_path / "resluts"
+    elif wrong == "a file":
+        asked = out
+    elif wrong == "one level too deep":
+        asked = store / "cifar100"
+    elif wrong == "an empty experiment":
+        (store / "cifar100" / "fig4_curves").mkdir()
+    else:
+        to = tmp_path / "results" / "cifar100"  # a folder
+    capsys.readouterr()
+    assert ledger.main([str(asked), "-o", str(to)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("server.ledger: ")
+    assert str(to if wrong == "no place to write" else asked) in said
+    assert out.read_bytes() == before
+
+
+def test_runs_that_do_not_fit_are_not_kept(saved: Save, tmp_path: Path, capsys: Any) -> None:
+    store, out = tmp_path / "results", tmp_path / "RESULTS.md"
+    first = saved("fig4_samples")
+    multirun = first.parent  # the folder above is named, as report's is, and twice
+    assert ledger.main([str(store), "-o", str(out), "--add", str(multirun), str(first)]) == 0
+    (home,) = store.glob("cifar100/fig4_samples/*/")
+    twin = read_results(saved("fig4_samples", seed=1) / "results.json")
+    del twin["run"]["config"]["individual"]["epochs"]  # another name, the same settings and seeds
+    twin["run"]["seed"] = twin["run"]["shard_seed"] = twin["run"]["config"]["seed"] = 0
+    write_results(twin, tmp_path / "twin" / "results.json")
+    before = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
+    assert ledger.main([str(store), "-o", str(out), "--add", str(tmp_path / "twin")]) == 2
+    assert "the same settings" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in store.rglob("*") if p.is_file()} == before
+    assert home.exists()
+
+
+def test_a_figure_is_never_older_than_its_page(saved: Save, tmp_path: Path) -> None:
+    store, out = tmp_path / "results", tmp_path / "RESULTS.md"
+    runs = [str(saved("fig4_samples", shots=n)) for n in (10, 25)] + [str(saved("fig5_gradcam"))]
+    assert ledger.main([str(store), "-o", str(out), "--add", *runs]) == 0
+    drawn, maps = (store / "cifar100" / name / "comparison.png" for name in
+                   ("fig4_samples", "fig5_gradcam"))  # fmt: skip
+    good, sheet = drawn.read_bytes(), maps.read_bytes()
+    drawn.write_bytes(b"an older one")
+    assert ledger.main([str(store), "-o", str(out)]) == 0
+    assert drawn.read_bytes() == good
+    assert maps.read_bytes() == sheet  # its maps are not kept: drawn once, when it was added
+    kept = next(store.glob("cifar100/fig5_gradcam/*/"))
+    assert ledger.main([str(store), "-o", str(out), "--add", str(kept)]) == 0
+    assert maps.read_bytes() == sheet
+
+
+def test_kept_results_make_no_report_and_say_so(saved: Save, tmp_path: Path, capsys: Any) -> None:
+    store, out = tmp_path / "results", tmp_path / "RESULTS.md"
+    assert ledger.main([str(store), "-o", str(out), "--add", str(saved("fig4_samples"))]) == 0
+    (home,) = store.glob("cifar100/fig4_samples/*/")
+    capsys.readouterr()
+    assert report.main([str(home)]) == 2
+    assert "add -o DIR" in capsys.readouterr().err
+    assert report.main([str(home), "-o", str(tmp_path / "o")]) == 0
+    assert (tmp_path / "o" / "comparison.png").is_file()
+
+
+def test_every_claim_is_about_a_row_of_its_experiment() -> None:
+    """A renamed row would leave its claim 'not run' beside the runs that say otherwise."""
+    _, experiments = ledger.load(ROOT / "docs" / "results")
+    seen = set()
+    for claim in CLAIMS:
+        for data in ("cifar100", "imagenet100"):
+            if (claim.experiment, data) not in experiments:
+                continue
+            gathered = experiments[claim.experiment, data]
+            shots = claim.quantity.partition("-shot")[0]
+            if shots.isdigit() and int(shots) not in {a.config("shots") for a in gathered.arms}:
+                continue
+            names = {row.quantity.rpartition(": ")[2] for row in rows(gathered)}
+            assert {claim.quantity, *claim.direction} <= names, (claim.name, data)
+            seen.add(claim.name)
+    assert seen == {claim.name for claim in CLAIMS}
+
+
+PAPER = ROOT.parent / "shared" / "paper" / "learngene-aaai22.txt"
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not there: ../shared")
+def test_the_papers_cells_are_those_of_its_text() -> None:
+    from server.paper import NAMES, table2, table3
+
+    cell = r"(\d+\.\d+)\s*±\s*(\d+\.\d+)"
+    text = re.sub(r"[*$\\{}]|pm", lambda m: "±" if m[0] == "pm" else "", PAPER.read_text())
+    found = {}
+    for line in text.splitlines():
+        numbers = [tuple(map(float, pair)) for pair in re.findall(cell, line)]
+        if numbers:
+            found.setdefault(len(numbers), []).append(numbers)
+    ours2 = [[(q.value, q.spread) for data in ("cifar100", "imagenet100")
+              if (q := table2(name, data))] for name in NAMES.values()]  # fmt: skip
+    ours3 = [[(q.value, q.spread) for data in ("cifar100", "imagenet100") for shots in (10, 20)
+              if (q := table3(name, data, shots))] for name in NAMES.values()]  # fmt: skip
+    # In the order of the text, so that no two methods are confused.
+    assert [row for row in found[2] if row in ours2] == ours2
+    assert found[4][: len(ours3)] == ours3
 
 
 def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from learngene.bound import bound
+from learngene.files import write_atomically
 from server import report, slim
 from server.arms import gather
 from server.comparison import rows
@@ -98,7 +99,7 @@ def test_it_says_what_the_module_of_its_own_says_and_what_is_kept_says_it_too(
         made = run(shots)
         folders.append(tmp_path / str(shots))
         write_results(made, folders[-1] / "results.json")
-        slim.write(made, tmp_path / "kept" / str(shots) / "results.json")
+        write_atomically(tmp_path / "kept" / str(shots) / "results.json", slim.content(made))
         kept.append(json.loads((tmp_path / "kept" / str(shots) / "results.json").read_text()))
     out = tmp_path / "out"
     assert report.main([*map(str, folders), "-o", str(out)]) == 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learngene.files import write_atomically
 from server import slim
 from server.arms import gather
 from server.comparison import rows
@@ -249,7 +250,7 @@ def test_kept_results_give_the_same_rows_and_the_same_figure(
     run: Run, experiment: str, tmp_path: Path
 ) -> None:
     whole = run(experiment)
-    slim.write(whole, tmp_path / "results.json")
+    write_atomically(tmp_path / "results.json", slim.content(whole))
     kept = json.loads((tmp_path / "results.json").read_text())
     assert means(rows(gather([kept]))) == {
         name: row.ours.mean for name, row in named(rows(gather([whole]))).items()
