@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ from learngene.determinism import pin_kernels
 from learngene.heap import keep_freed_memory
 from learngene.labelled import draw_labelled_shard, of_text
 from learngene.methods.interface import generators
+from learngene.methods.own import place_in
 from learngene.precision import unpack
 from learngene.shard import ShardData, read_shard
+from learngene.training import Outcome
 from learngene.world import Shard, World, draw_shard, load
 
 
@@ -47,9 +51,10 @@ def run_task(
             if "federated" in task:
                 answers[name], weights[name] = _federated_round(name, context)
             else:
-                answers[name] = methods.find(name, own.get(name)).adapt(context).metrics()
+                answers[name] = _adapted(name, own.get(name), context).metrics()
         except Exception as error:  # one method's fault must not take the others' results along
-            answers[name] = {"error": f"{type(error).__name__}: {error}"}
+            where = _place(error, own.get(name))
+            answers[name] = {"error": f"{type(error).__name__}: {error}{where}"}
     return {
         "client": client,
         "info": {
@@ -61,6 +66,27 @@ def run_task(
         "methods": answers,
         **({"arrays": weights} if weights else {}),
     }
+
+
+def _adapted(name: str, own: Mapping[str, Any] | None, context: methods.ClientContext) -> Outcome:
+    """What the method's client half reports.
+
+    Raises:
+        TypeError: it returns something else, as a method does that forgets to.
+    """
+    made = methods.find(name, own).adapt(context)
+    if not isinstance(made, Outcome):
+        raise TypeError(f"adapt of {name} returned {type(made).__name__}, an Outcome is due")
+    return made
+
+
+def _place(error: Exception, own: Mapping[str, Any] | None) -> str:
+    """For a method of one's own: the line of its file where the error came up, in brackets."""
+    if own is None:
+        return ""
+    found = sys.modules.get(own["module"])
+    where = place_in(error, getattr(found, "__file__", None))
+    return f" ({where})" if where else ""
 
 
 def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:

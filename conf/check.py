@@ -15,7 +15,7 @@ from clients.faults import IN_TRAINING, Order
 from conf.method_ranges import METHOD_RANGES
 from conf.own_methods import BUILT_IN, check_own, factory_halves, from_here, modules_of
 from conf.schema import Config
-from learngene.choices import HEADS, LABELS, SCHEDULES
+from learngene.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
 from learngene.errors import InputError
 from learngene.files import is_file, is_folder
 from server.logger import check_logger
@@ -91,17 +91,10 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "learngene.auto_layers": (1, 6, True),
     "learngene.auto_bar": (0, 1, True),
     "learngene.auto_large": (0, 1, True),
-    "individual.epochs": (0, 100_000, True),
-    "individual.batch_size": (2, 65_536, True),
-    "individual.lr": (0, 10, True),
-    "individual.inherited_lr": (0, 10, True),
-    "individual.momentum": (0, 0.9999, True),
-    "individual.weight_decay": (0, 1, True),
-    "individual.eval_every": (1, 100_000, True),
+    **{f"individual.{name}": (low, high, True) for name, (low, high) in INDIVIDUAL.items()},
     "individual.safeguard_folds": (2, 100, True),
     "individual.safeguard_epochs": (0, 100_000, True),
-    "retain.ewc_lambda": (0, math.inf, True),
-    "retain.fisher_samples": (1, 1_000_000, True),
+    **{f"retain.{name}": (low, high, True) for name, (low, high) in RETAIN.items()},
     "open_world.accept": (0, 1, False),
     "open_world.calibration_per_class": (1, math.inf, True),
     "open_world.cycles": (0, 1000, True),
@@ -381,7 +374,7 @@ def _check_together(config: DictConfig) -> None:
 
         check_growth(config.collective.memory, config.collective.growth)
     # What can be known of the data before anything of it is read.
-    if data.root is not None and not is_folder(Path(data.root)):
+    if data.root is not None and not is_folder(Path(data.root).expanduser()):
         raise InputError("data.root", data.root, "no such folder", "Name a folder that exists")
     if data.name in ("cifar100", "imagenet100"):
         group = {"novel": 20, "open_world": 16}[data.clients_from]  # the appendix's division

@@ -11,6 +11,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from conf.schema import Config
 
 LONGEST = 200  # characters of an override that are shown
@@ -52,10 +55,32 @@ def _explain(error: BaseException, overrides: Sequence[str]) -> str:
             return f"{name}={value}: not a value of type {kind}. Write {name}=VALUE of that type."
         if "Could not append" in text and name in text:
             return f"{name}={value}: the field is there already. Leave the + away."
+    if "LexerNoViableAlt" in text or "mismatched input" in text or "extraneous input" in text:
+        unread = next((each for each in overrides if not _parses(each)), overrides[0])
+        return f"{unread}: Hydra cannot read this value. {_quoted(unread)}"
+    if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\s*1\.", text, re.DOTALL):
+        several = ambiguous.group(1)
+        return f"{several}: Hydra reads several runs, which -m asks for. If it is one value: " + (
+            _quoted(several)
+        )
     reason = " ".join(str(error.__cause__ or error).split())
     wrong = re.search(r"full_key: (\S+)", reason)
     where = wrong.group(1) if wrong else " ".join(overrides)
     return f"{where}: {reason[:300]}. See conf/schema.py for the fields and their types."
+
+
+def _quoted(override: str) -> str:
+    name, _, value = override.partition("=")
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f"Put it into quotes of its own, inside those of the shell: '{name}=\"{inner}\"'."
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except HydraException:
+        return False
+    return True
 
 
 def _kind(name: str) -> str:

@@ -97,6 +97,7 @@ class Individual(nn.Module):
                  generator: torch.Generator, channels: int = 3, c_in: int | None = None,
                  top_widths: tuple[int, ...] | None = None) -> None:  # fmt: skip
         super().__init__()
+        self.channels = channels
         own = LAYERS - inherited
         paper = scaled(INDIVIDUAL_WIDTHS, width)
         tops = top_widths or paper[own:]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from learngene.choices import INDIVIDUAL, RETAIN, check_ranges
 from learngene.gene import Learngene
 from learngene.images import to_batch
 from learngene.individual import Individual
 from learngene.methods.interface import ClientContext, generators
 from learngene.methods.learngene import individual_of
-from learngene.shard import ShardData
+from learngene.shard import ShardData, check_images
 from learngene.training import Outcome, features
 
 
@@ -51,7 +52,8 @@ def adapt(
     and have the same defaults. The work is done where the shard's tensors lie.
 
     Raises:
-        InputError: the learngene does not fit the individual, or a word is not a choice.
+        InputError: the learngene does not fit the individual, a word is no choice, or a number is
+            out of its range.
         ZeroFisher: ``normalise`` finds a Fisher information that is zero everywhere.
         ValueError: the images have another number of channels than those it grew up on.
     """
@@ -78,6 +80,8 @@ def adapt(
         "fisher_samples": fisher_samples,
         "labels": labels,
     }
+    check_ranges(individual, INDIVIDUAL)
+    check_ranges(retain, RETAIN)
     context = ClientContext(
         task={"individual": individual, "retain": retain, "seed": seed},
         payload=gene.arrays,
@@ -91,7 +95,17 @@ def adapt(
 
 
 def predict(individual: Individual, images: np.ndarray) -> np.ndarray:
-    """The class of each image, (N, H, W, C) uint8 -> (N,), counted from 0 as in the shard."""
+    """The class of each image, (N, H, W, C) uint8 -> (N,), counted from 0 as in the shard.
+
+    Raises:
+        ValueError: the images are not of this form, or have another number of channels.
+    """
+    check_images("images", images)
+    channels = individual.channels
+    if images.shape[3] != channels:
+        raise ValueError(
+            f"the individual takes images of {channels} channels, these have {images.shape[3]}"
+        )
     device = next(individual.parameters()).device
     with torch.no_grad():
         said = individual.head(features(individual, to_batch(images, device)))

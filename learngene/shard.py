@@ -51,10 +51,7 @@ def shard_of(
         ("train", train_images, train_labels),
         ("test", test_images, test_labels),
     ):
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"{name}_images are {images.dtype} {images.shape}, uint8 (N, H, W, C) is due"
-            )
+        check_images(f"{name}_images", images)
         if len(images) != len(labels) or len(images) == 0:
             raise ValueError(f"{len(images)} {name} images have {len(labels)} labels")
     if train_images.shape[1:] != test_images.shape[1:]:
@@ -76,6 +73,16 @@ def shard_of(
         test_y=ways(test_labels),
         flip=flip,
     )
+
+
+def check_images(name: str, images: np.ndarray) -> None:
+    """Hold that images are as they come from files.
+
+    Raises:
+        ValueError: they are not uint8 (N, H, W, C); others would be normalised twice.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"{name} are {images.dtype} {images.shape}, uint8 (N, H, W, C) is due")
 
 
 def read_shard(world: World, shard: Shard, device: torch.device) -> ShardData:

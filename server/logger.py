@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module, invalidate_caches
@@ -39,6 +41,8 @@ class TensorBoard:
     def __init__(self, run_dir: Path, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        # A run that goes on logs everything once more: two files would give every step twice.
+        shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
         self._writer = SummaryWriter(run_dir / TENSORBOARD, flush_secs=10)
 
     def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None:
@@ -78,7 +82,7 @@ class RunLogger:
             return
         try:
             self._logger.scalars(stage, step, finite)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._give_up(error)
 
     def close(self) -> None:
@@ -88,17 +92,18 @@ class RunLogger:
         logger, self._logger = self._logger, None
         try:
             logger.close()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._say(error)
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         logger, self._logger = self._logger, None
         self._say(error)
         if logger is not None:
-            with suppress(Exception):  # what it holds may still be saved; it is named already
+            # What it holds may still be saved; it is named already.
+            with suppress(Exception, SystemExit):
                 logger.close()
 
-    def _say(self, error: Exception) -> None:
+    def _say(self, error: BaseException) -> None:
         self._on_problem(
             f"logger={self._name} is called no more, it raised {_words(error)}; the run goes on"
         )
@@ -123,8 +128,8 @@ def logging(
     if name is not None:
         kind = check_logger(name)
         try:
-            logger = kind(run_dir, config)
-        except Exception as error:
+            logger = kind(run_dir, copy.deepcopy(dict(config)))  # its own: it changes no result
+        except (Exception, SystemExit) as error:
             raise InputError("logger", name, f"making it raises {_words(error)}", FIX) from error
     run = RunLogger(logger, str(name), on_problem)
     try:
@@ -157,7 +162,7 @@ def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
             raise InputError("logger", name, f"no module {error.name} can be imported from here",
                              FIX) from error  # fmt: skip
         raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
-    except Exception as error:  # somebody else's code: any of them, and none is ours to handle
+    except (Exception, SystemExit) as error:  # somebody else's code: none is ours to handle
         raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
     lacking = [each for each in METHODS if not callable(getattr(found, each, None))]
     if not isinstance(found, type) or lacking:
@@ -167,5 +172,5 @@ def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
     return found
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -15,6 +15,7 @@ from typing import Any
 from server.results import MAIN, REFERENCE
 
 Results = Mapping[str, Any]
+LEAST_PAIRS = 3  # from so many on a sentence claims a difference
 NONE = "–"  # shown where a number does not exist
 
 
@@ -149,15 +150,20 @@ def headline(results: Results) -> str:
     )
     if ci95 is None:
         verdict = "better than" if mean > 0 else "worse than" if mean < 0 else "as good as"
-        one = "draw of classes" if results.get("labelled") else "client"
+        one = one_of(results)
         return (
             f"With the learngene, the one {one} that answered is {verdict} from scratch: "
             f"{against}, for {cost} received; one {one} gives no interval."
         )
     interval = f"95 % interval ±{100 * ci95:.1f}"
-    if abs(mean) <= ci95:
+    if unclear(gain):
+        why = (
+            f"the {interval} includes zero"
+            if abs(mean) <= ci95
+            else f"{n} {over(results)} are too few to say more"
+        )
         return (
-            f"No clear difference: {against}, and the {interval} includes zero; with the "
+            f"No clear difference: {against}, and {why}; with the "
             f"learngene, {better}, for {cost} received per client."
         )
     if mean < 0:
@@ -166,6 +172,17 @@ def headline(results: Results) -> str:
             f", for {cost} received per client."
         )
     return f"With the learngene, {better}: {against} ({interval}), for {cost} received per client."
+
+
+def one_of(results: Results) -> str:
+    """What a mean is over, one of them."""
+    return "draw of classes" if results.get("labelled") else "client"
+
+
+def unclear(difference: Mapping[str, Any]) -> bool:
+    """Whether a paired difference says nothing: its interval includes zero, or two pairs make it,
+    which are equally far apart by chance."""
+    return abs(difference["mean"]) <= difference["ci95"] or difference["n"] < LEAST_PAIRS
 
 
 def safeguard_line(results: Results) -> str | None:
@@ -197,12 +214,18 @@ def _among(results: Results) -> str:
     ]
     others = len(method_names(results)) - 1
     mean, ci95 = lead["mean"], lead["ci95"]
-    if ci95 is None or abs(mean) <= ci95:
-        place = f"as good as the best of {others} other methods within the interval"
+    best = f"the best of {others} other method{'' if others == 1 else 's'}"
+    if ci95 is None:
+        place = (
+            f"On the one {one_of(results)} that answered, which gives no interval, the learngene"
+        )
+        place += f" is {'ahead of' if mean > 0 else 'behind' if mean < 0 else 'level with'} {best}"
+    elif unclear(lead):
+        place = f"No clear difference between the learngene and {best}"
     else:
-        place = f"{'ahead of' if mean > 0 else 'behind'} the best of {others} other methods"
+        place = f"The learngene is {'ahead of' if mean > 0 else 'behind'} {best}"
     return (
-        f"The learngene is {place}: {ours} for {cost[0]} received per client against {theirs} for "
+        f"{place}: {ours} for {cost[0]} received per client against {theirs} for "
         f"{cost[1]} with {rival}, {points(mean, ci95)} points "
         f"(p {p_value(lead['p_holm'])} after Holm's correction)."
     )

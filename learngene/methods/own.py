@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import traceback
 from collections.abc import Mapping
 from importlib import import_module, invalidate_caches
 from pathlib import Path
@@ -62,14 +63,25 @@ def _import(module: str) -> tuple[Method, Path]:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise ValueError(f"no module {error.name} can be imported from here") from error
         raise ValueError(f"importing it raises {_say(error)}") from error
-    except Exception as error:  # somebody else's code: any of them, and none is ours to handle
+    except (Exception, SystemExit) as error:  # somebody else's code: none is ours to handle
         raise ValueError(f"importing it raises {_say(error)}") from error
     method, path = getattr(found, "METHOD", None), _file(found)
     if path is None or not isinstance(method, Method):
         raise ValueError(
             f"the module {path or module} has no value METHOD of class learngene.methods.Method"
         )
+    if not callable(method.adapt):
+        raise ValueError(
+            f"METHOD in {path} has an adapt that is no function: {method.adapt!r:.100}"
+        )
     return method, path
+
+
+def place_in(error: BaseException, path: str | None) -> str:
+    """Where in a method's own file an error came up, ``file:line``; empty where it did not."""
+    lines = [each.lineno for each in traceback.extract_tb(error.__traceback__)
+             if path is not None and Path(each.filename) == Path(path)]  # fmt: skip
+    return f"{Path(path).name}:{lines[-1]}" if path and lines else ""
 
 
 def _file(module: ModuleType) -> Path | None:
@@ -81,5 +93,5 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _say(error: Exception) -> str:
+def _say(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"

@@ -49,6 +49,23 @@ def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
     assert set(found) <= set(reply.metrics["pixels_c"])
 
 
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("pixels_raises", "raise AttributeError('no such thing')",
+         "AttributeError: no such thing (pixels_raises.py:5)"),
+        ("pixels_forgets", "pass", "adapt of pixels_forgets returned NoneType, an Outcome is due"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line(tmp_path, monkeypatch, tiny_world, gene, name, body, said):
+    here(monkeypatch, tmp_path)
+    source = "from learngene.methods import Method\n\n\ndef adapt(context):\n    {}\n\n\n"
+    write_method(tmp_path, name, source.format(body) + "METHOD = Method(adapt, at_once=True)\n")
+    task = make_task(tiny_world, gene, methods=[name, "scratch"])
+    found = run_task(0, 1, task | {"own_methods": {name: describe(name)}}, {})["methods"]
+    assert said in found[name]["error"] and found["scratch"]["accuracy"]
+
+
 def test_another_file_at_the_worker_is_the_methods_error(tmp_path, monkeypatch, tiny_world, gene):
     here(monkeypatch, tmp_path)
     path = write_method(tmp_path, "pixels_d")

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from conf.check import CHOICES, RANGES, THRESHOLDS, check
-from conf.explain import field_names, type_of
+from conf.explain import explain, field_names, type_of
 from conf.own_methods import BUILT_IN
 from conf.schema import Config
 from learngene.errors import InputError
@@ -293,3 +294,22 @@ def test_an_experiment_has_the_methods_that_it_compares(experiment, methods, abs
         check(composed(*asked))
     assert refused.value.field == "methods"
     check(composed(f"experiment={experiment}", "scale=tiny"))
+
+
+@pytest.mark.parametrize("value", ["~/nope", "/tmp/my pics (2024), best", "a b,c"])
+def test_a_path_that_hydra_cannot_read_is_named_with_its_quotes(value):
+    override = f"data.root={value}"
+    with pytest.raises(HydraException) as refused:
+        composed("data=imagefolder", override)
+    said = explain(refused.value, ["data=imagefolder", override])
+    assert said.startswith(f"{override}: ") and f"'data.root=\"{value}\"'" in said
+    quoted = composed("data=imagefolder", f'data.root="{value}"')
+    assert quoted.data.root == value
+
+
+def test_a_path_from_home_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    check(composed("data=imagefolder", 'data.root="~/pictures"'))
+    with pytest.raises(InputError, match="no such folder"):
+        check(composed("data=imagefolder", 'data.root="~/pictues"'))

@@ -51,6 +51,12 @@ def test_a_run_without_one_is_left_as_it_was():
         ("no_python", "def (\n", "importing it raises SyntaxError"),
         ("wants_more", "import not_installed_at_all\n", "No module named 'not_installed_at_all'"),
         ("raises", "1 / 0\n", "importing it raises ZeroDivisionError"),
+        ("leaves", "import sys; sys.exit(3)\n", "importing it raises SystemExit: 3"),
+        (
+            "no_function",
+            "from learngene.methods import Method\nMETHOD = Method(None)\n",
+            "has an adapt that is no function: None",
+        ),
         ("../up", None, "no name of a module"),
         ("gain", SOURCE, "the name gain is taken"),
         ("own", SOURCE, "the name own is taken"),

@@ -15,6 +15,7 @@ import learngene
 from clients.work import run_task
 from conf.schema import Individual, Retain
 from learngene import adapt, predict, shard_of
+from learngene.choices import INDIVIDUAL, RETAIN
 from learngene.gene import extract, load, save
 from learngene.shard import read_shard
 from learngene.world import draw_shard
@@ -114,6 +115,42 @@ def test_a_misspelt_word_is_refused_and_not_taken_for_another(gene, shard, word,
     with pytest.raises(learngene.InputError, match=among) as refused:
         adapt(gene, shard, **{**SHORT, **word})
     assert (refused.value.field, refused.value.value) == (field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("epochs", -1), ("epochs", 2.5), ("batch_size", 0), ("eval_every", 0), ("momentum", 2)),
+        *(("lr", float("nan")), ("inherited_lr", -1.0), ("weight_decay", 2), ("ewc_lambda", -5)),
+        *(("fisher_samples", 0), ("ewc_lambda", float("inf")), ("epochs", True)),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(gene, shard, field, value):
+    with pytest.raises(learngene.InputError, match="Write a") as refused:
+        adapt(gene, shard, **{**SHORT, field: value})
+    assert refused.value.field == field
+
+
+def test_ranges_are_those_of_the_command_line():
+    from conf.check import RANGES
+
+    for group, ranges in (("individual", INDIVIDUAL), ("retain", RETAIN)):
+        for name, bounds in ranges.items():
+            assert RANGES[f"{group}.{name}"] == (*bounds, True)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (IMAGES / 255, "float64"),  # would be normalised twice
+        (IMAGES[0], r"\(32, 32, 3\), uint8"),
+        (IMAGES[..., :1], "3 channels, these have 1"),
+    ],
+)
+def test_images_that_do_not_fit_are_not_predicted(gene, shard, images, said):
+    individual, _ = adapt(gene, shard, **SHORT)
+    with pytest.raises(ValueError, match=said):
+        predict(individual, images)
 
 
 def test_the_package_alone_is_light_and_its_names_bring_no_flower():

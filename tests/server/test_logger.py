@@ -115,6 +115,12 @@ def test_tensorboard_holds_what_it_was_told(tmp_path: Path) -> None:
     read.Reload()
     assert set(read.Tags()["scalars"]) == {"rho/13", "rho/5b"}
     assert [(e.step, e.value) for e in read.Scalars("rho/13")] == [(1, 0.75), (2, 0.25)]
+    # The same command once more, which goes on and logs everything again: no step twice.
+    with logging("tensorboard", tmp_path, {}, print) as log:
+        log.scalars("rho", 1, {"13": 0.75})
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert [(e.step, e.value) for e in read.Scalars("rho/13")] == [(1, 0.75)]
 
 
 def refusal(name: str) -> InputError:
@@ -140,6 +146,7 @@ def test_a_missing_package_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch
         ("logger_no_python.Mine", "def (\n", "importing it raises SyntaxError"),
         ("logger_wants_more.Mine", "import not_there_at_all\n", "No module named"),
         ("logger_raises.Mine", "1 / 0\n", "importing it raises ZeroDivisionError"),
+        ("logger_leaves.Mine", "raise SystemExit(3)\n", "importing it raises SystemExit: 3"),
         ("logger_other_name.Mine", GOOD.replace("Mine", "Yours"), "has no class Mine"),
         ("logger_no_close.Mine", GOOD.replace("close(self)", "end(self)"), "has no class Mine"),
         ("logger_no_class.Mine", GOOD + "Mine = Mine.scalars\n", "has no class Mine"),
@@ -166,6 +173,42 @@ def test_one_that_cannot_be_made_is_wrong_input(
         logging("logger_unmade.Mine", tmp_path, {}, print),
     ):
         pass
+
+
+def test_one_that_ends_the_process_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here(monkeypatch, tmp_path)
+    at_start = GOOD.replace("self.file =", "raise SystemExit(3) #")
+    write(tmp_path, "logger_exits", at_start)
+    with (
+        pytest.raises(InputError, match="making it raises SystemExit: 3"),
+        logging("logger_exits.Mine", tmp_path, {}, print),
+    ):
+        pass
+    said: list[str] = []
+    run = RunLogger(Leaves(), "Leaves", said.append)
+    run.scalars("a", 1, {"x": 1.0})
+    run.close()
+    assert len(said) == 1 and "SystemExit: 4" in said[0] and not run.on
+
+
+class Leaves:
+    def scalars(self, stage: str, step: int, values: Any) -> None:
+        raise SystemExit(4)
+
+    def close(self) -> None:
+        raise SystemExit(5)
+
+
+def test_it_cannot_change_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here(monkeypatch, tmp_path)
+    change = "config['shots'] = 1; config['data']['root'] = 'x'\n        self.file ="
+    write(tmp_path, "logger_changes", GOOD.replace("self.file =", change))
+    config: dict[str, Any] = {"shots": 10, "data": {"root": None}}
+    with logging("logger_changes.Mine", tmp_path, config, print):
+        pass
+    assert config == {"shots": 10, "data": {"root": None}}
 
 
 def test_its_class_is_given_folder_and_configuration(

@@ -91,6 +91,27 @@ def test_headline_of_one_client_has_no_interval(make):
     assert "±" not in text and "one client gives no interval" in text
 
 
+def test_headline_of_one_client_and_many_methods_has_no_interval(make):
+    said = headline(make(n=1, methods=MANY[:3], shift=-0.9))
+    assert said.startswith(
+        "On the one client that answered, which gives no interval, the learngene"
+    )
+    assert "is behind the best of 2 other methods" in said and "±" not in said
+
+
+def test_headline_of_two_clients_claims_nothing(make):
+    results = make(n=2, shift=-0.9)
+    gain = results["summary"]["gain"]
+    gain["ci95"] = 0.0  # equally far apart, by chance
+    assert headline(results).startswith("No clear difference")
+    assert "2 clients are too few to say more" in headline(results)
+    many = make(n=2, methods=MANY[:3], shift=-0.9)
+    for each in many["summary"].values():
+        if "lead" in each:
+            each["lead"]["ci95"] = 0.0
+    assert headline(many).startswith("No clear difference")
+
+
 def test_headline_without_comparison_or_answer(make):
     assert headline(make(methods=("scratch",))).startswith("20 clients with scratch: 2")
     assert headline(make(n=1, fail=(0,))) == "No client answered: there is nothing to compare."
@@ -159,7 +180,7 @@ def test_many_methods_stand_in_one_table_with_leads_and_terms(make):
     [
         (0.0, "ahead of the best of 11 other methods"),
         (-0.3, "behind the best of 11 other methods"),
-        (-0.16, "as good as the best of 11 other methods within the interval"),
+        (-0.16, "No clear difference between the learngene and the best of 11 other methods"),
     ],
 )
 def test_headline_of_many_methods_names_the_best_of_the_others(make, shift, words):
