@@ -108,10 +108,17 @@ def _criterion(results: Results) -> str:
 
 def _collective(results: Results) -> str:
     first, last = (results["collective"]["stages"][i] for i in (0, -1))
+    light = ""
+    if last.get("light_accuracy") is not None and first.get("light_accuracy") is not None:
+        light = (
+            f" The light path: {percent(first['light_accuracy'])}, then "
+            f"{percent(last['light_accuracy'])}."
+        )
     return (
         f"Line chart of the collective's accuracy: {percent(first['accuracy'])} on "
         f"{first['known_classes']} classes after task {first['task']}, "
         f"{percent(last['accuracy'])} on {last['known_classes']} classes after task {last['task']}."
+        + light
     )
 
 

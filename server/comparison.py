@@ -14,7 +14,7 @@ from server import rows_bound, rows_collective, rows_figures, rows_tables
 from server.arms import Arm, Gathered
 from server.footnotes import footnotes
 from server.report_page import image, page, paragraph, table, text
-from server.rows import Row, any_rows, lacking
+from server.rows import Row, any_rows, claim_of, lacking
 from server.wording import NONE, Results, rounded
 
 NAME = "comparison"  # of the files, and of the figure beside them
@@ -176,6 +176,24 @@ def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
     return table(HEADINGS, _shown(found, numbers), range(2, 6)) + "".join(
         (*(paragraph(note, "note") for note in said), f"<pre>{text(listed)}</pre>")
     )
+
+
+def answers(gathered: Gathered) -> list[str]:
+    """A sentence for each number of the paper's text, and how far ours is from it."""
+    said = []
+    for row in rows(gathered):
+        claim = claim_of(gathered.experiment, row.quantity)
+        if row.paper is None or claim is None:
+            continue
+        ours = number(row.ours.mean, row.ours.ci95, unit=row.unit)
+        paper = number(row.paper.value, row.paper.spread, unit=row.unit)
+        bound = "" if claim.bound == "about" else f"{claim.bound} "
+        note = f" ({row.arrived})" if row.censored else ""
+        said.append(
+            f"The paper: {claim.words}. {row.quantity}: {ours} {row.unit} here{note}, "
+            f"{bound}{paper} there."
+        )
+    return said
 
 
 def alt(gathered: Gathered) -> str:

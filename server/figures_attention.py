@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
 from server.figures_collective import NO_COLLECTIVE
@@ -42,8 +43,8 @@ def contact_sheet(results: Results, path: Path) -> Path:
         picture = decode(image["picture"])
         maps = np.split(decode(image["maps"]), len(stages))
         row[0].imshow(picture)
-        name = image["class"] if len(image["class"]) <= NAME else image["class"][: NAME - 1] + "…"
-        row[0].set_title(name, fontsize=10, pad=2)
+        # A folder's name is no formula, whatever dollars are in it.
+        row[0].set_title(_shown(image["class"]), fontsize=10, pad=2, parse_math=False)
         for axes, heat in zip(row[1:], maps, strict=True):
             _overlay(axes, picture, heat)
     for axes, stage in zip(grid[0][1:], stages, strict=True):
@@ -52,6 +53,15 @@ def contact_sheet(results: Results, path: Path) -> Path:
         axes.set_axis_off()
     figure.suptitle("image, and where the collective looks, by known classes", fontsize=12)
     return save(figure, path)
+
+
+def _shown(name: str) -> str:
+    """A class name as it fits above an image; where the type has no sign for a letter, a note that
+    leads to the table below, which has the name."""
+    known = get_font(findfont(FontProperties()))
+    if not all(known.get_char_index(ord(letter)) for letter in name):
+        return "(see table)"
+    return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
 
 def _overlay(axes: Axes, picture: NDArray[np.uint8], heat: NDArray[np.uint8]) -> None:

@@ -1,7 +1,8 @@
 """What all figures share: colours, type sizes, and how a figure is saved.
 
 Figures are 6 inches wide with type of 12 points: in the report, at the width of a phone, that is
-still 10 pixels. Nothing here goes through pyplot, which keeps figures in a global registry.
+still 10 pixels. Names beside crowded axes have 9 or 10 points; the tables below hold them, too.
+Nothing here goes through pyplot, which keeps figures in a global registry.
 """
 
 from __future__ import annotations

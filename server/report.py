@@ -59,23 +59,31 @@ def write_report(results: Results, run_dir: Path) -> Path:
         name: paragraph(f"The figure {name}.png was not drawn: {reason}.", "note")
         for name, reason in skipped.items()
     }
-    chapters = [
-        section(anchor, title, *build(results, images)) for anchor, title, build in SECTIONS
-    ]
+    chapters = [(anchor, title, build(results, images)) for anchor, title, build in SECTIONS]
+    main = [images[MAIN_FIGURE]]
     if experiment_of(results) is not None:
-        chapters.insert(0, _experiment(results, run_dir))
-    links = "".join(f'<a href="#{anchor}">{text(title)}</a>' for anchor, title, _ in SECTIONS)
-    body = [_first_screen(results, images[MAIN_FIGURE], links), *chapters]
+        # What was asked is the experiment: its answer and its figure come first.
+        gathered = gather([results])
+        shown, found = _experiment(gathered, run_dir)
+        told = f"Beside the paper: {comparison.title_of(gathered)}"
+        chapters.insert(0, ("paper", told, [*found, *main]))
+        main = [*map(paragraph, comparison.answers(gathered)), shown]
+    links = "".join(f'<a href="#{anchor}">{text(title)}</a>' for anchor, title, _ in chapters)
+    body = [
+        _first_screen(results, "\n".join(main), links),
+        "<main>",
+        *(section(anchor, title, *parts) for anchor, title, parts in chapters),
+        "</main>",
+    ]
     title = text(f"Learngene: {setting(results)}")
     html = page(title, "\n".join(body))
     write_atomically(run_dir / REPORT, html.encode())
     return run_dir / REPORT
 
 
-def _experiment(results: Results, run_dir: Path) -> str:
-    """The section of a run that belongs to an experiment: its figure, as the paper drew it, and
-    its table beside the paper's numbers, which are also written into the run's folder."""
-    gathered = gather([results])
+def _experiment(gathered: Gathered, run_dir: Path) -> tuple[str, list[str]]:
+    """Of a run that belongs to an experiment: its figure, as the paper drew it, and what its
+    section has, a table beside the paper's numbers. Both are also written into the run's folder."""
     path = run_dir / FIGURES / f"{NAME}.png"
     try:
         drawn: Path | None = figures_paper.draw(gathered, path)
@@ -85,9 +93,8 @@ def _experiment(results: Results, run_dir: Path) -> str:
         drawn = None
         shown = paragraph(f"The figure {path.name} was not drawn: {reason}.", "note")
     comparison.write(gathered, run_dir, drawn)
-    title = f"Beside the paper: {comparison.title_of(gathered)}"
     found = comparison.html(comparison.rows(gathered))
-    return section("paper", title, shown, found, paragraph(comparison.KEY, "note"))
+    return shown, [found, paragraph(comparison.KEY, "note")]
 
 
 def _first_screen(results: Results, figure: str, links: str) -> str:

@@ -14,7 +14,9 @@ from string import Template
 
 from server.report_script import POLICY, SCRIPT
 
-WIDE = 10  # columns from which on a table is set small on paper, with its headings upright
+WIDE = 8  # columns from which on a table is set small on paper, with its headings upright
+
+UNNAMED = 'aria-label="Table"'  # until the section that holds the table is known
 
 # The policy forbids every request: the report must look the same without a network. It allows the
 # page's own script by its hash, so nothing that slipped through ``text`` could run either.
@@ -32,7 +34,8 @@ PAGE = Template("""<!DOCTYPE html>
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; padding: 1.25rem 1rem 3rem; max-width: 48rem; background: #fff;
- color: var(--ink); font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+ color: var(--ink); font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
+ overflow-wrap: anywhere; }
 h1 { font-size: 1.45rem; line-height: 1.3; margin: .2rem 0 .8rem; max-width: 46rem;
  text-wrap: pretty; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem; padding-top: .9rem;
@@ -63,12 +66,13 @@ th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top;
 thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; line-height: 1.25; }
 .number { text-align: right; }
 td.number { white-space: nowrap; }
+th, td { overflow-wrap: normal; }
 td.wrap:last-child { overflow-wrap: anywhere; min-width: 12rem; }
 tbody th { font-weight: 500; }
 th button { all: unset; cursor: pointer; color: var(--blue); }
-th button::after { content: "\\2195"; padding-left: .2em; opacity: .6; }
-th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
-th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
+th button::after { content: "\\2195" / ""; padding-left: .2em; opacity: .6; }
+th[aria-sort=ascending] button::after { content: "\\2191" / ""; opacity: 1; }
+th[aria-sort=descending] button::after { content: "\\2193" / ""; opacity: 1; }
 code, pre { font: .85rem/1.45 ui-monospace, Consolas, monospace; }
 pre { background: var(--tint); padding: .6rem .75rem; white-space: pre-wrap;
  overflow-wrap: anywhere; }
@@ -92,7 +96,9 @@ pre { background: var(--tint); padding: .6rem .75rem; white-space: pre-wrap;
  .wide td.wrap:last-child { min-width: 0; }
  figure, tr { break-inside: avoid; }
  h2, h3 { break-after: avoid; }
- figure img { max-width: 15cm; }
+ figure img { max-width: 13cm; max-height: 11cm; width: auto; }
+ #configuration table { font-size: 7pt; }
+ #configuration th, #configuration td { padding-top: 0; padding-bottom: 0; }
 }
 </style>
 </head>
@@ -116,7 +122,8 @@ def text(value: object) -> str:
 
 def section(anchor: str, title: str, *parts: str) -> str:
     """A section with a heading that the contents at the top link to."""
-    return f'<section id="{anchor}">\n<h2>{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
+    inner = "\n".join(parts).replace(UNNAMED, f'aria-label="{text(title)}: table"')
+    return f'<section id="{anchor}">\n<h2>{text(title)}</h2>\n{inner}\n</section>'
 
 
 def paragraph(content: object, kind: str = "") -> str:
@@ -149,9 +156,9 @@ def table(
         for kind, heading in zip(kinds, headings, strict=True)
     )
     body = "\n".join(f"<tr>{_cells(row, kinds)}</tr>" for row in rows)
-    # tabindex: a region that scrolls must be reachable with the keyboard.
+    # tabindex: a region that scrolls must be reachable with the keyboard, and have a name.
     return (
-        f'<div class="scroll" tabindex="0"><table{attribute}>\n'
+        f'<div class="scroll" tabindex="0" role="region" {UNNAMED}><table{attribute}>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 

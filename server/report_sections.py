@@ -71,7 +71,15 @@ def evolution(results: Results, images: Images) -> Parts:
 def network(results: Results, images: Images) -> Parts:
     """What crossed between server and clients."""
     messages, gene = results["messages"], results["learngene"]
-    counts = [(name, messages[name]) for name in ("asked", "answered", "failed", "missing")]
+    counts = [
+        (told, messages[name])
+        for name, told in (
+            ("asked", "asked"),
+            ("answered", "answered, in every method"),
+            ("failed", "failed, wholly or in a method"),
+            ("missing", "missing"),
+        )
+    ]
     totals = [
         ("down, in all", size(messages["bytes_down"])),
         ("up, in all", size(messages["bytes_up"])),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.arms import Arm, Gathered, experiment_of
-from server.paper import CLAIMS, COMPARED, Quoted
+from server.paper import CLAIMS, COMPARED, Claim, Quoted
 from server.results import MAIN, REFERENCE
 from server.units import Measured, accuracies, differences
 from server.wording import method_names
@@ -89,8 +89,14 @@ def row(
 
 def quoted_of(experiment: str | None, quantity: str, data: str) -> Quoted | None:
     """What the paper's text says of a quantity; None where it says nothing for this world."""
+    claim = claim_of(experiment, quantity)
+    return claim.numbers.get(data) if claim else None
+
+
+def claim_of(experiment: str | None, quantity: str) -> Claim | None:
+    """The claim of the paper's text that is about a quantity of an experiment's table."""
     found = (c for c in CLAIMS if (c.experiment, c.quantity) == (experiment, quantity))
-    return next((claim.numbers[data] for claim in found if data in claim.numbers), None)
+    return next(found, None)
 
 
 def any_rows(gathered: Gathered) -> list[Row]:

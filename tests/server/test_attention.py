@@ -32,6 +32,19 @@ def life(tiny_world, cache: Path) -> Life:
     return live(tiny_world, settings(), CPU, cache, open_world=OpenWorldSettings(), resume=True)
 
 
+@pytest.mark.parametrize("name", ["$\\nope4$", "cost $5 and $6", "日本", "a" * 80])
+def test_any_name_of_a_folder_can_stand_above_an_image(
+    tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    maps = encode(np.zeros((8, 8), np.uint8))
+    found = {"stages": [{"known_classes": 6, "layer": 10, "task": 1}],
+             "images": [{"class": name, "picture": picture, "maps": maps}]}  # fmt: skip
+    path = figures_attention.contact_sheet({"gradcam": found}, tmp_path / "x.png")
+    assert path.stat().st_size > 1000
+    assert not [each for each in recwarn if "Glyph" in str(each.message)]
+
+
 def test_earlier_stages_are_the_collective_of_that_time(life: Life, cache: Path) -> None:
     seen = {}
 

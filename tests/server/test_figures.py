@@ -380,5 +380,38 @@ def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_
     results = make(methods=MANY, change=change)
     frontier.frontier(results, tmp_path)
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
-    assert texts == {"learngene separable", *MANY[1:]}
+    assert texts == {"learngene separable", *MANY[2:], "scratch, 412 B"}
     assert "On the Pareto front: scratch, learngene separable int8." in frontier.alt(results)
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1: what is left of linear RGB.
+BLINDNESS = {
+    "protan": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216),
+               (-0.003882, -0.048116, 1.051998)),
+    "deutan": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413),
+               (-0.011820, 0.042940, 0.968881)),
+    "tritan": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602),
+               (0.004733, 0.691367, 0.303900)),
+}  # fmt: skip
+
+
+def lab(colour: str, seen: np.ndarray) -> np.ndarray:
+    """CIELAB of a colour as eyes with that matrix see it."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722],
+                       [0.0193, 0.1192, 0.9505]])  # fmt: skip
+    xyz = to_xyz @ np.clip(seen @ linear, 0, 1) / to_xyz.sum(1)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("kind", [*BLINDNESS, "none"])
+def test_colours_stay_apart_for_the_colour_blind(kind):
+    seen = np.array(BLINDNESS[kind]) if kind in BLINDNESS else np.eye(3)
+    style = method_style(["learngene", "scratch", "a", "b", "c", "d"])
+    found = [lab(each["color"], seen) for each in style.values()]
+    for place, one in enumerate(found):
+        for other in found[:place]:
+            assert np.linalg.norm(one - other) > 11  # a difference of 2.3 is just seen
+    assert np.linalg.norm(found[0] - found[1]) > 40  # the two of every run

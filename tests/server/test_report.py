@@ -85,6 +85,38 @@ def test_the_answer_comes_first_then_figure_then_table(results, tmp_path):
     assert first == (tmp_path / "figures" / "accuracy_over_epochs.png").read_bytes()
 
 
+def of_experiment(sections):
+    config = {"experiment": "fig4_curves", "num_clients": 20, "seed": 0, "shots": 10}
+    sections["run"] |= {"experiment": "fig4_curves", "overrides": [], "config": config}
+    sections["data"]["name"] = "cifar100"
+
+
+def test_an_experiment_comes_first_with_its_figure_and_the_papers_number(
+    make, tmp_path, unrendered
+):
+    results = make(change=of_experiment)
+    page = read(results, tmp_path)
+    first = base64.b64decode(page.of("img")[0]["src"].removeprefix("data:image/png;base64,"))
+    assert first == (tmp_path / "figures" / "comparison.png").read_bytes()
+    assert re.search(r"The paper: 10 epochs to adapt, 40 from scratch: 30 saved\. epochs saved: "
+                     r"-?\d+\.\d ± \d+\.\d epochs here, 30\.0 there\.", page.words)  # fmt: skip
+    alts = [each["alt"].replace("\xa0", " ") for each in page.of("img")]
+    assert alts.count(alt_text("accuracy_over_epochs", results)) == 1  # the run's own is there, too
+
+
+@pytest.mark.parametrize("change", [None, of_experiment])
+def test_the_contents_are_all_sections_and_tables_have_names(make, tmp_path, unrendered, change):
+    page = read(make(change=change), tmp_path)
+    sections = [each["id"] for each in page.of("section")]
+    assert [link["href"] for link in page.of("a")] == [f"#{name}" for name in sections]
+    assert ("paper" in sections) == (change is not None)
+    regions = [each for each in page.of("div") if each.get("class") == "scroll"]
+    assert regions and all(each["role"] == "region" and each["tabindex"] == "0" for each in regions)
+    names = [each["aria-label"] for each in regions]
+    assert "Clients: table" in names and names.count("Table") == 1  # the first screen's
+    assert len(page.of("main")) == 1
+
+
 def test_every_figure_is_inside_with_its_text(make, tmp_path, unrendered):
     results = make(rounds=True, methods=("learngene", "scratch", "retain_off"))
     images = read(results, tmp_path).of("img")

@@ -15,8 +15,11 @@ import subprocess
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from server.plotting import FIXED
 from server.report import write_report
 from tests.made import MANY
 
@@ -43,6 +46,9 @@ if (button) {
   Object.assign(found, {down: column(1), down_says: heads[1].ariaSort});
   heads[0].querySelector('button').click();
   Object.assign(found, {by_client: column(0), left: heads[1].ariaSort});
+  const gain = heads.findIndex(head => head.textContent.startsWith('gain'));
+  heads[gain].querySelector('button').click();
+  found.gains = column(gain);
 }
 parent.postMessage(JSON.stringify({name: location.pathname.split('/').pop(), found: found}), '*');
 """
@@ -70,6 +76,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make) -> Path:
     made = tmp_path_factory.mktemp("reports")
     for name, methods in (("two", MANY[:2]), ("many", MANY)):
         write_report(make(methods=methods), made / name)
+    path = "/home/somebody/" + "a_folder_with_a_long_name/" * 4
+    odd = make(methods=MANY[:2], fail=(2,), change=lambda sections: sections["clients"][2].update(
+        error=f"FileNotFoundError: {path}"))  # fmt: skip
+    odd["methods_left_out"] = {"a_method_of_" + "forty_letters_" * 2: f"OSError: {path}"}
+    for client, gain in zip(odd["clients"], (0.1, -0.25, 0.0, -0.05), strict=False):
+        if "methods" in client:  # gains on both sides of zero
+            client["methods"]["learngene"]["accuracy"] = (
+                client["methods"]["scratch"]["accuracy"] + gain
+            )
+    write_report(odd, made / "odd")
     return made
 
 
@@ -77,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make) -> Path:
 def said(folder: Path) -> dict[str, dict]:
     """What the probes say, by page."""
     frames = ""
-    for name in ("two", "many"):
+    for name in ("odd", "two", "many"):
         html = (folder / name / "report.html").read_text(encoding="utf-8")
         (folder / f"{name}.html").write_text(probed(html), encoding="utf-8")
         frames += f'<iframe src="{name}.html" width="{PHONE}" height="800"></iframe>'
@@ -94,7 +110,9 @@ def said(folder: Path) -> dict[str, dict]:
     return {line["name"].removesuffix(".html"): line["found"] for line in lines}
 
 
-@pytest.mark.parametrize(("page", "width"), [("two", PHONE), ("many", PHONE), ("paper", SHEET)])
+@pytest.mark.parametrize(
+    ("page", "width"), [("two", PHONE), ("many", PHONE), ("odd", PHONE), ("paper", SHEET)]
+)
 def test_no_page_is_wider_than_its_screen_or_sheet(said, page, width):
     assert said[page]["width"] == width
     assert said[page]["needs"] <= width
@@ -118,6 +136,32 @@ def test_the_table_of_clients_sorts(said, page):
         assert found[f"{name}_says"] == word
     assert found["by_client"] == [str(i) for i in range(20)]  # as numbers: 2 before 10
     assert found["left"] is None
+
+
+def test_gains_sort_by_their_sign(said):
+    shown = said["odd"]["gains"]
+    assert any(text.startswith("\u2212") for text in shown)  # a minus, no hyphen
+    gains = [float(text.replace("\u2212", "-")) for text in shown]
+    assert gains == sorted(gains) and gains[0] < 0 < gains[-1]
+
+
+@pytest.mark.parametrize("width", [PHONE + 110, 1280])  # a window has at least 500 pixels
+def test_a_screenshot_shows_the_answer_and_the_figure(folder, width):
+    """The picture stays in pytest's folder, to be looked at."""
+    path = folder / f"two-{width}.png"
+    url = (folder / "two" / "report.html").as_uri()
+    chromium(
+        folder, f"--window-size={width},1000", f"--screenshot={path}", "--hide-scrollbars", url
+    )
+    with Image.open(path) as image:
+        assert image.size == (width, 1000)
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
+    for name, colour in FIXED.items():  # the lines of the main figure
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        near = (abs(pixels - rgb).max(1) <= 24).sum()
+        assert near > 100, f"{name}'s line is not on the first screen"
+    dark = (pixels.max(1) < 90).mean()
+    assert 0.005 < dark < 0.5  # text on white
 
 
 def test_it_prints(folder):
