@@ -173,7 +173,7 @@ def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
     """The rows as a table of the report, with what stands under it."""
     numbers = numbered(found)
     listed = "\n".join(_listed(numbers))
-    return table(HEADINGS, _shown(found, numbers), range(2, 6)) + "".join(
+    return table(HEADINGS, _shown(found, numbers), (2, 3, 4, 5, 7)) + "".join(
         (*(paragraph(note, "note") for note in said), f"<pre>{text(listed)}</pre>")
     )
 

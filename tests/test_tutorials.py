@@ -6,6 +6,7 @@ commands. ``python sim.py`` gets ``TINY`` added, as the pages say.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ from server.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
-ORDER = ("own_images", "add_a_method", "reuse_a_learngene")  # the third reads what the first made
+ORDER = ("own_images", "add_a_method", "log_a_run", "reuse_a_learngene")  # the last reads the first
 TINY = ["scale=tiny", "runtime=serial"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -98,11 +99,25 @@ def test_a_method_in_one_file_stands_in_the_table(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_logger_in_one_file_has_the_runs_numbers(folder: Path) -> None:
+    with (folder / "outputs" / "logged" / "numbers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    results = read_results(folder / "outputs" / "logged" / "results.json")
+    told = {(r["stage"], r["step"], r["name"]): float(r["value"]) for r in rows}
+    for stage in results["collective"]["stages"]:
+        assert told["collective", str(stage["task"]), "accuracy"] == stage["accuracy"]
+    assert any(stage == "rho" for stage, _, _ in told)
+    page = (PAGES / "log_a_run.md").read_text()
+    stages = {stage.partition("/")[0] for stage, _, _ in told}
+    assert all(f"| `{stage}" in page for stage in stages)
+
+
+@pytest.mark.slow
 def test_a_learngene_is_reused_in_ten_lines(folder: Path) -> None:
     found = re.search(r"accuracy on 30 test images: ([01]\.\d+)", (folder / "said.txt").read_text())
-    assert found is not None and 0 <= float(found[1]) <= 1
+    assert found is not None and float(found[1]) > 0.4  # three classes; 0.57 was seen
     assert re.search(r"the first of them is a (bar|post|diamond)$",
                      (folder / "said.txt").read_text().strip())  # fmt: skip
     ((_, text), *_) = blocks("reuse_a_learngene")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    assert len(lines) <= 12  # ten, and two for reading pictures
+    assert len(lines) <= 13  # ten, and three for reading pictures
