@@ -163,7 +163,7 @@ def main() -> int:
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
-        return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
+        return _say(explain(error, [a for a in sys.argv[1:] if not a.startswith("-")]), WRONG_INPUT)
     except Terminated:
         return _say(MESSAGE, TERMINATED)
     except KeyboardInterrupt:
@@ -175,7 +175,7 @@ def main() -> int:
     except Exception as error:  # what Hydra's parser lets through: "seed=999..." of 5000 digits
         if _begun:
             raise
-        return _say(explain(error, [a for a in sys.argv[1:] if "=" in a]), WRONG_INPUT)
+        return _say(explain(error, [a for a in sys.argv[1:] if not a.startswith("-")]), WRONG_INPUT)
     return max(_codes, default=OK)
 
 

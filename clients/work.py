@@ -52,7 +52,8 @@ def run_task(
                 answers[name], weights[name] = _federated_round(name, context)
             else:
                 answers[name] = _adapted(name, own.get(name), context).metrics()
-        except Exception as error:  # one method's fault must not take the others' results along
+        # One method's fault must not take the others' results along, nor its sys.exit.
+        except (Exception, SystemExit) as error:
             where = _place(error, own.get(name))
             answers[name] = {"error": f"{type(error).__name__}: {error}{where}"}
     return {
@@ -80,7 +81,7 @@ def _adapted(name: str, own: Mapping[str, Any] | None, context: methods.ClientCo
     return made
 
 
-def _place(error: Exception, own: Mapping[str, Any] | None) -> str:
+def _place(error: BaseException, own: Mapping[str, Any] | None) -> str:
     """For a method of one's own: the line of its file where the error came up, in brackets."""
     if own is None:
         return ""

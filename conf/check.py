@@ -17,7 +17,7 @@ from conf.own_methods import BUILT_IN, check_own, factory_halves, from_here, mod
 from conf.schema import Config
 from learngene.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
 from learngene.errors import InputError
-from learngene.files import is_file, is_folder
+from learngene.files import expanded, is_file, is_folder
 from server.logger import check_logger
 from server.paper import COMPARED
 
@@ -374,7 +374,7 @@ def _check_together(config: DictConfig) -> None:
 
         check_growth(config.collective.memory, config.collective.growth)
     # What can be known of the data before anything of it is read.
-    if data.root is not None and not is_folder(Path(data.root).expanduser()):
+    if data.root is not None and not is_folder(expanded(data.root)):
         raise InputError("data.root", data.root, "no such folder", "Name a folder that exists")
     if data.name in ("cifar100", "imagenet100"):
         group = {"novel": 20, "open_world": 16}[data.clients_from]  # the appendix's division

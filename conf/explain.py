@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -41,11 +42,11 @@ def type_of(name: str, schema: type = Config) -> str:
 
 def explain(error: BaseException, overrides: Sequence[str]) -> str:
     """One line for an error that Hydra or OmegaConf raised while composing ``overrides``."""
-    return " ".join(_explain(error, [each[:LONGEST] for each in overrides]).split())
+    return " ".join(_explain(error, overrides).split())
 
 
-def _explain(error: BaseException, overrides: Sequence[str]) -> str:
-    text = str(error)
+def _explain(error: BaseException, whole: Sequence[str]) -> str:
+    text, overrides = str(error), [each[:LONGEST] for each in whole]
     for override in overrides:
         name, _, value = override.lstrip("+~").partition("=")
         if f"Could not override '{name}'" in text or f"Could not find '{name}/" in text:
@@ -56,12 +57,14 @@ def _explain(error: BaseException, overrides: Sequence[str]) -> str:
         if "Could not append" in text and name in text:
             return f"{name}={value}: the field is there already. Leave the + away."
     if "LexerNoViableAlt" in text or "mismatched input" in text or "extraneous input" in text:
-        unread = next((each for each in overrides if not _parses(each)), overrides[0])
-        return f"{unread}: Hydra cannot read this value. {_quoted(unread)}"
+        unread = next((each for each in whole if not _parses(each)), None)
+        if unread is not None:
+            return f"{unread[:LONGEST]}: Hydra cannot read this. {_quoted(unread)}"
     if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\s*1\.", text, re.DOTALL):
         several = ambiguous.group(1)
-        return f"{several}: Hydra reads several runs, which -m asks for. If it is one value: " + (
-            _quoted(several)
+        return (
+            f"{several[:LONGEST]}: Hydra reads several runs, which -m asks for. "
+            f"If it is one value: {_quoted(several)}"
         )
     reason = " ".join(str(error.__cause__ or error).split())
     wrong = re.search(r"full_key: (\S+)", reason)
@@ -70,9 +73,14 @@ def _explain(error: BaseException, overrides: Sequence[str]) -> str:
 
 
 def _quoted(override: str) -> str:
+    """The fix, as a shell reads it, where quotes are one."""
     name, _, value = override.partition("=")
     inner = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f"Put it into quotes of its own, inside those of the shell: '{name}=\"{inner}\"'."
+    quoted = f'{name}="{inner}"'
+    if not value or not _parses(quoted):
+        return "Write NAME=VALUE, with the names of conf/schema.py."
+    word = shlex.quote(quoted)[:LONGEST]
+    return f"Put it into quotes of its own, inside those of the shell: {word}."
 
 
 def _parses(override: str) -> bool:

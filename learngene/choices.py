@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from learngene.errors import InputError
@@ -49,7 +50,7 @@ def check_ranges(settings: Mapping[str, Any], ranges: Ranges) -> None:
     """
     for field, (low, high) in ranges.items():
         value = settings[field]
-        kind = int if field in WHOLE else int | float
+        kind = Integral if field in WHOLE else Real  # NumPy's, too
         fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
         if not (fits and low <= value <= high):
             number = "a whole number" if field in WHOLE else "a number"

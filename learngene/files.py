@@ -55,6 +55,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` as the home it stands for; as it is where nobody has that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder; False, too, for names that no folder can have."""
     try:

@@ -111,7 +111,7 @@ def _child(work: Work, arguments: tuple[Any, ...], told: Connection) -> None:
         work(*arguments, tell)
     except BrokenPipeError:
         return
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         with suppress(BrokenPipeError):
             told.send(("error", f"{type(error).__name__}: {error}"))
         return

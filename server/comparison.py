@@ -179,11 +179,11 @@ def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
 
 
 def answers(gathered: Gathered) -> list[str]:
-    """A sentence for each number of the paper's text, and how far ours is from it."""
+    """A sentence for each number of the paper's text that was measured: ours beside it."""
     said = []
     for row in rows(gathered):
         claim = claim_of(gathered.experiment, row.quantity)
-        if row.paper is None or claim is None:
+        if row.paper is None or claim is None or row.ours.mean is None:
             continue
         ours = number(row.ours.mean, row.ours.ci95, unit=row.unit)
         paper = number(row.paper.value, row.paper.spread, unit=row.unit)

@@ -28,7 +28,7 @@ from server.plotting import (
 )
 from server.results import MAIN, REFERENCE
 from server.statistics import summarise
-from server.wording import Results, answered, method_names, percent, size
+from server.wording import Results, answered, method_names, percent, rounded, size
 
 BANDS = 4  # methods up to which each has its band
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes
@@ -195,10 +195,11 @@ def evolution(results: Results, folder: Path) -> Path:
     style = method_style(method_names(results))
     axes.plot(known, mean, lw=2, ms=6, label=MAIN, **style[MAIN])
     axes.fill_between(known, mean - half, mean + half, color=style[MAIN]["color"], alpha=0.2, lw=0)
-    if results["summary"]["gain"] is not None:  # scratch does not change with the collective
-        level = 100 * results["summary"][REFERENCE]["mean"]
+    reference = (results["summary"].get(REFERENCE) or {}).get("mean")
+    if reference is not None:  # scratch does not change with the collective
+        level = 100 * reference
         colour = style[REFERENCE]["color"]
-        axes.axhline(level, color=colour, ls="--", lw=1.6, label=f"{REFERENCE}, {level:.1f} %")
+        axes.axhline(level, color=colour, ls="--", lw=1.6, label=f"{REFERENCE}, {rounded(level)} %")
     axes.set_xticks(known)
     axes.set(xlabel="classes the collective knows", ylabel="clients' test accuracy (%)")
     legend_above(figure, axes)

@@ -116,7 +116,12 @@ def _line(
     points = [[values[i] for values in found] for i in range(len(x))]
     if all(None in values for values in points):
         return
-    there = [None if None in values else over_runs([100 * v for v in values]) for values in points]
+    there = [
+        None
+        if None in values
+        else over_runs([(run, 100 * v) for run, v in zip(arm.runs, values, strict=True)])
+        for values in points
+    ]
     mean = np.array([np.nan if m is None else m.mean for m in there])
     half = np.array([np.nan if m is None else m.ci95 or 0.0 for m in there])
     one = not arm.label  # a colour a path, as in the report; else a colour an arm

@@ -137,16 +137,20 @@ def positions(gathered: Gathered, path: Path) -> Path:
         layers, more = rows_figures.layers_of(arm), arm.label_without(["learngene.layers"])
         label = ", ".join(filter(None, (f"layers {layers[0]} to {layers[-1]}", more)))
         lines.append((label, arm, MAIN))
-    top = rows_figures.top_of(gathered.arms)
-    others = [(label, arm) for label, arm, _ in lines if arm is not top]
-    if top is None or not others:
+    top_of = {}  # by the place of each other arm: the top of the arms that only the layers tell
+    for group in groups(gathered, "learngene.layers"):
+        top = rows_figures.top_of(group.arms)
+        for place, arm in enumerate(gathered.arms):
+            if top is not None and arm is not top and arm in group.arms:
+                top_of[place] = top
+    if not top_of:
         return _over_epochs(lines, path)
     figure = new_figure(6.5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for number, (label, arm, name) in enumerate(lines):
         _line(above, *_by_epoch(arm, name), label, number)
-        if arm is not top:
-            _line(below, *_ahead(top, arm), label, number)
+        if number in top_of:
+            _line(below, *_ahead(top_of[number], arm), label, number, share=False)
     above.set(ylabel=ACCURACY)
     below.axhline(0, color=GREY, lw=1)
     below.set(xlabel=EPOCHS, ylabel="top ahead (points)")
@@ -158,11 +162,10 @@ def positions(gathered: Gathered, path: Path) -> Path:
 def _ahead(top: Arm, other: Arm) -> tuple[list[float], list[Measured]]:
     """What one arm is ahead of another by, percentage points, at the epochs that both recorded."""
     mine, theirs = (_curves(arm, MAIN) for arm in (top, other))
-    both = [{u: (run[u], there[u]) for u in run if u in there}
-            for run, there in zip(mine, theirs, strict=False)]  # fmt: skip
-    epochs = sorted(set.intersection(*(set(a) & set(b) for run in both for a, b in run.values())))
+    both = {unit: (mine[unit], theirs[unit]) for unit in mine if unit in theirs}
+    epochs = _common([set(a) & set(b) for a, b in both.values()])
     return epochs, [
-        over([{u: 100 * (a[epoch] - b[epoch]) for u, (a, b) in run.items()} for run in both])
+        over([{unit: 100 * (a[epoch] - b[epoch]) for unit, (a, b) in both.items()}])
         for epoch in epochs
     ]
 
@@ -255,34 +258,45 @@ def _short(label: str) -> str:
 
 def _by_epoch(arm: Arm, method: str) -> tuple[list[float], list[Measured]]:
     """Accuracy at the epochs that every client of every run recorded."""
-    runs = _curves(arm, method)
-    epochs = sorted(set.intersection(*(set(curve) for run in runs for curve in run.values())))
+    curves = _curves(arm, method)
+    epochs = _common([set(curve) for curve in curves.values()])
     return epochs, [
-        over([{unit: 100 * curve[epoch] for unit, curve in run.items()} for run in runs])
-        for epoch in epochs
+        over([{unit: 100 * curve[epoch] for unit, curve in curves.items()}]) for epoch in epochs
     ]
 
 
-def _curves(arm: Arm, method: str) -> list[dict[Unit, dict[float, float]]]:
-    """By run and client: accuracy at each epoch."""
-    return [
-        {unit: dict(curve) for unit, curve in rows_figures.curves(run, method).items()}
+def _curves(arm: Arm, method: str) -> dict[Unit, dict[float, float]]:
+    """By client, of all runs: accuracy at each epoch."""
+    return {
+        unit: dict(curve)
         for run in arm.runs
-    ]
+        for unit, curve in rows_figures.curves(run, method).items()
+    }
+
+
+def _common(of: Sequence[set[float]]) -> list[float]:
+    """What all have, in order; nothing where there is nobody."""
+    return sorted(set.intersection(*of)) if of else []
 
 
 def _line(
-    axes: Axes, x: Sequence[float], found: Sequence[Measured], label: str, number: int
+    axes: Axes,
+    x: Sequence[float],
+    found: Sequence[Measured],
+    label: str,
+    number: int,
+    share: bool = True,
 ) -> None:
-    """A line through means with its band."""
+    """A line through means with its band; ``share``: of percent, which a band does not leave."""
     mean = np.array([np.nan if m.mean is None else m.mean for m in found])
     half = np.array([m.ci95 or 0.0 for m in found])
     colour = LINES[number % len(LINES)]
     axes.plot(x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.8,
               label=label)  # fmt: skip
-    axes.fill_between(
-        x, mean - half, np.clip(mean + half, None, 100), color=colour, alpha=0.2, lw=0
-    )
+    low, high = mean - half, mean + half
+    if share:
+        low, high = np.clip(low, 0, None), np.clip(high, None, 100)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
 
 
 def _bar(axes: Axes, place: int, measured: Measured, colour: str) -> None:

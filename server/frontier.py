@@ -53,11 +53,11 @@ def draw(axes: Axes, of: Sequence[Point]) -> None:
     sent = [p for p in of if p.method != REFERENCE]
     # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
     # the others, it would crowd them into the last one: it is a level.
-    level = next((p for p in of if p.method == REFERENCE), None) if sent else None
+    levels = [p for p in of if p.method == REFERENCE] if sent else []
     of = sent or of
     names = list(dict.fromkeys(point.series for point in of))
     colours = method_style([REFERENCE, *dict.fromkeys(point.method for point in of)])
-    best = [p for p in best if p in of]
+    on_front, best = best, [p for p in best if p in of]
     step = axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
                      color=GREY, lw=1.4, ls="--", zorder=3, label="Pareto front")  # fmt: skip
     axes.plot([p.bytes for p in best], [100 * p.accuracy for p in best], "o", ms=13,
@@ -75,7 +75,7 @@ def draw(axes: Axes, of: Sequence[Point]) -> None:
                           color=look["color"], alpha=0.5)  # fmt: skip
             axes.plot(*at, ms=7, linestyle="", markerfacecoloralt="white",
                       fillstyle=FILLED[point.sent_as], **look)  # fmt: skip
-    if level is not None:
+    for level in levels:
         axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
     axes.set_xscale("log")
     axes.margins(x=0.1)
@@ -88,7 +88,7 @@ def draw(axes: Axes, of: Sequence[Point]) -> None:
              for form in FILLED if any(p.sent_as == form for p in of)]  # fmt: skip
     axes.legend(handles=[*step, *(signs if len(signs) > 1 else [])], loc="lower left",
                 bbox_to_anchor=(0, 1), ncols=4, fontsize=NAME_POINTS)  # fmt: skip
-    _names_beside(axes, last, level)
+    _names_beside(axes, last, {_told(p, p in on_front): p for p in levels})
 
 
 def _marker(name: str, names: Sequence[str]) -> str:
@@ -97,12 +97,15 @@ def _marker(name: str, names: Sequence[str]) -> str:
     return MARKERS[order.index(name) % len(MARKERS)]
 
 
-def _names_beside(axes: Axes, last: dict[str, Point], level: Point | None) -> None:
+def _told(level: Point, best: bool) -> str:
+    return f"{level.label}, {size(level.bytes)}{' (on the front)' if best else ''}"
+
+
+def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) -> None:
     """Names in a column on the right, each with a thin line to its points, scratch's to its level,
     with what it receives."""
     ends = [(name, point.bytes, 100 * point.accuracy) for name, point in last.items()]
-    if level is not None:
-        name = f"{REFERENCE}, {size(level.bytes)}"
+    for name, level in levels.items():
         ends.append((name, axes.get_xlim()[1], 100 * level.accuracy))
     low, high = axes.get_ylim()
     figure = axes.get_figure()

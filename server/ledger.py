@@ -79,7 +79,11 @@ def redraw(ledger: Path, experiments: Mapping[tuple[str, str], Gathered]) -> Non
     Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
     """
     for home in (home for place in ledger.glob(f"*/{MAIN_JOB}") for home in _homes(place)):
-        accuracy_over_epochs(read([home])[0], home)
+        try:
+            accuracy_over_epochs(read([home])[0], home)
+        except NoDataError as reason:
+            (home / "accuracy_over_epochs.png").unlink(missing_ok=True)
+            print(f"{home}: the figure was not drawn: {reason}", file=sys.stderr)
     for (name, data), gathered in experiments.items():
         if name != OF_MAPS:
             draw_experiment(ledger / data / name, gathered)
@@ -122,7 +126,8 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.add:
-            add(asked.add, asked.ledger)
+            with writing(asked.ledger):
+                add(asked.add, asked.ledger)
         runs, experiments = load(asked.ledger)
         with writing(asked.out):
             _write(asked.ledger, asked.out, runs, experiments)

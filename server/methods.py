@@ -108,7 +108,7 @@ def prepare(
                 assert product.life is not None, "conf.check wants a collective for this method"
                 try:
                     payload = method.take(product.life.evolution.collective)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     fault(name, f"{type(error).__name__}: {error}")
                     continue
                 made(name, payload, time.perf_counter() - started, found=False)
@@ -152,7 +152,7 @@ def _one_by_one(
         started, error = time.perf_counter(), None
         try:
             train(*arguments, partial(on_step, name))
-        except Exception as fault:
+        except (Exception, SystemExit) as fault:
             error = f"{type(fault).__name__}: {fault}"
         yield Ended(name, time.perf_counter() - started, error)
 

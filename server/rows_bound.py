@@ -22,7 +22,7 @@ from server.plotting import NoDataError
 from server.results import REFERENCE
 from server.rows import Row, any_rows, row
 from server.units import Measured, over, over_runs, seeds_of
-from server.wording import Results, answered
+from server.wording import Results, answered, rounded
 
 Found = Mapping[str, Any]  # as ``learngene.bound.bound`` makes it
 TOLD = ["shots"]
@@ -41,25 +41,30 @@ def bound(gathered: Gathered) -> list[Row]:
             found.append(row(arm, "c1", "points", none, note=f"no fit: {reason}", told=TOLD))
             continue
         for name in dict.fromkeys(name for each in fits for name in each["methods"]):
-            for quantity, unit, measured, note in _of_method(name, fits):
-                found.append(row(arm, quantity, unit, measured, note=note, told=TOLD))
+            for quantity, unit, measured, note, size in _of_method(name, fits):
+                arms = [a for a in group.arms if size is None or size in map(_size, a.runs)]
+                found.append(row(arm, quantity, unit, measured, note=note, told=TOLD, arms=arms))
     return found
 
 
-def _of_method(name: str, fits: Sequence[Found]) -> list[tuple[str, str, Measured, str]]:
-    """Quantity, unit, what was measured, note; nothing for what no seed's fit has."""
+def _of_method(
+    name: str, fits: Sequence[Found]
+) -> list[tuple[str, str, Measured, str, float | None]]:
+    """Quantity, unit, what was measured, note, and the sample size where it is of one; nothing for
+    what no seed's fit has."""
     there = [each for each in fits if name in each["methods"]]
     ours = [each["methods"][name] for each in there]
+    pairs = [(each["run"], f) for each, f in zip(there, ours, strict=True)]
     constants = (
-        ("c1, {}", "points", [100 * f["c1"] for f in ours], _intervals(ours, "c1")),
-        ("c2 / (2 σ t), {}", "points · √images", [100 * f["slope"] for f in ours],
+        ("c1, {}", "points", [(r, 100 * f["c1"]) for r, f in pairs], _intervals(ours, "c1")),
+        ("c2 / (2 σ t), {}", "points · √images", [(r, 100 * f["slope"]) for r, f in pairs],
          _intervals(ours, "slope")),
-        ("c2 for σ = 1, {}", "√images", [f["c2"] for f in ours if f["c2"] is not None],
+        ("c2 for σ = 1, {}", "√images", [(r, f["c2"]) for r, f in pairs if f["c2"] is not None],
          f"t = {there[0]['t']} tasks"),
         ("R² of the means, {}", "share",
-         [f["r2_means"] for f in ours if f["r2_means"] is not None], "over sample sizes"),
+         [(r, f["r2_means"]) for r, f in pairs if f["r2_means"] is not None], "over sample sizes"),
     )  # fmt: skip
-    made = [(quantity.format(name), unit, over_runs(values), note)
+    made = [(quantity.format(name), unit, over_runs(values), note, None)
             for quantity, unit, values, note in constants if values]  # fmt: skip
     for size in sorted({size for each in there for size in each["sizes"]}):
         gaps, rest = [], []
@@ -69,15 +74,17 @@ def _of_method(name: str, fits: Sequence[Found]) -> list[tuple[str, str, Measure
                 rest.append(100 * f["residuals"][place])
                 clients = zip(each["units"], f["gaps"], strict=True)
                 gaps.append({unit: 100 * of[place] for unit, of in clients})
-        note = f"test less training error; residual {sum(rest) / len(rest):+.1f} of the fit"
-        made.append((f"gap at {size:g} training images, {name}", "points", over(gaps), note))
+        residual = rounded(sum(rest) / len(rest), sign=True)
+        note = f"test less training error; residual {residual} of the fit"
+        quantity = f"gap at {size:g} training images, {name}"
+        made.append((quantity, "points", over(gaps), note, size))
     return made
 
 
 def _intervals(ours: Sequence[Found], name: str) -> str:
     """The bootstrap's intervals, a seed each; they need not lie evenly around the value."""
     pairs = [each[f"{name}_interval"] for each in ours]
-    said = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in filter(None, pairs)]
+    said = [f"{rounded(100 * low)} to {rounded(100 * high)}" for low, high in filter(None, pairs)]
     return f"95 % over clients: {'; '.join(said)}" if said else "one client: no interval"
 
 
@@ -113,7 +120,7 @@ def fits_of(group: Gathered) -> list[dict[str, Any]]:
     for seeds, of in sorted(by_seed.items(), key=lambda pair: pair[0]):
         runs = [run for run in map(_run, of) if run.gaps]
         if len(runs) >= LEAST_SIZES:
-            found.append(_fit(runs, seeds))
+            found.append({"run": of[0], **_fit(runs, seeds)})
     return found
 
 
@@ -131,7 +138,7 @@ def _run(results: Results) -> Run:
             if method.get("train_accuracy") is not None:
                 gap = method["train_accuracy"] - method["accuracy"]  # of errors: the ones cancel
                 gaps.setdefault(name, {})[client["id"]] = gap
-    size = float(np.mean([client["train_images"] for client in clients])) if clients else 0.0
+    size = _size(results)
     return Run(
         path=Path(f"shots={results['run']['config']['shots']}"),
         size=size,
@@ -140,6 +147,12 @@ def _run(results: Results) -> Run:
         # All else is equal within a group, by their configurations.
         settings={f"{name}.sha256": results[name]["sha256"] for name in ("data", "learngene")},
     )
+
+
+def _size(results: Results) -> float:
+    """Mean number of a client's training images."""
+    clients = answered(results)
+    return float(np.mean([client["train_images"] for client in clients])) if clients else 0.0
 
 
 def _fit(runs: Sequence[Run], seeds: tuple[int, int]) -> dict[str, Any]:

@@ -32,15 +32,17 @@ def growth_ablation(gathered: Gathered) -> list[Row]:
         last = [run["collective"]["stages"][-1] for run in runs]
         for path, key in ((deep(runs), "accuracy"), (LIGHT, "light_accuracy")):
             values = [_percent(stage.get(key)) for stage in last]
-            found += _row(arm, f"accuracy on all known classes, {path}", "%", values)
+            found += _row(arm, runs, f"accuracy on all known classes, {path}", "%", values)
         sizes = [stage.get("parameters") for stage in last]
-        found += _row(arm, "parameters at the end", "thousand", [_thousand(n) for n in sizes])
+        found += _row(arm, runs, "parameters at the end", "thousand", [_thousand(n) for n in sizes])
         passes = [_sum(run["collective"]["stages"], "image_passes") for run in runs]
-        found += _row(arm, "image passes", "thousand", [_thousand(n) for n in passes])
+        found += _row(arm, runs, "image passes", "thousand", [_thousand(n) for n in passes])
         chosen = [_selected(run) for run in runs]
         said = "; ".join(", ".join(each) or "none" for each in chosen)
         counts = [float(len(each)) for each in chosen]
-        found += _row(arm, "layers that the criterion selects", "layers", counts, f"layers {said}")
+        found += _row(
+            arm, runs, "layers that the criterion selects", "layers", counts, f"layers {said}"
+        )
         found += _clients(gathered, arm)
     return found
 
@@ -58,7 +60,7 @@ def class_incremental(gathered: Gathered) -> list[Row]:
             for name, key, unit in CONTINUAL:
                 values = [_percent(each.get(key)) for each in measured]
                 note = f"memory {arm.config('collective.memory')}"
-                found += _row(arm, f"{name}, {path}", unit, values, note)
+                found += _row(arm, runs, f"{name}, {path}", unit, values, note)
     return found
 
 
@@ -83,7 +85,7 @@ def open_world_cycle(gathered: Gathered) -> list[Row]:
             ("known images called unknown", "images", summed("known_called_unknown"),
              f"of {_said(map(int, summed('known_images')))} known"),
         ):  # fmt: skip
-            found += _row(arm, name, unit, values, note)
+            found += _row(arm, runs, name, unit, values, note)
         for path, prefix in ((deep(runs), ""), (LIGHT, "light_")):
             for classes in ("old", "new"):
                 for moment, stages in (("before", [m["before"] for m in met]),
@@ -91,7 +93,7 @@ def open_world_cycle(gathered: Gathered) -> list[Row]:
                     values = [_percent(stage.get(f"{prefix}{classes}_accuracy"))
                               for stage in stages]  # fmt: skip
                     name = f"accuracy on {classes} classes {moment} the cycles, {path}"
-                    found += _row(arm, name, "%", values)
+                    found += _row(arm, runs, name, "%", values)
         found += _clients(gathered, arm)
     return found
 
@@ -114,10 +116,15 @@ def _clients(gathered: Gathered, arm: Arm) -> list[Row]:
 
 
 def _row(
-    arm: Arm, quantity: str, unit: str, values: Sequence[float | None], note: str = ""
+    arm: Arm,
+    runs: Sequence[Results],
+    quantity: str,
+    unit: str,
+    values: Sequence[float | None],
+    note: str = "",
 ) -> list[Row]:
-    """The row, or none where no run has a value."""
-    there = [value for value in values if value is not None]
+    """The row of one value a run, or none where no run has one."""
+    there = [(run, x) for run, x in zip(runs, values, strict=True) if x is not None]
     return [row(arm, quantity, unit, over_runs(there), note=note)] if there else []
 
 

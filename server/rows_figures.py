@@ -35,12 +35,12 @@ def fig3(gathered: Gathered) -> list[Row]:
         for part_of in (slice(ENDS), slice(-ENDS, None)):
             lowest, *_, highest = names[part_of]
             for part, late in (("first", False), ("last", True)):
-                values = [_rho(run, part_of, late) for run in runs]
+                values = [(run, _rho(run, part_of, late)) for run in runs]
                 quantity = f"rho of layers {lowest} to {highest}, {part} third of the tasks"
-                measured = over_runs([value for value in values if value is not None])
+                measured = over_runs([(run, value) for run, value in values if value is not None])
                 found.append(row(arm, quantity, "share", measured))
         chosen = sorted({tuple(run["criterion"]["selected"]) for run in runs})
-        is_top = [float(run["criterion"]["selected"] == _top(run)) for run in runs]
+        is_top = [(run, float(run["criterion"]["selected"] == _top(run))) for run in runs]
         said = "; ".join(f"[{', '.join(names[n - 1] for n in each)}]" for each in chosen)
         note = f"the paper selects the top three; selected here: {said}"
         name = "runs that select the top three"
@@ -63,10 +63,10 @@ def fig4_curves(gathered: Gathered) -> list[Row]:
             found.append(row(arm, name, "epochs", measured, note=note, quoted=quoted))
         found.append(_saved(arm, "epochs saved", "epochs", own))
         there = [to_where_scratch_ends(a, b).ours for a, b in zip(ours, scratch, strict=True)]
-        reached = Arrived(sum(len(_there(each)) for each in there), sum(map(len, there)))
-        at_once = sum(epochs == 0 for each in there for epochs in each.values())
+        reached = _arrived(there)
+        at_once = _arrived([{u: 0 if x == 0 else None for u, x in each.items()} for each in there])
         name = f"epochs to where scratch ends, {MAIN}"
-        note = f"{at_once} of {reached.of} clients are there before any training"
+        note = f"{at_once.clients} of {at_once.of} clients are there before any training"
         measured = over([_there(each) for each in there])
         found.append(row(arm, name, "epochs", measured, note=note, arrived=reached))
     return found
@@ -81,14 +81,13 @@ def _samples(group: Gathered) -> list[Row]:
     found: list[Row] = []
     last, told = group.arms[-1], ["shots"]
     ours, scratch = (along_shots(group, name) for name in (MAIN, REFERENCE))
-    for level in LEVELS:
+    # One number of images is no line: every client would need as many, and save none.
+    for level in LEVELS if len(group.arms) > 1 else ():
         to = f"{100 * level:.0f} %"
         savings = [to_level(a, b, level) for a, b in zip(ours, scratch, strict=True)]
         for name, side in ((MAIN, "ours"), (REFERENCE, "scratch")):
             reached = [getattr(each, side) for each in savings]
-            there = [_there(each) for each in reached]
-            needed = over(there)
-            arrived = Arrived(sum(map(len, there)), sum(map(len, reached)))
+            needed, arrived = over([_there(each) for each in reached]), _arrived(reached)
             quantity = f"images a class for {to}, {name}"
             found.append(
                 row(last, quantity, "images", needed, told=told, arrived=arrived, arms=group.arms)
@@ -97,7 +96,7 @@ def _samples(group: Gathered) -> list[Row]:
         found.append(_saved(last, saved, "images", savings, told, group.arms))
         shares = over([{u: 100 * x for u, x in each.shares.items()} for each in savings])
         share = f"share of images saved to reach {to}"
-        said, both = _words(savings), _arrived(savings)
+        said, both = _words(savings), _arrived([each.both for each in savings])
         found.append(
             row(last, share, "%", shares, note=said, told=told, arrived=both, arms=group.arms)
         )
@@ -170,7 +169,7 @@ def _saved(
     arms: Sequence[Arm] = (),
 ) -> Row:
     measured, said = over([s.saved for s in savings]), _words(savings)
-    both = _arrived(savings)
+    both = _arrived([each.both for each in savings])
     return row(arm, quantity, unit, measured, note=said, told=told, arrived=both, arms=arms)
 
 
@@ -179,9 +178,11 @@ def _there(reached: Mapping[Unit, float | None]) -> dict[Unit, float]:
     return {unit: effort for unit, effort in reached.items() if effort is not None}
 
 
-def _arrived(savings: Sequence[Saving]) -> Arrived:
-    """Clients where both sides arrived."""
-    return Arrived(sum(len(s.saved) for s in savings), sum(len(s.ours) for s in savings))
+def _arrived(reached: Sequence[Mapping[Unit, float | None]]) -> Arrived:
+    """Clients that arrived; one that several collectives have has to arrive with each."""
+    every = [(unit[1:], effort) for each in reached for unit, effort in each.items()]
+    missing = {task for task, effort in every if effort is None}
+    return Arrived(len({task for task, _ in every} - missing), len({task for task, _ in every}))
 
 
 def _words(savings: Sequence[Saving]) -> str:
@@ -240,7 +241,7 @@ def along_shots(gathered: Gathered, method: str) -> list[dict[Unit, Curve]]:
                 accuracy = client["methods"][method]["accuracy"]
                 of.setdefault((*seeds, client["id"]), {})[arm.config("shots")] = accuracy
     found = []
-    for clients in by_seed.values():
+    for clients in filter(None, by_seed.values()):
         longest = max(len(curve) for curve in clients.values())
         full = {unit: clients[unit] for unit in clients if len(clients[unit]) == longest}
         found.append({unit: sorted(curve.items()) for unit, curve in full.items()})

@@ -23,7 +23,7 @@ class OutputError(ValueError):
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one message about ``-o``.
+    """Turn what the disk refuses into one message about the place that was named.
 
     Raises:
         OutputError: a file could not be written.
@@ -33,7 +33,7 @@ def writing(out: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or out
         raise OutputError(
-            f"-o {out}: cannot write {where}: {error.strerror}. Name a place that can be written"
+            f"{out}: cannot write {where}: {error.strerror}. Name a place that can be written"
         ) from error
 
 

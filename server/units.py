@@ -47,11 +47,17 @@ def over(by_run: Sequence[Mapping[Unit, float]], one: str = "client") -> Measure
     return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
 
 
-def over_runs(values: Sequence[float]) -> Measured:
-    """The mean of one number a run, each of a seed of its own; an interval from three on: one over
-    two would say nothing."""
-    found = over([{(place, place, 0): value} for place, value in enumerate(values)], "run")
-    return found if len(values) >= LEAST_SEEDS else Measured(found.mean, None, found.n)
+def over_runs(values: Sequence[tuple[Results, float]]) -> Measured:
+    """The mean over seeds of one number a run, with an interval from three seeds on: one over two
+    would say nothing. Runs of one seed have one collective: their mean is the seed's."""
+    by_seed: dict[int, list[float]] = {}
+    for run, value in values:
+        by_seed.setdefault(seeds_of(run)[0], []).append(value)
+    found = summarise([sum(each) / len(each) for each in by_seed.values()])
+    n, unit = len(by_seed), "seed"
+    if n < LEAST_SEEDS:
+        found, n, unit = {**found, "ci95": None}, len(values), "run"
+    return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
 
 
 def pooled(by_run: Sequence[Mapping[Unit, float]]) -> dict[Task, float]:

@@ -155,7 +155,7 @@ def headline(results: Results) -> str:
             f"With the learngene, the one {one} that answered is {verdict} from scratch: "
             f"{against}, for {cost} received; one {one} gives no interval."
         )
-    interval = f"95 % interval ±{100 * ci95:.1f}"
+    interval = f"95 % interval ±{rounded(100 * ci95)}"
     if unclear(gain):
         why = (
             f"the {interval} includes zero"
@@ -316,7 +316,9 @@ def _mean(answers: list[Mapping[str, Any]], field: str) -> float | None:
 def _alone(name: str, summary: Mapping[str, Any]) -> str:
     """A method's result where there is nothing to compare it with."""
     n, accuracy = summary["n"], percent(summary["mean"])
-    interval = "" if summary["ci95"] is None else f" (95 % interval ±{100 * summary['ci95']:.1f})"
+    interval = (
+        "" if summary["ci95"] is None else f" (95 % interval ±{rounded(100 * summary['ci95'])})"
+    )
     return f"{n} client{'' if n == 1 else 's'} with {name}: {accuracy}{interval}."
 
 

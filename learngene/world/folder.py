@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.errors import InputError
+from learngene.files import expanded
 from learngene.seeding import generator
 from learngene.world.divisions import draw_division, paper_division
 from learngene.world.source import BATCH, check_labels, decode_batches, hash_files
@@ -103,7 +104,7 @@ def open_folder(settings: WorldSettings, size: int | None = None) -> FolderSourc
     if not size or size < 8:
         problem = "images of any size are resized to one, of at least 8 pixels"
         raise InputError("data.image_size", size, problem, "Give one, e.g. data.image_size=64")
-    root = Path(settings.root).expanduser().resolve()
+    root = expanded(settings.root).resolve()
     if not root.is_dir():
         raise InputError("data.root", settings.root, "no such folder", "Check the path")
     split_in_source = _is_split(root / "train")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from learngene.errors import InputError
+from learngene.files import expanded
 from learngene.world.cifar_python import find_cifar_python, open_cifar_python
 from learngene.world.folder import open_folder
 from learngene.world.source import Source
@@ -34,7 +33,7 @@ def open_named(settings: WorldSettings) -> Source:
             "Give a folder with data.root=DIR, or let the Hugging Face hub be asked for "
             f"{HUB[settings.name]} with data.download=true",
         )
-    root = Path(settings.root).expanduser().resolve()
+    root = expanded(settings.root).resolve()
     if not root.is_dir():
         raise InputError(
             "data.root",

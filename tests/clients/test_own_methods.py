@@ -54,6 +54,7 @@ def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
     [
         ("pixels_raises", "raise AttributeError('no such thing')",
          "AttributeError: no such thing (pixels_raises.py:5)"),
+        ("pixels_leaves", "raise SystemExit(3)", "SystemExit: 3 (pixels_leaves.py:5)"),
         ("pixels_forgets", "pass", "adapt of pixels_forgets returned NoneType, an Outcome is due"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -296,13 +297,15 @@ def test_an_experiment_has_the_methods_that_it_compares(experiment, methods, abs
     check(composed(f"experiment={experiment}", "scale=tiny"))
 
 
-@pytest.mark.parametrize("value", ["~/nope", "/tmp/my pics (2024), best", "a b,c"])
+@pytest.mark.parametrize("value", ["~/nope", "/tmp/my pics (2024), best", "a b,c", "it's here"])
 def test_a_path_that_hydra_cannot_read_is_named_with_its_quotes(value):
     override = f"data.root={value}"
     with pytest.raises(HydraException) as refused:
         composed("data=imagefolder", override)
     said = explain(refused.value, ["data=imagefolder", override])
-    assert said.startswith(f"{override}: ") and f"'data.root=\"{value}\"'" in said
+    assert said.startswith(f"{override}: ")
+    offered = said.partition("those of the shell: ")[2].removesuffix(".")
+    assert shlex.split(offered) == [f'data.root="{value}"']  # as a shell hands it on
     quoted = composed("data=imagefolder", f'data.root="{value}"')
     assert quoted.data.root == value
 
@@ -313,3 +316,26 @@ def test_a_path_from_home_is_a_folder(tmp_path, monkeypatch):
     check(composed("data=imagefolder", 'data.root="~/pictures"'))
     with pytest.raises(InputError, match="no such folder"):
         check(composed("data=imagefolder", 'data.root="~/pictues"'))
+
+
+@pytest.mark.parametrize(
+    ("words", "blamed"),
+    [
+        (["/tmp/pics"], "/tmp/pics"),
+        (["/tmp/pics", "seed=1"], "/tmp/pics"),  # and not the innocent one
+        (["num clients=3"], "num clients=3"),
+        ([f"methods=[{','.join(['scratch'] * 40)}]", "data.root=~/a"], "data.root=~/a"),
+    ],
+)
+def test_the_word_that_cannot_be_read_is_the_one_that_is_named(words, blamed):
+    with pytest.raises(HydraException) as refused:
+        composed(*words)
+    said = explain(refused.value, words)
+    assert said.startswith(f"{blamed}: ") and "\n" not in said
+    if blamed != "data.root=~/a":  # quotes would not help
+        assert "quotes" not in said and "Write NAME=VALUE" in said
+
+
+def test_a_home_that_nobody_has_is_no_folder():
+    with pytest.raises(InputError, match="no such folder"):
+        check(composed("data=imagefolder", 'data.root="~nosuchuser/pics"'))

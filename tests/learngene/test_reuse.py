@@ -131,12 +131,17 @@ def test_a_number_out_of_its_range_is_refused(gene, shard, field, value):
     assert refused.value.field == field
 
 
-def test_ranges_are_those_of_the_command_line():
-    from conf.check import RANGES
-
-    for group, ranges in (("individual", INDIVIDUAL), ("retain", RETAIN)):
-        for name, bounds in ranges.items():
-            assert RANGES[f"{group}.{name}"] == (*bounds, True)
+def test_every_number_of_adapt_has_a_range_and_numpys_are_numbers(gene, shard):
+    numbers = {
+        name
+        for name, each in inspect.signature(adapt).parameters.items()
+        if isinstance(each.default, int | float) and not isinstance(each.default, bool)
+    }
+    assert numbers - {"seed"} == {*INDIVIDUAL, *RETAIN}
+    same = {"epochs": np.int64(1), "lr": np.float32(0.01), "ewc_lambda": np.int32(1)}
+    plain = {"epochs": 1, "lr": float(np.float32(0.01)), "ewc_lambda": 1.0}
+    one, other = (adapt(gene, shard, **{**SHORT, **each})[1] for each in (same, plain))
+    assert one.accuracy == other.accuracy
 
 
 @pytest.mark.parametrize(

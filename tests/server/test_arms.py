@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from server import report
+from server import figures_paper, report
 from server.arms import GatherError, between, gather
-from server.comparison import cells, markdown, number, rows, span, write
+from server.comparison import answers, cells, markdown, number, rows, span, write
 from server.figures_paper import FIGURES, draw
 from server.plotting import NoDataError
 from server.points import of_arms
@@ -139,6 +139,12 @@ def test_shard_seeds_of_one_seed_are_more_clients_of_one_collective(run: Asked) 
     for shards, each in enumerate(runs):
         each["run"]["shard_seed"] = shards
     assert gather(runs).arms[0].measured(accuracies("learngene")).n == "18 clients"
+    for each in runs:  # numbers of the collective: of one, told three times
+        each["run"]["experiment"] = each["run"]["config"]["experiment"] = "fig3_criterion"
+    of_one = named(rows(gather(runs)))["runs that select the top three"].ours
+    assert (of_one.n, of_one.ci95) == ("3 runs", None)
+    for each in runs:
+        each["run"]["experiment"] = each["run"]["config"]["experiment"] = "fig4_curves"
     for seed, each in enumerate(runs):
         each["run"]["seed"] = seed  # three collectives
     assert gather(runs).arms[0].measured(accuracies("learngene")).n == "3 seeds"
@@ -197,6 +203,63 @@ def test_runs_without_what_is_compared_have_a_table_and_no_figure(
     assert [r.quantity for r in rows(gathered)] == list(methods)
     with pytest.raises(NoDataError, match=f"{experiment} compares {absent}"):
         draw(gathered, tmp_path / "x.png")
+
+
+def test_clients_of_two_collectives_arrive_once_and_with_both(run: Asked) -> None:
+    runs = [run("fig4_samples", seed=s, shots=n) for s in range(2) for n in (5, 25)]
+    for each in runs:
+        each["run"]["shard_seed"] = 7  # the same private tasks
+        late = each["run"]["seed"] == 1
+        for client in each["clients"]:
+            for method in client["methods"].values():
+                method["accuracy"] = 0.1 if late and client["id"] == 0 else 0.65
+    found = named(rows(gather(runs)))
+    assert found["images a class for 60 %, learngene"].arrived == Arrived(5, 6)
+    assert found["images a class saved to reach 60 %"].arrived == Arrived(5, 6)
+
+
+def test_one_number_of_images_saves_nothing_and_says_nothing(run: Asked) -> None:
+    alone = gather([run("fig4_samples", shots=25)])
+    assert [each.quantity for each in rows(alone)] == ["gain at 25 images a class"]
+    (said,) = answers(alone)
+    assert said.startswith("The paper: at least 20 points over scratch with so few images.")
+    nobody = run("fig4_curves")
+    nobody["clients"] = [{"id": 0, "error": "gone"}]
+    nobody["summary"] = {n: {"mean": None, "ci95": None, "n": 0} for n in ("learngene", "scratch")}
+    nobody["summary"]["gain"] = None
+    assert answers(gather([nobody])) == []
+
+
+@pytest.mark.parametrize("experiment", sorted(FIGURES))
+def test_a_run_that_nobody_answered_has_a_table(run: Asked, experiment: str) -> None:
+    other = run(experiment, seed=1)
+    other["clients"] = [{"id": client["id"], "error": "gone"} for client in other["clients"]]
+    assert rows(gather([other])) is not None
+    assert rows(gather([run(experiment), other])) is not None
+
+
+def test_positions_are_held_against_the_top_of_their_own_arms(
+    run: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        figures_paper, "_line",
+        lambda axes, x, found, label, number, share=True: drawn.append((label, share)),
+    )  # fmt: skip
+    monkeypatch.setattr(figures_paper, "legend_above", lambda figure, axes: None)
+    layers = {"[2,3,4]": (2, 3, 4), "[11,12,13]": (11, 12, 13)}
+    runs = [run("fig6b_position", layers=of, learngene__layers=list(of), shots=n, seed=seed)
+            for of in layers.values() for n in (10, 20)
+            for seed in ((0, 1) if of[0] == 11 else (1,))]  # fmt: skip
+    draw(gather(runs), tmp_path / "x.png")
+    below = [label for label, share in drawn if not share]
+    assert below == ["layers 2 to 4, shots=10", "layers 2 to 4, shots=20"]
+    top, other = (next(a for a in gather(runs).arms if a.runs[0]["learngene"]["layers"][0] == n
+                       and a.config("shots") == 10) for n in (11, 2))  # fmt: skip
+    lead = between(top, other, "learngene")
+    epochs, found = figures_paper._ahead(top, other)
+    assert found[-1] == lead and epochs[-1] == 30  # seed 1 with seed 1, not with seed 0
+    assert figures_paper._common([]) == []
 
 
 def test_rows_of_several_runs_name_all_their_commands(run: Asked) -> None:

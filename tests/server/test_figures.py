@@ -373,6 +373,18 @@ def test_labels_stand_apart_and_near_their_values(values, at):
     assert spread(values, 1.0, 0.0, 10.0) == pytest.approx(at)
 
 
+def test_every_scratch_is_a_level_of_its_own(canvas):
+    made = [
+        Point("scratch", f"scratch (shots={n})", 412, a, 0.02) for n, a in ((10, 0.3), (20, 0.6))
+    ]
+    made += [Point("learngene", "learngene whole", 2e6, 0.7, 0.02)]
+    figure = new_figure(4.0)
+    frontier.draw(figure.add_subplot(), made)
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert texts == {"learngene whole", "scratch (shots=10), 412 B",
+                     "scratch (shots=20), 412 B (on the front)"}  # fmt: skip
+
+
 def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_path):
     def change(sections):
         sections["run"]["config"]["learngene"] = {"precision": "int8"}
@@ -380,7 +392,7 @@ def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_
     results = make(methods=MANY, change=change)
     frontier.frontier(results, tmp_path)
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
-    assert texts == {"learngene separable", *MANY[2:], "scratch, 412 B"}
+    assert texts == {"learngene separable", *MANY[2:], "scratch, 412 B (on the front)"}
     assert "On the Pareto front: scratch, learngene separable int8." in frontier.alt(results)
 
 

@@ -223,6 +223,17 @@ def test_runs_that_do_not_fit_are_not_kept(saved: Save, tmp_path: Path, capsys: 
     assert home.exists()
 
 
+def test_a_run_that_nobody_answered_can_be_kept(saved: Save, tmp_path: Path, capsys: Any) -> None:
+    store, out = tmp_path / "results", tmp_path / "RESULTS.md"
+    folder = saved(None, fail=tuple(range(6)))
+    for added in (["--add", str(folder)], []):
+        assert ledger.main([str(store), "-o", str(out), *added]) == 0
+        assert "the figure was not drawn: no client answered" in capsys.readouterr().err
+    assert "| cifar100 |" in out.read_text()
+    assert ledger.main([str(out), "-o", str(out), "--add", str(saved(None, seed=1))]) == 2
+    assert capsys.readouterr().err.startswith(f"server.ledger: {out}: cannot write")
+
+
 def test_a_figure_is_never_older_than_its_page(saved: Save, tmp_path: Path) -> None:
     store, out = tmp_path / "results", tmp_path / "RESULTS.md"
     runs = [str(saved("fig4_samples", shots=n)) for n in (10, 25)] + [str(saved("fig5_gradcam"))]
