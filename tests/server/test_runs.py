@@ -131,7 +131,11 @@ def test_stems_and_precisions_of_several_runs_are_one_front(keep, canvas, tmp_pa
     folder = keep("2", -0.3, stem="seeded")
     assert frontier.main([str(folder), "-o", str(tmp_path / "out")]) == 0
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
-    assert texts == {"learngene separable", "learngene seeded", "scratch"}  # a line has one name
+    assert texts == {
+        "learngene separable",
+        "learngene seeded",
+        "scratch, 412 B (on the front)",
+    }  # a line has one name
     filled = {
         str(line.get_fillstyle()) for line in canvas[0].axes[0].lines if line.get_markersize() == 7
     }
