@@ -156,6 +156,11 @@ def multirun_last(arguments: list[str]) -> list[str]:
     return [each for each in arguments if each not in flags] + flags
 
 
+def _overrides() -> list[str]:
+    """What was asked for, without options."""
+    return [word for word in sys.argv[1:] if not word.startswith("-")]
+
+
 def main() -> int:
     """The command line; returns the exit code and never shows the user a traceback of theirs."""
     catch_signals()
@@ -163,7 +168,7 @@ def main() -> int:
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
-        return _say(explain(error, [a for a in sys.argv[1:] if not a.startswith("-")]), WRONG_INPUT)
+        return _say(explain(error, _overrides()), WRONG_INPUT)
     except Terminated:
         return _say(MESSAGE, TERMINATED)
     except KeyboardInterrupt:
@@ -175,7 +180,7 @@ def main() -> int:
     except Exception as error:  # what Hydra's parser lets through: "seed=999..." of 5000 digits
         if _begun:
             raise
-        return _say(explain(error, [a for a in sys.argv[1:] if not a.startswith("-")]), WRONG_INPUT)
+        return _say(explain(error, _overrides()), WRONG_INPUT)
     return max(_codes, default=OK)
 
 

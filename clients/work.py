@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,8 +53,9 @@ def run_task(
                 answers[name] = _adapted(name, own.get(name), context).metrics()
         # One method's fault must not take the others' results along, nor its sys.exit.
         except (Exception, SystemExit) as error:
-            where = _place(error, own.get(name))
-            answers[name] = {"error": f"{type(error).__name__}: {error}{where}"}
+            where = place_in(own[name]["module"], error) if name in own else ""
+            told = f"{type(error).__name__}: {error}"
+            answers[name] = {"error": f"{told} ({where})" if where else told}
     return {
         "client": client,
         "info": {
@@ -79,15 +79,6 @@ def _adapted(name: str, own: Mapping[str, Any] | None, context: methods.ClientCo
     if not isinstance(made, Outcome):
         raise TypeError(f"adapt of {name} returned {type(made).__name__}, an Outcome is due")
     return made
-
-
-def _place(error: BaseException, own: Mapping[str, Any] | None) -> str:
-    """For a method of one's own: the line of its file where the error came up, in brackets."""
-    if own is None:
-        return ""
-    found = sys.modules.get(own["module"])
-    where = place_in(error, getattr(found, "__file__", None))
-    return f" ({where})" if where else ""
 
 
 def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:

@@ -90,7 +90,12 @@ def groups(gathered: Gathered, *names: str) -> list[Gathered]:
 
 
 def read(folders: Sequence[Path]) -> list[Results]:
-    """The results of every run at or below the folders.
+    """The results of every run at or below the folders; raises what ``read_runs`` does."""
+    return [results for _, results in read_runs(folders)]
+
+
+def read_runs(folders: Sequence[Path]) -> list[tuple[Path, Results]]:
+    """Every run at or below the folders, with its results.
 
     Raises:
         GatherError: one holds no usable results, or none was named.
@@ -101,7 +106,7 @@ def read(folders: Sequence[Path]) -> list[Results]:
     for folder, results in found:
         if not results["run"].get("config"):
             raise GatherError(f"{folder}: the results hold no configuration; run it again")
-    return [results for _, results in found]
+    return found
 
 
 def gather(runs: Sequence[Results]) -> Gathered:

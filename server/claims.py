@@ -4,11 +4,11 @@
 table: the learngene leads each of the eight opponents so). ``reproduced``: in direction, and the
 paper's number lies within our 95 % interval and the paper's own ±, the two half-widths combined as
 the root of the sum of their squares, ours being at most half of the paper's number (a wide interval
-reproduces nothing); or, where it is a bound, our mean itself meets it. ``in
-direction only``: in direction, but the number is another. ``censored``: it would be one of these
-two, but fewer than 90 % of the clients arrived at the level that the claim is about (60 % accuracy,
-say), for its number or for its direction: means are of those that did, and would be others with the
-rest. ``not``: not in direction. ``not run``: no run says anything.
+reproduces nothing); or, where it is a bound, our mean itself meets it. ``in direction only``: in
+direction, but the number is another. ``censored``: it would be one of these two, but fewer than 90
+% of the clients arrived at the level that the claim is about (60 % accuracy, say), for its number
+or for its direction: means are of those that did, and would be others with the rest. ``not``: not
+in direction. ``not run``: no run says anything.
 """
 
 from __future__ import annotations

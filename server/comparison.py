@@ -178,11 +178,11 @@ def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
     )
 
 
-def answers(gathered: Gathered) -> list[str]:
+def answers(experiment: str | None, found: Sequence[Row]) -> list[str]:
     """A sentence for each number of the paper's text that was measured: ours beside it."""
     said = []
-    for row in rows(gathered):
-        claim = claim_of(gathered.experiment, row.quantity)
+    for row in found:
+        claim = claim_of(experiment, row.quantity)
         if row.paper is None or claim is None or row.ours.mean is None:
             continue
         ours = number(row.ours.mean, row.ours.ci95, unit=row.unit)

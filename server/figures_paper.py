@@ -137,20 +137,21 @@ def positions(gathered: Gathered, path: Path) -> Path:
         layers, more = rows_figures.layers_of(arm), arm.label_without(["learngene.layers"])
         label = ", ".join(filter(None, (f"layers {layers[0]} to {layers[-1]}", more)))
         lines.append((label, arm, MAIN))
-    top_of = {}  # by the place of each other arm: the top of the arms that only the layers tell
-    for group in groups(gathered, "learngene.layers"):
-        top = rows_figures.top_of(group.arms)
-        for place, arm in enumerate(gathered.arms):
-            if top is not None and arm is not top and arm in group.arms:
-                top_of[place] = top
-    if not top_of:
+    tops = {  # of the other arms, by label: the top of those that only the layers tell apart
+        arm.label: top
+        for group in groups(gathered, "learngene.layers")
+        if (top := rows_figures.top_of(group.arms)) is not None
+        for arm in group.arms
+        if arm is not top
+    }
+    if not tops:
         return _over_epochs(lines, path)
     figure = new_figure(6.5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for number, (label, arm, name) in enumerate(lines):
         _line(above, *_by_epoch(arm, name), label, number)
-        if number in top_of:
-            _line(below, *_ahead(top_of[number], arm), label, number, share=False)
+        if top := tops.get(arm.label):
+            _line(below, *_ahead(top, arm), label, number, share=False)
     above.set(ylabel=ACCURACY)
     below.axhline(0, color=GREY, lw=1)
     below.set(xlabel=EPOCHS, ylabel="top ahead (points)")

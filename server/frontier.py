@@ -49,7 +49,7 @@ def draw(axes: Axes, of: Sequence[Point]) -> None:
     A method sent in several number formats is one line of points, filled by format; its name stands
     beside the axes, where twenty names fit without lying on one another.
     """
-    best = front(of)
+    on_front = front(of)
     sent = [p for p in of if p.method != REFERENCE]
     # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
     # the others, it would crowd them into the last one: it is a level.
@@ -57,11 +57,11 @@ def draw(axes: Axes, of: Sequence[Point]) -> None:
     of = sent or of
     names = list(dict.fromkeys(point.series for point in of))
     colours = method_style([REFERENCE, *dict.fromkeys(point.method for point in of)])
-    on_front, best = best, [p for p in best if p in of]
+    best = [p for p in on_front if p in of]
     step = axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
                      color=GREY, lw=1.4, ls="--", zorder=3, label="Pareto front")  # fmt: skip
-    axes.plot([p.bytes for p in best], [100 * p.accuracy for p in best], "o", ms=13,
-                     mfc="none", color=GREY, mew=1, zorder=3)  # fmt: skip
+    axes.plot([p.bytes for p in best], [100 * p.accuracy for p in best], "o", ms=13, mfc="none",
+              color=GREY, mew=1, zorder=3)  # fmt: skip
     last: dict[str, Point] = {}  # of each line, where its name points to
     for name in names:
         line = sorted((p for p in of if p.series == name), key=lambda each: each.bytes)

@@ -12,17 +12,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from learngene.files import write_atomically
 from server import comparison, figures_paper, slim
-from server.arms import Gathered, GatherError, experiment_of, gather, read
+from server.arms import Gathered, GatherError, experiment_of, gather, read, read_runs
 from server.figures import accuracy_over_epochs
 from server.ledger_page import page
 from server.plotting import NoDataError
 from server.results import write_clients_csv
-from server.runs import OutputError, find_runs, writing
+from server.runs import OutputError, writing
 from server.wording import Results
 
 TABLES = ("csv", "json")  # of an experiment, written anew with the page
@@ -30,7 +31,7 @@ MAIN_JOB = "main"  # the folder of runs that name no experiment
 OF_MAPS = "fig5_gradcam"  # the experiment whose figure is not drawn from kept runs
 
 
-def add(folders: Sequence[Path], ledger: Path) -> list[Path]:
+def add(folders: Sequence[Path], ledger: Path) -> None:
     """Copy the small results of every run at or below the folders into the ledger.
 
     Nothing is written unless all of it fits: to what is kept, and into its size.
@@ -39,54 +40,61 @@ def add(folders: Sequence[Path], ledger: Path) -> list[Path]:
         GatherError: a folder holds no results, or its experiment's runs do not fit together.
         TooLargeError: a run's results are too large to be kept.
     """
-    read(folders)  # refuses results without a configuration
+    added: dict[Path, Results] = {}
     contents: dict[Path, bytes] = {}
-    by_place: dict[Path, dict[str, Results]] = {}
-    for folder, results in find_runs(folders):
-        place = ledger / results["data"]["name"] / (experiment_of(results) or MAIN_JOB)
+    for folder, results in read_runs(folders):
+        home = _home(ledger, results)
         try:
-            contents[place / slim.name_of(results)] = slim.content(results)
+            contents[home] = slim.content(results)
         except slim.TooLargeError as error:
             raise slim.TooLargeError(f"{folder}: {error}") from error
-        by_place.setdefault(place, {})[slim.name_of(results)] = results
-    for place, added in by_place.items():
+        added[home] = results
+    for place in {home.parent for home in added}:
         if place.name != MAIN_JOB:
-            there = {home.name: home for home in _homes(place) if home.name not in added}
-            gather([*read(list(there.values())), *added.values()] if there else [*added.values()])
-    for home, content in contents.items():
-        write_atomically(home / "results.json", content)
-        results = by_place[home.parent][home.name]
+            kept = [run for home in _homes(place) if home not in added for run in read([home])]
+            gather([*kept, *(run for home, run in added.items() if home.parent == place)])
+    for home, results in added.items():
+        write_atomically(home / "results.json", contents[home])
         if home.parent.name == MAIN_JOB:
             write_clients_csv(results, home / "clients.csv")
-        elif experiment_of(results) == OF_MAPS and not results.get("kept"):
+        elif home.parent.name == OF_MAPS and not results.get("kept"):
             draw_experiment(home.parent, gather([results]))
-    return list(by_place)
 
 
-def draw_experiment(place: Path, gathered: Gathered) -> None:
-    """The figure of an experiment; where its runs do not hold what it shows, there is none."""
-    figure = place / f"{comparison.NAME}.png"
-    try:
-        figures_paper.draw(gathered, figure)
-    except NoDataError as reason:
-        figure.unlink(missing_ok=True)
-        print(f"{place}: the figure was not drawn: {reason}", file=sys.stderr)
-
-
-def redraw(ledger: Path, experiments: Mapping[tuple[str, str], Gathered]) -> None:
+def redraw(
+    ledger: Path, runs: Sequence[Results], experiments: Mapping[tuple[str, str], Gathered]
+) -> None:
     """Every figure, from what is kept, so that none is older than the rules that it is drawn by.
 
     Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
     """
-    for home in (home for place in ledger.glob(f"*/{MAIN_JOB}") for home in _homes(place)):
-        try:
-            accuracy_over_epochs(read([home])[0], home)
-        except NoDataError as reason:
-            (home / "accuracy_over_epochs.png").unlink(missing_ok=True)
-            print(f"{home}: the figure was not drawn: {reason}", file=sys.stderr)
+    for results in runs:
+        home = _home(ledger, results)
+        _draw(home / "accuracy_over_epochs.png", partial(accuracy_over_epochs, results, home))
     for (name, data), gathered in experiments.items():
         if name != OF_MAPS:
             draw_experiment(ledger / data / name, gathered)
+
+
+def draw_experiment(place: Path, gathered: Gathered) -> None:
+    """The figure of an experiment."""
+    figure = place / f"{comparison.NAME}.png"
+    _draw(figure, partial(figures_paper.draw, gathered, figure))
+
+
+def _draw(figure: Path, draw: Callable[[], Path]) -> None:
+    """Draw it; where the runs do not hold what it shows, there is none, and it is said why."""
+    try:
+        draw()
+    except NoDataError as reason:
+        figure.unlink(missing_ok=True)
+        print(f"{figure.parent}: the figure was not drawn: {reason}", file=sys.stderr)
+
+
+def _home(ledger: Path, results: Results) -> Path:
+    """Where a run is kept."""
+    name = experiment_of(results) or MAIN_JOB
+    return ledger / results["data"]["name"] / name / slim.name_of(results)
 
 
 def _homes(place: Path) -> list[Path]:
@@ -145,7 +153,7 @@ def _write(
     experiments: Mapping[tuple[str, str], Gathered],
 ) -> None:
     """Figures, tables and the page: all follow the rules of today."""
-    redraw(ledger, experiments)
+    redraw(ledger, runs, experiments)
     for (name, data), gathered in experiments.items():
         comparison.write(gathered, ledger / data / name, endings=TABLES)
     drawn = {path.relative_to(ledger).as_posix() for path in ledger.rglob("*.png")}

@@ -64,10 +64,10 @@ def write_report(results: Results, run_dir: Path) -> Path:
     if experiment_of(results) is not None:
         # What was asked is the experiment: its answer and its figure come first.
         gathered = gather([results])
-        shown, found = _experiment(gathered, run_dir)
+        shown, said, found = _experiment(gathered, run_dir)
         told = f"Beside the paper: {comparison.title_of(gathered)}"
         chapters.insert(0, ("paper", told, [*found, *main]))
-        main = [*map(paragraph, comparison.answers(gathered)), shown]
+        main = [*map(paragraph, said), shown]
     links = "".join(f'<a href="#{anchor}">{text(title)}</a>' for anchor, title, _ in chapters)
     body = [
         _first_screen(results, "\n".join(main), links),
@@ -81,9 +81,10 @@ def write_report(results: Results, run_dir: Path) -> Path:
     return run_dir / REPORT
 
 
-def _experiment(gathered: Gathered, run_dir: Path) -> tuple[str, list[str]]:
-    """Of a run that belongs to an experiment: its figure, as the paper drew it, and what its
-    section has, a table beside the paper's numbers. Both are also written into the run's folder."""
+def _experiment(gathered: Gathered, run_dir: Path) -> tuple[str, list[str], list[str]]:
+    """Of a run that belongs to an experiment: its figure, as the paper drew it; sentences on the
+    paper's numbers; and what its section has, a table beside them. Figure and table are also
+    written into the run's folder."""
     path = run_dir / FIGURES / f"{NAME}.png"
     try:
         drawn: Path | None = figures_paper.draw(gathered, path)
@@ -93,8 +94,9 @@ def _experiment(gathered: Gathered, run_dir: Path) -> tuple[str, list[str]]:
         drawn = None
         shown = paragraph(f"The figure {path.name} was not drawn: {reason}.", "note")
     comparison.write(gathered, run_dir, drawn)
-    found = comparison.html(comparison.rows(gathered))
-    return shown, [found, paragraph(comparison.KEY, "note")]
+    found = comparison.rows(gathered)
+    said = comparison.answers(gathered.experiment, found)
+    return shown, said, [comparison.html(found), paragraph(comparison.KEY, "note")]
 
 
 def _first_screen(results: Results, figure: str, links: str) -> str:

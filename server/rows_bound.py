@@ -138,10 +138,9 @@ def _run(results: Results) -> Run:
             if method.get("train_accuracy") is not None:
                 gap = method["train_accuracy"] - method["accuracy"]  # of errors: the ones cancel
                 gaps.setdefault(name, {})[client["id"]] = gap
-    size = _size(results)
     return Run(
         path=Path(f"shots={results['run']['config']['shots']}"),
-        size=size,
+        size=_size(results),
         tasks=results["collective"] and results["collective"]["tasks"],
         gaps=gaps,
         # All else is equal within a group, by their configurations.

@@ -14,6 +14,7 @@ from server.units import (
     Measured,
     Unit,
     accuracies,
+    counted,
     differences,
     over,
     over_runs,
@@ -96,7 +97,7 @@ def _samples(group: Gathered) -> list[Row]:
         found.append(_saved(last, saved, "images", savings, told, group.arms))
         shares = over([{u: 100 * x for u, x in each.shares.items()} for each in savings])
         share = f"share of images saved to reach {to}"
-        said, both = _words(savings), _arrived([each.both for each in savings])
+        said, both = _words(savings), _both_arrived(savings)
         found.append(
             row(last, share, "%", shares, note=said, told=told, arrived=both, arms=group.arms)
         )
@@ -114,7 +115,7 @@ def fig5(gathered: Gathered) -> list[Row]:
         seen = [run["gradcam"] for run in arm.runs if run.get("gradcam")]
         note = "test images of classes that the collective does not know, drawn from the seed"
         shown = sum(len(each["images"]) for each in seen)
-        measured = Measured(float(shown), None, f"{len(seen)} run{'' if len(seen) == 1 else 's'}")
+        measured = Measured(float(shown), None, counted(len(seen), "run"))
         found.append(row(arm, "images looked at", "images", measured, note=note))
     return found
 
@@ -169,7 +170,7 @@ def _saved(
     arms: Sequence[Arm] = (),
 ) -> Row:
     measured, said = over([s.saved for s in savings]), _words(savings)
-    both = _arrived([each.both for each in savings])
+    both = _both_arrived(savings)
     return row(arm, quantity, unit, measured, note=said, told=told, arrived=both, arms=arms)
 
 
@@ -183,6 +184,11 @@ def _arrived(reached: Sequence[Mapping[Unit, float | None]]) -> Arrived:
     every = [(unit[1:], effort) for each in reached for unit, effort in each.items()]
     missing = {task for task, effort in every if effort is None}
     return Arrived(len({task for task, _ in every} - missing), len({task for task, _ in every}))
+
+
+def _both_arrived(savings: Sequence[Saving]) -> Arrived:
+    """Clients that arrived with the learngene and from scratch."""
+    return _arrived([side for each in savings for side in (each.ours, each.scratch)])
 
 
 def _words(savings: Sequence[Saving]) -> str:

@@ -35,14 +35,6 @@ class Saving:
         return {unit: (b - a) / b for unit, a, b in self._both() if b > 0}
 
     @property
-    def both(self) -> dict[Unit, float | None]:
-        """The later of the two arrivals; None where one side never arrived."""
-        return {
-            unit: None if a is None or (b := self.scratch[unit]) is None else max(a, b)
-            for unit, a in self.ours.items()
-        }
-
-    @property
     def never(self) -> tuple[int, int]:
         """Clients that never arrived, with the learngene and from scratch."""
         return sum(x is None for x in self.ours.values()), sum(

@@ -43,8 +43,12 @@ def over(by_run: Sequence[Mapping[Unit, float]], one: str = "client") -> Measure
         found, unit = summarise([sum(each) / len(each) for each in by_seed.values()]), "seed"
     else:
         found, unit = summarise(list(pooled(by_run).values())), one
-    n = int(found["n"] or 0)
-    return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
+    return Measured(found["mean"], found["ci95"], counted(int(found["n"] or 0), unit))
+
+
+def counted(n: int, one: str) -> str:
+    """A number of things, as a table says it: ``1 run``, ``3 seeds``."""
+    return f"{n} {one}{'' if n == 1 else 's'}"
 
 
 def over_runs(values: Sequence[tuple[Results, float]]) -> Measured:
@@ -54,10 +58,9 @@ def over_runs(values: Sequence[tuple[Results, float]]) -> Measured:
     for run, value in values:
         by_seed.setdefault(seeds_of(run)[0], []).append(value)
     found = summarise([sum(each) / len(each) for each in by_seed.values()])
-    n, unit = len(by_seed), "seed"
-    if n < LEAST_SEEDS:
-        found, n, unit = {**found, "ci95": None}, len(values), "run"
-    return Measured(found["mean"], found["ci95"], f"{n} {unit}{'' if n == 1 else 's'}")
+    if len(by_seed) < LEAST_SEEDS:
+        return Measured(found["mean"], None, counted(len(values), "run"))
+    return Measured(found["mean"], found["ci95"], counted(len(by_seed), "seed"))
 
 
 def pooled(by_run: Sequence[Mapping[Unit, float]]) -> dict[Task, float]:
@@ -65,8 +68,8 @@ def pooled(by_run: Sequence[Mapping[Unit, float]]) -> dict[Task, float]:
     twice, from two collectives, is no second task."""
     found: dict[Task, list[float]] = {}
     for values in by_run:
-        for (_, *task), value in values.items():
-            found.setdefault((task[0], task[1]), []).append(value)
+        for (_, shards, client), value in values.items():
+            found.setdefault((shards, client), []).append(value)
     return {task: sum(each) / len(each) for task, each in found.items()}
 
 

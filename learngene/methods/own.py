@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import traceback
 from collections.abc import Mapping
 from importlib import import_module, invalidate_caches
@@ -77,11 +78,12 @@ def _import(module: str) -> tuple[Method, Path]:
     return method, path
 
 
-def place_in(error: BaseException, path: str | None) -> str:
+def place_in(module: str, error: BaseException) -> str:
     """Where in a method's own file an error came up, ``file:line``; empty where it did not."""
-    lines = [each.lineno for each in traceback.extract_tb(error.__traceback__)
-             if path is not None and Path(each.filename) == Path(path)]  # fmt: skip
-    return f"{Path(path).name}:{lines[-1]}" if path and lines else ""
+    path = _file(sys.modules[module]) if module in sys.modules else None
+    called = traceback.extract_tb(error.__traceback__)
+    lines = [each.lineno for each in called if path and Path(each.filename) == path]
+    return f"{path.name}:{lines[-1]}" if path and lines else ""
 
 
 def _file(module: ModuleType) -> Path | None:

@@ -221,13 +221,13 @@ def test_clients_of_two_collectives_arrive_once_and_with_both(run: Asked) -> Non
 def test_one_number_of_images_saves_nothing_and_says_nothing(run: Asked) -> None:
     alone = gather([run("fig4_samples", shots=25)])
     assert [each.quantity for each in rows(alone)] == ["gain at 25 images a class"]
-    (said,) = answers(alone)
+    (said,) = answers("fig4_samples", rows(alone))
     assert said.startswith("The paper: at least 20 points over scratch with so few images.")
     nobody = run("fig4_curves")
     nobody["clients"] = [{"id": 0, "error": "gone"}]
     nobody["summary"] = {n: {"mean": None, "ci95": None, "n": 0} for n in ("learngene", "scratch")}
     nobody["summary"]["gain"] = None
-    assert answers(gather([nobody])) == []
+    assert answers("fig4_curves", rows(gather([nobody]))) == []
 
 
 @pytest.mark.parametrize("experiment", sorted(FIGURES))

@@ -1,0 +1,120 @@
+"""A fixed set of tiny runs and the ``run.result_sha256`` of each: did a change move any number?
+
+    python -m benchmarks.fixed_runs write before.json     # 40 runs, some five minutes on two cores
+    (change the code)
+    python -m benchmarks.fixed_runs check before.json     # names each run whose hash is another
+
+Glyphs at ``scale=tiny``: serial and Ray, every experiment, all methods, rounds, cycles, planted
+faults, and a run that takes up what another left in the cache. Hashes hang on processor and versions: compare on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2")
+TASKS = "collective.classes_per_task=11"  # two tasks
+ALL = (
+    "learngene,scratch,maml,fomaml,protonet,proto_maml,matchingnet,finetune,finetune_pp,deepemd,"
+    "full,linear_probe,fedavg,fedprox"
+)
+ABLATION = ("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000")
+
+
+def _experiments() -> dict[str, tuple[str, ...]]:
+    """Every experiment; some with what its sweep varies."""
+    points: dict[str, tuple[tuple[str, ...], ...]] = {
+        "ablation": (ABLATION, ("collective.growth=none",)),
+        "bound": (("shots=2",), ("shots=5",)),
+        "fig4_samples": (("shots=2",),),
+        "fig6a_evolution": (("rounds=2",),),
+        "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
+        "frontier": (("learngene.precision=int8",), ("individual.stem=seeded",)),
+        "growth_ablation": (("collective.growth=conf/growth/deepen.yaml",
+                             "collective.classes_per_task=2"),),
+    }  # fmt: skip
+    runs = {}
+    for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml")):
+        for number, point in enumerate(points.get(path.stem, ((),))):
+            runs[f"{path.stem}-{number}"] = (*TINY, TASKS, f"experiment={path.stem}", *point)
+    return runs
+
+
+RUNS: dict[str, tuple[str, ...]] = {
+    "serial": TINY,
+    "ray": (*TINY, "runtime=ray"),
+    "resume": (*TINY, "num_clients=3"),  # same collective and some of the same answers
+    "methods": (*TINY, TASKS, f"methods=[{ALL}]"),
+    "methods-ray": (*TINY, TASKS, f"methods=[{ALL}]", "runtime=ray", "payload_precision=int8"),
+    "rounds": (*TINY, TASKS, "rounds=2"),
+    "cycles": (*TINY, TASKS, "open_world.cycles=2", "open_world.path=both"),
+    "faults": (*TINY, "num_clients=6", "runtime.min_answered=1",
+               "faults=[0:raise,1:nan,2:kill_once,3:none,4:other_client]"),
+    "faults-ray": (*TINY, "num_clients=6", "runtime.min_answered=1", "runtime=ray",
+                   "faults=[0:raise,1:nan,2:kill_once@2,3:none,4:other_client]"),
+    "safeguard": (*TINY, "individual.safeguard=true", "shard_seed=7"),
+    "open-world-clients": (*TINY, "data.clients_from=open_world", "seed=3"),
+    "letter": (*TINY, "individual.stem=fresh", "individual.head=mlp", "learngene.layers=auto"),
+    "ewc": (*TINY, TASKS, "collective.memory=ewc", "open_world.score=mahalanobis"),
+    "lwf": (*TINY, TASKS, "collective.memory=lwf", "open_world.score=energy"),
+    "herding": (*TINY, TASKS, "collective.exemplars=herding", "learngene.precision=fp16"),
+    "labelled": (*TINY, TASKS, "experiment=table2_open_world", "methods=[learngene,scratch]",
+                 "labelled.draws=2"),
+    **_experiments(),
+}  # fmt: skip
+AFTER = {"resume"}  # takes up what ``serial`` left
+
+
+def _run(name: str, folder: Path) -> str:
+    """The run's hash, or its last line where it ended with another exit code than it should."""
+    shared = "serial" if name in AFTER else name
+    # bytes_down counts the characters of the cache's path: all of one length, wherever they lie.
+    cache = folder / f"{shared:_<24.24}"
+    out = folder / "runs" / name
+    words = [*RUNS[name], f"cache={cache}", f"hydra.run.dir={out}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "sim.py", *words], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    file = out / "results.json"
+    if done.returncode or not file.is_file():
+        return f"exit {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}"
+    return str(json.loads(file.read_text())["run"]["result_sha256"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["write", "check"])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--only", nargs="+", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--jobs", type=int, default=2)
+    asked = parser.parse_args()
+    folder = Path(tempfile.gettempdir()) / "fixed_runs"
+    shutil.rmtree(folder, ignore_errors=True)
+    first = [name for name in RUNS if name in asked.only and name not in AFTER]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        hashes = dict(zip(first, pool.map(lambda name: _run(name, folder), first), strict=True))
+    hashes |= {name: _run(name, folder) for name in RUNS if name in asked.only and name in AFTER}
+    if asked.action == "write":
+        asked.file.write_text(json.dumps(hashes, indent=1) + "\n")
+        print("\n".join(f"{name}: {value}" for name, value in hashes.items()))
+        return 0
+    before = json.loads(asked.file.read_text())
+    other = [name for name in hashes if hashes[name] != before.get(name)]
+    for name in other:
+        print(f"{name}: {before.get(name)} before, {hashes[name]} now")
+    print(f"{len(hashes) - len(other)} of {len(hashes)} equal")
+    return 1 if other else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
