@@ -33,7 +33,7 @@ from conf.explain import NO_ROOM, explain, no_room
 from conf.own_methods import with_own
 from conf.schema import Config
 from learngene.errors import InputError
-from strategies.interrupts import MESSAGE, Terminated, catch_signals
+from runtime.signals import MESSAGE, Terminated, catch_signals
 
 if TYPE_CHECKING:
     from server.console import Console
@@ -66,6 +66,8 @@ def _simulation(
     log: RunLogger,
 ) -> int:
     from learngene.heap import keep_freed_memory
+    from runtime.client_rounds import ask_clients
+    from runtime.federated_rounds import Federated, federate, federated_methods
     from server.console import announce
     from server.factory import produce
     from server.labelled import label_open_world
@@ -73,8 +75,6 @@ def _simulation(
     from server.logged import CollectiveLog, log_results
     from server.methods import prepare
     from server.outcome import Seconds, open_world_data, write_run
-    from strategies.federate import Federated, federate, federated_methods
-    from strategies.phase import ask_clients
 
     keep_freed_memory()
     config = with_own(config)
@@ -197,5 +197,5 @@ if __name__ == "__main__":
         traceback.print_exc()
         code = FAILED
     # Flower may leave a thread behind that would keep the process alive.
-    runtime = sys.modules.get("strategies.runtime")
+    runtime = sys.modules.get("runtime.ray_backend")
     sys.exit(code) if runtime is None else runtime.leave(code)

@@ -42,9 +42,9 @@ def main() -> int:
 
     from learngene.gene import load
     from learngene.world import WorldSettings, build
+    from protocol.task import plan_round
+    from runtime.ray_backend import RuntimeSettings, simulate
     from strategies.learngene import LearngeneStrategy
-    from strategies.plan import plan_round
-    from strategies.runtime import RuntimeSettings, simulate
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}

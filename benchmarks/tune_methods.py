@@ -148,11 +148,11 @@ def main() -> int:
 
     from learngene.files import write_atomically
     from learngene.world import WorldSettings, build
+    from protocol.task import plan_round
+    from runtime.federated_rounds import federate, federated_methods
     from server.factory import produce
     from server.methods import prepare
     from server.tuned import FOLDER, write_record
-    from strategies.federate import federate, federated_methods
-    from strategies.plan import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}

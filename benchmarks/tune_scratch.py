@@ -48,7 +48,7 @@ def main() -> int:
 
     from learngene.gene import load
     from learngene.world import WorldSettings, build
-    from strategies.plan import plan_round
+    from protocol.task import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}

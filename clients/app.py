@@ -26,10 +26,18 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 
 from clients import faults
-from clients.declared import REASON, TRACE, DeclaredReply, Undeclared, clean, declared_reply
-from clients.limit import Overdue, time_limit
-from clients.records import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
+from clients.timeout import Overdue, time_limit
 from learngene.cores import torch_threads
+from protocol.keys import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
+from protocol.reply_schema import (
+    REASON,
+    TRACE,
+    DeclaredReply,
+    Undeclared,
+    clean,
+    declared_reply,
+    describe,
+)
 
 __all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_client_app"]
 
@@ -165,11 +173,6 @@ def _number(name: str, value: Any) -> int | float:
     if isinstance(value, int) and not -INT64 <= value < INT64:
         raise ValueError(f"{name} is {value}, which 64 bits do not hold")
     return value
-
-
-def describe(error: BaseException) -> str:
-    """``Type: message``, the form in which every failure of a client is named."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 app = make_client_app()

@@ -107,7 +107,7 @@ def with_own(config: dict[str, Any]) -> dict[str, Any]:
 def from_here() -> None:
     """Let modules in the present folder be found; last, so that they hide nothing.
 
-    Ray's workers are started with the driver's path (``strategies/runtime.py``).
+    Ray's workers are started with the driver's path (``runtime/ray_backend.py``).
     """
     here = str(Path.cwd())
     if here not in sys.path:

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 
-from server.grid import WrappedGrid
+from protocol.grid import WrappedGrid
 
 POLL_S = 0.05  # between two looks for replies
 TTL_MARGIN_S = 600.0  # a message outlives the deadline for its reply by this

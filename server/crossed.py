@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from learngene.files import write_atomically
 
-# record, kind, name, dtype, shape, bytes (strategies.guard.Entry)
+# record, kind, name, dtype, shape, bytes (protocol.guard.Entry)
 Entry = tuple[str, str, str, str, str, int]
 COLUMNS = (
     *("round", "direction", "client", "verdict"),
@@ -21,7 +21,7 @@ OK, REFUSED = "ok", "refused"
 
 
 class Client(Protocol):
-    """What a strategy keeps of a client's messages (see ``strategies.rounds.ClientOutcome``)."""
+    """What a strategy keeps of a client's messages (see ``protocol.rounds.ClientOutcome``)."""
 
     client: int
     replied: bool
@@ -32,7 +32,7 @@ class Client(Protocol):
 
 
 class Round(Protocol):
-    """What a strategy keeps of a round's messages (see ``strategies.rounds.RoundOutcome``)."""
+    """What a strategy keeps of a round's messages (see ``protocol.rounds.RoundOutcome``)."""
 
     @property
     def round(self) -> int: ...

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Answer(Protocol):
-    """What a strategy keeps of a client (see ``strategies.rounds.ClientOutcome``)."""
+    """What a strategy keeps of a client (see ``protocol.rounds.ClientOutcome``)."""
 
     client: int
     methods: dict[str, dict[str, Any]]
@@ -22,7 +22,7 @@ class Answer(Protocol):
 
 
 class Round(Protocol):
-    """What a strategy keeps of a round (see ``strategies.rounds.RoundOutcome``)."""
+    """What a strategy keeps of a round (see ``protocol.rounds.RoundOutcome``)."""
 
     @property
     def round(self) -> int: ...

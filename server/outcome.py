@@ -65,7 +65,7 @@ class Seconds(dict[str, float]):
 
 
 class Federated(Protocol):
-    """What came of training among the clients (see ``strategies.federate.Federated``)."""
+    """What came of training among the clients (see ``runtime.federated_rounds.Federated``)."""
 
     @property
     def rounds(self) -> Mapping[str, Sequence[Round]]: ...

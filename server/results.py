@@ -63,7 +63,7 @@ def build_results(
             ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
         gradcam: what ``server.attention.look`` saw, kept as ``gradcam`` (null without).
         pretraining: the methods' halves at the factory (``server.methods``), kept under that name.
-        federated: the methods' training among the clients (``strategies.federate``), likewise.
+        federated: the methods' training among the clients (``runtime.federated_rounds``), likewise.
         labelled: which images clients were given names of (``server.labelled``), likewise. Then
             summaries are over its draws: means over a draw's clients are the numbers compared.
         tuning: per method its record of tuning, or null (``server.tuned``), likewise.

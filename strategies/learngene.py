@@ -16,10 +16,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from clients.records import PAYLOAD, TASK
-from strategies.guard import Declared, Entry, GuardedGrid, inspect
-from strategies.kept import Kept
-from strategies.messages import (
+from protocol.guard import Declared, Entry, GuardedGrid, inspect
+from protocol.keys import PAYLOAD, TASK
+from protocol.messages import (
     Answer,
     Traffic,
     array_record,
@@ -29,7 +28,7 @@ from strategies.messages import (
     read_reply,
     weigh_reply,
 )
-from strategies.rounds import ClientOutcome, RoundOutcome, RoundPlan
+from protocol.rounds import ClientOutcome, Kept, RoundOutcome, RoundPlan
 
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
 

@@ -93,7 +93,7 @@ def test_one_caller_of_the_simulation():
         for path in sources(*OURS)
         if any(module.startswith("flwr.simulation") for module in imports(parse(path), path))
     }
-    assert users == importers == {"strategies/runtime.py"}
+    assert users == importers == {"runtime/ray_backend.py"}
 
 
 def test_nothing_is_pickled():

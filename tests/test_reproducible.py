@@ -16,14 +16,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+import runtime.client_rounds
 import sim as program
-import strategies.phase
 from clients.app import make_client_app
 from conf.check import check
 from conf.schema import Config
 from learngene.determinism import WORKSPACE, pin_kernels
+from runtime.serial_backend import SerialGrid
 from server.results import comparable, read_results, result_sha256
-from strategies.serial import SerialGrid
 from tests.late_work import late
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -112,7 +112,7 @@ def test_ray_whatever_the_workers_and_the_order(
 ) -> None:
     """Later clients answer first: with two workers the order of replies is another one."""
     order: list[int] = []
-    simulate: Callable[..., None] = strategies.phase.simulate
+    simulate: Callable[..., None] = runtime.client_rounds.simulate
 
     def delayed(*arguments: Any, on_reply: Callable[[int, bool], None], **named: Any) -> None:
         def note(client: int, ok: bool) -> None:
@@ -121,7 +121,7 @@ def test_ray_whatever_the_workers_and_the_order(
 
         simulate(*arguments, on_reply=note, client_app=make_client_app(late), **named)
 
-    monkeypatch.setattr(strategies.phase, "simulate", delayed)
+    monkeypatch.setattr(runtime.client_rounds, "simulate", delayed)
     results = run(config_of(cache, name="ray", total_cpus=workers), tmp_path)
     assert_equal(results, first)
     assert sorted(order) == [0, 1, 2]

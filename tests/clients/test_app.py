@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients import app as app_module
 from clients.app import ERROR, INFO, NODE, PAYLOAD, TASK, make_client_app, pack
-from clients.declared import DeclaredReply
+from protocol.reply_schema import DeclaredReply
 
 
 def context(partition: int = 3) -> Context:

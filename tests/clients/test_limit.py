@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from clients.limit import Overdue, time_limit
+from clients.timeout import Overdue, time_limit
 
 
 def forever() -> None:

@@ -7,16 +7,16 @@ from dataclasses import asdict
 
 import pytest
 
-from clients.declared import declared_reply
 from clients.work import run_task
 from conf.own_methods import with_own
 from conf.schema import Config
 from learngene.gene import extract
 from learngene.methods.own import describe, load
+from protocol.reply_schema import declared_reply
+from protocol.task import plan_round
+from runtime.resources import RuntimeSettings
 from server.methods import _factory, payload_key
-from strategies.kept import answer_parts
-from strategies.plan import plan_round
-from strategies.resources import RuntimeSettings
+from strategies.answer_cache import answer_parts
 from tests.clients.made import make_task
 from tests.own_method import here, write_method
 

@@ -14,9 +14,9 @@ from conf.schema import Config
 from learngene import methods
 from learngene.methods import Method, Payload
 from learngene.world import World
+from protocol.task import plan_round
 from server import methods as factory_side
 from server.methods import payload_key, prepare
-from strategies.plan import plan_round
 
 NO_LIFE: Any = SimpleNamespace(life=None)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from clients import faults
 from clients.app import make_client_app
-from clients.declared import CURVES, declared_reply
-from strategies.guard import Declared
-from strategies.rounds import RoundPlan
+from protocol.guard import Declared
+from protocol.reply_schema import CURVES, declared_reply
+from protocol.rounds import RoundPlan
 
 EPOCHS = 2
 METHODS = ["learngene", "scratch"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from clients import faults
 from clients.app import make_client_app
-from clients.declared import DEVICE, DeclaredReply
-from strategies.guard import Declared
-from strategies.rounds import RoundPlan
+from protocol.guard import Declared
+from protocol.reply_schema import DEVICE, DeclaredReply
+from protocol.rounds import RoundPlan
 
 METHODS = ["learngene", "scratch"]
 REPLY = DeclaredReply(

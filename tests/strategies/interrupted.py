@@ -16,8 +16,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # where sim.py would be 
 
 
 def main() -> None:
+    from runtime.ray_backend import RuntimeSettings, leave, simulate
     from strategies.learngene import LearngeneStrategy
-    from strategies.runtime import RuntimeSettings, leave, simulate
     from tests.strategies.fake_work import METHODS, app, plan
 
     hangs = plan({"methods": METHODS, "do": {"1": "hang"}})

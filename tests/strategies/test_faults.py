@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from conf.schema import Config
-from strategies.faults import fault_orders
+from protocol.messages import WORKER_DIED
+from runtime.client_rounds import fault_orders
+from runtime.ray_backend import simulate
+from runtime.resources import RuntimeSettings
 from strategies.learngene import LearngeneStrategy, RoundOutcome
-from strategies.messages import WORKER_DIED
-from strategies.resources import RuntimeSettings
-from strategies.runtime import simulate
 from tests.strategies.curve_work import app, plan
 
 # kill_always comes early: a pool that it poisons would answer for nobody after it.

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from clients.app import make_client_app, pack
-from clients.declared import declared_reply
-from clients.records import WEIGHTS
 from clients.work import run_task
 from conf.schema import Config
 from learngene.world import World
+from protocol.keys import WEIGHTS
+from protocol.messages import Traffic
+from protocol.reply_schema import declared_reply
+from protocol.rounds import ClientOutcome
+from runtime.federated_rounds import Federated, _start, federate, plan_round
 from server.crossed import write_messages_csv
 from server.gather import client_rows
-from strategies.federate import Federated, _start, federate, plan_round
-from strategies.federated import Training, check_weights, head_rows
-from strategies.messages import Traffic
-from strategies.rounds import ClientOutcome
+from strategies.fedavg import Training, check_weights, head_rows
 
 CLIENTS, ROUNDS = 3, 3
 Change = Callable[[int, int, dict[str, Any]], None]
@@ -120,7 +120,7 @@ def answer(client: int) -> ClientOutcome:
 
 def test_a_finished_training_is_found_with_all_that_it_sent(whole, tiny_world, monkeypatch):
     cache, first = whole
-    monkeypatch.setattr("strategies.federate.simulate", None)  # nobody is asked
+    monkeypatch.setattr("runtime.federated_rounds.simulate", None)  # nobody is asked
     again = train(cache, tiny_world, "fedavg", "fedprox")
     assert same(first, again) and counted(first) == counted(again)
     assert again.section == first.section

@@ -13,16 +13,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from clients.app import make_client_app, pack
-from clients.declared import CURVES, DeclaredReply, Undeclared, declared_reply
-from clients.records import ERROR, INFO, METRICS, PAYLOAD, TASK
 from learngene.gene import extract
+from protocol.guard import Declared, Entry, inspect
+from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
+from protocol.messages import read_reply
+from protocol.reply_schema import CURVES, DeclaredReply, Undeclared, declared_reply
+from protocol.task import declare, plan_round
+from runtime.ray_backend import simulate
+from runtime.resources import RuntimeSettings
 from server.crossed import crossed, statement, write_messages_csv
-from strategies.guard import Declared, Entry, inspect
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
-from strategies.messages import read_reply
-from strategies.plan import declare, plan_round
-from strategies.resources import RuntimeSettings
-from strategies.runtime import simulate
 from tests.strategies import curve_work, fake_work
 
 TASK_OF_CURVES = {
@@ -350,7 +350,7 @@ def test_the_real_plan_and_the_real_answer_are_declared(tiny_world, evolved):
 
     from clients.work import run_task
     from conf.schema import Config
-    from strategies.messages import array_record as record
+    from protocol.messages import array_record as record
 
     gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
     config = asdict(Config(cache="", ways=3, shots=5))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from learngene.errors import InputError
-from strategies.guard import Entry
-from strategies.kept import KeptAnswers, answer_parts, keep_answers
+from protocol.guard import Entry
+from protocol.messages import Traffic
+from runtime.ray_backend import simulate
+from runtime.resources import RuntimeSettings
+from strategies.answer_cache import KeptAnswers, answer_parts, keep_answers
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
-from strategies.messages import Traffic
-from strategies.resources import RuntimeSettings
-from strategies.runtime import simulate
 from tests.strategies.fake_work import METHODS, app, plan
 
 SERIAL = RuntimeSettings("serial")

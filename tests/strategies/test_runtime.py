@@ -17,12 +17,12 @@ from omegaconf import MISSING
 
 from conf.schema import Runtime
 from learngene.errors import InputError
+from runtime import resources as resources_module
+from runtime.ray_backend import simulate
+from runtime.resources import Resources, RuntimeSettings, check_resources
+from runtime.serial_backend import SerialGrid
 from server.app import WatchedGrid
-from strategies import resources as resources_module
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
-from strategies.resources import Resources, RuntimeSettings, check_resources
-from strategies.runtime import simulate
-from strategies.serial import SerialGrid
 from tests.strategies.fake_work import METHODS, app, plan
 
 REPO = Path(__file__).resolve().parents[2]
@@ -306,7 +306,7 @@ def test_unknown_runtime():
 def test_after_a_signal_no_library_has_the_last_word(code):
     """What Ray does at the interpreter's end may abort the process: a shell would read -6."""
     program = (
-        "import atexit, os; from strategies.runtime import leave; atexit.register(os.abort); "
+        "import atexit, os; from runtime.ray_backend import leave; atexit.register(os.abort); "
         f"leave({code})"
     )
     assert (

@@ -12,10 +12,10 @@ from flwr.app.error import Error
 from flwr.common.serde import message_to_proto
 
 from clients.app import INFO, METRICS
+from protocol.messages import message_bytes, read_reply
+from runtime.serial_backend import SerialGrid, run_serial
 from server.app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
-from strategies.messages import message_bytes, read_reply
-from strategies.serial import SerialGrid, run_serial
 from tests.strategies.fake_work import METHODS, REPLY, app, plan
 
 PLAN = plan({"methods": METHODS}, {"learngene": {"w": np.zeros((10, 10), np.float32)}})

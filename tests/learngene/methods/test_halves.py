@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from clients.declared import AT_ONCE
 from conf.own_methods import BUILT_IN
 from learngene.methods import NAMES, Payload, find, fitting
 from learngene.methods.episodes import batches, draw_episode
 from learngene.methods.full import rebuild_long
 from learngene.methods.seven import fill
 from learngene.world import World
+from protocol.reply_schema import AT_ONCE
 from tests.learngene.methods.made import TRAINED, make_context, make_factory, same
 
 ANSWERS_AT_ONCE = ("protonet", "matchingnet", "deepemd")

@@ -11,29 +11,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from protocol.guard import Entry
+from protocol.messages import Traffic
+from protocol.rounds import ClientOutcome, RoundPlan
+from runtime.resources import RuntimeSettings, check_resources
 from server.checkpoint import key_of, read_card, write_card
-from strategies.guard import Entry
-from strategies.messages import Traffic
-from strategies.resources import RuntimeSettings, check_resources
-from strategies.rounds import ClientOutcome, RoundPlan
 
 NO_NUMBERS = ("world", "limit_s")  # of a task: where the world lies, and for how long to wait
 FORMAT = 1  # raise it when clients compute something else of the same message
-
-
-class Kept(Protocol):
-    """Answers of one round that are there already."""
-
-    def get(self, client: int) -> ClientOutcome | None:
-        """The kept answer; what was sent down for it is the strategy's to fill in."""
-
-    def put(self, outcome: ClientOutcome) -> None:
-        """Keep a good answer."""
 
 
 class KeptAnswers:

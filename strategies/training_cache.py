@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from learngene.methods import Payload
+from protocol.guard import Entry
+from protocol.messages import Traffic
+from protocol.rounds import ClientOutcome, RoundOutcome
 from server.checkpoint import key_of, read_checkpoint, write_checkpoint
-from strategies.federated import Training
-from strategies.guard import Entry
-from strategies.messages import Traffic
-from strategies.rounds import ClientOutcome, RoundOutcome
+from strategies.fedavg import Training
 
 
 class KeptTraining:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from strategies.guard import Declared, Entry
-from strategies.messages import Metric, Traffic
-
-if TYPE_CHECKING:
-    from strategies.kept import Kept
+from protocol.guard import Declared, Entry
+from protocol.messages import Metric, Traffic
 
 
 @dataclass(frozen=True)
@@ -86,3 +83,13 @@ class RoundOutcome:
     @property
     def bytes_up(self) -> int:
         return sum(each.bytes_up for each in self.clients)
+
+
+class Kept(Protocol):
+    """Answers of one round that are there already."""
+
+    def get(self, client: int) -> ClientOutcome | None:
+        """The kept answer; what was sent down for it is the strategy's to fill in."""
+
+    def put(self, outcome: ClientOutcome) -> None:
+        """Keep a good answer."""

@@ -23,8 +23,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import IN_DRIVER
 from clients.faults import WorkerDied
-from clients.limit import Overdue, time_limit
-from strategies.messages import WORKER_DIED
+from clients.timeout import Overdue, time_limit
+from protocol.messages import WORKER_DIED
 
 TRIES = 2  # of a client whose worker dies, as max_task_retries=1 has it with Ray
 
@@ -38,7 +38,7 @@ class SerialGrid(Grid):
 
     Pulling does the work, so replies arrive one by one and Ctrl-C lands in the client's own frame.
     A client that still runs ``timeout_s`` after its message was sent is cut short and gives no
-    reply, as far as ``clients.limit`` can.
+    reply, as far as ``clients.timeout`` can.
     """
 
     def __init__(

@@ -16,11 +16,11 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from clients.records import WEIGHTS
 from learngene.methods import Payload
 from learngene.methods.federated import HEAD, Merged, average
+from protocol.keys import WEIGHTS
+from protocol.messages import Answer
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
-from strategies.messages import Answer
 
 
 @dataclass

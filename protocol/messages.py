@@ -12,10 +12,9 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto, recorddict_to_proto
 
-from clients.app import describe
-from clients.declared import CURVES, DeclaredReply, clean
-from clients.records import ERROR, INFO, METRICS, NODE
-from strategies.guard import inspect
+from protocol.guard import inspect
+from protocol.keys import ERROR, INFO, METRICS, NODE
+from protocol.reply_schema import CURVES, DeclaredReply, clean, describe
 
 Metric = int | float | list[int] | list[float]
 

@@ -24,11 +24,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
+from runtime.resources import Resources, RuntimeSettings, check_resources
+from runtime.serial_backend import run_serial
+from runtime.signals import ENDING, exit_code
 from server.app import LearngeneServerApp, make_server_app
-from strategies.interrupts import ENDING, exit_code
 from strategies.learngene import LearngeneStrategy
-from strategies.resources import Resources, RuntimeSettings, check_resources
-from strategies.serial import run_serial
 
 __all__ = ["RuntimeSettings", "leave", "simulate"]
 

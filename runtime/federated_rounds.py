@@ -17,13 +17,13 @@ from flwr.clientapp import ClientApp
 from learngene.methods import NAMES, Payload, find
 from learngene.methods.federated import INDIVIDUAL, begin, finished
 from learngene.world import World
-from strategies.federated import FederatedStrategy, Training
-from strategies.federated_kept import KeptTraining
-from strategies.kept import answer_parts
-from strategies.plan import common_task, declare, occasional_task, shapes_of
-from strategies.resources import RuntimeSettings
-from strategies.rounds import RoundOutcome, RoundPlan
-from strategies.runtime import simulate
+from protocol.rounds import RoundOutcome, RoundPlan
+from protocol.task import common_task, declare, occasional_task, shapes_of
+from runtime.ray_backend import simulate
+from runtime.resources import RuntimeSettings
+from strategies.answer_cache import answer_parts
+from strategies.fedavg import FederatedStrategy, Training
+from strategies.training_cache import KeptTraining
 
 CLIENT = "client_"  # how the names of settings begin that only the last step reads
 
@@ -63,7 +63,7 @@ def federate(
         client_app: what answers; default ``clients.app.app``.
 
     Raises:
-        InputError, RuntimeError: as ``strategies.runtime.simulate``.
+        InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
     if not names:
         return Federated()

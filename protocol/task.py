@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from clients.declared import Shapes, declared_reply
 from learngene.gene import Learngene
 from learngene.methods import Payload
 from learngene.precision import at_precision, pack
 from learngene.world import World
-from strategies.guard import Declared
-from strategies.rounds import RoundPlan
+from protocol.guard import Declared
+from protocol.reply_schema import Shapes, declared_reply
+from protocol.rounds import RoundPlan
 
 TASK_FIELDS = (
     *("world", "methods", "seed", "shard_seed", "ways", "shots", "classes_from", "threads"),
@@ -42,7 +42,7 @@ def plan_round(
     are asked for: for the others nothing has changed since.
 
     Args:
-        faults: what ``strategies.faults.fault_orders`` gives.
+        faults: what ``runtime.client_rounds.fault_orders`` gives.
         labelled: what ``server.labelled`` tells clients, where their images are named ones.
     """
     gene, arrays = at_precision(gene, config["learngene"]["precision"])

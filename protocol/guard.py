@@ -1,7 +1,7 @@
 """No data interaction: every message is looked at, and only what was declared may cross.
 
 Down, ``GuardedGrid`` holds each message against the round's ``Declared`` before any of them is
-sent. Up, ``strategies.messages.read_reply`` holds each reply against ``Declared.reply`` before
+sent. Up, ``protocol.messages.read_reply`` holds each reply against ``Declared.reply`` before
 anything of it is read; ``clients.app`` has done so before it was serialised. ``inspect`` says what
 a message holds, without its values.
 """
@@ -24,9 +24,9 @@ from flwr.app import (
 )
 from flwr.serverapp import Grid
 
-from clients.declared import DeclaredReply, Shapes, Undeclared, array_problems, clean, name
-from clients.records import PAYLOAD, TASK
-from server.grid import WrappedGrid
+from protocol.grid import WrappedGrid
+from protocol.keys import PAYLOAD, TASK
+from protocol.reply_schema import DeclaredReply, Shapes, Undeclared, array_problems, clean, name
 
 TASK_CHARACTERS = 65_536  # of a task's JSON: settings and the card, never images
 NUMBER_BYTES = 8  # a number counts as this, whatever it is
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Declared:
-    """All that may cross in a round. ``strategies.plan`` makes it; it is a value.
+    """All that may cross in a round. ``protocol.task`` makes it; it is a value.
 
     Args:
         task: keys of the task.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,12 +14,11 @@ from typing import Any, Protocol
 from learngene.gene import Learngene
 from learngene.methods import Payload
 from learngene.world import World
-from strategies.faults import fault_orders
-from strategies.kept import keep_answers
+from protocol.rounds import RoundOutcome, RoundPlan
+from protocol.task import plan_round
+from runtime.ray_backend import RuntimeSettings, simulate
+from strategies.answer_cache import keep_answers
 from strategies.learngene import LearngeneStrategy
-from strategies.plan import plan_round
-from strategies.rounds import RoundOutcome, RoundPlan
-from strategies.runtime import RuntimeSettings, simulate
 
 
 class Shown(Protocol):
@@ -46,7 +47,7 @@ def ask_clients(
         show: a context for so many answers that are still due.
 
     Raises:
-        InputError, RuntimeError: as ``strategies.runtime.simulate``.
+        InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
     runtime, rounds = RuntimeSettings(**config["runtime"]), config["rounds"]
     with fault_orders(config) as faults:
@@ -68,3 +69,23 @@ def ask_clients(
         with show(asked - found) as shown:
             simulate(strategy, rounds, runtime, config["num_clients"], on_reply=shown.reply)
     return strategy.rounds
+
+
+@contextmanager
+def fault_orders(config: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
+    """``faults`` as ``clients.faults.armed`` reads it, or None where none is planted.
+
+    Its folder remembers who has been killed once. It lies in the cache, which all workers can
+    write to, and is gone when the run is over; a folder that a killed driver leaves behind is empty
+    or holds empty files, and nothing ever looks into it again.
+    """
+    if not config["faults"]:
+        yield None
+        return
+    cache = Path(config["cache"]).absolute()
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="faults-", dir=cache)
+    try:
+        yield {"orders": list(config["faults"]), "folder": folder}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -15,9 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    MetricRecord,
+    RecordDict,
+)
 
-from clients.records import ERROR, INFO, METRICS, WEIGHTS
+from protocol.keys import ERROR, INFO, METRICS, WEIGHTS
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of arrays, by name
 
@@ -209,3 +214,8 @@ def _too_many(key: str, record: MetricRecord, due: Mapping[str, int]) -> Iterato
             yield f"{key} metric {name(each)} was not declared"
         elif count > due[each]:
             yield f"{key} metric {each} is a list of {count:,}, {due[each]:,} values were declared"
+
+
+def describe(error: BaseException) -> str:
+    """``Type: message``, the form in which every failure of a client is named."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
