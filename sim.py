@@ -36,8 +36,8 @@ from learngene.errors import InputError
 from runtime.signals import MESSAGE, Terminated, catch_signals
 
 if TYPE_CHECKING:
-    from server.console import Console
-    from server.logger import RunLogger
+    from reports.console import Console
+    from reports.loggers import RunLogger
 
 ConfigStore.instance().store(name="schema", node=Config)
 OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -50,8 +50,8 @@ def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] =
     ``overrides`` are kept in the results: what this run, which may be one of many of a multirun,
     was asked for.
     """
-    from server.console import Console
-    from server.logger import logging
+    from reports.console import Console
+    from reports.loggers import logging
 
     console = Console()
     with logging(config["logger"], run_dir, config, console.note) as log:
@@ -66,15 +66,15 @@ def _simulation(
     log: RunLogger,
 ) -> int:
     from learngene.heap import keep_freed_memory
+    from reports.console import announce
+    from reports.loggers import CollectiveLog, log_results
+    from reports.run import Seconds, open_world_data, write_run
     from runtime.client_rounds import ask_clients
     from runtime.federated_rounds import Federated, federate, federated_methods
-    from server.console import announce
     from server.factory import produce
     from server.labelled import label_open_world
     from server.labelled import told as said_of_labels
-    from server.logged import CollectiveLog, log_results
     from server.methods import prepare
-    from server.outcome import Seconds, open_world_data, write_run
 
     keep_freed_memory()
     config = with_own(config)

@@ -152,7 +152,7 @@ def main() -> int:
     from runtime.federated_rounds import federate, federated_methods
     from server.factory import produce
     from server.methods import prepare
-    from server.tuned import FOLDER, write_record
+    from reports.tuning import FOLDER, write_record
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
@@ -252,7 +252,7 @@ def record_of(
     done: list[dict[str, Any]],
     command: str,
 ) -> dict[str, Any]:
-    """What is kept of a method's trials (``server.tuned``): those of this plan and no others."""
+    """What is kept of a method's trials (``reports.tuning``): those of this plan and no others."""
     these = [each for each in done if each["settings"] in tried]
     return {
         "method": method,

@@ -18,7 +18,7 @@ from conf.schema import Config
 from learngene.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
 from learngene.errors import InputError
 from learngene.files import expanded, is_file, is_folder
-from server.logger import check_logger
+from reports.loggers import check_logger
 from server.paper import COMPARED
 
 PRECISIONS = ("fp32", "fp16", "int8")  # learngene.precision's, without importing torch

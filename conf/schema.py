@@ -289,7 +289,7 @@ class Config:
     payload_precision: str = "fp32"  # fp32 | fp16 | int8: how the other methods' payloads travel
     resume: bool = True  # go on from what an earlier run with the same settings finished
     # TensorBoard in the run folder (pip install tensorboard), or a class of your own with scalars()
-    # and close(), made as MyLogger(run_dir, config): see server/logger.py.
+    # and close(), made as MyLogger(run_dir, config): see reports/loggers.py.
     logger: str | None = None  # null | tensorboard | my_package.MyLogger
     cache: str = MISSING  # folder for worlds, collectives and clients' answers
     data: Data = field(default_factory=Data)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.runs import GatherError, find_runs, must_agree
+from reports.schema import Results
+from reports.runs import GatherError, find_runs, must_agree
 from server.units import Measured, Task, Values, over, pooled, seeds_of
-from server.wording import Results, answered
+from reports.summary import answered
 
 NEUTRAL = (  # settings that make no arm: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from reports.format import percent, points, score_label, score_words
+from reports.schema import Results
 from server import frontier
 from server.figures import mean_curve
-from server.results import MAIN, REFERENCE
+from reports.results import MAIN, REFERENCE
 from server.rows_collective import deep
-from server.wording import (
-    Results,
-    answered,
-    method_names,
-    method_rows,
-    percent,
-    points,
-    score_label,
-    score_words,
-)
+from reports.summary import answered, method_names, method_rows
 
 CAPTIONS = {
     "accuracy_over_epochs": "Mean test accuracy over clients by epoch on their shards. Bands are "

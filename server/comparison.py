@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from learngene.files import write_atomically
+from reports.format import NONE, rounded
+from reports.schema import Results
+from reports.summary import footnotes
 from server import rows_bound, rows_collective, rows_figures, rows_tables
 from server.arms import Arm, Gathered
-from server.footnotes import footnotes
 from server.report_page import image, page, paragraph, table, text
 from server.rows import Row, any_rows, claim_of, lacking
-from server.wording import NONE, Results, rounded
 
 NAME = "comparison"  # of the files, and of the figure beside them
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")

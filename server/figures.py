@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
+from reports.format import percent, rounded, size
+from reports.schema import Results
 from server.figures_attention import gradcam
 from server.figures_collective import collective, continual, criterion, open_world
 from server.figures_life import cycle
@@ -26,9 +28,9 @@ from server.plotting import (
     save,
     styled,
 )
-from server.results import MAIN, REFERENCE
-from server.statistics import summarise
-from server.wording import Results, answered, method_names, percent, rounded, size
+from reports.results import MAIN, REFERENCE
+from reports.statistics import summarise
+from reports.summary import answered, method_names
 
 BANDS = 4  # methods up to which each has its band
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
+from reports.schema import Results
 from server.figures_collective import NO_COLLECTIVE
 from server.pictures import decode
 from server.plotting import WIDTH, NoDataError, new_figure, save, styled
-from server.wording import Results
 
 NAME = 11  # characters of a class name that stand above an image
 

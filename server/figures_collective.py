@@ -11,6 +11,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from reports.format import score_label, score_words
+from reports.schema import Results
 from server.plotting import (
     BLUE,
     GREEN,
@@ -23,7 +25,6 @@ from server.plotting import (
     styled,
 )
 from server.rows_collective import deep
-from server.wording import Results, score_label, score_words
 
 NO_COLLECTIVE = "the run started from a saved learngene, without a collective"
 WRITTEN_UP_TO = 10  # tasks: with more of them the cells of a matrix are too small for numbers

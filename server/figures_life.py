@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from reports.schema import Results
 from server.arms import Arm, Gathered
 from server.figures_collective import NO_COLLECTIVE
 from server.plotting import (
@@ -29,7 +30,6 @@ from server.plotting import (
 )
 from server.rows_collective import LIGHT, cycle_of, deep
 from server.units import over_runs
-from server.wording import Results
 
 COLOURS = (BLUE, VERMILION, GREEN, *OTHERS[1:])
 Curve = Callable[[Results], Sequence[float | None]]  # of a run: fractions in 0..1, or none

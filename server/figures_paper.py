@@ -36,11 +36,11 @@ from server.plotting import (
     save,
 )
 from server.points import of_arms
-from server.results import MAIN, REFERENCE
+from reports.results import MAIN, REFERENCE
 from server.rows import lacking, methods
 from server.rows_tables import table3_of
 from server.units import Measured, Unit, accuracies, differences, over
-from server.wording import answered
+from reports.summary import answered
 
 LINES = (BLUE, VERMILION, GREEN, *OTHERS[1:])
 EPOCHS, ACCURACY = "epochs on the client's shard", "test accuracy (%)"

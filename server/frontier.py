@@ -22,6 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from learngene.files import write_atomically
+from reports.format import percent, size
+from reports.schema import Results
 from server.paper import OPPONENTS
 from server.plotting import (
     GREY,
@@ -34,9 +36,8 @@ from server.plotting import (
     styled,
 )
 from server.points import Point, front, gather, points
-from server.results import MAIN, REFERENCE
-from server.runs import GatherError, OutputError, writing
-from server.wording import Results, percent, size
+from reports.results import MAIN, REFERENCE
+from reports.runs import GatherError, OutputError, writing
 
 FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
 NAME_POINTS = 9  # type size of the names beside the axes

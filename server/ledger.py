@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from learngene.files import write_atomically
+from reports.schema import Results
 from server import comparison, figures_paper, slim
 from server.arms import Gathered, GatherError, experiment_of, gather, read, read_runs
 from server.figures import accuracy_over_epochs
 from server.ledger_page import page
 from server.plotting import NoDataError
-from server.results import write_clients_csv
-from server.runs import OutputError, writing
-from server.wording import Results
+from reports.results import write_clients_csv
+from reports.runs import OutputError, writing
 
 TABLES = ("csv", "json")  # of an experiment, written anew with the page
 MAIN_JOB = "main"  # the folder of runs that name no experiment

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
+from reports.format import NONE, seconds, size
+from reports.schema import Results
 from server import comparison
 from server.arms import Gathered, command_of
 from server.claims import NOT_RUN, Judged, judge
 from server.comparison import KEY, markdown, notes, number
 from server.paper import CIFAR, CLAIMS, IMAGENET, Claim
-from server.results import MAIN, REFERENCE
+from reports.results import MAIN, REFERENCE
 from server.rows import Row
 from server.slim import name_of
-from server.wording import NONE, Results, method_rows, seconds, size
+from reports.summary import method_rows
 
 Key = tuple[str, str]  # experiment, world
 Experiments = Mapping[Key, Gathered]

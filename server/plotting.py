@@ -20,7 +20,7 @@ from matplotlib.figure import Figure, SubFigure
 from scipy.optimize import isotonic_regression
 
 from learngene.files import write_atomically
-from server.wording import Results
+from reports.schema import Results
 
 # Okabe and Ito's colours, told apart by people with any common colour-vision deficiency. Their
 # yellow is left out: too faint for a line on white.

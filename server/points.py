@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from reports.schema import Results
 from server.arms import Gathered, must_share
-from server.results import MAIN, REFERENCE
-from server.runs import GatherError, find_runs, must_agree
+from reports.results import MAIN, REFERENCE
+from reports.runs import GatherError, find_runs, must_agree
 from server.units import accuracies, over, seeds_of
-from server.wording import Results, answered, method_names
+from reports.summary import answered, method_names
 
 # What the runs of one picture may differ in, besides seeds and circumstances.
 FREE = ("individual.stem", "learngene.precision", "payload_precision", "methods", "experiment")

@@ -6,20 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reports.format import NONE, joined, percent, points, score_words, seconds, value_text
+from reports.schema import Results
 from server.captions import inherited
 from server.report_cycle import cycles
 from server.report_page import paragraph, table
 from server.rows_collective import deep
-from server.wording import (
-    NONE,
-    Results,
-    joined,
-    percent,
-    points,
-    score_words,
-    seconds,
-    value_text,
-)
 
 Parts = list[str]
 Images = Mapping[str, str]  # figure name to its HTML, or to the reason why there is none

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reports.format import NONE, joined, percent
+from reports.schema import Results
 from server.report_page import paragraph, table
 from server.rows_collective import cycle_of, deep
-from server.wording import NONE, Results, joined, percent
 
 KINDS = ("accuracy", "old_accuracy", "new_accuracy")
 

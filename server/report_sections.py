@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from server.crossed import statement
+from reports.format import NONE, joined, percent, points, seconds, size, value_text
+from reports.schema import Results
+from reports.traffic import statement
 from server.figures import mean_curve
 from server.report_collective import (
     Images,
@@ -17,23 +19,15 @@ from server.report_collective import (
     open_world,
 )
 from server.report_page import paragraph, table, text
-from server.results import MAIN, REFERENCE
-from server.wording import (
-    NONE,
+from reports.results import MAIN, REFERENCE
+from reports.summary import (
     ROUND_HEADINGS,
-    Results,
     answered,
     failures,
-    joined,
     method_names,
     method_rows,
-    percent,
-    points,
     round_rows,
     safeguard_line,
-    seconds,
-    size,
-    value_text,
 )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from server.arms import Arm, Gathered, experiment_of
 from server.paper import CLAIMS, COMPARED, Claim, Quoted
-from server.results import MAIN, REFERENCE
+from reports.results import MAIN, REFERENCE
 from server.units import Measured, accuracies, differences
-from server.wording import method_names
+from reports.summary import method_names
 
 ENOUGH = 0.9  # of the clients must have arrived where a mean is of a level that they reach
 

@@ -17,12 +17,14 @@ import numpy as np
 from learngene.bound import LEAST_SIZES, Run, fit, together
 from learngene.bound_figure import draw as draw_fit
 from learngene.errors import InputError
+from reports.format import rounded
+from reports.schema import Results
 from server.arms import Gathered, groups
 from server.plotting import NoDataError
-from server.results import REFERENCE
+from reports.results import REFERENCE
 from server.rows import Row, any_rows, row
 from server.units import Measured, over, over_runs, seeds_of
-from server.wording import Results, answered, rounded
+from reports.summary import answered
 
 Found = Mapping[str, Any]  # as ``learngene.bound.bound`` makes it
 TOLD = ["shots"]

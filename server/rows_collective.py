@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from reports.schema import Results
 from server.arms import Arm, Gathered
 from server.rows import Row, any_rows, row
 from server.rows_figures import layer_names
 from server.units import over_runs
-from server.wording import Results
 
 HEAVY, LIGHT = "13 layers", "light path"  # the collective's two paths; the first may be deeper
 CONTINUAL = (  # of ``collective.continual``: name, key, unit

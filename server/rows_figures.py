@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from reports.schema import Results
 from server.arms import Arm, Gathered, between, groups
 from server.paper import CIFAR, EPOCHS
-from server.results import MAIN, REFERENCE
+from reports.results import MAIN, REFERENCE
 from server.rows import Arrived, Row, any_rows, methods, row, wins
 from server.savings import Curve, Saving, to_converge, to_level, to_where_scratch_ends
 from server.units import (
@@ -20,7 +21,7 @@ from server.units import (
     over_runs,
     seeds_of,
 )
-from server.wording import Results, answered
+from reports.summary import answered
 
 LEVELS = (0.6, 0.7)  # of figure 4 (c, d)
 ENDS = 3  # so many layers at either end have their rho told in numbers: the paper inherits three

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from reports.format import p_value
 from server import paper
 from server.arms import Arm, Gathered
 from server.paper import Quoted
 from server.points import front, of_arms
-from server.results import MAIN, REFERENCE
+from reports.results import MAIN, REFERENCE
 from server.rows import Row, methods, row, wins
-from server.statistics import holm, paired_gain
+from reports.statistics import holm, paired_gain
 from server.units import Values, accuracies, differences, seeds_of
-from server.wording import answered, p_value
+from reports.summary import answered
 
 
 def table3(gathered: Gathered) -> list[Row]:

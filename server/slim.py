@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from reports.schema import Results, check_results
 from server.arms import PLACES, arm_settings, asked_of, command_of
-from server.contract import check_results
 from server.units import seeds_of
-from server.wording import Results
 
 LIMIT = 200_000  # bytes of a kept result
 RUN = (  # of the run's section

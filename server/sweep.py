@@ -20,10 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from learngene.files import write_atomically
+from reports.schema import Results
 from server.arms import must_share
 from server.plotting import legend_above, method_style, new_figure, save, styled
-from server.runs import GatherError, OutputError, config, find_runs, must_agree, writing
-from server.wording import Results, answered, method_names, over
+from reports.runs import GatherError, OutputError, config, find_runs, must_agree, writing
+from reports.summary import answered, method_names, over
 
 SWEPT = ("shots", "ways")
 BANDS = 4  # methods up to which each has its band; more would hide each other and have bars

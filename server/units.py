@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from server.statistics import summarise
-from server.wording import Results, answered
+from reports.schema import Results
+from reports.statistics import summarise
+from reports.summary import answered
 
 LEAST_SEEDS = 3  # from so many on, the interval is over seeds: two would give no useful one
 Task = tuple[int, int]  # shard seed; client or draw

@@ -45,7 +45,7 @@ SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signa
 SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 IMPORTED = (
-    *("sim", "server.outcome", "server.factory", "strategies.answer_cache", "protocol.task"),
+    *("sim", "reports.run", "server.factory", "strategies.answer_cache", "protocol.task"),
     *(
         "runtime.ray_backend",
         "runtime.serial_backend",

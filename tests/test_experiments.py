@@ -23,7 +23,7 @@ from server.arms import GatherError, gather, must_share
 from server.comparison import rows
 from server.figures_paper import draw
 from server.points import FREE
-from server.results import read_results
+from reports.results import read_results
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
@@ -156,7 +156,7 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
             config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
             assert (config["experiment"], config["scale"]) == (experiment, "tiny")
             found.append({k: v for k, v in config.items() if k != "data"})
-    # server.report would refuse to gather them.
+    # reports.report would refuse to gather them.
     assert all(found.count(each) == 1 for each in found), "two runs of the commands are the same"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.results import read_results
+from reports.results import read_results
 from tests import chaos
 
 # A client that trains for minutes: the moment that is waited for is always in the middle of it.

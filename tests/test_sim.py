@@ -15,7 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from learngene.gene import load
-from server.results import read_results
+from reports.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_LOGGER = """

@@ -11,7 +11,7 @@ import pytest
 
 from conf.schema import Config
 from learngene.methods import NAMES
-from server.tuned import read_records, write_record
+from reports.tuning import read_records, write_record
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "tune_methods.py"
 spec = importlib.util.spec_from_file_location("tune_methods", FILE)

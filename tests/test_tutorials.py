@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from server.results import read_results
+from reports.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"

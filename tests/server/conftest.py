@@ -11,7 +11,7 @@ import pytest
 
 from learngene.continual import measures
 from server.pictures import encode
-from server.results import build_results
+from reports.results import build_results
 from tests.made import MANY
 
 DOT = base64.b64decode(

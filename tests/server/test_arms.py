@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from server import figures_paper, report
+from server import figures_paper
+from reports import report
 from server.arms import GatherError, between, gather
 from server.comparison import answers, cells, markdown, number, rows, span, write
 from server.figures_paper import FIGURES, draw
 from server.plotting import NoDataError
 from server.points import of_arms
-from server.results import write_results
+from reports.results import write_results
 from server.rows import Arrived, Row
 from server.units import accuracies
-from server.wording import answered
+from reports.summary import answered
 
 CONFIG: dict[str, Any] = {
     "experiment": None, "seed": 0, "shots": 10, "num_clients": 6, "cache": "/a",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from reports.schema import check_results
 from server import slim
-from server.contract import check_results
 
 KEPT, LIGHT = ("collective", "continual"), ("collective", "continual", "light")
 CYCLE, RECORD = ("open_world", "cycle"), ("open_world", "cycle", "cycles", 1)

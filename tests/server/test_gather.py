@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from server.contract import RULES
-from server.gather import client_rows
+from reports.results import client_rows
+from reports.schema import RULES
 
 NAMES = ["a", "b", "c", "d"]
 

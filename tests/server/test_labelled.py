@@ -12,13 +12,12 @@ import pytest
 from clients.work import _shard
 from conf.schema import Config
 from learngene.openworld import Recogniser
+from reports.results import build_results
+from reports.statistics import paired_gain, summarise
+from reports.summary import footnotes, headline, interval
 from server.collective import exemplars
 from server.factory import open_world_settings
-from server.footnotes import footnotes, interval
 from server.labelled import label_open_world, told
-from server.results import build_results
-from server.statistics import paired_gain, summarise
-from server.wording import headline
 
 SECTION = {
     "draws": 2, "score": "energy", "accept": 0.8, "flagged": {"a": 0.25},

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from learngene.files import write_atomically
-from server import ledger, report, slim
+from server import ledger, slim
+from reports import report
 from server.arms import gather
 from server.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
 from server.comparison import notes, rows
 from server.ledger_page import page
 from server.paper import CLAIMS, Quoted
-from server.results import read_results, write_results
+from reports.results import read_results, write_results
 from server.rows import Arrived, Row
 from server.units import Measured
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from learngene.evolution import Stage
-from server.logged import CollectiveLog, log_results
-from server.logger import RunLogger
+from reports.loggers import CollectiveLog, RunLogger, log_results
 from tests.server.test_logger import Memory
 
 

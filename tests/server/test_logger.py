@@ -11,7 +11,7 @@ import pytest
 
 from conf.check import check
 from learngene.errors import InputError
-from server.logger import RunLogger, check_logger, logging
+from reports.loggers import RunLogger, check_logger, logging
 from tests.conf.test_compose import composed
 from tests.own_method import here
 

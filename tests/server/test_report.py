@@ -10,11 +10,11 @@ import pytest
 
 from server.captions import alt_text
 from server.figures import FIGURES
-from server.report import main, write_report
+from reports.report import main, write_report
 from server.report_collective import open_world
 from server.report_script import SCRIPT
-from server.results import write_results
-from server.wording import headline
+from reports.results import write_results
+from reports.summary import headline
 
 VOID = {"meta", "img", "br", "hr"}
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from server.plotting import FIXED
-from server.report import write_report
+from reports.report import write_report
 from tests.made import MANY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from server.results import (
+from reports.results import (
     build_results,
     check_results,
     comparable,
@@ -16,7 +16,7 @@ from server.results import (
     write_clients_csv,
     write_results,
 )
-from server.statistics import holm, paired_gain
+from reports.statistics import holm, paired_gain
 from tests.made import MANY
 
 

@@ -13,12 +13,13 @@ import pytest
 
 from learngene.bound import bound
 from learngene.files import write_atomically
-from server import report, slim
+from server import slim
+from reports import report
 from server.arms import gather
 from server.comparison import rows
 from server.figures_paper import draw
 from server.plotting import NoDataError
-from server.results import write_results
+from reports.results import write_results
 from server.rows import Row
 
 C1, SLOPE = {"learngene": 0.05, "scratch": 0.11}, {"learngene": 0.9, "scratch": 1.3}

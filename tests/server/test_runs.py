@@ -11,8 +11,8 @@ import pytest
 
 from server import frontier, sweep
 from server.plotting import new_figure
-from server.results import write_results
-from server.runs import GatherError, find_runs
+from reports.results import write_results
+from reports.runs import GatherError, find_runs
 from tests.made import MANY
 
 Keep = Callable[..., Path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.report_page import paragraph
 from server.report_sections import clients
-from server.wording import safeguard_line
+from reports.summary import safeguard_line
 from tests.server.test_terminal import shown
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.statistics import holm, paired_gain, summarise
+from reports.statistics import holm, paired_gain, summarise
 
 
 def test_mean_deviation_and_interval_of_three_values():

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from server.terminal import print_summary
-from server.wording import headline, kilobytes, p_value, percent, points, round_rows, size
+from reports.console import print_summary
+from reports.format import kilobytes, p_value, percent, points, size
+from reports.summary import headline, round_rows
 from tests.made import MANY
 
 

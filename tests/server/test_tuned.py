@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from conf.schema import Config
-from server.footnotes import tuning as footnote
-from server.tuned import FOLDER, read_records, tuning, write_record
+from reports.summary import tuning as footnote
+from reports.tuning import FOLDER, read_records, tuning, write_record
 
 
 def record(method: str = "maml", data: str = "cifar100", **changed: Any) -> dict[str, Any]:

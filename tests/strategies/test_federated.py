@@ -20,9 +20,9 @@ from protocol.keys import WEIGHTS
 from protocol.messages import Traffic
 from protocol.reply_schema import declared_reply
 from protocol.rounds import ClientOutcome
+from reports.results import client_rows
+from reports.traffic import write_messages_csv
 from runtime.federated_rounds import Federated, _start, federate, plan_round
-from server.crossed import write_messages_csv
-from server.gather import client_rows
 from strategies.fedavg import Training, check_weights, head_rows
 
 CLIENTS, ROUNDS = 3, 3

@@ -21,7 +21,7 @@ from protocol.reply_schema import CURVES, DeclaredReply, Undeclared, declared_re
 from protocol.task import declare, plan_round
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings
-from server.crossed import crossed, statement, write_messages_csv
+from reports.traffic import crossed, statement, write_messages_csv
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.strategies import curve_work, fake_work
 

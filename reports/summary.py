@@ -6,17 +6,16 @@ differences of accuracies are percentage points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
 from statistics import fmean
 from typing import Any
 
-from server.results import MAIN, REFERENCE
+from reports.format import NONE, joined, kilobytes, p_value, percent, points, rounded, seconds, size
+from reports.results import MAIN, REFERENCE
+from reports.schema import Results
 
-Results = Mapping[str, Any]
 LEAST_PAIRS = 3  # from so many on a sentence claims a difference
-NONE = "–"  # shown where a number does not exist
 
 
 @dataclass(frozen=True)
@@ -244,71 +243,6 @@ def setting(results: Results) -> str:
     return " · ".join(parts)
 
 
-def rounded(value: float, digits: int = 1, sign: bool = False) -> str:
-    """A number with so many decimals, halves to even: of ten digits, since 80.35 is not a
-    binary fraction and would come out as 80.3."""
-    exact = Decimal(f"{value:.10g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN)
-    if exact == 0:  # "-0.0" would claim a direction
-        return f"{abs(exact)}"
-    return f"{exact:+}" if sign else f"{exact}"
-
-
-def percent(fraction: float | None, ci95: float | None = None) -> str:
-    """A fraction as percent with one digit: ``93.1 %``, or ``93.1 ± 1.2 %`` with an interval."""
-    if fraction is None:
-        return NONE
-    interval = "" if ci95 is None else f" ± {rounded(100 * ci95)}"
-    return f"{rounded(100 * fraction)}{interval} %"
-
-
-def points(fraction: float | None, ci95: float | None = None) -> str:
-    """A difference of fractions as signed percentage points: ``+65.7`` or ``+65.7 ± 3.1``."""
-    if fraction is None:
-        return NONE
-    interval = "" if ci95 is None else f" ± {rounded(100 * ci95)}"
-    return rounded(100 * fraction, sign=True).replace("-", "−") + interval
-
-
-def p_value(value: float | None) -> str:
-    """A p value; below a thousandth only that it is."""
-    return NONE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def kilobytes(count: float | None) -> str:
-    """Bytes as KB, without the unit: one digit below 100 KB, none from there on."""
-    if count is None:
-        return NONE
-    return f"{count / 1e3:,.1f}" if 0 < count < 99_950 else f"{count / 1e3:,.0f}"
-
-
-def size(count: float | None) -> str:
-    """Bytes with the unit that suits them: ``312 B``, ``48.0 KB``, ``1.8 MB``."""
-    if count is None:
-        return NONE
-    if count < 1e3:
-        return f"{count:.0f} B"
-    return f"{count / 1e3:.1f} KB" if count < 999_950 else f"{count / 1e6:,.1f} MB"
-
-
-def seconds(value: float | None) -> str:
-    """Seconds, without the unit."""
-    return NONE if value is None else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def value_text(value: Any) -> str:
-    """A setting as people write it."""
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"[{joined(value)}]" if isinstance(value, list) else str(value)
-
-
-def joined(items: Sequence[Any]) -> str:
-    """Items with commas between them."""
-    return ", ".join(str(item) for item in items)
-
-
 def _mean(answers: list[Mapping[str, Any]], field: str) -> float | None:
     return fmean(answer[field] for answer in answers) if answers else None
 
@@ -322,14 +256,102 @@ def _alone(name: str, summary: Mapping[str, Any]) -> str:
     return f"{n} client{'' if n == 1 else 's'} with {name}: {accuracy}{interval}."
 
 
-def score_words(name: str) -> str:
-    """The name of an open-world score as it is read."""
-    return name.replace("_", " ")
+def interval(results: Results) -> str:
+    """What ± and p are, for the terminal."""
+    what = f"± is the 95 % interval over {over(results)}; "
+    pairs = "draw" if results.get("labelled") else "client"
+    if not many(results):
+        return f"{what}gain in percentage points, paired by {pairs}"
+    return (
+        f"{what}lead of the learngene in percentage points, paired by {pairs}; p of Wilcoxon's "
+        "signed-rank test, Holm's correction over the methods"
+    )
 
 
-def score_label(open_world: Results) -> str:
-    """What the horizontal axis of the open-world histogram holds."""
-    name = open_world.get("score") or "max_softmax"
-    if name == "max_softmax":
-        return "unknown probability (Eq. 2)"
-    return f"{score_words(name)} (higher = more unknown)"
+def footnotes(results: Results) -> list[str]:
+    """The sentences under the table, in order; each says one thing."""
+    said = (labelled(results), terms(results), among_clients(results), tuning(results))
+    return [each for each in said if each]
+
+
+def labelled(results: Results) -> str | None:
+    """How open-world classes were learned (table 2); None where clients hold other images."""
+    of = results.get("labelled")
+    if not of:
+        return None
+    draws, ways = of["draws"], len(of["classes"][0])
+    where = f"each of {draws} draws" if draws > 1 else "one draw"
+    return (
+        f"Open-world classes: in {where} of {ways} classes, clients hold images that the "
+        f"collective called unknown ({of['score'].replace('_', ' ')}, {of['accept']:.0%} of known "
+        f"images accepted) and a labeller named without error, {of['named']:,} of the "
+        f"{of['due']:,} that are due; what was not called unknown is missing. All methods have the "
+        "same named images."
+    )
+
+
+def terms(results: Results) -> str | None:
+    """On what terms methods were trained at the factory; None where none was."""
+    made = results.get("pretraining")
+    if made is None:
+        return None
+    trained = [name for name, each in made["methods"].items() if each["image_passes"]]
+    taken = [name for name, each in made["methods"].items() if not each["image_passes"]]
+    light, said = made["light_path_passes"], []
+    if trained:
+        said.append(
+            f"{joined(trained)}: scratch's seven layers, trained on the collective's base images "
+            f"for {made['budget']:,} image passes each"
+            + (f" (the learngene's light path: {light:,})" if light else "")
+        )
+    if taken:
+        said.append(f"{joined(taken)}: the collective's long path as it is")
+    sent_in = (results["run"].get("config") or {}).get("payload_precision", "fp32")
+    if said and sent_in != "fp32":
+        said.append(f"their payloads travel in {sent_in}")
+    return "; ".join(said) or None
+
+
+def among_clients(results: Results) -> str | None:
+    """The methods that clients train together; None where there is none."""
+    made = (results.get("federated") or {"methods": {}})["methods"]
+    if not made:
+        return None
+    each = "; ".join(
+        f"{name} {of['rounds']} rounds of {of['local_epochs']} passes" for name, of in made.items()
+    )
+    return (
+        f"{joined(list(made))}: scratch's seven layers, trained among the clients ({each}), then "
+        "fine-tuned by each; their weights go up in every round, and all rounds' bytes are counted"
+    )
+
+
+def tuning(results: Results) -> str | None:
+    """Which settings were tuned, on what; None where the results do not know.
+
+    Equal trials are a matter among opponents: without them, and without a record, nothing is said
+    (how the defaults of learngene and scratch were chosen stands in docs/FINDINGS.md).
+    """
+    found: Mapping[str, Any] | None = results.get("tuning")
+    if found is None or not (many(results) or any(found.values())):
+        return None
+    names = method_names(results)
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        record = found.get(name)
+        if record is None:
+            continue
+        of = record["conditions"]
+        text = (
+            f"{record['trials']} trials each on {record['data']}'s open-world classes, "
+            f"{of['ways']}-way {of['shots']}-shot, width {of['width']:g}, {of['budget']:,} image "
+            "passes"
+        )
+        if not record["used"]:
+            text += ", but run with other settings than the best of them"
+        groups.setdefault(text, []).append(name)
+    said = [f"{joined(of)} (tuned: {text})" for text, of in groups.items()]
+    without = [name for name in names if found.get(name) is None]
+    if without:
+        said.append(f"without a record of equal trials: {joined(without)}")
+    return "Settings: " + "; ".join(said)

@@ -1,8 +1,8 @@
 """``report.html``: the run's answer first, then everything that it rests on.
 
 One file and no request; its one script (``report_script``) sorts the table of clients.
-``python -m server.report RUN_DIR`` draws figures and report anew from a run's ``results.json``;
-``python -m server.report RUNS... -o DIR`` gathers several runs of one experiment: its figure with
+``python -m reports.report RUN_DIR`` draws figures and report anew from a run's ``results.json``;
+``python -m reports.report RUNS... -o DIR`` gathers several runs of one experiment: its figure with
 bands over seeds, and its table beside the paper's numbers.
 """
 
@@ -13,27 +13,18 @@ import sys
 from pathlib import Path
 
 from learngene.files import write_atomically
+from reports.results import read_results
+from reports.runs import OutputError, writing
+from reports.schema import Results
+from reports.summary import failed, footnotes, headline, left_out, many, method_rows, over, setting
 from server import comparison, figures_paper
 from server.arms import Gathered, GatherError, experiment_of, gather, read
 from server.captions import CAPTIONS, alt_text
 from server.comparison import NAME
 from server.figures import draw_figures
-from server.footnotes import footnotes
 from server.plotting import NoDataError
 from server.report_page import image, page, paragraph, section, table, text
 from server.report_sections import SECTIONS
-from server.results import read_results
-from server.runs import OutputError, writing
-from server.wording import (
-    Results,
-    failed,
-    headline,
-    left_out,
-    many,
-    method_rows,
-    over,
-    setting,
-)
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -44,7 +35,7 @@ def write_report(results: Results, run_dir: Path) -> Path:
     """Draws the figures into ``run_dir/figures`` and writes ``run_dir/report.html``.
 
     Args:
-        results: as :func:`server.results.build_results` makes them.
+        results: as :func:`reports.results.build_results` makes them.
 
     Returns:
         the report's path.
@@ -165,7 +156,7 @@ def write_gathered(gathered: Gathered, folder: Path) -> Path:
 
 def main(arguments: list[str]) -> int:
     """Redraws a run's report, or gathers several; the exit code is 2 without usable results."""
-    parser = argparse.ArgumentParser(prog="python -m server.report")
+    parser = argparse.ArgumentParser(prog="python -m reports.report")
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_DIR")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="gather the runs into DIR")
     asked = parser.parse_args(arguments)
@@ -194,7 +185,7 @@ def main(arguments: list[str]) -> int:
         print(f"RUN_DIR={asked.runs[0]}: cannot read {error.filename}: {reason}.", file=sys.stderr)
         return 2
     except (GatherError, OutputError) as error:
-        print(f"server.report: {error}", file=sys.stderr)
+        print(f"reports.report: {error}", file=sys.stderr)
         return 2
     except ValueError as error:
         where = asked.runs[0] / "results.json"

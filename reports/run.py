@@ -21,15 +21,21 @@ from learngene.errors import InputError
 from learngene.gene import save
 from learngene.labelled import draw_labelled_shard, everything
 from learngene.world import Shard, World, WorldSettings, build, check_leakage, draw_shard
+from reports.console import Console
+from reports.report import write_report
+from reports.results import (
+    Round,
+    build_results,
+    client_rows,
+    message_counts,
+    write_clients_csv,
+    write_results,
+)
+from reports.traffic import crossed, write_messages_csv
+from reports.tuning import read_records, tuning
 from server.attention import look
-from server.console import Console
-from server.crossed import crossed, write_messages_csv
 from server.factory import Product
-from server.gather import Round, client_rows, message_counts
 from server.methods import Prepared
-from server.report import write_report
-from server.results import build_results, write_clients_csv, write_results
-from server.tuned import read_records, tuning
 
 LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from server.results import read_results
-from server.wording import Results
+from reports.schema import Results
+from reports.results import read_results
 
 RESULTS = "results.json"
 
