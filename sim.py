@@ -68,13 +68,14 @@ def _simulation(
     from learngene.heap import keep_freed_memory
     from reports.console import announce
     from reports.loggers import CollectiveLog, log_results
-    from reports.run import Seconds, open_world_data, write_run
+    from reports.run import Seconds, write_run
     from runtime.client_rounds import ask_clients
     from runtime.federated_rounds import Federated, federate, federated_methods
+    from server.dataset import open_world_data
     from server.factory import produce
-    from server.labelled import label_open_world
-    from server.labelled import told as said_of_labels
-    from server.methods import prepare
+    from server.labelling import label_open_world
+    from server.labelling import told as said_of_labels
+    from server.pretraining import prepare
 
     keep_freed_memory()
     config = with_own(config)

@@ -41,14 +41,15 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from learngene.gene import load
-    from learngene.world import WorldSettings, build
+    from learngene.world import WorldSettings
+    from learngene.data import cache
     from protocol.task import plan_round
     from runtime.ray_backend import RuntimeSettings, simulate
     from strategies.learngene import LearngeneStrategy
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     gene_path = arguments.run_dir / "learngene.safetensors"
     gene = load(gene_path)
     count = config["num_clients"]

@@ -45,7 +45,7 @@ def composed(overrides: list[str]) -> dict[str, Any]:
 def prototypes(gene: Any, world: Any, config: dict[str, Any], tasks: int) -> tuple[float, float]:
     """Mean accuracy and standard error of class means as a classifier, over tasks."""
     from learngene.gene import reconstruct
-    from learngene.images import to_batch
+    from learngene.data.augment import to_batch
     from learngene.individual import PrototypeHead
     from learngene.seeding import torch_generator
     from learngene.world import draw_shard
@@ -94,14 +94,15 @@ def main() -> int:
     asked, overrides = parser.parse_known_args()
 
     from learngene.heap import keep_freed_memory
-    from learngene.world import WorldSettings, build
+    from learngene.world import WorldSettings
+    from learngene.data import cache
     from server.collective import recognise
     from server.factory import open_world_settings, produce
 
     keep_freed_memory()
     config = composed(overrides)
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     begun = time.monotonic()
     product = produce(config, world)
     seconds = time.monotonic() - begun

@@ -147,16 +147,17 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from learngene.files import write_atomically
-    from learngene.world import WorldSettings, build
+    from learngene.world import WorldSettings
+    from learngene.data import cache
     from protocol.task import plan_round
+    from reports.tuning import FOLDER, write_record
     from runtime.federated_rounds import federate, federated_methods
     from server.factory import produce
-    from server.methods import prepare
-    from reports.tuning import FOLDER, write_record
+    from server.pretraining import prepare
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
     config["data"]["clients_from"] = "open_world"
     config["num_clients"] = arguments.clients  # who trains together, for federated methods
@@ -212,7 +213,7 @@ def main() -> int:
 
 def conditions_of(config: dict[str, Any], product: Any) -> dict[str, Any]:
     """What every trial has in common, and what a trial of another run may have otherwise."""
-    from server.methods import light_path_passes
+    from server.pretraining import light_path_passes
 
     passes = light_path_passes(product) if config["budget"] is None else config["budget"]
     return {

@@ -47,12 +47,13 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from learngene.gene import load
-    from learngene.world import WorldSettings, build
+    from learngene.world import WorldSettings
+    from learngene.data import cache
     from protocol.task import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     gene = load(arguments.run_dir / "learngene.safetensors")
     config |= {"methods": ["scratch"], "shard_seed": TUNING_SEED}
     config["data"]["clients_from"] = "open_world"

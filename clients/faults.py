@@ -83,7 +83,7 @@ def armed(task: Mapping[str, Any], client: int, round: int, in_driver: bool) -> 
     if fault is None:
         yield
         return
-    from learngene.training import after_each_epoch  # late: it imports torch, conf.check does not
+    from learngene.adaptation.training import after_each_epoch  # late: it imports torch, conf.check does not
 
     token = _armed.set(fault)
     try:

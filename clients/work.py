@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from learngene import methods
+from learngene.adaptation.training import Outcome
+from learngene.data.partition import ShardData, read_shard
 from learngene.determinism import pin_kernels
 from learngene.heap import keep_freed_memory
 from learngene.labelled import draw_labelled_shard, of_text
 from learngene.methods.interface import generators
 from learngene.methods.own import place_in
 from learngene.precision import unpack
-from learngene.shard import ShardData, read_shard
-from learngene.training import Outcome
 from learngene.world import Shard, World, draw_shard, load
 
 

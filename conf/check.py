@@ -18,8 +18,8 @@ from conf.schema import Config
 from learngene.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
 from learngene.errors import InputError
 from learngene.files import expanded, is_file, is_folder
+from reports.experiments.paper import COMPARED
 from reports.loggers import check_logger
-from server.paper import COMPARED
 
 PRECISIONS = ("fp32", "fp16", "int8")  # learngene.precision's, without importing torch
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -370,7 +370,7 @@ def _check_factory(config: DictConfig) -> None:
 def _check_together(config: DictConfig) -> None:
     data = config.data
     if config.collective.memory == "ewc":
-        from learngene.memory import check_growth  # brings torch: seconds that other runs save
+        from learngene.collective.forgetting import check_growth  # brings torch: seconds that other runs save
 
         check_growth(config.collective.memory, config.collective.growth)
     # What can be known of the data before anything of it is read.

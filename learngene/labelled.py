@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.world.shards import Shard
-from learngene.world.world import World
+from learngene.data.partition import Shard
+from learngene.data.dataset import World
 
 Flags = Mapping[int, NDArray[np.bool_]]  # class -> of its training images, in their order
 

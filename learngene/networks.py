@@ -54,7 +54,7 @@ class Unit(nn.Module):
         size, padding = (1, 0) if separable else (3, 1)
         self.conv = nn.Conv2d(c_in, c_out, size, padding=padding, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
-        self.relu = nn.ReLU()  # a module: learngene.attention looks at what comes out of it
+        self.relu = nn.ReLU()  # a module: learngene.collective.gradcam looks at what comes out of it
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:  # (B, c_in, H, W) -> (B, c_out, H/2 or H, W/2 or W)

@@ -43,7 +43,7 @@ def plan_round(
 
     Args:
         faults: what ``runtime.client_rounds.fault_orders`` gives.
-        labelled: what ``server.labelled`` tells clients, where their images are named ones.
+        labelled: what ``server.labelling`` tells clients, where their images are named ones.
     """
     gene, arrays = at_precision(gene, config["learngene"]["precision"])
     methods = list(config["methods"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import rich.console
 from rich import box
-from rich.console import Console
+
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from learngene.evolution import Evolution
+from learngene.collective.trainer import Evolution
 from learngene.world import World
 from reports.schema import Results
 from reports.summary import (

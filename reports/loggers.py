@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from learngene.errors import InputError
-from learngene.evolution import Evolution
+from learngene.collective.trainer import Evolution
 
 TENSORBOARD = "tensorboard"
 FIX = "Write logger=tensorboard, logger=my_package.MyLogger, or logger=null for none"

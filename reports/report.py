@@ -13,18 +13,19 @@ import sys
 from pathlib import Path
 
 from learngene.files import write_atomically
+from reports.experiments import drawing
+from reports.experiments import table as comparison
+from reports.experiments.table import NAME
+from reports.figures.captions import CAPTIONS, alt_text
+from reports.figures.run import draw_figures
+from reports.figures.style import NoDataError
+from reports.html.page import image, page, paragraph, section, table, text
+from reports.html.sections import SECTIONS
 from reports.results import read_results
 from reports.runs import OutputError, writing
 from reports.schema import Results
 from reports.summary import failed, footnotes, headline, left_out, many, method_rows, over, setting
-from server import comparison, figures_paper
-from server.arms import Gathered, GatherError, experiment_of, gather, read
-from server.captions import CAPTIONS, alt_text
-from server.comparison import NAME
-from server.figures import draw_figures
-from server.plotting import NoDataError
-from server.report_page import image, page, paragraph, section, table, text
-from server.report_sections import SECTIONS
+from reports.variants import Gathered, GatherError, experiment_of, gather, read
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -78,7 +79,7 @@ def _experiment(gathered: Gathered, run_dir: Path) -> tuple[str, list[str], list
     written into the run's folder."""
     path = run_dir / FIGURES / f"{NAME}.png"
     try:
-        drawn: Path | None = figures_paper.draw(gathered, path)
+        drawn: Path | None = drawing.draw(gathered, path)
         shown = image(path, comparison.alt(gathered), comparison.CAPTION)
     except NoDataError as reason:
         path.unlink(missing_ok=True)  # it would show another run
@@ -147,7 +148,7 @@ def _alerts(results: Results) -> list[str]:
 def write_gathered(gathered: Gathered, folder: Path) -> Path:
     """``comparison.png`` and the table ``comparison.*`` of several runs; returns the page."""
     try:
-        figure: Path | None = figures_paper.draw(gathered, folder / f"{NAME}.png")
+        figure: Path | None = drawing.draw(gathered, folder / f"{NAME}.png")
     except NoDataError as reason:
         print(f"the figure was not drawn: {reason}", file=sys.stderr)
         figure = None

@@ -61,10 +61,10 @@ def build_results(
         rounds: the points of the collective's evolution at which clients reconstructed, each
             {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
             ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
-        gradcam: what ``server.attention.look`` saw, kept as ``gradcam`` (null without).
-        pretraining: the methods' halves at the factory (``server.methods``), kept under that name.
+        gradcam: what ``server.gradcam.look`` saw, kept as ``gradcam`` (null without).
+        pretraining: the methods' halves at the factory (``server.pretraining``), kept under that name.
         federated: the methods' training among the clients (``runtime.federated_rounds``), likewise.
-        labelled: which images clients were given names of (``server.labelled``), likewise. Then
+        labelled: which images clients were given names of (``server.labelling``), likewise. Then
             summaries are over its draws: means over a draw's clients are the numbers compared.
         tuning: per method its record of tuning, or null (``reports.tuning``), likewise.
 

@@ -14,14 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from learngene.errors import InputError
 from learngene.gene import save
-from learngene.labelled import draw_labelled_shard, everything
-from learngene.world import Shard, World, WorldSettings, build, check_leakage, draw_shard
-from reports.console import Console
+from learngene.world import World
 from reports.report import write_report
 from reports.results import (
     Round,
@@ -33,9 +29,9 @@ from reports.results import (
 )
 from reports.traffic import crossed, write_messages_csv
 from reports.tuning import read_records, tuning
-from server.attention import look
 from server.factory import Product
-from server.methods import Prepared
+from server.gradcam import look
+from server.pretraining import Prepared
 
 LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
@@ -77,52 +73,6 @@ class Federated(Protocol):
     def rounds(self) -> Mapping[str, Sequence[Round]]: ...
     @property
     def section(self) -> dict[str, Any] | None: ...
-
-
-def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World, dict[str, Any]]:
-    """The world and the result of the leakage guard over all clients' shards.
-
-    Raises:
-        InputError: the data cannot be used, holds too little for the settings, or leaks.
-    """
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    started = time.perf_counter()
-    with console.working(f"world {data['name']}") as progress:
-        world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
-    shards = [_shard(config, world, client) for client in range(config["num_clients"])]
-    cycles = config["open_world"]["cycles"] > 0  # the collective will learn these classes, too
-    trained = (*world.division.base, *(world.division.open_world if cycles else ()))
-    base = np.concatenate([world.rows("train", c) for c in trained])
-    leakage = check_leakage(world, shards, base, with_open_world=cycles)
-    if not leakage["passed"]:
-        raise InputError("data.name", world.name, f"clients' images leak: {leakage}",
-                         "Delete the cached world and build it again")  # fmt: skip
-    console.world(world, leakage, time.perf_counter() - started)
-    return world, leakage
-
-
-def _shard(config: Mapping[str, Any], world: World, client: int) -> Shard:
-    """A client's shard; where its images will be named ones, all of which these may be."""
-    seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
-    if draws := config["labelled"]["draws"]:
-        most = max(len(world.rows("train", c)) for c in world.division.open_world)
-        return draw_labelled_shard(
-            world,
-            everything(world),
-            ways=config["ways"],
-            shots=most,
-            shard_seed=seed,
-            client=client,
-            draws=draws,
-        )
-    return draw_shard(
-        world,
-        ways=config["ways"],
-        shots=config["shots"],
-        shard_seed=seed,
-        client=client,
-        classes_from=config["data"]["clients_from"],
-    )
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

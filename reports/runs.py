@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reports.schema import Results
 from reports.results import read_results
+from reports.schema import Results
 
 RESULTS = "results.json"
 

@@ -43,7 +43,7 @@ def ask_clients(
         config: with ``methods`` less those that have failed by now.
         gene_of: the learngene that a round (from 1) sends.
         payloads: what methods send besides, by name.
-        labelled: what ``server.labelled`` tells clients, where their images are named ones.
+        labelled: what ``server.labelling`` tells clients, where their images are named ones.
         show: a context for so many answers that are still due.
 
     Raises:

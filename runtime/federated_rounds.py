@@ -59,7 +59,7 @@ def federate(
 
     Args:
         width: of the seven layers, as scratch's.
-        labelled: what ``server.labelled`` tells clients, where their images are named ones.
+        labelled: what ``server.labelling`` tells clients, where their images are named ones.
         client_app: what answers; default ``clients.app.app``.
 
     Raises:

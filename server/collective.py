@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from learngene.cores import torch_threads
-from learngene.evolution import Evolution, EvolutionSettings, Stage
+from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
 from learngene.networks import Collective
 from learngene.openworld import (
     DISTANCES,
@@ -33,8 +33,8 @@ from learngene.openworld import (
     paper_thresholds,
     separation,
 )
+from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.world import World
-from server.checkpoint import key_of, read_checkpoint, write_checkpoint
 
 FORMAT = 2  # raise it when the algorithm changes: a life under the old one must not be taken up
 EXEMPLARS = 50  # of a class that distances are fitted on, at most: more say the same, for more time

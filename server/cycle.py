@@ -27,9 +27,9 @@ from learngene.cycle import (
     gather_labels,
     split_held_out,
 )
-from learngene.evolution import Evolution
+from learngene.collective.trainer import Evolution
 from learngene.openworld import OpenWorldSettings, Recogniser
-from server.checkpoint import key_of, read_checkpoint, write_checkpoint
+from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from server.collective import (
     Life,
     exemplars,

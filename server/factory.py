@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import yaml
 
-from learngene.continual import measures
+from learngene.collective.criterion import TrendRule, align
+from learngene.collective.forgetting import measures
+from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
 from learngene.cores import torch_threads, usable_cores
-from learngene.criterion import TrendRule, align
 from learngene.cycle import CycleSettings
 from learngene.determinism import pin_kernels
 from learngene.errors import InputError
-from learngene.evolution import Evolution, EvolutionSettings, Stage
 from learngene.expansion import PlannedStep, planned_names, read_plan
 from learngene.gene import Learngene, extract, load
 from learngene.openworld import OpenWorldSettings
@@ -25,7 +25,7 @@ from learngene.untrusted import MEBIBYTE, read_limited
 from learngene.world import World
 from server.collective import Life, life_key, live
 from server.cycle import run_cycles
-from server.selection import (
+from server.layer_selection import (
     TOP,
     Selection,
     chosen_layers,

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from learngene.utils.checkpoint import key_of, read_card, write_card
 from protocol.guard import Entry
 from protocol.messages import Traffic
 from protocol.rounds import ClientOutcome, RoundPlan
 from runtime.resources import RuntimeSettings, check_resources
-from server.checkpoint import key_of, read_card, write_card
 
 NO_NUMBERS = ("world", "limit_s")  # of a task: where the world lies, and for how long to wait
 FORMAT = 1  # raise it when clients compute something else of the same message

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from learngene.methods import Payload
+from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from protocol.guard import Entry
 from protocol.messages import Traffic
 from protocol.rounds import ClientOutcome, RoundOutcome
-from server.checkpoint import key_of, read_checkpoint, write_checkpoint
 from strategies.fedavg import Training
 
 

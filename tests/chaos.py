@@ -52,7 +52,7 @@ IMPORTED = (
         "clients.work",
         "learngene.methods.learngene",
     ),
-    *("learngene.world.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
+    *("learngene.data.sources.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
 )
 PATIENCE_S = 300.0  # for one command; nothing here takes a tenth of it on a free machine
 RAY_S = 8.0  # about what Ray adds to a run: it starts, and its workers import everything

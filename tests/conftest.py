@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from learngene.evolution import Evolution
-from learngene.world import World, WorldSettings, build
+from learngene.collective.trainer import Evolution
+from learngene.world import World, WorldSettings
+from learngene.data import cache
 from tests.made import CPU, settings
 
 
@@ -36,7 +37,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     asked = WorldSettings(
         "glyphs", classes=25, train_per_class=12, test_per_class=6, image_size=32, seed=3
     )
-    return build(asked, tmp_path_factory.mktemp("tiny-world"))
+    return cache(asked, tmp_path_factory.mktemp("tiny-world"))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from conf.schema import Collective
-from learngene.evolution import EvolutionSettings
+from learngene.collective.trainer import EvolutionSettings
 
 CPU = torch.device("cpu")
 MANY = (  # a run of many methods

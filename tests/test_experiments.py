@@ -19,11 +19,11 @@ from omegaconf import OmegaConf
 import sim as program
 from conf.check import check
 from conf.schema import Config
-from server.arms import GatherError, gather, must_share
-from server.comparison import rows
-from server.figures_paper import draw
-from server.points import FREE
+from reports.experiments.drawing import draw
+from reports.experiments.table import rows
+from reports.figures.pareto import FREE
 from reports.results import read_results
+from reports.variants import GatherError, gather, must_share
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
@@ -161,7 +161,7 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
 
 
 def test_runs_of_table_3_come_on_the_frontier() -> None:
-    """The command in frontier.yaml: ``server.frontier`` takes both, for the same clients."""
+    """The command in frontier.yaml: ``reports.experiments.frontier`` takes both, for the same clients."""
     told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
     runs = [
         (Path(name), {"run": {"config": _composed([w for w in point if w != "data.root=DIR"])}})

@@ -22,8 +22,8 @@ from clients.app import make_client_app
 from conf.check import check
 from conf.schema import Config
 from learngene.determinism import WORKSPACE, pin_kernels
-from runtime.serial_backend import SerialGrid
 from reports.results import comparable, read_results, result_sha256
+from runtime.serial_backend import SerialGrid
 from tests.late_work import late
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -26,7 +26,7 @@ from learngene.methods.fitting import linear_head
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.protonet import class_means
 from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome, shard_features
+from learngene.adaptation.training import Outcome, shard_features
 
 LEAST = 1e-3  # added to the parts' weights, as in the released code
 BATCH = 256  # images

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learngene.evolution import one_cycle
+from learngene.collective.trainer import one_cycle
 from learngene.individual import Individual
 from learngene.methods.interface import Factory
 

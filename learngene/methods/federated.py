@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.images import augment as augmented
+from learngene.adaptation.training import Outcome, cosine
+from learngene.data.augment import augment as augmented
+from learngene.data.partition import ShardData
 from learngene.individual import PrototypeHead, measure_norms
 from learngene.methods.fitting import SevenLayers, fit, linear_head
 from learngene.methods.interface import ClientContext, Payload, Update
 from learngene.methods.seven import arrays_of, drawn, feature_count, rebuild
 from learngene.seeding import torch_generator
-from learngene.shard import ShardData
-from learngene.training import Outcome, cosine
 
 Arrays = dict[str, np.ndarray]
 HEAD = ("head.weight", "head.bias")

@@ -18,7 +18,7 @@ from learngene.methods.episodes import supervised
 from learngene.methods.fitting import SevenLayers, fit, linear_head
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.seven import draw, feature_count, payload_of, rebuild
-from learngene.training import Outcome
+from learngene.adaptation.training import Outcome
 
 # (features, classes, generator) -> a classifier
 MakeHead = Callable[[int, int, torch.Generator], nn.Module]

@@ -11,7 +11,7 @@ from torch import nn
 
 from learngene.individual import PrototypeHead
 from learngene.methods.interface import ClientContext
-from learngene.training import Outcome, TrainSettings, Transferred, features, shard_features, train
+from learngene.adaptation.training import Outcome, TrainSettings, Transferred, features, shard_features, train
 
 
 class SevenLayers(nn.Module):

@@ -17,7 +17,7 @@ from learngene.methods.fitting import fit
 from learngene.methods.interface import ClientContext, Method, Payload
 from learngene.methods.seven import arrays_of, fill
 from learngene.networks import Collective, Unit, Units
-from learngene.training import Outcome
+from learngene.adaptation.training import Outcome
 
 
 class LongPath(nn.Module):

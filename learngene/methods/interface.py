@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learngene.images import augment, to_batch
+from learngene.adaptation.training import Outcome
+from learngene.data.augment import augment, to_batch
+from learngene.data.partition import ShardData
 from learngene.networks import Collective
 from learngene.seeding import generator, torch_generator
-from learngene.shard import ShardData
-from learngene.training import Outcome
 from learngene.world import World
 
 

@@ -19,9 +19,9 @@ from learngene.gene import Learngene, check, inherited_modules, reconstruct
 from learngene.individual import Individual, PrototypeHead, measure_norms
 from learngene.methods import find
 from learngene.methods.interface import ClientContext, Method
-from learngene.retain import Retain, fisher_diagonal
-from learngene.safeguard import guarded
-from learngene.training import Outcome, TrainSettings, shard_features, train
+from learngene.adaptation.retain import Retain, fisher_diagonal
+from learngene.adaptation.safeguard import guarded
+from learngene.adaptation.training import Outcome, TrainSettings, shard_features, train
 
 
 def adapt(context: ClientContext) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from learngene.methods.fitting import fit, linear_head
 from learngene.methods.full import rebuild_long, take
 from learngene.methods.interface import ClientContext, Method
-from learngene.training import Outcome
+from learngene.adaptation.training import Outcome
 
 
 def adapt(context: ClientContext) -> Outcome:

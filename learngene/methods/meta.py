@@ -24,7 +24,7 @@ from learngene.methods.interface import ClientContext, Factory, Payload
 from learngene.methods.protonet import class_means
 from learngene.methods.seven import draw, feature_count, payload_of, rebuild
 from learngene.methods.support_norm import set_mode, with_support_norms
-from learngene.training import Outcome
+from learngene.adaptation.training import Outcome
 
 Params = dict[str, Tensor]
 

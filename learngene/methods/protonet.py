@@ -17,7 +17,7 @@ from torch import Tensor
 from learngene.methods.episodes import Episode, by_episodes
 from learngene.methods.interface import ClientContext, Factory, Method, Payload
 from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome, features, shard_features
+from learngene.adaptation.training import Outcome, features, shard_features
 
 
 def class_means(found: Tensor, labels: Tensor, ways: int) -> Tensor:

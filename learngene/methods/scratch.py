@@ -14,7 +14,7 @@ import torch
 from learngene.individual import Individual, measure_norms
 from learngene.methods.interface import ClientContext, Method
 from learngene.methods.learngene import start_head
-from learngene.training import Outcome, TrainSettings, train
+from learngene.adaptation.training import Outcome, TrainSettings, train
 
 
 def adapt(context: ClientContext) -> Outcome:

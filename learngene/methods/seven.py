@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from learngene.individual import Individual
 from learngene.methods.interface import ClientContext, Factory, Payload
 from learngene.networks import FEATURE_SIDE
-from learngene.training import Outcome
+from learngene.adaptation.training import Outcome
 
 Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
 INHERITED = 3  # how the seven layers are counted in an Individual; without effect here

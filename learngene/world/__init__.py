@@ -3,9 +3,9 @@
 This package alone knows where images lie.
 """
 
-from learngene.world.build import build
-from learngene.world.shards import Shard, check_leakage, draw_shard
-from learngene.world.world import Division, World, WorldSettings, load
+from learngene.data.cache import build
+from learngene.data.partition import Shard, check_leakage, draw_shard
+from learngene.data.dataset import Division, World, WorldSettings, load
 
 __all__ = [
     "Division",

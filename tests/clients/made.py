@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from conf.schema import Config
+from learngene.adaptation.training import TrainSettings
+from learngene.data.partition import ShardData
 from learngene.gene import Learngene
 from learngene.individual import Individual
-from learngene.shard import ShardData
-from learngene.training import TrainSettings
 from learngene.world import World
 from tests.made import torch_rng
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from clients.work import _context
-from learngene import methods, training
+from learngene import methods
+from learngene.adaptation import training
+from learngene.adaptation.retain import Retain
+from learngene.data.partition import read_shard
 from learngene.gene import Learngene, extract, reconstruct
 from learngene.individual import Individual
 from learngene.methods.learngene import start_head
 from learngene.networks import STEMS
-from learngene.retain import Retain
-from learngene.shard import read_shard
 from learngene.world import World, draw_shard
 from tests.clients.made import make_task
 from tests.made import CPU, torch_rng

@@ -15,7 +15,7 @@ from learngene.methods.own import describe, load
 from protocol.reply_schema import declared_reply
 from protocol.task import plan_round
 from runtime.resources import RuntimeSettings
-from server.methods import _factory, payload_key
+from server.pretraining import _factory, payload_key
 from strategies.answer_cache import answer_parts
 from tests.clients.made import make_task
 from tests.own_method import here, write_method

@@ -18,7 +18,7 @@ from conf.explain import explain, field_names, type_of
 from conf.own_methods import BUILT_IN
 from conf.schema import Config
 from learngene.errors import InputError
-from learngene.memory import STRATEGIES
+from learngene.collective.forgetting import STRATEGIES
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

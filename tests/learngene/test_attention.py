@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learngene.attention import choose_layer, grad_cam
+from learngene.collective.gradcam import choose_layer, grad_cam
 from learngene.networks import Collective
 from tests.made import shake, torch_rng
 

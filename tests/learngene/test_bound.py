@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.bound import Fit, bound, fit, main, read_run
 from learngene.errors import InputError
+from reports.experiments.bound_fit import Fit, bound, fit, main, read_run
 
 SIZES = [5.0, 10.0, 25.0, 50.0, 100.0]
 C1, SLOPE = 0.1, 1.2
@@ -193,7 +193,7 @@ def test_what_cannot_be_used_is_exit_2(runs, tmp_path, capsys, change, words) ->
     write(tmp_path / "5", 5, change)
     assert main([str(run) for run in runs]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("learngene.bound: RUN_DIR=") and words in said
+    assert said.startswith("reports.experiments.bound_fit: RUN_DIR=") and words in said
     assert not (tmp_path / "bound.json").exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from learngene.continual import (
+from learngene.collective.forgetting import (
     average_accuracy,
     average_incremental_accuracy,
     backward_transfer,

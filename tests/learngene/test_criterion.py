@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learngene.criterion import (
+from learngene.collective.criterion import (
     Criterion,
     TrendRule,
     align,

@@ -12,12 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learngene import evolution as evolution_module
-from learngene.evolution import Accuracy, Evolution, Stage, epoch_positions, one_cycle
+from learngene.collective import trainer as evolution_module
+from learngene.collective.trainer import Accuracy, Evolution, Stage, epoch_positions, one_cycle
 from learngene.expansion import PlannedStep
-from learngene.images import to_batch
+from learngene.data.augment import to_batch
 from learngene.networks import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START, scaled
-from server.checkpoint import read_checkpoint, write_checkpoint
+from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
 
 
 def state(life: Evolution) -> dict[str, torch.Tensor]:
@@ -91,7 +91,7 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monk
         return to_batch(images, device)
 
     life = evolve()
-    monkeypatch.setattr("learngene.evolution.to_batch", spy)
+    monkeypatch.setattr("learngene.collective.trainer.to_batch", spy)
     monkeypatch.setattr(life, "test", lambda tasks: (Accuracy(0.0, []), Accuracy(0.0, [])))
     life.run_task()
     first = len(seen)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.images import augment, shrink, to_batch
+from learngene.data.augment import augment, shrink, to_batch
 from tests.made import rng, torch_rng
 
 

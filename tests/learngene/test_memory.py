@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learngene.criterion import Criterion
+from learngene.collective.criterion import Criterion
 from learngene.errors import InputError
-from learngene.evolution import Evolution, epoch_positions, one_cycle
-from learngene.images import augment, to_batch
-from learngene.memory import STRATEGIES, anchored, herd, task_fisher
-from learngene.retain import fisher_diagonal
+from learngene.collective.trainer import Evolution, epoch_positions, one_cycle
+from learngene.data.augment import augment, to_batch
+from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fisher
+from learngene.adaptation.retain import fisher_diagonal
 from learngene.seeding import generator, torch_generator
 from tests.made import rng, torch_rng
 
@@ -108,7 +108,7 @@ def batches_of(life: Evolution, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.extend(owner[image.tobytes()] for image in np.asarray(images))
         return to_batch(images, device)
 
-    monkeypatch.setattr("learngene.evolution.to_batch", spy)
+    monkeypatch.setattr("learngene.collective.trainer.to_batch", spy)
     monkeypatch.setattr(life, "test", lambda tasks: life_test)
     life_test = (type("Done", (), {"known": 0.0, "by_task": [0.0]})(), None)
     life.run_task()

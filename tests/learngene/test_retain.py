@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.retain import Retain, fisher_diagonal
+from learngene.adaptation.retain import Retain, fisher_diagonal
 from tests.made import shake, torch_rng
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learngene.continual import measures
-from server.pictures import encode
+from learngene.collective.forgetting import measures
 from reports.results import build_results
+from server.gradcam import encode
 from tests.made import MANY
 
 DOT = base64.b64decode(
@@ -333,8 +333,8 @@ def unrendered(monkeypatch):
         path.write_bytes(DOT)
         return path
 
-    monkeypatch.setattr("server.figures.save", save)
-    monkeypatch.setattr("server.figures_collective.save", save)
-    monkeypatch.setattr("server.figures_attention.save", save)
-    monkeypatch.setattr("server.figures_life.save", save)
-    monkeypatch.setattr("server.frontier.save", save)
+    monkeypatch.setattr("reports.figures.run.save", save)
+    monkeypatch.setattr("reports.figures.collective.save", save)
+    monkeypatch.setattr("reports.figures.gradcam.save", save)
+    monkeypatch.setattr("reports.figures.over_tasks.save", save)
+    monkeypatch.setattr("reports.experiments.frontier.save", save)

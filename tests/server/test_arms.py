@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from server import figures_paper
 from reports import report
-from server.arms import GatherError, between, gather
-from server.comparison import answers, cells, markdown, number, rows, span, write
-from server.figures_paper import FIGURES, draw
-from server.plotting import NoDataError
-from server.points import of_arms
+from reports.experiments import drawing
+from reports.experiments.base import Arrived, Row
+from reports.experiments.drawing import FIGURES, draw
+from reports.experiments.table import answers, cells, markdown, number, rows, span, write
+from reports.figures.pareto import of_arms
+from reports.figures.style import NoDataError
 from reports.results import write_results
-from server.rows import Arrived, Row
-from server.units import accuracies
 from reports.summary import answered
+from reports.units import accuracies
+from reports.variants import GatherError, between, gather
 
 CONFIG: dict[str, Any] = {
     "experiment": None, "seed": 0, "shots": 10, "num_clients": 6, "cache": "/a",
@@ -244,10 +244,10 @@ def test_positions_are_held_against_the_top_of_their_own_arms(
 ) -> None:
     drawn: list[tuple[str, bool]] = []
     monkeypatch.setattr(
-        figures_paper, "_line",
+        drawing, "_line",
         lambda axes, x, found, label, number, share=True: drawn.append((label, share)),
     )  # fmt: skip
-    monkeypatch.setattr(figures_paper, "legend_above", lambda figure, axes: None)
+    monkeypatch.setattr(drawing, "legend_above", lambda figure, axes: None)
     layers = {"[2,3,4]": (2, 3, 4), "[11,12,13]": (11, 12, 13)}
     runs = [run("fig6b_position", layers=of, learngene__layers=list(of), shots=n, seed=seed)
             for of in layers.values() for n in (10, 20)
@@ -258,9 +258,9 @@ def test_positions_are_held_against_the_top_of_their_own_arms(
     top, other = (next(a for a in gather(runs).arms if a.runs[0]["learngene"]["layers"][0] == n
                        and a.config("shots") == 10) for n in (11, 2))  # fmt: skip
     lead = between(top, other, "learngene")
-    epochs, found = figures_paper._ahead(top, other)
+    epochs, found = drawing._ahead(top, other)
     assert found[-1] == lead and epochs[-1] == 30  # seed 1 with seed 1, not with seed 0
-    assert figures_paper._common([]) == []
+    assert drawing._common([]) == []
 
 
 def test_rows_of_several_runs_name_all_their_commands(run: Asked) -> None:

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.attention import grad_cam
-from learngene.images import to_batch
+from learngene.collective.gradcam import grad_cam
+from learngene.data.augment import to_batch
 from learngene.openworld import OpenWorldSettings
-from server import figures_attention
-from server.attention import STAGES, draw_rows, look, spread
+from reports.figures import gradcam
+from reports.figures.style import NoDataError
 from server.collective import Life, at_stage, live
-from server.pictures import decode, encode, shrink
-from server.plotting import NoDataError
+from server.gradcam import STAGES, decode, draw_rows, encode, look, shrink, spread
 from tests.made import CPU, settings
 
 
@@ -40,7 +39,7 @@ def test_any_name_of_a_folder_can_stand_above_an_image(
     maps = encode(np.zeros((8, 8), np.uint8))
     found = {"stages": [{"known_classes": 6, "layer": 10, "task": 1}],
              "images": [{"class": name, "picture": picture, "maps": maps}]}  # fmt: skip
-    path = figures_attention.contact_sheet({"gradcam": found}, tmp_path / "x.png")
+    path = gradcam.contact_sheet({"gradcam": found}, tmp_path / "x.png")
     assert path.stat().st_size > 1000
     assert not [each for each in recwarn if "Glyph" in str(each.message)]
 
@@ -155,9 +154,9 @@ def test_pictures_come_back_and_long_sides_shrink() -> None:
 
 def test_the_sheet_has_a_row_an_image_and_a_column_a_stage(make, tmp_path, monkeypatch) -> None:
     kept = []
-    monkeypatch.setattr(figures_attention, "save", lambda figure, path: kept.append(figure) or path)
+    monkeypatch.setattr(gradcam, "save", lambda figure, path: kept.append(figure) or path)
     results = make(n=1)
-    figures_attention.gradcam(results, tmp_path)
+    gradcam.gradcam(results, tmp_path)
     axes = np.array(kept[0].axes).reshape(2, 3)
     assert [row[0].get_title() for row in axes] == ["letter a", "letter b"]
     assert [one.get_title() for one in axes[0][1:]] == ["5", "65"]
@@ -175,4 +174,4 @@ def test_without_maps_the_reason_is_given(make, tmp_path, shown, reason) -> None
         sections["run"]["config"]["report"] = {"gradcam_images": shown}
 
     with pytest.raises(NoDataError, match=reason):
-        figures_attention.gradcam(make(n=1, change=change), tmp_path)
+        gradcam.gradcam(make(n=1, change=change), tmp_path)

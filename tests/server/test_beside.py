@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from server import beside
-from server.beside import places, side_by_side
+from server import parallel
+from server.parallel import places, side_by_side
 
 
 def work(kind: str, file: str, tell) -> None:
@@ -62,7 +62,7 @@ def test_whoever_stops_waiting_leaves_no_process_behind(asked, tmp_path):
 
 
 def test_as_many_places_as_the_cores_have_room_for(monkeypatch):
-    monkeypatch.setattr(beside, "usable_cores", lambda: 5)
+    monkeypatch.setattr(parallel, "usable_cores", lambda: 5)
     cpu = torch.device("cpu")
     assert [places(n, cpu) for n in (0, 1, 2, 8)] == [1, 5, 2, 1]
     assert places(1, torch.device("cuda")) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from learngene.errors import InputError
-from server.checkpoint import read_checkpoint, write_checkpoint
+from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
 
 STATE = {
     "a": torch.arange(6.0).view(2, 3).t(),  # not contiguous
@@ -73,7 +73,7 @@ def test_the_card_is_written_last(stem, monkeypatch):
         write.append(path)
         path.write_bytes(data)
 
-    monkeypatch.setattr("server.checkpoint.write_atomically", stop_at_the_card)
+    monkeypatch.setattr("learngene.utils.checkpoint.write_atomically", stop_at_the_card)
     with pytest.raises(KeyboardInterrupt):
         write_checkpoint(stem, {"a": torch.ones(1)}, {"stages": [2]})
     assert write == [stem.with_suffix(".safetensors")]

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.checkpoint import CARD_LIMIT, read_checkpoint, write_checkpoint
+from learngene.utils.checkpoint import CARD_LIMIT, read_checkpoint, write_checkpoint
 from server.collective import go_on, life_card
 from tests.server.test_checkpoint import STATE
 

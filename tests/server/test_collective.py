@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from learngene.errors import InputError
-from learngene.evolution import Evolution, EvolutionSettings
+from learngene.collective.trainer import Evolution, EvolutionSettings
 from learngene.openworld import (
     DISTANCES,
     SCORES,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from reports.ledger import compact
 from reports.schema import check_results
-from server import slim
 
 KEPT, LIGHT = ("collective", "continual"), ("collective", "continual", "light")
 CYCLE, RECORD = ("open_world", "cycle"), ("open_world", "cycle", "cycles", 1)
@@ -84,7 +84,7 @@ def test_kept_results_have_both_sections(make: Callable[..., dict[str, Any]]) ->
     def change(sections: dict[str, Any]) -> None:
         sections["run"]["config"]["experiment"] = "open_world_cycle"
 
-    kept = slim.slim(make(3, change=change))
+    kept = compact.slim(make(3, change=change))
     check_results(kept)
-    assert set(kept["collective"]["continual"]) == {*slim.CONTINUAL, "light"}
+    assert set(kept["collective"]["continual"]) == {*compact.CONTINUAL, "light"}
     assert len(kept["open_world"]["cycle"]["cycles"]) == 2

@@ -14,7 +14,7 @@ import torch
 
 from learngene.cycle import CycleSettings
 from learngene.errors import InputError
-from learngene.evolution import Evolution
+from learngene.collective.trainer import Evolution
 from learngene.openworld import OpenWorldSettings
 from server.collective import Life, live
 from server.cycle import run_cycles

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from learngene.methods import NAMES
-from server import figures, frontier, report_collective
-from server.captions import CAPTIONS, alt_text
-from server.plotting import FIXED, NoDataError, method_style, new_figure, spread
-from server.points import Point, front
+from reports.experiments import frontier
+from reports.figures import run
+from reports.figures.captions import CAPTIONS, alt_text
+from reports.figures.pareto import Point, front
+from reports.figures.style import FIXED, NoDataError, method_style, new_figure, spread
+from reports.html import factory_sections
 from tests.made import MANY
 
 ALL = {
@@ -31,23 +33,23 @@ def canvas(monkeypatch):
         made.append(new_figure(height))
         return made[-1]
 
-    monkeypatch.setattr("server.figures.new_figure", keep)
-    monkeypatch.setattr("server.figures_collective.new_figure", keep)
-    monkeypatch.setattr("server.figures_attention.new_figure", keep)
-    monkeypatch.setattr("server.figures_life.new_figure", keep)
-    monkeypatch.setattr("server.frontier.new_figure", keep)
+    monkeypatch.setattr("reports.figures.run.new_figure", keep)
+    monkeypatch.setattr("reports.figures.collective.new_figure", keep)
+    monkeypatch.setattr("reports.figures.gradcam.new_figure", keep)
+    monkeypatch.setattr("reports.figures.over_tasks.new_figure", keep)
+    monkeypatch.setattr("reports.experiments.frontier.new_figure", keep)
     # Looking into a figure needs no pixels, and those take most of the time.
-    monkeypatch.setattr("server.figures.save", lambda figure, path: path)
-    monkeypatch.setattr("server.figures_collective.save", lambda figure, path: path)
-    monkeypatch.setattr("server.figures_attention.save", lambda figure, path: path)
-    monkeypatch.setattr("server.figures_life.save", lambda figure, path: path)
-    monkeypatch.setattr("server.frontier.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.run.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.collective.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.gradcam.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.over_tasks.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.experiments.frontier.save", lambda figure, path: path)
     return made
 
 
 def test_all_figures_are_drawn_and_wide_enough_to_read(make, tmp_path):
     before = dict(matplotlib.rcParams)
-    drawn, skipped = figures.draw_figures(
+    drawn, skipped = run.draw_figures(
         make(fail=(3,), rounds=True, methods=THREE), tmp_path / "figures"
     )
     assert (set(drawn), skipped) == (ALL, {})
@@ -64,7 +66,7 @@ def test_all_figures_are_drawn_and_wide_enough_to_read(make, tmp_path):
 
 def test_what_has_no_data_is_skipped_with_a_reason_and_an_old_one_removed(make, tmp_path):
     (tmp_path / "collective.png").write_bytes(b"of another run")
-    drawn, skipped = figures.draw_figures(make(n=1, collective=False), tmp_path)
+    drawn, skipped = run.draw_figures(make(n=1, collective=False), tmp_path)
     assert set(drawn) == {"accuracy_over_epochs", "clients_paired", "bytes"}
     assert "one round" in skipped.pop("evolution")
     assert "fewer than three methods" in skipped.pop("frontier")
@@ -77,14 +79,14 @@ def test_what_has_no_data_is_skipped_with_a_reason_and_an_old_one_removed(make, 
 
 def test_without_answers_or_comparison_the_reason_is_another(make, tmp_path):
     with pytest.raises(NoDataError, match="no client answered"):
-        figures.accuracy_over_epochs(make(n=1, fail=(0,)), tmp_path)
+        run.accuracy_over_epochs(make(n=1, fail=(0,)), tmp_path)
     with pytest.raises(NoDataError, match="did not compare learngene with scratch"):
-        figures.clients_paired(make(n=2, methods=("scratch",)), tmp_path)
+        run.clients_paired(make(n=2, methods=("scratch",)), tmp_path)
 
 
 def test_accuracy_lines_are_means_and_chance_is_one_in_five(make, canvas, tmp_path):
     results = make(n=4)
-    figures.accuracy_over_epochs(results, tmp_path)
+    run.accuracy_over_epochs(results, tmp_path)
     lines = {line.get_label(): line for line in canvas[0].axes[0].get_lines()}
     expected = 100 * results["summary"]["learngene"]["mean"]
     assert lines["learngene"].get_ydata()[-1] == pytest.approx(expected)
@@ -95,19 +97,19 @@ def test_accuracy_lines_are_means_and_chance_is_one_in_five(make, canvas, tmp_pa
 def test_means_use_only_epochs_that_every_client_recorded(make):
     results = make(n=2)
     del results["clients"][0]["methods"]["learngene"]["accuracy_by_epoch"][1]
-    curve = figures.mean_curve(results["clients"], "learngene")
+    curve = run.mean_curve(results["clients"], "learngene")
     assert [epoch for epoch, _ in curve] == [0, 5, 10, 15, 20, 25, 30]
 
 
 def test_clients_are_sorted_by_gain_with_the_largest_on_top(make, canvas, tmp_path):
-    figures.clients_paired(make(n=9, shift=-0.66), tmp_path)
+    run.clients_paired(make(n=9, shift=-0.66), tmp_path)
     lines = {line.get_label(): line for line in canvas[0].axes[0].get_lines()}
     gain = lines["learngene"].get_xdata() - lines["scratch"].get_xdata()
     assert (np.diff(gain) >= 0).all() and gain[0] < 0 < gain[-1]
 
 
 def test_layer_13_is_on_top_and_inherited_layers_are_marked(results, canvas, tmp_path):
-    figures.criterion(results, tmp_path)
+    run.criterion(results, tmp_path)
     axes = canvas[0].axes[0]
     assert axes.get_ylim() == (0.5, 13.5)
     labels = [label.get_text() for label in axes.get_yticklabels()]
@@ -123,7 +125,7 @@ def test_a_layer_without_rho_is_left_blank(make, canvas, tmp_path):
     def change(sections):
         sections["criterion"]["rho"][0, 3] = np.nan
 
-    figures.criterion(make(n=1, change=change), tmp_path)
+    run.criterion(make(n=1, change=change), tmp_path)
     assert np.ma.getmaskarray(canvas[0].axes[0].collections[0].get_array())[3, 0]
 
 
@@ -132,8 +134,8 @@ def test_light_path_is_drawn_where_there_is_one(make, canvas, tmp_path):
         for stage in sections["collective"]["stages"]:
             del stage["light_accuracy"]
 
-    figures.collective(make(n=1), tmp_path)
-    figures.collective(make(n=1, change=change), tmp_path)
+    run.collective(make(n=1), tmp_path)
+    run.collective(make(n=1, change=change), tmp_path)
     labels = [{line.get_label() for line in figure.axes[0].get_lines()} for figure in canvas]
     assert labels[0] - labels[1] == {"light path"}
 
@@ -143,12 +145,12 @@ def test_the_main_path_is_called_by_its_layers(make, canvas, tmp_path):
         sections["collective"]["layers"] = [*map(str, range(1, 14)), "13b", "13c"]
 
     results = make(n=1, change=change)
-    figures.collective(results, tmp_path)
-    figures.continual(results, tmp_path)
+    run.collective(results, tmp_path)
+    run.continual(results, tmp_path)
     assert "collective, 15 layers" in {line.get_label() for line in canvas[0].axes[0].get_lines()}
     assert canvas[1].axes[0].get_title(loc="left") == "collective, 15 layers"
     shown = {"open_world": "", "cycle": ""}
-    section = "".join(report_collective.open_world(results, shown))
+    section = "".join(factory_sections.open_world(results, shown))
     assert "from the collective&#x27;s 15 layers" in section and "<th" in section
     assert "15 layers, old classes" in section
 
@@ -162,7 +164,7 @@ def test_accuracy_by_task_has_a_panel_a_path_and_blanks_above_the_diagonal(make,
         value["matrix"], value["light"] = [[0.9], [0.4, 0.8], [0.123, 0.5, 0.7]], None
 
     for change in (None, without_light, three_tasks):
-        figures.continual(make(n=1, change=change), tmp_path)
+        run.continual(make(n=1, change=change), tmp_path)
     panels = [[a for a in figure.axes if a.get_title(loc="left")] for figure in canvas]
     assert [len(of) for of in panels] == [2, 1, 1]
     (axes,) = panels[2]
@@ -184,7 +186,7 @@ def test_results_from_before_the_matrix_say_so(make, tmp_path):
         del sections["collective"]["continual"]
 
     with pytest.raises(NoDataError, match="no accuracy by task"):
-        figures.continual(make(n=1, change=change), tmp_path)
+        run.continual(make(n=1, change=change), tmp_path)
 
 
 @pytest.mark.parametrize(("scratch", "scale"), [(412, "log"), (0, "linear"), (900_000, "linear")])
@@ -195,12 +197,12 @@ def test_bytes_are_on_a_log_scale_only_where_they_differ_much(
         for client in sections["clients"]:
             client["methods"]["scratch"]["bytes_down"] = scratch
 
-    figures.bytes_received(make(n=2, change=change), tmp_path)
+    run.bytes_received(make(n=2, change=change), tmp_path)
     assert canvas[0].axes[0].get_xscale() == scale
 
 
 def test_open_world_shows_shares_and_the_threshold(results, canvas, tmp_path):
-    figures.open_world(results, tmp_path)
+    run.open_world(results, tmp_path)
     axes = canvas[0].axes[0]
     assert axes.get_lines()[0].get_xdata()[0] == results["open_world"]["threshold"]
     outlines = [patch for patch in axes.patches if not patch.get_fill()]
@@ -210,7 +212,7 @@ def test_open_world_shows_shares_and_the_threshold(results, canvas, tmp_path):
 
 
 def test_open_world_ranks_the_scores_and_marks_the_chosen_one(results, canvas, tmp_path):
-    figures.open_world(results, tmp_path)
+    run.open_world(results, tmp_path)
     axes = canvas[0].axes[1]
     named = [label.get_text() for label in axes.get_yticklabels()]
     assert named[0] == "mahalanobis" and named[-1] == "energy"  # the best on top
@@ -230,19 +232,19 @@ def test_open_world_without_scores_or_with_other_units(make, canvas, tmp_path):
         edges = np.array(found["histogram"]["edges"])
         found["histogram"]["edges"] = (edges * 40 - 50).tolist()
 
-    figures.open_world(make(n=1, change=change), tmp_path)
+    run.open_world(make(n=1, change=change), tmp_path)
     axes, ranking = canvas[0].axes
     assert axes.get_xlim()[0] == -50 and axes.get_xlim()[1] > 99  # the threshold stays in sight
     assert not [line for line in axes.get_lines() if line.get_linestyle() == ":"]
     assert axes.get_xlabel().startswith("energy") and len(ranking.get_yticks()) == 4
-    figures.open_world(
+    run.open_world(
         make(n=1, change=lambda sections: sections["open_world"].pop("scores")), tmp_path
     )
     assert len(canvas[1].axes) == 1
 
 
 def test_every_axis_has_a_label(make, canvas, tmp_path):
-    figures.draw_figures(make(rounds=True, methods=THREE), tmp_path)
+    run.draw_figures(make(rounds=True, methods=THREE), tmp_path)
     axes = [axes for figure in canvas for axes in figure.axes]
     assert len(canvas) == len(ALL)
     for one in axes:
@@ -252,7 +254,7 @@ def test_every_axis_has_a_label(make, canvas, tmp_path):
 
 def test_evolution_shows_every_round_and_scratch_as_a_level(make, canvas, tmp_path):
     results = make(rounds=True)
-    figures.evolution(results, tmp_path)
+    run.evolution(results, tmp_path)
     lines = {line.get_label().split(",")[0]: line for line in canvas[0].axes[0].get_lines()}
     assert list(lines["learngene"].get_xdata()) == [20, 40, 60]
     means = [100 * each["summary"]["learngene"]["mean"] for each in results["rounds"]]
@@ -263,7 +265,7 @@ def test_evolution_shows_every_round_and_scratch_as_a_level(make, canvas, tmp_pa
 
 def test_equal_results_give_equal_files(make, tmp_path):
     def digest(folder):
-        path = figures.accuracy_over_epochs(make(n=2), tmp_path / folder)
+        path = run.accuracy_over_epochs(make(n=2), tmp_path / folder)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     assert digest("a") == digest("b")
@@ -307,7 +309,7 @@ def deepened(sections):
 
 
 def test_the_heat_map_of_a_deepened_collective(make, canvas, tmp_path):
-    figures.criterion(make(n=1, change=deepened), tmp_path)
+    run.criterion(make(n=1, change=deepened), tmp_path)
     axes = canvas[0].axes[0]
     ticks = [label.get_text() for label in axes.get_yticklabels()]
     assert ticks[4:7] == ["5", "6 (5b)", "7 (6)"] and ticks[13] == "14 (13) inherited"
@@ -319,7 +321,7 @@ def test_the_heat_map_of_a_deepened_collective(make, canvas, tmp_path):
 
 
 def test_the_report_shows_the_rule_for_every_layer(make):
-    html = "".join(report_collective.criterion(make(n=1, change=deepened), {"criterion": ""}))
+    html = "".join(factory_sections.criterion(make(n=1, change=deepened), {"criterion": ""}))
     assert html.count("<tr>") == 1 + 14 and html.count(">yes<") == 3
     assert "6 (5b)" in html and "0.813" in html and "experiment=growth_ablation" in html
 
@@ -329,7 +331,7 @@ def test_many_methods_are_told_apart_and_one_point_is_a_level(make, canvas, tmp_
     styles = method_style(NAMES)
     assert len({style["color"] for style in styles.values()}) == len(NAMES)
     assert len({style["marker"] for style in styles.values()}) == len(NAMES)
-    figures.accuracy_over_epochs(results, tmp_path)
+    run.accuracy_over_epochs(results, tmp_path)
     axes = canvas[0].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     assert set(MANY) <= set(lines)
@@ -338,7 +340,7 @@ def test_many_methods_are_told_apart_and_one_point_is_a_level(make, canvas, tmp_
     flat = [line for line in axes.lines if line.get_linestyle() == ":"]
     assert len(flat) == 3
     assert min(abs(line.get_ydata()[0] - level) for line in flat) < 1e-9
-    drawn, skipped = figures.draw_figures(results, tmp_path)
+    drawn, skipped = run.draw_figures(results, tmp_path)
     assert {"accuracy_over_epochs", "bytes", "clients_paired"} <= set(drawn) and not (
         {"accuracy_over_epochs", "bytes"} & set(skipped)
     )

@@ -17,7 +17,7 @@ from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval
 from server.collective import exemplars
 from server.factory import open_world_settings
-from server.labelled import label_open_world, told
+from server.labelling import label_open_world, told
 
 SECTION = {
     "draws": 2, "score": "energy", "accept": 0.8, "flagged": {"a": 0.25},

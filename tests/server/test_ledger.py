@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from learngene.files import write_atomically
-from server import ledger, slim
 from reports import report
-from server.arms import gather
-from server.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
-from server.comparison import notes, rows
-from server.ledger_page import page
-from server.paper import CLAIMS, Quoted
+from reports.experiments.base import Arrived, Row
+from reports.experiments.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict
+from reports.experiments.paper import CLAIMS, Quoted
+from reports.experiments.table import notes, rows
+from reports.ledger import compact, ledger
+from reports.ledger.page import page
 from reports.results import read_results, write_results
-from server.rows import Arrived, Row
-from server.units import Measured
+from reports.units import Measured
+from reports.variants import gather
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
@@ -137,7 +137,7 @@ def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: P
         "scratch": {"trials": 8, "data": "cifar100", "conditions": conditions, "used": True}
     }
     whole["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
-    write_atomically(tmp_path / "kept" / "results.json", slim.content(whole))
+    write_atomically(tmp_path / "kept" / "results.json", compact.content(whole))
     kept = read_results(tmp_path / "kept" / "results.json")  # good by the contract
     assert rows(gather([kept])) == rows(gather([whole]))
     said = notes(gather([kept]))
@@ -146,7 +146,7 @@ def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: P
     assert all(note in shown for note in said)
     before, after = (p.stat().st_size for p in (folder / "results.json",
                                                 tmp_path / "kept" / "results.json"))  # fmt: skip
-    assert after < before / 2 and after < slim.LIMIT
+    assert after < before / 2 and after < compact.LIMIT
     assert kept["gradcam"]["images"][0]["picture"] == ""
     assert "histogram" not in kept["open_world"]
 
@@ -158,7 +158,7 @@ def test_no_folder_of_the_machine_is_kept(saved: Save, tmp_path: Path) -> None:
         made["run"]["overrides"].append(f"learngene.path={path}")
         made["learngene"]["sha256"] = sha256
         made["run"]["seed"] = made["run"]["shard_seed"] = 0
-        write_atomically(tmp_path / "kept" / "results.json", slim.content(made))
+        write_atomically(tmp_path / "kept" / "results.json", compact.content(made))
         text = (tmp_path / "kept" / "results.json").read_text()
         assert path not in text and "learngene.path=FILE" in text
         kept = read_results(tmp_path / "kept" / "results.json")
@@ -166,14 +166,14 @@ def test_no_folder_of_the_machine_is_kept(saved: Save, tmp_path: Path) -> None:
         return kept
 
     one, moved = adopted("/home/a/x.safetensors", "ab" * 32), adopted("/b.safetensors", "ab" * 32)
-    assert slim.name_of(one) == slim.name_of(moved)  # the same learngene, elsewhere
-    assert slim.name_of(one) != slim.name_of(adopted("/b.safetensors", "cd" * 32))
+    assert compact.name_of(one) == compact.name_of(moved)  # the same learngene, elsewhere
+    assert compact.name_of(one) != compact.name_of(adopted("/b.safetensors", "cd" * 32))
 
 
 def test_too_much_is_not_kept(
     saved: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(slim, "LIMIT", 1000)
+    monkeypatch.setattr(compact, "LIMIT", 1000)
     folder = saved(None)
     out = tmp_path / "RESULTS.md"
     assert ledger.main([str(tmp_path / "l"), "-o", str(out), "--add", str(folder)]) == 2
@@ -202,7 +202,7 @@ def test_a_wrong_ledger_or_output_leaves_the_page_as_it_is(
     capsys.readouterr()
     assert ledger.main([str(asked), "-o", str(to)]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("server.ledger: ")
+    assert said.count("\n") == 1 and said.startswith("reports.ledger.ledger: ")
     assert str(to if wrong == "no place to write" else asked) in said
     assert out.read_bytes() == before
 
@@ -232,7 +232,7 @@ def test_a_run_that_nobody_answered_can_be_kept(saved: Save, tmp_path: Path, cap
         assert "the figure was not drawn: no client answered" in capsys.readouterr().err
     assert "| cifar100 |" in out.read_text()
     assert ledger.main([str(out), "-o", str(out), "--add", str(saved(None, seed=1))]) == 2
-    assert capsys.readouterr().err.startswith(f"server.ledger: {out}: cannot write")
+    assert capsys.readouterr().err.startswith(f"reports.ledger.ledger: {out}: cannot write")
 
 
 def test_a_figure_is_never_older_than_its_page(saved: Save, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ PAPER = ROOT.parent / "shared" / "paper" / "learngene-aaai22.txt"
 
 @pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not there: ../shared")
 def test_the_papers_cells_are_those_of_its_text() -> None:
-    from server.paper import NAMES, table2, table3
+    from reports.experiments.paper import NAMES, table2, table3
 
     cell = r"(\d+\.\d+)\s*±\s*(\d+\.\d+)"
     text = re.sub(r"[*$\\{}]|pm", lambda m: "±" if m[0] == "pm" else "", PAPER.read_text())
@@ -348,7 +348,7 @@ def test_a_figure_that_is_not_there_is_not_linked(saved: Save) -> None:
     }
     bare = page(runs, of, set(), "results")
     assert ".png" not in bare and "| cifar100 | `python sim.py" in bare
-    figures = {f"cifar100/main/{slim.name_of(runs[0])}/accuracy_over_epochs.png",
+    figures = {f"cifar100/main/{compact.name_of(runs[0])}/accuracy_over_epochs.png",
                "cifar100/fig4_samples/comparison.png"}  # fmt: skip
     linked = page(runs, of, figures, "results")
     assert all(f"](results/{figure})" in linked for figure in figures)
@@ -365,5 +365,5 @@ def test_the_committed_page_is_that_of_the_committed_runs(tmp_path: Path) -> Non
     for path in tables:
         assert (tmp_path / path.relative_to(docs)).read_bytes() == path.read_bytes()
     for path in docs.glob("results/*/*/*/results.json"):
-        assert path.stat().st_size <= slim.LIMIT
-        assert path.parent.name == slim.name_of(json.loads(path.read_text()))
+        assert path.stat().st_size <= compact.LIMIT
+        assert path.parent.name == compact.name_of(json.loads(path.read_text()))

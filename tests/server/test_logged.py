@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from learngene.evolution import Stage
+from learngene.collective.trainer import Stage
 from reports.loggers import CollectiveLog, RunLogger, log_results
 from tests.server.test_logger import Memory
 

@@ -15,8 +15,8 @@ from learngene import methods
 from learngene.methods import Method, Payload
 from learngene.world import World
 from protocol.task import plan_round
-from server import methods as factory_side
-from server.methods import payload_key, prepare
+from server import pretraining as factory_side
+from server.pretraining import payload_key, prepare
 
 NO_LIFE: Any = SimpleNamespace(life=None)
 

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from server.captions import alt_text
-from server.figures import FIGURES
+from reports.figures.captions import alt_text
+from reports.figures.run import FIGURES
+from reports.html.factory_sections import open_world
+from reports.html.page import SCRIPT
 from reports.report import main, write_report
-from server.report_collective import open_world
-from server.report_script import SCRIPT
 from reports.results import write_results
 from reports.summary import headline
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.plotting import FIXED
+from reports.figures.style import FIXED
 from reports.report import write_report
 from tests.made import MANY
 

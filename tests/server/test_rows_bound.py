@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learngene.bound import bound
 from learngene.files import write_atomically
-from server import slim
 from reports import report
-from server.arms import gather
-from server.comparison import rows
-from server.figures_paper import draw
-from server.plotting import NoDataError
+from reports.experiments.base import Row
+from reports.experiments.bound_fit import bound
+from reports.experiments.drawing import draw
+from reports.experiments.table import rows
+from reports.figures.style import NoDataError
+from reports.ledger import compact
 from reports.results import write_results
-from server.rows import Row
+from reports.variants import gather
 
 C1, SLOPE = {"learngene": 0.05, "scratch": 0.11}, {"learngene": 0.9, "scratch": 1.3}
 Run = Callable[..., dict[str, Any]]
@@ -100,7 +100,7 @@ def test_it_says_what_the_module_of_its_own_says_and_what_is_kept_says_it_too(
         made = run(shots)
         folders.append(tmp_path / str(shots))
         write_results(made, folders[-1] / "results.json")
-        write_atomically(tmp_path / "kept" / str(shots) / "results.json", slim.content(made))
+        write_atomically(tmp_path / "kept" / str(shots) / "results.json", compact.content(made))
         kept.append(json.loads((tmp_path / "kept" / str(shots) / "results.json").read_text()))
     out = tmp_path / "out"
     assert report.main([*map(str, folders), "-o", str(out)]) == 0
@@ -121,7 +121,9 @@ def test_the_figure_is_the_fit_where_there_is_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("server.rows_bound.draw_fit", lambda found, path: drawn.append(found))
+    monkeypatch.setattr(
+        "reports.experiments.bound.draw_fit", lambda found, path: drawn.append(found)
+    )
     draw(gather([run(1), run(4)]), tmp_path / "two.png")  # two sizes: what the runs gain
     assert (tmp_path / "two.png").is_file() and not drawn
     draw(gather([run(1), run(4), run(10)]), tmp_path / "three.png")

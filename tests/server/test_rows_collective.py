@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from learngene.files import write_atomically
-from server import slim
-from server.arms import gather
-from server.comparison import rows
-from server.figures_paper import draw
-from server.plotting import NoDataError, new_figure
-from server.rows import Row
+from reports.experiments.base import Row
+from reports.experiments.drawing import draw
+from reports.experiments.table import rows
+from reports.figures.style import NoDataError, new_figure
+from reports.ledger import compact
+from reports.variants import gather
 
 Change = Callable[[dict[str, Any]], None]
 Run = Callable[..., dict[str, Any]]
@@ -250,7 +250,7 @@ def test_kept_results_give_the_same_rows_and_the_same_figure(
     run: Run, experiment: str, tmp_path: Path
 ) -> None:
     whole = run(experiment)
-    write_atomically(tmp_path / "results.json", slim.content(whole))
+    write_atomically(tmp_path / "results.json", compact.content(whole))
     kept = json.loads((tmp_path / "results.json").read_text())
     assert means(rows(gather([kept]))) == {
         name: row.ours.mean for name, row in named(rows(gather([whole]))).items()

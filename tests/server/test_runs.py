@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from server import frontier, sweep
-from server.plotting import new_figure
+from reports.experiments import frontier, sweep
+from reports.figures.style import new_figure
 from reports.results import write_results
 from reports.runs import GatherError, find_runs
 from tests.made import MANY

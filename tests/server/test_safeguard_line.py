@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.report_page import paragraph
-from server.report_sections import clients
+from reports.html.page import paragraph
+from reports.html.sections import clients
 from reports.summary import safeguard_line
 from tests.server.test_terminal import shown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.savings import converged, effort_to, to_level, to_where_scratch_ends
+from reports.experiments.savings import converged, effort_to, to_level, to_where_scratch_ends
 
 FAST = [(1, 0.5), (5, 0.62), (10, 0.71)]
 A, B, C = ((0, client) for client in range(3))

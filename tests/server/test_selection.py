@@ -13,10 +13,10 @@ import torch
 
 from conf.schema import Config
 from learngene.errors import InputError
-from learngene.evolution import Evolution, EvolutionSettings
+from learngene.collective.trainer import Evolution, EvolutionSettings
 from server import factory
 from server.factory import Product, evolution_settings, produce
-from server.selection import run_of, shared_run
+from server.layer_selection import run_of, shared_run
 from tests.made import CPU, settings
 
 NAMES = ["1", "2", "2b", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"]

@@ -19,9 +19,9 @@ from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
 from protocol.messages import read_reply
 from protocol.reply_schema import CURVES, DeclaredReply, Undeclared, declared_reply
 from protocol.task import declare, plan_round
+from reports.traffic import crossed, statement, write_messages_csv
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings
-from reports.traffic import crossed, statement, write_messages_csv
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.strategies import curve_work, fake_work
 

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from learngene.errors import InputError
-from learngene.world import Division, World, build, load
-from learngene.world.arrays import ImageFile, first_copies
-from learngene.world.build import open_source, world_key
-from learngene.world.glyphs import GlyphSource
-from learngene.world.world import HASH
+from learngene.world import Division, World, load
+from learngene.data import cache as build
+from learngene.data.arrays import ImageFile, first_copies
+from learngene.data.cache import open_source, world_key
+from learngene.data.sources.glyphs import GlyphSource
+from learngene.data.dataset import HASH
 from tests.world.made import FOLDERS, GLYPHS, noise, write_folders
 
 

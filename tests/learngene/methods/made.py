@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from conf.schema import Methods
-from learngene.evolution import hold_out
+from learngene.collective.trainer import hold_out
+from learngene.data.partition import read_shard
 from learngene.methods import ClientContext, Factory, Payload
 from learngene.methods.interface import BaseImages
 from learngene.seeding import torch_generator
-from learngene.shard import read_shard
 from learngene.world import World, draw_shard
 from tests.made import CPU
 

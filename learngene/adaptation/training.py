@@ -1,0 +1,243 @@
+"""Training of an individual on its shard: L = L_rec + lambda L_ret (Eq. 6, 8, 9)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learngene.adaptation.retain import Retain
+from learngene.choices import SCHEDULES, among
+from learngene.data.augment import augment
+from learngene.data.partition import ShardData
+from learngene.individual import Individual
+
+_after_epoch: ContextVar[Callable[[int], None]] = ContextVar(
+    "after_epoch", default=lambda epoch: None
+)
+
+
+@contextmanager
+def after_each_epoch(call: Callable[[int], None]) -> Iterator[None]:
+    """Have ``train`` call this with each epoch that is over (0: before any), while this is open."""
+    token = _after_epoch.set(call)
+    try:
+        yield
+    finally:
+        _after_epoch.reset(token)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How an individual is trained; fields as in conf.schema.Individual."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    inherited_lr: float
+    schedule: str
+    momentum: float
+    weight_decay: float
+    augment: bool
+    eval_every: int
+    freeze_norms: bool  # keep the statistics that were inherited or measured
+    ewc_lambda: float = 0.0
+
+    def __post_init__(self) -> None:
+        among("schedule", self.schedule, SCHEDULES)
+
+    @classmethod
+    def of(cls, individual: Mapping[str, Any], **own: Any) -> TrainSettings:
+        """The settings that all methods share, from a task's ``individual``; ``own`` ones win."""
+        named = {f.name for f in fields(cls)}
+        return cls(**({k: v for k, v in individual.items() if k in named} | own))
+
+
+@dataclass
+class Outcome:
+    """What a method reports of one client: curves over epochs, the last epoch last.
+
+    The lists have one entry for each test. ``extras`` are further numbers of the last epoch:
+    ``train_accuracy``, a share of the shard's images, and ``fisher_mean``, the mean of the Fisher
+    information before it is scaled.
+    """
+
+    epochs: list[int] = field(default_factory=list)  # 0: before any training
+    accuracy: list[float] = field(default_factory=list)  # share of the test images, 0 to 1
+    loss: list[float] = field(default_factory=list)  # mean cross-entropy on them, nats
+    # Means over the epoch before; at epoch 0 of the untrained network on the plain images.
+    train_loss: list[float] = field(default_factory=list)  # L_rec
+    penalty: list[float] = field(default_factory=list)  # lambda L_ret
+    seconds: float = 0.0  # wall clock, tests included
+    extras: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float | int | list[float] | list[int]]:
+        """Flat numbers and lists of numbers, as a MetricRecord takes them."""
+        return {
+            "epochs": self.epochs,
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "train_loss": self.train_loss,
+            "penalty": self.penalty,
+            "seconds": self.seconds,
+            **self.extras,
+        }
+
+
+class Transferred(torch.nn.Module):
+    """A network of which everything but the classifier came from the factory.
+
+    ``train`` takes it as it takes an individual: its body is ``top`` (``inherited_lr``), in front
+    of which it has no layers of its own.
+    """
+
+    def __init__(self, body: torch.nn.Module, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.stem, self.top, self.head = torch.nn.Sequential(), body, head
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.top(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def train(individual: Individual | Transferred, shard: ShardData, settings: TrainSettings,
+          generator: torch.Generator, retain: Retain | None = None,
+          clock: Callable[[], float] = time.perf_counter) -> Outcome:  # fmt: skip
+    """Train ``individual`` in place and test it along the way.
+
+    Eq. 9 is minimised by proximal gradient steps: a step of SGD on L_rec, then the exact step on
+    lambda L_ret, which has a closed form. The Fisher's largest entries are a hundred times its
+    mean: explicit steps on the penalty would swing and diverge at the lambdas that matter.
+
+    Args:
+        individual: reconstructed, with its classifier started.
+        retain: the retain loss of its inherited layers; None leaves Eq. 6 alone.
+
+    Returns:
+        Curves that begin at epoch 0, before any training, and end at the last epoch. The extra
+        ``train_accuracy`` is that of the trained individual on the shard's plain images (Eq. 10's
+        empirical error is 1 less this).
+    """
+    outcome, started = Outcome(), clock()
+    optimiser = _optimiser(individual, settings)
+    base_lr = [group["lr"] for group in optimiser.param_groups]
+    size = min(settings.batch_size, len(shard.train_x))
+    batches = math.ceil(len(shard.train_x) / size)
+    steps, done = settings.epochs * batches, 0
+    _, before = _measure(individual, shard.train_x, shard.train_y)
+    _test(individual, shard, 0, outcome, (before, 0.0))
+    _after_epoch.get()(0)
+    for epoch in range(1, settings.epochs + 1):
+        individual.train()
+        if settings.freeze_norms:
+            _freeze_norms(individual)
+        sums = [0.0, 0.0]
+        order = torch.randperm(len(shard.train_x), generator=generator)
+        for batch in order.to(shard.train_x.device).chunk(batches):
+            factor = cosine(done / steps) if settings.schedule == "cosine" else 1.0
+            for group, lr in zip(optimiser.param_groups, base_lr, strict=True):
+                group["lr"] = lr * factor
+            x = shard.train_x[batch]
+            if settings.augment:
+                x = augment(x, generator, flip=shard.flip)
+            loss = F.cross_entropy(individual(x), shard.train_y[batch])  # Eq. 6
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(individual.parameters(), 5.0)
+            optimiser.step()
+            sums[0] += float(loss.detach()) * len(batch)
+            if retain:  # the other half of Eq. 9
+                retain.pull(settings.inherited_lr * factor * settings.ewc_lambda)
+                sums[1] += settings.ewc_lambda * float(retain().detach()) * len(batch)
+            done += 1
+        if epoch % settings.eval_every == 0 or epoch == settings.epochs:
+            means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
+            _test(individual, shard, epoch, outcome, means)
+        _after_epoch.get()(epoch)
+    outcome.extras["train_accuracy"] = _measure(individual, shard.train_x, shard.train_y)[0]
+    outcome.seconds = clock() - started
+    return outcome
+
+
+def cosine(progress: float) -> float:
+    """Learning-rate factor at ``progress`` 0..1: half a cosine from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@torch.no_grad()
+def features(
+    individual: Individual | Transferred, x: Tensor, batch_size: int = 256
+) -> Tensor:  # (N, D)
+    individual.eval()
+    return torch.cat([individual.features(part) for part in x.split(batch_size)])
+
+
+def shard_features(
+    individual: Individual | Transferred,
+    shard: ShardData,
+    of: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Features of the shard's images, (N, D), and their labels, (N,); 2N where flips are allowed.
+
+    There a mirrored image is one more view of its class. Every method that starts from class means
+    or answers from the shard's features takes them from here: equal terms.
+
+    Args:
+        of: what gives features of images (B, C, H, W); None: ``features``.
+    """
+    look = of or (lambda x: features(individual, x))
+    found, labels = look(shard.train_x), shard.train_y
+    if not shard.flip:
+        return found, labels
+    return torch.cat([found, look(shard.train_x.flip(3))]), torch.cat([labels, labels])
+
+
+def _optimiser(
+    individual: Individual | Transferred, settings: TrainSettings
+) -> torch.optim.Optimizer:
+    """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
+    own = [*individual.stem.parameters(), *individual.head.parameters()]
+    groups = [
+        {"params": [p for p in own if p.requires_grad and p.ndim > 1], "lr": settings.lr,
+         "weight_decay": settings.weight_decay},
+        {"params": [p for p in own if p.requires_grad and p.ndim <= 1], "lr": settings.lr,
+         "weight_decay": 0.0},
+        {"params": [p for p in individual.top.parameters() if p.requires_grad],
+         "lr": settings.inherited_lr, "weight_decay": 0.0},
+    ]  # fmt: skip
+    groups = [g for g in groups if g["params"]]
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def _freeze_norms(individual: Individual | Transferred) -> None:
+    for module in individual.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+
+@torch.no_grad()
+def _measure(individual: Individual | Transferred, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy and loss on plain images."""
+    logits = individual.head(features(individual, x))
+    right = int((logits.argmax(1) == y).sum())
+    return right / len(y), float(F.cross_entropy(logits, y))
+
+
+def _test(individual: Individual | Transferred, shard: ShardData, epoch: int, outcome: Outcome,
+          train_means: tuple[float, float]) -> None:  # fmt: skip
+    accuracy, loss = _measure(individual, shard.test_x, shard.test_y)
+    outcome.epochs.append(epoch)
+    outcome.accuracy.append(accuracy)
+    outcome.loss.append(loss)
+    outcome.train_loss.append(train_means[0])
+    outcome.penalty.append(train_means[1])

@@ -1,0 +1,244 @@
+"""A client's private shard, and the check that nothing leaks between shards, tests and base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learngene.data.augment import to_batch
+from learngene.data.dataset import World
+from learngene.errors import InputError
+from learngene.seeding import generator
+from learngene.world import Shard, World
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The images that one client holds, as rows of its world."""
+
+    client: int
+    classes: tuple[int, ...]  # class indices, in the order of the client's labels 0..ways-1
+    train_rows: NDArray[np.int64]  # (shots * ways,): a first image of every class, then a second..
+    test_rows: NDArray[np.int64]  # all test images of those classes, ascending
+
+
+def draw_shard(
+    world: World,
+    *,
+    ways: int,
+    shots: int,
+    shard_seed: int,
+    client: int,
+    classes_from: str = "novel",
+) -> Shard:
+    """Draw a client's shard; a pure function of its arguments.
+
+    Fewer shots (or ways) from the same seed are a prefix of more: the same classes, and
+    ``train_rows`` of the smaller draw begin those of the larger.
+
+    Args:
+        world: where the images are.
+        ways: number of classes.
+        shots: training images of a class, drawn without replacement.
+        shard_seed: seed of all clients' shards.
+        client: index of the client, from 0.
+        classes_from: ``novel`` or ``open_world``.
+
+    Raises:
+        InputError: the world has fewer classes, or a class fewer training images, than asked.
+    """
+    if classes_from not in ("novel", "open_world"):
+        raise InputError(
+            "data.clients_from", classes_from, "no such group", "Choose novel or open_world"
+        )
+    group = world.division.group(classes_from)
+    if not 1 <= ways <= len(group):
+        raise InputError(
+            "ways",
+            ways,
+            f"a client needs {max(ways, 1)} {classes_from.replace('_', '-')} classes, "
+            f"{world.name} has {len(group)}",
+            "Lower ways or choose another division" if ways > 0 else "Raise ways",
+        )
+    # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
+    scarce = min(group, key=lambda index: len(world.rows("train", index)))
+    held = len(world.rows("train", scarce))
+    if not 1 <= shots <= held:
+        raise InputError(
+            "shots",
+            shots,
+            f"a client needs {max(shots, 1)} training images of each class, "
+            f"class {world.class_names[scarce]} of {world.name} has {held}",
+            "Lower shots" if shots > 0 else "Raise shots",
+        )
+    order = generator(shard_seed, "shard", client=client).permutation(len(group))
+    classes = tuple(group[i] for i in order[:ways])
+    # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
+    picked = [
+        generator(shard_seed, f"shard/{index}", client=client).permutation(
+            world.rows("train", index)
+        )[:shots]
+        for index in classes
+    ]
+    tests = np.sort(np.concatenate([world.rows("test", index) for index in classes]))
+    return Shard(client, classes, np.stack(picked, axis=1).ravel(), tests)
+
+
+def _contents(hashes: NDArray[np.void], rows: Iterable[NDArray[np.int64]]) -> set[bytes]:
+    return {content for some in rows for content in hashes[some].tolist()}
+
+
+def check_leakage(
+    world: World,
+    shards: Sequence[Shard],
+    base_rows: NDArray[np.int64],
+    *,
+    with_open_world: bool = False,
+) -> dict[str, bool | int]:
+    """Look by content hash for images, and by label for classes, that are where they must not be.
+
+    Args:
+        world: where the images are.
+        shards: every client's shard.
+        base_rows: rows of ``train`` that any model saw before the clients did, calibration
+            images included.
+        with_open_world: the models learn open-world classes, too (``learngene.cycle``): then these
+            count as base.
+
+    Returns:
+        ``classes_disjoint``: the three groups share no class, base rows hold base classes only,
+        shards hold their own classes only and none of base; ``shard_test_overlap``: images both
+        in a client's shard and in its test set, summed over clients; ``shard_base_overlap`` and
+        ``test_base_overlap``: images of any shard or its test set that are also in base;
+        ``duplicates_dropped``: by ``build``; ``images_checked``: distinct rows looked at;
+        ``passed``: disjoint and no overlap.
+    """
+    base, open_world, novel = (
+        set(world.division.group(g)) for g in ("base", "open_world", "novel")
+    )
+    disjoint = not (base & open_world or base & novel or open_world & novel)
+    if with_open_world:
+        base = base | open_world
+    disjoint &= set(world.train_labels[base_rows].tolist()) <= base
+    for shard in shards:
+        own = set(shard.classes)
+        labels = world.train_labels[shard.train_rows], world.test_labels[shard.test_rows]
+        disjoint &= not own & base and all(set(some.tolist()) <= own for some in labels)
+
+    own_overlap = sum(
+        len(
+            _contents(world.train_hashes, [shard.train_rows])
+            & _contents(world.test_hashes, [shard.test_rows])
+        )
+        for shard in shards
+    )
+    seen = _contents(world.train_hashes, [base_rows])
+    private = _contents(world.train_hashes, [shard.train_rows for shard in shards])
+    tested = _contents(world.test_hashes, [shard.test_rows for shard in shards])
+    train = np.unique(np.concatenate([base_rows, *(shard.train_rows for shard in shards)]))
+    rows = {row for shard in shards for row in shard.test_rows.tolist()}
+    found = (own_overlap, len(private & seen), len(tested & seen))
+    return {
+        "classes_disjoint": bool(disjoint),
+        "shard_test_overlap": found[0],
+        "shard_base_overlap": found[1],
+        "test_base_overlap": found[2],
+        "duplicates_dropped": world.duplicates_dropped,
+        "images_checked": len(train) + len(rows),
+        "passed": bool(disjoint) and not any(found),
+    }
+
+
+@dataclass(frozen=True)
+class ShardData:
+    """Images (N, C, H, W) normalised, labels (N,) as 0..ways-1, for training and test."""
+
+    classes: tuple[int, ...]  # the label i stands for classes[i] of the world, or of the user
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    flip: bool  # whether a mirrored image keeps its class
+
+    @property
+    def ways(self) -> int:
+        return len(self.classes)
+
+
+def shard_of(
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    flip: bool = True,
+    device: torch.device | str = "cpu",
+) -> ShardData:
+    """A shard of images that one holds oneself.
+
+    Args:
+        train_images, test_images: uint8 (N, H, W, C), all of one size.
+        train_labels, test_labels: (N,) any integers; the classes are those of the training images.
+        flip: whether a mirrored image keeps its class (letters do not).
+
+    Raises:
+        ValueError: the arrays do not fit each other, or a test label is of no training image.
+    """
+    for name, images, labels in (
+        ("train", train_images, train_labels),
+        ("test", test_images, test_labels),
+    ):
+        check_images(f"{name}_images", images)
+        if len(images) != len(labels) or len(images) == 0:
+            raise ValueError(f"{len(images)} {name} images have {len(labels)} labels")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise ValueError(
+            f"training images are {train_images.shape[1:]}, test images {test_images.shape[1:]}"
+        )
+    classes = np.unique(train_labels)
+    if strange := sorted({*np.unique(test_labels).tolist()} - {*classes.tolist()}):
+        raise ValueError(f"test label {strange[0]} is of no training image")
+
+    def ways(labels: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.searchsorted(classes, labels)).to(device)
+
+    return ShardData(
+        classes=tuple(int(c) for c in classes),
+        train_x=to_batch(train_images, device),
+        train_y=ways(train_labels),
+        test_x=to_batch(test_images, device),
+        test_y=ways(test_labels),
+        flip=flip,
+    )
+
+
+def check_images(name: str, images: np.ndarray) -> None:
+    """Hold that images are as they come from files.
+
+    Raises:
+        ValueError: they are not uint8 (N, H, W, C); others would be normalised twice.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"{name} are {images.dtype} {images.shape}, uint8 (N, H, W, C) is due")
+
+
+def read_shard(world: World, shard: Shard, device: torch.device) -> ShardData:
+    """Read a shard's images from the world's mmap; nothing else of the world is touched."""
+    way = {c: i for i, c in enumerate(shard.classes)}
+
+    def labels(stored: np.ndarray, rows: np.ndarray) -> Tensor:
+        return torch.tensor([way[int(c)] for c in stored[rows]], device=device)
+
+    return ShardData(
+        classes=tuple(shard.classes),
+        train_x=to_batch(world.train_images[shard.train_rows], device),
+        train_y=labels(world.train_labels, shard.train_rows),
+        test_x=to_batch(world.test_images[shard.test_rows], device),
+        test_y=labels(world.test_labels, shard.test_rows),
+        flip=world.flip,
+    )

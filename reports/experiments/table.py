@@ -1,0 +1,264 @@
+"""The table of an experiment, columns paper, ours, difference, n, command, as four files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from learngene.files import write_atomically
+from reports.experiments import bound as rows_bound
+from reports.experiments import collective, rows_figures, tables_2_3
+from reports.experiments.base import Row, any_rows, claim_of, lacking
+from reports.format import NONE, rounded
+from reports.html.page import image, page, paragraph, table, text
+from reports.schema import Results
+from reports.summary import footnotes
+from reports.variants import Arm, Gathered
+
+NAME = "comparison"  # of the files, and of the figure beside them
+HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
+ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
+    "bound": rows_bound.bound,
+    "fig3_criterion": rows_figures.fig3,
+    "fig4_curves": rows_figures.fig4_curves,
+    "fig4_samples": rows_figures.fig4_samples,
+    "fig5_gradcam": rows_figures.fig5,
+    "fig6a_evolution": rows_figures.fig6a,
+    "fig6b_position": rows_figures.fig6b,
+    "frontier": tables_2_3.frontier,
+    "table2_open_world": tables_2_3.table2,
+    "table3_novel": tables_2_3.table3,
+    **collective.ROWS,
+}
+
+
+def rows(gathered: Gathered) -> list[Row]:
+    """The table of an experiment; one that has no table of its own, or runs without a method that
+    it compares, get that of any run."""
+    if lacking(gathered):
+        return any_rows(gathered)
+    return ROWS.get(gathered.experiment or "", any_rows)(gathered)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text, in the order of ``HEADINGS`` but for the command."""
+    quoted = NONE
+    if row.paper is not None:
+        quoted = number(row.paper.value, row.paper.spread, unit=row.unit)
+    return (
+        *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95, unit=row.unit)),
+        *(number(row.difference, sign=True, unit=row.unit), row.ours.n, note_of(row)),
+    )
+
+
+def note_of(row: Row) -> str:
+    """The note, behind how many clients arrived where not every client does."""
+    return "; ".join(filter(None, (str(row.arrived) if row.arrived else "", row.note)))
+
+
+def number(
+    value: float | None, spread: float | None = None, sign: bool = False, unit: str = ""
+) -> str:
+    """A number with its interval: ``58.9 ± 3.1``. Ones below 1 keep three digits, unless they are
+    percent or points."""
+    if value is None:
+        return NONE
+    coarse = unit in ("%", "points") or value == 0 or (spread or 0) >= 1
+    digits = 1 if coarse or round(abs(value), 6) >= 1 else 3
+    shown = rounded(value, digits, sign=sign)
+    return shown if spread is None else f"{shown} ± {rounded(spread, digits)}"
+
+
+def notes(gathered: Gathered) -> list[str]:
+    """On what terms the methods of the table were compared: the sentences under the table of each
+    run, once; those that not all runs have say which have them."""
+    said: dict[str, list[str]] = {}
+    for arm in gathered.arms:
+        for run in arm.runs:
+            for note in footnotes(run):
+                said.setdefault(note.removesuffix(".") + ".", []).append(_one(arm, run))
+    everywhere = len(gathered.runs)
+    return [
+        note if len(runs) == everywhere else f"{'; '.join(runs)}: {note}"
+        for note, runs in said.items()
+    ]
+
+
+def _one(arm: Arm, run: Results) -> str:
+    """A run by its arm and seed."""
+    return ", ".join(filter(None, (arm.label, f"seed {run['run']['seed']}")))
+
+
+def write(
+    gathered: Gathered,
+    folder: Path,
+    figure: Path | None = None,
+    endings: Sequence[str] = ("csv", "json", "md", "html"),
+) -> Path:
+    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; returns the last one."""
+    found, title = rows(gathered), title_of(gathered)
+    path = folder
+    for ending in endings:
+        path = folder / f"{NAME}.{ending}"
+        write_atomically(path, _FILES[ending](gathered, found, title, figure).encode())
+    return path
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """A row as JSON has it: ten digits of a number, since the last ones are the processor's own
+    and files that are kept must come out byte-equal on any machine."""
+    quoted = row.paper
+    return {
+        "quantity": row.quantity,
+        "unit": row.unit,
+        "paper": None if quoted is None else quoted.value,
+        "paper_spread": None if quoted is None else quoted.spread,
+        "where": None if quoted is None else quoted.where,
+        "ours": _digits(row.ours.mean),
+        "ci95": _digits(row.ours.ci95),
+        "difference": _digits(row.difference),
+        "n": row.ours.n,
+        "arrived": row.arrived and row.arrived.clients,
+        "arrived_of": row.arrived and row.arrived.of,
+        "note": row.note,
+        "command": "\n".join(row.commands),
+    }
+
+
+def _digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.10g}")
+
+
+def markdown(found: Sequence[Row], said: Sequence[str] = ()) -> str:
+    """The rows as a Markdown table, ``notes`` and, since they are long, the commands below it: the
+    column has their numbers."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    numbers = numbered(found)
+    lines += ["| " + " | ".join(map(_cell, shown)) + " |" for shown in _shown(found, numbers)]
+    lines += [line for note in said for line in ("", note)]
+    return "\n".join([*lines, "", *(f"    {line}" for line in _listed(numbers))]) + "\n"
+
+
+def numbered(found: Sequence[Row]) -> dict[str, int]:
+    """The commands of the rows, each with its number."""
+    every = dict.fromkeys(command for row in found for command in row.commands)
+    return {command: number for number, command in enumerate(every, start=1)}
+
+
+def _listed(numbers: Mapping[str, int]) -> list[str]:
+    return [f"{number:>{len(str(len(numbers)))}}  {command}" for command, number in numbers.items()]
+
+
+def _shown(found: Sequence[Row], numbers: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """The rows as text, in the order of ``HEADINGS``."""
+    return [(*cells(row), span([numbers[command] for command in row.commands])) for row in found]
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Whole numbers in their order, runs of three and more as first to last: ``1, 3 to 5``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(
+        f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
+    )
+
+
+def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
+    """The rows as a table of the report, with what stands under it."""
+    numbers = numbered(found)
+    listed = "\n".join(_listed(numbers))
+    return table(HEADINGS, _shown(found, numbers), (2, 3, 4, 5, 7)) + "".join(
+        (*(paragraph(note, "note") for note in said), f"<pre>{text(listed)}</pre>")
+    )
+
+
+def answers(experiment: str | None, found: Sequence[Row]) -> list[str]:
+    """A sentence for each number of the paper's text that was measured: ours beside it."""
+    said = []
+    for row in found:
+        claim = claim_of(experiment, row.quantity)
+        if row.paper is None or claim is None or row.ours.mean is None:
+            continue
+        ours = number(row.ours.mean, row.ours.ci95, unit=row.unit)
+        paper = number(row.paper.value, row.paper.spread, unit=row.unit)
+        bound = "" if claim.bound == "about" else f"{claim.bound} "
+        note = f" ({row.arrived})" if row.censored else ""
+        said.append(
+            f"The paper: {claim.words}. {row.quantity}: {ours} {row.unit} here{note}, "
+            f"{bound}{paper} there."
+        )
+    return said
+
+
+def alt(gathered: Gathered) -> str:
+    """The figure in words: the rows that it is drawn from."""
+    said = [f"{row.quantity} {number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit}"
+            for row in rows(gathered)]  # fmt: skip
+    return f"Figure of the experiment {gathered.experiment}: {'; '.join(said)}."
+
+
+def title_of(gathered: Gathered) -> str:
+    """What stands above the table."""
+    return f"{gathered.experiment or 'no experiment'} on {gathered.data}"
+
+
+def _csv(found: Sequence[Row]) -> str:
+    written = io.StringIO(newline="")
+    writer = csv.DictWriter(written, _FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain(row) for row in found)
+    return written.getvalue()
+
+
+_FIELDS = (
+    *("quantity", "unit", "paper", "paper_spread", "where"),
+    *("ours", "ci95", "difference", "n", "arrived", "arrived_of", "note", "command"),
+)
+
+
+def _page(gathered: Gathered, found: Sequence[Row], title: str, figure: Path | None) -> str:
+    picture = image(figure, alt(gathered), CAPTION) if figure else ""
+    told = html(found, notes(gathered))
+    body = [f"<h1>{text(title)}</h1>", picture, told, paragraph(KEY, "note")]
+    return page(text(title), "\n".join(body))
+
+
+_FILES: dict[str, Callable[[Gathered, Sequence[Row], str, Path | None], str]] = {
+    "csv": lambda gathered, found, title, figure: _csv(found),
+    "json": lambda gathered, found, title, figure: _json(found),
+    "md": lambda gathered, found, title, figure: _text(gathered, found, title),
+    "html": _page,
+}
+
+
+def _text(gathered: Gathered, found: Sequence[Row], title: str) -> str:
+    return f"# {title}\n\n{markdown(found, (*notes(gathered), KEY))}"
+
+
+def _json(found: Sequence[Row]) -> str:
+    return json.dumps([plain(row) for row in found], indent=1, ensure_ascii=False) + "\n"
+
+
+CAPTION = (
+    "Bands and bars are 95 % intervals, over seeds where there are three or more, else over "
+    "clients."
+)
+KEY = (
+    "± is the 95 % Student-t interval, over seeds where there are three or more, else over "
+    "clients; the paper's ± is as printed. Accuracies are those of the last epoch. The difference "
+    "is ours less the paper's. p is Wilcoxon's signed-rank test of the lead, two-sided, over "
+    "clients (over draws of classes in table 2), with Holm's correction over the methods of a "
+    "setting."
+)
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")

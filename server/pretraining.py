@@ -1,0 +1,286 @@
+"""The factory half of the methods besides the learngene: train once, keep, send to every client.
+
+``cache/methods/KEY/NAME`` holds one payload. KEY hashes everything that determines it; client
+settings (``method.NAME.client_*``), shots and shards are not among it. Half-done work lies beside
+it as ``NAME-part`` and is taken up by the next run.
+
+Equal terms: every method that is trained here gets the same seven layers, the base images that the
+collective is trained on, and the same number of image passes (``budget``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learngene.cores import torch_threads
+from learngene.collective.trainer import hold_out
+from learngene.methods import Factory, Method, Payload, find
+from learngene.methods.interface import BaseImages
+from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
+from learngene.world import World
+from server.factory import Product, choose_device, choose_precision, factory_threads
+from server.parallel import Ended, Tell, places, side_by_side
+
+FORMAT = 3  # raise it when a factory half changes: payloads of the old one must not be sent
+CLIENT = "client_"  # how the names of settings begin that only the client half reads
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the factory sends for the methods, and how it came about."""
+
+    methods: list[str]  # of the run, without those that failed
+    payloads: dict[str, Payload] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # method -> reason
+    # ``results.json``, "pretraining"; None where no method needed any
+    section: dict[str, Any] | None = None
+
+    def joined(self, payloads: Mapping[str, Payload], failed: Mapping[str, str]) -> Prepared:
+        """With what further methods send, and without those that failed.
+
+        Raises:
+            RuntimeError: no method is left.
+        """
+        left = [name for name in self.methods if name not in failed]
+        if not left:
+            raise RuntimeError("every method failed: " + "; ".join(failed.values()))
+        return Prepared(
+            left, {**self.payloads, **payloads}, {**self.failed, **failed}, self.section
+        )
+
+
+def prepare(
+    config: Mapping[str, Any],
+    world: World,
+    product: Product,
+    *,
+    on_note: Callable[[str], None] = lambda text: None,
+    on_step: Callable[[str, int, int], None] = lambda name, done, steps: None,
+) -> Prepared:
+    """Make or find the payload of every method of the run that has a factory half.
+
+    A method that fails is named with its reason; the others go on without it.
+
+    Raises:
+        RuntimeError: no method is left.
+    """
+    own = config.get("own_methods", {})
+    asked = {name: find(name, own.get(name)) for name in config["methods"]}
+    needed = {n: m for n, m in asked.items() if m.pretrain is not None or m.take is not None}
+    if not needed:
+        return Prepared(list(asked))
+    light_path = light_path_passes(product)
+    budget = light_path if config["budget"] is None else config["budget"]
+    assert budget is not None, "conf.check asks for a budget where there is no collective"
+    payloads: dict[str, Payload] = {}
+    failed: dict[str, str] = {}
+    record: dict[str, Any] = {}
+
+    def made(name: str, payload: Payload, seconds: float, found: bool) -> None:
+        payloads[name] = payload
+        record[name] = {
+            "image_passes": budget if needed[name].pretrain else None,
+            "seconds": seconds,
+            "cached": found,
+            "parameters": payload.parameters,
+            "bytes": payload.bytes,
+        }
+        on_note(_line(name, record[name]))
+
+    def fault(name: str, reason: str) -> None:  # one method's must not take the others along
+        failed[name] = reason
+        on_note(f"{name} failed at the factory: {reason}")
+
+    to_train: list[str] = []
+    with torch_threads(factory_threads(config)):
+        for name, method in needed.items():
+            started = time.perf_counter()
+            if method.take is not None:
+                assert product.life is not None, "conf.check wants a collective for this method"
+                try:
+                    payload = method.take(product.life.evolution.collective)
+                except (Exception, SystemExit) as error:
+                    fault(name, f"{type(error).__name__}: {error}")
+                    continue
+                made(name, payload, time.perf_counter() - started, found=False)
+            elif config["resume"] and (kept := _kept(name, method, config, world, budget)):
+                made(name, kept, time.perf_counter() - started, found=True)
+            else:
+                to_train.append(name)
+    at_once = places(config["collective"]["threads"], choose_device(config["collective"]["device"]))
+    each = {name: (name, config, world, budget) for name in to_train}
+    if at_once > 1 and len(each) > 1:
+        ends = side_by_side(train, each, at_once, on_step)
+    else:
+        ends = _one_by_one(each, on_step)
+    for end in ends:
+        if end.error is not None:
+            fault(end.name, end.error)
+            continue
+        with torch_threads(factory_threads(config)):
+            payload = _kept(end.name, needed[end.name], config, world, budget)
+        assert payload is not None, "``train`` keeps what it made"
+        made(end.name, payload, end.seconds, found=False)
+    left = [name for name in asked if name not in failed]
+    if not left:
+        raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
+    section = {
+        "budget": budget,
+        "light_path_passes": light_path,
+        "methods": {name: record[name] for name in needed if name in record},
+        "failed": failed,
+    }
+    in_order = {name: payloads[name] for name in needed if name in payloads}
+    return Prepared(left, in_order, failed, section)
+
+
+def _one_by_one(
+    asked: Mapping[str, tuple[str, Mapping[str, Any], World, int]],
+    on_step: Callable[[str, int, int], None],
+) -> Iterator[Ended]:
+    """As ``side_by_side``, in this process."""
+    for name, arguments in asked.items():
+        started, error = time.perf_counter(), None
+        try:
+            train(*arguments, partial(on_step, name))
+        except (Exception, SystemExit) as fault:
+            error = f"{type(fault).__name__}: {fault}"
+        yield Ended(name, time.perf_counter() - started, error)
+
+
+def light_path_passes(product: Product) -> int | None:
+    """Image passes of the collective's light path, the budget of the others unless it is set.
+
+    Every image that the collective was trained on went through the light path (where there is
+    one), which has the seven layers that the other methods have, too. None: no collective.
+    """
+    if product.life is None:
+        return None
+    return sum(stage.image_passes for stage in product.life.evolution.stages)
+
+
+def _stem(name: str, method: Method, config: Mapping[str, Any], world: World, budget: int) -> Path:
+    """Where the payload lies in the cache; for as many threads as torch has now."""
+    key = payload_key(_factory(name, config, world, budget), config, method)
+    return Path(config["cache"]) / "methods" / key / name
+
+
+def _kept(
+    name: str, method: Method, config: Mapping[str, Any], world: World, budget: int
+) -> Payload | None:
+    """The payload in the cache; None where there is none that is whole."""
+    kept = read_checkpoint(_stem(name, method, config, world, budget))
+    if kept is None:
+        return None
+    return Payload({n: value.numpy() for n, value in kept[0].items()}, kept[1]["card"])
+
+
+def train(name: str, config: Mapping[str, Any], world: World, budget: int, tell: Tell) -> None:
+    """Train a method's factory half and keep its payload; goes on with half-done work.
+
+    A function of its own, with arguments that cross to another process (see ``server.parallel``).
+
+    Raises:
+        ValueError: the payload is not finite; and whatever the method raises.
+    """
+    method = find(name, config.get("own_methods", {}).get(name))
+    assert method.pretrain is not None
+    with torch_threads(factory_threads(config)):
+        stem = _stem(name, method, config, world, budget)
+        part = stem.with_name(f"{name}-part")
+        made = method.pretrain(
+            _factory(
+                name,
+                config,
+                world,
+                budget,
+                found=read_checkpoint(part) if config["resume"] else None,
+                keep=lambda state, card: write_checkpoint(part, state, card),
+                progress=lambda done, steps, loss: tell(done, steps),
+            )
+        )
+    for array in made.arrays.values():
+        if not np.isfinite(array).all():
+            raise ValueError("the payload holds numbers that are not finite")
+    tensors = {n: torch.from_numpy(array) for n, array in made.arrays.items()}
+    write_checkpoint(stem, tensors, {"card": made.card})
+    for suffix in (".json", ".safetensors"):
+        part.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _factory(
+    name: str, config: Mapping[str, Any], world: World, budget: int, **more: Any
+) -> Factory:
+    collective = config["collective"]
+    device = choose_device(collective["device"])
+    kept_back = config["open_world"]["calibration_per_class"]
+    rows, _ = hold_out(world, config["seed"], kept_back)
+    own = config["method"][name]
+    return Factory(
+        name=name,
+        images=BaseImages(
+            world,
+            tuple(rows[c] for c in world.division.base),
+            device,
+            collective["train_size"],
+            collective["zoom"],
+        ),
+        settings={key: value for key, value in own.items() if not key.startswith(CLIENT)},
+        budget=budget,
+        ways=config["ways"],
+        width=collective["width"],
+        stem=config["method"]["scratch"]["stem"],
+        seed=config["seed"],
+        bf16=choose_precision(collective["precision"], device) == "bf16",
+        **more,
+    )
+
+
+def payload_key(factory: Factory, config: Mapping[str, Any], method: Method) -> str:
+    """Hash of everything that determines a payload, 16 hex digits."""
+    device = factory.images.device
+    parts = {
+        "format": FORMAT,
+        "world": factory.images.world.sha256,
+        "calibration_per_class": config["open_world"]["calibration_per_class"],
+        "method": factory.name,
+        "settings": dict(factory.settings),
+        "budget": factory.budget,
+        "ways": factory.ways if method.for_ways else None,
+        "width": factory.width,
+        "stem": factory.stem,
+        "side": factory.images.side,
+        "zoom": factory.images.zoom,
+        "seed": factory.seed,
+        "bf16": factory.bf16,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "POT": version("POT") if factory.name == "deepemd" else None,
+    }
+    if own := config.get("own_methods", {}).get(factory.name):
+        parts["module"] = own["module"], own["sha256"]
+    return key_of(parts)
+
+
+def _line(name: str, made: Mapping[str, Any]) -> str:
+    passes = made["image_passes"]
+    how = (
+        "found from an earlier run"
+        if made["cached"]
+        else f"{passes:,} image passes, {made['seconds']:.0f} s"
+        if passes
+        else "read off the collective"
+    )
+    return f"{name}: {how}, {made['bytes'] / 1e6:.2f} MB"
