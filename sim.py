@@ -28,10 +28,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.check import check
-from conf.explain import NO_ROOM, explain, no_room
-from conf.own_methods import with_own
+from conf.error_messages import NO_ROOM, explain, no_room
+from conf.plugins import with_own
 from conf.schema import Config
+from conf.validate import check
 from learngene.errors import InputError
 from runtime.signals import MESSAGE, Terminated, catch_signals
 
@@ -65,7 +65,7 @@ def _simulation(
     console: Console,
     log: RunLogger,
 ) -> int:
-    from learngene.heap import keep_freed_memory
+    from learngene.utils.hardware import keep_freed_memory
     from reports.console import announce
     from reports.loggers import CollectiveLog, log_results
     from reports.run import Seconds, write_run

@@ -25,7 +25,7 @@ def _work(clients: list[int], task: dict[str, Any], gene_path: str) -> list[dict
     import torch
 
     from clients.work import run_task
-    from learngene.gene import load
+    from learngene.gene.gene import load
 
     torch.set_num_threads(task["threads"])
     payloads = {"learngene": load(gene_path).arrays}
@@ -40,9 +40,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from learngene.gene import load
-    from learngene.world import WorldSettings
-    from learngene.data import cache
+    from learngene.data import WorldSettings, cache
+    from learngene.gene.gene import load
     from protocol.task import plan_round
     from runtime.ray_backend import RuntimeSettings, simulate
     from strategies.learngene import LearngeneStrategy

@@ -33,7 +33,7 @@ TUNING_SEED = 77  # shards that no reported run draws
 def composed(overrides: list[str]) -> dict[str, Any]:
     """The configuration that ``sim.py`` would have."""
     import sim  # noqa: F401  (registers the schema)
-    from conf.check import check
+    from conf.validate import check
 
     with initialize_config_module("conf", version_base="1.3"):
         config = compose("config", overrides)
@@ -44,11 +44,11 @@ def composed(overrides: list[str]) -> dict[str, Any]:
 @torch.no_grad()
 def prototypes(gene: Any, world: Any, config: dict[str, Any], tasks: int) -> tuple[float, float]:
     """Mean accuracy and standard error of class means as a classifier, over tasks."""
-    from learngene.gene import reconstruct
+    from learngene.data import draw_shard
     from learngene.data.augment import to_batch
-    from learngene.individual import PrototypeHead
+    from learngene.gene.gene import reconstruct
+    from learngene.networks.individual import PrototypeHead
     from learngene.seeding import torch_generator
-    from learngene.world import draw_shard
 
     individual = reconstruct(
         gene, ways=config["ways"], head="prototype", generator=torch_generator(0, "tune-collective")
@@ -93,9 +93,8 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=100)
     asked, overrides = parser.parse_known_args()
 
-    from learngene.heap import keep_freed_memory
-    from learngene.world import WorldSettings
-    from learngene.data import cache
+    from learngene.data import WorldSettings, cache
+    from learngene.utils.hardware import keep_freed_memory
     from server.collective import recognise
     from server.factory import open_world_settings, produce
 

@@ -146,9 +146,8 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
-    from learngene.files import write_atomically
-    from learngene.world import WorldSettings
-    from learngene.data import cache
+    from learngene.data import WorldSettings, cache
+    from learngene.utils.files import write_atomically
     from protocol.task import plan_round
     from reports.tuning import FOLDER, write_record
     from runtime.federated_rounds import federate, federated_methods

@@ -46,9 +46,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from learngene.gene import load
-    from learngene.world import WorldSettings
-    from learngene.data import cache
+    from learngene.data import WorldSettings, cache
+    from learngene.gene.gene import load
     from protocol.task import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]

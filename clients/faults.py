@@ -1,6 +1,6 @@
 """Faults that are planted on purpose (``faults=[3:raise]``), to see what a run makes of them.
 
-``armed`` is opened around a client's work, in one place (``clients.app``). Faults of the process
+``armed`` is opened around a client's work, in one place (``clients.client_app``). Faults of the process
 strike in ``reached``, which training calls after each epoch; faults of the answer are done by
 ``spoil``. Without an order in the task nothing of this has any effect.
 """
@@ -83,7 +83,9 @@ def armed(task: Mapping[str, Any], client: int, round: int, in_driver: bool) -> 
     if fault is None:
         yield
         return
-    from learngene.adaptation.training import after_each_epoch  # late: it imports torch, conf.check does not
+    from learngene.adaptation.training import (
+        after_each_epoch,  # late: it imports torch, conf.validate does not
+    )
 
     token = _armed.set(fault)
     try:

@@ -11,14 +11,13 @@ import torch
 
 from learngene import methods
 from learngene.adaptation.training import Outcome
+from learngene.data import Shard, World, draw_shard, load
 from learngene.data.partition import ShardData, read_shard
-from learngene.determinism import pin_kernels
-from learngene.heap import keep_freed_memory
-from learngene.labelled import draw_labelled_shard, of_text
-from learngene.methods.interface import generators
-from learngene.methods.own import place_in
-from learngene.precision import unpack
-from learngene.world import Shard, World, draw_shard, load
+from learngene.gene.quantize import unpack
+from learngene.methods.base import generators
+from learngene.methods.plugins import place_in
+from learngene.open_world.flagged import draw_labelled_shard, of_text
+from learngene.utils.hardware import keep_freed_memory, pin_kernels
 
 
 def run_task(

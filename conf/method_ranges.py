@@ -1,4 +1,4 @@
-"""Ranges of the settings of the compared methods, as ``conf.check.RANGES`` holds all others."""
+"""Ranges of the settings of the compared methods, as ``conf.validate.RANGES`` holds all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole configuration: one typed, documented line per field; ``conf.check`` checks it.
+"""The whole configuration: one typed, documented line per field; ``conf.validate`` checks it.
 
 The YAML files beside this one only override what is written here. Fields are named as on the
 command line: ``python sim.py num_clients=20 collective.width=0.5``.
@@ -64,7 +64,9 @@ class Learngene:
     path: str | None = None  # start clients from this learngene.safetensors, without any collective
     precision: str = "fp32"  # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
     sigma: float = 1e-3  # Eq. 5: a gradient above this is large
-    auto_layers: int = 3  # rule: layers that it selects at most (learngene.collective.criterion.TrendRule)
+    auto_layers: int = (
+        3  # rule: layers that it selects at most (learngene.collective.criterion.TrendRule)
+    )
     auto_bar: float = 0.5  # rule: fall less unsteadiness of rho above which a layer is wanted
     auto_large: float = 0.1  # rule: an early rho below this is not large
 
@@ -244,7 +246,7 @@ class Methods:
     linear_probe: LinearProbe = field(default_factory=LinearProbe)
     fedavg: FedAvg = field(default_factory=FedAvg)
     fedprox: FedProx = field(default_factory=FedProx)
-    # Settings of methods of your own, as +method.own.my_method.lr=0.1 (conf/own_methods.py)
+    # Settings of methods of your own, as +method.own.my_method.lr=0.1 (conf/plugins.py)
     own: dict[str, Any] = field(default_factory=dict)  # of each, by the last part of its module
 
 

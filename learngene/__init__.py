@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from learngene.data.partition import ShardData as ShardData
     from learngene.data.partition import shard_of as shard_of
     from learngene.errors import InputError as InputError
-    from learngene.gene import Learngene as Learngene
-    from learngene.gene import load as load
-    from learngene.gene import reconstruct as reconstruct
-    from learngene.gene import save as save
-    from learngene.individual import Individual as Individual
+    from learngene.gene.gene import Learngene as Learngene
+    from learngene.gene.gene import load as load
+    from learngene.gene.gene import reconstruct as reconstruct
+    from learngene.gene.gene import save as save
+    from learngene.networks.individual import Individual as Individual
 
 WHERE = {
     "InputError": "errors",

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from learngene.adaptation.training import Outcome, features
-from learngene.choices import INDIVIDUAL, RETAIN, check_ranges
 from learngene.data.augment import to_batch
 from learngene.data.partition import ShardData, check_images
-from learngene.gene import Learngene
-from learngene.individual import Individual
-from learngene.methods.interface import ClientContext, generators
+from learngene.gene.gene import Learngene
+from learngene.methods.base import ClientContext, generators
 from learngene.methods.learngene import individual_of
+from learngene.networks.individual import Individual
+from learngene.utils.choices import INDIVIDUAL, RETAIN, check_ranges
 
 
 def adapt(

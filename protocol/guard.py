@@ -2,7 +2,7 @@
 
 Down, ``GuardedGrid`` holds each message against the round's ``Declared`` before any of them is
 sent. Up, ``protocol.messages.read_reply`` holds each reply against ``Declared.reply`` before
-anything of it is read; ``clients.app`` has done so before it was serialised. ``inspect`` says what
+anything of it is read; ``clients.client_app`` has done so before it was serialised. ``inspect`` says what
 a message holds, without its values.
 """
 

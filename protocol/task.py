@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from learngene.gene import Learngene
+from learngene.data import World
+from learngene.gene.gene import Learngene
+from learngene.gene.quantize import at_precision, pack
 from learngene.methods import Payload
-from learngene.precision import at_precision, pack
-from learngene.world import World
 from protocol.guard import Declared
 from protocol.reply_schema import Shapes, declared_reply
 from protocol.rounds import RoundPlan

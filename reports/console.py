@@ -9,7 +9,6 @@ from typing import Any
 
 import rich.console
 from rich import box
-
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from learngene.collective.trainer import Evolution
-from learngene.world import World
+from learngene.data import World
 from reports.schema import Results
 from reports.summary import (
     ROUND_HEADINGS,

@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from learngene.errors import InputError
 from learngene.collective.trainer import Evolution
+from learngene.errors import InputError
 
 TENSORBOARD = "tensorboard"
 FIX = "Write logger=tensorboard, logger=my_package.MyLogger, or logger=null for none"

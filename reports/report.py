@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports.experiments import drawing
 from reports.experiments import table as comparison
 from reports.experiments.table import NAME

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from learngene.files import write_atomically
-from learngene.labelled import draw_of
-from learngene.untrusted import RESULTS_LIMIT, read_json
+from learngene.open_world.flagged import draw_of
+from learngene.utils.files import write_atomically
+from learngene.utils.untrusted import RESULTS_LIMIT, read_json
 from reports.schema import ORDER, check_results
 from reports.statistics import holm, paired_gain, summarise
 

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import torch
 
-from learngene.gene import save
-from learngene.world import World
+from learngene.data import World
+from learngene.gene.gene import save
 from reports.report import write_report
 from reports.results import (
     Round,

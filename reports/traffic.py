@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 
 # record, kind, name, dtype, shape, bytes (protocol.guard.Entry)
 Entry = tuple[str, str, str, str, str, int]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import conf
-from learngene.files import write_atomically
-from learngene.untrusted import MEBIBYTE, read_json
+from learngene.utils.files import write_atomically
+from learngene.utils.untrusted import MEBIBYTE, read_json
 
 FOLDER = Path(conf.__file__).parent / "tuned"
 LIMIT = MEBIBYTE  # bytes of a record

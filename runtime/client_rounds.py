@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from learngene.gene import Learngene
+from learngene.data import World
+from learngene.gene.gene import Learngene
 from learngene.methods import Payload
-from learngene.world import World
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import plan_round
 from runtime.ray_backend import RuntimeSettings, simulate

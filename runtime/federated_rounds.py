@@ -14,9 +14,9 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
+from learngene.data import World
 from learngene.methods import NAMES, Payload, find
 from learngene.methods.federated import INDIVIDUAL, begin, finished
-from learngene.world import World
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import common_task, declare, occasional_task, shapes_of
 from runtime.ray_backend import simulate
@@ -60,7 +60,7 @@ def federate(
     Args:
         width: of the seven layers, as scratch's.
         labelled: what ``server.labelling`` tells clients, where their images are named ones.
-        client_app: what answers; default ``clients.app.app``.
+        client_app: what answers; default ``clients.client_app.app``.
 
     Raises:
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.

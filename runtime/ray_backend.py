@@ -27,7 +27,7 @@ from learngene.errors import InputError
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import run_serial
 from runtime.signals import ENDING, exit_code
-from server.app import LearngeneServerApp, make_server_app
+from server.server_app import LearngeneServerApp, make_server_app
 from strategies.learngene import LearngeneStrategy
 
 __all__ = ["RuntimeSettings", "leave", "simulate"]
@@ -57,7 +57,7 @@ def simulate(
         rounds: how many times each client is asked.
         runtime: ``ray`` or ``serial``, and what a client may hold.
         num_clients: nodes to simulate.
-        client_app: what answers; default ``clients.app.app``.
+        client_app: what answers; default ``clients.client_app.app``.
         on_reply: ``on_reply(client, ok)`` as replies arrive; with Ray not in the main thread.
 
     Raises:
@@ -67,7 +67,7 @@ def simulate(
             finished. Whatever else the strategy raised is raised here, too.
     """
     if client_app is None:
-        from clients.app import app as client_app
+        from clients.client_app import app as client_app
     strategy.timeout_s = runtime.timeout_s
     server_app = make_server_app(strategy, rounds, runtime.timeout_s, on_reply)
     if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time

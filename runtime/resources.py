@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from learngene.cores import usable_cores
 from learngene.errors import InputError
+from learngene.utils.hardware import usable_cores
 
 
 @dataclass(frozen=True)

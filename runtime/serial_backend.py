@@ -21,7 +21,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients.app import IN_DRIVER
+from clients.client_app import IN_DRIVER
 from clients.faults import WorkerDied
 from clients.timeout import Overdue, time_limit
 from protocol.messages import WORKER_DIED
@@ -123,7 +123,7 @@ class SerialGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """All replies, without a deadline; ``server.app.WatchedGrid`` is the one that has it."""
+        """All replies, without a deadline; ``server.server_app.WatchedGrid`` is the one that has it."""
         replies = (self.pull_messages([each]) for each in list(self.push_messages(messages)))
         return [reply for pulled in replies for reply in pulled]
 

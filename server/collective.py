@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learngene.cores import torch_threads
 from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
-from learngene.networks import Collective
-from learngene.openworld import (
+from learngene.data import World
+from learngene.networks.collective import Collective
+from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
     Answers,
@@ -34,7 +34,7 @@ from learngene.openworld import (
     separation,
 )
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.world import World
+from learngene.utils.hardware import torch_threads
 
 FORMAT = 2  # raise it when the algorithm changes: a life under the old one must not be taken up
 EXEMPLARS = 50  # of a class that distances are fitted on, at most: more say the same, for more time
@@ -248,7 +248,7 @@ def recognise(evolution: Evolution, settings: OpenWorldSettings) -> dict:
         score = fit_score(name, fitted_on[1], classes)
         scores[name] = separation(score(*base), score(*others), base[0].argmax(1), labels)
     chosen = scores[settings.score]
-    assert chosen is not None, "conf.check refuses a distance without a memory"
+    assert chosen is not None, "conf.validate refuses a distance without a memory"
     measured = {name: found["auroc"] for name, found in scores.items() if found}
     recogniser = Recogniser.fit(settings, fitted_on, classes, held_out)
     return {

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from learngene.cycle import (
+from learngene.collective.trainer import Evolution
+from learngene.open_world.cycle import (
     CycleSettings,
     Labeller,
     Oracle,
@@ -27,8 +28,7 @@ from learngene.cycle import (
     gather_labels,
     split_held_out,
 )
-from learngene.collective.trainer import Evolution
-from learngene.openworld import OpenWorldSettings, Recogniser
+from learngene.open_world.detector import OpenWorldSettings, Recogniser
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from server.collective import (
     Life,

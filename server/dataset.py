@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from learngene.data import Shard, World, WorldSettings, cache, check_leakage, draw_shard
 from learngene.errors import InputError
-from learngene.labelled import draw_labelled_shard, everything
-from learngene.world import Shard, World, WorldSettings, check_leakage, draw_shard
-from learngene.data import cache
+from learngene.open_world.flagged import draw_labelled_shard, everything
 from reports.console import Console
 
 

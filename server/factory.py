@@ -14,15 +14,14 @@ import yaml
 from learngene.collective.criterion import TrendRule, align
 from learngene.collective.forgetting import measures
 from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
-from learngene.cores import torch_threads, usable_cores
-from learngene.cycle import CycleSettings
-from learngene.determinism import pin_kernels
+from learngene.data import World
 from learngene.errors import InputError
-from learngene.expansion import PlannedStep, planned_names, read_plan
-from learngene.gene import Learngene, extract, load
-from learngene.openworld import OpenWorldSettings
-from learngene.untrusted import MEBIBYTE, read_limited
-from learngene.world import World
+from learngene.gene.gene import Learngene, extract, load
+from learngene.networks.growth import PlannedStep, planned_names, read_plan
+from learngene.open_world.cycle import CycleSettings
+from learngene.open_world.detector import OpenWorldSettings
+from learngene.utils.hardware import pin_kernels, torch_threads, usable_cores
+from learngene.utils.untrusted import MEBIBYTE, read_limited
 from server.collective import Life, life_key, live
 from server.cycle import run_cycles
 from server.layer_selection import (

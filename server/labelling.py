@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from learngene.cores import torch_threads
-from learngene.labelled import Flags, as_text, draw_labelled_shard, draw_of
-from learngene.openworld import Recogniser
-from learngene.world import Shard, World
+from learngene.data import Shard, World
+from learngene.open_world.detector import Recogniser
+from learngene.open_world.flagged import Flags, as_text, draw_labelled_shard, draw_of
+from learngene.utils.hardware import torch_threads
 from server.collective import exemplars
 from server.factory import Product, open_world_settings
 
@@ -42,7 +42,7 @@ def label_open_world(config: Mapping[str, Any], world: World, product: Product) 
     draws = config["labelled"]["draws"]
     if not draws:
         return None
-    assert product.life is not None, "conf.check wants a collective"
+    assert product.life is not None, "conf.validate wants a collective"
     evolution, asked = product.life.evolution, open_world_settings(config)
     images, of_class = world.train_images, world.division.open_world
     with torch_threads(product.life.threads):

@@ -15,8 +15,8 @@ from learngene.collective.criterion import (
     select_layers,
 )
 from learngene.errors import InputError
-from learngene.expansion import COPIES
-from learngene.networks import COLLECTIVE_START
+from learngene.networks.collective import COLLECTIVE_START
+from learngene.networks.growth import COPIES
 from server.collective import Life
 
 TOP = 3  # what learngene.layers=auto lives with before it knows better: the paper's choice

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 
-from learngene.cores import usable_cores
-from learngene.heap import keep_freed_memory
+from learngene.utils.hardware import keep_freed_memory, usable_cores
 
 TELL_S = 0.2  # a process says how far it is at most so often, seconds
 

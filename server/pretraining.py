@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from learngene.cores import torch_threads
 from learngene.collective.trainer import hold_out
+from learngene.data import World
 from learngene.methods import Factory, Method, Payload, find
-from learngene.methods.interface import BaseImages
+from learngene.methods.base import BaseImages
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.world import World
+from learngene.utils.hardware import torch_threads
 from server.factory import Product, choose_device, choose_precision, factory_threads
 from server.parallel import Ended, Tell, places, side_by_side
 
@@ -80,7 +80,7 @@ def prepare(
         return Prepared(list(asked))
     light_path = light_path_passes(product)
     budget = light_path if config["budget"] is None else config["budget"]
-    assert budget is not None, "conf.check asks for a budget where there is no collective"
+    assert budget is not None, "conf.validate asks for a budget where there is no collective"
     payloads: dict[str, Payload] = {}
     failed: dict[str, str] = {}
     record: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def prepare(
         for name, method in needed.items():
             started = time.perf_counter()
             if method.take is not None:
-                assert product.life is not None, "conf.check wants a collective for this method"
+                assert product.life is not None, "conf.validate wants a collective for this method"
                 try:
                     payload = method.take(product.life.evolution.collective)
                 except (Exception, SystemExit) as error:

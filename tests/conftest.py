@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from learngene.collective.trainer import Evolution
-from learngene.world import World, WorldSettings
-from learngene.data import cache
+from learngene.data import World, WorldSettings, cache
 from tests.made import CPU, settings
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from learngene.methods import Method
 from learngene.methods.protonet import class_means, nearness
-from learngene.methods.seven import one_point
+from learngene.methods.backbone import one_point
 
 
 def adapt(context):

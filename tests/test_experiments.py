@@ -17,8 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import sim as program
-from conf.check import check
 from conf.schema import Config
+from conf.validate import check
 from reports.experiments.drawing import draw
 from reports.experiments.table import rows
 from reports.figures.pareto import FREE

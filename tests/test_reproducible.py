@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 
 import runtime.client_rounds
 import sim as program
-from clients.app import make_client_app
-from conf.check import check
+from clients.client_app import make_client_app
 from conf.schema import Config
-from learngene.determinism import WORKSPACE, pin_kernels
+from conf.validate import check
+from learngene.utils.hardware import WORKSPACE, pin_kernels
 from reports.results import comparable, read_results, result_sha256
 from runtime.serial_backend import SerialGrid
 from tests.late_work import late

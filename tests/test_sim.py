@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from learngene.gene import load
+from learngene.gene.gene import load
 from reports.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]

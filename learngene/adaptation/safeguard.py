@@ -21,7 +21,7 @@ from torch import Tensor
 
 from learngene.adaptation.training import Outcome
 from learngene.data.partition import ShardData
-from learngene.methods.interface import ClientContext
+from learngene.methods.base import ClientContext
 
 Adapt = Callable[[ClientContext], Outcome]  # the client half of a method
 

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.retain import Retain
-from learngene.choices import SCHEDULES, among
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
-from learngene.individual import Individual
+from learngene.networks.individual import Individual
+from learngene.utils.choices import SCHEDULES, among
 
 _after_epoch: ContextVar[Callable[[int], None]] = ContextVar(
     "after_epoch", default=lambda epoch: None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learngene.networks import Collective
+from learngene.networks.collective import Collective
 
 
 def rho(gradient: Tensor, sigma: float) -> float:

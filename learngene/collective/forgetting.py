@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from learngene.adaptation.retain import fisher_diagonal
 from learngene.errors import InputError
-from learngene.networks import Collective
+from learngene.networks.collective import Collective
 
 
 @dataclass(frozen=True)

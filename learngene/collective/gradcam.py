@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from learngene.networks import Collective
+from learngene.networks.collective import Collective
 
 LEAST_SIDE = 4  # positions of a map below which it does not say where
 

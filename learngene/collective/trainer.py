@@ -25,8 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from learngene.adaptation.retain import Retain
 from learngene.collective.criterion import Criterion
-from learngene.expansion import (
+from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
+from learngene.data import World
+from learngene.data.augment import augment, shrink, to_batch
+from learngene.networks.collective import COLLECTIVE_EQUAL, COLLECTIVE_START, Collective
+from learngene.networks.growth import (
     Growth,
     PlannedStep,
     deepen,
@@ -34,13 +39,9 @@ from learngene.expansion import (
     widen,
     written_plan,
 )
-from learngene.data.augment import augment, shrink, to_batch
-from learngene.individual import stem_generator
-from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
-from learngene.networks import COLLECTIVE_EQUAL, COLLECTIVE_START, Collective, scaled
-from learngene.adaptation.retain import Retain
+from learngene.networks.individual import stem_generator
+from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
-from learngene.world import World
 
 
 @dataclass(frozen=True)

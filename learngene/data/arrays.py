@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from learngene.errors import InputError
-from learngene.untrusted import npy_header
 from learngene.data.dataset import HASH
+from learngene.errors import InputError
+from learngene.utils.untrusted import npy_header
 
 _ROWS = 1024  # rows moved at once when dropped images are closed up
 _BYTES = 1 << 22

@@ -14,8 +14,6 @@ from typing import Any
 
 import PIL
 
-from learngene.errors import InputError
-from learngene.files import naming, refuse_other
 from learngene.data.arrays import (
     ImageFile,
     describe,
@@ -25,7 +23,6 @@ from learngene.data.arrays import (
     write_array,
     write_json,
 )
-from learngene.data.sources.base import Source, check_labels, decode, suspicious
 from learngene.data.dataset import (
     FORMAT,
     GROUPS,
@@ -38,6 +35,9 @@ from learngene.data.dataset import (
     read_card,
     seal,
 )
+from learngene.data.sources.base import Source, check_labels, decode, suspicious
+from learngene.errors import InputError
+from learngene.utils.files import naming, refuse_other
 
 CARD = "world.json"
 _STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed

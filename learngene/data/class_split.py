@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from learngene.data.dataset import Division, WorldSettings
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.data.dataset import Division, WorldSettings
 
 # The paper's appendix A.1.2. Its list of base classes names 65, one of them also open-world;
 # 64/16/20 is the division without that overlap (docs/FIDELITY.md).

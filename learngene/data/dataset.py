@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.errors import InputError
-from learngene.untrusted import MEBIBYTE, map_npy, read_json, whole
+from learngene.utils.untrusted import MEBIBYTE, map_npy, read_json, whole
 
 FORMAT = 2  # raise it when the files, the glyphs or the decoding change: old caches are left alone
 HASH = np.dtype("V16")  # content hash of an image: BLAKE2b of its pixels, 16 bytes

@@ -14,7 +14,6 @@ from learngene.data.augment import to_batch
 from learngene.data.dataset import World
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.world import Shard, World
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +106,7 @@ def check_leakage(
         shards: every client's shard.
         base_rows: rows of ``train`` that any model saw before the clients did, calibration
             images included.
-        with_open_world: the models learn open-world classes, too (``learngene.cycle``): then these
+        with_open_world: the models learn open-world classes, too (``learngene.open_world.cycle``): then these
             count as base.
 
     Returns:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from learngene.methods import own as own_methods
-from learngene.methods.interface import ClientContext, Factory, Method, Payload, Update
+from learngene.methods import plugins as own_methods
+from learngene.methods.base import ClientContext, Factory, Method, Payload, Update
 
 __all__ = ["NAMES", "ClientContext", "Factory", "Method", "Payload", "Update", "find"]
 
@@ -28,7 +28,7 @@ def find(name: str, own: Mapping[str, Any] | None = None) -> Method:
     """The method called ``name``.
 
     Args:
-        own: of a method from elsewhere, what ``learngene.methods.own.describe`` said of it.
+        own: of a method from elsewhere, what ``learngene.methods.plugins.describe`` said of it.
 
     Raises:
         KeyError: there is none.

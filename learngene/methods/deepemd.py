@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.individual import Individual
-from learngene.methods.episodes import draw_episode, run_steps, supervised
-from learngene.methods.fitting import linear_head
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
-from learngene.methods.protonet import class_means
-from learngene.methods.seven import draw, one_point, payload_of, rebuild
 from learngene.adaptation.training import Outcome, shard_features
+from learngene.methods.backbone import draw, one_point, payload_of, rebuild
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.head import linear_head
+from learngene.methods.pretraining import draw_episode, run_steps, supervised
+from learngene.methods.protonet import class_means
+from learngene.networks.individual import Individual
 
 LEAST = 1e-3  # added to the parts' weights, as in the released code
 BATCH = 256  # images

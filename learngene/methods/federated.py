@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from learngene.adaptation.training import Outcome, cosine
 from learngene.data.augment import augment as augmented
 from learngene.data.partition import ShardData
-from learngene.individual import PrototypeHead, measure_norms
-from learngene.methods.fitting import SevenLayers, fit, linear_head
-from learngene.methods.interface import ClientContext, Payload, Update
-from learngene.methods.seven import arrays_of, drawn, feature_count, rebuild
+from learngene.methods.backbone import arrays_of, drawn, feature_count, rebuild
+from learngene.methods.base import ClientContext, Payload, Update
+from learngene.methods.head import SevenLayers, fit, linear_head
+from learngene.networks.individual import PrototypeHead, measure_norms
 from learngene.seeding import torch_generator
 
 Arrays = dict[str, np.ndarray]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from learngene.methods import federated
-from learngene.methods.interface import Method
+from learngene.methods.base import Method
 
 METHOD = Method(
     partial(federated.adapt, name="fedprox"), update=partial(federated.update, name="fedprox")

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learngene.methods.episodes import supervised
-from learngene.methods.fitting import SevenLayers, fit, linear_head
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
-from learngene.methods.seven import draw, feature_count, payload_of, rebuild
 from learngene.adaptation.training import Outcome
+from learngene.methods.backbone import draw, feature_count, payload_of, rebuild
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.head import SevenLayers, fit, linear_head
+from learngene.methods.pretraining import supervised
 
 # (features, classes, generator) -> a classifier
 MakeHead = Callable[[int, int, torch.Generator], nn.Module]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import partial
 
 from learngene.methods import finetune
-from learngene.methods.interface import Method
-from learngene.networks import CosineHead
+from learngene.methods.base import Method
+from learngene.networks.layers import CosineHead
 
 METHOD = Method(
     partial(finetune.adapt, name="finetune_pp", make_head=CosineHead),

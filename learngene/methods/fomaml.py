@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from learngene.methods import meta
-from learngene.methods.interface import Method
+from learngene.methods.base import Method
 
 METHOD = Method(
     partial(meta.adapt, name="fomaml"), partial(meta.pretrain, second=False), for_ways=True

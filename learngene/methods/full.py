@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.individual import PrototypeHead
-from learngene.methods.fitting import fit
-from learngene.methods.interface import ClientContext, Method, Payload
-from learngene.methods.seven import arrays_of, fill
-from learngene.networks import Collective, Unit, Units
 from learngene.adaptation.training import Outcome
+from learngene.methods.backbone import arrays_of, fill
+from learngene.methods.base import ClientContext, Method, Payload
+from learngene.methods.head import fit
+from learngene.networks.collective import Collective
+from learngene.networks.individual import PrototypeHead
+from learngene.networks.layers import Unit, Units
 
 
 class LongPath(nn.Module):

@@ -13,15 +13,15 @@ from functools import partial
 
 import torch
 
-from learngene.card import read_card
-from learngene.choices import LABELS, among
-from learngene.gene import Learngene, check, inherited_modules, reconstruct
-from learngene.individual import Individual, PrototypeHead, measure_norms
-from learngene.methods import find
-from learngene.methods.interface import ClientContext, Method
 from learngene.adaptation.retain import Retain, fisher_diagonal
 from learngene.adaptation.safeguard import guarded
 from learngene.adaptation.training import Outcome, TrainSettings, shard_features, train
+from learngene.gene.card import read_card
+from learngene.gene.gene import Learngene, check, inherited_modules, reconstruct
+from learngene.methods import find
+from learngene.methods.base import ClientContext, Method
+from learngene.networks.individual import Individual, PrototypeHead, measure_norms
+from learngene.utils.choices import LABELS, among
 
 
 def adapt(context: ClientContext) -> Outcome:

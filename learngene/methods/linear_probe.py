@@ -5,10 +5,10 @@ No paper: the practitioner's cheapest use of a big model; the same payload as ``
 
 from __future__ import annotations
 
-from learngene.methods.fitting import fit, linear_head
-from learngene.methods.full import rebuild_long, take
-from learngene.methods.interface import ClientContext, Method
 from learngene.adaptation.training import Outcome
+from learngene.methods.base import ClientContext, Method
+from learngene.methods.full import rebuild_long, take
+from learngene.methods.head import fit, linear_head
 
 
 def adapt(context: ClientContext) -> Outcome:

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learngene.methods.episodes import Episode, by_episodes
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
-from learngene.methods.seven import draw, one_point, payload_of, rebuild
 from learngene.adaptation.training import Outcome, features, shard_features
+from learngene.methods.backbone import draw, one_point, payload_of, rebuild
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.pretraining import Episode, by_episodes
 
 FLOOR = 1e-6  # added to probabilities before their logarithm
 

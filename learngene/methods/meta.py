@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from learngene.methods.episodes import draw_episode, run_steps
-from learngene.methods.fitting import linear_head
-from learngene.methods.interface import ClientContext, Factory, Payload
-from learngene.methods.protonet import class_means
-from learngene.methods.seven import draw, feature_count, payload_of, rebuild
-from learngene.methods.support_norm import set_mode, with_support_norms
 from learngene.adaptation.training import Outcome
+from learngene.methods.backbone import draw, feature_count, payload_of, rebuild
+from learngene.methods.base import ClientContext, Factory, Payload
+from learngene.methods.head import linear_head
+from learngene.methods.pretraining import draw_episode, run_steps
+from learngene.methods.protonet import class_means
+from learngene.methods.support_norm import set_mode, with_support_norms
 
 Params = dict[str, Tensor]
 

@@ -11,10 +11,10 @@ import time
 
 import torch
 
-from learngene.individual import Individual, measure_norms
-from learngene.methods.interface import ClientContext, Method
-from learngene.methods.learngene import start_head
 from learngene.adaptation.training import Outcome, TrainSettings, train
+from learngene.methods.base import ClientContext, Method
+from learngene.methods.learngene import start_head
+from learngene.networks.individual import Individual, measure_norms
 
 
 def adapt(context: ClientContext) -> Outcome:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.individual import Individual
+from learngene.networks.individual import Individual
 
 
 class SupportNorm(nn.BatchNorm2d):

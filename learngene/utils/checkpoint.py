@@ -17,8 +17,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from learngene.files import refuse_other, write_atomically
-from learngene.untrusted import MEBIBYTE, read_json, read_limited
+from learngene.utils.files import refuse_other, write_atomically
+from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
 
 CARD_LIMIT = 256 * MEBIBYTE  # bytes; the rows of all exemplars are nearly all of it
 WEIGHTS_LIMIT = 8192 * MEBIBYTE  # bytes; the paper's widths take 70 MB

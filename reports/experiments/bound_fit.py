@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from learngene.errors import InputError
-from learngene.files import write_atomically
 from learngene.seeding import generator
-from learngene.untrusted import RESULTS_LIMIT, read_json
+from learngene.utils.files import write_atomically
+from learngene.utils.untrusted import RESULTS_LIMIT, read_json
 from reports.experiments.bound_figure import draw
 
 LEAST_SIZES = 3  # two constants pass through two sizes exactly: nothing would be left to see

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports.experiments.paper import OPPONENTS
 from reports.figures.pareto import Point, front, gather, points
 from reports.figures.style import (

@@ -19,7 +19,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports.figures.style import legend_above, method_style, new_figure, save, styled
 from reports.runs import GatherError, OutputError, config, find_runs, must_agree, writing
 from reports.schema import Results

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports.experiments import bound as rows_bound
 from reports.experiments import collective, rows_figures, tables_2_3
 from reports.experiments.base import Row, any_rows, claim_of, lacking

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from scipy.optimize import isotonic_regression
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports.schema import Results
 
 # Okabe and Ito's colours, told apart by people with any common colour-vision deficiency. Their

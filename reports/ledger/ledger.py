@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports.experiments import drawing, table
 from reports.figures.run import accuracy_over_epochs
 from reports.figures.style import NoDataError

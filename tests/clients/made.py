@@ -9,10 +9,10 @@ import torch
 
 from conf.schema import Config
 from learngene.adaptation.training import TrainSettings
+from learngene.data import World
 from learngene.data.partition import ShardData
-from learngene.gene import Learngene
-from learngene.individual import Individual
-from learngene.world import World
+from learngene.gene.gene import Learngene
+from learngene.networks.individual import Individual
 from tests.made import torch_rng
 
 

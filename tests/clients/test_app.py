@@ -12,8 +12,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients import app as app_module
-from clients.app import ERROR, INFO, NODE, PAYLOAD, TASK, make_client_app, pack
+from clients import client_app as app_module
+from clients.client_app import ERROR, INFO, NODE, PAYLOAD, TASK, make_client_app, pack
 from protocol.reply_schema import DeclaredReply
 
 

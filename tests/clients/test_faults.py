@@ -9,7 +9,7 @@ import pytest
 from clients import faults
 from clients.faults import Order, PlantedFault, WorkerDied, armed, reached, spoil
 from clients.work import run_task
-from learngene.gene import extract
+from learngene.gene.gene import extract
 from tests.clients.made import make_task
 
 

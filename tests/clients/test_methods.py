@@ -12,12 +12,12 @@ from clients.work import _context
 from learngene import methods
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain
+from learngene.data import World, draw_shard
 from learngene.data.partition import read_shard
-from learngene.gene import Learngene, extract, reconstruct
-from learngene.individual import Individual
+from learngene.gene.gene import Learngene, extract, reconstruct
 from learngene.methods.learngene import start_head
-from learngene.networks import STEMS
-from learngene.world import World, draw_shard
+from learngene.networks.individual import Individual
+from learngene.networks.layers import STEMS
 from tests.clients.made import make_task
 from tests.made import CPU, torch_rng
 

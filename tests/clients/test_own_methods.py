@@ -8,10 +8,10 @@ from dataclasses import asdict
 import pytest
 
 from clients.work import run_task
-from conf.own_methods import with_own
+from conf.plugins import with_own
 from conf.schema import Config
-from learngene.gene import extract
-from learngene.methods.own import describe, load
+from learngene.gene.gene import extract
+from learngene.methods.plugins import describe, load
 from protocol.reply_schema import declared_reply
 from protocol.task import plan_round
 from runtime.resources import RuntimeSettings

@@ -10,10 +10,10 @@ import torch
 
 from clients.work import run_task
 from learngene import methods
-from learngene.gene import Learngene, extract
-from learngene.methods.interface import Method
-from learngene.precision import at_precision, pack, unpack
-from learngene.world import draw_shard
+from learngene.data import draw_shard
+from learngene.gene.gene import Learngene, extract
+from learngene.gene.quantize import at_precision, pack, unpack
+from learngene.methods.base import Method
 from tests.clients.made import make_task
 
 

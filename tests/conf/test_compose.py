@@ -13,12 +13,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from conf.check import CHOICES, RANGES, THRESHOLDS, check
-from conf.explain import explain, field_names, type_of
-from conf.own_methods import BUILT_IN
+from conf.error_messages import explain, field_names, type_of
+from conf.plugins import BUILT_IN
 from conf.schema import Config
-from learngene.errors import InputError
+from conf.validate import CHOICES, RANGES, THRESHOLDS, check
 from learngene.collective.forgetting import STRATEGIES
+from learngene.errors import InputError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -162,7 +162,7 @@ def test_open_world_settings_that_do_not_go_together(
 
 
 def test_the_choices_are_those_of_the_open_world() -> None:
-    from learngene.openworld import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
+    from learngene.open_world.detector import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
 
     assert CHOICES["open_world.score"] == SCORES
     assert list(THRESHOLDS) == ["calibrated", *PAPER_THRESHOLDS]

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.check import check
-from conf.explain import explain, field_names
+from conf.error_messages import explain, field_names
+from conf.validate import check
 from learngene.errors import InputError
 from tests.conf.test_compose import composed
 

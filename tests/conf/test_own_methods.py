@@ -7,9 +7,9 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from conf.check import check
-from conf.explain import explain
-from conf.own_methods import with_own
+from conf.error_messages import explain
+from conf.plugins import with_own
+from conf.validate import check
 from learngene.errors import InputError
 from tests.conf.test_compose import composed
 from tests.own_method import SOURCE, here, write_method

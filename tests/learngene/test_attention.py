@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from learngene.collective.gradcam import choose_layer, grad_cam
-from learngene.networks import Collective
+from learngene.networks.collective import Collective
 from tests.made import shake, torch_rng
 
 WIDTHS = (4,) * 13

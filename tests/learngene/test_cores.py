@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from learngene import cores
-from learngene.cores import torch_threads, usable_cores
+from learngene.utils import hardware
+from learngene.utils.hardware import torch_threads, usable_cores
 from server.factory import factory_threads
 
 
@@ -14,7 +14,7 @@ from server.factory import factory_threads
 def quota(monkeypatch, tmp_path):
     """Writes what the kernel says of the container's quota; eight cores are there."""
     path = tmp_path / "cpu.max"
-    monkeypatch.setattr(cores, "_QUOTA", path)
+    monkeypatch.setattr(hardware, "_QUOTA", path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     return path.write_text
 
@@ -25,7 +25,7 @@ def quota(monkeypatch, tmp_path):
 )
 def test_the_quota_bounds_the_cores(quota, said, cores):
     quota(said)
-    assert usable_cores() == cores
+    assert usable_cores() == hardware
 
 
 def test_without_a_quota_the_affinity_counts(quota):

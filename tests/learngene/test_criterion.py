@@ -15,7 +15,7 @@ from learngene.collective.criterion import (
     rho,
     select_layers,
 )
-from learngene.networks import Collective
+from learngene.networks.collective import Collective
 from tests.made import torch_rng
 
 

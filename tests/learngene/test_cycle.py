@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learngene.cycle import (
+from learngene.open_world.cycle import (
     CycleSettings,
     Oracle,
     Stream,

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 
 from learngene.collective import trainer as evolution_module
 from learngene.collective.trainer import Accuracy, Evolution, Stage, epoch_positions, one_cycle
-from learngene.expansion import PlannedStep
 from learngene.data.augment import to_batch
-from learngene.networks import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START, scaled
+from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START
+from learngene.networks.growth import PlannedStep
+from learngene.networks.layers import scaled
 from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
 
 

@@ -10,7 +10,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from learngene.errors import InputError
-from learngene.expansion import (
+from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
+from learngene.networks.growth import (
     STEPS,
     Growth,
     PlannedStep,
@@ -21,7 +22,7 @@ from learngene.expansion import (
     widen,
     written_plan,
 )
-from learngene.networks import COLLECTIVE_END, COLLECTIVE_START, Collective, scaled
+from learngene.networks.layers import scaled
 from tests.made import rng, shake, torch_rng
 
 WIDTHS = (4, 4, 5, 4, 6, 6, 6, 7, 8, 8, 8, 7, 6)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 
 
 def test_writes_and_makes_the_folder(tmp_path):

@@ -14,8 +14,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from learngene.errors import InputError
-from learngene.expansion import deepen, widen
-from learngene.gene import (
+from learngene.gene.gene import (
     Card,
     Learngene,
     check,
@@ -26,8 +25,10 @@ from learngene.gene import (
     reconstruct,
     save,
 )
-from learngene.individual import Individual, stem_generator
-from learngene.networks import STEMS, Collective
+from learngene.networks.collective import Collective
+from learngene.networks.growth import deepen, widen
+from learngene.networks.individual import Individual, stem_generator
+from learngene.networks.layers import STEMS
 from tests.made import rng, shake, torch_rng
 
 SEED = 5  # of tests.made.settings

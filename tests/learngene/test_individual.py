@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from learngene.individual import (
+from learngene.networks.individual import (
     LAYERS,
     Individual,
     PrototypeHead,

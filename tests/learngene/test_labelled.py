@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from learngene.errors import InputError
-from learngene.labelled import as_text, draw_classes, draw_labelled_shard, everything, of_text
+from learngene.open_world.flagged import (
+    as_text,
+    draw_classes,
+    draw_labelled_shard,
+    everything,
+    of_text,
+)
 
 ASKED = {"ways": 3, "shots": 5, "shard_seed": 7, "draws": 2}
 

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from learngene.adaptation.retain import fisher_diagonal
 from learngene.collective.criterion import Criterion
-from learngene.errors import InputError
+from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fisher
 from learngene.collective.trainer import Evolution, epoch_positions, one_cycle
 from learngene.data.augment import augment, to_batch
-from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fisher
-from learngene.adaptation.retain import fisher_diagonal
+from learngene.errors import InputError
 from learngene.seeding import generator, torch_generator
 from tests.made import rng, torch_rng
 

@@ -8,16 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from learngene.networks import (
-    COLLECTIVE_END,
-    COLLECTIVE_START,
-    Collective,
-    CosineHead,
-    Unit,
-    build_stem,
-    initialise,
-    scaled,
-)
+from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
+from learngene.networks.layers import CosineHead, Unit, build_stem, initialise, scaled
 from tests.made import torch_rng
 
 START = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256, 256, 256)

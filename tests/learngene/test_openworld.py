@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learngene.openworld import (
+from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
     UNKNOWN,

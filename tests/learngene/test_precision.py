@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conf.check import CHOICES
-from learngene.gene import Learngene, check, extract
-from learngene.precision import PRECISIONS, at_precision, pack, unpack
+from conf.validate import CHOICES
+from learngene.gene.gene import Learngene, check, extract
+from learngene.gene.quantize import PRECISIONS, at_precision, pack, unpack
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import learngene
 from clients.work import run_task
 from conf.schema import Individual, Retain
 from learngene import adapt, predict, shard_of
-from learngene.choices import INDIVIDUAL, RETAIN
+from learngene.data import draw_shard
 from learngene.data.partition import read_shard
-from learngene.gene import extract, load, save
-from learngene.world import draw_shard
+from learngene.gene.gene import extract, load, save
+from learngene.utils.choices import INDIVIDUAL, RETAIN
 from tests.clients.made import make_task
 from tests.made import CPU
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from benchmarks.poisoned import forged, randomised, scaled
 from clients.work import _context
 from learngene import methods
-from learngene.gene import Learngene, extract
 from learngene.adaptation.retain import ZeroFisher
 from learngene.adaptation.safeguard import Verdict, compare, folds, guarded
 from learngene.adaptation.training import Outcome
-from learngene.world import World
+from learngene.data import World
+from learngene.gene.gene import Learngene, extract
 from tests.clients.made import make_shard, make_task
 from tests.made import CPU, torch_rng
 
@@ -144,7 +144,8 @@ def test_faults_that_are_no_numbers_are_not_hidden(tiny_world, gene):
 
 def test_a_learngene_that_is_kept_gives_what_it_gives_without(tiny_world, gene, monkeypatch):
     monkeypatch.setattr(
-        "learngene.adaptation.safeguard.compare", lambda *_: Verdict(gene=0.5, scratch=0.4, broken=0)
+        "learngene.adaptation.safeguard.compare",
+        lambda *_: Verdict(gene=0.5, scratch=0.4, broken=0),
     )
     kept = run(context_of(tiny_world, gene))
     plain = run(context_of(tiny_world, gene, individual__safeguard=False))

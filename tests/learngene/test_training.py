@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learngene.gene import inherited_modules
 from learngene.adaptation.retain import Retain, fisher_diagonal
 from learngene.adaptation.training import Outcome, cosine, features, shard_features, train
+from learngene.gene.gene import inherited_modules
 from tests.clients.made import make_individual, make_shard, train_settings, weights
 from tests.made import shake, torch_rng
 

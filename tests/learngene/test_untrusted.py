@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_tensors
 
-from learngene.card import ARRAYS_LIMIT, CARD_LIMIT, Card, read_card
 from learngene.errors import InputError
-from learngene.gene import BUILT, Learngene, digest, extract, load, save
-from learngene.networks import Collective
-from learngene.untrusted import JSON_DEPTH, map_npy, parse_json, read_limited
+from learngene.gene.card import ARRAYS_LIMIT, CARD_LIMIT, Card, read_card
+from learngene.gene.gene import BUILT, Learngene, digest, extract, load, save
+from learngene.networks.collective import Collective
+from learngene.utils.untrusted import JSON_DEPTH, map_npy, parse_json, read_limited
 from tests.made import torch_rng
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=150)

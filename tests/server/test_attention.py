@@ -12,7 +12,7 @@ import torch
 
 from learngene.collective.gradcam import grad_cam
 from learngene.data.augment import to_batch
-from learngene.openworld import OpenWorldSettings
+from learngene.open_world.detector import OpenWorldSettings
 from reports.figures import gradcam
 from reports.figures.style import NoDataError
 from server.collective import Life, at_stage, live

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.errors import InputError
 from learngene.collective.trainer import Evolution, EvolutionSettings
-from learngene.openworld import (
+from learngene.errors import InputError
+from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
     OpenWorldSettings,

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.cycle import CycleSettings
-from learngene.errors import InputError
 from learngene.collective.trainer import Evolution
-from learngene.openworld import OpenWorldSettings
+from learngene.errors import InputError
+from learngene.open_world.cycle import CycleSettings
+from learngene.open_world.detector import OpenWorldSettings
 from server.collective import Life, live
 from server.cycle import run_cycles
 from tests.made import CPU, settings

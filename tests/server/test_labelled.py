@@ -11,7 +11,7 @@ import pytest
 
 from clients.work import _shard
 from conf.schema import Config
-from learngene.openworld import Recogniser
+from learngene.open_world.detector import Recogniser
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports import report
 from reports.experiments.base import Arrived, Row
 from reports.experiments.claims import CENSORED, DIRECTION, NOT, REPRODUCED, judge, verdict

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conf.check import check
+from conf.validate import check
 from learngene.errors import InputError
 from reports.loggers import RunLogger, check_logger, logging
 from tests.conf.test_compose import composed

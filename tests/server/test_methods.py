@@ -12,8 +12,8 @@ import pytest
 
 from conf.schema import Config
 from learngene import methods
+from learngene.data import World
 from learngene.methods import Method, Payload
-from learngene.world import World
 from protocol.task import plan_round
 from server import pretraining as factory_side
 from server.pretraining import payload_key, prepare
@@ -164,7 +164,7 @@ def test_the_whole_collective_is_read_off(tmp_path, tiny_world, evolved):
 def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
     tmp_path, tiny_world, halves
 ):
-    from learngene.gene import Card, Learngene
+    from learngene.gene.gene import Card, Learngene
 
     card = Card([11, 12, 13], "fresh", None, 0.0625, 3, {}, 0, 0, 0, "")
     gene = Learngene(card, {"w": np.zeros(1, np.float32)})

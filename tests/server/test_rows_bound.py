@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports import report
 from reports.experiments.base import Row
 from reports.experiments.bound_fit import bound

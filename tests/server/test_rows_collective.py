@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learngene.files import write_atomically
+from learngene.utils.files import write_atomically
 from reports.experiments.base import Row
 from reports.experiments.drawing import draw
 from reports.experiments.table import rows

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from conf.schema import Config
-from learngene.errors import InputError
 from learngene.collective.trainer import Evolution, EvolutionSettings
+from learngene.errors import InputError
 from server import factory
 from server.factory import Product, evolution_settings, produce
 from server.layer_selection import run_of, shared_run

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import faults
-from clients.app import make_client_app
+from clients.client_app import make_client_app
 from protocol.guard import Declared
 from protocol.reply_schema import CURVES, declared_reply
 from protocol.rounds import RoundPlan

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clients import faults
-from clients.app import make_client_app
+from clients.client_app import make_client_app
 from protocol.guard import Declared
 from protocol.reply_schema import DEVICE, DeclaredReply
 from protocol.rounds import RoundPlan

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.app import make_client_app, pack
+from clients.client_app import make_client_app, pack
 from clients.work import run_task
 from conf.schema import Config
-from learngene.world import World
+from learngene.data import World
 from protocol.keys import WEIGHTS
 from protocol.messages import Traffic
 from protocol.reply_schema import declared_reply

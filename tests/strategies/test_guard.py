@@ -12,8 +12,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.app import make_client_app, pack
-from learngene.gene import extract
+from clients.client_app import make_client_app, pack
+from learngene.gene.gene import extract
 from protocol.guard import Declared, Entry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
 from protocol.messages import read_reply

@@ -21,7 +21,7 @@ from runtime import resources as resources_module
 from runtime.ray_backend import simulate
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import SerialGrid
-from server.app import WatchedGrid
+from server.server_app import WatchedGrid
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.strategies.fake_work import METHODS, app, plan
 

@@ -11,10 +11,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.app.error import Error
 from flwr.common.serde import message_to_proto
 
-from clients.app import INFO, METRICS
+from clients.client_app import INFO, METRICS
 from protocol.messages import message_bytes, read_reply
 from runtime.serial_backend import SerialGrid, run_serial
-from server.app import Stopped, WatchedGrid, make_server_app
+from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
 from tests.strategies.fake_work import METHODS, REPLY, app, plan
 

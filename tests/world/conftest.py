@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learngene.world import World
-from learngene.data import cache
+from learngene.data import World, cache
 from tests.world.made import GLYPHS, noise, png, write_parquet
 
 Parts = dict[str, tuple[list[bytes], list[int]]]

@@ -1,4 +1,4 @@
-"""Tiny images and sources that the tests of ``learngene.world`` are made of."""
+"""Tiny images and sources that the tests of ``learngene.data`` are made of."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from learngene.data import WorldSettings
 from learngene.seeding import generator
-from learngene.world import WorldSettings
 
 GLYPHS = WorldSettings(
     "glyphs", classes=20, train_per_class=6, test_per_class=3, base=0.5, open_world=0.2, novel=0.3

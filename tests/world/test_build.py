@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.errors import InputError
-from learngene.world import Division, World, load
+from learngene.data import Division, World, load
 from learngene.data import cache as build
 from learngene.data.arrays import ImageFile, first_copies
 from learngene.data.cache import open_source, world_key
-from learngene.data.sources.glyphs import GlyphSource
 from learngene.data.dataset import HASH
+from learngene.data.sources.glyphs import GlyphSource
+from learngene.errors import InputError
 from tests.world.made import FOLDERS, GLYPHS, noise, write_folders
 
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learngene.errors import InputError
-from learngene.world import World, load
-from learngene.data import cache
+from learngene.data import World, cache, load
 from learngene.data.dataset import forget, seal
+from learngene.errors import InputError
 from tests.world.made import GLYPHS
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.errors import InputError
-from learngene.world import World, WorldSettings
-from learngene.data import cache
+from learngene.data import World, WorldSettings, cache
 from learngene.data.sources.base import decode
+from learngene.errors import InputError
 from tests.world.made import FOLDERS, noise, write_folders
 
 

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
 
-from learngene.errors import InputError
-from learngene.world import World, WorldSettings
-from learngene.data import cache
+from learngene.data import World, WorldSettings, cache
 from learngene.data.sources.glyphs import (
     CHARACTERS,
     TEST_FACES,
@@ -18,6 +16,7 @@ from learngene.data.sources.glyphs import (
     face_file,
     glyph_mask,
 )
+from learngene.errors import InputError
 from tests.world.made import GLYPHS
 
 

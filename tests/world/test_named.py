@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from learngene.errors import InputError
-from learngene.world import WorldSettings
-from learngene.data import cache
+from learngene.data import WorldSettings, cache
 from learngene.data.cache import open_source
 from learngene.data.class_split import class_list
+from learngene.errors import InputError
 from tests.world.made import noise, png, write_folders, write_parquet
 
 Write = Callable[..., Path]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from learngene.data import Shard, World, check_leakage, draw_shard
 from learngene.errors import InputError
-from learngene.world import Shard, World, check_leakage, draw_shard
 
 
 def _draw(world: World, client: int = 0, **change: object) -> Shard:

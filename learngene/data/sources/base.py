@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from learngene.cores import usable_cores
-from learngene.errors import InputError
 from learngene.data.dataset import Division
+from learngene.errors import InputError
+from learngene.utils.hardware import usable_cores
 
 BATCH = 512  # images decoded before they are written: bounds memory
 _CHUNK = 32  # images that a thread takes at once: small images cost less than handing them over

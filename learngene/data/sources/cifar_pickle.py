@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from learngene.errors import InputError
 from learngene.data.class_split import paper_division
-from learngene.data.sources.base import BATCH, check_labels, hash_files, resize
 from learngene.data.dataset import SPLITS, Division, WorldSettings
+from learngene.data.sources.base import BATCH, check_labels, hash_files, resize
+from learngene.errors import InputError
 
 _FILES = ("train", "test", "meta")
 

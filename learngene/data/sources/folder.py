@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from learngene.errors import InputError
-from learngene.files import expanded
-from learngene.seeding import generator
 from learngene.data.class_split import draw_division, paper_division
-from learngene.data.sources.base import BATCH, check_labels, decode_batches, hash_files
 from learngene.data.dataset import SPLITS, Division, WorldSettings
+from learngene.data.sources.base import BATCH, check_labels, decode_batches, hash_files
+from learngene.errors import InputError
+from learngene.seeding import generator
+from learngene.utils.files import expanded
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 

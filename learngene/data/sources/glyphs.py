@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
+from learngene.data.class_split import draw_division
+from learngene.data.dataset import SPLITS, WorldSettings
+from learngene.data.sources.base import hash_files
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.data.class_split import draw_division
-from learngene.data.sources.base import hash_files
-from learngene.data.dataset import SPLITS, WorldSettings
 
 # Chosen among the 340 undecorated letters and digits that all 16 faces contain: drawn in every
 # face, brought to one size and compared, no two correlate above 0.85 on average. So o, O and 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from learngene.errors import InputError
-from learngene.files import expanded
+from learngene.data.dataset import WorldSettings
+from learngene.data.sources.base import Source
 from learngene.data.sources.cifar_pickle import find_cifar_python, open_cifar_python
 from learngene.data.sources.folder import open_folder
-from learngene.data.sources.base import Source
 from learngene.data.sources.parquet import HUB, find_parquet, open_hub, open_parquet
-from learngene.data.dataset import WorldSettings
+from learngene.errors import InputError
+from learngene.utils.files import expanded
 
 _SIZE = {"cifar100": 32, "imagenet100": 84}  # sides in pixels
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from learngene.errors import InputError
 from learngene.data.class_split import class_list, paper_division
-from learngene.data.sources.base import BATCH, check_labels, decode_batches, hash_files
 from learngene.data.dataset import SPLITS, Division, WorldSettings
+from learngene.data.sources.base import BATCH, check_labels, decode_batches, hash_files
+from learngene.errors import InputError
 
 HUB = {"cifar100": "uoft-cs/cifar100", "imagenet100": "timm/mini-imagenet"}
 COLUMNS = {"cifar100": ("img", "fine_label"), "imagenet100": ("image", "label")}

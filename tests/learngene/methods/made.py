@@ -9,11 +9,11 @@ import numpy as np
 
 from conf.schema import Methods
 from learngene.collective.trainer import hold_out
+from learngene.data import World, draw_shard
 from learngene.data.partition import read_shard
 from learngene.methods import ClientContext, Factory, Payload
-from learngene.methods.interface import BaseImages
+from learngene.methods.base import BaseImages
 from learngene.seeding import torch_generator
-from learngene.world import World, draw_shard
 from tests.made import CPU
 
 SMALL = {  # what the tiny world's nine images of a class can fill

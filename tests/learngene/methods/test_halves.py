@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from conf.own_methods import BUILT_IN
-from learngene.methods import NAMES, Payload, find, fitting
-from learngene.methods.episodes import batches, draw_episode
+from conf.plugins import BUILT_IN
+from learngene.data import World
+from learngene.methods import NAMES, Payload, find
+from learngene.methods import head as fitting
+from learngene.methods.backbone import fill
 from learngene.methods.full import rebuild_long
-from learngene.methods.seven import fill
-from learngene.world import World
+from learngene.methods.pretraining import batches, draw_episode
 from protocol.reply_schema import AT_ONCE
 from tests.learngene.methods.made import TRAINED, make_context, make_factory, same
 

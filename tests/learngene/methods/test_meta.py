@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learngene.methods.fitting import linear_head
+from learngene.methods.backbone import feature_count
+from learngene.methods.head import linear_head
 from learngene.methods.meta import Learner, meta_loss
-from learngene.methods.seven import feature_count
 from learngene.methods.support_norm import SupportNorm, set_mode, with_support_norms
 from tests.clients.made import make_individual
 from tests.made import torch_rng

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
 from conf.method_ranges import METHOD_RANGES
-from conf.own_methods import BUILT_IN, check_own, factory_halves, from_here, modules_of
+from conf.plugins import BUILT_IN, check_own, factory_halves, from_here, modules_of
 from conf.schema import Config
-from learngene.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
 from learngene.errors import InputError
-from learngene.files import expanded, is_file, is_folder
+from learngene.utils.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
+from learngene.utils.files import expanded, is_file, is_folder
 from reports.experiments.paper import COMPARED
 from reports.loggers import check_logger
 
@@ -122,7 +122,7 @@ def check(config: DictConfig) -> None:
     """Raise InputError for the first field that is out of its range or does not fit another.
 
     What depends on the data (how many classes and images there are) is checked when the world is
-    open, by ``learngene.world``.
+    open, by ``learngene.data``.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -370,7 +370,9 @@ def _check_factory(config: DictConfig) -> None:
 def _check_together(config: DictConfig) -> None:
     data = config.data
     if config.collective.memory == "ewc":
-        from learngene.collective.forgetting import check_growth  # brings torch: seconds that other runs save
+        from learngene.collective.forgetting import (
+            check_growth,  # brings torch: seconds that other runs save
+        )
 
         check_growth(config.collective.memory, config.collective.growth)
     # What can be known of the data before anything of it is read.

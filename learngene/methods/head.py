@@ -9,9 +9,16 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from learngene.individual import PrototypeHead
-from learngene.methods.interface import ClientContext
-from learngene.adaptation.training import Outcome, TrainSettings, Transferred, features, shard_features, train
+from learngene.adaptation.training import (
+    Outcome,
+    TrainSettings,
+    Transferred,
+    features,
+    shard_features,
+    train,
+)
+from learngene.methods.base import ClientContext
+from learngene.networks.individual import PrototypeHead
 
 
 class SevenLayers(nn.Module):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from learngene.collective.trainer import one_cycle
-from learngene.individual import Individual
-from learngene.methods.interface import Factory
+from learngene.methods.base import Factory
+from learngene.networks.individual import Individual
 
 KEPT = 10  # times that half-done work is kept in the course of a phase
 CLIP = 5.0  # largest norm of a step's gradient, as in the collective's training

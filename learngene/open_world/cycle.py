@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from learngene.data import World
 from learngene.seeding import generator
-from learngene.world import World
 
 Rows = NDArray[np.int64]
 

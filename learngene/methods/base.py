@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from learngene.adaptation.training import Outcome
+from learngene.data import World
 from learngene.data.augment import augment, to_batch
 from learngene.data.partition import ShardData
-from learngene.networks import Collective
+from learngene.networks.collective import Collective
 from learngene.seeding import generator, torch_generator
-from learngene.world import World
 
 
 @dataclass(frozen=True)

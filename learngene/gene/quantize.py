@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from learngene.gene import Learngene, digest
+from learngene.gene.gene import Learngene, digest
 
 PRECISIONS = ("fp32", "fp16", "int8")
 SCALE = ".scale"  # how the names of int8 arrays' scales end

@@ -16,15 +16,22 @@ from typing import Any
 import torch
 
 from learngene.errors import InputError
-from learngene.individual import LAYERS
-from learngene.networks import CHANNELS_LIMIT, INDIVIDUAL_POOLS, STEMS, Unit, Units, build_stem
-from learngene.untrusted import MEBIBYTE, number, whole
+from learngene.networks.individual import LAYERS
+from learngene.networks.layers import (
+    CHANNELS_LIMIT,
+    INDIVIDUAL_POOLS,
+    STEMS,
+    Unit,
+    Units,
+    build_stem,
+)
+from learngene.utils.untrusted import MEBIBYTE, number, whole
 
 SCHEMA = 1
 COPY_AGAIN = "Copy the file and its card again from the run that made them"
 CARD_LIMIT = 16 * MEBIBYTE  # bytes of the card's file; rho of a thousand tasks is a tenth of it
 ARRAYS_LIMIT = 1024 * MEBIBYTE  # bytes of the arrays; the paper's widths take 30 MB
-WIDTH_LIMIT = 4.0  # of collective.width, as in conf.check
+WIDTH_LIMIT = 4.0  # of collective.width, as in conf.validate
 DEPTH_LIMIT = 500  # layers of a collective
 
 

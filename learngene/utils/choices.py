@@ -1,6 +1,6 @@
 """What settings of an individual may be: words and ranges. Anything else is refused.
 
-The command line (``conf.check``) and the Python functions hold to the same ones.
+The command line (``conf.validate``) and the Python functions hold to the same ones.
 """
 
 from __future__ import annotations

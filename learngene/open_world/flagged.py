@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from learngene.data.dataset import World
+from learngene.data.partition import Shard
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.data.partition import Shard
-from learngene.data.dataset import World
 
 Flags = Mapping[int, NDArray[np.bool_]]  # class -> of its training images, in their order
 

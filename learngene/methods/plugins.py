@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from learngene.methods.interface import Method
+from learngene.methods.base import Method
 
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)  # its parts name files and records
 NAME_LIMIT = 40  # characters of a name in tables and messages

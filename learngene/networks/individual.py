@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.choices import HEADS, among
-from learngene.networks import (
+from learngene.networks.layers import (
     FEATURE_SIDE,
     INDIVIDUAL_POOLS,
     INDIVIDUAL_WIDTHS,
@@ -20,6 +19,7 @@ from learngene.networks import (
     scaled,
 )
 from learngene.seeding import torch_generator
+from learngene.utils.choices import HEADS, among
 
 LAYERS = 7
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1

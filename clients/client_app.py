@@ -27,7 +27,7 @@ from flwr.clientapp import ClientApp
 
 from clients import faults
 from clients.timeout import Overdue, time_limit
-from learngene.cores import torch_threads
+from learngene.utils.hardware import torch_threads
 from protocol.keys import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
 from protocol.reply_schema import (
     REASON,

@@ -30,16 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from learngene.errors import InputError
-from learngene.networks import (
-    CHANNELS_LIMIT,
-    COLLECTIVE_END,
-    COLLECTIVE_START,
-    FEATURE_SIDE,
-    Collective,
-    CosineHead,
-    Unit,
-    scaled,
-)
+from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
+from learngene.networks.layers import CHANNELS_LIMIT, FEATURE_SIDE, CosineHead, Unit, scaled
 
 # The released code's 20 steps between 21 tasks: (layer, channels added at width 1).
 STEPS: tuple[tuple[int, int], ...] = (

@@ -37,7 +37,7 @@ def check_own(methods: Sequence[str], settings: Mapping[str, Any]) -> None:
     Args:
         settings: ``method.own`` of the configuration.
     """
-    from learngene.methods.own import describe, name_of
+    from learngene.methods.plugins import describe, name_of
 
     names: list[str] = []
     for module in modules_of(methods):
@@ -70,7 +70,7 @@ def factory_halves(methods: Sequence[str]) -> tuple[list[str], list[str]]:
     modules = modules_of(methods)
     if not modules:
         return [], []
-    from learngene.methods.own import describe, load
+    from learngene.methods.plugins import describe, load
 
     found = {module: load(describe(module)) for module in modules}
     return (
@@ -88,7 +88,7 @@ def with_own(config: dict[str, Any]) -> dict[str, Any]:
     modules = modules_of(config["methods"])
     if not modules:
         return config
-    from learngene.methods.own import describe, name_of
+    from learngene.methods.plugins import describe, name_of
 
     from_here()
     settings = config["method"]["own"]

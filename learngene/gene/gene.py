@@ -21,13 +21,14 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from torch import nn
 
-from learngene.card import CARD_LIMIT, COPY_AGAIN, Card, check_card, read_card
 from learngene.errors import InputError
-from learngene.files import is_file, write_atomically
-from learngene.individual import Individual, stem_generator
-from learngene.networks import Collective, initialise
+from learngene.gene.card import CARD_LIMIT, COPY_AGAIN, Card, check_card, read_card
+from learngene.networks.collective import Collective
+from learngene.networks.individual import Individual, stem_generator
+from learngene.networks.layers import initialise
 from learngene.seeding import torch_generator
-from learngene.untrusted import MEBIBYTE, read_json, read_limited
+from learngene.utils.files import is_file, write_atomically
+from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
 
 BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
 HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays

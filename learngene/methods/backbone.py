@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.individual import Individual
-from learngene.methods.interface import ClientContext, Factory, Payload
-from learngene.networks import FEATURE_SIDE
 from learngene.adaptation.training import Outcome
+from learngene.methods.base import ClientContext, Factory, Payload
+from learngene.networks.individual import Individual
+from learngene.networks.layers import FEATURE_SIDE
 
 Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
 INHERITED = 3  # how the seven layers are counted in an Individual; without effect here
