@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from learngene.data import WorldSettings, cache
+    from learngene.data import WorldSettings, build
     from learngene.gene.gene import load
     from protocol.task import plan_round
     from runtime.ray_backend import RuntimeSettings, simulate
@@ -48,7 +48,7 @@ def main() -> int:
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     gene_path = arguments.run_dir / "learngene.safetensors"
     gene = load(gene_path)
     count = config["num_clients"]

@@ -93,7 +93,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=100)
     asked, overrides = parser.parse_known_args()
 
-    from learngene.data import WorldSettings, cache
+    from learngene.data import WorldSettings, build
     from learngene.utils.hardware import keep_freed_memory
     from server.collective import recognise
     from server.factory import open_world_settings, produce
@@ -101,7 +101,7 @@ def main() -> int:
     keep_freed_memory()
     config = composed(overrides)
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     begun = time.monotonic()
     product = produce(config, world)
     seconds = time.monotonic() - begun

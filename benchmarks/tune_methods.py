@@ -146,7 +146,7 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
-    from learngene.data import WorldSettings, cache
+    from learngene.data import WorldSettings, build
     from learngene.utils.files import write_atomically
     from protocol.task import plan_round
     from reports.tuning import FOLDER, write_record
@@ -156,7 +156,7 @@ def main() -> int:
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
     config["data"]["clients_from"] = "open_world"
     config["num_clients"] = arguments.clients  # who trains together, for federated methods

@@ -46,13 +46,13 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from learngene.data import WorldSettings, cache
+    from learngene.data import WorldSettings, build
     from learngene.gene.gene import load
     from protocol.task import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     gene = load(arguments.run_dir / "learngene.safetensors")
     config |= {"methods": ["scratch"], "shard_seed": TUNING_SEED}
     config["data"]["clients_from"] = "open_world"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from learngene.data import Shard, World, WorldSettings, cache, check_leakage, draw_shard
+from learngene.data import Shard, World, WorldSettings, build, check_leakage, draw_shard
 from learngene.errors import InputError
 from learngene.open_world.flagged import draw_labelled_shard, everything
 from reports.console import Console
@@ -24,7 +24,7 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
     started = time.perf_counter()
     with console.working(f"world {data['name']}") as progress:
-        world = cache(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
+        world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
     shards = [_shard(config, world, client) for client in range(config["num_clients"])]
     cycles = config["open_world"]["cycles"] > 0  # the collective will learn these classes, too
     trained = (*world.division.base, *(world.division.open_world if cycles else ()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learngene.collective.trainer import Evolution
-from learngene.data import World, WorldSettings, cache
+from learngene.data import World, WorldSettings, build
 from tests.made import CPU, settings
 
 
@@ -36,7 +36,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     asked = WorldSettings(
         "glyphs", classes=25, train_per_class=12, test_per_class=6, image_size=32, seed=3
     )
-    return cache(asked, tmp_path_factory.mktemp("tiny-world"))
+    return build(asked, tmp_path_factory.mktemp("tiny-world"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learngene.data import World, cache
+from learngene.data import World, build
 from tests.world.made import GLYPHS, noise, png, write_parquet
 
 Parts = dict[str, tuple[list[bytes], list[int]]]
@@ -17,7 +17,7 @@ Parts = dict[str, tuple[list[bytes], list[int]]]
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> World:
     """20 characters: 10 base, 4 open-world, 6 novel; 6 training and 3 test images of each."""
-    return cache(GLYPHS, tmp_path_factory.mktemp("cache"))
+    return build(GLYPHS, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from learngene.data import Division, World, load
-from learngene.data import cache as build
+from learngene.data import build
 from learngene.data.arrays import ImageFile, first_copies
 from learngene.data.cache import open_source, world_key
 from learngene.data.dataset import HASH

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learngene.data import World, cache, load
+from learngene.data import World, build, load
 from learngene.data.dataset import forget, seal
 from learngene.errors import InputError
 from tests.world.made import GLYPHS
@@ -93,7 +93,7 @@ def test_damaged_arrays_are_made_again(
         seen = refused(path)
         assert seen or (name.endswith("images.npy") and damage in damages[4:6])  # pixels: build
         forget()
-        assert same(cache(GLYPHS, tmp_path), glyphs)
+        assert same(build(GLYPHS, tmp_path), glyphs)
         assert (path / name).read_bytes() == whole
     left = [each.name for each in (tmp_path / "worlds").iterdir()]
     assert left == [path.name]
@@ -105,7 +105,7 @@ def test_a_damaged_card_is_made_again_and_said(path: Path, glyphs: World, tmp_pa
         damage(path / "world.json")
         told: list[str] = []
         forget()
-        assert same(cache(GLYPHS, tmp_path, told.append), glyphs)
+        assert same(build(GLYPHS, tmp_path, told.append), glyphs)
         assert told[0] == "glyphs: the cached world is damaged"
 
 
@@ -132,4 +132,4 @@ def test_forged_cards_with_the_right_digest(
     (path / "world.json").write_text(json.dumps(seal(card | {field: FORGED[field]})))
     assert refused(path)
     forget()
-    assert same(cache(GLYPHS, tmp_path), glyphs)
+    assert same(build(GLYPHS, tmp_path), glyphs)

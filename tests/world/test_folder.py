@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.data import World, WorldSettings, cache
+from learngene.data import World, WorldSettings, build
 from learngene.data.sources.base import decode
 from learngene.errors import InputError
 from tests.world.made import FOLDERS, noise, write_folders
@@ -25,7 +25,7 @@ def test_two_splits(tmp_path: Path) -> None:
     write_folders(tmp_path / "in/train", list("abcdefgh"), 4, 0)
     write_folders(tmp_path / "in/test", list("abcdefgh"), 2, 1)
     (tmp_path / "in/train/a/notes.txt").write_text("no image")
-    world = cache(_settings(tmp_path / "in"), tmp_path)
+    world = build(_settings(tmp_path / "in"), tmp_path)
     assert world.class_names == tuple("abcdefgh") and world.flip
     assert np.array_equal(world.train_images[world.rows("train", 2)], noise(2, 4))
     assert np.array_equal(world.test_images[world.rows("test", 2)], noise(1002, 2))
@@ -35,24 +35,24 @@ def test_two_splits(tmp_path: Path) -> None:
 def test_one_level_is_split_by_seed(tmp_path: Path) -> None:
     # CIFAR-100 has a class called train: a folder of images is a class whatever its name
     write_folders(tmp_path / "in", ["a", "b", "test", "train"], 10)
-    world = cache(_settings(tmp_path / "in", test_share=0.3), tmp_path)
+    world = build(_settings(tmp_path / "in", test_share=0.3), tmp_path)
     assert world.class_names == ("a", "b", "test", "train")
     assert np.bincount(world.train_labels).tolist() == [7, 7, 7, 7]
     assert np.bincount(world.test_labels).tolist() == [3, 3, 3, 3]
     both = {*world.train_hashes.tolist(), *world.test_hashes.tolist()}
     assert len(both) == 40
-    other = cache(_settings(tmp_path / "in", test_share=0.3, seed=1), tmp_path)
+    other = build(_settings(tmp_path / "in", test_share=0.3, seed=1), tmp_path)
     assert {*other.test_hashes.tolist()} != {*world.test_hashes.tolist()}
 
 
 def test_division_follows_seed_and_shares(tmp_path: Path) -> None:
     write_folders(tmp_path / "in", list("abcdefghijkl"), 2)
     drawn = {
-        frozenset(_names(cache(_settings(tmp_path / "in", seed=s), tmp_path), "novel"))
+        frozenset(_names(build(_settings(tmp_path / "in", seed=s), tmp_path), "novel"))
         for s in range(5)
     }
     assert len(drawn) > 1 and all(len(some) == 3 for some in drawn)
-    wide = cache(_settings(tmp_path / "in", base=0.25, novel=0.5), tmp_path)
+    wide = build(_settings(tmp_path / "in", base=0.25, novel=0.5), tmp_path)
     assert (len(wide.division.base), len(wide.division.novel)) == (3, 6)
 
 
@@ -82,14 +82,14 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     whole = (tmp_path / "in/d/2.png").read_bytes()
     (tmp_path / "in/d/2.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"in/d/2\.png: this image does not decode"):
-        cache(_settings(tmp_path / "in"), tmp_path)
+        build(_settings(tmp_path / "in"), tmp_path)
     assert list((tmp_path / "worlds").iterdir()) == []
 
 
 def test_what_cannot_be_used(tmp_path: Path) -> None:
     def refuse(says: str, **change: object) -> None:
         with pytest.raises(InputError, match=says):
-            cache(replace(_settings(tmp_path / "in"), **change), tmp_path)
+            build(replace(_settings(tmp_path / "in"), **change), tmp_path)
 
     refuse("no such folder")
     (tmp_path / "in").mkdir()
@@ -109,7 +109,7 @@ def test_what_cannot_be_used(tmp_path: Path) -> None:
 def test_splits_that_do_not_match(tmp_path: Path) -> None:
     write_folders(tmp_path / "in/train", list("abcd"), 2, 0)
     with pytest.raises(InputError, match=r"test/CLASS/\* beside train/"):
-        cache(_settings(tmp_path / "in"), tmp_path)
+        build(_settings(tmp_path / "in"), tmp_path)
     write_folders(tmp_path / "in/test", list("abc"), 2, 1)
     with pytest.raises(InputError, match=r"1 classes are in one split only, e.g. d in train"):
-        cache(_settings(tmp_path / "in"), tmp_path)
+        build(_settings(tmp_path / "in"), tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
 
-from learngene.data import World, WorldSettings, cache
+from learngene.data import World, WorldSettings, build
 from learngene.data.sources.glyphs import (
     CHARACTERS,
     TEST_FACES,
@@ -21,10 +21,10 @@ from tests.world.made import GLYPHS
 
 
 def test_fresh_folders_give_equal_worlds(glyphs: World, tmp_path: Path) -> None:
-    again = cache(GLYPHS, tmp_path)
+    again = build(GLYPHS, tmp_path)
     assert again.path != glyphs.path and again.sha256 == glyphs.sha256
     assert np.array_equal(again.train_images, glyphs.train_images)
-    assert cache(replace(GLYPHS, seed=1), tmp_path).sha256 != glyphs.sha256
+    assert build(replace(GLYPHS, seed=1), tmp_path).sha256 != glyphs.sha256
 
 
 def test_a_class_does_not_depend_on_the_others(glyphs: World, tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_no_two_characters_look_alike() -> None:
 )
 def test_settings_that_cannot_be(change: dict, says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says):
-        cache(replace(GLYPHS, **change), tmp_path)
+        build(replace(GLYPHS, **change), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_size(tmp_path: Path) -> None:
     small = WorldSettings("glyphs", classes=10, train_per_class=1, test_per_class=1, image_size=48)
-    assert cache(small, tmp_path).train_images.shape == (10, 48, 48, 3)
+    assert build(small, tmp_path).train_images.shape == (10, 48, 48, 3)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from learngene.data import WorldSettings, cache
+from learngene.data import WorldSettings, build
 from learngene.data.cache import open_source
 from learngene.data.class_split import class_list
 from learngene.errors import InputError
@@ -37,7 +37,7 @@ def _cifar(root: Path, **change: object) -> WorldSettings:
 
 
 def test_parquet(cifar: Write, tmp_path: Path) -> None:
-    world = cache(_cifar(cifar()), tmp_path)
+    world = build(_cifar(cifar()), tmp_path)
     assert np.array_equal(world.train_images, noise(0, 300, 32))
     assert np.array_equal(world.test_images, noise(1, 100, 32))
     assert world.train_labels.tolist() == [i % 100 for i in range(300)]
@@ -46,12 +46,12 @@ def test_parquet(cifar: Write, tmp_path: Path) -> None:
     assert len(novel) == 20 and {"baby", "plain", "worm"} < novel
     open_world = {world.class_names[i] for i in world.division.open_world}
     assert len(open_world) == 16 and {"sea", "cattle"} < open_world
-    assert cache(_cifar(tmp_path / "parquet", image_size=16), tmp_path).image_shape == (3, 16, 16)
+    assert build(_cifar(tmp_path / "parquet", image_size=16), tmp_path).image_shape == (3, 16, 16)
 
 
 def test_seed_does_not_build_it_again(cifar: Write, tmp_path: Path) -> None:
     root = cifar()
-    assert cache(_cifar(root), tmp_path) is cache(_cifar(root, seed=3), tmp_path)
+    assert build(_cifar(root), tmp_path) is build(_cifar(root, seed=3), tmp_path)
 
 
 def test_class_names_from_meta(cifar: Write, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_imagenet(tmp_path: Path) -> None:
         images = [png(image) for image in noise(seed, 100, 20)]
         file = tmp_path / f"data/{split}-00000.parquet"  # as the hub's repository has it
         write_parquet(file, images, list(range(100)), ("image", "label"))
-    world = cache(WorldSettings("imagenet100", root=str(tmp_path)), tmp_path)
+    world = build(WorldSettings("imagenet100", root=str(tmp_path)), tmp_path)
     assert world.image_shape == (3, 84, 84)
     assert world.class_names[world.division.novel[0]] == "n01930112"
 
@@ -84,14 +84,14 @@ def test_duplicates_are_dropped_and_counted(cifar: Write, tmp_path: Path) -> Non
         test[11] = test[10]  # within test, and other labels: would leave class 11 without tests
 
     with pytest.raises(InputError, match="class bus has 0 test images"):
-        cache(_cifar(cifar(lambda p: (edit(p), p["test"][1].__setitem__(13, 12))[0])), tmp_path)
+        build(_cifar(cifar(lambda p: (edit(p), p["test"][1].__setitem__(13, 12))[0])), tmp_path)
 
     def edit_again(parts: dict) -> None:
         edit(parts)
         parts["test"][0].append(png(noise(7, 1, 32)[0]))
         parts["test"][1].append(11)
 
-    world = cache(_cifar(cifar(edit_again)), tmp_path)
+    world = build(_cifar(cifar(edit_again)), tmp_path)
     assert (world.duplicates_dropped, world.conflicting_labels) == (4, 2)
     assert len(world.train_labels) == 297 and len(world.test_labels) == 100
     every = [*world.train_hashes.tolist(), *world.test_hashes.tolist()]
@@ -114,10 +114,10 @@ def _cifar_python(root: Path, change: dict | None = None) -> Path:
 
 
 def test_original_pickles(tmp_path: Path) -> None:
-    world = cache(_cifar(_cifar_python(tmp_path)), tmp_path)
+    world = build(_cifar(_cifar_python(tmp_path)), tmp_path)
     assert np.array_equal(world.train_images, noise(0, 100, 32))
     assert np.array_equal(world.test_images, noise(1, 100, 32))
-    same = cache(_cifar(tmp_path / "cifar-100-python"), tmp_path)
+    same = build(_cifar(tmp_path / "cifar-100-python"), tmp_path)
     assert same.sha256 == world.sha256
 
 
@@ -129,7 +129,7 @@ class _Harm:
 def test_a_pickle_that_runs_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"(posix|nt)\.system is not allowed"):
-        cache(_cifar(_cifar_python(tmp_path, {b"x": _Harm()})), tmp_path)
+        build(_cifar(_cifar_python(tmp_path, {b"x": _Harm()})), tmp_path)
     assert not (tmp_path / "harmed").exists()
 
 
@@ -137,29 +137,29 @@ def test_a_pickle_that_ends_early(tmp_path: Path) -> None:
     file = _cifar_python(tmp_path) / "cifar-100-python/test"
     os.truncate(file, 5000)
     with pytest.raises(InputError, match="not a CIFAR-100 pickle"):
-        cache(_cifar(tmp_path), tmp_path)
+        build(_cifar(tmp_path), tmp_path)
 
 
 def test_class_folders(tmp_path: Path) -> None:
     for seed, split in enumerate(("train", "test")):
         write_folders(tmp_path / "in" / split, list(class_list("cifar100")), 1, seed)
-    world = cache(_cifar(tmp_path / "in"), tmp_path)
+    world = build(_cifar(tmp_path / "in"), tmp_path)
     assert world.image_shape == (3, 32, 32) and len(world.division.base) == 64
     (tmp_path / "in/test/apple").rename(tmp_path / "in/test/quince")
     (tmp_path / "in/train/apple").rename(tmp_path / "in/train/quince")
     with pytest.raises(InputError, match="lacks class apple"):
-        cache(_cifar(tmp_path / "in"), tmp_path)
+        build(_cifar(tmp_path / "in"), tmp_path)
 
 
 def test_no_root(tmp_path: Path) -> None:
     with pytest.raises(InputError) as told:
-        cache(WorldSettings("cifar100"), tmp_path)
+        build(WorldSettings("cifar100"), tmp_path)
     assert "data.root=DIR" in str(told.value) and "data.download=true" in str(told.value)
     with pytest.raises(InputError, match=r"data\.root=/nowhere: no such folder"):
-        cache(_cifar(Path("/nowhere")), tmp_path)
+        build(_cifar(Path("/nowhere")), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"looked for train\*.parquet .*cifar-100-python/"):
-        cache(_cifar(tmp_path / "empty"), tmp_path)
+        build(_cifar(tmp_path / "empty"), tmp_path)
 
 
 def test_hub_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_hub_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(InputError, match=r"could not get uoft-cs/cifar100 .*no route"):
-        cache(WorldSettings("cifar100", download=True), tmp_path)
+        build(WorldSettings("cifar100", download=True), tmp_path)
 
 
 def test_hub(cifar: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,15 +188,15 @@ def test_hub(cifar: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         )
 
     monkeypatch.setattr(datasets, "load_dataset", local)
-    world = cache(WorldSettings("cifar100", download=True), tmp_path)
-    assert world.sha256 == cache(_cifar(root), tmp_path).sha256
+    world = build(WorldSettings("cifar100", download=True), tmp_path)
+    assert world.sha256 == build(_cifar(root), tmp_path).sha256
 
 
 def test_truncated_parquet(cifar: Write, tmp_path: Path) -> None:
     file = cifar() / "train-0.parquet"
     os.truncate(file, file.stat().st_size // 2)
     with pytest.raises(InputError, match=r"train-0.parquet: not readable as parquet"):
-        cache(_cifar(file.parent), tmp_path)
+        build(_cifar(file.parent), tmp_path)
 
 
 def test_corrupt_parquet(cifar: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +206,7 @@ def test_corrupt_parquet(cifar: Write, tmp_path: Path, capfd: pytest.CaptureFixt
     content[place : place + 40] = bytes(40)  # the head of a data page; the footer stays whole
     file.write_bytes(content)
     with pytest.raises(InputError, match="not readable as parquet"):
-        cache(_cifar(file.parent), tmp_path)
+        build(_cifar(file.parent), tmp_path)
     assert capfd.readouterr().err == ""  # ``datasets`` would log it a second time
     assert list((tmp_path / "worlds").iterdir()) == []
 
@@ -214,17 +214,17 @@ def test_corrupt_parquet(cifar: Write, tmp_path: Path, capfd: pytest.CaptureFixt
 @pytest.mark.parametrize("broken", [b"", b"no image", png(noise(3, 1, 32)[0])[:-300]])
 def test_a_broken_image(cifar: Write, tmp_path: Path, broken: bytes) -> None:
     with pytest.raises(InputError, match="test row 99: this image does not decode"):
-        cache(_cifar(cifar(lambda parts: parts["test"][0].__setitem__(99, broken))), tmp_path)
+        build(_cifar(cifar(lambda parts: parts["test"][0].__setitem__(99, broken))), tmp_path)
 
 
 def test_wrong_columns_and_labels(cifar: Write, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks the column img, it has image, label"):
-        cache(_cifar(cifar(columns=("image", "label"))), tmp_path)
+        build(_cifar(cifar(columns=("image", "label"))), tmp_path)
     with pytest.raises(InputError, match=r"a train label is outside 0\.\.99"):
-        cache(_cifar(cifar(lambda parts: parts["train"][1].__setitem__(4, 100))), tmp_path)
+        build(_cifar(cifar(lambda parts: parts["train"][1].__setitem__(4, 100))), tmp_path)
     (tmp_path / "parquet/test-0.parquet").unlink()
     with pytest.raises(InputError, match=r"found no test\*.parquet"):
-        cache(_cifar(tmp_path / "parquet"), tmp_path)
+        build(_cifar(tmp_path / "parquet"), tmp_path)
 
 
 def test_real_names_are_the_built_in_ones(shared_data: Path) -> None:
@@ -245,5 +245,5 @@ def test_the_last_image_of_the_real_cifar(shared_data: Path, tmp_path: Path) -> 
     write_parquet(root / "test-0.parquet", images, labels, ("img", "fine_label"))
     start = time.monotonic()
     with pytest.raises(InputError, match="test row 9999: this image does not decode"):
-        cache(_cifar(root), tmp_path)
+        build(_cifar(root), tmp_path)
     assert time.monotonic() - start < 10
