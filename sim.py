@@ -81,8 +81,9 @@ def _simulation(
     config = with_own(config)
     seconds = Seconds()
     announce(console, config)
-    with seconds.of("world"):
-        world, leakage = open_world_data(config, console)
+    with seconds.of("world"), console.working(f"world {config['data']['name']}") as progress:
+        world, leakage = open_world_data(config, progress)
+    console.world(world, leakage, seconds["world"])
     with seconds.of("collective"), console.collective() as shown:
         told = CollectiveLog(log, shown.task, shown.step)
         product = produce(config, world, on_task=told.task, on_step=told.step, on_note=console.note)

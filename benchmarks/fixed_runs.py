@@ -1,6 +1,6 @@
 """A fixed set of tiny runs and the ``run.result_sha256`` of each: did a change move any number?
 
-    python -m benchmarks.fixed_runs write before.json     # 40 runs, some five minutes on two cores
+    python -m benchmarks.fixed_runs write before.json     # 37 runs, some five minutes on two cores
     (change the code)
     python -m benchmarks.fixed_runs check before.json     # names each run whose hash is another
 
@@ -63,8 +63,10 @@ RUNS: dict[str, tuple[str, ...]] = {
                    "faults=[0:raise,1:nan,2:kill_once@2,3:none,4:other_client]"),
     "safeguard": (*TINY, "individual.safeguard=true", "shard_seed=7"),
     "open-world-clients": (*TINY, "data.clients_from=open_world", "seed=3"),
-    "letter": (*TINY, "individual.stem=fresh", "individual.head=mlp", "learngene.layers=auto"),
-    "ewc": (*TINY, TASKS, "collective.memory=ewc", "open_world.score=mahalanobis"),
+    "letter": (*TINY, "individual.stem=fresh", "individual.head=mlp", "learngene.layers=auto",
+               "learngene.auto_bar=0.05"),
+    "ewc": (*TINY, TASKS, "collective.memory=ewc", "collective.growth=none",
+            "open_world.score=max_logit"),
     "lwf": (*TINY, TASKS, "collective.memory=lwf", "open_world.score=energy"),
     "herding": (*TINY, TASKS, "collective.exemplars=herding", "learngene.precision=fp16"),
     "labelled": (*TINY, TASKS, "experiment=table2_open_world", "methods=[learngene,scratch]",
@@ -77,7 +79,6 @@ AFTER = {"resume"}  # takes up what ``serial`` left
 def _run(name: str, folder: Path) -> str:
     """The run's hash, or its last line where it ended with another exit code than it should."""
     shared = "serial" if name in AFTER else name
-    # bytes_down counts the characters of the cache's path: all of one length, wherever they lie.
     cache = folder / f"{shared:_<24.24}"
     out = folder / "runs" / name
     words = [*RUNS[name], f"cache={cache}", f"hydra.run.dir={out}"]
@@ -97,8 +98,10 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", nargs="+", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--jobs", type=int, default=2)
+    # bytes_down counts the characters of the cache's path: folders must be named equally long.
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "fixed_runs")
     asked = parser.parse_args()
-    folder = Path(tempfile.gettempdir()) / "fixed_runs"
+    folder = asked.folder
     shutil.rmtree(folder, ignore_errors=True)
     first = [name for name in RUNS if name in asked.only and name not in AFTER]
     with ThreadPoolExecutor(asked.jobs) as pool:

@@ -9,7 +9,7 @@ anew with the run's whole budget (and kept in the cache), then CLIENTS tasks of 
 are adapted to and tested. The first trial is the settings as they are, the others are drawn without
 repeats. The novel classes are not touched: nothing that is reported on them was chosen on them.
 Results are written after every trial; the same command goes on where it was stopped. A method
-whose trials are all done gets a record in conf/tuned/ (--records), which the footnote of every
+whose trials are all done gets a record in reports/tuned/ (--records), which the footnote of every
 run's table reads.
 """
 

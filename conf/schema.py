@@ -64,9 +64,7 @@ class Learngene:
     path: str | None = None  # start clients from this learngene.safetensors, without any collective
     precision: str = "fp32"  # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
     sigma: float = 1e-3  # Eq. 5: a gradient above this is large
-    auto_layers: int = (
-        3  # rule: layers that it selects at most (learngene.collective.criterion.TrendRule)
-    )
+    auto_layers: int = 3  # rule (learngene.collective.criterion.TrendRule): layers at most
     auto_bar: float = 0.5  # rule: fall less unsteadiness of rho above which a layer is wanted
     auto_large: float = 0.1  # rule: an early rho below this is not large
 

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 WHERE = {
     "InputError": "errors",
-    "Learngene": "gene",
-    "load": "gene",
-    "reconstruct": "gene",
-    "save": "gene",
-    "Individual": "individual",
-    "adapt": "reuse",
-    "predict": "reuse",
-    "ShardData": "shard",
-    "shard_of": "shard",
-    "Outcome": "training",
+    "Learngene": "gene.gene",
+    "load": "gene.gene",
+    "reconstruct": "gene.gene",
+    "save": "gene.gene",
+    "Individual": "networks.individual",
+    "adapt": "api",
+    "predict": "api",
+    "ShardData": "data.partition",
+    "shard_of": "data.partition",
+    "Outcome": "adaptation.training",
 }
 __all__ = list(WHERE)
 

@@ -1,4 +1,4 @@
-"""TODO: docstring of reports.format."""
+"""Numbers, sizes and p values as people read them."""
 
 from __future__ import annotations
 

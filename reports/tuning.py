@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import conf
 from learngene.utils.files import write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json
 
-FOLDER = Path(conf.__file__).parent / "tuned"
+FOLDER = Path(__file__).parent / "tuned"
 LIMIT = MEBIBYTE  # bytes of a record
 FIELDS = ("method", "data", "classes", "conditions", "trials", "tried", "best", "command")
 # Of a trial and, in this order, in the footnote: collective.width, shots, ways, budget.

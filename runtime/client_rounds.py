@@ -16,7 +16,8 @@ from learngene.gene.gene import Learngene
 from learngene.methods import Payload
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import plan_round
-from runtime.ray_backend import RuntimeSettings, simulate
+from runtime.ray_backend import simulate
+from runtime.resources import RuntimeSettings, client_device
 from strategies.answer_cache import keep_answers
 from strategies.learngene import LearngeneStrategy
 
@@ -50,6 +51,7 @@ def ask_clients(
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
     runtime, rounds = RuntimeSettings(**config["runtime"]), config["rounds"]
+    device = client_device(runtime)
     with fault_orders(config) as faults:
 
         @cache  # asked for by the count of kept answers, by the runtime and by the round
@@ -58,7 +60,7 @@ def ask_clients(
             if config["faults"]:  # every client is asked, so that its fault can strike
                 return made
             kept = keep_answers(
-                made, number, world.sha256, Path(config["cache"]), runtime, resume=config["resume"]
+                made, number, world.sha256, Path(config["cache"]), device, resume=config["resume"]
             )
             return replace(made, kept=kept)
 

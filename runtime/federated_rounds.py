@@ -20,7 +20,7 @@ from learngene.methods.federated import INDIVIDUAL, begin, finished
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import common_task, declare, occasional_task, shapes_of
 from runtime.ray_backend import simulate
-from runtime.resources import RuntimeSettings
+from runtime.resources import RuntimeSettings, client_device
 from strategies.answer_cache import answer_parts
 from strategies.fedavg import FederatedStrategy, Training
 from strategies.training_cache import KeptTraining
@@ -150,7 +150,9 @@ def _kept(
 ) -> KeptTraining:
     """Where the training is kept: the key is its first message and the number of clients."""
     plan = plan_round(config, world, training, 1, labelled)
-    parts = answer_parts(plan, 1, world.sha256, runtime) | {"clients": config["num_clients"]}
+    parts = answer_parts(plan, 1, world.sha256, client_device(runtime)) | {
+        "clients": config["num_clients"]
+    }
     return KeptTraining(Path(config["cache"]), training.name, parts)
 
 

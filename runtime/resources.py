@@ -97,6 +97,20 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
     return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
 
 
+def client_device(runtime: RuntimeSettings) -> dict[str, Any]:
+    """Where clients compute; on a cluster elsewhere only what they are given of it is known."""
+    import torch  # late: half of what the driver's start costs
+
+    if runtime.name == "serial":
+        gpus = float(torch.cuda.is_available())
+    else:
+        gpus = check_resources(runtime, 1).num_gpus
+    if not gpus:
+        return {"kind": "cpu"}
+    here = torch.cuda.get_device_name() if torch.cuda.is_available() else "elsewhere"
+    return {"kind": here, "gpus": "some" if gpus <= 1 else gpus}
+
+
 def _gpus() -> int:
     import torch  # late: half of what the driver's start costs
 

@@ -1,9 +1,8 @@
-"""TODO: docstring of server.dataset."""
+"""Load the run's dataset and check that no client's image is one of the factory's."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,18 @@ import numpy as np
 from learngene.data import Shard, World, WorldSettings, build, check_leakage, draw_shard
 from learngene.errors import InputError
 from learngene.open_world.flagged import draw_labelled_shard, everything
-from reports.console import Console
 
 
-def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World, dict[str, Any]]:
+def open_world_data(
+    config: Mapping[str, Any], progress: Callable[[str], None]
+) -> tuple[World, dict[str, Any]]:
     """The world and the result of the leakage guard over all clients' shards.
 
     Raises:
         InputError: the data cannot be used, holds too little for the settings, or leaks.
     """
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    started = time.perf_counter()
-    with console.working(f"world {data['name']}") as progress:
-        world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
+    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
     shards = [_shard(config, world, client) for client in range(config["num_clients"])]
     cycles = config["open_world"]["cycles"] > 0  # the collective will learn these classes, too
     trained = (*world.division.base, *(world.division.open_world if cycles else ()))
@@ -33,7 +31,6 @@ def open_world_data(config: Mapping[str, Any], console: Console) -> tuple[World,
     if not leakage["passed"]:
         raise InputError("data.name", world.name, f"clients' images leak: {leakage}",
                          "Delete the cached world and build it again")  # fmt: skip
-    console.world(world, leakage, time.perf_counter() - started)
     return world, leakage
 
 

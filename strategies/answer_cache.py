@@ -20,7 +20,6 @@ from learngene.utils.checkpoint import key_of, read_card, write_card
 from protocol.guard import Entry
 from protocol.messages import Traffic
 from protocol.rounds import ClientOutcome, RoundPlan
-from runtime.resources import RuntimeSettings, check_resources
 
 NO_NUMBERS = ("world", "limit_s")  # of a task: where the world lies, and for how long to wait
 FORMAT = 1  # raise it when clients compute something else of the same message
@@ -94,12 +93,13 @@ def _outcome(client: int, card: Mapping[str, Any]) -> ClientOutcome:
 
 
 def answer_parts(
-    plan: RoundPlan, number: int, world: str, runtime: RuntimeSettings
+    plan: RoundPlan, number: int, world: str, device: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that the answers of round ``number`` depend on, as plain JSON.
 
     Args:
         world: the world's sha256.
+        device: where clients compute (``runtime.resources.client_device``).
     """
     return {
         "format": FORMAT,
@@ -107,7 +107,7 @@ def answer_parts(
         "world": world,
         "task": {name: value for name, value in plan.task.items() if name not in NO_NUMBERS},
         "payloads": {name: _digest(arrays) for name, arrays in plan.payloads.items()},
-        "device": _device(runtime),
+        "device": dict(device),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -115,10 +115,16 @@ def answer_parts(
 
 
 def keep_answers(
-    plan: RoundPlan, number: int, world: str, cache: Path, runtime: RuntimeSettings, *, resume: bool
+    plan: RoundPlan,
+    number: int,
+    world: str,
+    cache: Path,
+    device: Mapping[str, Any],
+    *,
+    resume: bool,
 ) -> KeptAnswers:
     """The kept answers of round ``number``."""
-    return KeptAnswers(cache, answer_parts(plan, number, world, runtime), resume=resume)
+    return KeptAnswers(cache, answer_parts(plan, number, world, device), resume=resume)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -127,15 +133,3 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
         h.update(f"{name}{arrays[name].dtype.str}{arrays[name].shape}".encode())
         h.update(np.ascontiguousarray(arrays[name]).tobytes())
     return h.hexdigest()
-
-
-def _device(runtime: RuntimeSettings) -> dict[str, Any]:
-    """Where clients compute; on a cluster elsewhere only what they are given of it is known."""
-    if runtime.name == "serial":
-        gpus = float(torch.cuda.is_available())
-    else:
-        gpus = check_resources(runtime, 1).num_gpus
-    if not gpus:
-        return {"kind": "cpu"}
-    here = torch.cuda.get_device_name() if torch.cuda.is_available() else "elsewhere"
-    return {"kind": here, "gpus": "some" if gpus <= 1 else gpus}

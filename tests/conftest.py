@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from learngene.collective.trainer import Evolution
 from learngene.data import World, WorldSettings, build
-from tests.made import CPU, settings
+from tests.helpers import CPU, settings
+from tests.reports.helpers import DOT, make_results
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -61,3 +63,31 @@ def evolved(evolve: Callable[..., Evolution]) -> Callable[[str], Evolution]:
         return made[stem]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., dict[str, Any]]:
+    """The factory :func:`make_results`, for variants."""
+    return make_results
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """Twenty clients that all gain."""
+    return make_results()
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are built as always, but a dot is saved in their place: rendering takes seconds."""
+
+    def save(figure, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(DOT)
+        return path
+
+    monkeypatch.setattr("reports.figures.run.save", save)
+    monkeypatch.setattr("reports.figures.collective.save", save)
+    monkeypatch.setattr("reports.figures.gradcam.save", save)
+    monkeypatch.setattr("reports.figures.over_tasks.save", save)
+    monkeypatch.setattr("reports.experiments.frontier.save", save)

@@ -14,12 +14,12 @@ from functools import partial
 import torch
 
 from learngene.adaptation.retain import Retain, fisher_diagonal
-from learngene.adaptation.safeguard import guarded
 from learngene.adaptation.training import Outcome, TrainSettings, shard_features, train
 from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, check, inherited_modules, reconstruct
 from learngene.methods import find
 from learngene.methods.base import ClientContext, Method
+from learngene.methods.safeguard import guarded
 from learngene.networks.individual import Individual, PrototypeHead, measure_norms
 from learngene.utils.choices import LABELS, among
 

@@ -1,4 +1,4 @@
-"""TODO: docstring of learngene.networks.layers."""
+"""Building blocks of the networks: conv units, stems, heads, and the paper's widths."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from clients import faults
 from clients.faults import Order, PlantedFault, WorkerDied, armed, reached, spoil
 from clients.work import run_task
 from learngene.gene.gene import extract
-from tests.clients.made import make_task
+from tests.clients.helpers import make_task
 
 
 @pytest.mark.parametrize(

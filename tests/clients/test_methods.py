@@ -18,8 +18,8 @@ from learngene.gene.gene import Learngene, extract, reconstruct
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual
 from learngene.networks.layers import STEMS
-from tests.clients.made import make_task
-from tests.made import CPU, torch_rng
+from tests.clients.helpers import make_task
+from tests.helpers import CPU, torch_rng
 
 Find = Callable[..., dict[str, Any]]
 

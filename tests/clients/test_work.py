@@ -14,7 +14,7 @@ from learngene.data import draw_shard
 from learngene.gene.gene import Learngene, extract
 from learngene.gene.quantize import at_precision, pack, unpack
 from learngene.methods.base import Method
-from tests.clients.made import make_task
+from tests.clients.helpers import make_task
 
 
 @pytest.fixture(scope="module")

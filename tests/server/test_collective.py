@@ -31,7 +31,7 @@ from server.collective import (
     live,
     recognise,
 )
-from tests.made import CPU, settings
+from tests.helpers import CPU, settings
 
 
 @pytest.fixture

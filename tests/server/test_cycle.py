@@ -18,7 +18,7 @@ from learngene.open_world.cycle import CycleSettings
 from learngene.open_world.detector import OpenWorldSettings
 from server.collective import Life, live
 from server.cycle import run_cycles
-from tests.made import CPU, settings
+from tests.helpers import CPU, settings
 
 ASKED = CycleSettings(
     cycles=2, labels_per_cycle=20, classes_per_cycle=2, images_to_add=2, known_share=0.4,

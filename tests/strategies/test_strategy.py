@@ -16,7 +16,7 @@ from protocol.messages import message_bytes, read_reply
 from runtime.serial_backend import SerialGrid, run_serial
 from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
-from tests.strategies.fake_work import METHODS, REPLY, app, plan
+from tests.runtime.fake_work import METHODS, REPLY, app, plan
 
 PLAN = plan({"methods": METHODS}, {"learngene": {"w": np.zeros((10, 10), np.float32)}})
 

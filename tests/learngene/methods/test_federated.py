@@ -21,9 +21,9 @@ from learngene.methods.federated import (
     proximal,
     train_round,
 )
-from tests.clients.made import make_shard
-from tests.learngene.methods.made import make_context
-from tests.made import torch_rng
+from tests.clients.helpers import make_shard
+from tests.helpers import torch_rng
+from tests.learngene.methods.helpers import make_context
 
 ROUND: dict[str, Any] = {
     "epochs": 2, "lr": 0.05, "batch_size": 8, "momentum": 0.9, "weight_decay": 0.0,

@@ -16,7 +16,7 @@ from learngene.methods.backbone import fill
 from learngene.methods.full import rebuild_long
 from learngene.methods.pretraining import batches, draw_episode
 from protocol.reply_schema import AT_ONCE
-from tests.learngene.methods.made import TRAINED, make_context, make_factory, same
+from tests.learngene.methods.helpers import TRAINED, make_context, make_factory, same
 
 ANSWERS_AT_ONCE = ("protonet", "matchingnet", "deepemd")
 

@@ -11,8 +11,8 @@ from learngene.methods.backbone import feature_count
 from learngene.methods.head import linear_head
 from learngene.methods.meta import Learner, meta_loss
 from learngene.methods.support_norm import SupportNorm, set_mode, with_support_norms
-from tests.clients.made import make_individual
-from tests.made import torch_rng
+from tests.clients.helpers import make_individual
+from tests.helpers import torch_rng
 
 
 class Tiny(nn.Module):
