@@ -1,8 +1,8 @@
 """Faults that are planted on purpose (``faults=[3:raise]``), to see what a run makes of them.
 
-``armed`` is opened around a client's work, in one place (``clients.client_app``). Faults of the process
-strike in ``reached``, which training calls after each epoch; faults of the answer are done by
-``spoil``. Without an order in the task nothing of this has any effect.
+``armed`` is opened around a client's work, in one place (``clients.client_app``). Faults of the
+process strike in ``reached``, which training calls after each epoch; faults of the answer are done
+by ``spoil``. Without an order in the task nothing of this has any effect.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class SerialGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """All replies, without a deadline; ``server.server_app.WatchedGrid`` is the one that has it."""
+        """All replies, without a deadline: ``server.server_app.WatchedGrid`` has one."""
         replies = (self.pull_messages([each]) for each in list(self.push_messages(messages)))
         return [reply for pulled in replies for reply in pulled]
 

@@ -106,8 +106,8 @@ def check_leakage(
         shards: every client's shard.
         base_rows: rows of ``train`` that any model saw before the clients did, calibration
             images included.
-        with_open_world: the models learn open-world classes, too (``learngene.open_world.cycle``): then these
-            count as base.
+        with_open_world: the models learn open-world classes, too (``open_world.cycles``): then
+            these count as base.
 
     Returns:
         ``classes_disjoint``: the three groups share no class, base rows hold base classes only,
