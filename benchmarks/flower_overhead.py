@@ -40,7 +40,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from learngene.data import WorldSettings, build
+    from learngene.data.cache import build
+    from learngene.data.dataset import WorldSettings
     from learngene.gene.gene import load
     from protocol.task import plan_round
     from runtime.ray_backend import RuntimeSettings, simulate

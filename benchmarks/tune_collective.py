@@ -44,8 +44,8 @@ def composed(overrides: list[str]) -> dict[str, Any]:
 @torch.no_grad()
 def prototypes(gene: Any, world: Any, config: dict[str, Any], tasks: int) -> tuple[float, float]:
     """Mean accuracy and standard error of class means as a classifier, over tasks."""
-    from learngene.data import draw_shard
     from learngene.data.augment import to_batch
+    from learngene.data.partition import draw_shard
     from learngene.gene.gene import reconstruct
     from learngene.networks.individual import PrototypeHead
     from learngene.seeding import torch_generator
@@ -93,7 +93,8 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=100)
     asked, overrides = parser.parse_known_args()
 
-    from learngene.data import WorldSettings, build
+    from learngene.data.cache import build
+    from learngene.data.dataset import WorldSettings
     from learngene.utils.hardware import keep_freed_memory
     from server.collective import recognise
     from server.factory import open_world_settings, produce

@@ -146,7 +146,8 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
-    from learngene.data import WorldSettings, build
+    from learngene.data.cache import build
+    from learngene.data.dataset import WorldSettings
     from learngene.utils.files import write_atomically
     from protocol.task import plan_round
     from reports.tuning import FOLDER, write_record

@@ -11,8 +11,8 @@ import torch
 
 from learngene import methods
 from learngene.adaptation.training import Outcome
-from learngene.data import Shard, World, draw_shard, load
-from learngene.data.partition import ShardData, read_shard
+from learngene.data.dataset import World, load
+from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
 from learngene.gene.quantize import unpack
 from learngene.methods.base import generators
 from learngene.methods.plugins import place_in

@@ -1,4 +1,4 @@
-"""Ranges and cross-field rules of the configuration, one clear message each."""
+"""Check what fields say together, one clear message each; ranges stand beside the fields."""
 
 from __future__ import annotations
 
@@ -12,39 +12,14 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
-from conf.method_ranges import METHOD_RANGES
 from conf.plugins import BUILT_IN, check_own, factory_halves, from_here, modules_of
 from conf.schema import Config
 from learngene.errors import InputError
-from learngene.utils.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
 from learngene.utils.files import expanded, is_file, is_folder
+from learngene.utils.settings import check_value, limits_of
 from reports.experiments.paper import COMPARED
 from reports.loggers import check_logger
 
-PRECISIONS = ("fp32", "fp16", "int8")  # learngene.precision's, without importing torch
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.name": ("glyphs", "cifar100", "imagenet100", "imagefolder"),
-    "data.clients_from": ("novel", "open_world"),
-    "collective.memory": ("rehearsal", "ewc", "lwf", "none"),
-    "collective.exemplars": ("random", "herding"),
-    "collective.precision": ("auto", "fp32", "bf16"),
-    "collective.device": ("auto", "cpu", "cuda"),
-    "learngene.precision": PRECISIONS,
-    "payload_precision": PRECISIONS,
-    "individual.stem": ("separable", "seeded", "whole", "fresh"),
-    "individual.head": HEADS,
-    "individual.schedule": SCHEDULES,
-    "retain.labels": LABELS,
-    "open_world.score": (
-        *("max_softmax", "max_logit", "energy"),
-        *("mahalanobis", "relative_mahalanobis"),
-    ),
-    "open_world.path": ("collective", "light", "both"),
-    "method.scratch.schedule": SCHEDULES,
-    "method.scratch.head": HEADS,
-    "method.scratch.stem": ("separable", "whole"),
-    "runtime.name": ("ray", "serial"),
-}
 AMONG_CLIENTS = ("fedavg", "fedprox")  # they take nothing from the factory
 OF_THE_COLLECTIVE = ("full", "linear_probe")  # they are sent its 13 layers
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
@@ -52,70 +27,6 @@ GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also 
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
 THRESHOLDS = ("calibrated", "paper_cifar100", "paper_imagenet100")  # or a number
-
-# field: (smallest, largest, smallest is allowed); what an open end means is said in the message.
-RANGES: dict[str, tuple[float, float, bool]] = {
-    "num_clients": (1, 100_000, True),
-    "seed": (0, 2**63 - 1, True),
-    "shard_seed": (0, 2**63 - 1, True),
-    "shots": (1, math.inf, True),
-    "ways": (2, math.inf, True),
-    "rounds": (1, 10_000, True),
-    "data.image_size": (32, 512, True),  # five max-pools halve it
-    "data.classes": (10, math.inf, True),
-    "data.train_per_class": (1, 100_000, True),
-    "data.test_per_class": (1, 100_000, True),
-    "data.base": (0, 1, False),
-    "data.open_world": (0, 1, False),
-    "data.novel": (0, 1, False),
-    "data.test_share": (0, 0.9, False),
-    "collective.width": (0.05, 4, True),
-    "collective.classes_per_task": (1, 100_000, True),
-    "collective.epochs": (1, 10_000, True),
-    "collective.batch_size": (2, 65_536, True),
-    "collective.light_steps": (1, 1000, True),
-    "collective.lr": (0, 10, False),
-    "collective.weight_decay": (0, 1, True),
-    "collective.label_smoothing": (0, 0.9, True),
-    "collective.ewc_lambda": (0, math.inf, True),
-    "collective.memory_per_class": (0, math.inf, True),
-    "collective.rehearse_per_class": (0, math.inf, True),
-    "collective.consolidate_epochs": (0, 10_000, True),
-    "collective.distill": (0, 1000, True),
-    "collective.temperature": (0, 100, False),
-    "collective.growth_noise": (0, 1, True),
-    "collective.train_size": (32, 512, True),
-    "collective.zoom": (0.1, 1, True),
-    "collective.threads": (0, 1024, True),
-    "learngene.sigma": (0, math.inf, False),
-    "learngene.auto_layers": (1, 6, True),
-    "learngene.auto_bar": (0, 1, True),
-    "learngene.auto_large": (0, 1, True),
-    **{f"individual.{name}": (low, high, True) for name, (low, high) in INDIVIDUAL.items()},
-    "individual.safeguard_folds": (2, 100, True),
-    "individual.safeguard_epochs": (0, 100_000, True),
-    **{f"retain.{name}": (low, high, True) for name, (low, high) in RETAIN.items()},
-    "open_world.accept": (0, 1, False),
-    "open_world.calibration_per_class": (1, math.inf, True),
-    "open_world.cycles": (0, 1000, True),
-    "open_world.labels_per_cycle": (1, math.inf, True),
-    "open_world.classes_per_cycle": (1, math.inf, True),
-    "open_world.images_to_add": (2, math.inf, True),
-    "open_world.known_share": (0, 0.95, True),
-    "open_world.cycle_consolidate_epochs": (0, 10_000, True),
-    "labelled.draws": (0, 100_000, True),
-    "method.scratch.lr": (0, 10, False),
-    "budget": (1, 10**12, True),
-    **METHOD_RANGES,
-    "runtime.timeout_s": (0, 1_000_000, False),
-    "runtime.client_timeout_s": (0, 1_000_000, False),
-    "runtime.min_answered": (0, math.inf, True),
-    "runtime.num_cpus": (0, 1024, False),
-    "runtime.num_gpus": (0, 64, True),
-    "runtime.total_cpus": (1, 4096, True),
-    "runtime.total_gpus": (0, 4096, True),
-    "report.gradcam_images": (0, 12, True),
-}
 
 
 def check(config: DictConfig) -> None:
@@ -129,16 +40,10 @@ def check(config: DictConfig) -> None:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
     _check_names(config, Config)
     _check_values(OmegaConf.to_container(config, resolve=True))
-    for name, choices in CHOICES.items():
-        value = OmegaConf.select(config, name)
-        if value not in choices:
-            raise InputError(
-                name, value, "not one of " + ", ".join(choices), f"Write {name}={choices[0]}"
-            )
-    for name, (low, high, closed) in RANGES.items():
+    for name, limits in limits_of(Config):
         value = OmegaConf.select(config, name)
         if value is not None:
-            _check_range(name, value, low, high, closed)
+            check_value(name, value, limits)
     _check_methods(config.methods, config.method.own)
     if config.logger is not None:
         from_here()
@@ -185,17 +90,6 @@ def _check_values(value: Any, name: str = "") -> None:
                              "Write less")  # fmt: skip
         if not value.isprintable():  # a line break, a NUL, bytes that are no UTF-8
             raise InputError(name, shown, "holds characters that are no text", "Leave them out")
-
-
-def _check_range(name: str, value: Any, low: float, high: float, closed: bool) -> None:
-    inside = (value >= low if closed else value > low) and value <= high
-    if inside and not (isinstance(value, float) and not math.isfinite(value)):
-        return
-    rule = f"must be {'at least' if closed else 'above'} {low:g}"
-    if math.isfinite(high):
-        rule += f" and at most {high:g}"
-    nearest = low if closed else (min(high, 1) if low == 0 else low)
-    raise InputError(name, value, rule, f"Write, for instance, {name}={nearest:g}")
 
 
 def _check_methods(methods: Any, own: Mapping[str, Any]) -> None:

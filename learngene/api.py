@@ -6,9 +6,12 @@ shard, with the run's settings and seed, it gives the numbers of the run's clien
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import torch
 
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome, features
 from learngene.data.augment import to_batch
 from learngene.data.partition import ShardData, check_images
@@ -16,7 +19,7 @@ from learngene.gene.gene import Learngene
 from learngene.methods.base import ClientContext, generators
 from learngene.methods.learngene import individual_of
 from learngene.networks.individual import Individual
-from learngene.utils.choices import INDIVIDUAL, RETAIN, check_ranges
+from learngene.utils.settings import check_settings
 
 
 def adapt(
@@ -62,28 +65,25 @@ def adapt(
         raise ValueError(
             f"the learngene takes images of {gene.card.channels} channels, these have {channels}"
         )
-    individual = {
-        "head": head,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "inherited_lr": inherited_lr,
-        "schedule": schedule,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "augment": augment,
-        "eval_every": eval_every,
-    }
-    retain = {
-        "ewc_lambda": ewc_lambda,
-        "normalise": normalise,
-        "fisher_samples": fisher_samples,
-        "labels": labels,
-    }
-    check_ranges(individual, INDIVIDUAL)
-    check_ranges(retain, RETAIN)
+    individual = IndividualSettings(
+        head=head,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        inherited_lr=inherited_lr,
+        schedule=schedule,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        augment=augment,
+        eval_every=eval_every,
+    )
+    retain = RetainSettings(
+        ewc_lambda=ewc_lambda, normalise=normalise, fisher_samples=fisher_samples, labels=labels
+    )
+    check_settings(individual)
+    check_settings(retain)
     context = ClientContext(
-        task={"individual": individual, "retain": retain, "seed": seed},
+        task={"individual": asdict(individual), "retain": asdict(retain), "seed": seed},
         payload=gene.arrays,
         shard=shard,
         device=shard.train_x.device,

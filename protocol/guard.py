@@ -2,8 +2,8 @@
 
 Down, ``GuardedGrid`` holds each message against the round's ``Declared`` before any of them is
 sent. Up, ``protocol.messages.read_reply`` holds each reply against ``Declared.reply`` before
-anything of it is read; ``clients.client_app`` has done so before it was serialised. ``inspect`` says
-what a message holds, without its values.
+anything of it is read; ``clients.client_app`` has done so before it was serialised. ``inspect``
+says what a message holds, without its values.
 """
 
 from __future__ import annotations

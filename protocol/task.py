@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack
 from learngene.methods import Payload

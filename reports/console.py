@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from learngene.collective.trainer import Evolution
-from learngene.data import World
+from learngene.data.dataset import World
 from reports.schema import Results
 from reports.summary import (
     ROUND_HEADINGS,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.gene.gene import save
 from reports.report import write_report
 from reports.results import (

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.gene.gene import Learngene
 from learngene.methods import Payload
 from protocol.rounds import RoundOutcome, RoundPlan

@@ -14,7 +14,7 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.methods import NAMES, Payload, find
 from learngene.methods.federated import INDIVIDUAL, begin, finished
 from protocol.rounds import RoundOutcome, RoundPlan

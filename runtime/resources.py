@@ -8,21 +8,29 @@ from typing import Any
 
 from learngene.errors import InputError
 from learngene.utils.hardware import usable_cores
+from learngene.utils.settings import setting
 
 
-@dataclass(frozen=True)
+@dataclass
 class RuntimeSettings:
-    """``conf.schema.Runtime``, which see, without the configuration library."""
+    """Where clients run, and within which limits."""
 
-    name: str = "ray"
-    timeout_s: float = 3600.0
-    client_timeout_s: float | None = None
-    min_answered: int | None = None
-    num_cpus: float = 1.0
-    num_gpus: float | None = None
-    total_cpus: int | None = None
-    total_gpus: int | None = None
-    address: str | None = None
+    name: str = setting("ray", choices=("ray", "serial"))  # ray | serial
+    # a round's deadline for answers, seconds
+    timeout_s: float = setting(3600.0, gt=0, le=1_000_000)
+    # One client's own time: a longer one has failed, and its worker is free for the next. Without
+    # it a client that hangs keeps its worker until the round's deadline.
+    # seconds; null = only the round's deadline
+    client_timeout_s: float | None = setting(None, gt=0, le=1_000_000)
+    # fewer clients than this is exit code 3; null = all
+    min_answered: int | None = setting(None, ge=0)
+    # cores of one client, fractions allowed; also its threads
+    num_cpus: float = setting(1.0, gt=0, le=1024)
+    # GPUs that a client holds; null = 1 where there is one, else 0
+    num_gpus: float | None = setting(None, ge=0, le=64)
+    total_cpus: int | None = setting(None, ge=1, le=4096)  # cores that Ray may use; null = all
+    total_gpus: int | None = setting(None, ge=0, le=4096)  # GPUs that Ray may use; null = all
+    address: str | None = None  # join this Ray cluster; null = a new one on this machine
 
 
 @dataclass(frozen=True)

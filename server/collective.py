@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.networks.collective import Collective
 from learngene.open_world.detector import (
     DISTANCES,

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from learngene.data import Shard, World, WorldSettings, build, check_leakage, draw_shard
+from learngene.data.cache import build
+from learngene.data.dataset import World, WorldSettings
+from learngene.data.partition import Shard, check_leakage, draw_shard
 from learngene.errors import InputError
 from learngene.open_world.flagged import draw_labelled_shard, everything
 

@@ -14,7 +14,7 @@ import yaml
 from learngene.collective.criterion import TrendRule, align
 from learngene.collective.forgetting import measures
 from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.errors import InputError
 from learngene.gene.gene import Learngene, extract, load
 from learngene.networks.growth import PlannedStep, planned_names, read_plan

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from learngene.data import Shard, World
+from learngene.data.dataset import World
+from learngene.data.partition import Shard
 from learngene.open_world.detector import Recogniser
 from learngene.open_world.flagged import Flags, as_text, draw_labelled_shard, draw_of
 from learngene.utils.hardware import torch_threads

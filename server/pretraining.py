@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from learngene.collective.trainer import hold_out
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from learngene.collective.trainer import Evolution
-from learngene.data import World, WorldSettings, build
+from learngene.data.cache import build
+from learngene.data.dataset import World, WorldSettings
 from tests.helpers import CPU, settings
 from tests.reports.helpers import DOT, make_results
 

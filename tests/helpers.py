@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from conf.schema import Collective
+from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import EvolutionSettings
 
 CPU = torch.device("cpu")
@@ -21,7 +21,9 @@ MANY = (  # a run of many methods
 def settings(**changed: Any) -> EvolutionSettings:
     """A collective of a few thousand weights: three tasks, one epoch each."""
     asked = {field.name for field in fields(EvolutionSettings)}
-    made = {name: value for name, value in asdict(Collective()).items() if name in asked} | {
+    made = {
+        name: value for name, value in asdict(CollectiveSettings()).items() if name in asked
+    } | {
         "width": 0.0625,
         "classes_per_task": 6,
         "epochs": 1,

@@ -161,7 +161,7 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
 
 
 def test_runs_of_table_3_come_on_the_frontier() -> None:
-    """The command in frontier.yaml: ``reports.experiments.frontier`` takes both, for the same clients."""
+    """The command in frontier.yaml: the frontier takes both, for the same clients."""
     told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
     runs = [
         (Path(name), {"run": {"config": _composed([w for w in point if w != "data.root=DIR"])}})

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.retain import Retain
+from learngene.adaptation.settings import SCHEDULES
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
 from learngene.networks.individual import Individual
-from learngene.utils.choices import SCHEDULES, among
+from learngene.utils.settings import check_choice
 
 _after_epoch: ContextVar[Callable[[int], None]] = ContextVar(
     "after_epoch", default=lambda epoch: None
@@ -52,7 +53,7 @@ class TrainSettings:
     ewc_lambda: float = 0.0
 
     def __post_init__(self) -> None:
-        among("schedule", self.schedule, SCHEDULES)
+        check_choice("schedule", self.schedule, SCHEDULES)
 
     @classmethod
     def of(cls, individual: Mapping[str, Any], **own: Any) -> TrainSettings:

@@ -28,8 +28,8 @@ from torch import Tensor
 from learngene.adaptation.retain import Retain
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
-from learngene.data import World
 from learngene.data.augment import augment, shrink, to_batch
+from learngene.data.dataset import World
 from learngene.networks.collective import COLLECTIVE_EQUAL, COLLECTIVE_START, Collective
 from learngene.networks.growth import (
     Growth,

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from learngene.adaptation.training import Outcome
-from learngene.data import World
 from learngene.data.augment import augment, to_batch
+from learngene.data.dataset import World
 from learngene.data.partition import ShardData
 from learngene.networks.collective import Collective
 from learngene.seeding import generator, torch_generator

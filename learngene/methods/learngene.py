@@ -14,6 +14,7 @@ from functools import partial
 import torch
 
 from learngene.adaptation.retain import Retain, fisher_diagonal
+from learngene.adaptation.settings import FISHER_LABELS
 from learngene.adaptation.training import Outcome, TrainSettings, shard_features, train
 from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, check, inherited_modules, reconstruct
@@ -21,7 +22,7 @@ from learngene.methods import find
 from learngene.methods.base import ClientContext, Method
 from learngene.methods.safeguard import guarded
 from learngene.networks.individual import Individual, PrototypeHead, measure_norms
-from learngene.utils.choices import LABELS, among
+from learngene.utils.settings import check_choice
 
 
 def adapt(context: ClientContext) -> Outcome:
@@ -64,8 +65,8 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
     if retain_settings["ewc_lambda"] > 0:
         held = inherited_modules(individual)
         sample = _fisher_sample(context, retain_settings["fisher_samples"])
-        said = among("labels", retain_settings["labels"], LABELS)
-        labels = shard.train_y[sample] if said == "true" else None
+        check_choice("labels", retain_settings["labels"], FISHER_LABELS)
+        labels = shard.train_y[sample] if retain_settings["labels"] == "true" else None
         fisher = fisher_diagonal(individual, held, shard.train_x[sample], labels)
         parameters = [p for module in held for p in module.parameters()]
         retain = Retain(parameters, fisher, normalise=retain_settings["normalise"])

@@ -19,8 +19,9 @@ from learngene.networks.layers import (
     scaled,
 )
 from learngene.seeding import torch_generator
-from learngene.utils.choices import HEADS, among
+from learngene.utils.settings import check_choice
 
+HEADS = ("prototype", "mlp")
 LAYERS = 7
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
 
@@ -108,10 +109,11 @@ class Individual(nn.Module):
             for position, (i, o) in enumerate(zip(ins, tops, strict=True), start=own + 1)
         )
         features = tops[-1] * FEATURE_SIDE**2
+        check_choice("head", head, HEADS)
         self.head: nn.Module
         self.head = (
             PrototypeHead(features, ways)
-            if among("head", head, HEADS) == "prototype"
+            if head == "prototype"
             else mlp_head(features, ways, width)
         )
         initialise(self, generator)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.seeding import generator
 
 Rows = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""The cores that this process may use, and how many of them torch takes."""
+"""The machine: usable cores, torch's threads, deterministic kernels, freed memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -57,6 +59,8 @@ def pin_kernels(device: torch.device) -> None:
     """
     if device.type != "cuda":
         return
+    import torch
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
     torch.use_deterministic_algorithms(True, warn_only=True)
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")

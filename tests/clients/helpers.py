@@ -9,7 +9,7 @@ import torch
 
 from conf.schema import Config
 from learngene.adaptation.training import TrainSettings
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.data.partition import ShardData
 from learngene.gene.gene import Learngene
 from learngene.networks.individual import Individual

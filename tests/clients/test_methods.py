@@ -12,8 +12,8 @@ from clients.work import _context
 from learngene import methods
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain
-from learngene.data import World, draw_shard
-from learngene.data.partition import read_shard
+from learngene.data.dataset import World
+from learngene.data.partition import draw_shard, read_shard
 from learngene.gene.gene import Learngene, extract, reconstruct
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual

@@ -10,7 +10,7 @@ import torch
 
 from clients.work import run_task
 from learngene import methods
-from learngene.data import draw_shard
+from learngene.data.partition import draw_shard
 from learngene.gene.gene import Learngene, extract
 from learngene.gene.quantize import at_precision, pack, unpack
 from learngene.methods.base import Method

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from conf.error_messages import explain, field_names, type_of
 from conf.plugins import BUILT_IN
 from conf.schema import Config
-from conf.validate import CHOICES, RANGES, THRESHOLDS, check
+from conf.validate import THRESHOLDS, check
 from learngene.collective.forgetting import STRATEGIES
 from learngene.errors import InputError
+from learngene.utils.settings import limits_of
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+
+
+LIMITS = dict(limits_of(Config))
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -77,7 +84,7 @@ def test_every_experiment_fits_another_world(experiment: str, tmp_path: Path) ->
 
 
 def test_every_number_and_choice_is_checked() -> None:
-    bounded = set(RANGES) | set(CHOICES)
+    bounded = set(LIMITS)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
             "methods", "method.own", "resume", "faults", "cache", "experiment", "retain.normalise",
             "individual.safeguard", "logger",
@@ -89,11 +96,15 @@ def test_every_number_and_choice_is_checked() -> None:
 
 def test_every_field_is_documented() -> None:
     """Fields whose name says all (a decay, a momentum) may go without a comment."""
-    source = (CONF / "schema.py").read_text()
+    owners = [
+        each for each in (ROOT / "learngene").rglob("settings.py") if each.parent.name != "utils"
+    ]
+    files = [CONF / "schema.py", ROOT / "runtime" / "resources.py", *owners]
+    lines = [line for path in files for line in path.read_text().splitlines()]
     bare = [
         line.split(":")[0].strip()
-        for line in source.splitlines()
-        if line.startswith("    ") and ": " in line and "=" in line and "#" not in line
+        for above, line in pairwise(lines)
+        if re.match(r"    \w+: [\w\[\], |]+ = ", line) and "#" not in above + line
     ]
     plain = {"weight_decay", "momentum", "lr", "name", "methods", "experiment"}
     groups = {"data", "collective", "learngene", "individual", "retain", "open_world", "method",
@@ -101,9 +112,10 @@ def test_every_field_is_documented() -> None:
     assert set(bare) <= plain | groups
 
 
-@pytest.mark.parametrize("name", sorted(RANGES))
+@pytest.mark.parametrize("name", sorted(n for n, each in LIMITS.items() if not each.choices))
 def test_a_number_out_of_its_range_is_named(name: str) -> None:
-    low, high, closed = RANGES[name]
+    limits = LIMITS[name]
+    low, high, closed = limits.gt or limits.ge or 0, limits.le, limits.gt is None
     whole = type_of(name).startswith("int")
     below = low - 1 if closed else low
     for value in [below] + ([high + 1] if high < 1e15 else []):
@@ -122,7 +134,7 @@ def test_ewc_is_refused_where_layers_widen() -> None:
 
 
 def test_the_memory_strategies_of_the_schema_are_those_of_the_code() -> None:
-    assert set(CHOICES["collective.memory"]) == set(STRATEGIES)
+    assert set(LIMITS["collective.memory"].choices) == set(STRATEGIES)
 
 
 def test_every_memory_strategy_fits_the_class_incremental_protocol() -> None:
@@ -164,7 +176,7 @@ def test_open_world_settings_that_do_not_go_together(
 def test_the_choices_are_those_of_the_open_world() -> None:
     from learngene.open_world.detector import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
 
-    assert CHOICES["open_world.score"] == SCORES
+    assert LIMITS["open_world.score"].choices == SCORES
     assert list(THRESHOLDS) == ["calibrated", *PAPER_THRESHOLDS]
     own = OmegaConf.to_container(composed())["open_world"]  # type: ignore[index, call-overload]
     assert OpenWorldSettings(**{f: own[f] for f in asdict(OpenWorldSettings())}) == (

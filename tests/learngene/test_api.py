@@ -13,12 +13,11 @@ import torch
 
 import learngene
 from clients.work import run_task
-from conf.schema import Individual, Retain
 from learngene import adapt, predict, shard_of
-from learngene.data import draw_shard
-from learngene.data.partition import read_shard
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
+from learngene.data.partition import draw_shard, read_shard
 from learngene.gene.gene import extract, load, save
-from learngene.utils.choices import INDIVIDUAL, RETAIN
+from learngene.utils.settings import limits_of
 from tests.clients.helpers import make_task
 from tests.helpers import CPU
 
@@ -45,7 +44,7 @@ def test_adapt_gives_the_numbers_of_client_0(gene, shard, tiny_world):
 
 
 def test_defaults_are_those_of_a_run():
-    runs = asdict(Individual()) | asdict(Retain())
+    runs = asdict(IndividualSettings()) | asdict(RetainSettings())
     ours = {
         name: each.default
         for name, each in inspect.signature(adapt).parameters.items()
@@ -137,7 +136,8 @@ def test_every_number_of_adapt_has_a_range_and_numpys_are_numbers(gene, shard):
         for name, each in inspect.signature(adapt).parameters.items()
         if isinstance(each.default, int | float) and not isinstance(each.default, bool)
     }
-    assert numbers - {"seed"} == {*INDIVIDUAL, *RETAIN}
+    limits = {**dict(limits_of(IndividualSettings)), **dict(limits_of(RetainSettings))}
+    assert numbers - {"seed"} <= {name for name, each in limits.items() if not each.choices}
     same = {"epochs": np.int64(1), "lr": np.float32(0.01), "ewc_lambda": np.int32(1)}
     plain = {"epochs": 1, "lr": float(np.float32(0.01)), "ewc_lambda": 1.0}
     one, other = (adapt(gene, shard, **{**SHORT, **each})[1] for each in (same, plain))

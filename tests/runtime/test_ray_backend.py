@@ -8,14 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import MISSING
 
-from conf.schema import Runtime
 from learngene.errors import InputError
 from runtime import resources as resources_module
 from runtime.ray_backend import simulate
@@ -287,13 +285,6 @@ def test_backend_that_cannot_start(starts, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="backend failed: OSError: no room in /dev/shm"):
         run("ray", [GOOD], tmp_path, total_cpus=1)
     assert time.monotonic() - started < 5
-
-
-def test_settings_mirror_the_schema():
-    """All but the name, which the command line always gives."""
-    mirrored = {each.name: each.default for each in fields(RuntimeSettings)}
-    schema = {each.name: each.default for each in fields(Runtime)}
-    assert mirrored | {"name": MISSING} == schema
 
 
 def test_unknown_runtime():

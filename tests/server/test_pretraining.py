@@ -12,7 +12,7 @@ import pytest
 
 from conf.schema import Config
 from learngene import methods
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.methods import Method, Payload
 from protocol.task import plan_round
 from server import pretraining as factory_side

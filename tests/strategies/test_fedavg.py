@@ -15,7 +15,7 @@ import pytest
 from clients.client_app import make_client_app, pack
 from clients.work import run_task
 from conf.schema import Config
-from learngene.data import World
+from learngene.data.dataset import World
 from protocol.keys import WEIGHTS
 from protocol.messages import Traffic
 from protocol.reply_schema import declared_reply

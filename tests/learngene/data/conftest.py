@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from learngene.data import World, build
+from learngene.data.cache import build
+from learngene.data.dataset import World
 from tests.learngene.data.helpers import GLYPHS, noise, png, write_parquet
 
 Parts = dict[str, tuple[list[bytes], list[int]]]

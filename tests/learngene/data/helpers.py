@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from learngene.data import WorldSettings
+from learngene.data.dataset import WorldSettings
 from learngene.seeding import generator
 
 GLYPHS = WorldSettings(

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.data import Division, World, build, load
 from learngene.data.arrays import ImageFile, first_copies
-from learngene.data.cache import open_source, world_key
-from learngene.data.dataset import HASH
+from learngene.data.cache import build, open_source, world_key
+from learngene.data.dataset import HASH, Division, World, load
 from learngene.data.sources.glyphs import GlyphSource
 from learngene.errors import InputError
 from tests.learngene.data.helpers import FOLDERS, GLYPHS, noise, write_folders

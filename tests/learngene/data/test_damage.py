@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learngene.data import World, build, load
-from learngene.data.dataset import forget, seal
+from learngene.data.cache import build
+from learngene.data.dataset import World, forget, load, seal
 from learngene.errors import InputError
 from tests.learngene.data.helpers import GLYPHS
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learngene.data import Shard, World, check_leakage, draw_shard
+from learngene.data.dataset import World
+from learngene.data.partition import Shard, check_leakage, draw_shard
 from learngene.errors import InputError
 
 

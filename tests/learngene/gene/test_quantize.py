@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conf.validate import CHOICES
+from conf.schema import Config
 from learngene.gene.gene import Learngene, check, extract
 from learngene.gene.quantize import PRECISIONS, at_precision, pack, unpack
+from learngene.utils.settings import limits_of
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +17,8 @@ def gene(evolved) -> Learngene:
 
 
 def test_the_configuration_offers_them():
-    assert CHOICES["learngene.precision"] == PRECISIONS
-    assert CHOICES["payload_precision"] == PRECISIONS
+    assert dict(limits_of(Config))["learngene.precision"].choices == PRECISIONS
+    assert dict(limits_of(Config))["payload_precision"].choices == PRECISIONS
 
 
 def test_full_precision_is_handed_through(gene):

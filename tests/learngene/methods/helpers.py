@@ -9,8 +9,8 @@ import numpy as np
 
 from conf.schema import Methods
 from learngene.collective.trainer import hold_out
-from learngene.data import World, draw_shard
-from learngene.data.partition import read_shard
+from learngene.data.dataset import World
+from learngene.data.partition import draw_shard, read_shard
 from learngene.methods import ClientContext, Factory, Payload
 from learngene.methods.base import BaseImages
 from learngene.seeding import torch_generator

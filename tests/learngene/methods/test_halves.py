@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conf.plugins import BUILT_IN
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.methods import NAMES, Payload, find
 from learngene.methods import head as fitting
 from learngene.methods.backbone import fill

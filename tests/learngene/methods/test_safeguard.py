@@ -16,7 +16,7 @@ from clients.work import _context
 from learngene import methods
 from learngene.adaptation.retain import ZeroFisher
 from learngene.adaptation.training import Outcome
-from learngene.data import World
+from learngene.data.dataset import World
 from learngene.gene.gene import Learngene, extract
 from learngene.methods.safeguard import Verdict, compare, folds, guarded
 from tests.clients.helpers import make_shard, make_task

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.data import World, WorldSettings, build
+from learngene.data.cache import build
+from learngene.data.dataset import World, WorldSettings
 from learngene.data.sources.base import decode
 from learngene.errors import InputError
 from tests.learngene.data.helpers import FOLDERS, noise, write_folders

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
 
-from learngene.data import World, WorldSettings, build
+from learngene.data.cache import build
+from learngene.data.dataset import World, WorldSettings
 from learngene.data.sources.glyphs import (
     CHARACTERS,
     TEST_FACES,

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from learngene.data import WorldSettings, build
-from learngene.data.cache import open_source
+from learngene.data.cache import build, open_source
 from learngene.data.class_split import class_list
+from learngene.data.dataset import WorldSettings
 from learngene.errors import InputError
 from tests.learngene.data.helpers import noise, png, write_folders, write_parquet
 
