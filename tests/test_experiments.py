@@ -19,11 +19,10 @@ from omegaconf import OmegaConf
 import sim as program
 from conf.schema import Config
 from conf.validate import check
-from reports.experiments.drawing import draw
-from reports.experiments.table import rows
-from reports.figures.pareto import FREE
+from reports.experiments.frontier import FREE
+from reports.experiments.registry import draw, rows
 from reports.results import read_results
-from reports.variants import GatherError, gather, must_share
+from reports.variants import GatherError, check_comparable, group_runs
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
@@ -156,22 +155,22 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
             config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
             assert (config["experiment"], config["scale"]) == (experiment, "tiny")
             found.append({k: v for k, v in config.items() if k != "data"})
-    # reports.report would refuse to gather them.
+    # ``python -m reports compare`` would refuse to group them.
     assert all(found.count(each) == 1 for each in found), "two runs of the commands are the same"
 
 
 def test_runs_of_table_3_come_on_the_frontier() -> None:
-    """The command in frontier.yaml: ``reports.experiments.frontier`` takes both, for the same clients."""
+    """The command in frontier.yaml takes both, for the same clients."""
     told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
     runs = [
         (Path(name), {"run": {"config": _composed([w for w in point if w != "data.root=DIR"])}})
         for name, point in told.items()
     ]
     assert "shots=10" in told["table3_novel"]  # job 0
-    must_share(runs, FREE)
+    check_comparable(runs, FREE)
     runs[1][1]["run"]["config"]["individual"]["epochs"] += 1
     with pytest.raises(GatherError, match=r"individual\.epochs is"):
-        must_share(runs, FREE)
+        check_comparable(runs, FREE)
 
 
 @pytest.mark.slow
@@ -183,7 +182,7 @@ def test_every_experiment_runs_and_tells_its_numbers(
         assert results["messages"]["answered"] == results["messages"]["asked"] > 0
         assert (results["folder"] / "report.html").is_file()
         assert (results["folder"] / "comparison.csv").is_file()
-    gathered = gather(run(experiment))
+    gathered = group_runs(run(experiment))
     found = rows(gathered)
     assert found and len({row.quantity for row in found}) == len(found)
     if experiment in NAMES:  # new classes have an accuracy only where any were taken in

@@ -37,13 +37,13 @@ def canvas(monkeypatch):
     monkeypatch.setattr("reports.figures.collective.new_figure", keep)
     monkeypatch.setattr("reports.figures.gradcam.new_figure", keep)
     monkeypatch.setattr("reports.figures.over_tasks.new_figure", keep)
-    monkeypatch.setattr("reports.experiments.frontier.new_figure", keep)
+    monkeypatch.setattr("reports.figures.pareto.new_figure", keep)
     # Looking into a figure needs no pixels, and those take most of the time.
     monkeypatch.setattr("reports.figures.run.save", lambda figure, path: path)
     monkeypatch.setattr("reports.figures.collective.save", lambda figure, path: path)
     monkeypatch.setattr("reports.figures.gradcam.save", lambda figure, path: path)
     monkeypatch.setattr("reports.figures.over_tasks.save", lambda figure, path: path)
-    monkeypatch.setattr("reports.experiments.frontier.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.pareto.save", lambda figure, path: path)
     return made
 
 
