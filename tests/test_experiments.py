@@ -3,7 +3,12 @@ commands in the files' heads are composed and checked, every point of their swee
 
 from __future__ import annotations
 
+import csv
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir
 from itertools import product
@@ -193,3 +198,68 @@ def test_every_experiment_runs_and_tells_its_numbers(
         all(c.startswith("python sim.py experiment=") for c in row.commands) for row in found
     )
     assert draw(gathered, tmp_path / "figure.png").stat().st_size > 1000
+
+
+NEW_YAML = """# @package _global_
+# python sim.py experiment=fewer_epochs
+experiment: fewer_epochs
+individual:
+  epochs: 2
+"""
+NEW_MODULE = '''"""What half of the epochs cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports.experiments.base import Claim, Experiment, PaperNumber, Row, row
+from reports.figures.measured import draw_curves
+from reports.variants import RunGroup
+
+
+def rows(group: RunGroup) -> list[Row]:
+    return [
+        row(each, "accuracy after two epochs", "%", each.mean(each.accuracies("learngene")))
+        for each in group.variants
+    ]
+
+
+def figure(group: RunGroup, path: Path) -> Path:
+    return draw_curves([("after two epochs", each, "learngene") for each in group.variants], path)
+
+
+CLAIM = Claim("two", "two epochs are enough", {"glyphs": PaperNumber(50, 1, "Discussion")}, "%",
+              "at least", "accuracy after two epochs", ())
+EXPERIMENT = Experiment("fewer_epochs", ("learngene",), rows, figure, (CLAIM,))
+'''
+
+
+@pytest.mark.slow
+def test_an_experiment_is_one_yaml_and_one_python_file(tmp_path: Path) -> None:
+    """Added to a copy of the program, it has its table, its figure, the paper's number and its
+    check of the methods; nothing else of the copy knows of it."""
+    for package in ("conf", "reports", "runtime", "server", "clients", "strategies", "protocol",
+                    "learngene"):  # fmt: skip
+        shutil.copytree(CONF.parent / package, tmp_path / package)
+    shutil.copy(CONF.parent / "sim.py", tmp_path)
+    (tmp_path / "conf" / "experiment" / "fewer_epochs.yaml").write_text(NEW_YAML)
+    (tmp_path / "reports" / "experiments" / "fewer_epochs.py").write_text(NEW_MODULE)
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path), "LEARNGENE_CACHE": str(tmp_path / "c")}
+        return subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, text=True,
+                              capture_output=True, timeout=600, check=False)  # fmt: skip
+
+    asked = ("sim.py", "experiment=fewer_epochs", *COMMON, "hydra.run.dir=run")
+    done = command(*asked)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "comparison.csv").open(newline="") as file:
+        (found,) = csv.DictReader(file)
+    assert (found["quantity"], found["paper"]) == ("accuracy after two epochs", "50")
+    assert (tmp_path / "run" / "figures" / "comparison.png").stat().st_size > 1000
+    assert "two epochs are enough" in (tmp_path / "run" / "report.html").read_text()
+    assert command("-m", "reports", "compare", "run", "-o", "out").returncode == 0
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
+    refused = command(*asked, "methods=[scratch]")
+    assert refused.returncode == 2
+    assert "experiment=fewer_epochs compares learngene" in refused.stderr
