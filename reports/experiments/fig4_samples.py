@@ -32,7 +32,7 @@ def _rows(group: RunGroup) -> list[Row]:
     # One number of images is no line: every client would need as many, and save none.
     for level in LEVELS if len(variants) > 1 else ():
         to = f"{100 * level:.0f} %"
-        saving = to_level(*(along_shots(group, name) for name in (MAIN, REFERENCE)), level)
+        saving = to_level(along_shots(group, MAIN), along_shots(group, REFERENCE), level)
         for name, images in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
             found.append(row(
                 last, f"images a class for {to}, {name}", "images",

@@ -49,8 +49,8 @@ def figure(group: RunGroup, path: Path) -> Path:
         line(axes, known, means, variant.label or MAIN, 2 * number)
         if REFERENCE in variant.methods:
             level = variant.mean(variant.accuracies(REFERENCE)).mean
-            axes.axhline(level, color=LINES[1], ls="--", lw=1.6, label=REFERENCE if not number
-                         else None)  # fmt: skip
+            label = REFERENCE if number == 0 else None
+            axes.axhline(level or 0.0, color=LINES[1], ls="--", lw=1.6, label=label)
         axes.set_xticks(known)
     axes.set(xlabel="classes the collective knows", ylabel=ACCURACY)
     legend_above(canvas, axes)

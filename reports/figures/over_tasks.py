@@ -121,15 +121,15 @@ def _line(
     found = [list(curve(run)) for run in variant.runs]
     if any(len(each) != len(x) for each in found):
         raise NoDataError("the seeds differ in their tasks or cycles")
-    points = [[values[i] for values in found] for i in range(len(x))]
-    if all(None in values for values in points):
-        return
+    percent = 100 * np.array(found, float)  # (runs, points)
     there = [
         None
-        if None in values
-        else mean_over_runs([(run, 100 * v) for run, v in zip(variant.runs, values, strict=True)])
-        for values in points
+        if np.isnan(values).any()
+        else mean_over_runs(list(zip(variant.runs, values.tolist(), strict=True)))
+        for values in percent.T
     ]
+    if all(mean is None for mean in there):
+        return
     mean = np.array([np.nan if m is None else m.mean for m in there])
     half = np.array([np.nan if m is None else m.ci95 or 0.0 for m in there])
     one = not variant.label  # a colour a path, as in the report; else a colour a variant

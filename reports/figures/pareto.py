@@ -5,10 +5,11 @@ A run gives one point a method. A learngene's point is named after its stem and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -31,7 +32,11 @@ from reports.schema import Results
 from reports.summary import answered, method_names
 
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
-FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
+FILLED: Mapping[str, Any] = {
+    "fp32": "full",
+    "fp16": "left",
+    "int8": "none",
+}  # how a marker is, by number format
 NAME_POINTS = 9  # type size of the names beside the axes
 STEMS = ("separable", "seeded", "whole", "fresh")
 KNOWN = (*(f"{MAIN} {stem}" for stem in STEMS), *OPPONENTS.values())
@@ -126,7 +131,10 @@ def draw(axes: Axes, every: Sequence[Point]) -> None:
     for name in names:
         line = sorted((p for p in shown if p.series == name), key=lambda each: each.bytes)
         last[name] = line[-1]
-        look = {"color": colours[line[0].method]["color"], "marker": _marker(name, names)}
+        look: dict[str, Any] = {
+            "color": colours[line[0].method]["color"],
+            "marker": _marker(name, names),
+        }
         axes.plot([p.bytes for p in line], [100 * p.accuracy for p in line], lw=1,
                   color=look["color"])  # fmt: skip
         for point in line:
@@ -168,7 +176,7 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
     for name, level in levels.items():
         ends.append((name, axes.get_xlim()[1], 100 * level.accuracy))
     low, high = axes.get_ylim()
-    figure = axes.get_figure()
+    figure = axes.get_figure(root=True)
     assert figure is not None
     inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
     gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)

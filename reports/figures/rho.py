@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reports.collective import layer_names
@@ -26,7 +27,7 @@ def rho_heatmap(group: RunGroup, path: Path) -> Path:
     for axes, variant, mean in zip(panels, group.variants, maps, strict=True):
         image = _panel(axes, variant, mean)
         axes.set(xlabel="task", ylabel="layer of the collective", title=variant.label or group.data)
-        _scale(axes, image, [axes], len(variant.runs))
+        _scale(figure, image, [axes], len(variant.runs))
     return save(figure, path)
 
 
@@ -50,7 +51,7 @@ def rho_side_by_side(group: RunGroup, path: Path) -> Path:
         axes.set_title(_title(variant) or group.data, fontsize=10)
         if place % columns == 0:
             axes.set_ylabel("layer of the collective")
-    _scale(grid.ravel()[0], image, grid.ravel().tolist(), len(group.variants[0].runs))
+    _scale(figure, image, grid.ravel().tolist(), len(group.variants[0].runs))
     return save(figure, path)
 
 
@@ -78,8 +79,8 @@ def _panel(
     return image
 
 
-def _scale(first: Axes, image: QuadMesh, panels: Sequence[Axes], runs: int) -> None:
-    bar = first.get_figure().colorbar(image, ax=panels, pad=0.02)
+def _scale(figure: Figure, image: QuadMesh, panels: Sequence[Axes], runs: int) -> None:
+    bar = figure.colorbar(image, ax=panels, pad=0.02)
     bar.set_label(f"ρ, mean of {runs} run{'s' * (runs > 1)}")
     bar.outline.set_visible(False)
 
