@@ -111,9 +111,12 @@ def runs_table(runs: Iterable[Results]) -> pd.DataFrame:
             unit = name % draws if draws else name
             for method, answer in client["methods"].items():
                 *earlier, (last, _) = answer["accuracy_by_epoch"]
-                curve = [*((epoch, y, False) for epoch, y in earlier),
-                         (last, answer["accuracy"], True)]  # fmt: skip
+                curve = [
+                    *((epoch, y, False) for epoch, y in earlier),
+                    (last, answer["accuracy"], True),
+                ]
                 cost = answer["bytes_down"], answer["seconds"]
-                rows += [(number, *seeds_of(run), name, unit, method, *point, *cost)
-                         for point in curve]  # fmt: skip
+                rows += [
+                    (number, *seeds_of(run), name, unit, method, *point, *cost) for point in curve
+                ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -32,8 +32,12 @@ from reports.variants import RunGroup
 
 Fits = Mapping[str, Any]  # as ``bound_fit.bound`` gives it
 HIDDEN = ["shots"]  # quantities tell them
-STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", ":"),
-          ("#CC79A7", "D", "-."))  # fmt: skip
+STYLES = (
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "^", ":"),
+    ("#CC79A7", "D", "-."),
+)
 
 
 def rows(group: RunGroup) -> list[Row]:
@@ -52,15 +56,30 @@ def rows(group: RunGroup) -> list[Row]:
         for name in dict.fromkeys(name for each in fits for name in each["methods"]):
             of_method = [(each, each["methods"][name]) for each in fits if name in each["methods"]]
             for quantity, unit, measured, note in _constants(name, of_method):
-                found.append(row(first, quantity, unit, measured, note=note, hide_settings=HIDDEN,
-                                 variants=part.variants))  # fmt: skip
+                found.append(
+                    row(
+                        first,
+                        quantity,
+                        unit,
+                        measured,
+                        note=note,
+                        hide_settings=HIDDEN,
+                        variants=part.variants,
+                    )
+                )
             for size in sorted({size for each, _ in of_method for size in each["sizes"]}):
                 measured, note = _gap(size, of_method)
-                found.append(row(
-                    first, f"gap at {size:g} training images, {name}", "points", measured,
-                    note=note, hide_settings=HIDDEN,
-                    variants=[v for v in part.variants if size in map(_size, v.runs)],
-                ))  # fmt: skip
+                found.append(
+                    row(
+                        first,
+                        f"gap at {size:g} training images, {name}",
+                        "points",
+                        measured,
+                        note=note,
+                        hide_settings=HIDDEN,
+                        variants=[v for v in part.variants if size in map(_size, v.runs)],
+                    )
+                )
     return found
 
 
@@ -140,13 +159,15 @@ def fits_of(group: RunGroup) -> list[dict[str, Any]]:
         runs = [run for run in map(_run, same) if run.gaps]
         if len(runs) >= LEAST_SIZES:
             runs, clients = comparable(runs)
-            fits.append({
-                "run": same[0],
-                "t": runs[0].tasks,
-                "sizes": [run.size for run in runs],
-                "units": [(*seeds, client) for client in clients],
-                "methods": fit_methods(runs, clients),
-            })  # fmt: skip
+            fits.append(
+                {
+                    "run": same[0],
+                    "t": runs[0].tasks,
+                    "sizes": [run.size for run in runs],
+                    "units": [(*seeds, client) for client in clients],
+                    "methods": fit_methods(runs, clients),
+                }
+            )
     return fits
 
 
@@ -186,16 +207,28 @@ def draw_fit(fits: Fits, path: Path) -> Path:
         gaps = 100 * np.array(fitted["gaps"])  # (clients, sizes)
         aside = 1 + 0.05 * (number - (len(fits["methods"]) - 1) / 2)  # dots must not coincide
         above.plot(
-            np.tile(sizes * aside, len(gaps)), gaps.ravel(),
-            ls="", marker=".", ms=4, color=colour, alpha=0.25,
-        )  # fmt: skip
-        above.plot(sizes * aside, gaps.mean(0), ls="", marker=marker, color=colour,
-                   label=f"{name}, mean of {len(gaps)} clients")  # fmt: skip
+            np.tile(sizes * aside, len(gaps)),
+            gaps.ravel(),
+            ls="",
+            marker=".",
+            ms=4,
+            color=colour,
+            alpha=0.25,
+        )
+        above.plot(
+            sizes * aside,
+            gaps.mean(0),
+            ls="",
+            marker=marker,
+            color=colour,
+            label=f"{name}, mean of {len(gaps)} clients",
+        )
         line = 100 * (fitted["c1"] + fitted["slope"] / np.sqrt(fine))
         label = f"fit: {100 * fitted['c1']:.1f} + {100 * fitted['slope']:.0f} / √m̄"
         above.plot(fine, line, color=colour, ls=dashes, lw=1.5, label=label)
-        below.plot(sizes, 100 * np.array(fitted["residuals"]), color=colour, marker=marker,
-                   ls=dashes, lw=1)  # fmt: skip
+        below.plot(
+            sizes, 100 * np.array(fitted["residuals"]), color=colour, marker=marker, ls=dashes, lw=1
+        )
     below.axhline(0, color="#6B6B6B", lw=1)
     below.set_xscale("log")
     below.xaxis.set_minor_locator(NullLocator())

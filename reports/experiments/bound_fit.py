@@ -81,9 +81,12 @@ def fit(
         InputError: fewer than three sizes.
     """
     if len(set(sizes)) < LEAST_SIZES:
-        raise InputError("RUN_DIR", f"{len(sizes)} runs",
-                         f"they hold {len(set(sizes))} sample sizes, a fit of two constants needs "
-                         f"{LEAST_SIZES}", "Name runs of more values of shots")  # fmt: skip
+        raise InputError(
+            "RUN_DIR",
+            f"{len(sizes)} runs",
+            f"they hold {len(set(sizes))} sample sizes, a fit of two constants needs {LEAST_SIZES}",
+            "Name runs of more values of shots",
+        )
     design = np.stack([np.ones(len(sizes)), 1 / np.sqrt(sizes)], axis=1)
     mean = gaps.mean(0)
     (c1, slope), _ = nnls(design, mean)
@@ -123,8 +126,12 @@ def read_run(folder: Path) -> Run:
     try:
         results = read_json(path, RESULTS_LIMIT)
     except OSError as error:
-        raise InputError("RUN_DIR", folder, f"cannot read {path}: {error.strerror}",
-                         "Name the folder that a run wrote") from error  # fmt: skip
+        raise InputError(
+            "RUN_DIR",
+            folder,
+            f"cannot read {path}: {error.strerror}",
+            "Name the folder that a run wrote",
+        ) from error
     except ValueError as error:
         raise InputError("RUN_DIR", folder, f"results.json is not JSON: {error}", AGAIN) from error
 
@@ -182,18 +189,29 @@ def comparable(runs: Sequence[Run]) -> tuple[list[Run], list[int]]:
         for name in sorted(first.settings.keys() | other.settings.keys()):
             one, two = first.settings.get(name), other.settings.get(name)
             if one != two:
-                raise InputError("RUN_DIR", other.path, f"{name} is {two}, in {first.path} {one}",
-                                 "Name runs that differ in shots alone")  # fmt: skip
+                raise InputError(
+                    "RUN_DIR",
+                    other.path,
+                    f"{name} is {two}, in {first.path} {one}",
+                    "Name runs that differ in shots alone",
+                )
     ordered = sorted(runs, key=lambda run: run.size)
     for run, following in pairwise(ordered):
         if run.size == following.size:
-            raise InputError("RUN_DIR", following.path,
-                             f"{run.size:g} training images a client, as in {run.path}",
-                             "Name one run of each sample size")  # fmt: skip
+            raise InputError(
+                "RUN_DIR",
+                following.path,
+                f"{run.size:g} training images a client, as in {run.path}",
+                "Name one run of each sample size",
+            )
     common = set.intersection(*(set(gaps) for run in runs for gaps in run.gaps.values()))
     if not common:
-        raise InputError("RUN_DIR", f"{len(runs)} runs", "no client answered in all of them",
-                         "Look into their results.json for errors")  # fmt: skip
+        raise InputError(
+            "RUN_DIR",
+            f"{len(runs)} runs",
+            "no client answered in all of them",
+            "Look into their results.json for errors",
+        )
     return ordered, sorted(common)
 
 

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.experiments.base import (
-    CIFAR,
-    Claim,
-    Experiment,
-    PaperNumber,
-    Row,
-    client_rows,
-    row,
-)
+from reports.experiments.base import CIFAR, Claim, Experiment, PaperNumber, Row, client_rows, row
 from reports.experiments.savings import reached_level, saved_row, to_converge, to_scratch_final
 from reports.figures.measured import draw_curves
 from reports.results import MAIN, REFERENCE
@@ -40,19 +32,29 @@ def rows(group: RunGroup) -> list[Row]:
         ours, scratch = variant.curves(MAIN), variant.curves(REFERENCE)
         saving = to_converge(ours, scratch)
         for name, epochs in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
-            found.append(row(
-                variant, f"epochs to converge, {name}", "epochs", mean_over_units(epochs),
-                paper=EPOCHS[name] if group.data == CIFAR else None,
-                note="epochs to come within a point of the own last accuracy",
-            ))  # fmt: skip
+            found.append(
+                row(
+                    variant,
+                    f"epochs to converge, {name}",
+                    "epochs",
+                    mean_over_units(epochs),
+                    paper=EPOCHS[name] if group.data == CIFAR else None,
+                    note="epochs to come within a point of the own last accuracy",
+                )
+            )
         found.append(saved_row(variant, "epochs saved", "epochs", saving))
         there = to_scratch_final(ours, scratch).ours
         at_once = reached_level(there.where(there == 0))
-        found.append(row(
-            variant, f"epochs to where scratch ends, {MAIN}", "epochs",
-            mean_over_units(there), reached=reached_level(there),
-            note=f"{at_once.clients} of {at_once.of} clients are there before any training",
-        ))  # fmt: skip
+        found.append(
+            row(
+                variant,
+                f"epochs to where scratch ends, {MAIN}",
+                "epochs",
+                mean_over_units(there),
+                reached=reached_level(there),
+                note=f"{at_once.clients} of {at_once.of} clients are there before any training",
+            )
+        )
     return found
 
 

@@ -34,17 +34,31 @@ def _rows(group: RunGroup) -> list[Row]:
         to = f"{100 * level:.0f} %"
         saving = to_level(along_shots(group, MAIN), along_shots(group, REFERENCE), level)
         for name, images in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
-            found.append(row(
-                last, f"images a class for {to}, {name}", "images",
-                mean_over_units(images), hide_settings=HIDDEN,
-                reached=reached_level(images), variants=variants,
-            ))  # fmt: skip
+            found.append(
+                row(
+                    last,
+                    f"images a class for {to}, {name}",
+                    "images",
+                    mean_over_units(images),
+                    hide_settings=HIDDEN,
+                    reached=reached_level(images),
+                    variants=variants,
+                )
+            )
         saved = f"images a class saved to reach {to}"
         found.append(saved_row(last, saved, "images", saving, HIDDEN, variants))
-        found.append(row(
-            last, f"share of images saved to reach {to}", "%", mean_over_units(100 * saving.shares),
-            note=saving.note, hide_settings=HIDDEN, reached=saving.reached, variants=variants,
-        ))  # fmt: skip
+        found.append(
+            row(
+                last,
+                f"share of images saved to reach {to}",
+                "%",
+                mean_over_units(100 * saving.shares),
+                note=saving.note,
+                hide_settings=HIDDEN,
+                reached=saving.reached,
+                variants=variants,
+            )
+        )
     for variant in variants:
         found.append(gain_row(variant, f"gain at {variant.config('shots')} images a class", HIDDEN))
     return found
@@ -77,13 +91,41 @@ def _claim(
 _saved_60, _saved_70 = (f"images a class saved to reach {level} %" for level in (60, 70))
 _few = f"gain at {FEW} images a class"
 CLAIMS = (
-    _claim("samples-60", "25 images a class reach 60 % after 10 epochs", 25, "images", "at most",
-           f"images a class for 60 %, {MAIN}", _saved_60),
-    _claim("few-samples", "at least 20 points over scratch with so few images", 20, "points",
-           "at least", _few, _few),
-    _claim("saved-60", "2/3 of the images saved on the way to 60 %", 200 / 3, "%", "about",
-           "share of images saved to reach 60 %", _saved_60),
-    _claim("saved-70", "100 images a class saved on the way to 70 %", 100, "images", "about",
-           _saved_70, _saved_70),
-)  # fmt: skip
+    _claim(
+        "samples-60",
+        "25 images a class reach 60 % after 10 epochs",
+        25,
+        "images",
+        "at most",
+        f"images a class for 60 %, {MAIN}",
+        _saved_60,
+    ),
+    _claim(
+        "few-samples",
+        "at least 20 points over scratch with so few images",
+        20,
+        "points",
+        "at least",
+        _few,
+        _few,
+    ),
+    _claim(
+        "saved-60",
+        "2/3 of the images saved on the way to 60 %",
+        200 / 3,
+        "%",
+        "about",
+        "share of images saved to reach 60 %",
+        _saved_60,
+    ),
+    _claim(
+        "saved-70",
+        "100 images a class saved on the way to 70 %",
+        100,
+        "images",
+        "about",
+        _saved_70,
+        _saved_70,
+    ),
+)
 EXPERIMENT = Experiment("fig4_samples", (MAIN, REFERENCE), rows, figure, CLAIMS)

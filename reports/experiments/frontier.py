@@ -49,8 +49,9 @@ def rows(group: RunGroup) -> list[Row]:
                 found.append(gain_row(variant, f"gain over scratch, {label}", ["*"]))
             received = variant.mean(kilobytes(variant.table, name))
             note = "on the Pareto front" if point in best else ""
-            found.append(row(variant, f"received, {label}", "KB", received, note=note,
-                             hide_settings=["*"]))  # fmt: skip
+            found.append(
+                row(variant, f"received, {label}", "KB", received, note=note, hide_settings=["*"])
+            )
     return found
 
 

@@ -22,13 +22,25 @@ def rows(group: RunGroup) -> list[Row]:
         selected = [_selected(run) for run in runs]
         names = "; ".join(", ".join(layers) or "none" for layers in selected)
         for quantity, unit, counts, note in (
-            ("parameters at the end", "thousand",
-             [last["parameters"] / 1000 for *_, last in stages], ""),
-            ("image passes", "thousand",
-             [sum(stage["image_passes"] for stage in each) / 1000 for each in stages], ""),
-            ("layers that the criterion selects", "layers",
-             [float(len(layers)) for layers in selected], f"layers {names}"),
-        ):  # fmt: skip
+            (
+                "parameters at the end",
+                "thousand",
+                [last["parameters"] / 1000 for *_, last in stages],
+                "",
+            ),
+            (
+                "image passes",
+                "thousand",
+                [sum(stage["image_passes"] for stage in each) / 1000 for each in stages],
+                "",
+            ),
+            (
+                "layers that the criterion selects",
+                "layers",
+                [float(len(layers)) for layers in selected],
+                f"layers {names}",
+            ),
+        ):
             found += collective_row(variant, runs, quantity, unit, counts, note)
         found += client_rows(RunGroup(group.experiment, group.data, (variant,)))
     return found

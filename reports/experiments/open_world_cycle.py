@@ -16,20 +16,38 @@ def rows(group: RunGroup) -> list[Row]:
         streams = [cycle_of(run) for run in runs]
         sums = {
             name: [sum(cycle[name] for cycle in each["cycles"]) for each in streams]
-            for name in ("labels_spent", "known_sent", "unknown_missed", "known_called_unknown",
-                         "unknown_images", "known_images")
-        }  # fmt: skip
+            for name in (
+                "labels_spent",
+                "known_sent",
+                "unknown_missed",
+                "known_called_unknown",
+                "unknown_images",
+                "known_images",
+            )
+        }
         budget = either(each["settings"]["labels_per_cycle"] for each in streams)
         for quantity, unit, counts, note in (
-            ("open-world classes learned", "classes", [each["discovered"] for each in streams],
-             f"of {either(each['open_world_classes'] for each in streams)}"),
+            (
+                "open-world classes learned",
+                "classes",
+                [each["discovered"] for each in streams],
+                f"of {either(each['open_world_classes'] for each in streams)}",
+            ),
             ("labels spent", "labels", sums["labels_spent"], f"at most {budget} a cycle"),
             ("labels spent on known images", "labels", sums["known_sent"], "needless"),
-            ("unknown images missed", "images", sums["unknown_missed"],
-             f"of {either(sums['unknown_images'])} unknown"),
-            ("known images called unknown", "images", sums["known_called_unknown"],
-             f"of {either(sums['known_images'])} known"),
-        ):  # fmt: skip
+            (
+                "unknown images missed",
+                "images",
+                sums["unknown_missed"],
+                f"of {either(sums['unknown_images'])} unknown",
+            ),
+            (
+                "known images called unknown",
+                "images",
+                sums["known_called_unknown"],
+                f"of {either(sums['known_images'])} known",
+            ),
+        ):
             found += collective_row(variant, runs, quantity, unit, list(map(float, counts)), note)
         moments = (
             ("before", [each["before"] for each in streams]),

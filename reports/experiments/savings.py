@@ -112,8 +112,16 @@ def saved_row(
     variants: Sequence[Variant] = (),
 ) -> Row:
     """What is saved, of the clients that arrived both ways."""
-    return row(variant, quantity, unit, mean_over_units(saving.saved), note=saving.note,
-               hide_settings=hide_settings, reached=saving.reached, variants=variants)  # fmt: skip
+    return row(
+        variant,
+        quantity,
+        unit,
+        mean_over_units(saving.saved),
+        note=saving.note,
+        hide_settings=hide_settings,
+        reached=saving.reached,
+        variants=variants,
+    )
 
 
 def _last(curves: pd.DataFrame) -> pd.Series:

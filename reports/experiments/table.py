@@ -75,10 +75,7 @@ def _run_name(variant: Variant, run: Results) -> str:
 
 
 def write(
-    group: RunGroup,
-    folder: Path,
-    figure: Path | None = None,
-    endings: Sequence[str] = ENDINGS,
+    group: RunGroup, folder: Path, figure: Path | None = None, endings: Sequence[str] = ENDINGS
 ) -> Path:
     """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; returns the last one."""
     found, title = rows(group), title_of(group)
@@ -195,8 +192,10 @@ def answers(name: str | None, found: Sequence[Row]) -> list[str]:
 
 def alt(group: RunGroup) -> str:
     """The figure in words: the rows that it is drawn from."""
-    said = [f"{row.quantity} {number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit}"
-            for row in rows(group)]  # fmt: skip
+    said = [
+        f"{row.quantity} {number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit}"
+        for row in rows(group)
+    ]
     return f"Figure of the experiment {group.experiment}: {'; '.join(said)}."
 
 

@@ -57,11 +57,17 @@ def rows(group: RunGroup) -> list[Row]:
     for variant in group.variants:
         prefix = f"{variant.config('shots')}-shot, "
         for name in variant.methods:
-            found.append(row(
-                variant, prefix + name, "%", variant.mean(variant.accuracies(name)),
-                paper=cell_of(variant, name, group.data), hide_settings=["shots"],
-                note=_retain_note(variant) if name == MAIN else "",
-            ))  # fmt: skip
+            found.append(
+                row(
+                    variant,
+                    prefix + name,
+                    "%",
+                    variant.mean(variant.accuracies(name)),
+                    paper=cell_of(variant, name, group.data),
+                    hide_settings=["shots"],
+                    note=_retain_note(variant) if name == MAIN else "",
+                )
+            )
         found += lead_rows(variant, prefix)
     return found
 

@@ -59,11 +59,13 @@ def draw_gains(group: RunGroup, path: Path) -> Path:
         ]
     else:
         values = [
-            (": ".join(filter(None, (_short(variant.label), name))),
-             variant.mean(variant.accuracies(name)))
+            (
+                ": ".join(filter(None, (_short(variant.label), name))),
+                variant.mean(variant.accuracies(name)),
+            )
             for variant in group.variants
             for name in variant.methods
-        ]  # fmt: skip
+        ]
     lines = sum(1 + label.count("\n") for label, _ in values)
     figure = new_figure(1.2 + 0.12 * len(values) + 0.18 * lines)
     axes = figure.add_subplot()
@@ -117,8 +119,17 @@ def draw_beside_paper(
         for place, name in enumerate(names):
             bar(axes, place, variant.mean(variant.accuracies(name)), styles[name]["color"])
             if number := paper(variant, name, group.data):
-                axes.errorbar(number.value, place, xerr=number.spread or 0.0, fmt="D", mfc="none",
-                              color="black", ms=6, lw=0.8, capsize=2)  # fmt: skip
+                axes.errorbar(
+                    number.value,
+                    place,
+                    xerr=number.spread or 0.0,
+                    fmt="D",
+                    mfc="none",
+                    color="black",
+                    ms=6,
+                    lw=0.8,
+                    capsize=2,
+                )
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{variant.config('shots')} images a class, {group.data}", loc="left")
@@ -158,8 +169,9 @@ def line(
     mean = np.array([np.nan if m.mean is None else m.mean for m in values])
     half = np.array([m.ci95 or 0.0 for m in values])
     colour = LINES[number % len(LINES)]
-    axes.plot(x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.8,
-              label=label)  # fmt: skip
+    axes.plot(
+        x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.8, label=label
+    )
     low, high = mean - half, mean + half
     if share:
         low, high = np.clip(low, 0, None), np.clip(high, None, 100)
@@ -169,8 +181,16 @@ def line(
 def bar(axes: Axes, place: int, measured: Measured, colour: str) -> None:
     """A point with its interval."""
     if measured.mean is not None:
-        axes.errorbar(measured.mean, place, xerr=measured.ci95 or 0.0, fmt="o", color=colour,
-                      capsize=3, lw=1.4, ms=6)  # fmt: skip
+        axes.errorbar(
+            measured.mean,
+            place,
+            xerr=measured.ci95 or 0.0,
+            fmt="o",
+            color=colour,
+            capsize=3,
+            lw=1.4,
+            ms=6,
+        )
 
 
 def _short(label: str) -> str:

@@ -46,8 +46,9 @@ def accuracy_over_tasks(group: RunGroup, path: Path) -> Path:
         known = [stage["known_classes"] for stage in stages]
         for label, key, light in _paths(variant, "accuracy"):
             _line(axes, known, variant, _of_stages(key), label, number, light)
-    axes.set(xlabel="classes the collective knows", ylabel="accuracy on all of them (%)",
-             ylim=(0, 103))  # fmt: skip
+    axes.set(
+        xlabel="classes the collective knows", ylabel="accuracy on all of them (%)", ylim=(0, 103)
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(figure, axes)
     return save(figure, path)
@@ -134,7 +135,16 @@ def _line(
     half = np.array([np.nan if m is None else m.ci95 or 0.0 for m in there])
     one = not variant.label  # a colour a path, as in the report; else a colour a variant
     colour = GREEN if one and light else COLOURS[number % len(COLOURS)]
-    axes.plot(x, mean, color=colour, lw=1.8, ms=5, ls="--" if light else "-", label=label,
-              marker=MARKERS[number % len(MARKERS)], mfc="white" if light else colour)  # fmt: skip
+    axes.plot(
+        x,
+        mean,
+        color=colour,
+        lw=1.8,
+        ms=5,
+        ls="--" if light else "-",
+        label=label,
+        marker=MARKERS[number % len(MARKERS)],
+        mfc="white" if light else colour,
+    )
     low, high = np.clip(mean - half, 0, None), np.clip(mean + half, None, 100)
     axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)

@@ -103,7 +103,7 @@ def front(candidates: Sequence[Point]) -> list[Point]:
             (other.bytes <= point.bytes + LITTLE and other.accuracy > point.accuracy)
             or (place < at and other.accuracy == point.accuracy)
             for place, other in enumerate(order)
-        )  # fmt: skip
+        )
 
     return [point for at, point in enumerate(order) if not beaten(at)]
 
@@ -123,10 +123,26 @@ def draw(axes: Axes, every: Sequence[Point]) -> None:
     names = list(dict.fromkeys(point.series for point in shown))
     colours = method_style([REFERENCE, *dict.fromkeys(point.method for point in shown)])
     best = [p for p in on_front if p in shown]
-    step = axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
-                     color=GREY, lw=1.4, ls="--", zorder=3, label="Pareto front")  # fmt: skip
-    axes.plot([p.bytes for p in best], [100 * p.accuracy for p in best], "o", ms=13, mfc="none",
-              color=GREY, mew=1, zorder=3)  # fmt: skip
+    step = axes.step(
+        [p.bytes for p in best],
+        [100 * p.accuracy for p in best],
+        where="post",
+        color=GREY,
+        lw=1.4,
+        ls="--",
+        zorder=3,
+        label="Pareto front",
+    )
+    axes.plot(
+        [p.bytes for p in best],
+        [100 * p.accuracy for p in best],
+        "o",
+        ms=13,
+        mfc="none",
+        color=GREY,
+        mew=1,
+        zorder=3,
+    )
     last: dict[str, Point] = {}  # of each line, where its name points to
     for name in names:
         line = sorted((p for p in shown if p.series == name), key=lambda each: each.bytes)
@@ -135,14 +151,28 @@ def draw(axes: Axes, every: Sequence[Point]) -> None:
             "color": colours[line[0].method]["color"],
             "marker": _marker(name, names),
         }
-        axes.plot([p.bytes for p in line], [100 * p.accuracy for p in line], lw=1,
-                  color=look["color"])  # fmt: skip
+        axes.plot(
+            [p.bytes for p in line], [100 * p.accuracy for p in line], lw=1, color=look["color"]
+        )
         for point in line:
             at = point.bytes, 100 * point.accuracy
-            axes.errorbar(*at, yerr=100 * (point.ci95 or 0.0), capsize=2, lw=0.6, linestyle="",
-                          color=look["color"], alpha=0.5)  # fmt: skip
-            axes.plot(*at, ms=7, linestyle="", markerfacecoloralt="white",
-                      fillstyle=FILLED[point.sent_as], **look)  # fmt: skip
+            axes.errorbar(
+                *at,
+                yerr=100 * (point.ci95 or 0.0),
+                capsize=2,
+                lw=0.6,
+                linestyle="",
+                color=look["color"],
+                alpha=0.5,
+            )
+            axes.plot(
+                *at,
+                ms=7,
+                linestyle="",
+                markerfacecoloralt="white",
+                fillstyle=FILLED[point.sent_as],
+                **look,
+            )
     for level in levels:
         axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
     axes.set_xscale("log")
@@ -151,11 +181,27 @@ def draw(axes: Axes, every: Sequence[Point]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda x, _: size(x).replace(".0 ", " "))
     axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
-    signs = [Line2D([], [], color=GREY, marker="o", ls="", fillstyle=FILLED[form], label=form,
-                    markerfacecoloralt="white")
-             for form in FILLED if any(p.sent_as == form for p in shown)]  # fmt: skip
-    axes.legend(handles=[*step, *(signs if len(signs) > 1 else [])], loc="lower left",
-                bbox_to_anchor=(0, 1), ncols=4, fontsize=NAME_POINTS)  # fmt: skip
+    signs = [
+        Line2D(
+            [],
+            [],
+            color=GREY,
+            marker="o",
+            ls="",
+            fillstyle=FILLED[form],
+            label=form,
+            markerfacecoloralt="white",
+        )
+        for form in FILLED
+        if any(p.sent_as == form for p in shown)
+    ]
+    axes.legend(
+        handles=[*step, *(signs if len(signs) > 1 else [])],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=4,
+        fontsize=NAME_POINTS,
+    )
     _names_beside(axes, last, {_level_label(p, p in on_front): p for p in levels})
 
 
@@ -184,10 +230,14 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
     axes.set_ylim(low, high)
     for (name, x, height), y in zip(ends, at, strict=True):
         axes.annotate(
-            name, (x, height), (1.04, y),
-            textcoords=axes.get_yaxis_transform(), fontsize=NAME_POINTS, va="center",
+            name,
+            (x, height),
+            (1.04, y),
+            textcoords=axes.get_yaxis_transform(),
+            fontsize=NAME_POINTS,
+            va="center",
             arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4},
-        )  # fmt: skip
+        )
 
 
 @styled

@@ -9,12 +9,7 @@ from typing import Any
 
 from reports.runs import GatherError, seeds_of
 from reports.schema import Results, check_results
-from reports.variants import (
-    PATH_PLACEHOLDERS,
-    command_of,
-    portable_overrides,
-    variant_settings,
-)
+from reports.variants import PATH_PLACEHOLDERS, command_of, portable_overrides, variant_settings
 
 LIMIT = 200_000  # bytes of a kept result
 RUN = (  # of the run's section

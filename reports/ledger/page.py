@@ -48,8 +48,16 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
         base: the folder of the runs as links from the page reach it.
     """
     tables = {key: registry.rows(group) for key, group in experiments.items()}
-    parts = [HEAD, "## The main job\n", _main(main, drawn, base), "## The paper's claims\n", RULE,
-             _claims(tables, drawn, base), "## Every experiment\n", KEY + "\n"]  # fmt: skip
+    parts = [
+        HEAD,
+        "## The main job\n",
+        _main(main, drawn, base),
+        "## The paper's claims\n",
+        RULE,
+        _claims(tables, drawn, base),
+        "## Every experiment\n",
+        KEY + "\n",
+    ]
     for (experiment, data), rows in sorted(tables.items()):
         parts.append(f"### {experiment}, {data}\n")
         figure = _figure(experiment, data)
@@ -74,8 +82,9 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
     for run in sorted(runs, key=lambda run: (run["data"]["name"], command_of(run))):
         rows = {row.name: row for row in method_rows(run)}
         ours, scratch = rows.get(MAIN), rows.get(REFERENCE)
-        down = [c["methods"][MAIN]["bytes_down"] for c in run["clients"] if MAIN in
-                c.get("methods", {})]  # fmt: skip
+        down = [
+            c["methods"][MAIN]["bytes_down"] for c in run["clients"] if MAIN in c.get("methods", {})
+        ]
         cells = (
             _linked(run["data"]["name"], _main_figure(run), drawn, base) or run["data"]["name"],
             f"`{command_of(run)}`",
