@@ -1,19 +1,15 @@
 """``report.html``: the run's answer first, then everything that it rests on.
 
 One file and no request; its one script (``report_script``) sorts the table of clients.
-``python -m reports.report RUN_DIR`` draws figures and report anew from a run's ``results.json``;
-``python -m reports.report RUNS... -o DIR`` gathers several runs of one experiment: its figure with
-bands over seeds, and its table beside the paper's numbers.
+``python -m reports report RUN_DIR`` draws figures and report anew from a run's ``results.json``.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 from learngene.utils.files import write_atomically
-from reports.experiments import drawing
+from reports.experiments import registry
 from reports.experiments import table as comparison
 from reports.experiments.table import NAME
 from reports.figures.captions import CAPTIONS, alt_text
@@ -22,10 +18,10 @@ from reports.figures.style import NoDataError
 from reports.html.page import image, page, paragraph, section, table, text
 from reports.html.sections import SECTIONS
 from reports.results import read_results
-from reports.runs import OutputError, writing
+from reports.runs import GatherError
 from reports.schema import Results
 from reports.summary import failed, footnotes, headline, left_out, many, method_rows, over, setting
-from reports.variants import Gathered, GatherError, experiment_of, gather, read
+from reports.variants import RunGroup, experiment_of, group_runs
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -55,9 +51,9 @@ def write_report(results: Results, run_dir: Path) -> Path:
     main = [images[MAIN_FIGURE]]
     if experiment_of(results) is not None:
         # What was asked is the experiment: its answer and its figure come first.
-        gathered = gather([results])
-        shown, said, found = _experiment(gathered, run_dir)
-        told = f"Beside the paper: {comparison.title_of(gathered)}"
+        group = group_runs([results])
+        shown, said, found = _experiment(group, run_dir)
+        told = f"Beside the paper: {comparison.title_of(group)}"
         chapters.insert(0, ("paper", told, [*found, *main]))
         main = [*map(paragraph, said), shown]
     links = "".join(f'<a href="#{anchor}">{text(title)}</a>' for anchor, title, _ in chapters)
@@ -73,21 +69,21 @@ def write_report(results: Results, run_dir: Path) -> Path:
     return run_dir / REPORT
 
 
-def _experiment(gathered: Gathered, run_dir: Path) -> tuple[str, list[str], list[str]]:
+def _experiment(group: RunGroup, run_dir: Path) -> tuple[str, list[str], list[str]]:
     """Of a run that belongs to an experiment: its figure, as the paper drew it; sentences on the
     paper's numbers; and what its section has, a table beside them. Figure and table are also
     written into the run's folder."""
     path = run_dir / FIGURES / f"{NAME}.png"
     try:
-        drawn: Path | None = drawing.draw(gathered, path)
-        shown = image(path, comparison.alt(gathered), comparison.CAPTION)
+        drawn: Path | None = registry.draw(group, path)
+        shown = image(path, comparison.alt(group), comparison.CAPTION)
     except NoDataError as reason:
         path.unlink(missing_ok=True)  # it would show another run
         drawn = None
         shown = paragraph(f"The figure {path.name} was not drawn: {reason}.", "note")
-    comparison.write(gathered, run_dir, drawn)
-    found = comparison.rows(gathered)
-    said = comparison.answers(gathered.experiment, found)
+    comparison.write(group, run_dir, drawn)
+    found = registry.rows(group)
+    said = comparison.answers(group.experiment, found)
     return shown, said, [comparison.html(found), paragraph(comparison.KEY, "note")]
 
 
@@ -145,55 +141,25 @@ def _alerts(results: Results) -> list[str]:
     return [paragraph(alert, "alert") for alert in alerts]
 
 
-def write_gathered(gathered: Gathered, folder: Path) -> Path:
-    """``comparison.png`` and the table ``comparison.*`` of several runs; returns the page."""
-    try:
-        figure: Path | None = drawing.draw(gathered, folder / f"{NAME}.png")
-    except NoDataError as reason:
-        print(f"the figure was not drawn: {reason}", file=sys.stderr)
-        figure = None
-    return comparison.write(gathered, folder, figure)
+def rewrite_report(run_dir: Path) -> Path:
+    """Draw figures and report anew from ``run_dir/results.json``; returns the report's path.
 
-
-def main(arguments: list[str]) -> int:
-    """Redraws a run's report, or gathers several; the exit code is 2 without usable results."""
-    parser = argparse.ArgumentParser(prog="python -m reports.report")
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_DIR")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="gather the runs into DIR")
-    asked = parser.parse_args(arguments)
-    if not asked.runs:
-        parser.print_usage(sys.stderr)
-        return 2
-    if asked.out is None and len(asked.runs) > 1:
-        print("several runs are gathered into a folder: add -o DIR", file=sys.stderr)
-        return 2
+    Raises:
+        GatherError: the results cannot be read, or are compact ones of the ledger.
+    """
+    path = run_dir / "results.json"
     try:
-        if asked.out is not None:
-            gathered = gather(read(asked.runs))
-            with writing(asked.out):
-                print(write_gathered(gathered, asked.out))
-        else:
-            path = asked.runs[0] / "results.json"
-            results = read_results(path)
-            if results.get("kept"):
-                raise GatherError(
-                    f"{path}: results of the ledger, which hold what tables need and no whole "
-                    "report. Gather them: add -o DIR"
-                )
-            print(write_report(results, path.parent))
+        results = read_results(path)
     except OSError as error:
-        reason = f"{error.strerror}. Name the folder that a run wrote"
-        print(f"RUN_DIR={asked.runs[0]}: cannot read {error.filename}: {reason}.", file=sys.stderr)
-        return 2
-    except (GatherError, OutputError) as error:
-        print(f"reports.report: {error}", file=sys.stderr)
-        return 2
+        raise GatherError(
+            f"RUN_DIR={run_dir}: cannot read {error.filename}: {error.strerror}. Name the folder "
+            "that a run wrote."
+        ) from error
     except ValueError as error:
-        where = asked.runs[0] / "results.json"
-        print(f"RUN_DIR={asked.runs[0]}: {where} is not a run's results: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        raise GatherError(f"RUN_DIR={run_dir}: {path} is not a run's results: {error}") from error
+    if results.get("kept"):
+        raise GatherError(
+            f"{path}: results of the ledger, which hold what tables need and no whole report. "
+            "Compare them: python -m reports compare RUN_DIR -o DIR"
+        )
+    return write_report(results, run_dir)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.experiments.collective import cycle_of, deep
+from reports.collective import cycle_of, depth_label
 from reports.figures.captions import inherited
 from reports.format import NONE, joined, percent, points, score_words, seconds, value_text
 from reports.html.page import paragraph, table
@@ -149,7 +149,7 @@ def open_world(results: Results, images: Images) -> Parts:
         ("openness of the test", _decimal(value.get("openness"))),
     ]
     return [
-        paragraph(_how_recognised(value, f"the collective's {deep([results])}")),
+        paragraph(_how_recognised(value, f"the collective's {depth_label([results])}")),
         images["open_world"],
         table(("measure", "value"), rows, [1]),
         *_scores(value),
@@ -336,7 +336,7 @@ def _streams(found: Mapping[str, Any]) -> list[str]:
 
 def _accuracies(results: Results, found: Mapping[str, Any]) -> list[str]:
     """A row a cycle, and one before them: both paths on all, old and new classes."""
-    path = deep([results])
+    path = depth_label([results])
     named = [
         f"{name}, {classes}"
         for name in (path, "light path")
