@@ -18,7 +18,7 @@ import torch
 
 from learngene.data import World
 from learngene.gene.gene import save
-from reports.report import write_report
+from reports.html.report import write_report
 from reports.results import (
     Round,
     build_results,

@@ -14,7 +14,7 @@ from reports.experiments import bound as rows_bound
 from reports.experiments import collective, rows_figures, tables_2_3
 from reports.experiments.base import Row, any_rows, claim_of, lacking
 from reports.format import NONE, rounded
-from reports.html.page import image, page, paragraph, table, text
+from reports.html.page import Figure, render
 from reports.schema import Results
 from reports.summary import footnotes
 from reports.variants import Arm, Gathered
@@ -171,13 +171,20 @@ def span(numbers: Sequence[int]) -> str:
     )
 
 
-def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
-    """The rows as a table of the report, with what stands under it."""
+def template_context(
+    gathered: Gathered, found: Sequence[Row], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the templates of reports/html show of the rows."""
     numbers = numbered(found)
-    listed = "\n".join(_listed(numbers))
-    return table(HEADINGS, _shown(found, numbers), (2, 3, 4, 5, 7)) + "".join(
-        (*(paragraph(note, "note") for note in said), f"<pre>{text(listed)}</pre>")
-    )
+    return {
+        "title": title_of(gathered),
+        "answers": answers(gathered.experiment, found),
+        "headings": HEADINGS,
+        "rows": _shown(found, numbers),
+        "commands": "\n".join(_listed(numbers)),
+        "notes": notes,
+        "key": KEY,
+    }
 
 
 def answers(experiment: str | None, found: Sequence[Row]) -> list[str]:
@@ -225,10 +232,9 @@ _FIELDS = (
 
 
 def _page(gathered: Gathered, found: Sequence[Row], title: str, figure: Path | None) -> str:
-    picture = image(figure, alt(gathered), CAPTION) if figure else ""
-    told = html(found, notes(gathered))
-    body = [f"<h1>{text(title)}</h1>", picture, told, paragraph(KEY, "note")]
-    return page(text(title), "\n".join(body))
+    figures = {NAME: Figure.read(figure, alt(gathered), CAPTION)} if figure else {}
+    context = template_context(gathered, found, notes(gathered))
+    return render("comparison.html.j2", figures=figures, comparison=context)
 
 
 _FILES: dict[str, Callable[[Gathered, Sequence[Row], str, Path | None], str]] = {

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from reports.figures.style import FIXED
-from reports.report import write_report
+from reports.html.report import write_report
 from tests.helpers import MANY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
