@@ -18,7 +18,7 @@ from conf.schema import Config
 from learngene.errors import InputError
 from learngene.utils.choices import HEADS, INDIVIDUAL, LABELS, RETAIN, SCHEDULES
 from learngene.utils.files import expanded, is_file, is_folder
-from reports.experiments.paper import COMPARED
+from reports.experiments.registry import compared_methods
 from reports.loggers import check_logger
 
 PRECISIONS = ("fp32", "fp16", "int8")  # learngene.precision's, without importing torch
@@ -408,9 +408,10 @@ def _check_together(config: DictConfig) -> None:
                          f"{config.shots} of each (shots)",
                          "Lower it, raise shots, or write individual.safeguard=false")  # fmt: skip
     _check_factory(config)
-    for name in COMPARED.get(config.experiment or "", ()):
+    compared = compared_methods(config.experiment)
+    for name in compared:
         if name not in config.methods:
-            every = ",".join(dict.fromkeys((*COMPARED[config.experiment], *config.methods)))
+            every = ",".join(dict.fromkeys((*compared, *config.methods)))
             raise InputError("methods", config.methods,
                              f"experiment={config.experiment} compares {name}",
                              f"Write methods=[{every}]")  # fmt: skip

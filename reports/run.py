@@ -18,7 +18,6 @@ import torch
 
 from learngene.data import World
 from learngene.gene.gene import save
-from reports.html.report import write_report
 from reports.results import (
     Round,
     build_results,
@@ -161,6 +160,9 @@ def write_run(
     write_results(results, run_dir / "results.json")
     write_clients_csv(results, run_dir / "clients.csv")
     write_messages_csv(rounds, run_dir / "messages.csv", federated.rounds)
+    # Here, since matplotlib and scipy are seconds that the first line need not wait for.
+    from reports.html.report import write_report
+
     return results, write_report(results, run_dir)
 
 

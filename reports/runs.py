@@ -1,16 +1,24 @@
-"""Results of several runs, found in folders, that may be put into one picture."""
+"""Read finished runs from folders, and put them into one tidy table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports.results import read_results
 from reports.schema import Results
+from reports.summary import answered
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESULTS = "results.json"
+COLUMNS = (
+    *("run", "seed", "shard_seed", "client", "unit", "method"),
+    *("epoch", "accuracy", "last", "bytes", "seconds"),
+)
 
 
 class GatherError(ValueError):
@@ -18,7 +26,7 @@ class GatherError(ValueError):
 
 
 class OutputError(ValueError):
-    """What was made of the runs cannot be written; the message says where and why."""
+    """A file cannot be written; the message says where and why."""
 
 
 @contextmanager
@@ -37,26 +45,31 @@ def writing(out: Path) -> Iterator[None]:
         ) from error
 
 
-def find_runs(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+def read_runs(folders: Sequence[Path]) -> list[tuple[Path, Results]]:
     """Every run at or below the folders (a multirun has one in each of its own), with its results.
 
     Raises:
-        GatherError: a folder holds no run, or results that cannot be used.
+        GatherError: no folder was named, or one holds no run or results that cannot be used.
     """
-    found: dict[Path, dict[str, Any]] = {}
+    if not folders:
+        raise GatherError("no run was named: name folders that runs wrote")
+    runs: dict[Path, Results] = {}
     for folder in folders:
         files = [folder / RESULTS] if (folder / RESULTS).exists() else sorted(folder.rglob(RESULTS))
         if not files:
             raise GatherError(f"{folder}: no {RESULTS} there or in any folder below")
         for file in files:
             try:
-                found[file.parent.resolve()] = read_results(file)
+                results = read_results(file)
             except (OSError, ValueError) as error:
                 raise GatherError(f"{file}: no usable results: {error}") from error
-    return list(found.items())
+            if not results["run"].get("config"):
+                raise GatherError(f"{file}: the results hold no configuration; run it again")
+            runs[file.parent.resolve()] = results
+    return list(runs.items())
 
 
-def must_agree(
+def check_equal(
     runs: Sequence[tuple[Path, Results]], what: str, read: Callable[[Results], Any]
 ) -> None:
     """Hold that ``read`` gives the same of every run.
@@ -64,18 +77,43 @@ def must_agree(
     Raises:
         GatherError: it does not.
     """
-    (first, of), *others = runs
-    for folder, results in others:
-        if read(results) != read(of):
+    (first, results), *others = runs
+    expected = read(results)
+    for folder, other in others:
+        if read(other) != expected:
             raise GatherError(
-                f"{what} is {read(of)} in {first} and {read(results)} in {folder}: one picture "
+                f"{what} is {expected} in {first} and {read(other)} in {folder}: one picture "
                 "would compare what cannot be compared"
             )
 
 
-def config(results: Results, *path: str) -> Any:
-    """A setting of a run; None where the results do not hold it."""
-    value: Any = results["run"].get("config")
-    for part in path:
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+def seeds_of(run: Results) -> tuple[int, int]:
+    """The seed of everything and that of the shards."""
+    return run["run"]["seed"], run["run"]["shard_seed"]
+
+
+def runs_table(runs: Iterable[Results]) -> pd.DataFrame:
+    """One row a run, client that answered, method and recorded epoch; ``COLUMNS``.
+
+    ``accuracy`` is a fraction; ``last`` marks the last epoch, whose accuracy is the result;
+    ``bytes`` (received) and ``seconds`` are of the whole method. ``unit`` is what means are over:
+    the client, or in table 2's protocol the draw of classes, which clients with the same remainder
+    share (``labelled.draws``). Draws overlap, too (five of 16 classes each), so they are not quite
+    independent either.
+    """
+    import pandas as pd  # half a second, which a run of no experiment saves
+
+    rows = []
+    for number, run in enumerate(runs):
+        draws = (run.get("labelled") or {}).get("draws")
+        for client in answered(run):
+            name = client["id"]
+            unit = name % draws if draws else name
+            for method, answer in client["methods"].items():
+                *earlier, (last, _) = answer["accuracy_by_epoch"]
+                curve = [*((epoch, y, False) for epoch, y in earlier),
+                         (last, answer["accuracy"], True)]  # fmt: skip
+                cost = answer["bytes_down"], answer["seconds"]
+                rows += [(number, *seeds_of(run), name, unit, method, *point, *cost)
+                         for point in curve]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,38 +1,68 @@
-"""Several runs of one experiment as one thing: which it is, its arms, the seeds of each.
+"""Several runs of one experiment as one thing: which it is, its variants, the seeds of each.
 
-An *arm* is a setting that the experiment compares (a number of shots, a stem): runs whose
-configurations are equal but for their seeds. What tells the arms apart is read off the
+A *variant* is a setting that the experiment compares (a number of shots, a stem): runs whose
+configurations are equal but for their seeds. What tells variants apart is read off the
 configurations, so nobody has to name them.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reports.runs import GatherError, find_runs, must_agree
+from reports import units
+from reports.runs import GatherError, check_equal, runs_table, seeds_of
 from reports.schema import Results
-from reports.summary import answered
-from reports.units import Measured, Task, Values, over, pooled, seeds_of
+from reports.summary import method_names
+from reports.units import Measured, mean_over_units
 
-NEUTRAL = (  # settings that make no arm: groups, or fields
+if TYPE_CHECKING:
+    import pandas as pd
+
+IGNORED_SETTINGS = (  # that make no variant: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
     *("logger", "data.root", "data.download", "collective.threads"),
 )
-PLACES = {"data.root": "DIR", "learngene.path": "FILE"}  # paths of one machine, as they are told
-PRIVATE = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # overrides of one machine
+PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
+LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """Runs that differ in their seeds alone."""
 
-    label: str  # what tells it from the other arms: ``shots=10``; empty where there is one arm
+    label: str  # what tells it from the others: ``shots=10``; empty where there is one variant
     settings: Mapping[str, Any]  # the same by dotted name
     runs: tuple[Results, ...]  # by seed
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Its runs as one table."""
+        return runs_table(self.runs)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that were compared, in their order."""
+        return method_names(self.runs[0])
+
+    @property
+    def unit(self) -> str:
+        """What a mean over one or two runs is over."""
+        return "draw" if self.runs[0].get("labelled") else "client"
+
+    @property
+    def command(self) -> str:
+        """The command of the first run, alone even where it was a job of a multirun; a remark names
+        the seeds of all where there are several."""
+        seeds = ", ".join(
+            str(seed) if seed == shards else f"{seed} (shard_seed {shards})"
+            for seed, shards in map(seeds_of, self.runs)
+        )
+        return command_of(self.runs[0]) + (f"  # seeds {seeds}" if len(self.runs) > 1 else "")
 
     def label_without(self, names: Sequence[str]) -> str:
         """The label without some of the settings."""
@@ -45,77 +75,49 @@ class Arm:
             value = value[part]
         return value
 
-    @property
-    def command(self) -> str:
-        """The command of the first run, alone even where it was a job of a multirun; a remark names
-        the seeds of all where there are several."""
-        seeds = ", ".join(
-            str(seed) if seed == shards else f"{seed} (shard_seed {shards})"
-            for seed, shards in map(seeds_of, self.runs)
-        )
-        return command_of(self.runs[0]) + (f"  # seeds {seeds}" if len(self.runs) > 1 else "")
+    def accuracies(self, method: str) -> pd.Series:
+        """A method's accuracy by unit, percent."""
+        return units.accuracies(self.table, method)
 
-    def measured(self, values: Values) -> Measured:
-        """The mean of one number a client (``values`` of a run gives them all)."""
-        return over([values(run) for run in self.runs], self.unit)
+    def differences(self, first: str, second: str) -> pd.Series:
+        """The first method's accuracy less the second's by unit, points."""
+        return units.differences(self.table, first, second)
 
-    def pooled(self, values: Values) -> dict[Task, float]:
-        """The number of every client's task, the mean of the runs that have the same one."""
-        return pooled([values(run) for run in self.runs])
+    def curves(self, method: str) -> pd.DataFrame:
+        """A method's accuracy over epochs, a client a row, fractions."""
+        return units.curves(self.table, method)
 
-    @property
-    def unit(self) -> str:
-        """What a mean over one or two runs is over."""
-        return "draw" if self.runs[0].get("labelled") else "client"
+    def mean(self, values: pd.Series) -> Measured:
+        """The mean of one number a unit."""
+        return mean_over_units(values, self.unit)
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Runs of one experiment on one world."""
+class RunGroup:
+    """Runs of one experiment on one data set."""
 
     experiment: str | None  # None: no experiment was named
     data: str
-    arms: tuple[Arm, ...]
+    variants: tuple[Variant, ...]
 
     @property
     def runs(self) -> list[Results]:
-        return [run for arm in self.arms for run in arm.runs]
+        return [run for variant in self.variants for run in variant.runs]
+
+    def split_by_others(self, *names: str) -> list[RunGroup]:
+        """The variants in groups within which only ``names`` differ, in their order."""
+        groups: dict[str, list[Variant]] = {}
+        for variant in self.variants:
+            groups.setdefault(variant.label_without(names), []).append(variant)
+        return [RunGroup(self.experiment, self.data, tuple(each)) for each in groups.values()]
 
 
-def groups(gathered: Gathered, *names: str) -> list[Gathered]:
-    """The arms in groups within which only ``names`` differ, in their order."""
-    found: dict[str, list[Arm]] = {}
-    for arm in gathered.arms:
-        found.setdefault(arm.label_without(names), []).append(arm)
-    return [Gathered(gathered.experiment, gathered.data, tuple(arms)) for arms in found.values()]
-
-
-def read(folders: Sequence[Path]) -> list[Results]:
-    """The results of every run at or below the folders; raises what ``read_runs`` does."""
-    return [results for _, results in read_runs(folders)]
-
-
-def read_runs(folders: Sequence[Path]) -> list[tuple[Path, Results]]:
-    """Every run at or below the folders, with its results.
+def group_runs(runs: Sequence[Results]) -> RunGroup:
+    """Sort runs into variants and seeds.
 
     Raises:
-        GatherError: one holds no usable results, or none was named.
-    """
-    if not folders:
-        raise GatherError("no run was named: name folders that runs wrote")
-    found = find_runs(folders)
-    for folder, results in found:
-        if not results["run"].get("config"):
-            raise GatherError(f"{folder}: the results hold no configuration; run it again")
-    return found
-
-
-def gather(runs: Sequence[Results]) -> Gathered:
-    """Sort runs into arms and seeds.
-
-    Raises:
-        GatherError: they are of several experiments or worlds, or two have the same settings and
-            the same seeds.
+        GatherError: they are of several experiments or data sets, or two have the same settings
+            and the same seeds.
     """
     for what, values in (
         ("experiments", [experiment_of(run) or "none" for run in runs]),
@@ -124,139 +126,123 @@ def gather(runs: Sequence[Results]) -> Gathered:
         if len(set(values)) > 1:
             several = ", ".join(sorted(set(values)))
             raise GatherError(f"these runs are of several {what}: {several}. Gather each alone")
-    settings = [arm_settings(run) for run in runs]
-    _same_images(runs, settings)
-    # A field that only some have came with a later release: it tells nothing apart.
-    shared = [name for name in settings[0] if all(name in each for each in settings)]
-    names = [name for name in shared if len({repr(each[name]) for each in settings}) > 1]
-    arms: dict[str, list[tuple[Any, Results]]] = {}
-    told: dict[str, dict[str, Any]] = {}
-    for run, each in zip(runs, settings, strict=True):
-        apart = {name: each[name] for name in names}
-        label = label_of(apart)
-        told[label] = apart
-        arms.setdefault(label, []).append((seeds_of(run), run))
-    for label, found in arms.items():
-        if len({seeds for seeds, _ in found}) < len(found):
+    settings = [variant_settings(run) for run in runs]
+    _check_same_images(runs, settings)
+    # A setting that only some have is of a method that the others do not compare.
+    shared = [name for name in settings[0] if all(name in other for other in settings)]
+    varied = [name for name in shared if len({repr(other[name]) for other in settings}) > 1]
+    members: dict[str, list[Results]] = {}
+    varied_settings: dict[str, dict[str, Any]] = {}
+    for run, run_settings in zip(runs, settings, strict=True):
+        distinct = {name: run_settings[name] for name in varied}
+        label = label_of(distinct)
+        varied_settings[label] = distinct
+        members.setdefault(label, []).append(run)
+    for label, same in members.items():
+        if len(set(map(seeds_of, same))) < len(same):
             raise GatherError(
                 f"two runs have the same settings{f' ({label})' if label else ''} and the same "
                 "seeds: name each run once"
             )
-    made = [
-        Arm(label, told[label], tuple(run for _, run in sorted(found, key=lambda pair: pair[0])))
-        for label, found in arms.items()
+    variants = [
+        Variant(label, varied_settings[label], tuple(sorted(same, key=seeds_of)))
+        for label, same in members.items()
     ]
-    made.sort(key=lambda arm: [_rank(value) for value in arm.settings.values()])
-    return Gathered(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(made))
+    variants.sort(key=lambda variant: [_rank(value) for value in variant.settings.values()])
+    return RunGroup(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(variants))
 
 
-def _same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
+def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
     """Hold that runs with the same settings of the data had the same images: ``data.root`` makes no
-    arm, and two folders may hold other ones."""
+    variant, and two folders may hold other ones."""
     seen: dict[str, str] = {}
-    for run, each in zip(runs, settings, strict=True):
-        asked = repr([(n, v) for n, v in each.items() if n.startswith("data.")])
+    for run, run_settings in zip(runs, settings, strict=True):
+        data = repr([(n, v) for n, v in run_settings.items() if n.startswith("data.")])
         sha = run["data"]["sha256"]
-        if seen.setdefault(asked, sha) != sha:
+        if seen.setdefault(data, sha) != sha:
             raise GatherError(
-                f"the images differ between these runs: data.sha256 is {seen[asked][:12]} and "
+                f"the images differ between these runs: data.sha256 is {seen[data][:12]} and "
                 f"{sha[:12]}. Gather runs on the same images"
             )
 
 
-def arm_settings(run: Results) -> dict[str, Any]:
-    """The settings that make an arm, by dotted name: all but seeds, circumstances and the settings
-    of methods that the run has not (but scratch's, whose stem all opponents have). A learngene that
-    came from a file is told by its content, wherever the file lay."""
+def variant_settings(run: Results) -> dict[str, Any]:
+    """The settings that make a variant, by dotted name: all but seeds, circumstances and the
+    settings of methods that the run has not (but scratch's, whose stem all opponents have). A
+    learngene that came from a file is told by its content, wherever the file lay."""
     config = run["run"]["config"]
-    of = {f"method.{name}" for name in (*config.get("methods", ()), "scratch")}
+    methods = {f"method.{name}" for name in (*config.get("methods", ()), "scratch")}
     flat = {
         name: value
-        for name, value in _flat(config)
-        if not name.startswith("method.") or ".".join(name.split(".")[:2]) in of
+        for name, value in flatten(config)
+        if not name.startswith("method.") or ".".join(name.split(".")[:2]) in methods
     }
     if flat.get("learngene.path"):
         flat["learngene.path"] = run["learngene"]["sha256"][:12]
-    return {n: v for n, v in flat.items() if not {n, n.split(".")[0]} & set(NEUTRAL)}
+    return {n: v for n, v in flat.items() if not {n, n.split(".")[0]} & set(IGNORED_SETTINGS)}
 
 
-def must_share(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) -> None:
-    """Hold that the runs differ in nothing but the settings ``free``, seeds and circumstances. A
-    field that only some have came with a later release and is passed over, as in ``gather``.
+def check_comparable(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) -> None:
+    """Hold that the runs differ in nothing but the settings ``free``, seeds and circumstances;
+    those that only some have are passed over, as in ``group_runs``.
 
     Raises:
-        GatherError: they differ in another one, or one holds no configuration.
+        GatherError: they differ in another one.
     """
-    for folder, results in runs:
-        if not results["run"].get("config"):
-            raise GatherError(f"{folder}: the results hold no configuration; run it again")
-    settings = {folder: arm_settings(results) for folder, results in runs}
+    settings = {folder: variant_settings(results) for folder, results in runs}
     for name in next(iter(settings.values())):
-        if name not in free and all(name in each for each in settings.values()):
-            pairs = [(folder, {"of": settings[folder][name]}) for folder, _ in runs]
-            must_agree(pairs, name, lambda each: each["of"])
+        if name not in free and all(name in other for other in settings.values()):
+            values = [(folder, {"value": settings[folder][name]}) for folder, _ in runs]
+            check_equal(values, name, lambda setting: setting["value"])
+
+
+def paired_difference(one: Variant, other: Variant, method: str) -> Measured:
+    """A method's accuracy in one variant less that in another on the same clients, points."""
+    return mean_over_units(one.accuracies(method) - other.accuracies(method))
 
 
 def experiment_of(run: Results) -> str | None:
-    """The experiment's name; older results have it in their configuration alone."""
-    named = run["run"].get("experiment")
-    return named or (run["run"].get("config") or {}).get("experiment")
+    """The experiment's name."""
+    return run["run"].get("experiment")
 
 
 def command_of(run: Results) -> str:
     """What this run was asked for, without what belongs to one machine; data lie in DIR, a
     learngene that was given in FILE."""
-    return shlex.join(["python", "sim.py", *asked_of(run)])
+    return shlex.join(["python", "sim.py", *portable_overrides(run)])
 
 
-def asked_of(run: Results) -> list[str]:
+def portable_overrides(run: Results) -> list[str]:
     """The overrides of ``command_of``."""
-    written = run["run"].get("overrides")
-    if written is None:  # results of older releases
-        written = shlex.split(run["run"].get("command") or "")[2:]
-    kept = [word for word in written if word.split("=")[0] not in PRIVATE]
-    names = [word.split("=")[0] for word in kept]
-    return [f"{n}={PLACES[n]}" if n in PLACES else w for n, w in zip(names, kept, strict=True)]
-
-
-def between(one: Arm, other: Arm, method: str) -> Measured:
-    """A method's accuracy in one arm less that in another, paired by seeds and client, points."""
-    pairs = []
-    for run in one.runs:
-        match = next((r for r in other.runs if seeds_of(r) == seeds_of(run)), None)
-        if match is None:
-            continue
-        theirs = {c["id"]: c for c in answered(match)}
-        pairs.append({
-            (*seeds_of(run), c["id"]): 100 * (
-                c["methods"][method]["accuracy"] - theirs[c["id"]]["methods"][method]["accuracy"]
-            )
-            for c in answered(run)
-            if c["id"] in theirs and c["classes"] == theirs[c["id"]]["classes"]
-        })  # fmt: skip
-    return over(pairs)
+    pairs = [(word.split("=")[0], word) for word in run["run"]["overrides"]]
+    return [
+        f"{name}={PATH_PLACEHOLDERS[name]}" if name in PATH_PLACEHOLDERS else word
+        for name, word in pairs
+        if name not in LOCAL_OVERRIDES
+    ]
 
 
 def label_of(settings: Mapping[str, Any]) -> str:
     """Settings as the command line has them, with commas between."""
-    return ", ".join(f"{name}={_value(value)}" for name, value in settings.items())
+    return ", ".join(f"{name}={_text(value)}" for name, value in settings.items())
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings by dotted name."""
     for name, value in config.items():
-        inner = isinstance(value, Mapping)
-        found += _flat(value, f"{prefix}{name}.") if inner else [(prefix + name, value)]
-    return found
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
-def _value(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _rank(value: Any) -> tuple[int, list[float], str]:
     """Numbers and lists of them in their order, then texts in theirs."""
     numbers = value if isinstance(value, list) else [value]
-    if all(isinstance(each, int | float) for each in numbers):
-        return 0, [float(each) for each in numbers], ""
-    return 1, [], _value(value)
+    if all(isinstance(number, int | float) for number in numbers):
+        return 0, [float(number) for number in numbers], ""
+    return 1, [], _text(value)

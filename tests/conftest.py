@@ -90,4 +90,4 @@ def unrendered(monkeypatch):
     monkeypatch.setattr("reports.figures.collective.save", save)
     monkeypatch.setattr("reports.figures.gradcam.save", save)
     monkeypatch.setattr("reports.figures.over_tasks.save", save)
-    monkeypatch.setattr("reports.experiments.frontier.save", save)
+    monkeypatch.setattr("reports.figures.pareto.save", save)

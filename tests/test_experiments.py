@@ -3,7 +3,12 @@ commands in the files' heads are composed and checked, every point of their swee
 
 from __future__ import annotations
 
+import csv
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir
 from itertools import product
@@ -19,11 +24,10 @@ from omegaconf import OmegaConf
 import sim as program
 from conf.schema import Config
 from conf.validate import check
-from reports.experiments.drawing import draw
-from reports.experiments.table import rows
-from reports.figures.pareto import FREE
+from reports.experiments.frontier import FREE
+from reports.experiments.registry import draw, rows
 from reports.results import read_results
-from reports.variants import GatherError, gather, must_share
+from reports.variants import GatherError, check_comparable, group_runs
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
@@ -156,22 +160,22 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
             config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
             assert (config["experiment"], config["scale"]) == (experiment, "tiny")
             found.append({k: v for k, v in config.items() if k != "data"})
-    # reports.report would refuse to gather them.
+    # ``python -m reports compare`` would refuse to group them.
     assert all(found.count(each) == 1 for each in found), "two runs of the commands are the same"
 
 
 def test_runs_of_table_3_come_on_the_frontier() -> None:
-    """The command in frontier.yaml: ``reports.experiments.frontier`` takes both, for the same clients."""
+    """The command in frontier.yaml takes both, for the same clients."""
     told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
     runs = [
         (Path(name), {"run": {"config": _composed([w for w in point if w != "data.root=DIR"])}})
         for name, point in told.items()
     ]
     assert "shots=10" in told["table3_novel"]  # job 0
-    must_share(runs, FREE)
+    check_comparable(runs, FREE)
     runs[1][1]["run"]["config"]["individual"]["epochs"] += 1
     with pytest.raises(GatherError, match=r"individual\.epochs is"):
-        must_share(runs, FREE)
+        check_comparable(runs, FREE)
 
 
 @pytest.mark.slow
@@ -183,7 +187,7 @@ def test_every_experiment_runs_and_tells_its_numbers(
         assert results["messages"]["answered"] == results["messages"]["asked"] > 0
         assert (results["folder"] / "report.html").is_file()
         assert (results["folder"] / "comparison.csv").is_file()
-    gathered = gather(run(experiment))
+    gathered = group_runs(run(experiment))
     found = rows(gathered)
     assert found and len({row.quantity for row in found}) == len(found)
     if experiment in NAMES:  # new classes have an accuracy only where any were taken in
@@ -194,3 +198,68 @@ def test_every_experiment_runs_and_tells_its_numbers(
         all(c.startswith("python sim.py experiment=") for c in row.commands) for row in found
     )
     assert draw(gathered, tmp_path / "figure.png").stat().st_size > 1000
+
+
+NEW_YAML = """# @package _global_
+# python sim.py experiment=fewer_epochs
+experiment: fewer_epochs
+individual:
+  epochs: 2
+"""
+NEW_MODULE = '''"""What half of the epochs cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports.experiments.base import Claim, Experiment, PaperNumber, Row, row
+from reports.figures.measured import draw_curves
+from reports.variants import RunGroup
+
+
+def rows(group: RunGroup) -> list[Row]:
+    return [
+        row(each, "accuracy after two epochs", "%", each.mean(each.accuracies("learngene")))
+        for each in group.variants
+    ]
+
+
+def figure(group: RunGroup, path: Path) -> Path:
+    return draw_curves([("after two epochs", each, "learngene") for each in group.variants], path)
+
+
+CLAIM = Claim("two", "two epochs are enough", {"glyphs": PaperNumber(50, 1, "Discussion")}, "%",
+              "at least", "accuracy after two epochs", ())
+EXPERIMENT = Experiment("fewer_epochs", ("learngene",), rows, figure, (CLAIM,))
+'''
+
+
+@pytest.mark.slow
+def test_an_experiment_is_one_yaml_and_one_python_file(tmp_path: Path) -> None:
+    """Added to a copy of the program, it has its table, its figure, the paper's number and its
+    check of the methods; nothing else of the copy knows of it."""
+    for package in ("conf", "reports", "runtime", "server", "clients", "strategies", "protocol",
+                    "learngene"):  # fmt: skip
+        shutil.copytree(CONF.parent / package, tmp_path / package)
+    shutil.copy(CONF.parent / "sim.py", tmp_path)
+    (tmp_path / "conf" / "experiment" / "fewer_epochs.yaml").write_text(NEW_YAML)
+    (tmp_path / "reports" / "experiments" / "fewer_epochs.py").write_text(NEW_MODULE)
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path), "LEARNGENE_CACHE": str(tmp_path / "c")}
+        return subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, text=True,
+                              capture_output=True, timeout=600, check=False)  # fmt: skip
+
+    asked = ("sim.py", "experiment=fewer_epochs", *COMMON, "hydra.run.dir=run")
+    done = command(*asked)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "comparison.csv").open(newline="") as file:
+        (found,) = csv.DictReader(file)
+    assert (found["quantity"], found["paper"]) == ("accuracy after two epochs", "50")
+    assert (tmp_path / "run" / "figures" / "comparison.png").stat().st_size > 1000
+    assert "two epochs are enough" in (tmp_path / "run" / "report.html").read_text()
+    assert command("-m", "reports", "compare", "run", "-o", "out").returncode == 0
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
+    refused = command(*asked, "methods=[scratch]")
+    assert refused.returncode == 2
+    assert "experiment=fewer_epochs compares learngene" in refused.stderr

@@ -1,25 +1,71 @@
-"""A row of an experiment's table: one quantity, ours beside the paper's.
+"""What an experiment is: its rows, its figure, and what the paper says of it.
 
-A row that the paper has no number for is kept, with an empty cell: what it rests on should be
-seen. Accuracies are percent, differences percentage points.
+A row is one quantity, ours beside the paper's (Wang et al., *Learngene: From Open-World to Your
+Learning Task*, AAAI 2022). One that the paper has no number for stays, with an empty cell: what it
+rests on should be seen. Accuracies are percent, differences percentage points. The paper's ± is as
+printed; the paper does not say what it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from reports.experiments.paper import CLAIMS, COMPARED, Claim, Quoted
+import matplotlib
+
+from reports.figures.measured import draw_variants
+from reports.figures.style import STYLE, NoDataError
+from reports.format import p_value
 from reports.results import MAIN, REFERENCE
-from reports.summary import method_names
-from reports.units import Measured, accuracies, differences
-from reports.variants import Arm, Gathered, experiment_of
+from reports.schema import Results
+from reports.statistics import holm, paired_gain
+from reports.summary import answered
+from reports.units import Measured, mean_by_task, mean_over_runs
+from reports.variants import RunGroup, Variant
 
+CIFAR, IMAGENET = "cifar100", "imagenet100"
+OPPONENTS = {  # by their names in the paper's tables
+    "MAML": "maml",
+    "First-order MAML": "fomaml",
+    "ProtoNet": "protonet",
+    "Proto-MAML": "proto_maml",
+    "MatchingNet": "matchingnet",
+    "Fine-tuning": "finetune",
+    "Fine-tuning++": "finetune_pp",
+    "DeepEMD": "deepemd",
+}
 ENOUGH = 0.9  # of the clients must have arrived where a mean is of a level that they reach
 
 
 @dataclass(frozen=True)
-class Arrived:
+class PaperNumber:
+    """A number of the paper."""
+
+    value: float
+    spread: float | None  # the paper's ±
+    where: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper that has a number.
+
+    ``bound`` says how the number is meant: ``about`` is an estimate, ``at least`` and ``at most``
+    are met by anything beyond.
+    """
+
+    name: str
+    words: str
+    numbers: Mapping[str, PaperNumber]  # by data set
+    unit: str  # %, points, epochs, images
+    bound: str  # about | at least | at most
+    quantity: str  # the row that measures it
+    direction: tuple[str, ...]  # rows that are all above zero where the effect has the paper's sign
+
+
+@dataclass(frozen=True)
+class ReachedLevel:
     """How many clients reached what is measured; a mean is over these alone."""
 
     clients: int
@@ -37,18 +83,23 @@ class Arrived:
 class Row:
     """One quantity."""
 
-    quantity: str
+    quantity: str  # behind the settings that tell its runs from others: ``shots=10: learngene``
     unit: str
     ours: Measured
     commands: tuple[str, ...]  # of the runs that it was measured in
-    paper: Quoted | None = None
+    paper: PaperNumber | None = None
     note: str = ""
-    arrived: Arrived | None = None  # None: a quantity that every client has
+    reached: ReachedLevel | None = None  # None: a quantity that every client has
+
+    @property
+    def name(self) -> str:
+        """The quantity without settings."""
+        return self.quantity.rpartition(": ")[2]
 
     @property
     def censored(self) -> bool:
         """Whether too few clients arrived for a mean over them to speak for all."""
-        return self.arrived is not None and self.arrived.share < ENOUGH
+        return self.reached is not None and self.reached.share < ENOUGH
 
     @property
     def difference(self) -> float | None:
@@ -59,70 +110,131 @@ class Row:
 
 
 def row(
-    arm: Arm,
+    variant: Variant,
     quantity: str,
     unit: str,
     ours: Measured,
     *,
-    quoted: Quoted | None = None,
+    paper: PaperNumber | None = None,
     note: str = "",
-    told: Sequence[str] = (),
-    arrived: Arrived | None = None,
-    arms: Sequence[Arm] = (),
+    hide_settings: Sequence[str] = (),
+    reached: ReachedLevel | None = None,
+    variants: Sequence[Variant] = (),
 ) -> Row:
-    """A row; the paper's number is ``quoted``, or that of its claim about this quantity.
+    """A row of a variant.
 
     Args:
-        arms: all that it was measured in; none: ``arm`` alone.
-        arrived: of a level that not every client reaches.
-        told: settings that ``quantity`` already tells (``*`` for all: a quantity of all arms
-            together); the others stand in front of it, so that no two rows have one name.
+        paper: the paper's number, where it is not that of a claim about this quantity.
+        hide_settings: settings that ``quantity`` already tells (``*`` for all: a quantity of all
+            variants together); the others stand in front of it, so that no two rows have one name.
+        reached: of a level that not every client reaches.
+        variants: all that it was measured in; none: ``variant`` alone.
     """
-    run = arm.runs[0]
-    if quoted is None:
-        quoted = quoted_of(experiment_of(run), quantity, run["data"]["name"])
-    label = "" if "*" in told else arm.label_without(told)
+    label = "" if "*" in hide_settings else variant.label_without(hide_settings)
+    commands = tuple(each.command for each in variants or (variant,))
     named = f"{label}: {quantity}" if label else quantity
-    commands = tuple(each.command for each in arms or (arm,))
-    return Row(named, unit, ours, commands, quoted, note, arrived)
+    return Row(named, unit, ours, commands, paper, note, reached)
 
 
-def quoted_of(experiment: str | None, quantity: str, data: str) -> Quoted | None:
-    """What the paper's text says of a quantity; None where it says nothing for this world."""
-    claim = claim_of(experiment, quantity)
-    return claim.numbers.get(data) if claim else None
+def client_rows(group: RunGroup) -> list[Row]:
+    """Accuracy of every method and the learngene's gain over scratch, for each variant."""
+    rows = []
+    for variant in group.variants:
+        for name in variant.methods:
+            rows.append(row(variant, name, "%", variant.mean(variant.accuracies(name))))
+        if {MAIN, REFERENCE} <= set(variant.methods):
+            rows.append(gain_row(variant, "gain over scratch"))
+    return rows
 
 
-def claim_of(experiment: str | None, quantity: str) -> Claim | None:
-    """The claim of the paper's text that is about a quantity of an experiment's table."""
-    found = (c for c in CLAIMS if (c.experiment, c.quantity) == (experiment, quantity))
-    return next(found, None)
+def gain_row(variant: Variant, quantity: str, hide_settings: Sequence[str] = ()) -> Row:
+    """What the learngene gains over scratch, and on how many clients (or draws) it is better."""
+    gains = variant.differences(MAIN, REFERENCE)
+    by_task = mean_by_task(gains)
+    note = f"better on {(by_task > 0).sum()} of {len(by_task)} {variant.unit}s"
+    mean = variant.mean(gains)
+    return row(variant, quantity, "points", mean, note=note, hide_settings=hide_settings)
 
 
-def any_rows(gathered: Gathered) -> list[Row]:
-    """Accuracy of every method and the learngene's gain over scratch, for each arm."""
-    found = []
-    for arm in gathered.arms:
-        for name in methods(arm):
-            found.append(row(arm, name, "%", arm.measured(accuracies(name))))
-        if {MAIN, REFERENCE} <= set(methods(arm)):
-            gain = arm.measured(differences(MAIN, REFERENCE))
-            found.append(row(arm, "gain over scratch", "points", gain, note=wins(arm)))
-    return found
+def collective_row(
+    variant: Variant,
+    runs: Sequence[Results],
+    quantity: str,
+    unit: str,
+    values: Sequence[float | None],
+    note: str = "",
+) -> list[Row]:
+    """The row of one value a run, or none where no run has one. Accuracies and their differences
+    come as fractions. An interval needs seeds: runs of one have one collective."""
+    scale = 100 if unit in ("%", "points") else 1
+    known = [(run, scale * x) for run, x in zip(runs, values, strict=True) if x is not None]
+    return [row(variant, quantity, unit, mean_over_runs(known), note=note)] if known else []
 
 
-def methods(arm: Arm) -> list[str]:
-    """The methods that were compared."""
-    return method_names(arm.runs[0])
+def lead_rows(variant: Variant, prefix: str = "") -> list[Row]:
+    """The learngene's lead over every other method; the note has Wilcoxon's p over the variant's
+    clients (or draws), with Holm's correction over these methods, as a run's own table has it."""
+    if MAIN not in variant.methods:
+        return []
+    leads = {n: variant.differences(MAIN, n) for n in variant.methods if n != MAIN}
+    tests = [
+        paired_gain(by_task.tolist(), [0.0] * len(by_task))
+        for by_task in map(mean_by_task, leads.values())
+    ]
+    corrected = holm([test["p_value"] for test in tests])
+    return [
+        row(
+            variant,
+            f"{prefix}lead over {name}",
+            "points",
+            variant.mean(lead),
+            note=f"p {p_value(p)}; ahead on {test['wins']} of {test['n']} {variant.unit}s",
+            hide_settings=["shots"],
+        )
+        for (name, lead), test, p in zip(leads.items(), tests, corrected, strict=True)
+    ]
 
 
-def lacking(gathered: Gathered) -> list[str]:
-    """The methods that the experiment compares and that a run of it has not."""
-    due = COMPARED.get(gathered.experiment or "", ())
-    return [name for name in due if any(name not in methods(arm) for arm in gathered.arms)]
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment; its module is ``reports/experiments/NAME.py``, what it runs is
+    ``conf/experiment/NAME.yaml``."""
 
+    name: str
+    methods: tuple[str, ...] = ()  # without these its rows and its figure have nothing to show
+    rows: Callable[[RunGroup], list[Row]] = client_rows
+    figure: Callable[[RunGroup, Path], Path] = draw_variants
+    claims: tuple[Claim, ...] = ()
 
-def wins(arm: Arm) -> str:
-    """On how many clients (or draws) the learngene is better than scratch."""
-    gains = arm.pooled(differences(MAIN, REFERENCE)).values()
-    return f"better on {sum(gain > 0 for gain in gains)} of {len(gains)} {arm.unit}s"
+    def missing_methods(self, group: RunGroup) -> list[str]:
+        """The methods that it compares and that a run has not."""
+        return [n for n in self.methods if any(n not in v.methods for v in group.variants)]
+
+    def claim_of(self, measured: Row) -> Claim | None:
+        """The claim of the paper's text that is about a row."""
+        return next((claim for claim in self.claims if claim.quantity == measured.name), None)
+
+    def table(self, group: RunGroup) -> list[Row]:
+        """Its rows with the paper's numbers; runs without a method that it compares get those of
+        any run."""
+        if self.missing_methods(group):
+            return client_rows(group)
+        return [
+            replace(each, paper=claim.numbers.get(group.data))
+            if each.paper is None and (claim := self.claim_of(each))
+            else each
+            for each in self.rows(group)
+        ]
+
+    def draw(self, group: RunGroup, path: Path) -> Path:
+        """Draw its figure.
+
+        Raises:
+            NoDataError: the runs do not hold what it shows.
+        """
+        if not any(answered(run) for run in group.runs):
+            raise NoDataError("no client answered")
+        if missing := self.missing_methods(group):
+            raise NoDataError(f"{self.name} compares {missing[0]}, which a run has not")
+        with matplotlib.rc_context(STYLE):
+            return self.figure(group, path)

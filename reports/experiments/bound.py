@@ -1,134 +1,153 @@
 """Theorem 1 beside measured gaps: Eq. 10's form fitted to runs that differ in ``shots`` alone.
 
-``reports.experiments.bound_fit`` fits and draws. Here runs of a comparison become what it takes: one fit for each
-group of arms and each seed. Below three sample sizes there is none: two constants pass through two
-sizes exactly.
+``bound_fit`` fits. Here runs of a comparison become what it takes: one fit for each group of
+variants and each seed. Below three sample sizes there is none: two constants pass through two sizes
+exactly.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.ticker import NullLocator
 
 from learngene.errors import InputError
-from reports.experiments.base import Row, any_rows, row
-from reports.experiments.bound_figure import draw as draw_fit
-from reports.experiments.bound_fit import LEAST_SIZES, Run, fit, together
-from reports.figures.style import NoDataError
+from learngene.utils.files import write_atomically
+from reports.experiments.base import Experiment, Row, client_rows, row
+from reports.experiments.bound_fit import LEAST_SIZES, Run, bound, comparable, fit_methods, table
+from reports.figures.measured import draw_gains
+from reports.figures.style import STYLE, NoDataError, new_figure, save
 from reports.format import rounded
-from reports.results import REFERENCE
+from reports.runs import seeds_of
 from reports.schema import Results
 from reports.summary import answered
-from reports.units import Measured, over, over_runs, seeds_of
-from reports.variants import Gathered, groups
+from reports.units import Measured, mean_over_runs, mean_over_units
+from reports.variants import RunGroup
 
-Found = Mapping[str, Any]  # as ``reports.experiments.bound_fit.bound`` makes it
-TOLD = ["shots"]
+Fits = Mapping[str, Any]  # as ``bound_fit.bound`` gives it
+HIDDEN = ["shots"]  # quantities tell them
+STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", ":"),
+          ("#CC79A7", "D", "-."))  # fmt: skip
 
 
-def bound(gathered: Gathered) -> list[Row]:
+def rows(group: RunGroup) -> list[Row]:
     """The rows of any run; then for each method the constants, what they explain, and the gap at
     every sample size with what the fit leaves."""
-    found = any_rows(gathered)
-    for group in groups(gathered, "shots"):
-        arm = group.arms[0]
+    found = client_rows(group)
+    for part in group.split_by_others("shots"):
+        first = part.variants[0]
         try:
-            fits = fits_of(group)
+            fits = fits_of(part)
         except InputError as reason:
             none = Measured(None, None, "0 runs")
-            found.append(row(arm, "c1", "points", none, note=f"no fit: {reason}", told=TOLD))
+            note = f"no fit: {reason}"
+            found.append(row(first, "c1", "points", none, note=note, hide_settings=HIDDEN))
             continue
         for name in dict.fromkeys(name for each in fits for name in each["methods"]):
-            for quantity, unit, measured, note, size in _of_method(name, fits):
-                arms = [a for a in group.arms if size is None or size in map(_size, a.runs)]
-                found.append(row(arm, quantity, unit, measured, note=note, told=TOLD, arms=arms))
+            of_method = [(each, each["methods"][name]) for each in fits if name in each["methods"]]
+            for quantity, unit, measured, note in _constants(name, of_method):
+                found.append(row(first, quantity, unit, measured, note=note, hide_settings=HIDDEN,
+                                 variants=part.variants))  # fmt: skip
+            for size in sorted({size for each, _ in of_method for size in each["sizes"]}):
+                measured, note = _gap(size, of_method)
+                found.append(row(
+                    first, f"gap at {size:g} training images, {name}", "points", measured,
+                    note=note, hide_settings=HIDDEN,
+                    variants=[v for v in part.variants if size in map(_size, v.runs)],
+                ))  # fmt: skip
     return found
 
 
-def _of_method(
-    name: str, fits: Sequence[Found]
-) -> list[tuple[str, str, Measured, str, float | None]]:
-    """Quantity, unit, what was measured, note, and the sample size where it is of one; nothing for
-    what no seed's fit has."""
-    there = [each for each in fits if name in each["methods"]]
-    ours = [each["methods"][name] for each in there]
-    pairs = [(each["run"], f) for each, f in zip(there, ours, strict=True)]
+def _constants(
+    name: str, fits: Sequence[tuple[Fits, Fits]]
+) -> list[tuple[str, str, Measured, str]]:
+    """Quantity, unit, mean and note of a method's constants; nothing for what no seed's fit has."""
+    methods = [method for _, method in fits]
     constants = (
-        ("c1, {}", "points", [(r, 100 * f["c1"]) for r, f in pairs], _intervals(ours, "c1")),
-        ("c2 / (2 σ t), {}", "points · √images", [(r, 100 * f["slope"]) for r, f in pairs],
-         _intervals(ours, "slope")),
-        ("c2 for σ = 1, {}", "√images", [(r, f["c2"]) for r, f in pairs if f["c2"] is not None],
-         f"t = {there[0]['t']} tasks"),
-        ("R² of the means, {}", "share",
-         [(r, f["r2_means"]) for r, f in pairs if f["r2_means"] is not None], "over sample sizes"),
-    )  # fmt: skip
-    made = [(quantity.format(name), unit, over_runs(values), note, None)
-            for quantity, unit, values, note in constants if values]  # fmt: skip
-    for size in sorted({size for each in there for size in each["sizes"]}):
-        gaps, rest = [], []
-        for each, f in zip(there, ours, strict=True):
-            if size in each["sizes"]:
-                place = each["sizes"].index(size)
-                rest.append(100 * f["residuals"][place])
-                clients = zip(each["units"], f["gaps"], strict=True)
-                gaps.append({unit: 100 * of[place] for unit, of in clients})
-        residual = rounded(sum(rest) / len(rest), sign=True)
-        note = f"test less training error; residual {residual} of the fit"
-        quantity = f"gap at {size:g} training images, {name}"
-        made.append((quantity, "points", over(gaps), note, size))
-    return made
+        ("c1, {}", "points", "c1", 100, _intervals(methods, "c1")),
+        ("c2 / (2 σ t), {}", "points · √images", "slope", 100, _intervals(methods, "slope")),
+        ("c2 for σ = 1, {}", "√images", "c2", 1, f"t = {fits[0][0]['t']} tasks"),
+        ("R² of the means, {}", "share", "r2_means", 1, "over sample sizes"),
+    )
+    found = []
+    for quantity, unit, key, scale, note in constants:
+        known = [(each["run"], scale * m[key]) for each, m in fits if m[key] is not None]
+        if known:
+            found.append((quantity.format(name), unit, mean_over_runs(known), note))
+    return found
 
 
-def _intervals(ours: Sequence[Found], name: str) -> str:
+def _gap(size: float, fits: Sequence[tuple[Fits, Fits]]) -> tuple[Measured, str]:
+    """The mean gap of a method at a sample size, and the residual of the fit in words."""
+    gaps: dict[tuple[int, int, int], float] = {}
+    residuals = []
+    for each, method in fits:
+        if size in each["sizes"]:
+            place = each["sizes"].index(size)
+            residuals.append(100 * method["residuals"][place])
+            for unit, by_size in zip(each["units"], method["gaps"], strict=True):
+                gaps[unit] = 100 * by_size[place]
+    residual = rounded(sum(residuals) / len(residuals), sign=True)
+    note = f"test less training error; residual {residual} of the fit"
+    return mean_over_units(pd.Series(gaps)), note
+
+
+def _intervals(fits: Sequence[Fits], name: str) -> str:
     """The bootstrap's intervals, a seed each; they need not lie evenly around the value."""
-    pairs = [each[f"{name}_interval"] for each in ours]
-    said = [f"{rounded(100 * low)} to {rounded(100 * high)}" for low, high in filter(None, pairs)]
-    return f"95 % over clients: {'; '.join(said)}" if said else "one client: no interval"
+    pairs = filter(None, (each[f"{name}_interval"] for each in fits))
+    shown = [f"{rounded(100 * low)} to {rounded(100 * high)}" for low, high in pairs]
+    return f"95 % over clients: {'; '.join(shown)}" if shown else "one client: no interval"
 
 
-def figure(gathered: Gathered, path: Path) -> Path:
-    """Gaps, fit and residuals of the first group and its first seed; rows tell the others.
+def figure(group: RunGroup, path: Path) -> Path:
+    """Gaps, fit and residuals of the first group and its first seed; rows tell the others. Too few
+    sizes for a fit show what the runs gain.
 
     Raises:
-        NoDataError: fewer than three sample sizes, or runs that cannot be fitted together.
+        NoDataError: runs that cannot be fitted together.
     """
+    if len({variant.config("shots") for variant in group.variants}) < LEAST_SIZES:
+        return draw_gains(group, path)
     try:
-        found = next((each for group in groups(gathered, "shots") for each in fits_of(group)), None)
+        fits = next((f for part in group.split_by_others("shots") for f in fits_of(part)), None)
     except InputError as reason:
         raise NoDataError(str(reason)) from reason
-    if found is None:
+    if fits is None:
         raise NoDataError(
             f"a fit of Eq. 10 needs runs of {LEAST_SIZES} sample sizes whose clients report "
             "train_accuracy"
         )
-    return draw_fit(found, path)
+    return draw_fit(fits, path)
 
 
-def fits_of(group: Gathered) -> list[dict[str, Any]]:
-    """A fit a seed, in their order, of arms that differ in ``shots`` alone.
+def fits_of(group: RunGroup) -> list[dict[str, Any]]:
+    """A fit a seed, in their order, of variants that differ in ``shots`` alone.
 
     Raises:
         InputError: runs of one seed that do not go together.
     """
     by_seed: dict[tuple[int, int], list[Results]] = {}
-    for arm in group.arms:
-        for run in arm.runs:
-            by_seed.setdefault(seeds_of(run), []).append(run)
-    found = []
-    for seeds, of in sorted(by_seed.items(), key=lambda pair: pair[0]):
-        runs = [run for run in map(_run, of) if run.gaps]
+    for results in group.runs:
+        by_seed.setdefault(seeds_of(results), []).append(results)
+    fits = []
+    for seeds, same in sorted(by_seed.items(), key=lambda pair: pair[0]):
+        runs = [run for run in map(_run, same) if run.gaps]
         if len(runs) >= LEAST_SIZES:
-            found.append({"run": of[0], **_fit(runs, seeds)})
-    return found
-
-
-def sizes(gathered: Gathered) -> int:
-    """How many numbers of shots there are."""
-    return len({arm.config("shots") for arm in gathered.arms})
+            runs, clients = comparable(runs)
+            fits.append({
+                "run": same[0],
+                "t": runs[0].tasks,
+                "sizes": [run.size for run in runs],
+                "units": [(*seeds, client) for client in clients],
+                "methods": fit_methods(runs, clients),
+            })  # fmt: skip
+    return fits
 
 
 def _run(results: Results) -> Run:
@@ -156,16 +175,53 @@ def _size(results: Results) -> float:
     return float(np.mean([client["train_images"] for client in clients])) if clients else 0.0
 
 
-def _fit(runs: Sequence[Run], seeds: tuple[int, int]) -> dict[str, Any]:
-    """What ``reports.experiments.bound_fit.bound`` says of runs in folders, and the clients as units."""
-    runs, clients = together(runs)
-    sizes, tasks = [run.size for run in runs], runs[0].tasks
-    methods = {}
-    for name in (n for n in runs[0].gaps if all(n in run.gaps for run in runs)):
-        gaps = np.array([[run.gaps[name][client] for run in runs] for client in clients])
-        found = fit(sizes, gaps)
-        # t counts the tasks behind the learngene; from scratch there are none.
-        c2 = None if tasks is None or name == REFERENCE else 2 * tasks * found.slope
-        methods[name] = {**asdict(found), "c2": c2, "gaps": gaps.tolist()}
-    units = [(*seeds, client) for client in clients]
-    return {"t": tasks, "sizes": sizes, "units": units, "methods": methods}
+def draw_fit(fits: Fits, path: Path) -> Path:
+    """Gaps with the fitted form of Eq. 10, residuals below."""
+    sizes = np.array(fits["sizes"], float)
+    figure = new_figure(5.4)
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    fine = np.geomspace(sizes[0], sizes[-1], 100)
+    for number, (name, fitted) in enumerate(fits["methods"].items()):
+        colour, marker, dashes = STYLES[number % len(STYLES)]
+        gaps = 100 * np.array(fitted["gaps"])  # (clients, sizes)
+        aside = 1 + 0.05 * (number - (len(fits["methods"]) - 1) / 2)  # dots must not coincide
+        above.plot(
+            np.tile(sizes * aside, len(gaps)), gaps.ravel(),
+            ls="", marker=".", ms=4, color=colour, alpha=0.25,
+        )  # fmt: skip
+        above.plot(sizes * aside, gaps.mean(0), ls="", marker=marker, color=colour,
+                   label=f"{name}, mean of {len(gaps)} clients")  # fmt: skip
+        line = 100 * (fitted["c1"] + fitted["slope"] / np.sqrt(fine))
+        label = f"fit: {100 * fitted['c1']:.1f} + {100 * fitted['slope']:.0f} / √m̄"
+        above.plot(fine, line, color=colour, ls=dashes, lw=1.5, label=label)
+        below.plot(sizes, 100 * np.array(fitted["residuals"]), color=colour, marker=marker,
+                   ls=dashes, lw=1)  # fmt: skip
+    below.axhline(0, color="#6B6B6B", lw=1)
+    below.set_xscale("log")
+    below.xaxis.set_minor_locator(NullLocator())
+    below.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    below.set(xlabel="m̄, training images of a client, log scale", ylabel="residual")
+    above.set(ylabel="test error − training error (points)")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    for axes in (above, below):
+        axes.grid(color="#E4E4E4")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return save(figure, path)
+
+
+def write_bound(folders: Sequence[Path], out: Path, seed: int = 0) -> str:
+    """Write ``bound.json`` and ``bound.png`` of runs in folders; returns the table as text.
+
+    Raises:
+        InputError: the runs cannot be used.
+    """
+    fits = bound(folders, seed)
+    text = json.dumps(fits, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(out / "bound.json", text.encode())
+    with matplotlib.rc_context(STYLE):
+        draw_fit(fits, out / "bound.png")
+    return table(fits)
+
+
+EXPERIMENT = Experiment("bound", rows=rows, figure=figure)

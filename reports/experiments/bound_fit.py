@@ -1,4 +1,4 @@
-"""Theorem 1 beside measured gaps: ``python -m reports.experiments.bound_fit RUN_DIR RUN_DIR RUN_DIR...``
+"""Fit the form of theorem 1 (Eq. 10) to measured gaps: ``python -m reports bound RUN_DIR...``
 
     er(h) - êr(h) < c2 / (2 σ t √m̄) + c1                                            (Eq. 10)
 
@@ -12,11 +12,7 @@ collective. The fit is a description of means over clients, neither a bound nor 
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +24,9 @@ from scipy.optimize import nnls
 
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.utils.files import write_atomically
 from learngene.utils.untrusted import RESULTS_LIMIT, read_json
-from reports.experiments.bound_figure import draw
+from reports.results import REFERENCE
+from reports.variants import flatten
 
 LEAST_SIZES = 3  # two constants pass through two sizes exactly: nothing would be left to see
 RESAMPLES = 2000  # of the bootstrap
@@ -95,8 +91,8 @@ def fit(
     intervals: list[tuple[float, float] | None] = [None, None]
     if len(gaps) > 1:
         picks = generator(seed, "bound").integers(len(gaps), size=(resamples, len(gaps)))
-        drawn = np.array([nnls(design, gaps[pick].mean(0))[0] for pick in picks])
-        low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+        resampled = np.array([nnls(design, gaps[pick].mean(0))[0] for pick in picks])
+        low, high = np.quantile(resampled, (0.025, 0.975), axis=0)
         intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     return Fit(
         c1=float(c1),
@@ -111,10 +107,10 @@ def fit(
     )
 
 
-def _r2(found: NDArray[np.float64], fitted: NDArray[np.float64]) -> float | None:
+def _r2(measured: NDArray[np.float64], fitted: NDArray[np.float64]) -> float | None:
     """Share of the variance that the fit explains; below 0 where the mean alone does better."""
-    total = float(((found - found.mean()) ** 2).sum())
-    return 1 - float(((found - fitted) ** 2).sum()) / total if total > 1e-12 else None
+    total = float(((measured - measured.mean()) ** 2).sum())
+    return 1 - float(((measured - fitted) ** 2).sum()) / total if total > 1e-12 else None
 
 
 def read_run(folder: Path) -> Run:
@@ -164,7 +160,7 @@ def read_run(folder: Path) -> Run:
             "RUN_DIR", folder, "no client with training images answered", "Leave it out"
         )
     config = field(field(results, "run", dict), "config", dict, "run.")
-    settings = dict(_flat({k: v for k, v in config.items() if k not in MAY_DIFFER}))
+    settings = dict(flatten({k: v for k, v in config.items() if k not in MAY_DIFFER}))
     settings["data.sha256"] = field(field(results, "data", dict), "sha256", str, "data.")
     settings["learngene.sha256"] = field(
         field(results, "learngene", dict), "sha256", str, "learngene."
@@ -174,16 +170,7 @@ def read_run(folder: Path) -> Run:
     return Run(folder, float(np.mean(sizes)), tasks, gaps, settings)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings by dotted name."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def together(runs: Sequence[Run]) -> tuple[list[Run], list[int]]:
+def comparable(runs: Sequence[Run]) -> tuple[list[Run], list[int]]:
     """The runs by rising sample size, and the clients that answered in all of them.
 
     Raises:
@@ -210,44 +197,51 @@ def together(runs: Sequence[Run]) -> tuple[list[Run], list[int]]:
     return ordered, sorted(common)
 
 
-def bound(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:
-    """Everything that ``bound.json`` holds: the runs and, for each method, fit and c2."""
-    runs, clients = together([read_run(folder) for folder in folders])
+def fit_methods(
+    runs: Sequence[Run], clients: Sequence[int], seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """For each method that all runs have: the fit, c2 for sigma = 1, and the gaps."""
     sizes, tasks = [run.size for run in runs], runs[0].tasks
-    methods: dict[str, Any] = {}
+    methods = {}
     for name in (n for n in runs[0].gaps if all(n in run.gaps for run in runs)):
         gaps = np.array([[run.gaps[name][client] for run in runs] for client in clients])
-        found = fit(sizes, gaps, seed)
+        fitted = fit(sizes, gaps, seed)
         # t counts the tasks behind the learngene; from scratch there are none.
-        c2 = 2 * tasks * found.slope if tasks is not None and name != "scratch" else None
-        methods[name] = {**asdict(found), "c2": c2, "gaps": gaps.tolist()}
+        c2 = None if tasks is None or name == REFERENCE else 2 * tasks * fitted.slope
+        methods[name] = {**asdict(fitted), "c2": c2, "gaps": gaps.tolist()}
+    return methods
+
+
+def bound(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:
+    """Everything that ``bound.json`` holds: the runs and, for each method, fit and c2."""
+    runs, clients = comparable([read_run(folder) for folder in folders])
     return {
         "schema": 1,
         "form": "er - êr = c1 + slope / sqrt(m), slope = c2 / (2 sigma t), c2 for sigma = 1",
-        "t": tasks,
+        "t": runs[0].tasks,
         "seed": seed,
         "resamples": RESAMPLES,
         "runs": [str(run.path) for run in runs],
-        "sizes": sizes,
+        "sizes": [run.size for run in runs],
         "clients": clients,
-        "methods": methods,
+        "methods": fit_methods(runs, clients, seed),
     }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(bounds: Mapping[str, Any]) -> str:
     """Constants of each method, then gap, fit and residual at each sample size; in percent."""
-    lines = [f"{len(found['clients'])} clients, gap = test error - training error, in points", ""]
+    lines = [f"{len(bounds['clients'])} clients, gap = test error - training error, in points", ""]
     lines.append(f"{'method':<16}{'c1':>24}{'c2/(2σt)':>26}{'c2 (σ=1)':>12}{'R² of means':>13}")
-    for name, fitted in found["methods"].items():
+    for name, fitted in bounds["methods"].items():
         c1 = _with_interval(fitted["c1"], fitted["c1_interval"])
         slope = _with_interval(fitted["slope"], fitted["slope_interval"])
         c2 = "–" if fitted["c2"] is None else f"{fitted['c2']:.2f}"
         r2 = "–" if fitted["r2_means"] is None else f"{fitted['r2_means']:.3f}"
         lines.append(f"{name:<16}{c1:>24}{slope:>26}{c2:>12}{r2:>13}")
     lines += ["", f"{'method':<16}{'m̄':>7}{'gap':>9}{'fit':>9}{'residual':>10}"]
-    for name, fitted in found["methods"].items():
+    for name, fitted in bounds["methods"].items():
         for size, gap, rest in zip(
-            found["sizes"], fitted["mean_gaps"], fitted["residuals"], strict=True
+            bounds["sizes"], fitted["mean_gaps"], fitted["residuals"], strict=True
         ):
             values = f"{100 * gap:>9.1f}{100 * (gap - rest):>9.1f}{100 * rest:>+10.1f}"
             lines.append(f"{name:<16}{size:>6g}{values}")
@@ -258,32 +252,3 @@ def table(found: Mapping[str, Any]) -> str:
 def _with_interval(value: float, interval: Sequence[float] | None) -> str:
     between = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
     return f"{100 * value:.1f}{between}"
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The command line; exit code 2 where the runs cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reports.experiments.bound_fit",
-        description="Fit c1 and c2 of Eq. 10 to the gaps of runs that differ in shots alone.",
-    )
-    parser.add_argument("runs", metavar="RUN_DIR", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, help="folder of bound.json and bound.png; "
-                        "default: the one that holds all RUN_DIRs")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    asked = parser.parse_args(arguments)
-    try:
-        found = bound(asked.runs, asked.seed)
-    except InputError as error:
-        print(f"reports.experiments.bound_fit: {error}", file=sys.stderr)
-        return 2
-    out = asked.out or Path(os.path.commonpath([run.resolve() for run in asked.runs]))
-    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(out / "bound.json", text.encode())
-    draw(found, out / "bound.png")
-    print(table(found))
-    print(f"\n{out / 'bound.json'}\n{out / 'bound.png'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot
 
-from reports.experiments.base import Row
-from reports.experiments.paper import Claim, Quoted
+from reports.experiments.base import Claim, PaperNumber, Row
 
 REPRODUCED, DIRECTION, CENSORED = "reproduced", "in direction only", "censored"
 NOT, NOT_RUN = "not", "not run"
@@ -34,56 +33,48 @@ class Judged:
     verdict: str
 
 
-def judge(claim: Claim, quoted: Quoted, rows: Sequence[Row]) -> list[Judged]:
-    """The verdict on a claim for one world, once for every setting that the runs differ in.
+def verdicts(claim: Claim, paper: PaperNumber, rows: Sequence[Row]) -> list[Judged]:
+    """The verdict on a claim for one data set, once for every setting that the runs differ in.
 
     Args:
-        quoted: the claim's number for that world.
+        paper: the claim's number for that data set.
         rows: the experiment's table there; empty where nothing was run.
     """
-    found = []
+    judged = []
     for row in rows:
-        label, ours = _split(row.quantity, claim.quantity)
-        if ours:
-            prefix = f"{label}: " if label else ""
-            signs = [r for r in rows for name in claim.direction if r.quantity == prefix + name]
+        if row.name == claim.quantity:
+            prefix = row.quantity.removesuffix(row.name)
+            signs = [r for r in rows if r.quantity in {prefix + name for name in claim.direction}]
             complete = len(signs) == len(claim.direction)
-            found.append(Judged(label, row, verdict(claim.bound, quoted, row, signs, complete)))
-    return found
+            met = verdict(claim.bound, paper, row, signs, complete)
+            judged.append(Judged(prefix.removesuffix(": "), row, met))
+    return judged
 
 
-def verdict(bound: str, quoted: Quoted, row: Row, signs: Sequence[Row], complete: bool) -> str:
+def verdict(bound: str, paper: PaperNumber, row: Row, signs: Sequence[Row], complete: bool) -> str:
     """The rule at the head of this file; ``complete``: every row of the direction is there."""
     if not (signs and complete and all(_above_zero(sign) for sign in signs)):
         return NOT
-    if any(each.censored for each in (row, *signs)):
+    if any(measured.censored for measured in (row, *signs)):
         return CENSORED
-    return REPRODUCED if _met(bound, quoted, row) else DIRECTION
+    return REPRODUCED if _met(bound, paper, row) else DIRECTION
 
 
-def _met(bound: str, quoted: Quoted, row: Row) -> bool:
+def _met(bound: str, paper: PaperNumber, row: Row) -> bool:
     """Whether our number is the paper's; nothing was measured where the mean is missing."""
     mean = row.ours.mean
     if mean is None:
         return False
     if bound == "at most":
-        return mean <= quoted.value
+        return mean <= paper.value
     if bound == "at least":
-        return mean >= quoted.value
+        return mean >= paper.value
     ours = row.ours.ci95 or 0.0
-    precise = ours <= PRECISE * abs(quoted.value)
-    return precise and abs(mean - quoted.value) <= hypot(ours, quoted.spread or 0.0)
+    precise = ours <= PRECISE * abs(paper.value)
+    return precise and abs(mean - paper.value) <= hypot(ours, paper.spread or 0.0)
 
 
 def _above_zero(row: Row) -> bool:
     """Without an interval (one client) a direction is not known."""
     mean, ci95 = row.ours.mean, row.ours.ci95
     return mean is not None and ci95 is not None and mean - ci95 > 0
-
-
-def _split(quantity: str, wanted: str) -> tuple[str, bool]:
-    """The settings in front of a row's quantity, and whether it is the one that is wanted."""
-    if quantity == wanted:
-        return "", True
-    label, _, rest = quantity.rpartition(": ")
-    return label, bool(label) and rest == wanted

@@ -1,186 +1,151 @@
-"""Accuracy against the bytes that a client receives, and the Pareto front of one or more runs.
+"""Accuracy against the bytes that a client receives: stems and number formats of the learngene.
 
-    python sim.py -m individual.stem=separable,seeded learngene.precision=fp32,fp16,int8
-    python -m reports.experiments.frontier multirun/DATE/TIME -o frontier
-
-A run gives one point a method; a learngene has one stem and one precision a run, so several runs
-are put into one picture (``frontier.png`` and ``frontier.csv``), of one experiment or several. A
-learngene's point is named after its stem and precision; several seeds are averaged.
+Not in the paper. Seeds are averaged. Opponents that were run in other experiments come on the same
+figure with ``python -m reports frontier``.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
-import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+import matplotlib
 
 from learngene.utils.files import write_atomically
-from reports.experiments.paper import OPPONENTS
-from reports.figures.pareto import Point, front, gather, points
-from reports.figures.style import (
-    GREY,
-    MARKERS,
-    NoDataError,
-    method_style,
-    new_figure,
-    save,
-    spread,
-    styled,
-)
-from reports.format import percent, size
+from reports.experiments.base import Experiment, Row, gain_row, row
+from reports.figures.pareto import LITTLE, Point, front, points, save_points
+from reports.figures.style import STYLE
 from reports.results import MAIN, REFERENCE
-from reports.runs import GatherError, OutputError, writing
+from reports.runs import GatherError, check_equal, read_runs, runs_table, seeds_of
 from reports.schema import Results
+from reports.summary import answered
+from reports.units import accuracies, kilobytes, mean_over_units
+from reports.variants import RunGroup, check_comparable
 
-FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
-NAME_POINTS = 9  # type size of the names beside the axes
-KNOWN = (*(f"{MAIN} {stem}" for stem in ("separable", "seeded", "whole", "fresh")), *OPPONENTS)
+# What the runs of one picture may differ in, besides seeds and circumstances.
+FREE = ("individual.stem", "learngene.precision", "payload_precision", "methods", "experiment")
 
 
-def draw(axes: Axes, of: Sequence[Point]) -> None:
-    """The points, and a line through the front.
+def rows(group: RunGroup) -> list[Row]:
+    """For every point of the figure, by its name there: accuracy, a learngene's gain, what a client
+    received, and whether it is on the Pareto front."""
+    found: list[Row] = []
+    of_methods = points_of(group)
+    best, seen = front(list(dict.fromkeys(of_methods.values()))), set()
+    for variant in group.variants:
+        for name in variant.methods:
+            point = of_methods.get((variant.label, name))
+            if point is None or point in seen:  # nobody answered; scratch, which every run has
+                continue
+            seen.add(point)
+            label = point.label
+            mean = variant.mean(variant.accuracies(name))
+            found.append(row(variant, label, "%", mean, hide_settings=["*"]))
+            if name == MAIN and REFERENCE in variant.methods:
+                found.append(gain_row(variant, f"gain over scratch, {label}", ["*"]))
+            received = variant.mean(kilobytes(variant.table, name))
+            note = "on the Pareto front" if point in best else ""
+            found.append(row(variant, f"received, {label}", "KB", received, note=note,
+                             hide_settings=["*"]))  # fmt: skip
+    return found
 
-    A method sent in several number formats is one line of points, filled by format; its name stands
-    beside the axes, where twenty names fit without lying on one another.
+
+def figure(group: RunGroup, path: Path) -> Path:
+    """Every variant's methods in one picture (scratch once)."""
+    return save_points(list(dict.fromkeys(points_of(group).values())), path)
+
+
+def points_of(group: RunGroup) -> dict[tuple[str, str], Point]:
+    """By variant and method, over the variant's seeds. Variants that measured a method alike have
+    one point (what scratch does does not hang on the stem); those that did not are told by their
+    labels."""
+    measured = {
+        (variant.label, name): _mean_point(runs, name)
+        for variant in group.variants
+        if (runs := [run for run in variant.runs if answered(run)])
+        for name in variant.methods
+    }
+    named = {}
+    for (label, name), point in measured.items():
+        same = [other for other in measured.values() if other.label == point.label]
+        alike = not any(_unlike(point, other) for other in same)
+        named[label, name] = same[0] if alike else replace(point, label=f"{point.label} ({label})")
+    return named
+
+
+def points_in(folders: Sequence[Path]) -> list[Point]:
+    """The points of all runs in the folders. Seeds are averaged; what several runs measured alike
+    is one point; what they measured differently under one name and one seed stays apart, named
+    after the runs.
+
+    Raises:
+        GatherError: the runs differ in something else than stem, precision and methods, not all
+            methods were run on the same clients, or nobody answered in any.
     """
-    on_front = front(of)
-    sent = [p for p in of if p.method != REFERENCE]
-    # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
-    # the others, it would crowd them into the last one: it is a level.
-    levels = [p for p in of if p.method == REFERENCE] if sent else []
-    of = sent or of
-    names = list(dict.fromkeys(point.series for point in of))
-    colours = method_style([REFERENCE, *dict.fromkeys(point.method for point in of)])
-    best = [p for p in on_front if p in of]
-    step = axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
-                     color=GREY, lw=1.4, ls="--", zorder=3, label="Pareto front")  # fmt: skip
-    axes.plot([p.bytes for p in best], [100 * p.accuracy for p in best], "o", ms=13, mfc="none",
-              color=GREY, mew=1, zorder=3)  # fmt: skip
-    last: dict[str, Point] = {}  # of each line, where its name points to
-    for name in names:
-        line = sorted((p for p in of if p.series == name), key=lambda each: each.bytes)
-        last[name] = line[-1]
-        look = {"color": colours[line[0].method]["color"], "marker": _marker(name, names)}
-        axes.plot([p.bytes for p in line], [100 * p.accuracy for p in line], lw=1,
-                  color=look["color"])  # fmt: skip
-        for point in line:
-            at = point.bytes, 100 * point.accuracy
-            axes.errorbar(*at, yerr=100 * (point.ci95 or 0.0), capsize=2, lw=0.6, linestyle="",
-                          color=look["color"], alpha=0.5)  # fmt: skip
-            axes.plot(*at, ms=7, linestyle="", markerfacecoloralt="white",
-                      fillstyle=FILLED[point.sent_as], **look)  # fmt: skip
-    for level in levels:
-        axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
-    axes.set_xscale("log")
-    axes.margins(x=0.1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda x, _: size(x).replace(".0 ", " "))
-    axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
-    signs = [Line2D([], [], color=GREY, marker="o", ls="", fillstyle=FILLED[form], label=form,
-                    markerfacecoloralt="white")
-             for form in FILLED if any(p.sent_as == form for p in of)]  # fmt: skip
-    axes.legend(handles=[*step, *(signs if len(signs) > 1 else [])], loc="lower left",
-                bbox_to_anchor=(0, 1), ncols=4, fontsize=NAME_POINTS)  # fmt: skip
-    _names_beside(axes, last, {_told(p, p in on_front): p for p in levels})
+    runs = read_runs(folders)
+    check_equal(runs, "data, sha256", lambda results: results["data"]["sha256"])
+    check_comparable(runs, FREE)
+    by_label: dict[str, list[tuple[Path, Results, Point]]] = {}
+    for folder, results in runs:
+        for point in points(results):
+            same = by_label.setdefault(point.label, [])
+            if all(_unlike(point, p) or seeds_of(results) != seeds_of(r) for _, r, p in same):
+                same.append((folder, results, point))
+    if not by_label:
+        raise GatherError("no client answered in these runs")
+    shards = {label: {seeds_of(r)[1] for _, r, _ in same} for label, same in by_label.items()}
+    (first, seeds), *others = shards.items()
+    for label, theirs in others:
+        if theirs != seeds:
+            raise GatherError(
+                f"{first} was run with shard seeds {sorted(seeds)}, {label} with {sorted(theirs)}: "
+                "these are other clients; run both with the same seeds"
+            )
+    return [point for same in by_label.values() for point in _merge(same)]
 
 
-def _marker(name: str, names: Sequence[str]) -> str:
-    """The same in every figure for the methods that a name is known of."""
-    order = [*KNOWN, *(each for each in names if each not in KNOWN)]
-    return MARKERS[order.index(name) % len(MARKERS)]
-
-
-def _told(level: Point, best: bool) -> str:
-    return f"{level.label}, {size(level.bytes)}{' (on the front)' if best else ''}"
-
-
-def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) -> None:
-    """Names in a column on the right, each with a thin line to its points, scratch's to its level,
-    with what it receives."""
-    ends = [(name, point.bytes, 100 * point.accuracy) for name, point in last.items()]
-    for name, level in levels.items():
-        ends.append((name, axes.get_xlim()[1], 100 * level.accuracy))
-    low, high = axes.get_ylim()
-    figure = axes.get_figure()
-    assert figure is not None
-    inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
-    gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)
-    at = spread([height for *_, height in ends], gap, low, high)
-    axes.set_ylim(low, high)
-    for (name, x, height), y in zip(ends, at, strict=True):
-        axes.annotate(
-            name, (x, height), (1.04, y),
-            textcoords=axes.get_yaxis_transform(), fontsize=NAME_POINTS, va="center",
-            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4},
-        )  # fmt: skip
-
-
-@styled
-def frontier(results: Results, folder: Path) -> Path:
-    """The run's methods by cost and accuracy."""
-    found = points(results)
-    if not found:
-        raise NoDataError("no client answered")
-    if len(found) < 3:
-        raise NoDataError("the run compares fewer than three methods")
-    return save(_figure(found), folder / "frontier.png")
-
-
-def _figure(found: Sequence[Point]):  # type: ignore[no-untyped-def]
-    figure = new_figure(4.5)
-    draw(figure.add_subplot(), found)
-    return figure
-
-
-def alt(results: Results) -> str:
-    """The figure in words."""
-    found = points(results)
-    said = [f"{p.label} {percent(p.accuracy)} for {size(p.bytes)}" for p in found]
-    best = ", ".join(point.label for point in front(found))
-    return f"Accuracy against bytes received: {'; '.join(said)}. On the Pareto front: {best}."
-
-
-@styled
-def _together(results: Results, path: Path) -> Path:
-    return save(_figure(results["points"]), path)
-
-
-def table(of: Sequence[Point]) -> str:
-    """The points as CSV; ``front`` says which none beats."""
-    best, text = front(of), io.StringIO(newline="")
+def write_frontier(folders: Sequence[Path], out: Path) -> list[Point]:
+    """Write ``frontier.png`` and ``frontier.csv``; returns the points of the front."""
+    measured = points_in(folders)
+    with matplotlib.rc_context(STYLE):
+        save_points(measured, out / "frontier.png")
+    best, text = front(measured), io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("label", "method", "bytes", "accuracy", "ci95", "front"))
-    for p in of:
+    for p in measured:
         writer.writerow((p.label, p.method, round(p.bytes), p.accuracy, p.ci95, int(p in best)))
-    return text.getvalue()
+    write_atomically(out / "frontier.csv", text.getvalue().encode())
+    return best
 
 
-def main(arguments: list[str]) -> int:
-    """Draw several runs together; the exit code is 2 where there is nothing to draw."""
-    parser = argparse.ArgumentParser(prog="python -m reports.experiments.frontier")
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_OR_MULTIRUN_DIR")
-    parser.add_argument("-o", "--out", type=Path, default=Path("frontier"), metavar="DIR")
-    asked = parser.parse_args(arguments)
-    try:
-        found = gather(asked.folders)
-        with writing(asked.out):
-            print(_together({"points": found}, asked.out / "frontier.png"))
-            write_atomically(asked.out / "frontier.csv", table(found).encode())
-    except (GatherError, OutputError) as error:
-        print(f"reports.experiments.frontier: {error}", file=sys.stderr)
-        return 2
-    for point in front(found):
-        print(f"{point.label}: {percent(point.accuracy, point.ci95)} for {size(point.bytes)}")
-    return 0
+def _merge(same: Sequence[tuple[Path, Results, Point]]) -> list[Point]:
+    """One point, the mean over seeds; several where two runs of one seed contradict each other."""
+    if len(same) == 1:
+        return [same[0][2]]
+    if len({seeds_of(results) for _, results, _ in same}) < len(same):
+        return [replace(p, label=f"{p.label} ({folder.name})") for folder, _, p in same]
+    return [_mean_point([results for _, results, _ in same], same[0][2].method)]
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _mean_point(runs: Sequence[Results], method: str) -> Point:
+    """A method's point over runs of several seeds; intervals as in every table."""
+    seeds = [next(p for p in points(results) if p.method == method) for results in runs]
+    mean = mean_over_units(accuracies(runs_table(runs), method))
+    return replace(
+        seeds[0],
+        bytes=fmean(point.bytes for point in seeds),
+        accuracy=(mean.mean or 0.0) / 100,
+        ci95=None if mean.ci95 is None else mean.ci95 / 100,
+    )
+
+
+def _unlike(one: Point, other: Point) -> bool:
+    """Bytes may differ a little: the settings in a message are longer for one run than another."""
+    return one.accuracy != other.accuracy or abs(one.bytes - other.bytes) > LITTLE
+
+
+EXPERIMENT = Experiment("frontier", rows=rows, figure=figure)

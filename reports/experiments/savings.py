@@ -2,18 +2,23 @@
 
 A mean curve crosses 60 % where half of the clients have not. Here every client has its own
 crossing, the difference is taken within a client, and clients that never cross are counted and not
-guessed at.
+guessed at. Curves are frames with a row a client (seed, shard seed, client) and a column an effort,
+rising; values are accuracies as fractions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from reports.units import Unit
+from reports.experiments.base import ReachedLevel, Row, row
+from reports.units import mean_over_units
+from reports.variants import Variant
 
-Curve = Sequence[tuple[float, float]]  # (effort, accuracy as a fraction), rising effort
-Curves = Mapping[Unit, Curve]  # a client each
+if TYPE_CHECKING:
+    import pandas as pd
+
 TOLERANCE = 0.01  # of accuracy: this near to its last value a curve has converged
 
 
@@ -21,70 +26,101 @@ TOLERANCE = 0.01  # of accuracy: this near to its last value a curve has converg
 class Saving:
     """Effort to reach a level with the learngene and from scratch, over the same clients."""
 
-    ours: Mapping[Unit, float | None]  # None = never reached
-    scratch: Mapping[Unit, float | None]
+    ours: pd.Series  # missing = never reached
+    scratch: pd.Series
 
     @property
-    def saved(self) -> dict[Unit, float]:
+    def saved(self) -> pd.Series:
         """Scratch's effort less the learngene's, of the clients where both arrived."""
-        return {unit: b - a for unit, a, b in self._both()}
+        return (self.scratch - self.ours).dropna()
 
     @property
-    def shares(self) -> dict[Unit, float]:
+    def shares(self) -> pd.Series:
         """The same as a share of scratch's effort; clients where scratch needed none left out."""
-        return {unit: (b - a) / b for unit, a, b in self._both() if b > 0}
+        needed = self.scratch[self.scratch > 0]
+        return (self.saved / needed).dropna()
 
     @property
-    def never(self) -> tuple[int, int]:
+    def not_reached(self) -> tuple[int, int]:
         """Clients that never arrived, with the learngene and from scratch."""
-        return sum(x is None for x in self.ours.values()), sum(
-            x is None for x in self.scratch.values()
-        )
+        return int(self.ours.isna().sum()), int(self.scratch.isna().sum())
 
-    def _both(self) -> list[tuple[Unit, float, float]]:
-        pairs = [(unit, ours, self.scratch[unit]) for unit, ours in self.ours.items()]
-        return [(unit, a, b) for unit, a, b in pairs if a is not None and b is not None]
+    @property
+    def reached(self) -> ReachedLevel:
+        """Clients that arrived with the learngene and from scratch."""
+        return reached_level(self.ours, self.scratch)
+
+    @property
+    def note(self) -> str:
+        ours, scratch = self.not_reached
+        return f"never with the learngene {ours}, never from scratch {scratch}"
 
 
-def effort_to(curve: Curve, level: float) -> float | None:
-    """The smallest measured effort with at least ``level`` accuracy; None where there is none.
+def steps_to_accuracy(curves: pd.DataFrame, level: float | pd.Series) -> pd.Series:
+    """The smallest measured effort with at least ``level`` accuracy, of each client; missing where
+    there is none. Nothing is interpolated: the answer is a point that was measured."""
+    efforts = curves.mul(float("nan"))
+    for effort in curves:
+        efforts[effort] = float(effort)
+    return efforts.where(curves.ge(level, axis="index")).min(axis="columns")
 
-    Nothing is interpolated: the answer is a point that was measured.
+
+def to_level(ours: pd.DataFrame, scratch: pd.DataFrame, level: float | pd.Series) -> Saving:
+    """Effort of each client to reach an accuracy, fixed or one a client.
+
+    Raises:
+        ValueError: the curves are not of the same clients.
     """
-    return next((effort for effort, accuracy in curve if accuracy >= level), None)
+    _check_same_clients(ours, scratch)
+    return Saving(steps_to_accuracy(ours, level), steps_to_accuracy(scratch, level))
 
 
-def to_level(ours: Curves, scratch: Curves, level: float) -> Saving:
-    """Effort of each client to reach a fixed accuracy."""
-    return _saving(ours, scratch, dict.fromkeys(ours, level))
-
-
-def to_where_scratch_ends(ours: Curves, scratch: Curves) -> Saving:
+def to_scratch_final(ours: pd.DataFrame, scratch: pd.DataFrame) -> Saving:
     """Effort of each client to come within ``TOLERANCE`` of where its scratch curve ends.
 
     Where the learngene starts above that, its effort is 0, and what is saved is all of scratch's.
     """
-    return _saving(ours, scratch, {unit: c[-1][1] - TOLERANCE for unit, c in scratch.items()})
+    return to_level(ours, scratch, _last(scratch) - TOLERANCE)
 
 
-def to_converge(ours: Curves, scratch: Curves) -> Saving:
+def to_converge(ours: pd.DataFrame, scratch: pd.DataFrame) -> Saving:
     """Effort of each client until each of its two curves has converged, at a level of its own."""
-    _same_clients(ours, scratch)
+    _check_same_clients(ours, scratch)
     return Saving(converged(ours), converged(scratch))
 
 
-def converged(curves: Curves) -> dict[Unit, float]:
+def converged(curves: pd.DataFrame) -> pd.Series:
     """Effort at which each curve first comes within ``TOLERANCE`` of its own last value."""
-    found = {unit: effort_to(c, c[-1][1] - TOLERANCE) for unit, c in curves.items()}
-    return {unit: effort for unit, effort in found.items() if effort is not None}
+    return steps_to_accuracy(curves, _last(curves) - TOLERANCE)
 
 
-def _saving(ours: Curves, scratch: Curves, levels: Mapping[Unit, float]) -> Saving:
-    _same_clients(ours, scratch)
-    a, b = ({unit: effort_to(of[unit], levels[unit]) for unit in of} for of in (ours, scratch))
-    return Saving(a, b)
+def reached_level(*efforts: pd.Series) -> ReachedLevel:
+    """Clients that arrived; one that several collectives have has to arrive with each."""
+    by_task = [effort.notna().groupby(level=[1, 2], sort=False).all() for effort in efforts]
+    arrived = by_task[0]
+    for other in by_task[1:]:
+        arrived &= other
+    return ReachedLevel(int(arrived.sum()), len(arrived))
 
 
-def _same_clients(ours: Curves, scratch: Curves) -> None:
-    if set(ours) != set(scratch):
+def saved_row(
+    variant: Variant,
+    quantity: str,
+    unit: str,
+    saving: Saving,
+    hide_settings: Sequence[str] = (),
+    variants: Sequence[Variant] = (),
+) -> Row:
+    """What is saved, of the clients that arrived both ways."""
+    return row(variant, quantity, unit, mean_over_units(saving.saved), note=saving.note,
+               hide_settings=hide_settings, reached=saving.reached, variants=variants)  # fmt: skip
+
+
+def _last(curves: pd.DataFrame) -> pd.Series:
+    """Where each curve ends."""
+    return curves.ffill(axis="columns").T.tail(1).sum()  # of one number; nobody may have answered
+
+
+def _check_same_clients(ours: pd.DataFrame, scratch: pd.DataFrame) -> None:
+    if set(ours.index) != set(scratch.index):
         raise ValueError("the learngene's and scratch's curves are not of the same clients")

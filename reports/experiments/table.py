@@ -1,63 +1,44 @@
-"""The table of an experiment, columns paper, ours, difference, n, command, as four files."""
+"""Write the table of an experiment as CSV, JSON, Markdown and HTML, with its figure."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from learngene.utils.files import write_atomically
-from reports.experiments import bound as rows_bound
-from reports.experiments import collective, rows_figures, tables_2_3
-from reports.experiments.base import Row, any_rows, claim_of, lacking
+from reports.experiments.base import Row
+from reports.experiments.registry import draw, experiment, rows
+from reports.figures.style import NoDataError
 from reports.format import NONE, rounded
 from reports.html.page import Figure, render
 from reports.schema import Results
 from reports.summary import footnotes
-from reports.variants import Arm, Gathered
+from reports.variants import RunGroup, Variant
 
 NAME = "comparison"  # of the files, and of the figure beside them
+ENDINGS = ("csv", "json", "md", "html")
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
-ROWS: dict[str, Callable[[Gathered], list[Row]]] = {
-    "bound": rows_bound.bound,
-    "fig3_criterion": rows_figures.fig3,
-    "fig4_curves": rows_figures.fig4_curves,
-    "fig4_samples": rows_figures.fig4_samples,
-    "fig5_gradcam": rows_figures.fig5,
-    "fig6a_evolution": rows_figures.fig6a,
-    "fig6b_position": rows_figures.fig6b,
-    "frontier": tables_2_3.frontier,
-    "table2_open_world": tables_2_3.table2,
-    "table3_novel": tables_2_3.table3,
-    **collective.ROWS,
-}
 
 
-def rows(gathered: Gathered) -> list[Row]:
-    """The table of an experiment; one that has no table of its own, or runs without a method that
-    it compares, get that of any run."""
-    if lacking(gathered):
-        return any_rows(gathered)
-    return ROWS.get(gathered.experiment or "", any_rows)(gathered)
-
-
-def cells(row: Row) -> tuple[str, ...]:
+def format_row(row: Row) -> tuple[str, ...]:
     """A row as text, in the order of ``HEADINGS`` but for the command."""
-    quoted = NONE
+    paper = NONE
     if row.paper is not None:
-        quoted = number(row.paper.value, row.paper.spread, unit=row.unit)
+        paper = number(row.paper.value, row.paper.spread, unit=row.unit)
     return (
-        *(row.quantity, row.unit, quoted, number(row.ours.mean, row.ours.ci95, unit=row.unit)),
+        *(row.quantity, row.unit, paper, number(row.ours.mean, row.ours.ci95, unit=row.unit)),
         *(number(row.difference, sign=True, unit=row.unit), row.ours.n, note_of(row)),
     )
 
 
 def note_of(row: Row) -> str:
     """The note, behind how many clients arrived where not every client does."""
-    return "; ".join(filter(None, (str(row.arrived) if row.arrived else "", row.note)))
+    return "; ".join(filter(None, (str(row.reached) if row.reached else "", row.note)))
 
 
 def number(
@@ -73,57 +54,68 @@ def number(
     return shown if spread is None else f"{shown} ± {rounded(spread, digits)}"
 
 
-def notes(gathered: Gathered) -> list[str]:
+def notes(group: RunGroup) -> list[str]:
     """On what terms the methods of the table were compared: the sentences under the table of each
     run, once; those that not all runs have say which have them."""
-    said: dict[str, list[str]] = {}
-    for arm in gathered.arms:
-        for run in arm.runs:
+    runs_of: dict[str, list[str]] = {}
+    for variant in group.variants:
+        for run in variant.runs:
             for note in footnotes(run):
-                said.setdefault(note.removesuffix(".") + ".", []).append(_one(arm, run))
-    everywhere = len(gathered.runs)
+                runs_of.setdefault(note.removesuffix(".") + ".", []).append(_run_name(variant, run))
+    everywhere = len(group.runs)
     return [
         note if len(runs) == everywhere else f"{'; '.join(runs)}: {note}"
-        for note, runs in said.items()
+        for note, runs in runs_of.items()
     ]
 
 
-def _one(arm: Arm, run: Results) -> str:
-    """A run by its arm and seed."""
-    return ", ".join(filter(None, (arm.label, f"seed {run['run']['seed']}")))
+def _run_name(variant: Variant, run: Results) -> str:
+    """A run by its variant and seed."""
+    return ", ".join(filter(None, (variant.label, f"seed {run['run']['seed']}")))
 
 
 def write(
-    gathered: Gathered,
+    group: RunGroup,
     folder: Path,
     figure: Path | None = None,
-    endings: Sequence[str] = ("csv", "json", "md", "html"),
+    endings: Sequence[str] = ENDINGS,
 ) -> Path:
     """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; returns the last one."""
-    found, title = rows(gathered), title_of(gathered)
+    found, title = rows(group), title_of(group)
     path = folder
     for ending in endings:
         path = folder / f"{NAME}.{ending}"
-        write_atomically(path, _FILES[ending](gathered, found, title, figure).encode())
+        write_atomically(path, _FILES[ending](group, found, title, figure).encode())
     return path
 
 
-def plain(row: Row) -> dict[str, Any]:
+def write_comparison(group: RunGroup, folder: Path) -> Path:
+    """``comparison.png`` and the table ``comparison.*`` of several runs; returns the page."""
+    figure: Path | None = folder / f"{NAME}.png"
+    try:
+        draw(group, folder / f"{NAME}.png")
+    except NoDataError as reason:
+        print(f"the figure was not drawn: {reason}", file=sys.stderr)
+        figure = None
+    return write(group, folder, figure)
+
+
+def row_to_json(row: Row) -> dict[str, Any]:
     """A row as JSON has it: ten digits of a number, since the last ones are the processor's own
     and files that are kept must come out byte-equal on any machine."""
-    quoted = row.paper
+    paper = row.paper
     return {
         "quantity": row.quantity,
         "unit": row.unit,
-        "paper": None if quoted is None else quoted.value,
-        "paper_spread": None if quoted is None else quoted.spread,
-        "where": None if quoted is None else quoted.where,
+        "paper": None if paper is None else paper.value,
+        "paper_spread": None if paper is None else paper.spread,
+        "where": None if paper is None else paper.where,
         "ours": _digits(row.ours.mean),
         "ci95": _digits(row.ours.ci95),
         "difference": _digits(row.difference),
         "n": row.ours.n,
-        "arrived": row.arrived and row.arrived.clients,
-        "arrived_of": row.arrived and row.arrived.of,
+        "arrived": row.reached and row.reached.clients,
+        "arrived_of": row.reached and row.reached.of,
         "note": row.note,
         "command": "\n".join(row.commands),
     }
@@ -155,10 +147,13 @@ def _listed(numbers: Mapping[str, int]) -> list[str]:
 
 def _shown(found: Sequence[Row], numbers: Mapping[str, int]) -> list[tuple[str, ...]]:
     """The rows as text, in the order of ``HEADINGS``."""
-    return [(*cells(row), span([numbers[command] for command in row.commands])) for row in found]
+    return [
+        (*format_row(row), format_ranges([numbers[command] for command in row.commands]))
+        for row in found
+    ]
 
 
-def span(numbers: Sequence[int]) -> str:
+def format_ranges(numbers: Sequence[int]) -> str:
     """Whole numbers in their order, runs of three and more as first to last: ``1, 3 to 5``."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
@@ -172,13 +167,13 @@ def span(numbers: Sequence[int]) -> str:
 
 
 def template_context(
-    gathered: Gathered, found: Sequence[Row], notes: Sequence[str] = ()
+    group: RunGroup, found: Sequence[Row], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What the templates of reports/html show of the rows."""
     numbers = numbered(found)
     return {
-        "title": title_of(gathered),
-        "answers": answers(gathered.experiment, found),
+        "title": title_of(group),
+        "answers": answers(group.experiment, found),
         "headings": HEADINGS,
         "rows": _shown(found, numbers),
         "commands": "\n".join(_listed(numbers)),
@@ -187,17 +182,17 @@ def template_context(
     }
 
 
-def answers(experiment: str | None, found: Sequence[Row]) -> list[str]:
+def answers(name: str | None, found: Sequence[Row]) -> list[str]:
     """A sentence for each number of the paper's text that was measured: ours beside it."""
     said = []
     for row in found:
-        claim = claim_of(experiment, row.quantity)
+        claim = experiment(name).claim_of(row)
         if row.paper is None or claim is None or row.ours.mean is None:
             continue
         ours = number(row.ours.mean, row.ours.ci95, unit=row.unit)
         paper = number(row.paper.value, row.paper.spread, unit=row.unit)
         bound = "" if claim.bound == "about" else f"{claim.bound} "
-        note = f" ({row.arrived})" if row.censored else ""
+        note = f" ({row.reached})" if row.censored else ""
         said.append(
             f"The paper: {claim.words}. {row.quantity}: {ours} {row.unit} here{note}, "
             f"{bound}{paper} there."
@@ -205,23 +200,23 @@ def answers(experiment: str | None, found: Sequence[Row]) -> list[str]:
     return said
 
 
-def alt(gathered: Gathered) -> str:
+def alt(group: RunGroup) -> str:
     """The figure in words: the rows that it is drawn from."""
     said = [f"{row.quantity} {number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit}"
-            for row in rows(gathered)]  # fmt: skip
-    return f"Figure of the experiment {gathered.experiment}: {'; '.join(said)}."
+            for row in rows(group)]  # fmt: skip
+    return f"Figure of the experiment {group.experiment}: {'; '.join(said)}."
 
 
-def title_of(gathered: Gathered) -> str:
+def title_of(group: RunGroup) -> str:
     """What stands above the table."""
-    return f"{gathered.experiment or 'no experiment'} on {gathered.data}"
+    return f"{group.experiment or 'no experiment'} on {group.data}"
 
 
 def _csv(found: Sequence[Row]) -> str:
     written = io.StringIO(newline="")
     writer = csv.DictWriter(written, _FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(plain(row) for row in found)
+    writer.writerows(row_to_json(row) for row in found)
     return written.getvalue()
 
 
@@ -231,26 +226,26 @@ _FIELDS = (
 )
 
 
-def _page(gathered: Gathered, found: Sequence[Row], title: str, figure: Path | None) -> str:
-    figures = {NAME: Figure.read(figure, alt(gathered), CAPTION)} if figure else {}
-    context = template_context(gathered, found, notes(gathered))
+def _page(group: RunGroup, found: Sequence[Row], title: str, figure: Path | None) -> str:
+    figures = {NAME: Figure.read(figure, alt(group), CAPTION)} if figure else {}
+    context = template_context(group, found, notes(group))
     return render("comparison.html.j2", figures=figures, comparison=context)
 
 
-_FILES: dict[str, Callable[[Gathered, Sequence[Row], str, Path | None], str]] = {
-    "csv": lambda gathered, found, title, figure: _csv(found),
-    "json": lambda gathered, found, title, figure: _json(found),
-    "md": lambda gathered, found, title, figure: _text(gathered, found, title),
+_FILES: dict[str, Callable[[RunGroup, Sequence[Row], str, Path | None], str]] = {
+    "csv": lambda group, found, title, figure: _csv(found),
+    "json": lambda group, found, title, figure: _json(found),
+    "md": lambda group, found, title, figure: _text(group, found, title),
     "html": _page,
 }
 
 
-def _text(gathered: Gathered, found: Sequence[Row], title: str) -> str:
-    return f"# {title}\n\n{markdown(found, (*notes(gathered), KEY))}"
+def _text(group: RunGroup, found: Sequence[Row], title: str) -> str:
+    return f"# {title}\n\n{markdown(found, (*notes(group), KEY))}"
 
 
 def _json(found: Sequence[Row]) -> str:
-    return json.dumps([plain(row) for row in found], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([row_to_json(row) for row in found], indent=1, ensure_ascii=False) + "\n"
 
 
 CAPTION = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reports.experiments import frontier
-from reports.experiments.collective import deep
+from reports.collective import depth_label
+from reports.figures import pareto
 from reports.figures.run import mean_curve
 from reports.format import percent, points, score_label, score_words
 from reports.results import MAIN, REFERENCE
@@ -148,7 +148,7 @@ def _open_world(results: Results) -> str:
 def _cycle(results: Results) -> str:
     cycle = results["open_world"]["cycle"]
     last, paths = cycle["cycles"][-1], []
-    for name, prefix in ((deep([results]), ""), ("light path", "light_")):
+    for name, prefix in ((depth_label([results]), ""), ("light path", "light_")):
         if last.get(f"{prefix}accuracy") is None:
             continue
         old, new = (f"{prefix}{classes}_accuracy" for classes in ("old", "new"))
@@ -189,7 +189,7 @@ ALT: dict[str, Callable[[Results], str]] = {
     "collective": _collective,
     "continual": _continual,
     "bytes": _bytes,
-    "frontier": frontier.alt,
+    "frontier": pareto.alt,
     "open_world": _open_world,
     "cycle": _cycle,
     "gradcam": _gradcam,

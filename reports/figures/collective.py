@@ -11,7 +11,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from reports.experiments.collective import deep
+from reports.collective import depth_label
 from reports.figures.style import (
     BLUE,
     GREEN,
@@ -105,7 +105,9 @@ def collective(results: Results, folder: Path) -> Path:
     figure = new_figure(4.2)
     axes = figure.add_subplot()
     accuracy = [100 * stage["accuracy"] for stage in stages]
-    axes.plot(tasks, accuracy, color=BLUE, marker="o", lw=2, label=f"collective, {deep([results])}")
+    axes.plot(
+        tasks, accuracy, color=BLUE, marker="o", lw=2, label=f"collective, {depth_label([results])}"
+    )
     light = [stage.get("light_accuracy") for stage in stages]
     if any(value is not None for value in light):
         percent = [np.nan if value is None else 100 * value for value in light]
@@ -132,7 +134,7 @@ def continual(results: Results, folder: Path) -> Path:
     found = results["collective"].get("continual")
     if not found or "matrix" not in found:  # kept results have the measures alone
         raise NoDataError("the results hold no accuracy by task")
-    panels = [(f"collective, {deep([results])}", found["matrix"])]
+    panels = [(f"collective, {depth_label([results])}", found["matrix"])]
     if found["light"]:
         panels.append(("light path", found["light"]["matrix"]))
     figure = new_figure(0.5 + 3.8 * len(panels))

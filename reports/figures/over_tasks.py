@@ -1,4 +1,4 @@
-"""The collective's accuracy over its tasks and over open-world cycles, for arms and for one run.
+"""Draw the collective's accuracy over its tasks and over open-world cycles.
 
 Solid lines with filled marks are the 13 layers (or as many as there are), dashed lines with hollow
 marks the light path. Lines are means over seeds; bands are 95 % intervals from three seeds on.
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from reports.experiments.collective import LIGHT, cycle_of, deep
+from reports.collective import LIGHT, cycle_of, depth_label
 from reports.figures.collective import NO_COLLECTIVE
 from reports.figures.style import (
     BLUE,
@@ -28,24 +28,24 @@ from reports.figures.style import (
     styled,
 )
 from reports.schema import Results
-from reports.units import over_runs
-from reports.variants import Arm, Gathered
+from reports.units import mean_over_runs
+from reports.variants import RunGroup, Variant
 
 COLOURS = (BLUE, VERMILION, GREEN, *OTHERS[1:])
 Curve = Callable[[Results], Sequence[float | None]]  # of a run: fractions in 0..1, or none
 NO_STREAM = "the collective met no stream: open_world.cycles is 0, or the results do not hold them"
 
 
-def tasks(gathered: Gathered, path: Path) -> Path:
-    """Accuracy on all classes known by then over the tasks, a colour an arm."""
-    _need_collective(gathered)
+def accuracy_over_tasks(group: RunGroup, path: Path) -> Path:
+    """Accuracy on all classes known by then over the tasks, a colour a variant."""
+    _need_collective(group)
     figure = new_figure(4.2)
     axes = figure.add_subplot()
-    for number, arm in enumerate(gathered.arms):
-        stages = arm.runs[0]["collective"]["stages"]
+    for number, variant in enumerate(group.variants):
+        stages = variant.runs[0]["collective"]["stages"]
         known = [stage["known_classes"] for stage in stages]
-        for label, key, light in _paths(arm, "accuracy"):
-            _line(axes, known, arm, _of_stages(key), label, number, light)
+        for label, key, light in _paths(variant, "accuracy"):
+            _line(axes, known, variant, _of_stages(key), label, number, light)
     axes.set(xlabel="classes the collective knows", ylabel="accuracy on all of them (%)",
              ylim=(0, 103))  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -53,22 +53,24 @@ def tasks(gathered: Gathered, path: Path) -> Path:
     return save(figure, path)
 
 
-def cycles(gathered: Gathered, path: Path) -> Path:
+def cycles(group: RunGroup, path: Path) -> Path:
     """Accuracy on old and on new classes over the cycles; 0 is before the first."""
-    arms = [arm for arm in gathered.arms if all(cycle_of(run) for run in arm.runs)]
-    if not arms:
+    variants = [variant for variant in group.variants if all(cycle_of(run) for run in variant.runs)]
+    if not variants:
         raise NoDataError(NO_STREAM)
     figure = new_figure(4.0)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, classes in zip(panels, ("old", "new"), strict=True):
-        for number, arm in enumerate(arms):
-            count = len(cycle_of(arm.runs[0])["cycles"])
-            for label, key, light in _paths(arm, f"{classes}_accuracy"):
-                _line(axes, range(count + 1), arm, _of_cycles(key), label, number, light)
+        for number, variant in enumerate(variants):
+            count = len(cycle_of(variant.runs[0])["cycles"])
+            for label, key, light in _paths(variant, f"{classes}_accuracy"):
+                _line(axes, range(count + 1), variant, _of_cycles(key), label, number, light)
         axes.set_title(f"{classes} classes", loc="left")
         axes.set(xlabel="cycles gone through", ylim=(0, 103))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(-0.2, max(len(cycle_of(arm.runs[0])["cycles"]) for arm in arms) + 0.2)
+        axes.set_xlim(
+            -0.2, max(len(cycle_of(variant.runs[0])["cycles"]) for variant in variants) + 0.2
+        )
     panels[0].set_ylabel("test accuracy (%)")
     legend_above(figure, panels[0])
     return save(figure, path)
@@ -79,19 +81,19 @@ def cycle(results: Results, folder: Path) -> Path:
     """``cycles`` of one run, as a figure of its report."""
     if results["open_world"] is None:
         raise NoDataError(NO_COLLECTIVE)
-    arm = Arm("", {}, (results,))
-    return cycles(Gathered(None, results["data"]["name"], (arm,)), folder / "cycle.png")
+    variant = Variant("", {}, (results,))
+    return cycles(RunGroup(None, results["data"]["name"], (variant,)), folder / "cycle.png")
 
 
-def _need_collective(gathered: Gathered) -> None:
-    if any(not (run["collective"] or {}).get("stages") for run in gathered.runs):
+def _need_collective(group: RunGroup) -> None:
+    if any(not (run["collective"] or {}).get("stages") for run in group.runs):
         raise NoDataError(NO_COLLECTIVE)
 
 
-def _paths(arm: Arm, key: str) -> list[tuple[str, str, bool]]:
+def _paths(variant: Variant, key: str) -> list[tuple[str, str, bool]]:
     """Label, key and whether it is the light one, of both paths."""
-    label = f"{arm.label}, " if arm.label else ""
-    return [(label + deep(arm.runs), key, False), (label + LIGHT, f"light_{key}", True)]
+    label = f"{variant.label}, " if variant.label else ""
+    return [(label + depth_label(variant.runs), key, False), (label + LIGHT, f"light_{key}", True)]
 
 
 def _of_stages(key: str) -> Curve:
@@ -107,24 +109,30 @@ def _of_cycles(key: str) -> Curve:
 
 
 def _line(
-    axes: Axes, x: Sequence[int], arm: Arm, curve: Curve, label: str, number: int, light: bool
+    axes: Axes,
+    x: Sequence[int],
+    variant: Variant,
+    curve: Curve,
+    label: str,
+    number: int,
+    light: bool,
 ) -> None:
-    """Mean over the arm's runs; nothing where a path was not there at all."""
-    found = [list(curve(run)) for run in arm.runs]
+    """Mean over the variant's runs; nothing where a path was not there at all."""
+    found = [list(curve(run)) for run in variant.runs]
     if any(len(each) != len(x) for each in found):
         raise NoDataError("the seeds differ in their tasks or cycles")
-    points = [[values[i] for values in found] for i in range(len(x))]
-    if all(None in values for values in points):
-        return
+    percent = 100 * np.array(found, float)  # (runs, points)
     there = [
         None
-        if None in values
-        else over_runs([(run, 100 * v) for run, v in zip(arm.runs, values, strict=True)])
-        for values in points
+        if np.isnan(values).any()
+        else mean_over_runs(list(zip(variant.runs, values.tolist(), strict=True)))
+        for values in percent.T
     ]
+    if all(mean is None for mean in there):
+        return
     mean = np.array([np.nan if m is None else m.mean for m in there])
     half = np.array([np.nan if m is None else m.ci95 or 0.0 for m in there])
-    one = not arm.label  # a colour a path, as in the report; else a colour an arm
+    one = not variant.label  # a colour a path, as in the report; else a colour a variant
     colour = GREEN if one and light else COLOURS[number % len(COLOURS)]
     axes.plot(x, mean, color=colour, lw=1.8, ms=5, ls="--" if light else "-", label=label,
               marker=MARKERS[number % len(MARKERS)], mfc="white" if light else colour)  # fmt: skip

@@ -1,22 +1,45 @@
-"""What methods cost and bring: points of accuracy over bytes received, of one run or several."""
+"""Accuracy against the bytes that a client receives, and the Pareto front.
+
+A run gives one point a method. A learngene's point is named after its stem and precision.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from reports.experiments.base import OPPONENTS
+from reports.figures.style import (
+    GREY,
+    MARKERS,
+    NoDataError,
+    method_style,
+    new_figure,
+    save,
+    spread,
+    styled,
+)
+from reports.format import percent, size
 from reports.results import MAIN, REFERENCE
-from reports.runs import GatherError, find_runs, must_agree
 from reports.schema import Results
 from reports.summary import answered, method_names
-from reports.units import accuracies, over, seeds_of
-from reports.variants import Gathered, must_share
 
-# What the runs of one picture may differ in, besides seeds and circumstances.
-FREE = ("individual.stem", "learngene.precision", "payload_precision", "methods", "experiment")
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
+FILLED: Mapping[str, Any] = {
+    "fp32": "full",
+    "fp16": "left",
+    "int8": "none",
+}  # how a marker is, by number format
+NAME_POINTS = 9  # type size of the names beside the axes
+STEMS = ("separable", "seeded", "whole", "fresh")
+KNOWN = (*(f"{MAIN} {stem}" for stem in STEMS), *OPPONENTS.values())
 
 
 @dataclass(frozen=True)
@@ -41,13 +64,13 @@ def points(results: Results) -> list[Point]:
     clients = answered(results)
     if not clients:
         return []
-    made = []
+    measured = []
     for name in method_names(results):
         summary = results["summary"][name]
         received = fmean(client["methods"][name]["bytes_down"] for client in clients)
         label, sent_as = _named(results, name)
-        made.append(Point(name, label, received, summary["mean"], summary["ci95"], sent_as))
-    return made
+        measured.append(Point(name, label, received, summary["mean"], summary["ci95"], sent_as))
+    return measured
 
 
 def _named(results: Results, method: str) -> tuple[str, str]:
@@ -66,13 +89,13 @@ def _named(results: Results, method: str) -> tuple[str, str]:
     return method + (f" {precision}" if precision != "fp32" else ""), precision
 
 
-def front(of: Sequence[Point]) -> list[Point]:
+def front(candidates: Sequence[Point]) -> list[Point]:
     """The points that none beats: no other is as accurate for fewer bytes, or better for as many.
 
     Costs within ``LITTLE`` are the same: a method's name in its message is no cost. Fewest bytes
     first; of points that are alike, one.
     """
-    order = sorted(of, key=lambda each: (each.bytes, -each.accuracy))
+    order = sorted(candidates, key=lambda point: (point.bytes, -point.accuracy))
 
     def beaten(at: int) -> bool:
         point = order[at]
@@ -85,76 +108,109 @@ def front(of: Sequence[Point]) -> list[Point]:
     return [point for at, point in enumerate(order) if not beaten(at)]
 
 
-def gather(folders: Sequence[Path]) -> list[Point]:
-    """The points of all runs in the folders. Seeds are averaged; what several runs measured alike
-    is one point; what they measured differently under one name and one seed stays apart, named
-    after the runs.
+def draw(axes: Axes, every: Sequence[Point]) -> None:
+    """The points, and a line through the front.
 
-    Raises:
-        GatherError: the runs differ in something else than stem, precision and methods, not all
-            methods were run on the same clients, or nobody answered in any.
+    A method sent in several number formats is one line of points, filled by format; its name stands
+    beside the axes, where twenty names fit without lying on one another.
     """
-    runs = find_runs(folders)
-    must_agree(runs, "data, sha256", lambda results: results["data"]["sha256"])
-    must_share(runs, FREE)
-    found: dict[str, list[tuple[Path, Results, Point]]] = {}
-    for folder, results in runs:
-        for point in points(results):
-            same = found.setdefault(point.label, [])
-            if all(_unlike(point, p) or seeds_of(results) != seeds_of(r) for _, r, p in same):
-                same.append((folder, results, point))
-    if not found:
-        raise GatherError("no client answered in these runs")
-    of = {label: {seeds_of(results)[1] for _, results, _ in same} for label, same in found.items()}
-    (first, seeds), *others = of.items()
-    for label, theirs in others:
-        if theirs != seeds:
-            raise GatherError(
-                f"{first} was run with shard seeds {sorted(seeds)}, {label} with {sorted(theirs)}: "
-                "these are other clients; run both with the same seeds"
-            )
-    return [point for same in found.values() for point in _of_one_name(same)]
+    on_front = front(every)
+    sent = [p for p in every if p.method != REFERENCE]
+    # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
+    # the others, it would crowd them into the last one: it is a level.
+    levels = [p for p in every if p.method == REFERENCE] if sent else []
+    shown = sent or every
+    names = list(dict.fromkeys(point.series for point in shown))
+    colours = method_style([REFERENCE, *dict.fromkeys(point.method for point in shown)])
+    best = [p for p in on_front if p in shown]
+    step = axes.step([p.bytes for p in best], [100 * p.accuracy for p in best], where="post",
+                     color=GREY, lw=1.4, ls="--", zorder=3, label="Pareto front")  # fmt: skip
+    axes.plot([p.bytes for p in best], [100 * p.accuracy for p in best], "o", ms=13, mfc="none",
+              color=GREY, mew=1, zorder=3)  # fmt: skip
+    last: dict[str, Point] = {}  # of each line, where its name points to
+    for name in names:
+        line = sorted((p for p in shown if p.series == name), key=lambda each: each.bytes)
+        last[name] = line[-1]
+        look: dict[str, Any] = {
+            "color": colours[line[0].method]["color"],
+            "marker": _marker(name, names),
+        }
+        axes.plot([p.bytes for p in line], [100 * p.accuracy for p in line], lw=1,
+                  color=look["color"])  # fmt: skip
+        for point in line:
+            at = point.bytes, 100 * point.accuracy
+            axes.errorbar(*at, yerr=100 * (point.ci95 or 0.0), capsize=2, lw=0.6, linestyle="",
+                          color=look["color"], alpha=0.5)  # fmt: skip
+            axes.plot(*at, ms=7, linestyle="", markerfacecoloralt="white",
+                      fillstyle=FILLED[point.sent_as], **look)  # fmt: skip
+    for level in levels:
+        axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
+    axes.set_xscale("log")
+    axes.margins(x=0.1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda x, _: size(x).replace(".0 ", " "))
+    axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
+    signs = [Line2D([], [], color=GREY, marker="o", ls="", fillstyle=FILLED[form], label=form,
+                    markerfacecoloralt="white")
+             for form in FILLED if any(p.sent_as == form for p in shown)]  # fmt: skip
+    axes.legend(handles=[*step, *(signs if len(signs) > 1 else [])], loc="lower left",
+                bbox_to_anchor=(0, 1), ncols=4, fontsize=NAME_POINTS)  # fmt: skip
+    _names_beside(axes, last, {_level_label(p, p in on_front): p for p in levels})
 
 
-def _of_one_name(same: Sequence[tuple[Path, Results, Point]]) -> list[Point]:
-    """One point, the mean over seeds; several where two runs of one seed contradict each other."""
-    if len(same) == 1 or len({seeds_of(results) for _, results, _ in same}) < len(same):
-        alone = len(same) == 1
-        return [p if alone else replace(p, label=f"{p.label} ({f.name})") for f, _, p in same]
-    return [_mean([results for _, results, _ in same], same[0][2].method)]
+def _marker(name: str, names: Sequence[str]) -> str:
+    """The same in every figure for the methods that a name is known of."""
+    order = [*KNOWN, *(each for each in names if each not in KNOWN)]
+    return MARKERS[order.index(name) % len(MARKERS)]
 
 
-def _mean(runs: Sequence[Results], method: str) -> Point:
-    """A method's point over runs of several seeds; intervals as in every table."""
-    each = [next(p for p in points(results) if p.method == method) for results in runs]
-    measured = over([accuracies(method)(results) for results in runs])
-    ci95 = None if measured.ci95 is None else measured.ci95 / 100
-    return replace(
-        each[0],
-        bytes=fmean(point.bytes for point in each),
-        accuracy=(measured.mean or 0.0) / 100,
-        ci95=ci95,
-    )
+def _level_label(level: Point, best: bool) -> str:
+    return f"{level.label}, {size(level.bytes)}{' (on the front)' if best else ''}"
 
 
-def of_arms(gathered: Gathered) -> dict[tuple[str, str], Point]:
-    """By arm and method, over the arm's seeds. Arms that measured a method alike have one point
-    (what scratch does does not hang on the stem); those that did not are told by their arms."""
-    made = {
-        (arm.label, name): _mean(runs, name)
-        for arm in gathered.arms
-        for runs in [[run for run in arm.runs if answered(run)]]
-        if runs
-        for name in method_names(runs[0])
-    }
-    found = {}
-    for (arm, name), point in made.items():
-        same = [other for other in made.values() if other.label == point.label]
-        alike = not any(_unlike(point, other) for other in same)
-        found[arm, name] = same[0] if alike else replace(point, label=f"{point.label} ({arm})")
-    return found
+def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) -> None:
+    """Names in a column on the right, each with a thin line to its points, scratch's to its level,
+    with what it receives."""
+    ends = [(name, point.bytes, 100 * point.accuracy) for name, point in last.items()]
+    for name, level in levels.items():
+        ends.append((name, axes.get_xlim()[1], 100 * level.accuracy))
+    low, high = axes.get_ylim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
+    gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)
+    at = spread([height for *_, height in ends], gap, low, high)
+    axes.set_ylim(low, high)
+    for (name, x, height), y in zip(ends, at, strict=True):
+        axes.annotate(
+            name, (x, height), (1.04, y),
+            textcoords=axes.get_yaxis_transform(), fontsize=NAME_POINTS, va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4},
+        )  # fmt: skip
 
 
-def _unlike(one: Point, other: Point) -> bool:
-    """Bytes may differ a little: the settings in a message are longer for one run than another."""
-    return one.accuracy != other.accuracy or abs(one.bytes - other.bytes) > LITTLE
+@styled
+def frontier(results: Results, folder: Path) -> Path:
+    """The run's methods by cost and accuracy."""
+    measured = points(results)
+    if not measured:
+        raise NoDataError("no client answered")
+    if len(measured) < 3:
+        raise NoDataError("the run compares fewer than three methods")
+    return save_points(measured, folder / "frontier.png")
+
+
+def save_points(measured: Sequence[Point], path: Path) -> Path:
+    """Points of one run or several as a figure."""
+    figure = new_figure(4.5)
+    draw(figure.add_subplot(), measured)
+    return save(figure, path)
+
+
+def alt(results: Results) -> str:
+    """The figure in words."""
+    measured = points(results)
+    each = "; ".join(f"{p.label} {percent(p.accuracy)} for {size(p.bytes)}" for p in measured)
+    best = ", ".join(point.label for point in front(measured))
+    return f"Accuracy against bytes received: {each}. On the Pareto front: {best}."

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from reports.experiments.frontier import frontier
 from reports.figures.collective import collective, continual, criterion, open_world
 from reports.figures.gradcam import gradcam
 from reports.figures.over_tasks import cycle
+from reports.figures.pareto import frontier
 from reports.figures.style import (
     GREY,
     NoDataError,

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -35,7 +36,7 @@ OTHERS = (GREEN, PINK, ORANGE, SKY, BLACK, "#332288", "#882255", "#999933", "#44
 MARKERS = "osD^vPX<>ph*d8"  # a second sign beside colour, for print in grey
 WIDTH = 6.0  # inches
 LEGEND_CHARACTERS = 64  # that a line of the legend holds at that width
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib names every key in its types
     "font.size": 12,
     "axes.titlesize": 12,
     "axes.spines.top": False,
@@ -81,7 +82,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def method_style(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def method_style(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each method, stable as long as the list of methods is."""
     free = [name for name in names if name not in FIXED]
     colours = FIXED | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(free)}

@@ -10,16 +10,18 @@ from pathlib import Path
 
 from learngene.utils.files import write_atomically
 from reports import summary
-from reports.experiments import drawing
+from reports.experiments import registry
 from reports.experiments import table as comparison
 from reports.figures.captions import CAPTIONS, alt_text, inherited
 from reports.figures.run import draw_figures
 from reports.figures.style import NoDataError
 from reports.html import rows
 from reports.html.page import Figure, render
+from reports.results import read_results
+from reports.runs import GatherError
 from reports.schema import Results
 from reports.traffic import statement
-from reports.variants import Gathered, experiment_of, gather
+from reports.variants import RunGroup, experiment_of, group_runs
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -41,9 +43,9 @@ def write_report(results: Results, run_dir: Path) -> Path:
         figures[name] = Figure.read(path, alt_text(name, results), CAPTIONS[name])
     context = None
     if experiment_of(results) is not None:
-        gathered = gather([results])
-        figures[comparison.NAME] = _write_comparison(gathered, run_dir)
-        context = comparison.template_context(gathered, comparison.rows(gathered))
+        group = group_runs([results])
+        figures[comparison.NAME] = _write_comparison(group, run_dir)
+        context = comparison.template_context(group, registry.rows(group))
     write_atomically(run_dir / REPORT, render_report(results, figures, context).encode())
     return run_dir / REPORT
 
@@ -71,15 +73,39 @@ def render_report(
     )
 
 
-def _write_comparison(gathered: Gathered, run_dir: Path) -> Figure | str:
+def _write_comparison(group: RunGroup, run_dir: Path) -> Figure | str:
     """Write the figure as the paper drew it, and the table beside the paper's numbers; the figure,
     or the reason why there is none."""
     path = run_dir / FIGURES / f"{comparison.NAME}.png"
     try:
-        drawing.draw(gathered, path)
+        registry.draw(group, path)
     except NoDataError as reason:
         path.unlink(missing_ok=True)  # it would show another run
-        comparison.write(gathered, run_dir)
+        comparison.write(group, run_dir)
         return str(reason)
-    comparison.write(gathered, run_dir, path)
-    return Figure.read(path, comparison.alt(gathered), comparison.CAPTION)
+    comparison.write(group, run_dir, path)
+    return Figure.read(path, comparison.alt(group), comparison.CAPTION)
+
+
+def rewrite_report(run_dir: Path) -> Path:
+    """Draw figures and report anew from ``run_dir/results.json``; returns the report's path.
+
+    Raises:
+        GatherError: the results cannot be read, or are compact ones of the ledger.
+    """
+    path = run_dir / "results.json"
+    try:
+        results = read_results(path)
+    except OSError as error:
+        raise GatherError(
+            f"RUN_DIR={run_dir}: cannot read {error.filename}: {error.strerror}. Name the folder "
+            "that a run wrote."
+        ) from error
+    except ValueError as error:
+        raise GatherError(f"RUN_DIR={run_dir}: {path} is not a run's results: {error}") from error
+    if results.get("kept"):
+        raise GatherError(
+            f"{path}: results of the ledger, which hold what tables need and no whole report. "
+            "Compare them: python -m reports compare RUN_DIR -o DIR"
+        )
+    return write_report(results, run_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.experiments.collective import deep
+from reports.collective import depth_label
 from reports.figures.run import mean_curve
 from reports.format import NONE, joined, percent, points, score_words, seconds, size, value_text
 from reports.html.page import decimal, thousands
@@ -97,7 +97,7 @@ def layers(criterion: Section) -> list[Row]:
 
 def depth(results: Results) -> str:
     """The collective's main path: ``13 layers``."""
-    return deep([results])
+    return depth_label([results])
 
 
 def scores(open_world: Section) -> list[Row]:

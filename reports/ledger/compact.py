@@ -7,9 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from reports.runs import GatherError, seeds_of
 from reports.schema import Results, check_results
-from reports.units import seeds_of
-from reports.variants import PLACES, arm_settings, asked_of, command_of
+from reports.variants import (
+    PATH_PLACEHOLDERS,
+    command_of,
+    portable_overrides,
+    variant_settings,
+)
 
 LIMIT = 200_000  # bytes of a kept result
 RUN = (  # of the run's section
@@ -31,11 +36,11 @@ CONTINUAL = (  # without the matrix, which grows with the square of the tasks
 )
 
 
-class TooLargeError(ValueError):
-    """The slim results are larger than is kept."""
+class TooLargeError(GatherError):
+    """The compact results are larger than is kept."""
 
 
-def slim(results: Results) -> dict[str, Any]:
+def compact_results(results: Results) -> dict[str, Any]:
     """The results without what can be large; still good by the contract, marked as ``kept``."""
     collective, world = results["collective"], results["open_world"]
     kept = {
@@ -69,18 +74,18 @@ def slim(results: Results) -> dict[str, Any]:
 
 def name_of(results: Results) -> str:
     """A folder's name, the same for the same settings and seeds: a repetition replaces a run."""
-    text = json.dumps(arm_settings(results), sort_keys=True)
+    text = json.dumps(variant_settings(results), sort_keys=True)
     seed, shard_seed = seeds_of(results)
     return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-seed{seed}-{shard_seed}"
 
 
 def content(results: Results) -> bytes:
-    """The slim results as a file, a client a line.
+    """The compact results as a file, a client a line.
 
     Raises:
         TooLargeError: they are larger than ``LIMIT``.
     """
-    kept = slim(results)
+    kept = compact_results(results)
     check_results(kept)
     clients = kept.pop("clients")
     lines = ",\n".join(json.dumps(client, ensure_ascii=False) for client in clients)
@@ -94,13 +99,13 @@ def content(results: Results) -> bytes:
 def _run(results: Results) -> dict[str, Any]:
     """Of the run's section what is not of one machine: no folder of anybody's."""
     kept = _only(results["run"], RUN)
-    kept |= {"overrides": asked_of(results), "command": command_of(results)}
+    kept |= {"overrides": portable_overrides(results), "command": command_of(results)}
     config = {k: v for k, v in kept["config"].items() if k != "cache"}
-    for setting, told in PLACES.items():
+    for setting, placeholder in PATH_PLACEHOLDERS.items():
         group, name = setting.split(".")
         section = config.get(group)
         if isinstance(section, dict) and section.get(name):
-            config[group] = {**section, name: told}
+            config[group] = {**section, name: placeholder}
     return {**kept, "config": config}
 
 

@@ -96,6 +96,7 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
             "seed": 0,
             "shard_seed": 0,
             "command": "python sim.py num_clients=20",
+            "overrides": ["num_clients=20"],
             "versions": {"python": "3.11.9", "torch": "2.14.1", "flwr": "1.41.0"},
             "config_sha256": "c0ffee" * 10 + "beef",
             "seconds": {"world": 6.0, "collective": 80.2, "clients": 71.5, "total": 160.9},

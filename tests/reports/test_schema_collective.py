@@ -84,7 +84,7 @@ def test_kept_results_have_both_sections(make: Callable[..., dict[str, Any]]) ->
     def change(sections: dict[str, Any]) -> None:
         sections["run"]["config"]["experiment"] = "open_world_cycle"
 
-    kept = compact.slim(make(3, change=change))
+    kept = compact.compact_results(make(3, change=change))
     check_results(kept)
     assert set(kept["collective"]["continual"]) == {*compact.CONTINUAL, "light"}
     assert len(kept["open_world"]["cycle"]["cycles"]) == 2

@@ -1,4 +1,4 @@
-"""Several runs as one thing: arms, seeds, what is refused, and the table beside the paper's."""
+"""Several runs as one thing: variants, seeds, what is refused, and the table beside the paper's."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from reports import report
-from reports.experiments import drawing
-from reports.experiments.base import Arrived, Row
-from reports.experiments.drawing import FIGURES, draw
-from reports.experiments.table import answers, cells, markdown, number, rows, span, write
-from reports.figures.pareto import of_arms
+from reports.__main__ import main
+from reports.experiments import fig6b_position, registry
+from reports.experiments.base import ReachedLevel, Row
+from reports.experiments.frontier import points_of
+from reports.experiments.registry import draw, rows
+from reports.experiments.table import answers, format_ranges, format_row, markdown, number, write
 from reports.figures.style import NoDataError
+from reports.html.report import write_report
 from reports.results import write_results
 from reports.summary import answered
-from reports.units import accuracies
-from reports.variants import GatherError, between, gather
+from reports.units import Measured
+from reports.variants import GatherError, Variant, group_runs, paired_difference
 
 CONFIG: dict[str, Any] = {
     "experiment": None, "seed": 0, "shots": 10, "num_clients": 6, "cache": "/a",
@@ -30,6 +31,7 @@ CONFIG: dict[str, Any] = {
     "retain": {"normalise": True, "ewc_lambda": 1.0},
     "learngene": {"layers": 3}, "collective": {"memory": "rehearsal"},
 }  # fmt: skip
+OWN = [name for name in registry._modules() if registry.experiment(name).name == name]
 Make = Callable[..., dict[str, Any]]
 Asked = Callable[..., dict[str, Any]]
 
@@ -68,68 +70,80 @@ def run(make: Make) -> Asked:
     return made
 
 
+def mean(variant: Variant) -> Measured:
+    """The learngene's accuracy."""
+    return variant.mean(variant.accuracies("learngene"))
+
+
 def named(found: list[Row]) -> dict[str, Row]:
     assert len({row.quantity for row in found}) == len(found), "two rows of one name"
     return {row.quantity: row for row in found}
 
 
-def test_arms_are_what_differs_and_seeds_are_not(run: Asked) -> None:
+def test_variants_are_what_differs_and_seeds_are_not(run: Asked) -> None:
     runs = [run("ablation", seed=s, individual__stem=stem, cache=f"/{s}")
             for stem in ("whole", "fresh") for s in (1, 0)]  # fmt: skip
-    gathered = gather(runs)
-    assert [arm.label for arm in gathered.arms] == [
+    gathered = group_runs(runs)
+    assert [variant.label for variant in gathered.variants] == [
         "individual.stem=fresh", "individual.stem=whole",
     ]  # fmt: skip
-    assert [[r["run"]["seed"] for r in arm.runs] for arm in gathered.arms] == [[0, 1], [0, 1]]
+    assert [[r["run"]["seed"] for r in variant.runs] for variant in gathered.variants] == [
+        [0, 1],
+        [0, 1],
+    ]
 
 
-def test_what_a_run_is_logged_to_makes_no_arm(run: Asked) -> None:
+def test_what_a_run_is_logged_to_makes_no_variant(run: Asked) -> None:
     runs = [run("fig4_curves", seed=s, logger=to) for s, to in enumerate((None, "tensorboard"))]
-    assert [len(arm.runs) for arm in gather(runs).arms] == [2]
+    assert [len(variant.runs) for variant in group_runs(runs).variants] == [2]
 
 
 def test_numbers_are_in_their_order(run: Asked) -> None:
-    gathered = gather([run("fig4_samples", shots=n) for n in (100, 5, 25)])
-    assert [arm.config("shots") for arm in gathered.arms] == [5, 25, 100]
+    gathered = group_runs([run("fig4_samples", shots=n) for n in (100, 5, 25)])
+    assert [variant.config("shots") for variant in gathered.variants] == [5, 25, 100]
     runs = [run("fig6b_position", learngene__layers=each) for each in ([11, 12], [2, 3], [6, 7])]
-    assert [arm.config("learngene.layers")[0] for arm in gather(runs).arms] == [2, 6, 11]
+    assert [variant.config("learngene.layers")[0] for variant in group_runs(runs).variants] == [
+        2,
+        6,
+        11,
+    ]
 
 
 def test_what_does_not_belong_together_is_refused(run: Asked) -> None:
     with pytest.raises(GatherError, match="several experiments: ablation, none"):
-        gather([run("ablation"), run(None)])
+        group_runs([run("ablation"), run(None)])
     with pytest.raises(GatherError, match="several worlds: cifar100, glyphs"):
-        gather([run("ablation"), run("ablation", data="glyphs")])
+        group_runs([run("ablation"), run("ablation", data="glyphs")])
     with pytest.raises(GatherError, match="same settings and the same seeds"):
-        gather([run("ablation"), run("ablation")])
+        group_runs([run("ablation"), run("ablation")])
 
 
-def test_settings_of_a_method_that_no_run_has_tell_no_arms_apart(run: Asked) -> None:
-    """A later release's defaults of MAML are no arm of runs without it; scratch's are, always."""
+def test_settings_of_a_method_that_no_run_has_tell_no_variants_apart(run: Asked) -> None:
+    """Settings of MAML are no variant of runs without it; scratch's are, always."""
 
     def with_methods(made: dict, methods: list[str], method: dict) -> dict:
         made["run"]["config"] |= {"methods": methods, "method": method}
         return made
 
-    def arms(methods: list[str], name: str) -> int:
+    def variants(methods: list[str], name: str) -> int:
         return len(
-            gather(
+            group_runs(
                 [
                     with_methods(run("ablation", seed=s), methods, {name: {"lr": lr}})
                     for s, lr in ((0, 0.01), (1, 0.02))
                 ]
-            ).arms
+            ).variants
         )
 
-    assert arms(["learngene", "scratch"], "maml") == 1
-    assert arms(["learngene", "maml"], "maml") == 2
-    assert arms(["learngene"], "scratch") == 2
+    assert variants(["learngene", "scratch"], "maml") == 1
+    assert variants(["learngene", "maml"], "maml") == 2
+    assert variants(["learngene"], "scratch") == 2
 
 
 def test_intervals_are_over_clients_up_to_two_seeds_and_over_seeds_from_three(run: Asked) -> None:
     runs = [run("fig4_curves", seed=s, shift=-0.1 * s) for s in range(3)]
-    two = gather(runs[:2]).arms[0].measured(accuracies("learngene"))
-    three = gather(runs).arms[0].measured(accuracies("learngene"))
+    two = mean(group_runs(runs[:2]).variants[0])
+    three = mean(group_runs(runs).variants[0])
     assert (two.n, three.n) == ("12 clients", "3 seeds")
     means = [100 * r["summary"]["learngene"]["mean"] for r in runs]
     assert three.mean == pytest.approx(sum(means) / 3)
@@ -140,19 +154,19 @@ def test_shard_seeds_of_one_seed_are_more_clients_of_one_collective(run: Asked) 
     runs = [run("fig4_curves", shift=-0.1 * s) for s in range(3)]
     for shards, each in enumerate(runs):
         each["run"]["shard_seed"] = shards
-    assert gather(runs).arms[0].measured(accuracies("learngene")).n == "18 clients"
+    assert mean(group_runs(runs).variants[0]).n == "18 clients"
     for each in runs:  # numbers of the collective: of one, told three times
         each["run"]["experiment"] = each["run"]["config"]["experiment"] = "fig3_criterion"
-    of_one = named(rows(gather(runs)))["runs that select the top three"].ours
+    of_one = named(rows(group_runs(runs)))["runs that select the top three"].ours
     assert (of_one.n, of_one.ci95) == ("3 runs", None)
     for each in runs:
         each["run"]["experiment"] = each["run"]["config"]["experiment"] = "fig4_curves"
     for seed, each in enumerate(runs):
         each["run"]["seed"] = seed  # three collectives
-    assert gather(runs).arms[0].measured(accuracies("learngene")).n == "3 seeds"
+    assert mean(group_runs(runs).variants[0]).n == "3 seeds"
     more = run("fig4_curves", shift=-0.5)
     more["run"]["shard_seed"] = 9  # of the first seed once more: its mean is over both
-    found = gather([*runs, more]).arms[0].measured(accuracies("learngene"))
+    found = mean(group_runs([*runs, more]).variants[0])
     means = [100 * r["summary"]["learngene"]["mean"] for r in (*runs, more)]
     assert found.n == "3 seeds"
     assert found.mean == pytest.approx(((means[0] + means[3]) / 2 + means[1] + means[2]) / 3)
@@ -162,14 +176,14 @@ def test_runs_on_other_images_are_refused(run: Asked) -> None:
     one, other = run("table3_novel"), run("table3_novel", seed=1)
     other["data"]["sha256"] = "f" * 64
     with pytest.raises(GatherError, match=r"data\.sha256 is .* and ffffffffffff"):
-        gather([one, other])
-    for each, images in ((one, 100), (other, 200)):  # asked for: arms with images of their own
+        group_runs([one, other])
+    for each, images in ((one, 100), (other, 200)):  # asked for: variants with images of their own
         each["run"]["config"]["data"] = {"train_per_class": images}
-    assert len(gather([one, other]).arms) == 2
+    assert len(group_runs([one, other]).variants) == 2
 
 
 def test_two_numbers_of_two_runs_have_no_interval(run: Asked) -> None:
-    found = named(rows(gather([run("fig3_criterion", seed=s) for s in range(2)])))
+    found = named(rows(group_runs([run("fig3_criterion", seed=s) for s in range(2)])))
     row = found["runs that select the top three"]
     assert row.ours.n == "2 runs" and row.ours.ci95 is None
 
@@ -182,7 +196,7 @@ def test_epochs_saved_are_those_of_two_convergences(run: Asked) -> None:
                             ("scratch", [[0, 0.2], [4, 0.3], [9, 0.5]])):  # fmt: skip
             client["methods"][name]["accuracy_by_epoch"] = curve
             client["methods"][name]["accuracy"] = curve[-1][1]
-    found = named(rows(gather([made])))
+    found = named(rows(group_runs([made])))
     assert found["epochs to converge, learngene"].ours.mean == 4
     assert found["epochs to converge, scratch"].ours.mean == 9
     assert found["epochs saved"].ours.mean == 5 and found["epochs saved"].paper.value == 30  # type: ignore[union-attr]
@@ -201,7 +215,7 @@ def test_epochs_saved_are_those_of_two_convergences(run: Asked) -> None:
 def test_runs_without_what_is_compared_have_a_table_and_no_figure(
     run: Asked, tmp_path: Path, experiment: str, methods: tuple[str, ...], absent: str
 ) -> None:
-    gathered = gather([run(experiment, methods=methods)])
+    gathered = group_runs([run(experiment, methods=methods)])
     assert [r.quantity for r in rows(gathered)] == list(methods)
     with pytest.raises(NoDataError, match=f"{experiment} compares {absent}"):
         draw(gathered, tmp_path / "x.png")
@@ -215,13 +229,13 @@ def test_clients_of_two_collectives_arrive_once_and_with_both(run: Asked) -> Non
         for client in each["clients"]:
             for method in client["methods"].values():
                 method["accuracy"] = 0.1 if late and client["id"] == 0 else 0.65
-    found = named(rows(gather(runs)))
-    assert found["images a class for 60 %, learngene"].arrived == Arrived(5, 6)
-    assert found["images a class saved to reach 60 %"].arrived == Arrived(5, 6)
+    found = named(rows(group_runs(runs)))
+    assert found["images a class for 60 %, learngene"].reached == ReachedLevel(5, 6)
+    assert found["images a class saved to reach 60 %"].reached == ReachedLevel(5, 6)
 
 
 def test_one_number_of_images_saves_nothing_and_says_nothing(run: Asked) -> None:
-    alone = gather([run("fig4_samples", shots=25)])
+    alone = group_runs([run("fig4_samples", shots=25)])
     assert [each.quantity for each in rows(alone)] == ["gain at 25 images a class"]
     (said,) = answers("fig4_samples", rows(alone))
     assert said.startswith("The paper: at least 20 points over scratch with so few images.")
@@ -229,85 +243,85 @@ def test_one_number_of_images_saves_nothing_and_says_nothing(run: Asked) -> None
     nobody["clients"] = [{"id": 0, "error": "gone"}]
     nobody["summary"] = {n: {"mean": None, "ci95": None, "n": 0} for n in ("learngene", "scratch")}
     nobody["summary"]["gain"] = None
-    assert answers("fig4_curves", rows(gather([nobody]))) == []
+    assert answers("fig4_curves", rows(group_runs([nobody]))) == []
 
 
-@pytest.mark.parametrize("experiment", sorted(FIGURES))
+@pytest.mark.parametrize("experiment", sorted(OWN))
 def test_a_run_that_nobody_answered_has_a_table(run: Asked, experiment: str) -> None:
     other = run(experiment, seed=1)
     other["clients"] = [{"id": client["id"], "error": "gone"} for client in other["clients"]]
-    assert rows(gather([other])) is not None
-    assert rows(gather([run(experiment), other])) is not None
+    assert rows(group_runs([other])) is not None
+    assert rows(group_runs([run(experiment), other])) is not None
 
 
-def test_positions_are_held_against_the_top_of_their_own_arms(
+def test_positions_are_held_against_the_top_of_their_own_variants(
     run: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[str, bool]] = []
     monkeypatch.setattr(
-        drawing, "_line",
-        lambda axes, x, found, label, number, share=True: drawn.append((label, share)),
+        fig6b_position, "line",
+        lambda axes, x, values, label, number, share=True: drawn.append((label, share)),
     )  # fmt: skip
-    monkeypatch.setattr(drawing, "legend_above", lambda figure, axes: None)
+    monkeypatch.setattr(fig6b_position, "legend_above", lambda figure, axes: None)
     layers = {"[2,3,4]": (2, 3, 4), "[11,12,13]": (11, 12, 13)}
     runs = [run("fig6b_position", layers=of, learngene__layers=list(of), shots=n, seed=seed)
             for of in layers.values() for n in (10, 20)
             for seed in ((0, 1) if of[0] == 11 else (1,))]  # fmt: skip
-    draw(gather(runs), tmp_path / "x.png")
+    draw(group_runs(runs), tmp_path / "x.png")
     below = [label for label, share in drawn if not share]
     assert below == ["layers 2 to 4, shots=10", "layers 2 to 4, shots=20"]
-    top, other = (next(a for a in gather(runs).arms if a.runs[0]["learngene"]["layers"][0] == n
+    top, other = (next(a for a in group_runs(runs).variants
+                       if a.runs[0]["learngene"]["layers"][0] == n
                        and a.config("shots") == 10) for n in (11, 2))  # fmt: skip
-    lead = between(top, other, "learngene")
-    epochs, found = drawing._ahead(top, other)
+    lead = paired_difference(top, other, "learngene")
+    epochs, found = fig6b_position.lead_over_epochs(top, other)
     assert found[-1] == lead and epochs[-1] == 30  # seed 1 with seed 1, not with seed 0
-    assert drawing._common([]) == []
 
 
 def test_rows_of_several_runs_name_all_their_commands(run: Asked) -> None:
-    gathered = gather([run("fig4_samples", shots=n) for n in (5, 25, 100)])
+    gathered = group_runs([run("fig4_samples", shots=n) for n in (5, 25, 100)])
     text = markdown(rows(gathered))
     assert "   2  python sim.py experiment=fig4_samples shots=25" in text
     lines = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| ")}
     assert lines["images a class for 60 %, learngene"].endswith(" | 1 to 3 |")
     assert lines["gain at 25 images a class"].endswith(" | 2 |")
-    assert span([5, 1, 2, 7, 8, 9]) == "1, 2, 5, 7 to 9"
+    assert format_ranges([5, 1, 2, 7, 8, 9]) == "1, 2, 5, 7 to 9"
 
 
 def test_a_task_that_two_runs_have_is_one_unit(run: Asked) -> None:
     runs = [run("fig4_curves", seed=s, shift=-0.1 * s) for s in range(2)]
     for each in runs:
         each["run"]["shard_seed"] = 5  # two collectives, the same private tasks
-    arm = gather(runs).arms[0]
-    both, one = (a.measured(accuracies("learngene")) for a in (arm, gather(runs[:1]).arms[0]))
+    variant = group_runs(runs).variants[0]
+    both, one = (mean(a) for a in (variant, group_runs(runs[:1]).variants[0]))
     assert both.n == one.n == "6 clients"
     assert both.mean == pytest.approx(one.mean - 5)  # type: ignore[operator]
     assert both.ci95 == pytest.approx(one.ci95, rel=0.1)  # twelve would make it narrower
-    found = named(rows(gather(runs)))
+    found = named(rows(group_runs(runs)))
     assert found["gain over scratch"].note == "better on 6 of 6 clients"
     assert found["epochs to converge, learngene"].ours.n == "6 clients"
 
 
 def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:
     made = run("table2_open_world") | {"labelled": {"draws": 2}}
-    found = gather([made]).arms[0].measured(accuracies("learngene"))
+    found = mean(group_runs([made]).variants[0])
     values = [100 * c["methods"]["learngene"]["accuracy"] for c in made["clients"]]
     means = [sum(values[draw::2]) / 3 for draw in (0, 1)]
     assert found.n == "2 draws" and found.mean == pytest.approx(sum(means) / 2)
     assert found.ci95 == pytest.approx(12.706 * abs(means[0] - means[1]) / 2, rel=1e-3)
 
 
-def test_between_pairs_clients(run: Asked) -> None:
-    arms = gather([run("ablation", individual__stem=stem, shift=shift)
-                   for stem, shift in (("fresh", -0.1), ("whole", 0.0))]).arms  # fmt: skip
-    lead = between(arms[1], arms[0], "learngene")
+def test_a_paired_difference_pairs_clients(run: Asked) -> None:
+    variants = group_runs([run("ablation", individual__stem=stem, shift=shift)
+                   for stem, shift in (("fresh", -0.1), ("whole", 0.0))]).variants  # fmt: skip
+    lead = paired_difference(variants[1], variants[0], "learngene")
     assert lead.mean == pytest.approx(10, abs=0.5) and lead.ci95 is not None and lead.ci95 < 0.5
 
 
 def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
     methods = ("learngene", "scratch", "maml", "deepemd")
     settings = {"retain__normalise": False, "retain__ewc_lambda": 5000.0}
-    found = named(rows(gather([
+    found = named(rows(group_runs([
         run("table3_novel", methods=methods, shots=n) for n in (10, 20)
     ])))  # fmt: skip
     assert found["10-shot, deepemd"].paper.value == 58.03  # type: ignore[union-attr]
@@ -317,9 +331,9 @@ def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
     assert ours.paper.value == 64.24 and ours.note == "lambda 1, normalised"  # type: ignore[union-attr]
     assert ours.difference == pytest.approx(ours.ours.mean - 64.24)  # type: ignore[operator]
     assert "shots=20" in ours.commands[0]
-    heavy = named(rows(gather([run("table3_novel", methods=methods, **settings)])))
+    heavy = named(rows(group_runs([run("table3_novel", methods=methods, **settings)])))
     assert heavy["10-shot, learngene"].paper.value == 58.21  # type: ignore[union-attr]
-    other = named(rows(gather([run("table3_novel", methods=methods, data="glyphs")])))
+    other = named(rows(group_runs([run("table3_novel", methods=methods, data="glyphs")])))
     assert all(row.paper is None for row in other.values())
 
 
@@ -333,7 +347,7 @@ def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path:
         each["federated"] = {"methods": {"scratch": {"rounds": 3, "local_epochs": 2}}}
     runs[0]["clients"][0]["methods"]["maml"]["accuracy"] = 1.0  # one loss: 2 of 64 signs are better
     runs[0]["summary"]["maml"]["lead"]["p_holm"] = None  # tables count for themselves
-    gathered = gather(runs)
+    gathered = group_runs(runs)
     found = named(rows(gathered))
     assert found["10-shot, lead over maml"].note.startswith("p 0.0")
     assert found["10-shot, lead over maml"].note.endswith("ahead on 5 of 6 clients")
@@ -351,7 +365,7 @@ def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path:
 
 
 def test_the_frontier_tells_bytes_and_the_front(run: Asked) -> None:
-    def arm(stem: str, size: int, shift: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+    def variant(stem: str, size: int, shift: float, seed: int = 0, **more: Any) -> dict[str, Any]:
         made = run("frontier", individual__stem=stem, shift=shift, seed=seed, **more)
         made["learngene"]["stem"] = stem
         for client in made["clients"]:
@@ -361,8 +375,8 @@ def test_the_frontier_tells_bytes_and_the_front(run: Asked) -> None:
             )  # longer settings
         return made
 
-    dear, cheap = arm("whole", 2_000_000, -0.1), arm("seeded", 1_000_000, 0.0)
-    found = named(rows(gather([dear, cheap])))
+    dear, cheap = variant("whole", 2_000_000, -0.1), variant("seeded", 1_000_000, 0.0)
+    found = named(rows(group_runs([dear, cheap])))
     lean = found["received, learngene seeded"]
     assert (lean.ours.mean, lean.unit, lean.note) == (1000, "KB", "on the Pareto front")
     assert found["received, learngene whole"].note == ""
@@ -371,17 +385,18 @@ def test_the_frontier_tells_bytes_and_the_front(run: Asked) -> None:
     two = {f"{part}learngene {stem}" for stem in ("seeded", "whole")
            for part in ("", "gain over scratch, ", "received, ")}  # fmt: skip
     assert set(found) == {*two, "scratch", "received, scratch"}  # scratch once
-    assert len(set(of_arms(gather([dear, cheap])).values())) == 3  # scratch once
+    assert len(set(points_of(group_runs([dear, cheap])).values())) == 3  # scratch once
     # Seeds are averaged, the first does not stand for all.
-    seeds = gather([cheap, arm("seeded", 3_000_000, -0.2, seed=1)])
-    assert seeds.arms[0].command.endswith("  # seeds 0, 1")
-    assert "#" not in gather([cheap]).arms[0].command
-    (point,) = {p for p in of_arms(seeds).values() if p.method == "learngene"}
+    seeds = group_runs([cheap, variant("seeded", 3_000_000, -0.2, seed=1)])
+    assert seeds.variants[0].command.endswith("  # seeds 0, 1")
+    assert "#" not in group_runs([cheap]).variants[0].command
+    (point,) = {p for p in points_of(seeds).values() if p.method == "learngene"}
     assert point.bytes == 2_000_000
-    mean = seeds.arms[0].measured(accuracies("learngene")).mean
-    assert 100 * point.accuracy == pytest.approx(mean)
+    assert 100 * point.accuracy == pytest.approx(mean(seeds.variants[0]).mean)
     # One name, two results: both are there.
-    apart = of_arms(gather([cheap, arm("seeded", 1_000_000, -0.2, retain__ewc_lambda=5.0)]))
+    apart = points_of(
+        group_runs([cheap, variant("seeded", 1_000_000, -0.2, retain__ewc_lambda=5.0)])
+    )
     assert {p.label for p in apart.values()} == {
         "scratch",
         "learngene seeded (retain.ewc_lambda=1.0)",
@@ -403,7 +418,7 @@ def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
         at(25, always, [0.65, 0.65, 0.1, 0.1, 0.1, 0.1]),
         at(100, always, always),
     ]
-    found = named(rows(gather(runs)))
+    found = named(rows(group_runs(runs)))
     needed = found["images a class for 60 %, learngene"]
     assert needed.ours.mean == pytest.approx((5 + 5 * 25) / 6) and needed.paper.value == 25  # type: ignore[union-attr]
     saved = found["images a class saved to reach 60 %"]
@@ -411,21 +426,21 @@ def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
     share = found["share of images saved to reach 60 %"]
     assert share.ours.mean == pytest.approx(100 * (0.8 + 0 + 4 * 0.75) / 6)
     assert share.paper.value == pytest.approx(66.7, abs=0.1)  # type: ignore[union-attr]
-    assert saved.arrived == share.arrived == Arrived(6, 6)
+    assert saved.reached == share.reached == ReachedLevel(6, 6)
     missed = found["images a class saved to reach 70 %"]
     assert missed.ours.mean is None and missed.difference is None
     assert "never with the learngene 6, never from scratch 6" in missed.note
-    assert missed.arrived == Arrived(0, 6) and "0 of 6 arrived; never" in cells(missed)[6]
-    fewer = named(rows(gather(runs[:2])))  # four clients of six never come to 60 % from scratch
-    assert fewer["images a class for 60 %, learngene"].arrived == Arrived(6, 6)
-    assert fewer["images a class for 60 %, scratch"].arrived == Arrived(2, 6)
-    assert fewer["images a class saved to reach 60 %"].arrived == Arrived(2, 6)
+    assert missed.reached == ReachedLevel(0, 6) and "0 of 6 arrived; never" in format_row(missed)[6]
+    fewer = named(rows(group_runs(runs[:2])))  # four clients of six never come to 60 % from scratch
+    assert fewer["images a class for 60 %, learngene"].reached == ReachedLevel(6, 6)
+    assert fewer["images a class for 60 %, scratch"].reached == ReachedLevel(2, 6)
+    assert fewer["images a class saved to reach 60 %"].reached == ReachedLevel(2, 6)
     few = fewer["images a class saved to reach 60 %"]
     assert few.ours.mean is not None and few.censored
     share = fewer["share of images saved to reach 60 %"]  # of a selection: no difference is told
     assert share.paper is not None and share.difference is None
     assert "| 2 of 6 arrived |" in markdown([fewer["images a class for 60 %, scratch"]])
-    assert fewer["gain at 25 images a class"].arrived is None
+    assert fewer["gain at 25 images a class"].reached is None
     few = found["gain at 25 images a class"]
     assert few.paper.value == 20 and few.ours.mean == pytest.approx(55 * 4 / 6)  # type: ignore[union-attr]
 
@@ -437,7 +452,7 @@ def test_the_top_is_held_against_the_best_other_position(run: Asked) -> None:
             layers=tuple(json.loads(layers)))
         for layers, shift in where.items()
     ]  # fmt: skip
-    lead = named(rows(gather(runs)))["top over the best other position"]
+    lead = named(rows(group_runs(runs)))["top over the best other position"]
     assert lead.ours.mean == pytest.approx(5, abs=0.5)
     assert lead.note == "the best other: layers [6, 7, 8]"
     assert lead.paper.value == 2  # type: ignore[union-attr]
@@ -445,11 +460,11 @@ def test_the_top_is_held_against_the_best_other_position(run: Asked) -> None:
 
 def test_every_experiment_with_a_figure_draws_it(run: Asked, tmp_path: Path) -> None:
     more: dict[str, dict[str, Any]] = {"fig6a_evolution": {"rounds": True}}
-    for name in (*FIGURES, "ablation"):
+    for name in (*OWN, "ablation"):
         runs = [run(name, seed=s, **more.get(name, {})) for s in range(3)]
-        path = draw(gather(runs), tmp_path / f"{name}.png")
+        path = draw(group_runs(runs), tmp_path / f"{name}.png")
         assert path.read_bytes().startswith(b"\x89PNG")
-        assert named(rows(gather(runs)))
+        assert named(rows(group_runs(runs)))
 
 
 def test_the_command_gathers_folders(
@@ -462,7 +477,7 @@ def test_the_command_gathers_folders(
         write_results(made, tmp_path / str(seed) / "results.json")
         folders.append(str(tmp_path / str(seed)))
     out = tmp_path / "out"
-    assert report.main([*folders, "-o", str(out)]) == 0
+    assert main(["compare", *folders, "-o", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out / "comparison.html")
     assert {p.name for p in out.iterdir()} == {
         f"comparison.{ending}" for ending in ("csv", "json", "md", "html", "png")
@@ -473,16 +488,16 @@ def test_the_command_gathers_folders(
     page = (out / "comparison.html").read_text()
     assert "fig4_curves on cifar100" in page and "data:image/png;base64" in page
     again = shutil.copytree(folders[0], tmp_path / "again")  # one run that would count twice
-    assert report.main([*folders, str(again), "-o", str(out)]) == 2
+    assert main(["compare", *folders, str(again), "-o", str(out)]) == 2
     assert "same seeds" in capsys.readouterr().err
-    assert report.main(folders) == 2 and "-o DIR" in capsys.readouterr().err
+    assert main(["compare", *folders]) == 2 and "--out" in capsys.readouterr().err
 
 
 def test_a_run_of_an_experiment_has_figure_and_table_in_its_folder(
     run: Asked, tmp_path: Path
 ) -> None:
     made = run("fig4_curves")
-    page = report.write_report(made, tmp_path).read_text()
+    page = write_report(made, tmp_path).read_text()
     assert (tmp_path / "figures" / "comparison.png").is_file()
     assert (tmp_path / "comparison.csv").is_file()
     assert "Beside the paper" in page and "epochs saved" in page

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 
 from learngene.utils.files import write_atomically
-from reports import report
+from reports.__main__ import main
 from reports.experiments.base import Row
 from reports.experiments.bound_fit import bound
-from reports.experiments.drawing import draw
-from reports.experiments.table import rows
+from reports.experiments.registry import draw, rows
 from reports.figures.style import NoDataError
 from reports.ledger import compact
 from reports.results import write_results
-from reports.variants import gather
+from reports.variants import group_runs
 
 C1, SLOPE = {"learngene": 0.05, "scratch": 0.11}, {"learngene": 0.9, "scratch": 1.3}
 Run = Callable[..., dict[str, Any]]
@@ -57,7 +56,7 @@ def named(found: list[Row]) -> dict[str, Row]:
 
 
 def test_planted_constants_and_gaps_are_rows(run: Run) -> None:
-    found = named(rows(gather([run(shots) for shots in (10, 1, 4)])))
+    found = named(rows(group_runs([run(shots) for shots in (10, 1, 4)])))
     for name in ("learngene", "scratch"):
         c1, slope = found[f"c1, {name}"], found[f"c2 / (2 σ t), {name}"]
         assert c1.ours.mean == pytest.approx(100 * C1[name])
@@ -77,7 +76,7 @@ def test_planted_constants_and_gaps_are_rows(run: Run) -> None:
 
 
 def test_residuals_are_what_the_fit_leaves(run: Run) -> None:
-    found = named(rows(gather([run(1), run(4, more=0.03), run(10)])))
+    found = named(rows(group_runs([run(1), run(4, more=0.03), run(10)])))
     notes = [found[f"gap at {size} training images, learngene"].note for size in (5, 20, 50)]
     rest = [float(note.split("residual ")[1].split()[0]) for note in notes]
     assert rest[1] > 1 > 0 > rest[0] and rest[2] < 0 and abs(sum(rest)) < 0.2
@@ -86,7 +85,7 @@ def test_residuals_are_what_the_fit_leaves(run: Run) -> None:
 
 def test_seeds_are_fitted_one_by_one(run: Run) -> None:
     runs = [run(shots, seed, 0.02 * seed) for seed in range(3) for shots in (1, 4, 10)]
-    c1 = named(rows(gather(runs)))["c1, learngene"]
+    c1 = named(rows(group_runs(runs)))["c1, learngene"]
     assert c1.ours.mean == pytest.approx(7) and c1.ours.n == "3 seeds"
     assert c1.ours.ci95 == pytest.approx(4.303 * 2 / 3**0.5, rel=1e-3)
     assert c1.note.count(" to ") == 3
@@ -103,7 +102,7 @@ def test_it_says_what_the_module_of_its_own_says_and_what_is_kept_says_it_too(
         write_atomically(tmp_path / "kept" / str(shots) / "results.json", compact.content(made))
         kept.append(json.loads((tmp_path / "kept" / str(shots) / "results.json").read_text()))
     out = tmp_path / "out"
-    assert report.main([*map(str, folders), "-o", str(out)]) == 0
+    assert main(["compare", *map(str, folders), "-o", str(out)]) == 0
     table = {
         r["quantity"]: float(r["ours"]) for r in csv.DictReader((out / "comparison.csv").open())
     }
@@ -111,7 +110,7 @@ def test_it_says_what_the_module_of_its_own_says_and_what_is_kept_says_it_too(
     assert table["c1, learngene"] == pytest.approx(100 * theirs["c1"])
     assert table["c2 for σ = 1, learngene"] == pytest.approx(theirs["c2"])
     low, high = theirs["slope_interval"]
-    found = named(rows(gather(kept)))
+    found = named(rows(group_runs(kept)))
     assert found["c2 / (2 σ t), learngene"].note.endswith(f"{100 * low:.1f} to {100 * high:.1f}")
     assert {name: row.ours.mean for name, row in found.items()} == pytest.approx(table)
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -121,27 +120,25 @@ def test_the_figure_is_the_fit_where_there_is_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(
-        "reports.experiments.bound.draw_fit", lambda found, path: drawn.append(found)
-    )
-    draw(gather([run(1), run(4)]), tmp_path / "two.png")  # two sizes: what the runs gain
+    monkeypatch.setattr("reports.experiments.bound.draw_fit", lambda fits, path: drawn.append(fits))
+    draw(group_runs([run(1), run(4)]), tmp_path / "two.png")  # two sizes: what the runs gain
     assert (tmp_path / "two.png").is_file() and not drawn
-    draw(gather([run(1), run(4), run(10)]), tmp_path / "three.png")
+    draw(group_runs([run(1), run(4), run(10)]), tmp_path / "three.png")
     assert drawn[0]["sizes"] == [5, 20, 50] and set(drawn[0]["methods"]) == {"learngene", "scratch"}
     assert np.shape(drawn[0]["methods"]["scratch"]["gaps"]) == (6, 3)
 
 
 def test_what_cannot_be_fitted_says_why(run: Run, tmp_path: Path) -> None:
-    few = named(rows(gather([run(1), run(4)])))
+    few = named(rows(group_runs([run(1), run(4)])))
     assert not [name for name in few if name.startswith(("c1", "gap at"))]
     other = run(10)
     other["learngene"]["sha256"] = "ee" * 32
-    gathered = gather([run(1), run(4), other])
+    gathered = group_runs([run(1), run(4), other])
     none = named(rows(gathered))["c1"]
     assert none.ours.mean is None and "learngene.sha256 is ee" in none.note
     with pytest.raises(NoDataError, match=r"learngene\.sha256"):
         draw(gathered, tmp_path / "x.png")
-    old = gather([run(shots, trained=False) for shots in (1, 4, 10)])
+    old = group_runs([run(shots, trained=False) for shots in (1, 4, 10)])
     assert "c1, learngene" not in named(rows(old))
     with pytest.raises(NoDataError, match="train_accuracy"):
         draw(old, tmp_path / "x.png")

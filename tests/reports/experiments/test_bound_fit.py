@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from learngene.errors import InputError
-from reports.experiments.bound_fit import Fit, bound, fit, main, read_run
+from reports.__main__ import main
+from reports.experiments.bound_fit import Fit, bound, fit, read_run
 
 SIZES = [5.0, 10.0, 25.0, 50.0, 100.0]
 C1, SLOPE = 0.1, 1.2
@@ -144,14 +145,14 @@ def test_without_a_collective_there_is_no_t(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_and_prints(runs, tmp_path, capsys) -> None:
-    assert main([str(run) for run in runs]) == 0
+    assert main(["bound", *map(str, runs)]) == 0
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "bound.json").read_text())
     assert found == json.loads(json.dumps(bound(runs)))  # tuples are lists there
     assert "learngene" in shown and "14.40" in shown and str(tmp_path / "bound.png") in shown
     with Image.open(tmp_path / "bound.png") as image:
         assert image.width == 900 and len(image.convert("RGB").getcolors(1 << 20)) > 20
-    assert main([*(str(run) for run in runs), "--out", str(tmp_path / "else")]) == 0
+    assert main(["bound", *map(str, runs), "--out", str(tmp_path / "else")]) == 0
     assert (tmp_path / "else" / "bound.json").read_bytes() == (tmp_path / "bound.json").read_bytes()
 
 
@@ -191,9 +192,9 @@ FIRST = ("clients", 0, "methods", "learngene")
 )
 def test_what_cannot_be_used_is_exit_2(runs, tmp_path, capsys, change, words) -> None:
     write(tmp_path / "5", 5, change)
-    assert main([str(run) for run in runs]) == 2
+    assert main(["bound", *map(str, runs)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("reports.experiments.bound_fit: RUN_DIR=") and words in said
+    assert said.startswith("reports bound: RUN_DIR=") and words in said
     assert not (tmp_path / "bound.json").exists()
 
 

@@ -12,11 +12,10 @@ import pytest
 
 from learngene.utils.files import write_atomically
 from reports.experiments.base import Row
-from reports.experiments.drawing import draw
-from reports.experiments.table import rows
+from reports.experiments.registry import draw, rows
 from reports.figures.style import NoDataError, new_figure
 from reports.ledger import compact
-from reports.variants import gather
+from reports.variants import group_runs
 
 Change = Callable[[dict[str, Any]], None]
 Run = Callable[..., dict[str, Any]]
@@ -49,7 +48,7 @@ def canvas(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append(new_figure(height))
         return made[-1]
 
-    for module in ("figures.over_tasks", "experiments.figures_rho"):
+    for module in ("figures.over_tasks", "figures.rho"):
         monkeypatch.setattr(f"reports.{module}.new_figure", keep)
         monkeypatch.setattr(f"reports.{module}.save", lambda figure, path: path)
     return made
@@ -83,7 +82,7 @@ def test_growth_ablation_tells_what_each_collective_became(run: Run) -> None:
             "accuracy": 0.512, "light_accuracy": 0.634, "parameters": 1_234_500,
         }  # fmt: skip
 
-    gathered = gather([
+    gathered = group_runs([
         run("growth_ablation"),
         run("growth_ablation", other, growth="conf/growth/deepen.yaml"),
     ])  # fmt: skip
@@ -101,7 +100,7 @@ def test_growth_ablation_tells_what_each_collective_became(run: Run) -> None:
         two + "image passes": 13 * 30 + 78,
         two + "layers that the criterion selects": 3,
     }
-    ours = {arm + name for arm in (one, two) for name in CLIENTS}
+    ours = {label + name for label in (one, two) for name in CLIENTS}
     assert set(found) == set(expected) | ours
     assert {name: found[name].ours.mean for name in expected} == pytest.approx(expected)
     assert found[one + "layers that the criterion selects"].note == "layers 11, 12, 13"
@@ -119,16 +118,16 @@ def test_numbers_of_a_collective_have_an_interval_from_three_seeds_on(run: Run) 
 
     runs = [run("growth_ablation", change(seed), seed=seed) for seed in range(3)]
     name = "accuracy on all known classes, 13 layers"
-    two, three = (named(rows(gather(runs[:n])))[name].ours for n in (2, 3))
+    two, three = (named(rows(group_runs(runs[:n])))[name].ours for n in (2, 3))
     assert (two.mean, two.ci95, two.n) == (pytest.approx(55), None, "2 runs")
     assert (three.mean, three.n) == (pytest.approx(60), "3 seeds")
     assert three.ci95 == pytest.approx(4.303 * 10 / 3**0.5, rel=1e-3)
 
 
-def test_the_maps_of_the_arms_share_their_scale_and_name_copies(run: Run, canvas: Any) -> None:
+def test_the_maps_of_the_variants_share_their_scale_and_name_copies(run: Run, canvas: Any) -> None:
     runs = [run("growth_ablation"), run("growth_ablation", growth="none"),
             run("growth_ablation", deepened, growth="conf/growth/deepen.yaml")]  # fmt: skip
-    draw(gather(runs), Path("x.png"))
+    draw(group_runs(runs), Path("x.png"))
     panels = [axes for axes in canvas[0].axes if axes.get_title()]
     assert [axes.get_title() for axes in panels] == [
         "growth: deepen.yaml", "growth: none", "growth: schedule",
@@ -162,7 +161,7 @@ def test_class_incremental_has_the_measures_of_both_paths(run: Run, canvas: Any)
 
     runs = [run("class_incremental", values(0.0)),
             run("class_incremental", values(0.02), memory="lwf")]  # fmt: skip
-    gathered = gather(runs)
+    gathered = group_runs(runs)
     names = ("average incremental accuracy", "average accuracy after the last task", "forgetting",
              "backward transfer")  # fmt: skip
     first, second = "collective.memory=rehearsal: ", "collective.memory=lwf: "
@@ -192,14 +191,14 @@ def test_one_task_has_nothing_to_forget(run: Run) -> None:
         ):
             path |= {"forgetting": None, "backward_transfer": None}
 
-    found = named(rows(gather([run("class_incremental", change)])))
+    found = named(rows(group_runs([run("class_incremental", change)])))
     assert set(found) == {f"{name}, {path}" for path in ("13 layers", "light path")
                           for name in ("average incremental accuracy",
                                        "average accuracy after the last task")}  # fmt: skip
 
 
 def test_open_world_cycle_tells_what_was_found_paid_and_kept(run: Run, canvas: Any) -> None:
-    gathered = gather([run("open_world_cycle")])
+    gathered = group_runs([run("open_world_cycle")])
     found = named(rows(gathered))
     accuracy = "accuracy on {} classes {} the cycles, {}"
     expected = {
@@ -239,7 +238,7 @@ def test_without_a_stream_only_the_clients_are_told(run: Run, canvas: Any) -> No
     def change(sections: dict[str, Any]) -> None:
         sections["open_world"]["cycle"] = None
 
-    gathered = gather([run("open_world_cycle", change)])
+    gathered = group_runs([run("open_world_cycle", change)])
     assert set(named(rows(gathered))) == CLIENTS
     with pytest.raises(NoDataError, match=r"open_world\.cycles is 0"):
         draw(gathered, Path("x.png"))
@@ -252,10 +251,12 @@ def test_kept_results_give_the_same_rows_and_the_same_figure(
     whole = run(experiment)
     write_atomically(tmp_path / "results.json", compact.content(whole))
     kept = json.loads((tmp_path / "results.json").read_text())
-    assert means(rows(gather([kept]))) == {
-        name: row.ours.mean for name, row in named(rows(gather([whole]))).items()
+    assert means(rows(group_runs([kept]))) == {
+        name: row.ours.mean for name, row in named(rows(group_runs([whole]))).items()
     }
-    paths = [draw(gather([each]), tmp_path / f"{i}.png") for i, each in enumerate((whole, kept))]
+    paths = [
+        draw(group_runs([each]), tmp_path / f"{i}.png") for i, each in enumerate((whole, kept))
+    ]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert kept["open_world"]["openness"] == 0.057
     assert "matrix" not in kept["collective"]["continual"]
@@ -269,7 +270,7 @@ def test_figure_3_takes_the_ends_of_a_deepened_collective(run: Run, canvas: Any)
 
     rho = np.linspace(0.9, 0.2, 15)
     for change, is_top, said in ((deepened, 0, "[7, 7b, 8]"), (top, 1, "[11, 12, 13]")):
-        gathered = gather([run("fig3_criterion", change)])
+        gathered = group_runs([run("fig3_criterion", change)])
         found = named(rows(gathered))
         for part in ("first", "last"):
             lowest = found[f"rho of layers 1 to 3, {part} third of the tasks"]
@@ -290,7 +291,7 @@ def test_a_copy_on_top_is_among_the_top_three(run: Run) -> None:
         rho[:6, 13] = np.nan
         sections["criterion"] |= {"rho": rho, "names": names, "selected": [12, 13, 14]}
 
-    found = named(rows(gather([run("fig3_criterion", change)])))
+    found = named(rows(group_runs([run("fig3_criterion", change)])))
     early, late = (found[f"rho of layers 12 to 13b, {part} third of the tasks"].ours.mean
                    for part in ("first", "last"))  # fmt: skip
     assert (early, late) == (pytest.approx(0.575), pytest.approx(0.6))
@@ -311,5 +312,5 @@ def test_figure_6b_knows_the_top_of_a_deepened_collective(run: Run) -> None:
 
     where = {(13, 14, 15): 0.9, (11, 12, 13): 0.87, (2, 3, 4): 0.5}
     runs = [run("fig6b_position", at(list(layers), y)) for layers, y in where.items()]
-    lead = named(rows(gather(runs)))["top over the best other position"]
+    lead = named(rows(group_runs(runs)))["top over the best other position"]
     assert lead.ours.mean == pytest.approx(3) and lead.note.endswith("layers [11, 12, 13]")

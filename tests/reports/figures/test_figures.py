@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from learngene.methods import NAMES
-from reports.experiments import frontier
-from reports.figures import run
+from reports.figures import pareto, run
 from reports.figures.captions import CAPTIONS, alt_text
 from reports.figures.pareto import Point, front
 from reports.figures.style import FIXED, NoDataError, method_style, new_figure, spread
@@ -37,13 +36,13 @@ def canvas(monkeypatch):
     monkeypatch.setattr("reports.figures.collective.new_figure", keep)
     monkeypatch.setattr("reports.figures.gradcam.new_figure", keep)
     monkeypatch.setattr("reports.figures.over_tasks.new_figure", keep)
-    monkeypatch.setattr("reports.experiments.frontier.new_figure", keep)
+    monkeypatch.setattr("reports.figures.pareto.new_figure", keep)
     # Looking into a figure needs no pixels, and those take most of the time.
     monkeypatch.setattr("reports.figures.run.save", lambda figure, path: path)
     monkeypatch.setattr("reports.figures.collective.save", lambda figure, path: path)
     monkeypatch.setattr("reports.figures.gradcam.save", lambda figure, path: path)
     monkeypatch.setattr("reports.figures.over_tasks.save", lambda figure, path: path)
-    monkeypatch.setattr("reports.experiments.frontier.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.pareto.save", lambda figure, path: path)
     return made
 
 
@@ -380,7 +379,7 @@ def test_every_scratch_is_a_level_of_its_own(canvas):
     ]
     made += [Point("learngene", "learngene whole", 2e6, 0.7, 0.02)]
     figure = new_figure(4.0)
-    frontier.draw(figure.add_subplot(), made)
+    pareto.draw(figure.add_subplot(), made)
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert texts == {"learngene whole", "scratch (shots=10), 412 B",
                      "scratch (shots=20), 412 B (on the front)"}  # fmt: skip
@@ -391,10 +390,10 @@ def test_the_frontier_names_the_learngenes_stem_and_precision(make, canvas, tmp_
         sections["run"]["config"]["learngene"] = {"precision": "int8"}
 
     results = make(methods=MANY, change=change)
-    frontier.frontier(results, tmp_path)
+    pareto.frontier(results, tmp_path)
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
     assert texts == {"learngene separable", *MANY[2:], "scratch, 412 B (on the front)"}
-    assert "On the Pareto front: scratch, learngene separable int8." in frontier.alt(results)
+    assert "On the Pareto front: scratch, learngene separable int8." in pareto.alt(results)
 
 
 # Machado, Oliveira and Fernandes (2009), severity 1: what is left of linear RGB.

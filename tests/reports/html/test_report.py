@@ -10,11 +10,11 @@ from importlib.resources import files
 import pytest
 from jinja2 import UndefinedError
 
+from reports.__main__ import main
 from reports.figures.captions import alt_text
 from reports.figures.run import FIGURES
 from reports.html.page import Figure, render
 from reports.html.report import render_report, write_report
-from reports.report import main
 from reports.results import write_results
 from reports.summary import headline
 from tests.helpers import MANY
@@ -362,19 +362,19 @@ def test_drawn_anew_from_the_file_it_is_the_same(results, tmp_path, capsys, unre
     before = write_report(results, tmp_path).read_bytes()
     write_results(results, tmp_path / "results.json")
     (tmp_path / "report.html").unlink()
-    assert main([str(tmp_path)]) == 0
+    assert main(["report", str(tmp_path)]) == 0
     assert (tmp_path / "report.html").read_bytes() == before
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
 
 
 def test_a_folder_without_usable_results_is_exit_2(tmp_path, capsys):
-    assert main([]) == 2
-    assert main([str(tmp_path)]) == 2
+    assert main(["report"]) == 2
+    assert main(["report", str(tmp_path)]) == 2
     assert "No such file or directory. Name the folder that a run wrote." in capsys.readouterr().err
     (tmp_path / "results.json").write_text('{"schema": 1')
-    assert main([str(tmp_path)]) == 2
+    assert main(["report", str(tmp_path)]) == 2
     (tmp_path / "results.json").write_text('{"schema": 1}')
-    assert main([str(tmp_path)]) == 2
+    assert main(["report", str(tmp_path)]) == 2
     assert "run: missing" in capsys.readouterr().err
 
 

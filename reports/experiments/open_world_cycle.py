@@ -1,0 +1,48 @@
+"""The whole cycle: streams met, labels spent, classes learned and kept, what clients gain."""
+
+from __future__ import annotations
+
+from reports.collective import LIGHT, cycle_of, depth_label, either
+from reports.experiments.base import Experiment, Row, client_rows, collective_row
+from reports.figures.over_tasks import cycles
+from reports.variants import RunGroup
+
+
+def rows(group: RunGroup) -> list[Row]:
+    """What the streams brought, what it cost, what was learned and kept, what clients gain."""
+    found = []
+    for variant in group.variants:
+        runs = [run for run in variant.runs if cycle_of(run)]
+        streams = [cycle_of(run) for run in runs]
+        sums = {
+            name: [sum(cycle[name] for cycle in each["cycles"]) for each in streams]
+            for name in ("labels_spent", "known_sent", "unknown_missed", "known_called_unknown",
+                         "unknown_images", "known_images")
+        }  # fmt: skip
+        budget = either(each["settings"]["labels_per_cycle"] for each in streams)
+        for quantity, unit, counts, note in (
+            ("open-world classes learned", "classes", [each["discovered"] for each in streams],
+             f"of {either(each['open_world_classes'] for each in streams)}"),
+            ("labels spent", "labels", sums["labels_spent"], f"at most {budget} a cycle"),
+            ("labels spent on known images", "labels", sums["known_sent"], "needless"),
+            ("unknown images missed", "images", sums["unknown_missed"],
+             f"of {either(sums['unknown_images'])} unknown"),
+            ("known images called unknown", "images", sums["known_called_unknown"],
+             f"of {either(sums['known_images'])} known"),
+        ):  # fmt: skip
+            found += collective_row(variant, runs, quantity, unit, list(map(float, counts)), note)
+        moments = (
+            ("before", [each["before"] for each in streams]),
+            ("after", [each["cycles"][-1] for each in streams]),
+        )
+        for path, prefix in ((depth_label(runs), ""), (LIGHT, "light_")):
+            for classes in ("old", "new"):
+                for moment, stages in moments:
+                    values = [stage.get(f"{prefix}{classes}_accuracy") for stage in stages]
+                    quantity = f"accuracy on {classes} classes {moment} the cycles, {path}"
+                    found += collective_row(variant, runs, quantity, "%", values)
+        found += client_rows(RunGroup(group.experiment, group.data, (variant,)))
+    return found
+
+
+EXPERIMENT = Experiment("open_world_cycle", rows=rows, figure=cycles)
