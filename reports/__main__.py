@@ -44,7 +44,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="One run.
     Example:
       python -m reports report outputs/2025-01-31/12-00-00
     """
-    from reports.report import rewrite_report
+    from reports.html.report import rewrite_report
 
     with _one_message("report"), writing(run):
         print(rewrite_report(run))

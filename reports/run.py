@@ -161,7 +161,7 @@ def write_run(
     write_clients_csv(results, run_dir / "clients.csv")
     write_messages_csv(rounds, run_dir / "messages.csv", federated.rounds)
     # Here, since matplotlib and scipy are seconds that the first line need not wait for.
-    from reports.report import write_report
+    from reports.html.report import write_report
 
     return results, write_report(results, run_dir)
 

@@ -15,7 +15,7 @@ from reports.experiments.base import Row
 from reports.experiments.registry import draw, experiment, rows
 from reports.figures.style import NoDataError
 from reports.format import NONE, rounded
-from reports.html.page import image, page, paragraph, table, text
+from reports.html.page import Figure, render
 from reports.schema import Results
 from reports.summary import footnotes
 from reports.variants import RunGroup, Variant
@@ -163,13 +163,20 @@ def format_ranges(numbers: Sequence[int]) -> str:
     )
 
 
-def html(found: Sequence[Row], said: Sequence[str] = ()) -> str:
-    """The rows as a table of the report, with what stands under it."""
+def template_context(
+    group: RunGroup, found: Sequence[Row], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the templates of reports/html show of the rows."""
     numbers = numbered(found)
-    listed = "\n".join(_listed(numbers))
-    return table(HEADINGS, _shown(found, numbers), (2, 3, 4, 5, 7)) + "".join(
-        (*(paragraph(note, "note") for note in said), f"<pre>{text(listed)}</pre>")
-    )
+    return {
+        "title": title_of(group),
+        "answers": answers(group.experiment, found),
+        "headings": HEADINGS,
+        "rows": _shown(found, numbers),
+        "commands": "\n".join(_listed(numbers)),
+        "notes": notes,
+        "key": KEY,
+    }
 
 
 def answers(name: str | None, found: Sequence[Row]) -> list[str]:
@@ -219,10 +226,9 @@ _FIELDS = (
 
 
 def _page(group: RunGroup, found: Sequence[Row], title: str, figure: Path | None) -> str:
-    picture = image(figure, alt(group), CAPTION) if figure else ""
-    told = html(found, notes(group))
-    body = [f"<h1>{text(title)}</h1>", picture, told, paragraph(KEY, "note")]
-    return page(text(title), "\n".join(body))
+    figures = {NAME: Figure.read(figure, alt(group), CAPTION)} if figure else {}
+    context = template_context(group, found, notes(group))
+    return render("comparison.html.j2", figures=figures, comparison=context)
 
 
 _FILES: dict[str, Callable[[RunGroup, Sequence[Row], str, Path | None], str]] = {

@@ -82,8 +82,8 @@ def _clients(results: Results) -> str:
 
 def _evolution(results: Results) -> str:
     shown = [
-        f"{percent(each['summary'][MAIN]['mean'])} at {each['known_classes']} classes"
-        for each in results["rounds"]
+        f"{percent(entry['summary'][MAIN]['mean'])} at {entry['known_classes']} classes"
+        for entry in results["rounds"]
     ]
     return f"Line chart of the clients' accuracy by known classes: {', '.join(shown)}."
 
@@ -133,35 +133,38 @@ def _bytes(results: Results) -> str:
 
 def _open_world(results: Results) -> str:
     values = results["open_world"]
-    scores = {name: found for name, found in (values.get("scores") or {}).items() if found}
-    areas = [f"{score_words(name)} {found['auroc']:.3f}" for name, found in scores.items()]
+    areas = [
+        f"{score_words(name)} {measures['auroc']:.3f}"
+        for name, measures in values["scores"].items()
+        if measures
+    ]
     return (
         f"Histogram of the {score_label(values)} of known and open-world test images, "
         f"with the threshold at {values['threshold']:.3f}; area under the ROC curve "
-        f"{values['auroc']:.3f}." + (f" Of every score: {', '.join(areas)}." if areas else "")
+        f"{values['auroc']:.3f}. Of every score: {', '.join(areas)}."
     )
 
 
 def _cycle(results: Results) -> str:
-    found = results["open_world"]["cycle"]
-    last, said = found["cycles"][-1], []
+    cycle = results["open_world"]["cycle"]
+    last, paths = cycle["cycles"][-1], []
     for name, prefix in ((depth_label([results]), ""), ("light path", "light_")):
         if last.get(f"{prefix}accuracy") is None:
             continue
         old, new = (f"{prefix}{classes}_accuracy" for classes in ("old", "new"))
-        said.append(
-            f"{name}, old classes {percent(found['before'][old])} before and {percent(last[old])} "
+        paths.append(
+            f"{name}, old classes {percent(cycle['before'][old])} before and {percent(last[old])} "
             f"after, new classes {percent(last[new])} after"
         )
-    return f"Line chart of accuracy over {len(found['cycles'])} cycles: {'; '.join(said)}."
+    return f"Line chart of accuracy over {len(cycle['cycles'])} cycles: {'; '.join(paths)}."
 
 
 def _gradcam(results: Results) -> str:
-    found = results["gradcam"]
-    known = ", ".join(str(stage["known_classes"]) for stage in found["stages"])
-    names = ", ".join(image["class"] for image in found["images"])
+    gradcam = results["gradcam"]
+    known = ", ".join(str(stage["known_classes"]) for stage in gradcam["stages"])
+    names = ", ".join(image["class"] for image in gradcam["images"])
     return (
-        f"Contact sheet of Grad-CAM maps: {len(found['images'])} images of unknown classes "
+        f"Contact sheet of Grad-CAM maps: {len(gradcam['images'])} images of unknown classes "
         f"({names}), seen by the collective when it knew {known} classes."
     )
 

@@ -76,7 +76,7 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
     stages = [
         {
             "task": task + 1,
-            "new_classes": 5,
+            "new_classes": list(range(5 * task, 5 * task + 5)),
             "known_classes": 5 * (task + 1),
             "accuracy": 0.98 - 0.012 * task,
             "light_accuracy": 0.975 - 0.014 * task,

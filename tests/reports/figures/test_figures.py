@@ -13,8 +13,8 @@ from reports.figures import pareto, run
 from reports.figures.captions import CAPTIONS, alt_text
 from reports.figures.pareto import Point, front
 from reports.figures.style import FIXED, NoDataError, method_style, new_figure, spread
-from reports.html import factory_sections
 from tests.helpers import MANY
+from tests.reports.html.helpers import section_html
 
 ALL = {
     *("accuracy_over_epochs", "clients_paired", "criterion", "collective", "continual"),
@@ -148,9 +148,8 @@ def test_the_main_path_is_called_by_its_layers(make, canvas, tmp_path):
     run.continual(results, tmp_path)
     assert "collective, 15 layers" in {line.get_label() for line in canvas[0].axes[0].get_lines()}
     assert canvas[1].axes[0].get_title(loc="left") == "collective, 15 layers"
-    shown = {"open_world": "", "cycle": ""}
-    section = "".join(factory_sections.open_world(results, shown))
-    assert "from the collective&#x27;s 15 layers" in section and "<th" in section
+    section = " ".join(section_html(results, "open-world").split())
+    assert "from the collective's 15 layers" in section and "<th" in section
     assert "15 layers, old classes" in section
 
 
@@ -320,7 +319,7 @@ def test_the_heat_map_of_a_deepened_collective(make, canvas, tmp_path):
 
 
 def test_the_report_shows_the_rule_for_every_layer(make):
-    html = "".join(factory_sections.criterion(make(n=1, change=deepened), {"criterion": ""}))
+    html = section_html(make(n=1, change=deepened), "criterion")
     assert html.count("<tr>") == 1 + 14 and html.count(">yes<") == 3
     assert "6 (5b)" in html and "0.813" in html and "experiment=growth_ablation" in html
 

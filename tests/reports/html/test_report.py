@@ -5,18 +5,22 @@ import hashlib
 import re
 from html import unescape
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import pytest
+from jinja2 import UndefinedError
 
 from reports.__main__ import main
 from reports.figures.captions import alt_text
 from reports.figures.run import FIGURES
-from reports.html.factory_sections import open_world
-from reports.html.page import SCRIPT
-from reports.report import write_report
+from reports.html.page import Figure, render
+from reports.html.report import render_report, write_report
 from reports.results import write_results
 from reports.summary import headline
+from tests.helpers import MANY
+from tests.reports.html.helpers import section_html
 
+SCRIPT = files("reports.html").joinpath("sort.js").read_text().removesuffix("\n")
 VOID = {"meta", "img", "br", "hr"}
 
 
@@ -99,8 +103,11 @@ def test_an_experiment_comes_first_with_its_figure_and_the_papers_number(
     page = read(results, tmp_path)
     first = base64.b64decode(page.of("img")[0]["src"].removeprefix("data:image/png;base64,"))
     assert first == (tmp_path / "figures" / "comparison.png").read_bytes()
-    assert re.search(r"The paper: 10 epochs to adapt, 40 from scratch: 30 saved\. epochs saved: "
-                     r"-?\d+\.\d ± \d+\.\d epochs here, 30\.0 there\.", page.words)  # fmt: skip
+    assert re.search(
+        r"The paper: 10 epochs to adapt, 40 from scratch: 30 saved\. epochs saved: "
+        r"-?\d+\.\d ± \d+\.\d epochs here, 30\.0 there\.",
+        page.words,
+    )
     alts = [each["alt"].replace("\xa0", " ") for each in page.of("img")]
     assert alts.count(alt_text("accuracy_over_epochs", results)) == 1  # the run's own is there, too
 
@@ -202,7 +209,7 @@ def test_penalty_stands_beside_the_loss(make, tmp_path, unrendered):
 
 def test_a_failed_client_is_told_on_the_first_screen_and_why_below(make, tmp_path, unrendered):
     html = write_report(make(fail=(3,)), tmp_path).read_text(encoding="utf-8")
-    first, rest = html.split("</header>")
+    first, rest = " ".join(html.split()).split("</header>")
     assert "Failed and left out of every mean: 1 of 20 clients (3)." in first
     assert "RuntimeError: DataLoader worker was killed" in rest
 
@@ -265,25 +272,60 @@ def test_the_open_world_section_tells_scores_threshold_and_the_papers(make, tmp_
 
 
 def test_the_cycle_has_a_cell_for_every_number(results):
-    html = "".join(open_world(results, {"open_world": "", "cycle": "<i>its figure</i>"}))
-    streams, accuracies = (Table(part) for part in html.split("<h3>The cycle</h3>")[1]
-                           .split("</table>")[:2])  # fmt: skip
-    assert "<i>its figure</i>" in html
+    html = section_html(results, "open-world").split("<h3>The cycle</h3>")[1]
+    streams, accuracies = (Table(part) for part in html.split("</table>")[:2])
+    assert html.count("its caption") == 1
     assert "5 of 16 open-world classes" in html and "552 labels, of which 173" in html
+    counts = ["known images", "called unknown", "unknown images", "missed", "labels", "needless"]
     assert streams.rows == [
-        ["cycle", "known images", "called unknown", "unknown images", "missed", "labels",
-         "needless", "classes taken in, labelled images of each", "classes waiting"],
+        ["cycle", *counts, "classes taken in, labelled images of each", "classes waiting"],
         ["1", "803", "88", "797", "594", "271", "68", "sign 1 31, sign 4 23", "11"],
         ["2", "905", "127", "595", "419", "281", "105", "sign 7 29, sign 9 17, sign 2 19", "6"],
-    ]  # fmt: skip
+    ]
     kinds = ("all", "old classes", "new classes")
     assert accuracies.rows == [
-        ["after cycle", "known classes", *(f"13 layers, {kind}" for kind in kinds),
-         *(f"light path, {kind}" for kind in kinds)],
+        [
+            "after cycle",
+            "known classes",
+            *(f"{p}, {k}" for p in ("13 layers", "light path") for k in kinds),
+        ],
         ["before", "–", "31.1 %", "36.1 %", "–", "32.8 %", "37.8 %", "–"],
         ["1", "66", "41.1 %", "46.1 %", "51.1 %", "42.8 %", "47.8 %", "52.8 %"],
         ["2", "69", "51.1 %", "56.1 %", "61.1 %", "52.8 %", "57.8 %", "62.8 %"],
-    ]  # fmt: skip
+    ]
+
+
+def test_every_row_has_a_cell_for_every_heading(make):
+    for variant in ({"rounds": True, "methods": MANY}, {"collective": False}, {"fail": (1,)}):
+        results = make(n=2, **variant)
+        html = render_report(results, dict.fromkeys(FIGURES, "not drawn here"))
+        tables = [Table(part).rows for part in html.split("</table>")[:-1]]
+        assert len(tables) > 5
+        for headings, *rows in tables:
+            assert rows and {len(row) for row in rows} == {len(headings)}, headings
+
+
+def test_a_figure_is_a_picture_or_the_reason_why_there_is_none(results):
+    assert 'alt="its alternative"' in section_html(results, "criterion")
+    html = render_report(results, dict.fromkeys(FIGURES, "no <data>"))
+    assert "<img" not in html
+    assert "The figure criterion.png was not drawn: no &lt;data&gt;." in html
+
+
+def test_a_template_refuses_a_value_that_is_not_there():
+    with pytest.raises(UndefinedError, match="figures"):
+        render("comparison.html.j2", comparison={"title": "a title"})
+
+
+def test_captions_and_alternatives_are_escaped_and_numbers_stay_with_their_unit():
+    context = dict.fromkeys(("title", "commands", "key"), "<b>1.5 ± 0.2 %</b>")
+    context |= {"headings": ["<th>"], "rows": [["<td>"]], "notes": ["<p>"]}
+    picture = Figure("data:,", '"><script>', "<i>")
+    html = render("comparison.html.j2", figures={"comparison": picture}, comparison=context)
+    page = Page(html)
+    assert page.of("img") == [{"src": "data:,", "alt": '"><script>'}]
+    assert len(page.of("script")) == 1 and not page.of("b") and not page.of("i")
+    assert html.count("&lt;b&gt;1.5 ±\N{NO-BREAK SPACE}0.2\N{NO-BREAK SPACE}%&lt;/b&gt;") == 4
 
 
 def test_without_a_stream_the_report_says_so(make, tmp_path, unrendered):

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from reports.figures.style import FIXED
-from reports.report import write_report
+from reports.html.report import write_report
 from tests.helpers import MANY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -56,11 +56,15 @@ parent.postMessage(JSON.stringify({name: location.pathname.split('/').pop(), fou
 
 def chromium(folder: Path, *arguments: str) -> str:
     assert CHROMIUM is not None
+    options = ("headless", "no-sandbox", "disable-gpu", "no-first-run")
+    command = [CHROMIUM, *(f"--{option}" for option in options), "--disable-background-networking"]
     return subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", f"--user-data-dir={folder / 'profile'}", *arguments],
-        capture_output=True, text=True, timeout=300, check=True,
-    ).stdout  # fmt: skip
+        [*command, f"--user-data-dir={folder / 'profile'}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    ).stdout
 
 
 def probed(html: str, probe: str = PROBE) -> str:
@@ -77,8 +81,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make) -> Path:
     for name, methods in (("two", MANY[:2]), ("many", MANY)):
         write_report(make(methods=methods), made / name)
     path = "/home/somebody/" + "a_folder_with_a_long_name/" * 4
-    odd = make(methods=MANY[:2], fail=(2,), change=lambda sections: sections["clients"][2].update(
-        error=f"FileNotFoundError: {path}"))  # fmt: skip
+    error = {"error": f"FileNotFoundError: {path}"}
+    odd = make(methods=MANY[:2], fail=(2,), change=lambda parts: parts["clients"][2].update(error))
     odd["methods_left_out"] = {"a_method_of_" + "forty_letters_" * 2: f"OSError: {path}"}
     for client, gain in zip(odd["clients"], (0.1, -0.25, 0.0, -0.05), strict=False):
         if "methods" in client:  # gains on both sides of zero
