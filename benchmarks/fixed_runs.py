@@ -5,7 +5,8 @@
     python -m benchmarks.fixed_runs check before.json     # names each run whose hash is another
 
 Glyphs at ``scale=tiny``: serial and Ray, every experiment, all methods, rounds, cycles, planted
-faults, and a run that takes up what another left in the cache. Hashes hang on processor and versions: compare on one machine.
+faults, and a run that takes up what another left in the cache. Hashes hang on processor and
+versions: compare on one machine.
 """
 
 from __future__ import annotations

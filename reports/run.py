@@ -12,38 +12,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from learngene.data.dataset import World
 from learngene.gene.gene import save
-from reports.results import (
-    Round,
-    build_results,
-    client_rows,
-    message_counts,
-    write_clients_csv,
-    write_results,
-)
-from reports.traffic import crossed, write_messages_csv
+from reports.client_rows import client_rows, write_clients_csv
+from reports.results import build_results, write_results
+from reports.traffic import message_section, write_messages_csv
 from reports.tuning import read_records, tuning
 from server.factory import Product
 from server.gradcam import look
 from server.pretraining import Prepared
 
+if TYPE_CHECKING:
+    from protocol.rounds import RoundOutcome
+    from runtime.federated_rounds import Federated
+
 LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
     *("pytorch-ood", "POT"),
 )
-NOT_RESULTS = (
-    "cache",
-    "runtime",
-    "resume",
-    "report",
-    "faults",
-    "logger",
-)  # settings that do not change any number
+# Settings that do not change any number.
+NOT_RESULTS = ("cache", "runtime", "resume", "report", "faults", "logger")
 
 
 class Seconds(dict[str, float]):
@@ -65,15 +57,6 @@ class Seconds(dict[str, float]):
         return {**self, "total": time.perf_counter() - self._started}
 
 
-class Federated(Protocol):
-    """What came of training among the clients (see ``runtime.federated_rounds.Federated``)."""
-
-    @property
-    def rounds(self) -> Mapping[str, Sequence[Round]]: ...
-    @property
-    def section(self) -> dict[str, Any] | None: ...
-
-
 def config_digest(config: Mapping[str, Any]) -> str:
     """sha256 of the settings that determine the numbers."""
     kept = {k: v for k, v in config.items() if k not in NOT_RESULTS}
@@ -87,7 +70,7 @@ def write_run(
     world: World,
     leakage: Mapping[str, Any],
     product: Product,
-    rounds: Sequence[Round],
+    rounds: Sequence[RoundOutcome],
     seconds: Seconds,
     prepared: Prepared,
     federated: Federated,
@@ -100,7 +83,7 @@ def write_run(
         client_rows(each.clients, config["shots"], names, federated.rounds if i == last else None)
         for i, each in enumerate(rounds)
     ]
-    every = [*(each for of in federated.rounds.values() for each in of), *rounds]
+    outcomes = [*(outcome for history in federated.rounds.values() for outcome in history), *rounds]
     save(product.gene, run_dir)
     with seconds.of("gradcam"):
         shown = config["report"]["gradcam_images"]
@@ -132,11 +115,11 @@ def write_run(
             },
             "sha256": world.sha256,
             "duplicates_dropped": world.duplicates_dropped,
+            "leakage": leakage,
         },
-        leakage=leakage,
         **product.sections(config["learngene"]["sigma"]),
         clients=rows[-1],
-        messages=message_counts(every) | {"crossed": crossed(every)},
+        messages=message_section(outcomes),
         rounds=[
             {
                 "round": each.round,

@@ -7,45 +7,26 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from learngene.utils.files import write_atomically
 
-# record, kind, name, dtype, shape, bytes (protocol.guard.Entry)
-Entry = tuple[str, str, str, str, str, int]
+if TYPE_CHECKING:
+    from protocol.guard import Entry
+    from protocol.rounds import RoundOutcome
+
 COLUMNS = (
     *("round", "direction", "client", "verdict"),
     *("record", "kind", "name", "dtype", "shape", "bytes"),
 )
+COUNTS = ("asked", "answered", "failed", "missing", "bytes_down", "bytes_up", "queries")
 OK, REFUSED = "ok", "refused"
 
 
-class Client(Protocol):
-    """What a strategy keeps of a client's messages (see ``protocol.rounds.ClientOutcome``)."""
-
-    client: int
-    replied: bool
-    bytes_down: int
-    bytes_up: int
-    sent: Sequence[Entry]
-    refused: bool
-
-
-class Round(Protocol):
-    """What a strategy keeps of a round's messages (see ``protocol.rounds.RoundOutcome``)."""
-
-    @property
-    def round(self) -> int: ...
-    @property
-    def who(self) -> Sequence[tuple[int, int, int, Sequence[Entry]]]: ...
-    @property
-    def down(self) -> Sequence[Entry]: ...
-    @property
-    def clients(self) -> Sequence[Any]: ...
-
-
 def write_messages_csv(
-    rounds: Iterable[Round], path: Path, federated: Mapping[str, Sequence[Round]] | None = None
+    rounds: Iterable[RoundOutcome],
+    path: Path,
+    federated: Mapping[str, Sequence[RoundOutcome]] | None = None,
 ) -> Path:
     """One row for each message, and one for each array, metric and setting that it held.
 
@@ -59,8 +40,8 @@ def write_messages_csv(
     writer = csv.writer(text, lineterminator="\n")
     if federated:
         writer.writerow((*COLUMNS, "phase"))
-        for phase, of in (*federated.items(), ("main", rounds)):
-            writer.writerows((*row, phase) for row in _rows(of))
+        for phase, outcomes in (*federated.items(), ("main", rounds)):
+            writer.writerows((*row, phase) for row in _rows(outcomes))
     else:
         writer.writerow(COLUMNS)
         writer.writerows(_rows(rounds))
@@ -68,75 +49,84 @@ def write_messages_csv(
     return path
 
 
-def _rows(rounds: Iterable[Round]) -> Iterator[tuple[Any, ...]]:
-    rounds = sorted(rounds, key=lambda each: each.round)
-    who = [one for each in rounds for one in each.who]
-    for client, down, _, _ in who:
-        yield (0, "down", client, OK, *_message(down))
-    for client, _, up, entries in who:
-        for entry in (_message(up), *sorted(map(tuple, entries))):
-            yield (0, "up", client, OK, *entry)
-    for each in rounds:
-        clients: list[Client] = sorted(each.clients, key=lambda client: client.client)
+def _rows(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[Any, ...]]:
+    rounds = sorted(rounds, key=lambda outcome: outcome.round)
+    queries = [query for outcome in rounds for query in outcome.who]
+    for number, down, _, _ in queries:
+        yield (0, "down", number, OK, *_message(down))
+    for number, _, up, entries in queries:
+        for entry in (_message(up), *sorted(entries)):
+            yield (0, "up", number, OK, *entry)
+    for outcome in rounds:
+        clients = sorted(outcome.clients, key=lambda client: client.client)
         for client in clients:
-            for entry in (_message(client.bytes_down), *sorted(map(tuple, each.down))):
-                yield (each.round, "down", client.client, OK, *entry)
+            for entry in (_message(client.bytes_down), *sorted(outcome.down)):
+                yield (outcome.round, "down", client.client, OK, *entry)
         for client in clients:
             verdict = REFUSED if client.refused else OK
-            held = (_message(client.bytes_up), *sorted(map(tuple, client.sent)))
-            for entry in held if client.sent else ():
-                yield (each.round, "up", client.client, verdict, *entry)
+            for entry in (_message(client.bytes_up), *sorted(client.sent)) if client.sent else ():
+                yield (outcome.round, "up", client.client, verdict, *entry)
 
 
-def _message(count: int) -> Entry:
-    return "", "message", "", "", "", count
+def _message(size: int) -> tuple[str, str, str, str, str, int]:
+    return "", "message", "", "", "", size
 
 
-def crossed(rounds: Iterable[Round]) -> list[dict[str, Any]]:
+def message_section(rounds: Sequence[RoundOutcome]) -> dict[str, Any]:
+    """``messages`` of ``results.json``: counts and bytes of all rounds, and what crossed.
+
+    Refused replies are among the failed.
+    """
+    return {
+        **{name: sum(getattr(outcome, name) for outcome in rounds) for name in COUNTS},
+        "refused": sum(client.refused for outcome in rounds for client in outcome.clients),
+        "crossed": crossed(rounds),
+    }
+
+
+def crossed(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     """Per direction and record: kind, how many messages held it, how many values, their bytes.
 
     A refused reply's records are rows of their own, with ``refused`` true. ``entries`` counts
     arrays, metrics or settings over all messages.
     """
-    found: Counter[tuple[str, bool, str, str]] = Counter()
+    entries: Counter[tuple[str, bool, str, str]] = Counter()
     messages: Counter[tuple[str, bool, str, str]] = Counter()
     size: Counter[tuple[str, bool, str, str]] = Counter()
-    for direction, refused, entries in _messages(rounds):
-        held = set()
-        for record, kind, _, _, _, count in entries:
-            key = (direction, refused, record, kind)
-            held.add(key)
-            found[key] += 1
-            size[key] += count
-        messages.update(held)
+    for direction, refused, content in _messages(rounds):
+        keys = [(direction, refused, entry.record, entry.kind) for entry in content]
+        entries.update(keys)
+        messages.update(set(keys))
+        for key, entry in zip(keys, content, strict=True):
+            size[key] += entry.bytes
     return [
         {
             "direction": direction,
             "record": record,
             "kind": kind,
             "messages": messages[key],
-            "entries": found[key],
+            "entries": entries[key],
             "bytes": size[key],
             "refused": refused,
         }
-        for key in sorted(found)
+        for key in sorted(entries)
         for direction, refused, record, kind in [key]
     ]
 
 
-def _messages(rounds: Iterable[Round]) -> Iterator[tuple[str, bool, Sequence[Entry]]]:
-    for each in rounds:
-        for _, _, _, entries in each.who:
+def _messages(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[str, bool, Sequence[Entry]]]:
+    for outcome in rounds:
+        for _, _, _, entries in outcome.who:
             yield "up", False, entries
-        for client in each.clients:
-            yield "down", False, each.down
+        for client in outcome.clients:
+            yield "down", False, outcome.down
             yield "up", client.refused, client.sent
 
 
 def statement(rows: Sequence[dict[str, Any]]) -> str:
     """In a sentence, what the rows of ``crossed`` say about data."""
-    arrays = sorted({r["record"] for r in rows if r["direction"] == "up" and r["kind"] == "array"
-                     and not r["refused"]})  # fmt: skip
+    up_arrays = [row for row in rows if row["direction"] == "up" and row["kind"] == "array"]
+    arrays = sorted({row["record"] for row in up_arrays if not row["refused"]})
     up = (
         f"Up went arrays, as declared: {', '.join(arrays)}. They are the weights that a federated "
         "method's clients send; no image is among them."

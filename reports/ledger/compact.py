@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from reports.runs import GatherError, seeds_of
@@ -12,23 +11,12 @@ from reports.schema import Results, check_results
 from reports.variants import PATH_PLACEHOLDERS, command_of, portable_overrides, variant_settings
 
 LIMIT = 200_000  # bytes of a kept result
-RUN = (  # of the run's section
-    *("seed", "shard_seed", "command", "experiment", "overrides", "versions", "config_sha256"),
-    *("seconds", "device", "collective_key", "config", "result_sha256"),
-)
-METHOD = (
-    *("accuracy", "accuracy_by_epoch", "seconds", "bytes_down", "bytes_up", "train_accuracy"),
-)
-CLIENT = ("id", "classes", "shots", "train_images", "test_images", "device", "error")
-STAGE = (*("task", "known_classes", "accuracy", "light_accuracy", "parameters", "image_passes"),)
-OPEN_WORLD = (
-    *("threshold", "auroc", "f1", "known_accuracy", "score", "path", "scores", "best_score"),
-    *("paper_thresholds", "openness", "cycle"),
-)
-COLLECTIVE = ("tasks", "conv_widths", "parameters", "layers")
-CONTINUAL = (  # without the matrix, which grows with the square of the tasks
-    *("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer"),
-)
+# Declared fields (``reports.schema``) that are not kept; further ones are not kept either.
+NOT_KEPT: dict[str, Any] = {
+    "run": {"collective_cached": True, "kept_answers": True},
+    "collective": {"continual": {"matrix": True, "light": {"matrix": True}}},
+    "retain": True,
+}
 
 
 class TooLargeError(GatherError):
@@ -37,34 +25,26 @@ class TooLargeError(GatherError):
 
 def compact_results(results: Results) -> dict[str, Any]:
     """The results without what can be large; still good by the contract, marked as ``kept``."""
-    collective, world = results["collective"], results["open_world"]
-    kept = {
-        "schema": results["schema"],
-        "kept": True,  # enough for tables and figures of experiments, not for a report
-        "run": _run(results),
-        "data": results["data"],
-        "collective": collective
-        and {
-            **_only(collective, COLLECTIVE),
-            "stages": [_only(stage, STAGE) for stage in collective["stages"]],
-            **_continual(collective),
-        },
-        "criterion": results["criterion"],
-        "learngene": results["learngene"],
-        "open_world": world and _only(world, OPEN_WORLD),
-        "clients": [_client(client) for client in results["clients"]],
-        "summary": results["summary"],
-        "messages": {k: v for k, v in results["messages"].items() if k != "crossed"},
-    }
-    if results.get("rounds"):
-        kept["rounds"] = [_round(each) for each in results["rounds"]]
-    if results.get("gradcam"):  # pictures are large
-        images = [{**each, "picture": "", "maps": ""} for each in results["gradcam"]["images"]]
-        kept["gradcam"] = {**results["gradcam"], "images": images}
-    for name in ("pretraining", "methods_left_out", "labelled", "tuning", "federated"):
-        if results.get(name):
-            kept[name] = results[name]
+    whole = {"schema": results["schema"], "kept": True, **results}
+    declared = check_results(whole, extra="ignore")
+    part = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
+    kept: dict[str, Any] = _in_order(part, whole)
+    kept["run"] |= _run(results)
+    if kept.get("gradcam") is None:
+        kept.pop("gradcam", None)
+    else:
+        for image in kept["gradcam"]["images"]:
+            image |= {"picture": "", "maps": ""}
     return kept
+
+
+def _in_order(part: Any, whole: Any) -> Any:
+    """``part`` with its keys in the order in which ``whole`` has them."""
+    if isinstance(part, dict):
+        return {key: _in_order(part[key], whole[key]) for key in whole if key in part}
+    if isinstance(part, list):
+        return [_in_order(*pair) for pair in zip(part, whole, strict=True)]
+    return part
 
 
 def name_of(results: Results) -> str:
@@ -81,7 +61,6 @@ def content(results: Results) -> bytes:
         TooLargeError: they are larger than ``LIMIT``.
     """
     kept = compact_results(results)
-    check_results(kept)
     clients = kept.pop("clients")
     lines = ",\n".join(json.dumps(client, ensure_ascii=False) for client in clients)
     rest = json.dumps(kept, ensure_ascii=False, allow_nan=False)
@@ -92,40 +71,15 @@ def content(results: Results) -> bytes:
 
 
 def _run(results: Results) -> dict[str, Any]:
-    """Of the run's section what is not of one machine: no folder of anybody's."""
-    kept = _only(results["run"], RUN)
-    kept |= {"overrides": portable_overrides(results), "command": command_of(results)}
-    config = {k: v for k, v in kept["config"].items() if k != "cache"}
+    """Of the run's section what is of one machine, without its folders."""
+    config = {name: value for name, value in results["run"]["config"].items() if name != "cache"}
     for setting, placeholder in PATH_PLACEHOLDERS.items():
         group, name = setting.split(".")
         section = config.get(group)
         if isinstance(section, dict) and section.get(name):
             config[group] = {**section, name: placeholder}
-    return {**kept, "config": config}
-
-
-def _continual(collective: Mapping[str, Any]) -> dict[str, Any]:
-    """The measures of not forgetting, of both paths."""
-    found = collective.get("continual")
-    if not found:
-        return {}
-    light = found.get("light")
-    return {"continual": {**_only(found, CONTINUAL), "light": light and _only(light, CONTINUAL)}}
-
-
-def _client(client: Mapping[str, Any]) -> dict[str, Any]:
-    kept = _only(client, CLIENT)
-    if "methods" in client:
-        kept["methods"] = {name: _only(m, METHOD) for name, m in client["methods"].items()}
-    return kept
-
-
-def _round(each: Mapping[str, Any]) -> dict[str, Any]:
-    kept = dict(each)
-    if "clients" in each:  # the last round's are the run's
-        kept["clients"] = [_client(client) for client in each["clients"]]
-    return kept
-
-
-def _only(section: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: section[name] for name in names if name in section}
+    return {
+        "overrides": portable_overrides(results),
+        "command": command_of(results),
+        "config": config,
+    }

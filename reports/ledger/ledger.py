@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from learngene.utils.files import write_atomically
+from reports.client_rows import write_clients_csv
 from reports.experiments import registry, table
 from reports.figures.run import accuracy_over_epochs
 from reports.figures.style import NoDataError
 from reports.ledger import compact
 from reports.ledger.page import page
-from reports.results import write_clients_csv
 from reports.runs import GatherError, read_runs
 from reports.schema import Results
 from reports.variants import RunGroup, experiment_of, group_runs

@@ -114,14 +114,14 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
             },
             "sha256": "ab" * 32,
             "duplicates_dropped": 3,
-        },
-        "leakage": {
-            "classes_disjoint": True,
-            "shard_test_overlap": 0,
-            "shard_base_overlap": 0,
-            "test_base_overlap": 0,
-            "images_checked": 21_000,
-            "passed": True,
+            "leakage": {
+                "classes_disjoint": True,
+                "shard_test_overlap": 0,
+                "shard_base_overlap": 0,
+                "test_base_overlap": 0,
+                "images_checked": 21_000,
+                "passed": True,
+            },
         },
         "collective": {
             "tasks": tasks,
@@ -281,7 +281,7 @@ def make_results(
     if not collective:
         sections |= {
             "collective": None,
-            "criterion": {"sigma": None, "rho": None, "selected": None},
+            "criterion": None,
             "open_world": None,
             "gradcam": None,
         }

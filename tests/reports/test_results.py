@@ -2,20 +2,21 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reports.client_rows import write_clients_csv
 from reports.results import (
     build_results,
-    check_results,
     comparable,
-    plain,
     read_results,
     result_sha256,
-    write_clients_csv,
+    to_json_types,
     write_results,
 )
+from reports.schema import ResultsFile, check_results
 from reports.statistics import holm, paired_gain
 from tests.helpers import MANY
 
@@ -205,8 +206,16 @@ METHOD = (*CLIENT, "methods", "learngene")
         (("gradcam", "stages", 1, "layer"), -1, r"gradcam\.stages\[1\]\.layer"),
         (("summary", "gain"), KeyError, r"summary\.gain: missing"),
         (("summary", "gain", "p_value"), KeyError, r"summary\.gain\.p_value"),
-        (("learngene", "note"), float("nan"), "not valid JSON"),
-        (("learngene", "note"), object(), "not valid JSON"),
+        (("open_world", "threshold"), float("nan"), r"open_world\.threshold: must be a number"),
+        (("criterion", "rho", 0, 3), float("inf"), r"criterion\.rho\[0\]\[3\]: must be a number"),
+        ((*METHOD, "accuracy_by_epoch", 1), [1, float("nan")], "with rising epochs"),
+        ((*METHOD, "accuracy_by_epoch", 1), [0, 0.5], "with rising epochs"),
+        ((*CLIENT, "methods"), KeyError, r"clients\[0\]\.methods: missing"),
+        ((*CLIENT, "methods"), None, r"clients\[0\]\.methods: must be an object, is None"),
+        (CLIENT, [], r"clients\[0\]: must be an object, is \[\]"),
+        (("messages", "failed"), 1, r"messages\.asked: must be answered \+ failed \+ missing, 21"),
+        (("summary", "scratch"), None, r"summary\.scratch: must be an object"),
+        (("summary", "scratch", "mean"), "x", r"summary\.scratch\.mean: must be a number or null"),
     ],
 )
 def test_what_breaks_the_contract_is_named(results, path, value, message):
@@ -216,18 +225,61 @@ def test_what_breaks_the_contract_is_named(results, path, value, message):
         check_results(results)
 
 
+@pytest.mark.parametrize("note", [float("nan"), object()])
+def test_what_is_not_json_is_never_written(results, tmp_path, note):
+    results["learngene"]["note"] = [note]  # a field that was added freely
+    with pytest.raises(ValueError, match="not valid JSON"):
+        write_results(results, tmp_path / "results.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [[], None, "x"])
+def test_what_is_no_object_is_refused(content):
+    with pytest.raises(ValueError, match="the file: must be an object"):
+        check_results(content)
+
+
+def test_fields_may_be_added_anywhere(results, tmp_path):
+    more = {"a": [1, {"b": None}]}
+    for path in ((), ("run",), ("collective", "stages", 0), CLIENT, METHOD, ("messages",)):
+        _set((*path, "added"), more)(results)
+    assert check_results(results).model_dump(mode="json", exclude_unset=True) == results
+    assert read_results(write_results(results, tmp_path / "results.json")) == results
+
+
+def test_every_broken_field_is_named(results):
+    results["run"]["seed"] = -1
+    results["clients"][7]["shots"] = None
+    with pytest.raises(ValueError) as refused:
+        check_results(results)
+    _, *lines = str(refused.value).splitlines()
+    assert lines == [
+        "run.seed: must be a whole number, 0 or more, is -1",
+        "clients[7].shots: must be a whole number, 0 or more, is None",
+    ]
+
+
+def test_the_committed_json_schema_is_that_of_the_models():
+    path = Path(__file__).parents[2] / "docs" / "results.schema.json"
+    assert json.loads(path.read_text()) == ResultsFile.model_json_schema(), (
+        "run: python -m reports.schema > docs/results.schema.json"
+    )
+
+
 def test_two_clients_with_one_id_are_refused(results):
     results["clients"][1]["id"] = 0
     with pytest.raises(ValueError, match="id 0 occurs 2 times"):
         check_results(results)
 
 
-def test_plain_turns_numpy_into_python():
-    value = plain({"a": np.float32(0.5), 1: (np.int64(2), np.array([True])), "b": float("nan")})
+def test_numpy_becomes_python():
+    value = to_json_types(
+        {"a": np.float32(0.5), 1: (np.int64(2), np.array([True])), "b": float("nan")}
+    )
     assert value == {"a": 0.5, "1": [2, [True]], "b": None}
     assert [type(x) for x in (value["a"], value["1"][0], value["1"][1][0])] == [float, int, bool]
     with pytest.raises(TypeError, match="got object"):
-        plain([object()])
+        to_json_types([object()])
 
 
 def test_rounds_are_paired_with_the_scratch_of_the_last(make, tmp_path):

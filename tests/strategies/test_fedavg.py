@@ -20,7 +20,7 @@ from protocol.keys import WEIGHTS
 from protocol.messages import Traffic
 from protocol.reply_schema import declared_reply
 from protocol.rounds import ClientOutcome
-from reports.results import client_rows
+from reports.client_rows import client_rows
 from reports.traffic import write_messages_csv
 from runtime.federated_rounds import Federated, _start, federate, plan_round
 from strategies.fedavg import Training, check_weights, head_rows

@@ -242,7 +242,7 @@ def test_who_failed_in_an_earlier_round_is_named_with_the_round(make, tmp_path, 
 
 def test_leaked_data_is_told_on_the_first_screen(make, tmp_path, unrendered):
     def change(sections):
-        sections["leakage"] |= {"shard_test_overlap": 2, "passed": False}
+        sections["data"]["leakage"] |= {"shard_test_overlap": 2, "passed": False}
 
     html = write_report(make(n=2, change=change), tmp_path).read_text(encoding="utf-8")
     first, rest = html.split("</header>")

@@ -21,6 +21,7 @@ from reports.experiments.table import notes
 from reports.ledger import compact, ledger
 from reports.ledger.page import page
 from reports.results import read_results, write_results
+from reports.schema import MethodResult
 from reports.units import Measured
 from reports.variants import group_runs
 
@@ -405,3 +406,24 @@ def test_the_committed_page_is_that_of_the_committed_runs(tmp_path: Path) -> Non
     for path in docs.glob("results/*/*/*/results.json"):
         assert path.stat().st_size <= compact.LIMIT
         assert path.parent.name == compact.name_of(json.loads(path.read_text()))
+
+
+def test_kept_files_written_again_are_the_same_bytes() -> None:
+    """What is kept is declared by the models: a field that loses its declaration would go."""
+    paths = sorted((ROOT / "docs" / "results").rglob("results.json"))
+    assert paths
+    for path in paths:
+        assert compact.content(read_results(path)) == path.read_bytes(), path
+
+
+def test_what_the_models_do_not_declare_is_not_kept(saved: Save) -> None:
+    whole = read_results(saved(None) / "results.json")
+    kept = compact.slim(whole)
+    assert list(kept)[:3] == ["schema", "kept", "run"] and "retain" not in kept
+    assert "collective_cached" in whole["run"] and "collective_cached" not in kept["run"]
+    client, small = (run["clients"][0]["methods"]["learngene"] for run in (whole, kept))
+    assert small == {name: client[name] for name in client if name in MethodResult.model_fields}
+    assert "loss_by_epoch" in client
+    assert list(kept["collective"]["stages"][0]) == [
+        *("task", "known_classes", "accuracy", "light_accuracy", "parameters", "image_passes")
+    ]
