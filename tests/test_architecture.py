@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -249,3 +250,22 @@ def test_the_rules_see_what_they_forbid():
     found = set(imports(tree, REPO / "clients" / "methods" / "m.py"))
     assert {"server", "server.server_app", "clients.methods.x", "clients.b.c", "torch"} <= found
     assert [called for called, _ in calls(tree)] == ["torch.manual_seed"]
+
+
+def test_the_map_names_what_is_there() -> None:
+    """Every path in docs/ARCHITECTURE.md, and every package in its picture."""
+    text = (REPO / "docs" / "ARCHITECTURE.md").read_text()
+    named = {path.split("`")[0] for path in re.findall(r"`([\w./-]+/[\w.-]*)`", text)}
+    named = {path for path in named if not path.startswith(("cache/", "settings"))}
+    assert len(named) > 40
+    assert [path for path in sorted(named) if not (REPO / path).exists()] == []
+    picture = text[text.index("```") : text.rindex("```")]
+    assert {room for floor in (*FLOORS, *CHAPTERS) for room in floor} <= set(
+        re.findall(r"\w+", picture)
+    )
+    rows = [
+        line
+        for line in text[text.index("I want to change") :].splitlines()
+        if line.startswith("| ")
+    ]
+    assert len(rows) >= 20
