@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from reports.schema import Results, ResultsFile, check_results
+from reports.schema import Results, check_results
 from reports.units import seeds_of
 from reports.variants import PLACES, arm_settings, asked_of, command_of
 
