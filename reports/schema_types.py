@@ -76,7 +76,12 @@ class Section(BaseModel):
     """An object of the file: declared fields are checked, further ones are any JSON."""
 
     model_config = ConfigDict(
-        extra="allow", strict=True, frozen=True, allow_inf_nan=False, serialize_by_alias=True
+        extra="allow",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        defer_build=True,
     )
 
     def problems(self) -> Iterable[str]:

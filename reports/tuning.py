@@ -39,12 +39,12 @@ def read_records(folder: Path = FOLDER) -> list[dict[str, Any]]:
     Raises:
         ValueError: a file is no record.
     """
-    found = []
+    records = []
     for path in sorted(folder.glob("*.json")):
         record = read_json(path, LIMIT)
         _check(record, str(path))
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
 def _check(record: Any, where: str) -> None:
@@ -69,23 +69,22 @@ def tuning(
 
     Of several data sets' records that of the run's own counts, else the first.
     """
-    own = config["data"]["name"]
-    made: dict[str, Any] = {}
+    section: dict[str, Any] = {}
     for name in methods:
-        of = [record for record in records if record["method"] == name]
-        of.sort(key=lambda record: record["data"] != own)
-        if not of:
-            made[name] = None
+        candidates = [record for record in records if record["method"] == name]
+        record = min(candidates, key=lambda r: r["data"] != config["data"]["name"], default=None)
+        if record is None:
+            section[name] = None
             continue
-        best = of[0]["best"] or {}
-        made[name] = {
-            "trials": of[0]["trials"],
-            "data": of[0]["data"],
-            "conditions": {name: of[0]["conditions"][name] for name in CONDITIONS},
-            "command": of[0]["command"],
+        best = record["best"] or {}
+        section[name] = {
+            "trials": record["trials"],
+            "data": record["data"],
+            "conditions": {condition: record["conditions"][condition] for condition in CONDITIONS},
+            "command": record["command"],
             "used": bool(best) and all(_setting(config, p) == v for p, v in best.items()),
         }
-    return made
+    return section
 
 
 def _setting(config: Mapping[str, Any], path: str) -> Any:
