@@ -10,12 +10,18 @@ import torch
 
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import EvolutionSettings
+from learngene.methods import BUILT_IN, find
 
 CPU = torch.device("cpu")
 MANY = (  # a run of many methods
     *("learngene", "scratch", "maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
     *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
 )
+
+
+def method_settings() -> dict[str, dict[str, Any]]:
+    """``method`` of the configuration with the defaults of every built-in method."""
+    return {name: asdict(find(name).settings()) for name in BUILT_IN}
 
 
 def settings(**changed: Any) -> EvolutionSettings:

@@ -10,14 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from conf.plugins import BUILT_IN
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from conf.error_messages import explain, field_names, type_of
-from conf.plugins import BUILT_IN
-from conf.schema import Config
+from conf.schema import Config, register_schema
 from conf.validate import THRESHOLDS, check
 from learngene.collective.forgetting import STRATEGIES
 from learngene.errors import InputError
@@ -31,7 +30,7 @@ LIMITS = dict(limits_of(Config))
 
 
 def composed(*overrides: str) -> DictConfig:
-    ConfigStore.instance().store(name="schema", node=Config)
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
 

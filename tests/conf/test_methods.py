@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+from conf.plugins import with_own
 from omegaconf import OmegaConf
 
 from conf.error_messages import explain
-from conf.plugins import with_own
 from conf.validate import check
 from learngene.errors import InputError
 from tests.conf.test_compose import composed
