@@ -45,6 +45,9 @@ def resolve_methods(methods: Sequence[str], settings: Mapping[str, Any]) -> RunM
     Raises:
         InputError: there is no such method, or a setting does not fit it.
     """
+    if not isinstance(settings, Mapping):
+        fix = "Write method.NAME.FIELD=VALUE"
+        raise InputError("method", settings, "no settings by method", fix)
     plugins: dict[str, dict[str, Any]] = {}
     names = [name if name in BUILT_IN else _add_plugin(name, plugins) for name in methods]
     known = [*BUILT_IN, *plugins]

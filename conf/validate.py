@@ -37,7 +37,8 @@ def check(config: DictConfig) -> None:
     if missing:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
     _check_names(config, Config)
-    _check_values(OmegaConf.to_container(config, resolve=True))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    _check_values(plain)
     for name, limits in limits_of(Config):
         value = OmegaConf.select(config, name)
         if value is not None:
@@ -52,6 +53,8 @@ def check(config: DictConfig) -> None:
     _check_labelled(config)
     _check_faults(config)
     _check_together(config)
+    # Last, since methods bring torch: seconds that a wrong word above need not wait for.
+    _check_halves(config, resolve_methods(config.methods, plain["method"]))
 
 
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
@@ -231,8 +234,15 @@ def _check_cache(cache: str) -> None:
                          "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
 
 
-def _check_factory(config: DictConfig, run: RunMethods) -> None:
-    """What the methods' factory halves need besides base images."""
+def _check_halves(config: DictConfig, run: RunMethods) -> None:
+    """What the methods' halves need besides base images, and rounds besides methods."""
+    if config.rounds > 1 and not any(method.inherits for method in run.methods.values()):
+        raise InputError(
+            "rounds",
+            config.rounds,
+            "no method builds on the collective's evolution",
+            "Write rounds=1, or name learngene among the methods",
+        )
     cycles = config.open_world.cycles
     if not config.learngene.path and not cycles:
         return
@@ -315,13 +325,3 @@ def _check_together(config: DictConfig) -> None:
         raise InputError("data.base", config.data.base,
                          f"base, open_world and novel shares add up to {shares:g}, not 1",
                          "Change data.base, data.open_world or data.novel")  # fmt: skip
-    # Last, since methods bring torch: seconds that a wrong word above need not wait for.
-    run = resolve_methods(config.methods, OmegaConf.to_container(config.method, resolve=True))  # type: ignore[arg-type]
-    _check_factory(config, run)
-    if config.rounds > 1 and not any(method.inherits for method in run.methods.values()):
-        raise InputError(
-            "rounds",
-            config.rounds,
-            "no method builds on the collective's evolution",
-            "Write rounds=1, or name learngene among the methods",
-        )
