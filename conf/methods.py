@@ -115,9 +115,9 @@ def _typed(name: str, method: Method, values: Any) -> dict[str, Any]:
             raise InputError(f"{where}.{field}", value, problem, fix) from error
     for missing in OmegaConf.missing_keys(node):
         raise InputError(f"{where}.{missing}", "???", "it has no value", "Give it one")
-    typed = OmegaConf.to_object(node)
+    typed: Any = OmegaConf.to_object(node)
     check_settings(typed, f"{where}.")
-    return asdict(typed)  # type: ignore[call-overload]
+    return asdict(typed)
 
 
 def with_methods(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from conf.methods import resolve_methods
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import EvolutionSettings
-from learngene.methods import BUILT_IN, find
+from learngene.methods import BUILT_IN
 
 CPU = torch.device("cpu")
 MANY = (  # a run of many methods
@@ -21,7 +22,7 @@ MANY = (  # a run of many methods
 
 def method_settings() -> dict[str, dict[str, Any]]:
     """``method`` of the configuration with the defaults of every built-in method."""
-    return {name: asdict(find(name).settings()) for name in BUILT_IN}
+    return resolve_methods(BUILT_IN, {}).settings
 
 
 def settings(**changed: Any) -> EvolutionSettings:

@@ -55,11 +55,6 @@ def test_epochs_are_said_by_a_setting_that_there_is():
         Method(print, settings=registry.find("scratch").settings, epochs_setting="steps")
 
 
-def test_an_unknown_method():
-    with pytest.raises(KeyError, match="magic"):
-        find("magic")
-
-
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_travels_is_the_seven_layers_and_little_else(payloads, name):
     made = payloads[name]
