@@ -22,15 +22,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and main() words them
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.error_messages import NO_ROOM, explain, no_room
-from conf.plugins import with_own
-from conf.schema import Config
+from conf.methods import with_methods
+from conf.schema import register_schema
 from conf.validate import check
 from learngene.errors import InputError
 from runtime.signals import MESSAGE, Terminated, catch_signals
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from reports.console import Console
     from reports.loggers import RunLogger
 
-ConfigStore.instance().store(name="schema", node=Config)
+register_schema()
 OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 _codes: list[int] = []  # one a job; a multirun's exit code is its worst
 
@@ -78,7 +77,7 @@ def _simulation(
     from server.pretraining import prepare
 
     keep_freed_memory()
-    config = with_own(config)
+    config = with_methods(config)
     seconds = Seconds()
     announce(console, config)
     with seconds.of("world"), console.working(f"world {config['data']['name']}") as progress:

@@ -146,8 +146,10 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
+    from conf.methods import resolve_methods
     from learngene.data.cache import build
     from learngene.data.dataset import WorldSettings
+    from learngene.methods import BUILT_IN
     from learngene.utils.files import write_atomically
     from protocol.task import plan_round
     from reports.tuning import FOLDER, write_record
@@ -159,6 +161,8 @@ def main() -> int:
     data = {k: v for k, v in config["data"].items() if k != "clients_from"}
     world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
+    # A run holds the settings of its methods alone.
+    config["method"] = resolve_methods(BUILT_IN, config["method"]).settings
     config["data"]["clients_from"] = "open_world"
     config["num_clients"] = arguments.clients  # who trains together, for federated methods
     product = produce(config, world)

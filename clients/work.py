@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from learngene import methods
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import World, load
 from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
 from learngene.gene.quantize import unpack
+from learngene.methods import ClientContext, Method, find
 from learngene.methods.base import generators
-from learngene.methods.plugins import place_in
+from learngene.methods.plugins import error_line
 from learngene.open_world.flagged import draw_labelled_shard, of_text
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
 
@@ -39,22 +39,23 @@ def run_task(
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
-    own = task.get("own_methods", {})
+    plugins = task.get("own_methods", {})
+    # The method's own count of rounds: Flower's goes on over several methods.
+    number = task.get("federated", round)
     for name in task["methods"]:
-        # The method's own count of rounds: Flower's goes on over several methods.
-        of = task.get("federated", round)
         try:
             payload = unpack(payloads.get(name, {}))
-            context = _context(name, client, of, task, payload, data, device)
+            method = find(name, plugins.get(name))
+            context = client_context(name, method, client, number, task, payload, data, device)
             if "federated" in task:
-                answers[name], weights[name] = _federated_round(name, context)
+                answers[name], weights[name] = _federated_round(name, method, context)
             else:
-                answers[name] = _adapted(name, own.get(name), context).metrics()
+                answers[name] = _adapted(name, method, context).metrics()
         # One method's fault must not take the others' results along, nor its sys.exit.
         except (Exception, SystemExit) as error:
-            where = place_in(own[name]["module"], error) if name in own else ""
-            told = f"{type(error).__name__}: {error}"
-            answers[name] = {"error": f"{told} ({where})" if where else told}
+            where = error_line(plugins[name]["module"], error) if name in plugins else ""
+            reason = f"{type(error).__name__}: {error}"
+            answers[name] = {"error": f"{reason} ({where})" if where else reason}
     return {
         "client": client,
         "info": {
@@ -68,16 +69,16 @@ def run_task(
     }
 
 
-def _adapted(name: str, own: Mapping[str, Any] | None, context: methods.ClientContext) -> Outcome:
+def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     """What the method's client half reports.
 
     Raises:
         TypeError: it returns something else, as a method does that forgets to.
     """
-    made = methods.find(name, own).adapt(context)
-    if not isinstance(made, Outcome):
-        raise TypeError(f"adapt of {name} returned {type(made).__name__}, an Outcome is due")
-    return made
+    outcome = method.adapt(context)
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"adapt of {name} returned {type(outcome).__name__}, an Outcome is due")
+    return outcome
 
 
 def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:
@@ -91,28 +92,48 @@ def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:
 
 
 def _federated_round(
-    name: str, context: methods.ClientContext
+    name: str, method: Method, context: ClientContext
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Numbers and weights that go up."""
-    update = methods.find(name).update
-    if update is None:
+    if method.update is None:
         raise ValueError(f"{name} is not trained among clients")
-    made = update(context)
-    return made.metrics(), made.arrays
+    update = method.update(context)
+    return update.metrics(), update.arrays
 
 
-def _context(
+def client_context(
     name: str,
+    method: Method,
     client: int,
     round: int,
     task: dict[str, Any],
     payload: dict[str, np.ndarray],
     data: ShardData,
     device: torch.device,
-) -> methods.ClientContext:
-    drawn = generators(task["seed"], name, round, client)
-    card = task.get("cards", {}).get(name, {})
-    return methods.ClientContext(task, payload, data, device, client, round, drawn, card)
+) -> ClientContext:
+    """What the task says to a method. A federated round names the settings that it reads, and has
+    no learngene; what it leaves out has its default and is read by nobody."""
+    settings, local = task["method"], {}
+    if "federated" not in task:
+        local = {
+            "scratch": find("scratch").settings_from(settings["scratch"]),
+            "width": task["width"],
+            "inherited": task["inherited"],
+        }
+    return ClientContext(
+        settings=method.settings_from(settings.get(name, {})),
+        payload=payload,
+        shard=data,
+        device=device,
+        client=client,
+        round=round,
+        seed=task["seed"],
+        generator=generators(task["seed"], name, round, client),
+        individual=IndividualSettings(**task["individual"]),
+        retain=RetainSettings(**task.get("retain", {})),
+        card=task["card"] if method.inherits else task.get("cards", {}).get(name, {}),
+        **local,
+    )
 
 
 def _device_name(device: torch.device) -> str:

@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from conf.schema import Config
+from learngene.methods.registry import BUILT_IN
 
 LONGEST = 200  # characters of an override that are shown
 GROUPS = ("data", "runtime", "scale", "experiment")
@@ -102,9 +103,8 @@ def _unknown(name: str, value: str, text: str) -> str:
     if name in GROUPS:
         options = ", ".join(re.findall(r"^\t(\S+)$", text, re.MULTILINE))
         return f"{name}={value}: there is no such choice. Choose one of: {options}."
-    if name.startswith("method.own."):  # a free mapping, whose fields nobody knows beforehand
-        return f"{name}={value}: settings of a method of your own are added. Write +{name}={value}."
-    near = difflib.get_close_matches(name, field_names(), n=1, cutoff=0.5)
+    fields_of_methods = [f"method.{name}"] if name.partition(".")[0] in BUILT_IN else []
+    near = fields_of_methods or difflib.get_close_matches(name, field_names(), n=1, cutoff=0.5)
     fix = f"Did you mean {near[0]}={value}?" if near else "conf/schema.py lists the fields."
     return f"{name}={value}: there is no field of that name. {fix}"
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.collective.settings import CollectiveSettings
@@ -20,144 +21,6 @@ from learngene.gene.settings import LearngeneSettings
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from learngene.utils.settings import setting
 from runtime.resources import RuntimeSettings
-
-
-@dataclass
-class Scratch:
-    lr: float = setting(0.01, gt=0, le=10)
-    schedule: str = setting("cosine", choices=("cosine", "constant"))  # cosine | constant
-    head: str = setting("prototype", choices=("prototype", "mlp"))  # prototype | mlp
-    stem: str = setting("whole", choices=("separable", "whole"))  # whole | separable
-
-
-@dataclass
-class Maml:
-    lr: float = setting(0.0005, gt=0, le=10)  # peak learning rate of the start (Adam)
-    # of a step on a task's support, at the factory and at the client
-    inner_lr: float = setting(0.01, gt=0, le=10)
-    steps: int = setting(1, ge=1, le=100)  # on a task's support, at the factory
-    tasks: int = setting(4, ge=1, le=1000)  # tasks of a step of the start
-    shots: int = setting(2, ge=1, le=1000)  # support images of a class, at the factory
-    queries: int = setting(10, ge=1, le=1000)  # query images of a class
-    client_steps: int = setting(20, ge=0, le=10_000)  # on the whole shard
-
-
-@dataclass
-class Fomaml(Maml):
-    lr: float = setting(0.001, gt=0, le=10)
-    # these as Maml's, with values of its own from its own trials
-    inner_lr: float = setting(0.02, gt=0, le=10)
-    tasks: int = setting(1, ge=1, le=1000)  # tasks of a step of the start
-    shots: int = setting(3, ge=1, le=1000)  # support images of a class, at the factory
-    queries: int = setting(5, ge=1, le=1000)  # query images of a class
-
-
-@dataclass
-class ProtoMaml(Maml):
-    steps: int = setting(2, ge=1, le=100)  # on a task's support, at the factory
-    tasks: int = setting(2, ge=1, le=1000)  # tasks of a step of the start
-    client_steps: int = setting(50, ge=0, le=10_000)  # on the whole shard
-
-
-@dataclass
-class ProtoNet:
-    lr: float = setting(0.001, gt=0, le=10)  # peak learning rate (Adam)
-    ways: int = setting(16, ge=2, le=1000)  # base classes of an episode
-    shots: int = setting(10, ge=1, le=1000)  # support images of a class
-    queries: int = setting(5, ge=1, le=1000)  # query images of a class
-
-
-@dataclass
-class MatchingNet(ProtoNet):
-    lr: float = setting(0.002, gt=0, le=10)
-    shots: int = setting(2, ge=1, le=1000)  # support images of a class
-    scale: float = setting(50.0, gt=0, le=1000)  # of the cosines before the softmax
-
-
-@dataclass
-class Finetune:
-    lr: float = setting(0.001, gt=0, le=10)  # peak learning rate at the factory (Adam)
-    batch_size: int = setting(32, ge=2, le=65_536)  # images
-    weight_decay: float = setting(0.0, ge=0, le=1)
-    client_lr: float = setting(0.05, gt=0, le=10)  # of the new classifier
-    # of the seven layers; 0 = frozen, as in the paper
-    client_body_lr: float = setting(0.002, ge=0, le=10)
-
-
-@dataclass
-class FinetunePp(Finetune):
-    lr: float = setting(0.002, gt=0, le=10)  # peak learning rate at the factory (Adam)
-    weight_decay: float = setting(1e-4, ge=0, le=1)
-    client_lr: float = setting(0.05, gt=0, le=10)  # of the new cosine classifier
-    client_body_lr: float = setting(0.0, ge=0, le=10)  # frozen
-
-
-@dataclass
-class DeepEmd:
-    # peak learning rate of the first phase (Adam): all base classes
-    lr: float = setting(0.001, gt=0, le=10)
-    batch_size: int = setting(32, ge=2, le=65_536)  # images
-    weight_decay: float = setting(0.0, ge=0, le=1)
-    class_share: float = setting(0.8, ge=0, le=1)  # of the budget that the first phase takes
-    # peak learning rate of the second phase (Adam): 1-shot episodes
-    episode_lr: float = setting(1e-4, gt=0, le=10)
-    ways: int = setting(5, ge=2, le=1000)  # base classes of an episode
-    queries: int = setting(5, ge=1, le=1000)  # query images of a class
-    side: int = setting(4, ge=1, le=16)  # parts of an image: side x side at most
-    temperature: float = setting(25.0, gt=0, le=1000)  # factor from similarity to logit
-    client_lr: float = setting(0.1, gt=0, le=100)  # of the structured classifier
-    # of the structured classifier; 0 = the class means as they are
-    client_steps: int = setting(0, ge=0, le=10_000)
-    client_batch: int = setting(10, ge=1, le=65_536)  # images of such a step
-
-
-@dataclass
-class Full:
-    client_lr: float = setting(0.0005, gt=0, le=10)  # of the classifier
-    client_body_lr: float = setting(0.0005, ge=0, le=10)  # of the 13 layers
-
-
-@dataclass
-class LinearProbe:
-    client_lr: float = setting(0.01, gt=0, le=10)  # of the classifier
-
-
-@dataclass
-class FedAvg:
-    # of federated training, before a client makes the model its own
-    rounds: int = setting(10, ge=1, le=10_000)
-    local_epochs: int = setting(3, ge=1, le=1000)  # passes over the shard in a round
-    # at the clients, in the first round; half a cosine over the rounds
-    lr: float = setting(0.02, gt=0, le=10)
-    # of the new classifier, when a client makes the model its own
-    client_lr: float = setting(0.002, gt=0, le=10)
-    client_body_lr: float = setting(0.002, ge=0, le=10)  # of the seven layers, then; 0 = frozen
-
-
-@dataclass
-class FedProx(FedAvg):
-    local_epochs: int = setting(5, ge=1, le=1000)  # passes over the shard in a round
-    client_body_lr: float = setting(0.0005, ge=0, le=10)  # of the seven layers, then; 0 = frozen
-    mu: float = setting(0.01, ge=0, le=1000)  # of the proximal term mu/2 ||w - w_global||^2
-
-
-@dataclass
-class Methods:
-    scratch: Scratch = field(default_factory=Scratch)
-    maml: Maml = field(default_factory=Maml)
-    fomaml: Fomaml = field(default_factory=Fomaml)
-    protonet: ProtoNet = field(default_factory=ProtoNet)
-    proto_maml: ProtoMaml = field(default_factory=ProtoMaml)
-    matchingnet: MatchingNet = field(default_factory=MatchingNet)
-    finetune: Finetune = field(default_factory=Finetune)
-    finetune_pp: FinetunePp = field(default_factory=FinetunePp)
-    deepemd: DeepEmd = field(default_factory=DeepEmd)
-    full: Full = field(default_factory=Full)
-    linear_probe: LinearProbe = field(default_factory=LinearProbe)
-    fedavg: FedAvg = field(default_factory=FedAvg)
-    fedprox: FedProx = field(default_factory=FedProx)
-    # Settings of methods of your own, as +method.own.my_method.lr=0.1 (conf/plugins.py)
-    own: dict[str, Any] = field(default_factory=dict)  # of each, by the last part of its module
 
 
 @dataclass
@@ -202,7 +65,19 @@ class Config:
     retain: RetainSettings = field(default_factory=RetainSettings)
     open_world: OpenWorldSettings = field(default_factory=OpenWorldSettings)
     labelled: LabelledSettings = field(default_factory=LabelledSettings)
-    method: Methods = field(default_factory=Methods)
+    # Settings of methods, method.NAME.FIELD: those of learngene/methods/NAME.py (class Settings),
+    # or of a module of your own. Typed and checked when the methods are known (conf/methods.py).
+    method: dict[str, Any] = field(default_factory=dict)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
     experiment: Any = None
+
+
+def register_schema() -> None:
+    """Make this schema the first of Hydra's defaults (``conf/config.yaml``).
+
+    Under ``method`` any name may be set without a ``+``: which ones there are say the methods.
+    """
+    node = OmegaConf.structured(Config)
+    node.method._set_flag("struct", False)
+    ConfigStore.instance().store(name="schema", node=node)

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
-from conf.plugins import BUILT_IN, check_own, factory_halves, from_here, modules_of
+from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.utils.files import expanded, is_file, is_folder
@@ -20,8 +20,6 @@ from learngene.utils.settings import check_value, limits_of
 from reports.experiments.registry import compared_methods
 from reports.loggers import check_logger
 
-AMONG_CLIENTS = ("fedavg", "fedprox")  # they take nothing from the factory
-OF_THE_COLLECTIVE = ("full", "linear_probe")  # they are sent its 13 layers
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
 GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
@@ -39,14 +37,15 @@ def check(config: DictConfig) -> None:
     if missing:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
     _check_names(config, Config)
-    _check_values(OmegaConf.to_container(config, resolve=True))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    _check_values(plain)
     for name, limits in limits_of(Config):
         value = OmegaConf.select(config, name)
         if value is not None:
             check_value(name, value, limits)
-    _check_methods(config.methods, config.method.own)
+    _check_methods(config.methods)
     if config.logger is not None:
-        from_here()
+        add_cwd_to_path()
         check_logger(config.logger)
     _check_growth(config.collective.growth)
     _check_layers(config.learngene.layers, config.collective.growth)
@@ -54,6 +53,8 @@ def check(config: DictConfig) -> None:
     _check_labelled(config)
     _check_faults(config)
     _check_together(config)
+    # Last, since methods bring torch: seconds that a wrong word above need not wait for.
+    _check_halves(config, resolve_methods(config.methods, plain["method"]))
 
 
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
@@ -92,15 +93,13 @@ def _check_values(value: Any, name: str = "") -> None:
             raise InputError(name, shown, "holds characters that are no text", "Leave them out")
 
 
-def _check_methods(methods: Any, own: Mapping[str, Any]) -> None:
+def _check_methods(methods: Any) -> None:
     if not isinstance(methods, Sequence) or isinstance(methods, str):
         raise InputError("methods", methods, "no list", "Write methods=[learngene,scratch]")
     if not methods:
         raise InputError("methods", "[]", "nothing to compare", "Write methods=[learngene,scratch]")
     if len(set(methods)) < len(methods):
         raise InputError("methods", methods, "a method is named twice", "Name each method once")
-    if modules_of(methods) or own:
-        check_own(methods, own)
 
 
 def _check_growth(growth: str) -> None:
@@ -235,23 +234,27 @@ def _check_cache(cache: str) -> None:
                          "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
 
 
-def _check_factory(config: DictConfig) -> None:
-    """What the methods' factory halves need besides base images."""
+def _check_halves(config: DictConfig, run: RunMethods) -> None:
+    """What the methods' halves need besides base images, and rounds besides methods."""
+    if config.rounds > 1 and not any(method.inherits for method in run.methods.values()):
+        raise InputError(
+            "rounds",
+            config.rounds,
+            "no method builds on the collective's evolution",
+            "Write rounds=1, or name learngene among the methods",
+        )
     cycles = config.open_world.cycles
     if not config.learngene.path and not cycles:
         return
-    taken, trained = factory_halves(config.methods)
-    for name in config.methods:
-        bare = name in ("learngene", "scratch", *AMONG_CLIENTS)
-        bare = bare or (name not in BUILT_IN and name not in trained and name not in taken)
-        if bare:
+    for name, method in run.methods.items():
+        if method.trained_by in ("clients", "none"):
             continue
         if cycles:
             raise InputError("methods", name,
                              "the open-world cycles give the collective further images and passes, "
                              f"and {name} none: no equal terms",
                              "Leave it out, or write open_world.cycles=0")  # fmt: skip
-        if name in OF_THE_COLLECTIVE or name in taken:
+        if method.trained_by == "collective":
             raise InputError("methods", name,
                              "it is sent the collective, and a saved learngene has none",
                              "Leave it out, or leave learngene.path out")  # fmt: skip
@@ -301,7 +304,6 @@ def _check_together(config: DictConfig) -> None:
                          f"each fold holds out images of every class, and a client has "
                          f"{config.shots} of each (shots)",
                          "Lower it, raise shots, or write individual.safeguard=false")  # fmt: skip
-    _check_factory(config)
     compared = compared_methods(config.experiment)
     for name in compared:
         if name not in config.methods:
@@ -313,9 +315,6 @@ def _check_together(config: DictConfig) -> None:
         raise InputError("rounds", config.rounds,
                          "a saved learngene does not evolve: there is no collective",
                          "Write rounds=1, or leave learngene.path out")  # fmt: skip
-    if config.rounds > 1 and "learngene" not in config.methods:
-        raise InputError("rounds", config.rounds, "no method builds on the collective's evolution",
-                         "Write rounds=1, or name learngene among the methods")  # fmt: skip
     asked = config.runtime.min_answered
     if asked is not None and asked > config.num_clients:
         raise InputError("runtime.min_answered", asked,

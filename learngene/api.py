@@ -6,8 +6,6 @@ shard, with the run's settings and seed, it gives the numbers of the run's clien
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import numpy as np
 import torch
 
@@ -17,7 +15,7 @@ from learngene.data.augment import to_batch
 from learngene.data.partition import ShardData, check_images
 from learngene.gene.gene import Learngene
 from learngene.methods.base import ClientContext, generators
-from learngene.methods.learngene import individual_of
+from learngene.methods.learngene import Settings, individual_of
 from learngene.networks.individual import Individual
 from learngene.utils.settings import check_settings
 
@@ -51,8 +49,8 @@ def adapt(
         seed: of everything that is drawn: weights, order and augmentation of the images, the
             sample for the Fisher information.
 
-    The other keywords mean what they mean in ``conf.schema.Individual`` and ``conf.schema.Retain``,
-    and have the same defaults. The work is done where the shard's tensors lie.
+    The other keywords mean what they mean in ``IndividualSettings`` and ``RetainSettings``, with
+    the same defaults. The work is done where the shard's tensors lie.
 
     Raises:
         InputError: the learngene does not fit the individual, a word is no choice, or a number is
@@ -83,13 +81,16 @@ def adapt(
     check_settings(individual)
     check_settings(retain)
     context = ClientContext(
-        task={"individual": asdict(individual), "retain": asdict(retain), "seed": seed},
+        settings=Settings(),
         payload=gene.arrays,
         shard=shard,
         device=shard.train_x.device,
         client=0,
         round=1,
+        seed=seed,
         generator=generators(seed, "learngene", 1, 0),
+        individual=individual,
+        retain=retain,
     )
     return individual_of(gene, context)
 
@@ -108,5 +109,5 @@ def predict(individual: Individual, images: np.ndarray) -> np.ndarray:
         )
     device = next(individual.parameters()).device
     with torch.no_grad():
-        said = individual.head(features(individual, to_batch(images, device)))
-    return said.argmax(1).cpu().numpy()
+        logits = individual.head(features(individual, to_batch(images, device)))
+    return logits.argmax(1).cpu().numpy()

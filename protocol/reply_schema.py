@@ -22,22 +22,14 @@ from flwr.app import (
     RecordDict,
 )
 
+from learngene import methods
 from protocol.keys import ERROR, INFO, METRICS, WEIGHTS
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of arrays, by name
 
 CURVES = ("epochs", "accuracy", "loss", "train_loss", "penalty")  # one value a tested epoch
-NUMBERS = ("seconds", "train_accuracy")
-# What a method sends beside curves and NUMBERS. A new number needs its name here.
-EXTRAS: dict[str, tuple[str, ...]] = {
-    "learngene": (
-        "fisher_mean",
-        *("safeguard_fell_back", "safeguard_gene", "safeguard_scratch", "safeguard_broken_folds"),
-    )
-}
+NUMBERS = ("seconds", "train_accuracy")  # a method's ``extra_metrics`` come beside these
 IN_A_ROUND = ("images", "loss", "seconds")  # numbers of a federated round
-AT_ONCE = ("protonet", "matchingnet", "deepemd")  # they answer without epochs: one point, at 0
-BY_STEPS = ("maml", "fomaml", "proto_maml")  # their epochs are client_steps
 
 REASON = 500  # characters of a failure's reason
 TRACE = 2000  # characters of the places in the code where it happened
@@ -128,11 +120,12 @@ def declared_reply(task: Mapping[str, Any]) -> DeclaredReply:
             arrays={WEIGHTS + method: _weights(task["cards"][method]) for method in names},
         )
     every = task["individual"]["eval_every"]
-    ends = {method: _last_epoch(method, task) for method in task["methods"]}
+    forms = {method: _reply_form(method, task) for method in task["methods"]}
+    ends = {method: _last_epoch(method, form, task) for method, form in forms.items()}
     return DeclaredReply(
         metrics={
             method: dict.fromkeys(CURVES, len({0, end, *range(0, end + 1, every)}))
-            | dict.fromkeys((*NUMBERS, *EXTRAS.get(method, ())), 0)
+            | dict.fromkeys((*NUMBERS, *forms[method].extra_metrics), 0)
             for method, end in ends.items()
         },
         info=info,
@@ -145,12 +138,17 @@ def _weights(card: Mapping[str, Any]) -> Shapes:
     return {name: ("float32", tuple(shape)) for name, shape in card["up"].items()}
 
 
-def _last_epoch(method: str, task: Mapping[str, Any]) -> int:
-    own = task.get("own_methods", {}).get(method)
-    if method in AT_ONCE or (own is not None and own["at_once"]):
+def _reply_form(method: str, task: Mapping[str, Any]) -> methods.ReplyForm:
+    """A plugin's as the task describes it: its file may be missing here."""
+    plugin = task.get("own_methods", {}).get(method)
+    return methods.find(method) if plugin is None else methods.ReplyForm(**plugin["reply"])
+
+
+def _last_epoch(method: str, form: methods.ReplyForm, task: Mapping[str, Any]) -> int:
+    if form.training_free:
         return 0
-    if method in BY_STEPS:
-        return int(task["method"][method]["client_steps"])
+    if form.epochs_setting is not None:
+        return int(task["method"][method][form.epochs_setting])
     return int(task["individual"]["epochs"])
 
 

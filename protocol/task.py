@@ -10,7 +10,7 @@ import numpy as np
 from learngene.data.dataset import World
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack
-from learngene.methods import Payload
+from learngene.methods import Payload, find
 from protocol.guard import Declared
 from protocol.reply_schema import Shapes, declared_reply
 from protocol.rounds import RoundPlan
@@ -23,7 +23,6 @@ TASK_FIELDS = (
     "federated",  # only in rounds of federated training: the number of the round
     *("faults", "limit_s", "own_methods"),  # only in runs that ask for them
 )
-OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collective evolves
 
 
 def plan_round(
@@ -46,9 +45,10 @@ def plan_round(
         labelled: what ``server.labelling`` tells clients, where their images are named ones.
     """
     gene, arrays = at_precision(gene, config["learngene"]["precision"])
-    methods = list(config["methods"])
+    methods, plugins = list(config["methods"]), config.get("own_methods", {})
+    heirs = [name for name in methods if find(name, plugins.get(name)).inherits]
     if number < config["rounds"]:
-        methods = [name for name in methods if name in OF_THE_COLLECTIVE]
+        methods = [name for name in methods if name in heirs]
     task = {
         **common_task(config, world, methods),
         "width": gene.card.width,
@@ -63,19 +63,18 @@ def plan_round(
     if faults:
         task["faults"] = dict(faults)
     task |= occasional_task(config, labelled)
-    if own := {k: v for k, v in config.get("own_methods", {}).items() if k in methods}:
-        task["own_methods"] = own
+    if plugins := {name: plugin for name, plugin in plugins.items() if name in methods}:
+        task["own_methods"] = plugins
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     if made:
         task["cards"] = {name: each.card for name, each in made.items()}
     sent = {name: pack(each.arrays, config["payload_precision"]) for name, each in made.items()}
-    if "learngene" in methods:
-        sent = {"learngene": arrays, **sent}
+    sent = dict.fromkeys(heirs, arrays) | sent
     declared = {name: shapes_of(each) for name, each in sent.items()}
-    if "learngene" in methods and config["learngene"]["precision"] == "fp32":
+    if config["learngene"]["precision"] == "fp32":
         # From the card, not from the arrays: what is sent is held against what was promised.
         promised = {name: ("float32", tuple(shape)) for name, shape in gene.card.shapes.items()}
-        declared["learngene"] = promised
+        declared |= dict.fromkeys(heirs, promised)
     return RoundPlan(task, sent, declared=declare(task, declared))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from flwr.clientapp import ClientApp
 
 from learngene.data.dataset import World
-from learngene.methods import NAMES, Payload, find
+from learngene.methods import BUILT_IN, Payload, find
 from learngene.methods.federated import INDIVIDUAL, begin, finished
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import common_task, declare, occasional_task, shapes_of
@@ -39,9 +39,9 @@ class Federated:
 
 
 def federated_methods(names: list[str]) -> list[str]:
-    """Those that are trained among the clients. A method of one's own is not: its weights would
-    need a declaration of what may go up."""
-    return [name for name in names if name in NAMES and find(name).update is not None]
+    """Those that are trained among the clients. A plugin is not: its weights would need a
+    declaration of what may go up."""
+    return [name for name in names if name in BUILT_IN and find(name).trained_by == "clients"]
 
 
 def federate(

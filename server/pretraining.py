@@ -73,9 +73,9 @@ def prepare(
     Raises:
         RuntimeError: no method is left.
     """
-    own = config.get("own_methods", {})
-    asked = {name: find(name, own.get(name)) for name in config["methods"]}
-    needed = {n: m for n, m in asked.items() if m.pretrain is not None or m.take is not None}
+    plugins = config.get("own_methods", {})
+    asked = {name: find(name, plugins.get(name)) for name in config["methods"]}
+    needed = {n: m for n, m in asked.items() if m.trained_by in ("factory", "collective")}
     if not needed:
         return Prepared(list(asked))
     light_path = light_path_passes(product)
@@ -104,10 +104,10 @@ def prepare(
     with torch_threads(factory_threads(config)):
         for name, method in needed.items():
             started = time.perf_counter()
-            if method.take is not None:
+            if method.from_collective is not None:
                 assert product.life is not None, "conf.validate wants a collective for this method"
                 try:
-                    payload = method.take(product.life.evolution.collective)
+                    payload = method.from_collective(product.life.evolution.collective)
                 except (Exception, SystemExit) as error:
                     fault(name, f"{type(error).__name__}: {error}")
                     continue
@@ -203,7 +203,7 @@ def train(name: str, config: Mapping[str, Any], world: World, budget: int, tell:
                 config,
                 world,
                 budget,
-                found=read_checkpoint(part) if config["resume"] else None,
+                checkpoint=read_checkpoint(part) if config["resume"] else None,
                 keep=lambda state, card: write_checkpoint(part, state, card),
                 progress=lambda done, steps, loss: tell(done, steps),
             )
@@ -224,7 +224,7 @@ def _factory(
     device = choose_device(collective["device"])
     kept_back = config["open_world"]["calibration_per_class"]
     rows, _ = hold_out(world, config["seed"], kept_back)
-    own = config["method"][name]
+    method = find(name, config.get("own_methods", {}).get(name))
     return Factory(
         name=name,
         images=BaseImages(
@@ -234,7 +234,7 @@ def _factory(
             collective["train_size"],
             collective["zoom"],
         ),
-        settings={key: value for key, value in own.items() if not key.startswith(CLIENT)},
+        settings=method.settings_from(config["method"].get(name, {})),
         budget=budget,
         ways=config["ways"],
         width=collective["width"],
@@ -247,15 +247,15 @@ def _factory(
 
 def payload_key(factory: Factory, config: Mapping[str, Any], method: Method) -> str:
     """Hash of everything that determines a payload, 16 hex digits."""
-    device = factory.images.device
+    device, settings = factory.images.device, config["method"].get(factory.name, {})
     parts = {
         "format": FORMAT,
         "world": factory.images.world.sha256,
         "calibration_per_class": config["open_world"]["calibration_per_class"],
         "method": factory.name,
-        "settings": dict(factory.settings),
+        "settings": {k: v for k, v in settings.items() if not k.startswith(CLIENT)},
         "budget": factory.budget,
-        "ways": factory.ways if method.for_ways else None,
+        "ways": factory.ways if method.depends_on_ways else None,
         "width": factory.width,
         "stem": factory.stem,
         "side": factory.images.side,
@@ -269,8 +269,8 @@ def payload_key(factory: Factory, config: Mapping[str, Any], method: Method) -> 
         "numpy": np.__version__,
         "POT": version("POT") if factory.name == "deepemd" else None,
     }
-    if own := config.get("own_methods", {}).get(factory.name):
-        parts["module"] = own["module"], own["sha256"]
+    if plugin := config.get("own_methods", {}).get(factory.name):
+        parts["module"] = plugin["module"], plugin["sha256"]
     return key_of(parts)
 
 

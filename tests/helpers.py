@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from conf.methods import resolve_methods
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import EvolutionSettings
+from learngene.methods import BUILT_IN
 
 CPU = torch.device("cpu")
 MANY = (  # a run of many methods
     *("learngene", "scratch", "maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
     *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
 )
+
+
+def method_settings() -> dict[str, dict[str, Any]]:
+    """``method`` of the configuration with the defaults of every built-in method."""
+    return resolve_methods(BUILT_IN, {}).settings
 
 
 def settings(**changed: Any) -> EvolutionSettings:

@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import sim as program
-from conf.schema import Config
+from conf.schema import register_schema
 from conf.validate import check
 from reports.experiments.frontier import FREE
 from reports.experiments.registry import draw, rows
@@ -116,7 +115,7 @@ def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> 
 
 def _composed(asked: Sequence[str]) -> Any:
     """The whole configuration as the program has it, checked."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(asked))
     check(config)

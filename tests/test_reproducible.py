@@ -13,13 +13,12 @@ import pytest
 import torch
 from flwr.app import Message
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 import runtime.client_rounds
 import sim as program
 from clients.client_app import make_client_app
-from conf.schema import Config
+from conf.schema import register_schema
 from conf.validate import check
 from learngene.utils.hardware import WORKSPACE, pin_kernels
 from reports.results import comparable, read_results, result_sha256
@@ -33,7 +32,7 @@ TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=
 
 
 def config_of(cache: Path, **runtime: Any) -> dict[str, Any]:
-    ConfigStore.instance().store(name="schema", node=Config)
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [*TINY, f"cache={cache}"])
     check(config)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.retain import Retain
-from learngene.adaptation.settings import SCHEDULES
+from learngene.adaptation.settings import IndividualSettings
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
 from learngene.networks.individual import Individual
-from learngene.utils.settings import check_choice
+from learngene.utils.settings import check_settings
 
 _after_epoch: ContextVar[Callable[[int], None]] = ContextVar(
     "after_epoch", default=lambda epoch: None
@@ -34,32 +33,6 @@ def after_each_epoch(call: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         _after_epoch.reset(token)
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How an individual is trained; fields as in conf.schema.Individual."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    inherited_lr: float
-    schedule: str
-    momentum: float
-    weight_decay: float
-    augment: bool
-    eval_every: int
-    freeze_norms: bool  # keep the statistics that were inherited or measured
-    ewc_lambda: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_choice("schedule", self.schedule, SCHEDULES)
-
-    @classmethod
-    def of(cls, individual: Mapping[str, Any], **own: Any) -> TrainSettings:
-        """The settings that all methods share, from a task's ``individual``; ``own`` ones win."""
-        named = {f.name for f in fields(cls)}
-        return cls(**({k: v for k, v in individual.items() if k in named} | own))
 
 
 @dataclass
@@ -111,9 +84,17 @@ class Transferred(torch.nn.Module):
         return self.head(self.features(x))
 
 
-def train(individual: Individual | Transferred, shard: ShardData, settings: TrainSettings,
-          generator: torch.Generator, retain: Retain | None = None,
-          clock: Callable[[], float] = time.perf_counter) -> Outcome:  # fmt: skip
+def train(
+    individual: Individual | Transferred,
+    shard: ShardData,
+    settings: IndividualSettings,
+    generator: torch.Generator,
+    retain: Retain | None = None,
+    *,
+    freeze_norms: bool,
+    ewc_lambda: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Outcome:
     """Train ``individual`` in place and test it along the way.
 
     Eq. 9 is minimised by proximal gradient steps: a step of SGD on L_rec, then the exact step on
@@ -122,13 +103,17 @@ def train(individual: Individual | Transferred, shard: ShardData, settings: Trai
 
     Args:
         individual: reconstructed, with its classifier started.
+        settings: of stem, head and safeguard nothing is read here.
         retain: the retain loss of its inherited layers; None leaves Eq. 6 alone.
+        freeze_norms: keep the statistics of norms that were inherited or measured.
+        ewc_lambda: Eq. 9's lambda.
 
     Returns:
         Curves that begin at epoch 0, before any training, and end at the last epoch. The extra
         ``train_accuracy`` is that of the trained individual on the shard's plain images (Eq. 10's
         empirical error is 1 less this).
     """
+    check_settings(settings)
     outcome, started = Outcome(), clock()
     optimiser = _optimiser(individual, settings)
     base_lr = [group["lr"] for group in optimiser.param_groups]
@@ -140,7 +125,7 @@ def train(individual: Individual | Transferred, shard: ShardData, settings: Trai
     _after_epoch.get()(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
-        if settings.freeze_norms:
+        if freeze_norms:
             _freeze_norms(individual)
         sums = [0.0, 0.0]
         order = torch.randperm(len(shard.train_x), generator=generator)
@@ -158,8 +143,8 @@ def train(individual: Individual | Transferred, shard: ShardData, settings: Trai
             optimiser.step()
             sums[0] += float(loss.detach()) * len(batch)
             if retain:  # the other half of Eq. 9
-                retain.pull(settings.inherited_lr * factor * settings.ewc_lambda)
-                sums[1] += settings.ewc_lambda * float(retain().detach()) * len(batch)
+                retain.pull(settings.inherited_lr * factor * ewc_lambda)
+                sums[1] += ewc_lambda * float(retain().detach()) * len(batch)
             done += 1
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
@@ -204,7 +189,7 @@ def shard_features(
 
 
 def _optimiser(
-    individual: Individual | Transferred, settings: TrainSettings
+    individual: Individual | Transferred, settings: IndividualSettings
 ) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
     own = [*individual.stem.parameters(), *individual.head.parameters()]

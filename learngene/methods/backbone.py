@@ -1,7 +1,7 @@
-"""The opponents' backbone: the individual's seven layers, all of them their own.
+"""The opponents' backbone: an individual's layers, all of them trained by the method.
 
 Width, pools and features are the individual's, the stem's kind is scratch's, so that every method
-has the network that scratch trains. What a method puts behind it is its own matter.
+has the network that scratch trains. What a method puts behind it is the method's matter.
 """
 
 from __future__ import annotations
@@ -21,51 +21,72 @@ from learngene.networks.individual import Individual
 from learngene.networks.layers import FEATURE_SIDE
 
 Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
-INHERITED = 3  # how the seven layers are counted in an Individual; without effect here
+INHERITED = 3  # how the layers are counted in an Individual; without effect here
+
+
+class BackboneFeatures(nn.Module):
+    """What ``Individual.features`` computes, as a module by itself."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
+        return self.network.features(x)  # type: ignore[operator]
 
 
 def draw(factory: Factory, head: Head | None = None) -> Individual:
-    """Seven layers at random on the factory's device; ``head`` makes what comes behind them."""
-    chance = factory.chance("weights")
-    made = drawn(factory.stem, factory.width, factory.images.world.image_shape[0], chance)
+    """A random backbone on the factory's device; ``head`` makes what comes behind it."""
+    generator = factory.generator("weights")
+    channels = factory.images.world.image_shape[0]
+    network = random_backbone(factory.stem, factory.width, channels, generator)
     if head is not None:
-        made.head = head(feature_count(made), chance)
-    return made.to(factory.images.device).to(memory_format=torch.channels_last)
+        network.head = head(feature_count(network), generator)
+    return network.to(factory.images.device).to(memory_format=torch.channels_last)
 
 
 def rebuild(
     context: ClientContext,
     head: Head | None = None,
-    change: Callable[[Individual], Individual] = lambda made: made,
+    change: Callable[[Individual], Individual] = lambda network: network,
 ) -> Individual:
-    """The seven layers of a payload at the client, and the head where it travels with them.
+    """A payload's backbone at the client, and the head where it travels along.
 
     Args:
-        head: makes the head that the payload then fills; None = nothing behind the layers.
+        head: makes the head that the payload then fills; None = nothing behind the backbone.
         change: done to the network before it is filled.
 
     Raises:
         ValueError: the arrays are not exactly those that the network needs.
     """
     card, channels = context.card, context.shard.train_x.shape[1]
-    chance = context.generator("weights")
-    made = drawn(card["stem"], card["width"], channels, chance)
+    generator = context.generator("weights")
+    network = random_backbone(card["stem"], card["width"], channels, generator)
     if head is not None:
-        made.head = head(feature_count(made), chance)
-    fill(change(made), context.payload)
-    return made.to(context.device).to(memory_format=torch.channels_last)
+        network.head = head(feature_count(network), generator)
+    fill(change(network), context.payload)
+    return network.to(context.device).to(memory_format=torch.channels_last)
 
 
-def drawn(stem: str, width: float, channels: int, chance: torch.Generator) -> Individual:
-    """Seven layers with weights from ``chance``, and nothing behind them."""
-    made = Individual(stem_kind=stem, inherited=INHERITED, ways=1, width=width, head="prototype",
-                      generator=chance, channels=channels)  # fmt: skip
-    made.head = nn.Identity()
-    return made
+def random_backbone(
+    stem: str, width: float, channels: int, generator: torch.Generator
+) -> Individual:
+    """A backbone with weights from ``generator``, and nothing behind it."""
+    network = Individual(
+        stem_kind=stem,
+        inherited=INHERITED,
+        ways=1,
+        width=width,
+        head="prototype",
+        generator=generator,
+        channels=channels,
+    )
+    network.head = nn.Identity()
+    return network
 
 
 def feature_count(individual: Individual) -> int:
-    """Features that the seven layers give of an image."""
+    """Features that the backbone gives of an image."""
     return individual.top[-1].conv.out_channels * FEATURE_SIDE**2
 
 
@@ -80,11 +101,11 @@ def fill(module: nn.Module, arrays: dict[str, np.ndarray]) -> None:
         for name, value in module.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    given = {name: array.shape for name, array in arrays.items()}
-    if due != given:
-        wrong = sorted(n for n in due.keys() | given.keys() if due.get(n) != given.get(n))
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if due != shapes:
+        wrong = sorted(n for n in due.keys() | shapes.keys() if due.get(n) != shapes.get(n))
         raise ValueError(
-            f"array {wrong[0]} has shape {given.get(wrong[0])}, the network needs "
+            f"array {wrong[0]} has shape {shapes.get(wrong[0])}, the network needs "
             f"{due.get(wrong[0])}"
         )
     state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
@@ -100,8 +121,9 @@ def arrays_of(module: nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-def payload_of(factory: Factory, individual: Individual, *, head: bool = False,
-               **card: Any) -> Payload:  # fmt: skip
+def payload_of(
+    factory: Factory, individual: Individual, *, head: bool = False, **card: Any
+) -> Payload:
     """What a client needs of ``individual``; its head stays behind unless it is asked for."""
     arrays = arrays_of(individual)
     if not head:
@@ -110,8 +132,9 @@ def payload_of(factory: Factory, individual: Individual, *, head: bool = False,
 
 
 @torch.no_grad()
-def one_point(context: ClientContext, log_probabilities: Callable[[Tensor], Tensor],
-              started: float) -> Outcome:  # fmt: skip
+def evaluate_once(
+    context: ClientContext, log_probabilities: Callable[[Tensor], Tensor], started: float
+) -> Outcome:
     """The outcome of a method that answers without training: one point, at epoch 0.
 
     Args:
@@ -119,14 +142,14 @@ def one_point(context: ClientContext, log_probabilities: Callable[[Tensor], Tens
         started: when the work began (``time.perf_counter``).
     """
     shard, outcome = context.shard, Outcome()
-    train = _score(log_probabilities, shard.train_x, shard.train_y)
+    train_accuracy, train_loss = _score(log_probabilities, shard.train_x, shard.train_y)
     accuracy, loss = _score(log_probabilities, shard.test_x, shard.test_y)
     outcome.epochs.append(0)
     outcome.accuracy.append(accuracy)
     outcome.loss.append(loss)
-    outcome.train_loss.append(train[1])
+    outcome.train_loss.append(train_loss)
     outcome.penalty.append(0.0)
-    outcome.extras["train_accuracy"] = train[0]
+    outcome.extras["train_accuracy"] = train_accuracy
     outcome.seconds = time.perf_counter() - started
     return outcome
 
@@ -134,5 +157,5 @@ def one_point(context: ClientContext, log_probabilities: Callable[[Tensor], Tens
 def _score(
     log_probabilities: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
 ) -> tuple[float, float]:
-    said = torch.cat([log_probabilities(part) for part in x.split(256)])
-    return int((said.argmax(1) == y).sum()) / len(y), float(F.nll_loss(said, y))
+    scores = torch.cat([log_probabilities(part) for part in x.split(256)])
+    return int((scores.argmax(1) == y).sum()) / len(y), float(F.nll_loss(scores, y))

@@ -1,9 +1,10 @@
-"""What a method is: a half at the factory and a half at the client, and what travels between them.
+"""The two halves of a method, at the factory and at the client, and what travels between them.
 
-A method module holds ``METHOD``, a value of class ``Method``. Its factory half is one of
+A method module holds ``METHOD``, a value of class ``Method``, and a dataclass ``Settings`` with the
+method's group of the configuration (``method.NAME``), ranges included. Its factory half is one of
 
 - ``pretrain(factory) -> Payload``: trained on the factory's base images, within a budget;
-- ``take(collective) -> Payload``: read off the finished collective;
+- ``from_collective(collective) -> Payload``: read off the finished collective;
 - neither: nothing is sent (scratch), or the learngene itself (``server.factory`` makes it).
 
 Its client half is ``adapt(context) -> Outcome``: payload and shard in, curves out. A method that is
@@ -14,19 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import World
 from learngene.data.partition import ShardData
 from learngene.networks.collective import Collective
 from learngene.seeding import generator, torch_generator
+
+if TYPE_CHECKING:
+    from learngene.methods.scratch import Settings as ScratchSettings
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,10 @@ class BaseImages:
     def classes(self) -> int:
         return len(self.rows)
 
-    def batch(self, rows: np.ndarray, chance: torch.Generator) -> Tensor:  # (B, C, side, side)
+    def batch(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:  # (B, C, side, side)
         """Augmented images, as the collective sees them."""
         x = to_batch(self.world.train_images[rows], self.device)
-        return augment(x, chance, flip=self.world.flip, side=self.side, zoom=self.zoom)
+        return augment(x, generator, flip=self.world.flip, side=self.side, zoom=self.zoom)
 
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss
@@ -74,19 +79,19 @@ class Factory:
 
     name: str
     images: BaseImages
-    settings: Mapping[str, Any]  # the method's own group of the configuration
+    settings: Any  # the method's: an object of its ``Settings``
     budget: int  # image passes: an image that goes forward and backward once is one
     ways: int  # classes of a client's task
     width: float
-    stem: str  # of the seven layers, as scratch's
+    stem: str  # of the backbone, as scratch's
     seed: int
     bf16: bool  # convolutions in bfloat16, where the collective computes so, too
-    # Half-done work: what was last kept of it, and where to keep it (tensors, plain JSON).
-    found: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+    # Half-done work, as it was last kept, and where to keep it (tensors, plain JSON).
+    checkpoint: tuple[dict[str, Tensor], dict[str, Any]] | None = None
     keep: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda state, card: None
     progress: Progress = lambda done, steps, loss: None
 
-    def chance(self, phase: str, step: int = 0) -> torch.Generator:
+    def generator(self, phase: str, step: int = 0) -> torch.Generator:
         return torch_generator(self.seed, f"pretrain-{self.name}-{phase}", round=step)
 
     def order(self, phase: str, step: int = 0) -> np.random.Generator:
@@ -101,24 +106,28 @@ class Factory:
 
 @dataclass(frozen=True)
 class ClientContext:
-    """What a method may use at a client. It never sees another's shard, nor another method's work.
+    """What a method may use at a client: no other client's shard, no other method's work."""
 
-    ``task`` is the server's message as plain JSON, ``card`` and ``payload`` are the method's own.
-    """
-
-    task: dict[str, Any]
+    settings: Any  # the method's: an object of its ``Settings``; a plugin without one gets a dict
     payload: dict[str, np.ndarray]
     shard: ShardData
     device: torch.device
     client: int
     round: int
+    seed: int
     generator: Callable[[str], torch.Generator]  # by phase; equal phases give equal draws
-    card: dict[str, Any] = field(default_factory=dict)
+    individual: IndividualSettings  # epochs, batches and augmentation that all methods share
+    retain: RetainSettings
+    card: dict[str, Any] = field(default_factory=dict)  # the payload's; the learngene's own one
+    # What scratch is built by; a federated round, in which it has no part, does without.
+    scratch: ScratchSettings | None = None
+    width: float = 1.0  # of the backbone
+    inherited: int = 3  # layers that an individual takes over
 
-    def as_method(self, name: str) -> ClientContext:
-        """The same client with the draws of another method, and without this one's payload."""
-        drawn = generators(self.task["seed"], name, self.round, self.client)
-        return replace(self, payload={}, card={}, generator=drawn)
+    def as_scratch(self) -> ClientContext:
+        """The same client with the settings and draws of scratch, and without a payload."""
+        drawn = generators(self.seed, "scratch", self.round, self.client)
+        return replace(self, settings=self.scratch, payload={}, card={}, generator=drawn)
 
 
 @dataclass(frozen=True)
@@ -139,15 +148,44 @@ def generators(seed: int, method: str, round: int, client: int) -> Callable[[str
     return lambda phase: torch_generator(seed, f"client-{method}-{phase}", round, client)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplyForm:
+    """What a method's answer holds: how long its curves are, and which further numbers."""
+
+    # It answers without epochs (``backbone.evaluate_once``): one point, at epoch 0.
+    training_free: bool = False
+    # The method's own setting that says where its curves end; None: ``individual.epochs``.
+    epochs_setting: str | None = None
+    # Names in ``Outcome.extras`` beside ``train_accuracy``: others are not sent.
+    extra_metrics: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
-class Method:
-    """The two halves of a method."""
+class Method(ReplyForm):
+    """The two halves of a method and its settings."""
 
     adapt: Callable[[ClientContext], Outcome]
     pretrain: Callable[[Factory], Payload] | None = None
-    take: Callable[[Collective], Payload] | None = None
-    update: Callable[[ClientContext], Update] | None = None  # trained among the clients first
-    for_ways: bool = False  # the payload depends on the number of a client's classes
-    # It answers without epochs (``seven.one_point``): one point, at epoch 0. Other curves end at
-    # ``individual.epochs``, those of the MAML family at their own ``client_steps``.
-    at_once: bool = False
+    from_collective: Callable[[Collective], Payload] | None = None
+    update: Callable[[ClientContext], Update] | None = None  # its part in a federated round
+    settings: type | None = None  # dataclass of ``method.NAME``; None: any names, unchecked
+    depends_on_ways: bool = False  # the payload depends on the number of a client's classes
+    inherits: bool = False  # it is sent the learngene, and asked again as the collective evolves
+
+    def __post_init__(self) -> None:
+        names = {each.name for each in fields(self.settings)} if self.settings else set()
+        if self.epochs_setting is not None and self.epochs_setting not in names:
+            raise ValueError(f"no setting is called {self.epochs_setting} (epochs_setting)")
+
+    @property
+    def trained_by(self) -> Literal["factory", "collective", "clients", "none"]:
+        """Who makes what the client starts from, beside the learngene, which every run has."""
+        if self.pretrain is not None:
+            return "factory"
+        if self.from_collective is not None:
+            return "collective"
+        return "none" if self.update is None else "clients"
+
+    def settings_from(self, values: Mapping[str, Any]) -> Any:
+        """The method's settings from plain values, as they travel."""
+        return dict(values) if self.settings is None else self.settings(**values)

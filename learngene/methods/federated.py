@@ -1,6 +1,6 @@
 """What FedAvg and FedProx share: a round at a client, the average of a round, and the end of it.
 
-The global model is scratch's seven layers and a linear classifier with a row for every class that
+The global model is scratch's backbone and a linear classifier with a row for every class that
 clients may hold. A client trains the layers and the rows of its own classes, and only these: its
 softmax is over its own classes. In the average the layers are weighted by the clients' images, a
 row is averaged over the clients that hold its class. At the end each client takes the layers, puts
@@ -25,15 +25,36 @@ from torch import Tensor, nn
 from learngene.adaptation.training import Outcome, cosine
 from learngene.data.augment import augment as augmented
 from learngene.data.partition import ShardData
-from learngene.methods.backbone import arrays_of, drawn, feature_count, rebuild
+from learngene.methods.backbone import (
+    BackboneFeatures,
+    arrays_of,
+    feature_count,
+    random_backbone,
+    rebuild,
+)
 from learngene.methods.base import ClientContext, Payload, Update
-from learngene.methods.head import SevenLayers, fit, linear_head
+from learngene.methods.head import fit, linear_head
 from learngene.networks.individual import PrototypeHead, measure_norms
 from learngene.seeding import torch_generator
+from learngene.utils.settings import setting
 
 Arrays = dict[str, np.ndarray]
 HEAD = ("head.weight", "head.bias")
 INDIVIDUAL = ("batch_size", "momentum", "weight_decay", "augment")  # what a round reads of it
+
+
+@dataclass
+class FederatedSettings:
+    """The family's settings, with FedAvg's values."""
+
+    # of federated training, before a client makes the model its own
+    rounds: int = setting(10, ge=1, le=10_000)
+    local_epochs: int = setting(3, ge=1, le=1000)  # passes over the shard in a round
+    # at the clients, in the first round; half a cosine over the rounds
+    lr: float = setting(0.02, gt=0, le=10)
+    # of the new classifier, when a client makes the model its own
+    client_lr: float = setting(0.002, gt=0, le=10)
+    client_body_lr: float = setting(0.002, ge=0, le=10)  # of the backbone, then; 0 = frozen
 
 
 @dataclass(frozen=True)
@@ -45,17 +66,18 @@ class Merged:
     rows: tuple[int, ...]
 
 
-def begin(seed: int, stem: str, width: float, channels: int, classes: Sequence[int],
-          ways: int) -> Payload:  # fmt: skip
+def begin(
+    seed: int, stem: str, width: float, channels: int, classes: Sequence[int], ways: int
+) -> Payload:
     """The global model before its first round, the same for every federated method.
 
     Args:
         classes: world classes that clients may hold; row i of the head is ``classes[i]``.
         ways: classes that a client holds.
     """
-    chance = torch_generator(seed, "federated-start")
-    network = drawn(stem, width, channels, chance)
-    network.head = linear_head(feature_count(network), len(classes), chance)
+    generator = torch_generator(seed, "federated-start")
+    network = random_backbone(stem, width, channels, generator)
+    network.head = linear_head(feature_count(network), len(classes), generator)
     arrays = arrays_of(network)
     up = {
         name: [ways, *array.shape[1:]] if name in HEAD else list(array.shape)
@@ -64,35 +86,46 @@ def begin(seed: int, stem: str, width: float, channels: int, classes: Sequence[i
     return Payload(arrays, {"stem": stem, "width": width, "classes": list(classes), "up": up})
 
 
-def update(context: ClientContext, name: str) -> Update:
+def update(context: ClientContext, mu: float = 0.0) -> Update:
     """One round at a client: take the global model, train it on the shard, hand it back."""
     started = time.perf_counter()
-    own, shared, shard = context.task["method"][name], context.task["individual"], context.shard
+    settings: FederatedSettings = context.settings
+    individual, shard = context.individual, context.shard
     network = rebuild(replace(context, payload=_body(context.payload)))
     rows = [context.card["classes"].index(c) for c in shard.classes]
     head = nn.Linear(feature_count(network), shard.ways)
     with torch.no_grad():
-        for parameter, each in ((head.weight, HEAD[0]), (head.bias, HEAD[1])):
-            parameter.copy_(torch.from_numpy(context.payload[each][rows]))
+        for parameter, name in ((head.weight, HEAD[0]), (head.bias, HEAD[1])):
+            parameter.copy_(torch.from_numpy(context.payload[name][rows]))
     network.head = head.to(context.device)
     if context.round == 1:  # nothing has gone through these layers yet: as scratch begins
         measure_norms(network, network, shard.train_x)
     loss = train_round(
         network,
         shard,
-        epochs=own["local_epochs"],
-        lr=own["lr"] * cosine((context.round - 1) / own["rounds"]),
-        mu=own.get("mu", 0.0),
-        chance=context.generator("federated"),
-        **{each: shared[each] for each in INDIVIDUAL},
+        epochs=settings.local_epochs,
+        lr=settings.lr * cosine((context.round - 1) / settings.rounds),
+        mu=mu,
+        generator=context.generator("federated"),
+        **{name: getattr(individual, name) for name in INDIVIDUAL},
     )
     seconds = time.perf_counter() - started
     return Update(arrays_of(network), len(shard.train_x), loss, seconds)
 
 
-def train_round(network: nn.Module, shard: ShardData, *, epochs: int, lr: float, mu: float,
-                chance: torch.Generator, batch_size: int, momentum: float, weight_decay: float,
-                augment: bool) -> float:  # fmt: skip
+def train_round(
+    network: nn.Module,
+    shard: ShardData,
+    *,
+    epochs: int,
+    lr: float,
+    mu: float,
+    generator: torch.Generator,
+    batch_size: int,
+    momentum: float,
+    weight_decay: float,
+    augment: bool,
+) -> float:
     """Train ``network`` in place on the shard; the mean cross-entropy over all steps.
 
     With ``mu`` each step's loss has the proximal term of FedProx, around where the network began.
@@ -108,11 +141,11 @@ def train_round(network: nn.Module, shard: ShardData, *, epochs: int, lr: float,
     batches = math.ceil(count / min(batch_size, count))
     network.train()
     for _ in range(epochs):
-        order = torch.randperm(count, generator=chance).to(shard.train_x.device)
+        order = torch.randperm(count, generator=generator).to(shard.train_x.device)
         for batch in order.chunk(batches):
             x = shard.train_x[batch]
             if augment:
-                x = augmented(x, chance, flip=shard.flip)
+                x = augmented(x, generator, flip=shard.flip)
             loss = F.cross_entropy(network(x), shard.train_y[batch])
             total += float(loss.detach()) * len(batch)
             if mu:
@@ -144,13 +177,13 @@ def average(before: Mapping[str, np.ndarray], merged: Sequence[Merged]) -> Array
     after: Arrays = {}
     for name, old in before.items():
         total, weight = np.zeros(old.shape), np.zeros(len(old) if name in HEAD else 1)
-        for each in merged:
-            places = list(each.rows) if name in HEAD else slice(None)
-            total[places] += each.images * each.arrays[name].astype(np.float64)
-            weight[places] += each.images
-        beside = weight.reshape(-1, *(1,) * (old.ndim - 1)) if name in HEAD else weight[0]
-        mean = total / np.maximum(beside, 1)
-        after[name] = np.where(np.broadcast_to(beside, old.shape) > 0, mean, old).astype(np.float32)
+        for part in merged:
+            rows = list(part.rows) if name in HEAD else slice(None)
+            total[rows] += part.images * part.arrays[name].astype(np.float64)
+            weight[rows] += part.images
+        by_row = weight.reshape(-1, *(1,) * (old.ndim - 1)) if name in HEAD else weight[0]
+        mean = total / np.maximum(by_row, 1)
+        after[name] = np.where(np.broadcast_to(by_row, old.shape) > 0, mean, old).astype(np.float32)
     return after
 
 
@@ -160,12 +193,13 @@ def finished(payload: Payload) -> Payload:
     return Payload(_body(payload.arrays), card)
 
 
-def adapt(context: ClientContext, name: str) -> Outcome:
+def adapt(context: ClientContext) -> Outcome:
     """Make the global layers the client's own: class means behind them, then fine-tuning."""
-    own, network = context.task["method"][name], rebuild(context)
+    settings: FederatedSettings = context.settings
+    network = rebuild(context)
     head = PrototypeHead(feature_count(network), context.shard.ways)
-    body = SevenLayers(network)
-    return fit(context, body, head, lr=own["client_lr"], body_lr=own["client_body_lr"])
+    body = BackboneFeatures(network)
+    return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 
 def _body(arrays: Mapping[str, np.ndarray]) -> Arrays:

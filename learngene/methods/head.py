@@ -11,7 +11,6 @@ from torch import nn
 
 from learngene.adaptation.training import (
     Outcome,
-    TrainSettings,
     Transferred,
     features,
     shard_features,
@@ -21,27 +20,17 @@ from learngene.methods.base import ClientContext
 from learngene.networks.individual import PrototypeHead
 
 
-class SevenLayers(nn.Module):
-    """What ``Individual.features`` computes, as a module by itself."""
-
-    def __init__(self, individual: nn.Module) -> None:
-        super().__init__()
-        self.of = individual
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, D)
-        return self.of.features(x)  # type: ignore[operator]
-
-
 def linear_head(features: int, ways: int, generator: torch.Generator) -> nn.Linear:
     """A linear classifier whose weights are drawn from ``generator``."""
-    made = nn.Linear(features, ways)
-    nn.init.normal_(made.weight, std=1 / math.sqrt(features), generator=generator)
-    nn.init.zeros_(made.bias)
-    return made
+    head = nn.Linear(features, ways)
+    nn.init.normal_(head.weight, std=1 / math.sqrt(features), generator=generator)
+    nn.init.zeros_(head.bias)
+    return head
 
 
-def fit(context: ClientContext, body: nn.Module, head: nn.Module, *, lr: float,
-        body_lr: float) -> Outcome:  # fmt: skip
+def fit(
+    context: ClientContext, body: nn.Module, head: nn.Module, *, lr: float, body_lr: float
+) -> Outcome:
     """Train ``head`` at ``lr`` and, unless ``body_lr`` is 0, ``body`` at ``body_lr``.
 
     A frozen body's features are taken once, of the plain images: nothing then changes them. A
@@ -49,16 +38,14 @@ def fit(context: ClientContext, body: nn.Module, head: nn.Module, *, lr: float,
     """
     started = time.perf_counter()
     shard, network = context.shard, Transferred(body, head).to(context.device)
-    shared = TrainSettings.of(
-        context.task["individual"], lr=lr, inherited_lr=body_lr, freeze_norms=True
-    )
+    settings = replace(context.individual, lr=lr, inherited_lr=body_lr)
     if isinstance(head, PrototypeHead):
         head.start(*shard_features(network, shard))
     if body_lr == 0:
-        seen, test = features(network, shard.train_x), features(network, shard.test_x)
-        shard = replace(shard, train_x=seen, test_x=test)
+        train_x, test_x = features(network, shard.train_x), features(network, shard.test_x)
+        shard = replace(shard, train_x=train_x, test_x=test_x)
         network = Transferred(nn.Identity(), head)
-        shared = replace(shared, augment=False)
-    outcome = train(network, shard, shared, context.generator("training"))
+        settings = replace(settings, augment=False)
+    outcome = train(network, shard, settings, context.generator("training"), freeze_norms=True)
     outcome.seconds = time.perf_counter() - started
     return outcome

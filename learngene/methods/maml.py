@@ -14,5 +14,9 @@ from learngene.methods import meta
 from learngene.methods.base import Method
 
 METHOD = Method(
-    partial(meta.adapt, name="maml"), partial(meta.pretrain, second=True), for_ways=True
+    meta.adapt,
+    partial(meta.pretrain, second=True),
+    settings=meta.MetaSettings,
+    epochs_setting="client_steps",
+    depends_on_ways=True,
 )

@@ -10,8 +10,7 @@ Norms take the support images' statistics (see ``support_norm.py``).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +18,35 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from learngene.adaptation.training import Outcome
-from learngene.methods.backbone import draw, feature_count, payload_of, rebuild
+from learngene.methods.backbone import (
+    BackboneFeatures,
+    draw,
+    feature_count,
+    payload_of,
+    rebuild,
+)
 from learngene.methods.base import ClientContext, Factory, Payload
 from learngene.methods.head import linear_head
 from learngene.methods.pretraining import draw_episode, run_steps
 from learngene.methods.protonet import class_means
 from learngene.methods.support_norm import set_mode, with_support_norms
+from learngene.utils.settings import setting
 
 Params = dict[str, Tensor]
+
+
+@dataclass
+class MetaSettings:
+    """The family's settings, with MAML's values."""
+
+    lr: float = setting(0.0005, gt=0, le=10)  # peak learning rate of the start (Adam)
+    # of a step on a task's support, at the factory and at the client
+    inner_lr: float = setting(0.01, gt=0, le=10)
+    steps: int = setting(1, ge=1, le=100)  # on a task's support, at the factory
+    tasks: int = setting(4, ge=1, le=1000)  # tasks of a step of the start
+    shots: int = setting(2, ge=1, le=1000)  # support images of a class, at the factory
+    queries: int = setting(10, ge=1, le=1000)  # query images of a class
+    client_steps: int = setting(20, ge=0, le=10_000)  # on the whole shard
 
 
 class Learner:
@@ -49,9 +69,9 @@ class Learner:
         if not self.prototypes:
             return params
         body = {name: value for name, value in params.items() if not name.startswith("head.")}
-        found = functional_call(_Features(self.network), _under("of", body), (x,))
-        ways = len(params["head.bias"])
-        means = class_means(found, y, ways)
+        under_network = {f"network.{name}": value for name, value in body.items()}
+        features = functional_call(BackboneFeatures(self.network), under_network, (x,))
+        means = class_means(features, y, len(params["head.bias"]))
         return {**body, "head.weight": 2 * means, "head.bias": -means.pow(2).sum(1)}
 
     def step(self, params: Params, x: Tensor, y: Tensor, lr: float, *, second: bool) -> Params:
@@ -62,25 +82,12 @@ class Learner:
 
     def answer(self, params: Params, support: Tensor, queries: Tensor) -> Tensor:
         """Logits of ``queries`` under the support images' statistics, (Q, ways)."""
-        set_mode(self.network, "take")
+        set_mode(self.network, "store")
         self.logits(params, support)
         set_mode(self.network, "use")
-        said = self.logits(params, queries)
-        set_mode(self.network, "own")
-        return said
-
-
-class _Features(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.of = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.of.features(x)  # type: ignore[operator]
-
-
-def _under(name: str, params: Params) -> Params:
-    return {f"{name}.{key}": value for key, value in params.items()}
+        logits = self.logits(params, queries)
+        set_mode(self.network, "batch")
+        return logits
 
 
 def meta_loss(
@@ -96,38 +103,50 @@ def meta_loss(
     """The loss on query images after ``steps`` steps on the support images.
 
     ``second`` = False leaves out how the steps' own gradients depend on ``params`` (first order).
-    """  # fmt: skip
+    """
     fast = learner.start(params, *support)
     for _ in range(steps):
         fast = learner.step(fast, *support, lr, second=second)
     return F.cross_entropy(learner.answer(fast, support[0], query[0]), query[1])
 
 
-def passes(settings: Mapping[str, Any], ways: int, *, prototypes: bool) -> int:
+def passes(settings: MetaSettings, ways: int, *, prototypes: bool) -> int:
     """Image passes of one task: the support's at every step and once for its statistics (and once
     for prototypes), the queries' once. A step of second order counts as one."""
-    support = settings["shots"] * (settings["steps"] + 1 + prototypes)
-    return ways * (support + settings["queries"])
+    support = settings.shots * (settings.steps + 1 + prototypes)
+    return ways * (support + settings.queries)
 
 
 def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Payload:
     """Train the start; the payload is all of it, with the head where that is part of the start."""
-    s = factory.settings
+    settings: MetaSettings = factory.settings
+    tasks = settings.tasks
     ways = min(factory.ways, factory.images.classes)
-    network = draw(factory, lambda features, chance: linear_head(features, ways, chance))
+    network = draw(factory, lambda features, generator: linear_head(features, ways, generator))
     network = with_support_norms(network).to(factory.images.device)
     learner = Learner(network, prototypes=prototypes)
 
-    def turn(step: int) -> float:
+    def train_step(step: int) -> float:
         total = 0.0
-        for number in range(s["tasks"]):
-            task = draw_episode(factory, step * s["tasks"] + number,
-                                ways=ways, shots=s["shots"], queries=s["queries"])  # fmt: skip
+        for number in range(tasks):
+            task = draw_episode(
+                factory,
+                step * tasks + number,
+                ways=ways,
+                shots=settings.shots,
+                queries=settings.queries,
+            )
             with factory.autocast(cache=False):
                 loss = meta_loss(
-                    learner, learner.parameters, (task.support_x, task.support_y),
-                    (task.query_x, task.query_y), steps=s["steps"], lr=s["inner_lr"], second=second,
-                ) / s["tasks"]  # fmt: skip
+                    learner,
+                    learner.parameters,
+                    (task.support_x, task.support_y),
+                    (task.query_x, task.query_y),
+                    steps=settings.steps,
+                    lr=settings.inner_lr,
+                    second=second,
+                )
+                loss = loss / tasks
             loss.backward()
             total += float(loss.detach())
         for parameter in learner.parameters.values():
@@ -135,23 +154,25 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
                 parameter.grad = torch.zeros_like(parameter)
         return total
 
-    steps = max(1, factory.budget // (s["tasks"] * passes(s, ways, prototypes=prototypes)))
-    run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
+    steps = max(1, factory.budget // (tasks * passes(settings, ways, prototypes=prototypes)))
+    optimiser = torch.optim.Adam(network.parameters(), settings.lr)
+    run_steps(factory, network, optimiser, train_step, steps)
     return payload_of(factory, network, head=not prototypes, ways=ways)
 
 
-def adapt(context: ClientContext, name: str, *, prototypes: bool = False) -> Outcome:
+def adapt(context: ClientContext, *, prototypes: bool = False) -> Outcome:
     """Gradient descent on the whole shard at once, as the start was trained for.
 
     A step is a pass over the shard, so the curves count epochs.
     """
     started = time.perf_counter()
-    own, shard = context.task["method"][name], context.shard
+    settings: MetaSettings = context.settings
+    shard = context.shard
     if context.card["ways"] != shard.ways:
         raise ValueError(f"trained for {context.card['ways']} ways, the shard has {shard.ways}")
 
-    def head(features: int, chance: torch.Generator) -> nn.Linear:
-        return linear_head(features, shard.ways, chance)
+    def head(features: int, generator: torch.Generator) -> nn.Linear:
+        return linear_head(features, shard.ways, generator)
 
     network = rebuild(context, None if prototypes else head, change=with_support_norms)
     if prototypes:  # it starts from the shard's class means; what it was before counts for nothing
@@ -160,27 +181,31 @@ def adapt(context: ClientContext, name: str, *, prototypes: bool = False) -> Out
     params = {key: value.detach() for key, value in learner.parameters.items()}
     with torch.no_grad():
         params = learner.start(params, shard.train_x, shard.train_y)
-    every = context.task["individual"]["eval_every"]
-    for step in range(own["client_steps"] + 1):
+    every = context.individual.eval_every
+    for step in range(settings.client_steps + 1):
         if step:
-            params = learner.step(params, shard.train_x, shard.train_y, own["inner_lr"],
-                                  second=False)  # fmt: skip
+            params = learner.step(
+                params, shard.train_x, shard.train_y, settings.inner_lr, second=False
+            )
             params = {key: value.detach() for key, value in params.items()}
-        if step % every == 0 or step == own["client_steps"]:
+        if step % every == 0 or step == settings.client_steps:
             _test(learner, params, context, step, outcome)
     outcome.seconds = time.perf_counter() - started
     return outcome
 
 
 @torch.no_grad()
-def _test(learner: Learner, params: Params, context: ClientContext, step: int,
-          outcome: Outcome) -> None:  # fmt: skip
+def _test(
+    learner: Learner, params: Params, context: ClientContext, step: int, outcome: Outcome
+) -> None:
     shard = context.shard
-    said = [learner.answer(params, shard.train_x, x) for x in shard.test_x.split(256)]
-    logits, own = torch.cat(said), learner.answer(params, shard.train_x, shard.train_x)
+    parts = [learner.answer(params, shard.train_x, x) for x in shard.test_x.split(256)]
+    logits, train_logits = torch.cat(parts), learner.answer(params, shard.train_x, shard.train_x)
     outcome.epochs.append(step)
     outcome.accuracy.append(int((logits.argmax(1) == shard.test_y).sum()) / len(shard.test_y))
     outcome.loss.append(float(F.cross_entropy(logits, shard.test_y)))
-    outcome.train_loss.append(float(F.cross_entropy(own, shard.train_y)))
+    outcome.train_loss.append(float(F.cross_entropy(train_logits, shard.train_y)))
     outcome.penalty.append(0.0)
-    outcome.extras["train_accuracy"] = float((own.argmax(1) == shard.train_y).float().mean())
+    outcome.extras["train_accuracy"] = float(
+        (train_logits.argmax(1) == shard.train_y).float().mean()
+    )

@@ -1,4 +1,4 @@
-"""Methods of one's own: a module outside this package, of which the dotted name is all we know.
+"""Plugins: methods in a module outside this package, known by its dotted name alone.
 
 The module holds ``METHOD``, as each method here does. Its file's sha256 goes into whatever is kept
 of its work, and with the task to the workers, which refuse another file of the same name. What the
@@ -12,12 +12,13 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from learngene.methods.base import Method
+from learngene.methods.base import Method, ReplyForm
 
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)  # its parts name files and records
 NAME_LIMIT = 40  # characters of a name in tables and messages
@@ -37,20 +38,21 @@ def describe(module: str) -> dict[str, Any]:
     if not MODULE.fullmatch(module) or len(name_of(module)) > NAME_LIMIT:
         raise ValueError("no name of a module")
     method, path = _import(module)
-    return {"module": module, "sha256": _sha256(path), "at_once": method.at_once}
+    reply = {each.name: getattr(method, each.name) for each in fields(ReplyForm)}
+    return {"module": module, "sha256": _sha256(path), "reply": reply}
 
 
-def load(own: Mapping[str, Any]) -> Method:
+def load(plugin: Mapping[str, Any]) -> Method:
     """The method that ``describe`` has described, here or in a worker.
 
     Raises:
         ValueError: as ``describe``; or the file is another one here.
     """
-    method, path = _import(own["module"])
-    if (found := _sha256(path)) != own["sha256"]:
+    method, path = _import(plugin["module"])
+    if (sha256 := _sha256(path)) != plugin["sha256"]:
         raise ValueError(
-            f"{own['module']} is another file here ({path}, sha256 {found[:8]}) than at the start "
-            f"of the run ({own['sha256'][:8]})"
+            f"{plugin['module']} is another file here ({path}, sha256 {sha256[:8]}) than at the "
+            f"start of the run ({plugin['sha256'][:8]})"
         )
     return method
 
@@ -59,14 +61,14 @@ def _import(module: str) -> tuple[Method, Path]:
     """The module's ``METHOD`` and file."""
     invalidate_caches()  # the file may be younger than this process
     try:
-        found = import_module(module)
+        imported = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise ValueError(f"no module {error.name} can be imported from here") from error
-        raise ValueError(f"importing it raises {_say(error)}") from error
+        raise ValueError(f"importing it raises {_named(error)}") from error
     except (Exception, SystemExit) as error:  # somebody else's code: none is ours to handle
-        raise ValueError(f"importing it raises {_say(error)}") from error
-    method, path = getattr(found, "METHOD", None), _file(found)
+        raise ValueError(f"importing it raises {_named(error)}") from error
+    method, path = getattr(imported, "METHOD", None), _file(imported)
     if path is None or not isinstance(method, Method):
         raise ValueError(
             f"the module {path or module} has no value METHOD of class learngene.methods.Method"
@@ -78,11 +80,11 @@ def _import(module: str) -> tuple[Method, Path]:
     return method, path
 
 
-def place_in(module: str, error: BaseException) -> str:
+def error_line(module: str, error: BaseException) -> str:
     """Where in a method's own file an error came up, ``file:line``; empty where it did not."""
     path = _file(sys.modules[module]) if module in sys.modules else None
-    called = traceback.extract_tb(error.__traceback__)
-    lines = [each.lineno for each in called if path and Path(each.filename) == path]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if path and Path(frame.filename) == path]
     return f"{path.name}:{lines[-1]}" if path and lines else ""
 
 
@@ -95,5 +97,5 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _say(error: BaseException) -> str:
+def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"

@@ -17,9 +17,29 @@ from torch import Tensor, nn
 from learngene.collective.trainer import one_cycle
 from learngene.methods.base import Factory
 from learngene.networks.individual import Individual
+from learngene.utils.settings import setting
 
-KEPT = 10  # times that half-done work is kept in the course of a phase
+CHECKPOINTS = 10  # times that half-done work is kept in the course of a phase
 CLIP = 5.0  # largest norm of a step's gradient, as in the collective's training
+
+
+@dataclass
+class SupervisedSettings:
+    """Training on all base classes at once."""
+
+    lr: float = setting(0.001, gt=0, le=10)  # peak learning rate at the factory (Adam)
+    batch_size: int = setting(32, ge=2, le=65_536)  # images
+    weight_decay: float = setting(0.0, ge=0, le=1)
+
+
+@dataclass
+class EpisodeSettings:
+    """Training on episodes, few-shot tasks of base classes."""
+
+    lr: float = setting(0.001, gt=0, le=10)  # peak learning rate (Adam)
+    ways: int = setting(16, ge=2, le=1000)  # base classes of an episode
+    shots: int = setting(10, ge=1, le=1000)  # support images of a class
+    queries: int = setting(5, ge=1, le=1000)  # query images of a class
 
 
 @dataclass(frozen=True)
@@ -43,23 +63,28 @@ def draw_episode(
     """The episode of a step: ``ways`` base classes (all of them, where there are fewer)."""
     images, order = factory.images, factory.order(phase, step)
     ways = min(ways, images.classes)
-    each = shots + queries
+    per_class = shots + queries
     smallest = min(len(rows) for rows in images.rows)
-    if smallest < each:
+    if smallest < per_class:
         raise ValueError(
-            f"an episode takes {each} images of a class, one base class has {smallest}"
+            f"an episode takes {per_class} images of a class, one base class has {smallest}"
         )
     classes = order.choice(images.classes, ways, replace=False)
-    rows = np.stack([order.choice(images.rows[c], each, replace=False) for c in classes])
-    x = images.batch(rows.reshape(-1), factory.chance(f"{phase}-augment", step))
-    x = x.unflatten(0, (ways, each))
+    rows = np.stack([order.choice(images.rows[c], per_class, replace=False) for c in classes])
+    x = images.batch(rows.reshape(-1), factory.generator(f"{phase}-augment", step))
+    x = x.unflatten(0, (ways, per_class))
     labels = torch.arange(ways, device=images.device)
 
     def flat(part: Tensor) -> Tensor:
         return part.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
-    return Episode(flat(x[:, :shots]), labels.repeat_interleave(shots),
-                   flat(x[:, shots:]), labels.repeat_interleave(queries), ways)  # fmt: skip
+    return Episode(
+        flat(x[:, :shots]),
+        labels.repeat_interleave(shots),
+        flat(x[:, shots:]),
+        labels.repeat_interleave(queries),
+        ways,
+    )
 
 
 def batches(factory: Factory, size: int, phase: str) -> Callable[[int], tuple[Tensor, Tensor]]:
@@ -67,7 +92,7 @@ def batches(factory: Factory, size: int, phase: str) -> Callable[[int], tuple[Te
     images = factory.images
     rows = np.concatenate(images.rows)
     labels = torch.repeat_interleave(
-        torch.arange(images.classes), torch.tensor([len(each) for each in images.rows])
+        torch.arange(images.classes), torch.tensor([len(part) for part in images.rows])
     )
     size = min(size, len(rows))
     a_pass = len(rows) // size
@@ -78,114 +103,126 @@ def batches(factory: Factory, size: int, phase: str) -> Callable[[int], tuple[Te
         if epoch not in shuffled:
             shuffled.clear()
             shuffled[epoch] = factory.order(f"{phase}-order", epoch).permutation(len(rows))
-        taken = shuffled[epoch][place * size : (place + 1) * size]
-        x = images.batch(rows[taken], factory.chance(f"{phase}-augment", step))
-        return x, labels[torch.from_numpy(taken)].to(images.device)
+        chosen = shuffled[epoch][place * size : (place + 1) * size]
+        x = images.batch(rows[chosen], factory.generator(f"{phase}-augment", step))
+        return x, labels[torch.from_numpy(chosen)].to(images.device)
 
     return batch
 
 
-def supervised(factory: Factory, module: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor],
-               *, budget: int, phase: str = "classes", number: int = 0) -> None:  # fmt: skip
+def supervised(
+    factory: Factory,
+    module: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    *,
+    budget: int,
+    phase: str = "classes",
+    number: int = 0,
+) -> None:
     """Train ``module`` to tell all base classes apart, for ``budget`` image passes.
 
     Args:
         loss_of: loss of a batch (B, C, H, W) with labels (B,).
         number: of this phase among the method's, from 0.
     """
-    s = factory.settings
-    size = min(s["batch_size"], sum(len(rows) for rows in factory.images.rows))
+    settings: SupervisedSettings = factory.settings
+    size = min(settings.batch_size, sum(len(rows) for rows in factory.images.rows))
     batch = batches(factory, size, phase)
 
-    def turn(step: int) -> float:
+    def train_step(step: int) -> float:
         loss = loss_of(*batch(step))
         loss.backward()
         return float(loss.detach())
 
     # Adam, as Chen et al. 2019 train every method: a linear head on some 500 features without a
     # norm of their own diverges under SGD at rates that are right for the layers in front of it.
-    optimiser = torch.optim.Adam(module.parameters(), s["lr"], weight_decay=s["weight_decay"])
-    run_steps(factory, module, optimiser, turn, max(1, budget // size), number)
+    optimiser = torch.optim.Adam(
+        module.parameters(), settings.lr, weight_decay=settings.weight_decay
+    )
+    run_steps(factory, module, optimiser, train_step, max(1, budget // size), number)
 
 
-def by_episodes(factory: Factory, network: Individual,
-                loss_of: Callable[[Tensor, Tensor, Episode], Tensor]) -> None:  # fmt: skip
+def by_episodes(
+    factory: Factory, network: Individual, loss_of: Callable[[Tensor, Tensor, Episode], Tensor]
+) -> None:
     """Train ``network`` on episodes with Adam, for the whole budget.
 
     Args:
         loss_of: loss of an episode, from its support and query features, (N, D) and (Q, D).
     """
-    s = factory.settings
-    ways = min(s["ways"], factory.images.classes)
+    settings: EpisodeSettings = factory.settings
+    ways, shots, queries = settings.ways, settings.shots, settings.queries
+    ways = min(ways, factory.images.classes)
 
-    def turn(step: int) -> float:
-        task = draw_episode(factory, step, ways=ways, shots=s["shots"], queries=s["queries"])
+    def train_step(step: int) -> float:
+        task = draw_episode(factory, step, ways=ways, shots=shots, queries=queries)
         with factory.autocast():
-            found = network.features(torch.cat([task.support_x, task.query_x]))
-        support, query = found.float().split([len(task.support_y), len(task.query_y)])
+            features = network.features(torch.cat([task.support_x, task.query_x]))
+        support, query = features.float().split([len(task.support_y), len(task.query_y)])
         loss = loss_of(support, query, task)
         loss.backward()
         return float(loss.detach())
 
-    steps = max(1, factory.budget // (ways * (s["shots"] + s["queries"])))
-    run_steps(factory, network, torch.optim.Adam(network.parameters(), s["lr"]), turn, steps)
+    steps = max(1, factory.budget // (ways * (shots + queries)))
+    optimiser = torch.optim.Adam(network.parameters(), settings.lr)
+    run_steps(factory, network, optimiser, train_step, steps)
 
 
 def run_steps(
     factory: Factory,
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
-    turn: Callable[[int], float],
+    train_step: Callable[[int], float],
     steps: int,
     number: int = 0,
 ) -> None:
     """Take ``steps`` steps with a one-cycle rate; go on where kept work ends.
 
     Args:
-        turn: ``turn(step)`` fills the gradients of ``module`` and returns the loss.
+        train_step: ``train_step(step)`` fills the gradients of ``module`` and returns the loss.
         number: of this phase among the method's, from 0.
 
     Raises:
         ValueError: the loss is not finite.
     """
     start = 0
-    if factory.found is not None:
-        state, card = factory.found
+    if factory.checkpoint is not None:
+        state, card = factory.checkpoint
         if card["phase"] > number:
             return
         if card["phase"] == number:
             start = card["step"]
-            _go_on(module, optimiser, state)
+            _restore(module, optimiser, state)
     rates = [group["lr"] for group in optimiser.param_groups]
     module.train()
     for step in range(start, steps):
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * one_cycle(step / steps)
         optimiser.zero_grad(set_to_none=True)
-        loss = turn(step)
+        loss = train_step(step)
         if not math.isfinite(loss):
             raise ValueError(f"the loss of {factory.name} is {loss} in step {step}: lower its lr")
         torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
         optimiser.step()
         if step % 10 == 9:
             factory.progress(step + 1, steps, loss)
-        if (step + 1) % max(1, steps // KEPT) == 0:
+        if (step + 1) % max(1, steps // CHECKPOINTS) == 0:
             factory.keep(_state(module, optimiser), {"phase": number, "step": step + 1})
 
 
 def _state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Weights, and what the optimiser remembers of each parameter, by its place."""
-    kept = {f"module.{name}": value for name, value in module.state_dict().items()}
-    for place, of in optimiser.state_dict()["state"].items():
-        kept |= {
+    state = {f"module.{name}": value for name, value in module.state_dict().items()}
+    for place, memory in optimiser.state_dict()["state"].items():
+        state |= {
             f"optimiser.{place}.{name}": torch.as_tensor(value)
-            for name, value in of.items()
+            for name, value in memory.items()
             if value is not None
         }
-    return kept
+    return state
 
 
-def _go_on(module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+def _restore(module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
     module.load_state_dict(
         {n.removeprefix("module."): v for n, v in state.items() if n.startswith("module.")}
     )

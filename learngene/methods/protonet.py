@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.training import Outcome, features, shard_features
-from learngene.methods.backbone import draw, one_point, payload_of, rebuild
+from learngene.methods.backbone import draw, evaluate_once, payload_of, rebuild
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.pretraining import Episode, by_episodes
+from learngene.methods.pretraining import Episode, EpisodeSettings, by_episodes
 
 
 def class_means(found: Tensor, labels: Tensor, ways: int) -> Tensor:
@@ -46,11 +46,11 @@ def adapt(context: ClientContext) -> Outcome:
     started = time.perf_counter()
     network, shard = rebuild(context), context.shard
     prototypes = class_means(*shard_features(network, shard), shard.ways)
-    return one_point(
+    return evaluate_once(
         context,
         lambda x: F.log_softmax(nearness(features(network, x), prototypes), dim=1),
         started,
     )
 
 
-METHOD = Method(adapt, pretrain, at_once=True)
+METHOD = Method(adapt, pretrain, settings=EpisodeSettings, training_free=True)

@@ -24,6 +24,12 @@ from learngene.data.partition import ShardData
 from learngene.methods.base import ClientContext
 
 Adapt = Callable[[ClientContext], Outcome]  # the client half of a method
+SAFEGUARD_METRICS = (
+    "safeguard_fell_back",
+    "safeguard_gene",
+    "safeguard_scratch",
+    "safeguard_broken_folds",
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,8 @@ class Verdict:
 
     def extras(self, fell_back: bool) -> dict[str, float]:
         """What is added to a method's metrics; ``fell_back`` is what was done in the end."""
-        return {
-            "safeguard_fell_back": int(fell_back),
-            "safeguard_gene": self.gene,
-            "safeguard_scratch": self.scratch,
-            "safeguard_broken_folds": self.broken,
-        }
+        values = (int(fell_back), self.gene, self.scratch, self.broken)
+        return dict(zip(SAFEGUARD_METRICS, values, strict=True))
 
 
 def guarded(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Outcome:
@@ -61,27 +63,25 @@ def guarded(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Outcome:
     outcome = None if verdict.hurts else _attempt(context, adapt)
     fell_back = outcome is None  # also where only training on the whole shard broke
     if outcome is None:
-        outcome = scratch(context.as_method("scratch"))
+        outcome = scratch(context.as_scratch())
     outcome.extras |= verdict.extras(fell_back)
     return outcome
 
 
 def compare(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Verdict:
     """Cross-validate both ways on the client's shard."""
-    settings = context.task["individual"]
-    fold_of = folds(
-        context.shard.train_y, settings["safeguard_folds"], context.generator("safeguard-folds")
-    )
+    count = context.individual.safeguard_folds
+    fold_of = folds(context.shard.train_y, count, context.generator("safeguard-folds"))
     gene = reference = broken = 0
-    for fold in range(settings["safeguard_folds"]):
+    for fold in range(count):
         held = fold_of == fold
         inside = _fold(context, held, fold)
         images = int(held.sum())
-        found = _attempt(inside, adapt)
-        broken += found is None
-        gene += _right(found, images)
-        reference += _right(_attempt(_fold(context.as_method("scratch"), held, fold), scratch),
-                            images)  # fmt: skip
+        outcome = _attempt(inside, adapt)
+        broken += outcome is None
+        gene += _right(outcome, images)
+        without = _fold(context.as_scratch(), held, fold)
+        reference += _right(_attempt(without, scratch), images)
     total = len(fold_of)
     return Verdict(gene / total, reference / total, broken)
 
@@ -113,14 +113,14 @@ def _fold(context: ClientContext, held: Tensor, fold: int) -> ClientContext:
         test_y=shard.train_y[held],
         flip=shard.flip,
     )
-    settings = dict(context.task["individual"])
-    if settings["safeguard_epochs"] is not None:
-        settings["epochs"] = settings["safeguard_epochs"]
-    settings["eval_every"] = max(1, settings["epochs"])  # only the last epoch counts
+    settings = context.individual
+    epochs = settings.epochs if settings.safeguard_epochs is None else settings.safeguard_epochs
+    # Only the last epoch counts.
+    settings = replace(settings, epochs=epochs, eval_every=max(1, epochs))
     whole: Callable[[str], torch.Generator] = context.generator
     return replace(
         context,
-        task={**context.task, "individual": settings},
+        individual=settings,
         shard=part,
         generator=lambda phase: whole(f"safeguard-{fold}-{phase}"),
     )
@@ -134,7 +134,7 @@ def _attempt(context: ClientContext, method: Adapt) -> Outcome | None:
         return None
     curves = (*outcome.accuracy, *outcome.loss, *outcome.train_loss, *outcome.penalty)
     numbers = (*curves, *outcome.extras.values())
-    return outcome if all(math.isfinite(each) for each in numbers) else None
+    return outcome if all(map(math.isfinite, numbers)) else None
 
 
 def _right(outcome: Outcome | None, images: int) -> int:

@@ -17,22 +17,22 @@ from learngene.networks.individual import Individual
 class SupportNorm(nn.BatchNorm2d):
     """BatchNorm with the statistics of the support images.
 
-    ``mode`` is ``own``: of this batch; ``take``: of this batch, and remembered; ``use``: those
+    ``mode`` is ``batch``: of this batch; ``store``: of this batch, and remembered; ``use``: those
     that were remembered.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, track_running_stats=False)
-        self.mode = "own"
-        self.taken: tuple[Tensor, Tensor] | None = None
+        self.mode = "batch"
+        self.statistics: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.mode == "own":
+        if self.mode == "batch":
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        if self.mode == "take":
-            self.taken = (x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False))
-        assert self.taken is not None, "no support images went through"
-        mean, variance = self.taken
+        if self.mode == "store":
+            self.statistics = (x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False))
+        assert self.statistics is not None, "no support images went through"
+        mean, variance = self.statistics
         slope = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * slope
         return x * slope[:, None, None] + shift[:, None, None]

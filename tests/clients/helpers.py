@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from conf.schema import Config
-from learngene.adaptation.training import TrainSettings
+from learngene.adaptation.settings import IndividualSettings
 from learngene.data.dataset import World
 from learngene.data.partition import ShardData
 from learngene.gene.gene import Learngene
 from learngene.networks.individual import Individual
-from tests.helpers import torch_rng
+from tests.helpers import method_settings, torch_rng
 
 
 def make_task(world: World, gene: Learngene, **changed: Any) -> dict[str, Any]:
     """The task that the server would send; ``changed`` is ``section__field=value``."""
-    config = asdict(Config(cache=""))
+    config = asdict(Config(cache="", method=method_settings()))
     config["individual"] |= {"epochs": 2, "eval_every": 1, "batch_size": 8}
     for name, value in changed.items():
         *path, last = name.split("__")
@@ -61,7 +61,7 @@ def make_individual(seed: int = 0, head: str = "prototype", ways: int = 3) -> In
     return made
 
 
-def train_settings(**changed: Any) -> TrainSettings:
+def train_settings(**changed: Any) -> IndividualSettings:
     made: dict[str, Any] = {
         "epochs": 3,
         "batch_size": 4,
@@ -72,9 +72,8 @@ def train_settings(**changed: Any) -> TrainSettings:
         "weight_decay": 0.0,
         "augment": False,
         "eval_every": 1,
-        "freeze_norms": True,
     }
-    return TrainSettings(**{**made, **changed})
+    return IndividualSettings(**{**made, **changed})
 
 
 def weights(part: torch.nn.Module) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from clients.work import run_task
-from conf.plugins import with_own
+from conf.methods import with_methods
 from conf.schema import Config
 from learngene.gene.gene import extract
 from learngene.methods.plugins import describe, load
@@ -30,7 +30,7 @@ def config_of(tmp_path, name: str) -> dict:
     config = asdict(Config(cache=str(tmp_path)))
     config["data"]["clients_from"] = "novel"
     config["methods"] = ["scratch", name]
-    return with_own(config)
+    return with_methods(config)
 
 
 def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
@@ -61,7 +61,9 @@ def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
 def test_a_mistake_is_told_with_its_line(tmp_path, monkeypatch, tiny_world, gene, name, body, said):
     here(monkeypatch, tmp_path)
     source = "from learngene.methods import Method\n\n\ndef adapt(context):\n    {}\n\n\n"
-    write_method(tmp_path, name, source.format(body) + "METHOD = Method(adapt, at_once=True)\n")
+    write_method(
+        tmp_path, name, source.format(body) + "METHOD = Method(adapt, training_free=True)\n"
+    )
     task = make_task(tiny_world, gene, methods=[name, "scratch"])
     found = run_task(0, 1, task | {"own_methods": {name: describe(name)}}, {})["methods"]
     assert said in found[name]["error"] and found["scratch"]["accuracy"]
@@ -70,11 +72,11 @@ def test_a_mistake_is_told_with_its_line(tmp_path, monkeypatch, tiny_world, gene
 def test_another_file_at_the_worker_is_the_methods_error(tmp_path, monkeypatch, tiny_world, gene):
     here(monkeypatch, tmp_path)
     path = write_method(tmp_path, "pixels_d")
-    own = describe("pixels_d")
-    assert load(own).at_once
+    plugin = describe("pixels_d")
+    assert load(plugin).training_free
     path.write_text(path.read_text() + "# another\n")
     task = make_task(tiny_world, gene, methods=["pixels_d", "scratch"])
-    found = run_task(0, 1, task | {"own_methods": {"pixels_d": own}}, {})["methods"]
+    found = run_task(0, 1, task | {"own_methods": {"pixels_d": plugin}}, {})["methods"]
     assert "pixels_d is another file here" in found["pixels_d"]["error"]
     assert found["scratch"]["accuracy"]
 
@@ -99,6 +101,6 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_wor
 
 
 def test_runs_without_one_send_what_they_sent(tiny_world, gene, tmp_path):
-    config = asdict(Config(cache=str(tmp_path)))
+    config = with_methods(asdict(Config(cache=str(tmp_path))))
     config["data"]["clients_from"] = "novel"
     assert "own_methods" not in plan_round(config, tiny_world, gene).task

@@ -5,33 +5,41 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from conf.error_messages import explain, field_names, type_of
-from conf.plugins import BUILT_IN
-from conf.schema import Config
+from conf.schema import Config, register_schema
 from conf.validate import THRESHOLDS, check
 from learngene.collective.forgetting import STRATEGIES
 from learngene.errors import InputError
+from learngene.methods import BUILT_IN, find
 from learngene.utils.settings import limits_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
 
-LIMITS = dict(limits_of(Config))
+LIMITS = dict(limits_of(Config)) | {
+    f"method.{name}.{field}": limits
+    for name in BUILT_IN
+    for field, limits in limits_of(find(name).settings)
+}
+METHOD_FIELDS = {
+    f"method.{name}.{each.name}": str(each.type)
+    for name in BUILT_IN
+    for each in fields(find(name).settings)
+}
 
 
 def composed(*overrides: str) -> DictConfig:
-    ConfigStore.instance().store(name="schema", node=Config)
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
 
@@ -86,11 +94,11 @@ def test_every_experiment_fits_another_world(experiment: str, tmp_path: Path) ->
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(LIMITS)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
-            "methods", "method.own", "resume", "faults", "cache", "experiment", "retain.normalise",
+            "methods", "method", "resume", "faults", "cache", "experiment", "retain.normalise",
             "individual.safeguard", "logger",
             "runtime.address", "collective.growth", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
-    assert set(field_names()) == bounded | free
+    assert {*field_names(), *METHOD_FIELDS} == bounded | free
     assert not bounded & free
 
 
@@ -101,14 +109,21 @@ def test_every_field_is_documented() -> None:
     ]
     files = [CONF / "schema.py", ROOT / "runtime" / "resources.py", *owners]
     lines = [line for path in files for line in path.read_text().splitlines()]
+    for path in sorted((ROOT / "learngene" / "methods").glob("*.py")):
+        text = path.read_text().splitlines()
+        lines += [
+            line
+            for above, line in pairwise(text)
+            if "= setting(" in line and "#" not in above + line
+        ]
     bare = [
         line.split(":")[0].strip()
         for above, line in pairwise(lines)
         if re.match(r"    \w+: [\w\[\], |]+ = ", line) and "#" not in above + line
     ]
     plain = {"weight_decay", "momentum", "lr", "name", "methods", "experiment"}
-    groups = {"data", "collective", "learngene", "individual", "retain", "open_world", "method",
-              "labelled", "runtime", "report", *BUILT_IN}  # fmt: skip
+    groups = {"data", "collective", "learngene", "individual", "retain", "open_world",
+              "labelled", "runtime", "report"}  # fmt: skip
     assert set(bare) <= plain | groups
 
 
@@ -116,12 +131,13 @@ def test_every_field_is_documented() -> None:
 def test_a_number_out_of_its_range_is_named(name: str) -> None:
     limits = LIMITS[name]
     low, high, closed = limits.gt or limits.ge or 0, limits.le, limits.gt is None
-    whole = type_of(name).startswith("int")
+    whole = (METHOD_FIELDS.get(name) or type_of(name)).startswith("int")
+    run = [f"methods=[{name.split('.')[1]}]"] if name in METHOD_FIELDS else []
     below = low - 1 if closed else low
     for value in [below] + ([high + 1] if high < 1e15 else []):
         text = f"{int(value) if whole else value}"
         with pytest.raises(InputError) as raised:
-            check(composed(f"{name}={text}"))
+            check(composed(*run, f"{name}={text}"))
         assert raised.value.field == name
         assert "must be" in raised.value.problem
 

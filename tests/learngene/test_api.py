@@ -104,9 +104,9 @@ def test_grey_images_do_not_fit_a_learngene_of_colour(gene):
 @pytest.mark.parametrize(
     ("word", "among"),
     [
-        ({"head": "protoype"}, "Write one of prototype, mlp"),
-        ({"schedule": "cosin"}, "Write one of cosine, constant"),
-        ({"labels": "model"}, "Write one of exact, true"),
+        ({"head": "protoype"}, "not one of prototype, mlp. Write "),
+        ({"schedule": "cosin"}, "not one of cosine, constant. Write "),
+        ({"labels": "model"}, "not one of exact, true. Write "),
     ],
 )
 def test_a_misspelt_word_is_refused_and_not_taken_for_another(gene, shard, word, among):
@@ -125,7 +125,7 @@ def test_a_misspelt_word_is_refused_and_not_taken_for_another(gene, shard, word,
     ],
 )
 def test_a_number_out_of_its_range_is_refused(gene, shard, field, value):
-    with pytest.raises(learngene.InputError, match="Write a") as refused:
+    with pytest.raises(learngene.InputError, match="Write, for instance, ") as refused:
         adapt(gene, shard, **{**SHORT, field: value})
     assert refused.value.field == field
 

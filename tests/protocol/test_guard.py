@@ -349,11 +349,12 @@ def test_the_real_plan_and_the_real_answer_are_declared(tiny_world, evolved):
     from dataclasses import asdict
 
     from clients.work import run_task
+    from conf.methods import with_methods
     from conf.schema import Config
     from protocol.messages import array_record as record
 
     gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
-    config = asdict(Config(cache="", ways=3, shots=5))
+    config = with_methods(asdict(Config(cache="", ways=3, shots=5)))
     config["individual"] |= {"epochs": 3, "eval_every": 2}
     plan = plan_round(config, tiny_world, gene, faults={"orders": [], "folder": ""})
     content = RecordDict(

@@ -12,6 +12,7 @@ import pytest
 from conf.schema import Config
 from reports.summary import tuning as footnote
 from reports.tuning import FOLDER, read_records, tuning, write_record
+from tests.helpers import method_settings
 
 
 def record(method: str = "maml", data: str = "cifar100", **changed: Any) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def record(method: str = "maml", data: str = "cifar100", **changed: Any) -> dict
 
 
 def config_of(data: str = "cifar100", **lr: float) -> dict[str, Any]:
-    config = asdict(Config(cache=""))
+    config = asdict(Config(cache="", method=method_settings()))
     config["data"]["name"] = data
     for name, value in lr.items():
         config["method"][name]["lr"] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,16 +13,17 @@ import pytest
 from conf.schema import Config
 from learngene import methods
 from learngene.data.dataset import World
-from learngene.methods import Method, Payload
+from learngene.methods import Payload
 from protocol.task import plan_round
 from server import pretraining as factory_side
 from server.pretraining import payload_key, prepare
+from tests.helpers import method_settings
 
 NO_LIFE: Any = SimpleNamespace(life=None)
 
 
 def config_of(cache: Path, *names: str, **changed: Any) -> dict[str, Any]:
-    config = asdict(Config(cache=str(cache)))
+    config = asdict(Config(cache=str(cache), method=method_settings()))
     config["methods"] = list(names)
     config |= {"budget": 100, "ways": 3}
     config["collective"] |= {"width": 0.0625, "device": "cpu", "threads": 1, "precision": "fp32"}
@@ -45,21 +46,21 @@ def halves(monkeypatch) -> dict[str, int]:
         counts[factory.name] = counts.get(factory.name, 0) + 1
         if factory.name == "fomaml":
             raise ValueError("out of luck")
-        start = 0 if factory.found is None else int(factory.found[1]["step"])
+        start = 0 if factory.checkpoint is None else int(factory.checkpoint[1]["step"])
         for step in range(start, 3):
             import torch
 
             factory.keep({"at": torch.tensor([float(step + 1)])}, {"phase": 0, "step": step + 1})
             if factory.name == "maml" and counts["maml"] == 1 and step == 1:
                 raise KeyboardInterrupt
-        weights = np.full((2, 2), factory.settings["lr"], np.float32)
+        weights = np.full((2, 2), factory.settings.lr, np.float32)
         return Payload({"w": weights}, {"from": start, "budget": factory.budget})
 
     real = methods.find
 
-    def find(name, own=None):
-        found = real(name, own)
-        return found if found.pretrain is None else Method(found.adapt, pretrain)
+    def find(name, plugin=None):
+        method = real(name, plugin)
+        return method if method.pretrain is None else replace(method, pretrain=pretrain)
 
     monkeypatch.setattr(factory_side, "find", find)
     monkeypatch.setattr(factory_side, "places", lambda threads, device: 1)  # in this process

@@ -24,13 +24,14 @@ from reports.client_rows import client_rows
 from reports.traffic import write_messages_csv
 from runtime.federated_rounds import Federated, _start, federate, plan_round
 from strategies.fedavg import Training, check_weights, head_rows
+from tests.helpers import method_settings
 
 CLIENTS, ROUNDS = 3, 3
 Change = Callable[[int, int, dict[str, Any]], None]
 
 
 def config_of(cache: Path, **changed: Any) -> dict[str, Any]:
-    config = asdict(Config(cache=str(cache)))
+    config = asdict(Config(cache=str(cache), method=method_settings()))
     config |= {"num_clients": CLIENTS, "ways": 3, "shots": 4, **changed}
     config["runtime"] |= {"name": "serial", "num_gpus": 0.0}
     for name in ("fedavg", "fedprox"):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from learngene.adaptation import training
 from learngene.adaptation.retain import Retain, fisher_diagonal
-from learngene.adaptation.training import Outcome, cosine, features, shard_features, train
+from learngene.adaptation.training import Outcome, cosine, features, shard_features
 from learngene.gene.gene import inherited_modules
 from tests.clients.helpers import make_individual, make_shard, train_settings, weights
 from tests.helpers import shake, torch_rng
+
+train = partial(training.train, freeze_norms=True)
 
 
 def retained(individual, shard) -> Retain:
@@ -41,8 +45,8 @@ def run(ewc_lambda: float, **changed) -> tuple[float, Outcome]:
     individual, shard = started()
     before = weights(individual.top)
     retain = retained(individual, shard) if ewc_lambda else None
-    asked = train_settings(ewc_lambda=ewc_lambda, **changed)
-    outcome = train(individual, shard, asked, torch_rng(1), retain)
+    asked = train_settings(**changed)
+    outcome = train(individual, shard, asked, torch_rng(1), retain, ewc_lambda=ewc_lambda)
     return away(individual, before), outcome
 
 
@@ -83,8 +87,8 @@ def test_one_step_is_eq_9_by_hand():
     stepped = before - 0.01 * alone  # SGD on L_rec, then the closed form for lambda L_ret
     pull = 0.01 * 2.0 * retain.fisher[0]
     due = (stepped + pull * anchor) / (1 + pull)
-    asked = train_settings(epochs=1, batch_size=64, schedule="constant", ewc_lambda=2.0)
-    outcome = train(individual, shard, asked, torch_rng(1), retain)
+    asked = train_settings(epochs=1, batch_size=64, schedule="constant")
+    outcome = train(individual, shard, asked, torch_rng(1), retain, ewc_lambda=2.0)
     after = individual.top[0].conv.weight.detach()
     assert float((due - stepped).norm()) > 0.1 * float((stepped - before).norm())
     assert torch.allclose(after, due, atol=1e-7)
@@ -99,7 +103,7 @@ def test_a_stiff_retain_loss_is_stable():
         individual, shard = started()
         retain = retained(individual, shard)
         outcome = train(
-            individual, shard, train_settings(epochs=5, ewc_lambda=stiffness), torch_rng(1), retain
+            individual, shard, train_settings(epochs=5), torch_rng(1), retain, ewc_lambda=stiffness
         )
         assert all(math.isfinite(p) for p in outcome.penalty)
         moved = [(p - a).norm() ** 2 for p, a in zip(retain.parameters, retain.anchor, strict=True)]
@@ -161,7 +165,7 @@ def test_equal_generators_give_equal_runs():
 def test_frozen_norms_keep_their_statistics(frozen):
     individual, shard = started()
     before = individual.top[0].norm.running_mean.clone()
-    train(individual, shard, train_settings(freeze_norms=frozen), torch_rng(1))
+    training.train(individual, shard, train_settings(), torch_rng(1), freeze_norms=frozen)
     assert torch.equal(individual.top[0].norm.running_mean, before) == frozen
 
 

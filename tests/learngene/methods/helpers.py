@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from conf.schema import Methods
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.collective.trainer import hold_out
 from learngene.data.dataset import World
 from learngene.data.partition import draw_shard, read_shard
-from learngene.methods import ClientContext, Factory, Payload
+from learngene.methods import ClientContext, Factory, Payload, find
 from learngene.methods.base import BaseImages
 from learngene.seeding import torch_generator
 from tests.helpers import CPU
@@ -27,18 +27,18 @@ SMALL |= {"finetune_pp": SMALL["finetune"]}
 TRAINED = tuple(sorted(SMALL))
 
 
-def own(name: str, **changed: Any) -> dict[str, Any]:
-    """The method's group of the configuration, small."""
-    return {**asdict(Methods())[name], **SMALL.get(name, {}), **changed}
+def small(name: str, **changed: Any) -> Any:
+    """The method's settings, small."""
+    return find(name).settings_from({**SMALL.get(name, {}), **changed})
 
 
 def make_factory(name: str, world: World, budget: int = 200, **changed: Any) -> Factory:
     rows, _ = hold_out(world, 5, 3)
-    fields = {key: changed.pop(key) for key in ("found", "keep", "seed") if key in changed}
+    fields = {key: changed.pop(key) for key in ("checkpoint", "keep", "seed") if key in changed}
     made = Factory(
         name=name,
         images=BaseImages(world, tuple(rows[c] for c in world.division.base), CPU),
-        settings={k: v for k, v in own(name, **changed).items() if not k.startswith("client_")},
+        settings=small(name, **changed),
         budget=budget,
         ways=3,
         width=0.0625,
@@ -53,20 +53,21 @@ def make_context(
     name: str, world: World, payload: Payload, client: int = 0, **changed: Any
 ) -> ClientContext:
     shard = draw_shard(world, ways=3, shots=5, shard_seed=0, client=client)
-    individual = {
-        "epochs": 2, "batch_size": 8, "lr": 0.01, "inherited_lr": 0.01, "schedule": "cosine",
-        "momentum": 0.9, "weight_decay": 0.0, "augment": True, "eval_every": 1,
-    }  # fmt: skip
-    task = {"individual": individual, "method": {name: own(name, **changed)}}
+    individual = IndividualSettings(
+        epochs=2, batch_size=8, lr=0.01, inherited_lr=0.01, weight_decay=0.0, eval_every=1
+    )
     return ClientContext(
-        task,
-        payload.arrays,
-        read_shard(world, shard, CPU),
-        CPU,
-        client,
-        0,
-        lambda phase: torch_generator(5, f"client-{name}-{phase}", 0, client),
-        payload.card,
+        settings=small(name, **changed),
+        payload=payload.arrays,
+        shard=read_shard(world, shard, CPU),
+        device=CPU,
+        client=client,
+        round=0,
+        seed=5,
+        generator=lambda phase: torch_generator(5, f"client-{name}-{phase}", 0, client),
+        individual=individual,
+        retain=RetainSettings(),
+        card=payload.card,
     )
 
 

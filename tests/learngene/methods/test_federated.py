@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def moved(mu: float) -> float:
     with torch.no_grad():
         for p in network.parameters():
             p.zero_()
-    train_round(network, make_shard(), **ROUND, mu=mu, chance=torch_rng())
+    train_round(network, make_shard(), **ROUND, mu=mu, generator=torch_rng())
     return float(sum(p.detach().pow(2).sum() for p in network.parameters()))
 
 
@@ -126,12 +126,11 @@ def _heads(payload: Payload) -> dict[str, np.ndarray]:
 def test_fedprox_without_its_term_is_fedavg(tiny_world):
     start = start_of(tiny_world)
     plain = context_of(tiny_world, start)
-    own = {"fedprox": {**plain.task["method"]["fedavg"], "mu": 0.0}}
-    same = replace(plain, task={**plain.task, "method": own})
+    method = find("fedprox")
+    same = replace(plain, settings=method.settings_from({**asdict(plain.settings), "mu": 0.0}))
     one, two = find("fedavg").update(plain), find("fedprox").update(same)
     assert all(np.array_equal(one.arrays[n], two.arrays[n]) for n in one.arrays)
-    own["fedprox"]["mu"] = 5.0
-    held = find("fedprox").update(same)
+    held = find("fedprox").update(replace(same, settings=replace(same.settings, mu=5.0)))
     assert not np.array_equal(one.arrays["top.2.conv.weight"], held.arrays["top.2.conv.weight"])
 
 

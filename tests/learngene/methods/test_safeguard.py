@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.poisoned import forged, randomised, scaled
-from clients.work import _context
+from clients.work import client_context
 from learngene import methods
 from learngene.adaptation.retain import ZeroFisher
 from learngene.adaptation.training import Outcome
@@ -31,7 +31,8 @@ def gene(evolved) -> Learngene:
 def context_of(world: World, gene: Learngene, **changed) -> methods.ClientContext:
     changed = {"individual__safeguard": True, "individual__epochs": 4, **changed}
     task = make_task(world, gene, **changed)
-    return _context("learngene", 0, 1, task, gene.arrays, make_shard(shots=9), CPU)
+    method = methods.find("learngene")
+    return client_context("learngene", method, 0, 1, task, gene.arrays, make_shard(shots=9), CPU)
 
 
 def run(context: methods.ClientContext) -> dict:
@@ -41,7 +42,7 @@ def run(context: methods.ClientContext) -> dict:
 
 
 def scratch(context: methods.ClientContext) -> dict:
-    found = methods.find("scratch").adapt(context.as_method("scratch")).metrics()
+    found = methods.find("scratch").adapt(context.as_scratch()).metrics()
     return {name: value for name, value in found.items() if name != "seconds"}
 
 
@@ -91,7 +92,7 @@ def test_every_image_is_held_out_once_and_never_trained_on_then(tiny_world, gene
         held = {image.numpy().tobytes() for image in inside.shard.test_x}
         trained = {image.numpy().tobytes() for image in inside.shard.train_x}
         assert not held & trained and len(held) + len(trained) == 27
-        assert inside.task["individual"]["epochs"] == 1  # safeguard_epochs
+        assert inside.individual.epochs == 1  # safeguard_epochs
         assert set(inside.shard.train_y.tolist()) == {0, 1, 2}
         seen.append((held, inside.generator("weights").initial_seed()))
         return Outcome([0], [0.5], [1.0], [1.0], [0.0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.methods import NAMES
+from learngene.methods import BUILT_IN
 from reports.figures import pareto, run
 from reports.figures.captions import CAPTIONS, alt_text
 from reports.figures.pareto import Point, front
@@ -326,9 +326,9 @@ def test_the_report_shows_the_rule_for_every_layer(make):
 
 def test_many_methods_are_told_apart_and_one_point_is_a_level(make, canvas, tmp_path):
     results = make(methods=MANY)
-    styles = method_style(NAMES)
-    assert len({style["color"] for style in styles.values()}) == len(NAMES)
-    assert len({style["marker"] for style in styles.values()}) == len(NAMES)
+    styles = method_style(BUILT_IN)
+    assert len({style["color"] for style in styles.values()}) == len(BUILT_IN)
+    assert len({style["marker"] for style in styles.values()}) == len(BUILT_IN)
     run.accuracy_over_epochs(results, tmp_path)
     axes = canvas[0].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
