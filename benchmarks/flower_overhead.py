@@ -16,18 +16,21 @@ import multiprocessing
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if TYPE_CHECKING:
+    from protocol.task import ClientTask
 
-def _work(clients: list[int], task: dict[str, Any], gene_path: str) -> list[dict[str, Any]]:
+
+def _work(clients: list[int], task: ClientTask, gene_path: str) -> list[dict[str, Any]]:
     import torch
 
     from clients.work import run_task
     from learngene.gene.gene import load
 
-    torch.set_num_threads(task["threads"])
+    torch.set_num_threads(task.threads)
     payloads = {"learngene": load(gene_path).arrays}
     return [run_task(client, 1, task, payloads) for client in clients]
 
@@ -43,7 +46,7 @@ def main() -> int:
     from learngene.data.cache import build
     from learngene.data.dataset import WorldSettings
     from learngene.gene.gene import load
-    from protocol.task import plan_round
+    from protocol.plan import plan_round
     from runtime.ray_backend import RuntimeSettings, simulate
     from strategies.learngene import LearngeneStrategy
 
@@ -72,7 +75,7 @@ def main() -> int:
             if metrics["accuracy"] != answers[outcome.client][name]["accuracy"]:
                 print(f"client {outcome.client}, {name}: the two runs differ", file=sys.stderr)
                 return 1
-    print(f"clients {count}, processes {arguments.processes}, methods {', '.join(task['methods'])}")
+    print(f"clients {count}, processes {arguments.processes}, methods {', '.join(task.methods)}")
     print(f"Flower and Ray   {flower:7.1f} s")
     print(f"back to back     {plain:7.1f} s")
     print(f"ratio            {flower / plain:7.2f}")

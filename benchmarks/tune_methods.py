@@ -24,9 +24,12 @@ import shlex
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if TYPE_CHECKING:
+    from protocol.task import ClientTask
 
 TUNING_SEED = 77  # shards that no reported run draws
 _MAML = {
@@ -124,7 +127,7 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
     return [first, *(others[i] for i in drawn[: count - 1])]
 
 
-def _work(client: int, task: dict[str, Any], payloads: dict[str, Any]) -> dict[str, Any]:
+def _work(client: int, task: ClientTask, payloads: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from clients.work import run_task
@@ -149,7 +152,7 @@ def main() -> int:
     from learngene.data.cache import build
     from learngene.data.dataset import WorldSettings
     from learngene.utils.files import write_atomically
-    from protocol.task import plan_round
+    from protocol.plan import plan_round
     from reports.tuning import FOLDER, write_record
     from runtime.federated_rounds import federate, federated_methods
     from server.factory import produce

@@ -18,10 +18,11 @@ from learngene.methods.base import generators
 from learngene.methods.plugins import place_in
 from learngene.open_world.flagged import draw_labelled_shard, of_text
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
+from protocol.task import ClientTask
 
 
 def run_task(
-    client: int, round: int, task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]]
+    client: int, round: int, task: ClientTask, payloads: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, Any]:
     """Run every method of the task on the client's own shard.
 
@@ -34,25 +35,25 @@ def run_task(
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
-    world = load(task["world"])
+    world = load(task.world)
     shard = _shard(world, client, task)
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
-    own = task.get("own_methods", {})
-    for name in task["methods"]:
+    for name in task.methods:
         # The method's own count of rounds: Flower's goes on over several methods.
-        of = task.get("federated", round)
+        number = round if task.federated is None else task.federated
         try:
             payload = unpack(payloads.get(name, {}))
-            context = _context(name, client, of, task, payload, data, device)
-            if "federated" in task:
+            context = _context(name, client, number, task, payload, data, device)
+            if task.federated is not None:
                 answers[name], weights[name] = _federated_round(name, context)
             else:
-                answers[name] = _adapted(name, own.get(name), context).metrics()
+                answers[name] = _adapted(name, task.own_methods.get(name), context).metrics()
         # One method's fault must not take the others' results along, nor its sys.exit.
         except (Exception, SystemExit) as error:
-            where = place_in(own[name]["module"], error) if name in own else ""
+            own = task.own_methods.get(name)
+            where = place_in(own["module"], error) if own else ""
             told = f"{type(error).__name__}: {error}"
             answers[name] = {"error": f"{told} ({where})" if where else told}
     return {
@@ -80,14 +81,14 @@ def _adapted(name: str, own: Mapping[str, Any] | None, context: methods.ClientCo
     return made
 
 
-def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:
+def _shard(world: World, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
-    drawn = {name: task[name] for name in ("ways", "shots", "shard_seed")}
-    if "labelled" in task:
-        flags = of_text(world, task["labelled"]["flags"])
-        draws = task["labelled"]["draws"]
+    drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
+    if task.labelled is not None:
+        flags = of_text(world, task.labelled.flags)
+        draws = task.labelled.draws
         return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
-    return draw_shard(world, **drawn, client=client, classes_from=task["classes_from"])
+    return draw_shard(world, **drawn, client=client, classes_from=task.classes_from)
 
 
 def _federated_round(
@@ -105,14 +106,14 @@ def _context(
     name: str,
     client: int,
     round: int,
-    task: dict[str, Any],
+    task: ClientTask,
     payload: dict[str, np.ndarray],
     data: ShardData,
     device: torch.device,
 ) -> methods.ClientContext:
-    drawn = generators(task["seed"], name, round, client)
-    card = task.get("cards", {}).get(name, {})
-    return methods.ClientContext(task, payload, data, device, client, round, drawn, card)
+    drawn = generators(task.seed, name, round, client)
+    card = dict(task.cards.get(name, {}))
+    return methods.ClientContext(task.to_plain(), payload, data, device, client, round, drawn, card)
 
 
 def _device_name(device: torch.device) -> str:

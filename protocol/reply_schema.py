@@ -23,6 +23,7 @@ from flwr.app import (
 )
 
 from protocol.keys import ERROR, INFO, METRICS, WEIGHTS
+from protocol.task import ClientTask
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of arrays, by name
 
@@ -117,18 +118,17 @@ class DeclaredReply:
                 yield from _too_long(f"the error of {key}", value, REASON)
 
 
-def declared_reply(task: Mapping[str, Any]) -> DeclaredReply:
+def declared_reply(task: ClientTask) -> DeclaredReply:
     """What ``clients.work.run_task`` may answer to a task."""
-    info = {"classes": task["ways"] * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
-    if "federated" in task:
-        names = task["methods"]
+    info = {"classes": task.ways * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
+    if task.federated is not None:
         return DeclaredReply(
-            metrics={method: dict.fromkeys(IN_A_ROUND, 0) for method in names},
+            metrics={method: dict.fromkeys(IN_A_ROUND, 0) for method in task.methods},
             info=info,
-            arrays={WEIGHTS + method: _weights(task["cards"][method]) for method in names},
+            arrays={WEIGHTS + method: _weights(task.cards[method]) for method in task.methods},
         )
-    every = task["individual"]["eval_every"]
-    ends = {method: _last_epoch(method, task) for method in task["methods"]}
+    every = task.individual.eval_every
+    ends = {method: _last_epoch(method, task) for method in task.methods}
     return DeclaredReply(
         metrics={
             method: dict.fromkeys(CURVES, len({0, end, *range(0, end + 1, every)}))
@@ -145,13 +145,13 @@ def _weights(card: Mapping[str, Any]) -> Shapes:
     return {name: ("float32", tuple(shape)) for name, shape in card["up"].items()}
 
 
-def _last_epoch(method: str, task: Mapping[str, Any]) -> int:
-    own = task.get("own_methods", {}).get(method)
+def _last_epoch(method: str, task: ClientTask) -> int:
+    own = task.own_methods.get(method)
     if method in AT_ONCE or (own is not None and own["at_once"]):
         return 0
     if method in BY_STEPS:
-        return int(task["method"][method]["client_steps"])
-    return int(task["individual"]["epochs"])
+        return int(task.method[method]["client_steps"])
+    return task.individual.epochs
 
 
 def array_problems(key: str, record: ArrayRecord, due: Shapes) -> Iterator[str]:

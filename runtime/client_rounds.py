@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from learngene.data.dataset import World
 from learngene.gene.gene import Learngene
 from learngene.methods import Payload
+from protocol.plan import plan_round
 from protocol.rounds import RoundOutcome, RoundPlan
-from protocol.task import plan_round
+from protocol.task import FaultOrders, LabelledImages
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, client_device
 from strategies.answer_cache import keep_answers
@@ -33,7 +34,7 @@ def ask_clients(
     world: World,
     gene_of: Callable[[int], Learngene],
     payloads: Mapping[str, Payload],
-    labelled: Mapping[str, Any] | None,
+    labelled: LabelledImages | None,
     *,
     on_note: Callable[[str], None],
     show: Callable[[int], AbstractContextManager[Shown]],
@@ -74,7 +75,7 @@ def ask_clients(
 
 
 @contextmanager
-def fault_orders(config: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
+def fault_orders(config: Mapping[str, Any]) -> Iterator[FaultOrders | None]:
     """``faults`` as ``clients.faults.armed`` reads it, or None where none is planted.
 
     Its folder remembers who has been killed once. It lies in the cache, which all workers can
@@ -88,6 +89,6 @@ def fault_orders(config: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
     cache.mkdir(parents=True, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="faults-", dir=cache)
     try:
-        yield {"orders": list(config["faults"]), "folder": folder}
+        yield FaultOrders(tuple(config["faults"]), folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

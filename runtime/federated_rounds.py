@@ -7,7 +7,7 @@ payloads do; the bytes of the training's own rounds are the method's, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,9 +16,10 @@ from flwr.clientapp import ClientApp
 
 from learngene.data.dataset import World
 from learngene.methods import NAMES, Payload, find
-from learngene.methods.federated import INDIVIDUAL, begin, finished
+from learngene.methods.federated import begin, finished
+from protocol.plan import base_task, declare, shapes_of
 from protocol.rounds import RoundOutcome, RoundPlan
-from protocol.task import common_task, declare, occasional_task, shapes_of
+from protocol.task import LabelledImages
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, client_device
 from strategies.answer_cache import answer_parts
@@ -52,7 +53,7 @@ def federate(
     *,
     on_note: Callable[[str], None] = lambda text: None,
     on_round: Callable[[str, int, int], None] = lambda name, done, rounds: None,
-    labelled: Mapping[str, Any] | None = None,
+    labelled: LabelledImages | None = None,
     client_app: ClientApp | None = None,
 ) -> Federated:
     """Train the methods in ``names`` among the clients, or take up what is kept of them.
@@ -113,19 +114,17 @@ def plan_round(
     world: World,
     training: Training,
     number: int,
-    labelled: Mapping[str, Any] | None = None,
+    labelled: LabelledImages | None = None,
 ) -> RoundPlan:
     """The message of a training's round ``number``: its settings and the global model."""
     name, card = training.name, training.state.card
     own = {k: v for k, v in config["method"][name].items() if not k.startswith(CLIENT)}
-    task = {
-        **common_task(config, world, [name]),
-        "individual": {each: config["individual"][each] for each in INDIVIDUAL},
-        "method": {name: own},
-        "cards": {name: card},
-        "federated": number,
-        **occasional_task(config, labelled),
-    }
+    task = replace(
+        base_task(config, world, [name], labelled),
+        method={name: own},
+        cards={name: card},
+        federated=number,
+    )
     sent = {name: training.state.arrays}
     return RoundPlan(task, sent, declared=declare(task, {name: shapes_of(sent[name])}))
 
@@ -146,7 +145,7 @@ def _kept(
     world: World,
     training: Training,
     runtime: RuntimeSettings,
-    labelled: Mapping[str, Any] | None,
+    labelled: LabelledImages | None,
 ) -> KeptTraining:
     """Where the training is kept: the key is its first message and the number of clients."""
     plan = plan_round(config, world, training, 1, labelled)

@@ -13,6 +13,7 @@ from learngene.data.partition import Shard
 from learngene.open_world.detector import Recogniser
 from learngene.open_world.flagged import Flags, as_text, draw_labelled_shard, draw_of
 from learngene.utils.hardware import torch_threads
+from protocol.task import LabelledImages
 from server.collective import exemplars
 from server.factory import Product, open_world_settings
 
@@ -26,9 +27,9 @@ class Labelled:
     section: dict[str, Any]  # ``results.json``, "labelled"
 
     @property
-    def task(self) -> dict[str, Any]:
+    def task(self) -> LabelledImages:
         """As clients are told."""
-        return {"draws": self.draws, "flags": as_text(self.flags)}
+        return LabelledImages(self.draws, as_text(self.flags))
 
 
 def label_open_world(config: Mapping[str, Any], world: World, product: Product) -> Labelled | None:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learngene.adaptation.settings import FEDERATED_FIELDS
 from learngene.adaptation.training import Outcome, cosine
 from learngene.data.augment import augment as augmented
 from learngene.data.partition import ShardData
@@ -33,7 +34,6 @@ from learngene.seeding import torch_generator
 
 Arrays = dict[str, np.ndarray]
 HEAD = ("head.weight", "head.bias")
-INDIVIDUAL = ("batch_size", "momentum", "weight_decay", "augment")  # what a round reads of it
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def update(context: ClientContext, name: str) -> Update:
         lr=own["lr"] * cosine((context.round - 1) / own["rounds"]),
         mu=own.get("mu", 0.0),
         chance=context.generator("federated"),
-        **{each: shared[each] for each in INDIVIDUAL},
+        **{each: shared[each] for each in FEDERATED_FIELDS},
     )
     seconds = time.perf_counter() - started
     return Update(arrays_of(network), len(shard.train_x), loss, seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -12,8 +12,8 @@ from conf.plugins import with_own
 from conf.schema import Config
 from learngene.gene.gene import extract
 from learngene.methods.plugins import describe, load
+from protocol.plan import plan_round
 from protocol.reply_schema import declared_reply
-from protocol.task import plan_round
 from runtime.resources import RuntimeSettings, client_device
 from server.pretraining import _factory, payload_key
 from strategies.answer_cache import answer_parts
@@ -37,11 +37,11 @@ def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
     here(monkeypatch, tmp_path)
     write_method(tmp_path, "pixels_c")
     task = make_task(tiny_world, gene, methods=["pixels_c"])
-    task |= {"own_methods": {"pixels_c": describe("pixels_c")}}
-    task["method"]["pixels_c"] = {"scale": 0.5}
+    own = {"pixels_c": describe("pixels_c")}
+    task = replace(task, own_methods=own, method={**task.method, "pixels_c": {"scale": 0.5}})
     found = run_task(0, 1, task, {})["methods"]["pixels_c"]
     assert found["epochs"] == [0] and 0 <= found["accuracy"][0] <= 1
-    task["method"]["pixels_c"] = {"scale": 0.0}  # then all classes are equally near
+    task = replace(task, method={"pixels_c": {"scale": 0.0}})  # then all classes are equally near
     blind = run_task(0, 1, task, {})["methods"]["pixels_c"]
     assert blind["loss"] == [pytest.approx(math.log(3))] and found["loss"] != blind["loss"]
     reply = declared_reply(task)
@@ -63,7 +63,7 @@ def test_a_mistake_is_told_with_its_line(tmp_path, monkeypatch, tiny_world, gene
     source = "from learngene.methods import Method\n\n\ndef adapt(context):\n    {}\n\n\n"
     write_method(tmp_path, name, source.format(body) + "METHOD = Method(adapt, at_once=True)\n")
     task = make_task(tiny_world, gene, methods=[name, "scratch"])
-    found = run_task(0, 1, task | {"own_methods": {name: describe(name)}}, {})["methods"]
+    found = run_task(0, 1, replace(task, own_methods={name: describe(name)}), {})["methods"]
     assert said in found[name]["error"] and found["scratch"]["accuracy"]
 
 
@@ -74,7 +74,7 @@ def test_another_file_at_the_worker_is_the_methods_error(tmp_path, monkeypatch, 
     assert load(own).at_once
     path.write_text(path.read_text() + "# another\n")
     task = make_task(tiny_world, gene, methods=["pixels_d", "scratch"])
-    found = run_task(0, 1, task | {"own_methods": {"pixels_d": own}}, {})["methods"]
+    found = run_task(0, 1, replace(task, own_methods={"pixels_d": own}), {})["methods"]
     assert "pixels_d is another file here" in found["pixels_d"]["error"]
     assert found["scratch"]["accuracy"]
 
@@ -101,4 +101,4 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_wor
 def test_runs_without_one_send_what_they_sent(tiny_world, gene, tmp_path):
     config = asdict(Config(cache=str(tmp_path)))
     config["data"]["clients_from"] = "novel"
-    assert "own_methods" not in plan_round(config, tiny_world, gene).task
+    assert "own_methods" not in plan_round(config, tiny_world, gene).task.to_plain()

@@ -18,9 +18,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # where sim.py would be 
 def main() -> None:
     from runtime.ray_backend import RuntimeSettings, leave, simulate
     from strategies.learngene import LearngeneStrategy
-    from tests.runtime.fake_work import METHODS, app, plan
+    from tests.runtime.fake_work import app, fake_task, plan
 
-    hangs = plan({"methods": METHODS, "do": {"1": "hang"}})
+    hangs = plan(fake_task(do={"1": "hang"}))
     strategy = LearngeneStrategy(2, lambda _: hangs)
 
     def on_reply(client: int, ok: bool) -> None:

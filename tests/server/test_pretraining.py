@@ -14,7 +14,7 @@ from conf.schema import Config
 from learngene import methods
 from learngene.data.dataset import World
 from learngene.methods import Method, Payload
-from protocol.task import plan_round
+from protocol.plan import plan_round
 from server import pretraining as factory_side
 from server.pretraining import payload_key, prepare
 
@@ -172,18 +172,18 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
     config["runtime"]["num_cpus"] = 1
     made = prepare(config, tiny_world, NO_LIFE)
     plain = plan_round({**config, "methods": ["learngene", "scratch"]}, tiny_world, gene)
-    assert "cards" not in plain.task and set(plain.task["method"]) == {"scratch"}
+    assert "cards" not in plain.task.to_plain() and set(plain.task.method) == {"scratch"}
     assert set(plain.payloads) == {"learngene"}
     more = plan_round(config, tiny_world, gene, 1, made.payloads)
-    assert set(more.task["method"]) == {"scratch", "protonet"}
-    assert more.task["cards"] == {"protonet": made.payloads["protonet"].card}
+    assert set(more.task.method) == {"scratch", "protonet"}
+    assert more.task.cards == {"protonet": made.payloads["protonet"].card}
     assert set(more.payloads) == {"learngene", "protonet"}
     packed = plan_round({**config, "payload_precision": "fp16"}, tiny_world, gene, 1, made.payloads)
     assert packed.payloads["protonet"]["w"].dtype == np.float16
     assert packed.declared.payloads["protonet"] == {"w": ("float16", (2, 2))}
     assert packed.payloads["learngene"]["w"].dtype == np.float32  # it has a precision of its own
     early = plan_round({**config, "rounds": 2}, tiny_world, gene, 1, made.payloads)
-    assert set(early.payloads) == {"learngene"} and "cards" not in early.task
+    assert set(early.payloads) == {"learngene"} and not early.task.cards
 
 
 def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world, monkeypatch):

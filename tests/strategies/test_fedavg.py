@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from protocol.keys import WEIGHTS
 from protocol.messages import Traffic
 from protocol.reply_schema import declared_reply
 from protocol.rounds import ClientOutcome
+from protocol.task import ClientTask
 from reports.results import client_rows
 from reports.traffic import write_messages_csv
 from runtime.federated_rounds import Federated, _start, federate, plan_round
@@ -38,10 +39,10 @@ def config_of(cache: Path, **changed: Any) -> dict[str, Any]:
     return config
 
 
-def changed_task(change: Change, client: int, round: int, task: dict[str, Any], payloads: Any
+def changed_task(change: Change, client: int, round: int, task: ClientTask, payloads: Any
                  ) -> dict[str, Any]:  # fmt: skip
     answer = run_task(client, round, task, payloads)
-    change(client, task["federated"], answer)
+    change(client, task.federated, answer)
     return answer
 
 
@@ -245,8 +246,7 @@ def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_world):
     plan = plan_round(config, tiny_world, training, 1)
     answer = run_task(0, 1, plan.task, plan.payloads)
     assert plan.declared.reply.problems(pack(answer)) == []
-    usual = {**plan.task, "individual": config["individual"]}
-    del usual["federated"]
+    usual = replace(plan.task, federated=None)
     (problem, *_) = [p for p in declared_reply(usual).problems(pack(answer)) if WEIGHTS in p]
     assert problem == "ArrayRecord 'weights.fedavg' was not declared"
     assert set(plan.declared.payloads) == {"fedavg"}
