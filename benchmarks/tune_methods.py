@@ -149,8 +149,9 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
+    from conf.parts import client_task, factory_settings, federation, pretraining_settings
+    from conf.schema import read_config
     from learngene.data.cache import build
-    from learngene.data.dataset import WorldSettings
     from learngene.utils.files import write_atomically
     from protocol.plan import plan_round
     from reports.tuning import FOLDER, write_record
@@ -159,12 +160,12 @@ def main() -> int:
     from server.pretraining import prepare
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
     config["data"]["clients_from"] = "open_world"
     config["num_clients"] = arguments.clients  # who trains together, for federated methods
-    product = produce(config, world)
+    typed = read_config(config)
+    world = build(typed.dataset, Path(typed.cache))
+    product = produce(factory_settings(typed), world)
     conditions = conditions_of(config, product)
     plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
     try:
@@ -181,16 +182,29 @@ def main() -> int:
                 for path, value in settings.items():
                     section, field = _section(changed, path)
                     section[field] = value
+                typed = read_config(changed)
+                task = client_task(typed, changed, world.path)
                 try:
-                    made = prepare(changed, world, product)
+                    made = prepare(pretraining_settings(typed, changed), world, product)
                     among = federate(
-                        changed, world, product.gene.card.width, federated_methods(made.methods)
+                        task,
+                        federated_methods(made.methods),
+                        world,
+                        product.gene.card.width,
+                        federation(typed),
                     )
                     made = made.joined(among.payloads, among.failed)
                 except RuntimeError as error:  # it diverged: a bad trial, not the end
                     record = {"settings": settings, "accuracy": None, "error": str(error)}
                 else:
-                    sent = plan_round(changed, world, product.gene, 1, made.payloads)
+                    sent = plan_round(
+                        task,
+                        product.gene,
+                        1,
+                        made.payloads,
+                        precision=typed.learngene.precision,
+                        payload_precision=typed.payload_precision,
+                    )
                     answers = pool.starmap(
                         _work, [(c, sent.task, sent.payloads) for c in range(arguments.clients)]
                     )

@@ -50,18 +50,19 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
+    from conf.parts import client_task
+    from conf.schema import read_config
     from learngene.data.cache import build
-    from learngene.data.dataset import WorldSettings
     from learngene.gene.gene import load
     from protocol.plan import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     gene = load(arguments.run_dir / "learngene.safetensors")
     config |= {"methods": ["scratch"], "shard_seed": TUNING_SEED}
     config["data"]["clients_from"] = "open_world"
-    task = plan_round(config, world, gene).task
+    typed = read_config(config)
+    world = build(typed.dataset, Path(typed.cache))
+    task = plan_round(client_task(typed, config, world.path), gene).task
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for values in itertools.product(*GRID.values()):
             task = replace(task, method={"scratch": dict(zip(GRID, values, strict=True))})

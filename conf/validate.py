@@ -9,14 +9,14 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
 from conf.plugins import BUILT_IN, check_own, factory_halves, from_here, modules_of
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.utils.files import expanded, is_file, is_folder
-from learngene.utils.settings import check_value, limits_of
+from learngene.utils.settings import check_settings
 from reports.experiments.paper import COMPARED
 from reports.loggers import check_logger
 
@@ -29,21 +29,23 @@ COLLECTIVE_DEPTH = 13  # without deepening
 THRESHOLDS = ("calibrated", "paper_cifar100", "paper_imagenet100")  # or a number
 
 
-def check(config: DictConfig) -> None:
-    """Raise InputError for the first field that is out of its range or does not fit another.
+def check(composed: DictConfig) -> Config:
+    """The configuration as an object.
 
-    What depends on the data (how many classes and images there are) is checked when the world is
-    open, by ``learngene.data``.
+    What depends on the data (how many classes and images there are) is checked when the dataset is
+    loaded, by ``learngene.data``.
+
+    Raises:
+        InputError: for the first field that is out of its range or does not fit another.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
+    missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
-    _check_names(config, Config)
-    _check_values(OmegaConf.to_container(config, resolve=True))
-    for name, limits in limits_of(Config):
-        value = OmegaConf.select(config, name)
-        if value is not None:
-            check_value(name, value, limits)
+    _check_names(composed, Config)
+    _check_values(OmegaConf.to_container(composed, resolve=True))
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    check_settings(config)
     _check_methods(config.methods, config.method.own)
     if config.logger is not None:
         from_here()
@@ -54,6 +56,7 @@ def check(config: DictConfig) -> None:
     _check_labelled(config)
     _check_faults(config)
     _check_together(config)
+    return config
 
 
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
@@ -138,7 +141,7 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_open_world(config: DictConfig) -> None:
+def _check_open_world(config: Config) -> None:
     asked = config.open_world
     threshold, score = asked.threshold, asked.score
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
@@ -174,7 +177,7 @@ def _check_open_world(config: DictConfig) -> None:
                          "Write open_world.score=energy or keep a memory")  # fmt: skip
 
 
-def _check_labelled(config: DictConfig) -> None:
+def _check_labelled(config: Config) -> None:
     draws = config.labelled.draws
     if not draws:
         return
@@ -198,9 +201,9 @@ def _check_labelled(config: DictConfig) -> None:
                          "Write labelled.draws=0, or leave learngene.path out")  # fmt: skip
 
 
-def _check_faults(config: DictConfig) -> None:
+def _check_faults(config: Config) -> None:
     fix = "Write, for instance, faults=[0:raise,1:kill_once@2]"
-    if not isinstance(config.faults, ListConfig):
+    if not isinstance(config.faults, list):
         raise InputError("faults", config.faults, "not a list", fix)
     seen: set[int] = set()
     for text in config.faults:
@@ -235,7 +238,7 @@ def _check_cache(cache: str) -> None:
                          "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
 
 
-def _check_factory(config: DictConfig) -> None:
+def _check_factory(config: Config) -> None:
     """What the methods' factory halves need besides base images."""
     cycles = config.open_world.cycles
     if not config.learngene.path and not cycles:
@@ -261,7 +264,7 @@ def _check_factory(config: DictConfig) -> None:
                              "saved learngene has no collective", "Write budget=50000")  # fmt: skip
 
 
-def _check_together(config: DictConfig) -> None:
+def _check_together(config: Config) -> None:
     data = config.data
     if config.collective.memory == "ewc":
         from learngene.collective.forgetting import (

@@ -2,89 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from learngene.adaptation.settings import IndividualSettings, RetainSettings
-from learngene.data.dataset import World
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack
 from learngene.methods import Payload
 from protocol.guard import Declared
 from protocol.reply_schema import Shapes, declared_reply
 from protocol.rounds import RoundPlan
-from protocol.task import TASK_FIELDS, ClientTask, FaultOrders, LabelledImages
+from protocol.task import TASK_FIELDS, ClientTask
 
+LAST_STEP = "client_"  # how the names of settings begin that a federated round does not read
 OF_THE_COLLECTIVE = ("learngene",)  # methods whose result changes as the collective evolves
 
 
 def plan_round(
-    config: Mapping[str, Any],
-    world: World,
+    task: ClientTask,
     gene: Learngene,
     number: int = 1,
     payloads: Mapping[str, Payload] | None = None,
-    faults: FaultOrders | None = None,
-    labelled: LabelledImages | None = None,
+    *,
+    rounds: int = 1,
+    precision: str = "fp32",
+    payload_precision: str = "fp32",
 ) -> RoundPlan:
     """The message of round ``number``. It names where the world lies and holds none of its images.
 
     In a simulation all clients read the same cache folder, each its own shard; on real nodes the
     folder is each node's own. Before the last round only the methods that build on the collective
     are asked for: for the others nothing has changed since.
+
+    Args:
+        task: what all rounds have in common, with every method of the run.
+        payloads: what methods besides the learngene send, by name.
+        precision, payload_precision: of the learngene and of ``payloads``: fp32 | fp16 | int8.
     """
-    gene, arrays = at_precision(gene, config["learngene"]["precision"])
-    methods = list(config["methods"])
-    if number < config["rounds"]:
-        methods = [name for name in methods if name in OF_THE_COLLECTIVE]
+    gene, arrays = at_precision(gene, precision)
+    methods = task.methods
+    if number < rounds:
+        methods = tuple(name for name in methods if name in OF_THE_COLLECTIVE)
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     task = replace(
-        base_task(config, world, methods, labelled),
+        task,
+        methods=methods,
         width=gene.card.width,
         inherited=gene.inherited,
-        retain=RetainSettings(**config["retain"]),
         # Scratch's group goes along in every message, the others' only where they are asked for.
-        method={k: v for k, v in config["method"].items() if k == "scratch" or k in methods},
+        method={k: v for k, v in task.method.items() if k == "scratch" or k in methods},
         card=gene.card.for_client(),
-        faults=faults,
-        own_methods={k: v for k, v in config.get("own_methods", {}).items() if k in methods},
+        own_methods={k: v for k, v in task.own_methods.items() if k in methods},
         cards={name: each.card for name, each in made.items()},
     )
-    sent = {name: pack(each.arrays, config["payload_precision"]) for name, each in made.items()}
+    sent = {name: pack(each.arrays, payload_precision) for name, each in made.items()}
     if "learngene" in methods:
         sent = {"learngene": arrays, **sent}
     declared = {name: shapes_of(each) for name, each in sent.items()}
-    if "learngene" in methods and config["learngene"]["precision"] == "fp32":
+    if "learngene" in methods and precision == "fp32":
         # From the card, not from the arrays: what is sent is held against what was promised.
         promised = {name: ("float32", tuple(shape)) for name, shape in gene.card.shapes.items()}
         declared["learngene"] = promised
     return RoundPlan(task, sent, declared=declare(task, declared))
 
 
-def base_task(
-    config: Mapping[str, Any],
-    world: World,
-    methods: Sequence[str],
-    labelled: LabelledImages | None,
-) -> ClientTask:
-    """What every task says: what to do, with which images, from which seed."""
-    seed, shard_seed = config["seed"], config["shard_seed"]
-    return ClientTask(
-        world=str(world.path),
-        methods=tuple(methods),
-        seed=seed,
-        shard_seed=seed if shard_seed is None else shard_seed,
-        ways=config["ways"],
-        shots=config["shots"],
-        classes_from=config["data"]["clients_from"],
-        threads=max(1, int(config["runtime"]["num_cpus"])),
-        individual=IndividualSettings(**config["individual"]),
-        limit_s=config["runtime"]["client_timeout_s"],
-        labelled=labelled,
+def plan_federated_round(task: ClientTask, name: str, number: int, state: Payload) -> RoundPlan:
+    """The message of a federated training's round ``number``: settings and the global model."""
+    own = {k: v for k, v in task.method[name].items() if not k.startswith(LAST_STEP)}
+    task = replace(
+        task,
+        methods=(name,),
+        retain=None,
+        method={name: own},
+        own_methods={},
+        cards={name: state.card},
+        federated=number,
     )
+    sent = {name: state.arrays}
+    return RoundPlan(task, sent, declared=declare(task, {name: shapes_of(state.arrays)}))
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:

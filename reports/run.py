@@ -84,6 +84,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 def write_run(
     run_dir: Path,
     config: Mapping[str, Any],
+    shard_seed: int,
     overrides: Sequence[str],
     world: World,
     leakage: Mapping[str, Any],
@@ -109,7 +110,7 @@ def write_run(
     results = build_results(
         run={
             "seed": config["seed"],
-            "shard_seed": config["seed"] if config["shard_seed"] is None else config["shard_seed"],
+            "shard_seed": shard_seed,
             "command": shlex.join(["python", *sys.argv]),
             "experiment": config["experiment"],
             "overrides": list(overrides),

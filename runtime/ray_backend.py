@@ -24,6 +24,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
+from protocol.callbacks import SILENT, RunCallback
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import run_serial
 from runtime.signals import ENDING, exit_code
@@ -45,7 +46,7 @@ def simulate(
     num_clients: int,
     *,
     client_app: ClientApp | None = None,
-    on_reply: Callable[[int, bool], None] | None = None,
+    callback: RunCallback = SILENT,
 ) -> None:
     """Run all rounds; what they brought is in ``strategy.rounds``.
 
@@ -58,7 +59,7 @@ def simulate(
         runtime: ``ray`` or ``serial``, and what a client may hold.
         num_clients: nodes to simulate.
         client_app: what answers; default ``clients.client_app.app``.
-        on_reply: ``on_reply(client, ok)`` as replies arrive; with Ray not in the main thread.
+        callback: its ``on_reply`` is called as replies arrive; with Ray not in the main thread.
 
     Raises:
         InputError: the runtime asks for what the machine does not have. Before Ray starts.
@@ -67,9 +68,11 @@ def simulate(
             finished. Whatever else the strategy raised is raised here, too.
     """
     if client_app is None:
-        from clients.client_app import app as client_app
+        from clients.client_app import app
+
+        client_app = app
     strategy.timeout_s = runtime.timeout_s
-    server_app = make_server_app(strategy, rounds, runtime.timeout_s, on_reply)
+    server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback)
     if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
         resources = check_resources(runtime, num_clients)
     # Where earlier runs have every answer there is nothing to start Ray for.

@@ -8,7 +8,7 @@ settings are not among them, so a run with other shards or shots finds its colle
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
+from learngene.collective.trainer import Evolution, Stage, TrainerSettings
 from learngene.data.dataset import World
 from learngene.networks.collective import Collective
 from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
     Answers,
-    OpenWorldSettings,
     Recogniser,
     doubled_softmax_floor,
     fit_score,
@@ -33,8 +32,10 @@ from learngene.open_world.detector import (
     paper_thresholds,
     separation,
 )
+from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import torch_threads
+from protocol.callbacks import SILENT, RunCallback
 
 FORMAT = 2  # raise it when the algorithm changes: a life under the old one must not be taken up
 EXEMPLARS = 50  # of a class that distances are fitted on, at most: more say the same, for more time
@@ -51,12 +52,12 @@ class Life:
     threads: int  # that it was lived with: sums depend on it
 
 
-def life_parts(world: World, settings: EvolutionSettings, device: torch.device) -> dict[str, Any]:
+def life_parts(world: World, settings: TrainerSettings, device: torch.device) -> dict[str, Any]:
     """Everything that determines a collective."""
     return {
         "format": FORMAT,
         "world": world.sha256,
-        "settings": asdict(settings),
+        "settings": settings.cache_fields(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -65,14 +66,14 @@ def life_parts(world: World, settings: EvolutionSettings, device: torch.device) 
     }
 
 
-def life_key(world: World, settings: EvolutionSettings, device: torch.device) -> str:
+def life_key(world: World, settings: TrainerSettings, device: torch.device) -> str:
     """Hash of everything that determines a collective, 16 hex digits."""
     return key_of(life_parts(world, settings, device))
 
 
 def live(
     world: World,
-    settings: EvolutionSettings,
+    settings: TrainerSettings,
     device: torch.device,
     cache: Path,
     *,
@@ -80,8 +81,7 @@ def live(
     resume: bool,
     stops: Sequence[int] = (),
     on_stop: Callable[[Evolution], None] = lambda evolution: None,
-    on_task: Callable[[Evolution, bool], None] = lambda evolution, found: None,
-    on_step: Callable[[int, int, float], None] | None = None,
+    callback: RunCallback = SILENT,
 ) -> Life:
     """Take the collective through all of its tasks, or from the last one that is saved.
 
@@ -91,8 +91,6 @@ def live(
         stops: numbers of tasks done at which to call ``on_stop``, also when the tasks were done by
             an earlier run; the last task is always a stop.
         on_stop: called with the evolution as it is at a stop, in rising order.
-        on_task: called after each task with the evolution and whether the task was found saved.
-        on_step: called within a task with (steps done, steps, mean loss).
     """
     evolution = Evolution(world, settings, device)
     parts = life_parts(world, settings, device)
@@ -101,16 +99,16 @@ def live(
     trained = 0
     for stop in sorted({*stops, len(evolution.tasks)}):
         if resume and _take_up(evolution, folder, stop, parts):
-            on_task(evolution, True)
+            callback.on_task_end(evolution, True)
         while len(evolution.stages) < stop:
-            evolution.run_task(on_step)
+            evolution.run_task(callback.on_step)
             trained += 1
             _keep(evolution, folder, parts)
-            on_task(evolution, False)
+            callback.on_task_end(evolution, False)
         on_stop(evolution)
     reused = len(evolution.tasks) - trained
     # What was said of the open world is kept, too: passes over thousands of images.
-    asked = {"settings": asdict(open_world), "pytorch-ood": version("pytorch-ood")}
+    asked = {"settings": open_world.detector_fields(), "pytorch-ood": version("pytorch-ood")}
     said, of = folder / f"open-world-{key_of(asked)}", {"life": parts, "open_world": asked}
     kept = read_checkpoint(said, of=of) if resume and not trained else None
     if kept is None:

@@ -7,8 +7,7 @@ collective, so one life can go through different ones.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 
 from learngene.collective.trainer import Evolution
 from learngene.open_world.cycle import (
-    CycleSettings,
     Labeller,
     Oracle,
     Rows,
@@ -28,8 +26,10 @@ from learngene.open_world.cycle import (
     gather_labels,
     split_held_out,
 )
-from learngene.open_world.detector import OpenWorldSettings, Recogniser
+from learngene.open_world.detector import Recogniser
+from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
+from protocol.callbacks import SILENT, RunCallback
 from server.collective import (
     Life,
     exemplars,
@@ -45,27 +45,24 @@ FORMAT = 2  # raise it when the cycle changes
 
 def run_cycles(
     life: Life,
-    settings: CycleSettings,
-    open_world: OpenWorldSettings,
+    settings: OpenWorldSettings,
     cache: Path,
     *,
     resume: bool,
     labeller: Labeller | None = None,
-    on_cycle: Callable[[dict[str, Any], bool], None] = lambda record, found: None,
-    on_step: Callable[[int, int, float], None] | None = None,
+    callback: RunCallback = SILENT,
 ) -> tuple[Evolution, dict[str, Any]]:
     """Let a copy of the collective meet its streams; the life itself is not touched.
 
     Args:
         labeller: names the images that it is sent; None is the oracle.
-        on_cycle: called after each cycle with its record and whether it was found saved.
 
     Returns:
         The evolution after the last cycle, and ``open_world.cycle`` of ``results.json``.
     """
     evolution, world = life.evolution.branch(), life.evolution.world
     labeller = labeller or Oracle()
-    parts = _parts(settings, open_world, labeller)
+    parts = _parts(settings, labeller)
     folder = cache / "collectives" / life.key / f"cycles-{key_of(parts)}"
     of = {"life": life_parts(world, evolution.settings, evolution.device), "cycles": parts}
     records: list[dict[str, Any]] = []
@@ -73,25 +70,25 @@ def run_cycles(
     if resume:
         records, pool = _take_up(evolution, folder, settings.cycles, of)
         for record in records:
-            on_cycle(record, True)
+            callback.on_cycle_end(record, True)
     while len(records) < settings.cycles:
         cycle, started = len(records), time.perf_counter()
         stream = draw_stream(world, settings, cycle, evolution.settings.seed)
-        recogniser = _recogniser(evolution, open_world)
-        scores = _scores(evolution, recogniser, stream, open_world)
+        recogniser = _recogniser(evolution, settings)
+        scores = _scores(evolution, recogniser, stream, settings)
         before = evolution.known
         met = encounter(
             stream, scores, recogniser.threshold, before, labeller, settings.labels_per_cycle
         )
         pool = gather_labels(pool, stream, met, before)
         added = choose_classes(pool, settings)
-        parts = {c: split_held_out(pool.pop(c)) for c in added}
+        split = {c: split_held_out(pool.pop(c)) for c in added}
         if added:
             evolution.admit(
-                {c: train for c, (train, _) in parts.items()},
-                np.concatenate([held for _, held in parts.values()]),
+                {c: train for c, (train, _) in split.items()},
+                np.concatenate([held for _, held in split.values()]),
             )
-            evolution.run_task(on_step, settings.cycle_consolidate_epochs, balance=True)
+            evolution.run_task(callback.on_step, settings.cycle_consolidate_epochs, balance=True)
         record = {
             "cycle": cycle + 1,
             "images": len(stream.rows),
@@ -99,7 +96,7 @@ def run_cycles(
             **met.counts,
             "added": added,
             "labelled_images": {
-                str(c): len(train) + len(held) for c, (train, held) in parts.items()
+                str(c): len(train) + len(held) for c, (train, held) in split.items()
             },
             "waiting_classes": len(pool),
             "known_classes": len(evolution.known),
@@ -108,9 +105,9 @@ def run_cycles(
         }
         records.append(record)
         _keep(evolution, folder, records, pool, of)
-        on_cycle(record, False)
+        callback.on_cycle_end(record, False)
     return evolution, {
-        "settings": asdict(settings),
+        "settings": settings.cycle_fields(),
         "before": _accuracies(life.evolution, len(life.evolution.tasks)),
         "cycles": records,
         **account(records, world.division.open_world),
@@ -163,14 +160,12 @@ def _accuracies(evolution: Evolution, base_tasks: int) -> dict[str, Any]:
     }
 
 
-def _parts(
-    settings: CycleSettings, open_world: OpenWorldSettings, labeller: Labeller
-) -> dict[str, Any]:
+def _parts(settings: OpenWorldSettings, labeller: Labeller) -> dict[str, Any]:
     """What determines the cycles of one life."""
     return {
         "format": FORMAT,
-        "cycles": asdict(settings),
-        "open_world": asdict(open_world),
+        "cycles": settings.cycle_fields(),
+        "open_world": settings.detector_fields(),
         "labeller": labeller.name,
     }
 

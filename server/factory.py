@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import yaml
 
 from learngene.collective.criterion import TrendRule, align
 from learngene.collective.forgetting import measures
-from learngene.collective.trainer import Evolution, EvolutionSettings, Stage
+from learngene.collective.settings import CollectiveSettings
+from learngene.collective.trainer import Evolution, Stage, TrainerSettings
 from learngene.data.dataset import World
 from learngene.errors import InputError
 from learngene.gene.gene import Learngene, extract, load
+from learngene.gene.settings import LearngeneSettings
 from learngene.networks.growth import PlannedStep, planned_names, read_plan
-from learngene.open_world.cycle import CycleSettings
-from learngene.open_world.detector import OpenWorldSettings
+from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import pin_kernels, torch_threads, usable_cores
 from learngene.utils.untrusted import MEBIBYTE, read_limited
+from protocol.callbacks import SILENT, RunCallback
 from server.collective import Life, life_key, live
 from server.cycle import run_cycles
 from server.layer_selection import (
@@ -31,7 +33,6 @@ from server.layer_selection import (
     judge,
     run_of,
     shared_run,
-    trend_rule,
 )
 
 PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
@@ -138,15 +139,34 @@ def choose_precision(asked: str, device: torch.device) -> str:
     return "bf16" if has else "fp32"
 
 
-def factory_threads(config: Mapping[str, Any]) -> int:
-    """``collective.threads``; 0 takes all cores that this process may use.
+@dataclass(frozen=True)
+class FactorySettings:
+    """What the factory reads of the configuration."""
 
-    Kept work hangs on the number, since rounding does.
-    """
-    return config["collective"]["threads"] or usable_cores()
+    collective: CollectiveSettings
+    learngene: LearngeneSettings
+    open_world: OpenWorldSettings
+    stem: str  # the individual's
+    seed: int
+    rounds: int
+    cache: Path
+    resume: bool = True
+
+    @property
+    def threads(self) -> int:
+        """``collective.threads``; 0 takes all cores that this process may use.
+
+        Kept work hangs on the number, since rounding does.
+        """
+        return self.collective.threads or usable_cores()
+
+    @property
+    def rule(self) -> TrendRule:
+        own = self.learngene
+        return TrendRule(own.auto_layers, own.auto_bar, own.auto_large)
 
 
-def evolution_settings(config: Mapping[str, Any], device: torch.device) -> EvolutionSettings:
+def trainer_settings(settings: FactorySettings, device: torch.device) -> TrainerSettings:
     """The part of the configuration that determines a collective.
 
     Of a growth plan it is what the file says, not the file's name. ``learngene.layers`` counts
@@ -156,23 +176,25 @@ def evolution_settings(config: Mapping[str, Any], device: torch.device) -> Evolu
     Raises:
         InputError: the plan cannot be read, or the layers are not there from the start.
     """
-    own = config["collective"]
-    named = {f.name for f in fields(EvolutionSettings)}
-    taken = {name: value for name, value in own.items() if name in named}
-    taken["precision"] = choose_precision(own["precision"], device)
-    plan: tuple[PlannedStep, ...] = ()
-    if own["growth"] not in ("schedule", "none", "equal"):
-        taken["growth"], plan = "plan", read_plan(_yaml(own["growth"]), own["growth"])
-    asked, names = config["learngene"]["layers"], planned_names(plan)
-    layers = run_of(TOP if asked == "auto" else asked, names)
-    taken["shared"], taken["shared_last"] = shared_run(layers, names, config["individual"]["stem"])
-    return EvolutionSettings(
-        **taken,
+    collective = settings.collective
+    growth, plan = collective.growth, tuple[PlannedStep, ...]()
+    if growth not in ("schedule", "none", "equal"):
+        growth, plan = "plan", read_plan(_yaml(growth), growth)
+    asked, names = settings.learngene.layers, planned_names(plan)
+    shared, last = shared_run(
+        run_of(TOP if asked == "auto" else asked, names), names, settings.stem
+    )
+    return TrainerSettings(
+        replace(
+            collective, growth=growth, precision=choose_precision(collective.precision, device)
+        ),
+        stem=settings.stem,
+        shared=shared,
+        sigma=settings.learngene.sigma,
+        calibration_per_class=settings.open_world.calibration_per_class,
+        seed=settings.seed,
+        shared_last=last,
         plan=plan,
-        stem=config["individual"]["stem"],
-        sigma=config["learngene"]["sigma"],
-        calibration_per_class=config["open_world"]["calibration_per_class"],
-        seed=config["seed"],
     )
 
 
@@ -185,57 +207,37 @@ def _yaml(path: str) -> Any:
                          "conf/growth/deepen.yaml is an example") from error  # fmt: skip
 
 
-def open_world_settings(config: Mapping[str, Any]) -> OpenWorldSettings:
-    """How unknown images are recognised; changes nothing in the collective itself."""
-    named = (field.name for field in fields(OpenWorldSettings))
-    return OpenWorldSettings(**{name: config["open_world"][name] for name in named})
-
-
-def cycle_settings(config: Mapping[str, Any]) -> CycleSettings:
-    """The open-world cycles that follow the last task."""
-    named = (field.name for field in fields(CycleSettings))
-    return CycleSettings(**{name: config["open_world"][name] for name in named})
-
-
-def produce(
-    config: Mapping[str, Any],
-    world: World,
-    *,
-    on_task: Callable[[Evolution, bool], None] = lambda evolution, found: None,
-    on_step: Callable[[int, int, float], None] | None = None,
-    on_note: Callable[[str], None] = lambda text: None,
-) -> Product:
+def produce(settings: FactorySettings, world: World, callback: RunCallback = SILENT) -> Product:
     """A learngene for the configuration.
 
     With ``learngene.layers=auto`` a collective lives with the top three layers shared; if the
     criterion selects others, it lives again with these. Both lives are kept.
 
-    Args:
-        on_note: called with a line to show, when something is decided on the way.
-
     Raises:
         InputError: the saved learngene cannot be used, the world is too small for the settings, or
             ``auto`` finds no layer to select.
     """
-    path = config["learngene"]["path"]
+    asked, path = settings.learngene.layers, settings.learngene.path
     if path:
         gene = load(path)
         if gene.card.channels != world.image_shape[0]:
-            raise InputError("learngene.path", path,
-                             f"made for images of {gene.card.channels} channels, "
-                             f"{world.name} has {world.image_shape[0]}",
-                             "Use a learngene of a world like this one")  # fmt: skip
+            raise InputError(
+                "learngene.path",
+                path,
+                f"made for images of {gene.card.channels} channels, "
+                f"{world.name} has {world.image_shape[0]}",
+                "Use a learngene of a world like this one",
+            )
         return Product(gene, None)
-    device = choose_device(config["collective"]["device"])
+    device = choose_device(settings.collective.device)
     pin_kernels(device)
-    rule, asked = trend_rule(config), config["learngene"]["layers"]
     chosen_on = None
     moments: list[Moment] = []
 
-    def live_with(settings: EvolutionSettings, layers: list[int], *, resume: bool) -> Life:
-        tasks = math.ceil(len(world.division.base) / settings.classes_per_task)
+    def live_with(trainer: TrainerSettings, layers: list[int], *, resume: bool) -> Life:
+        tasks = math.ceil(len(world.division.base) / trainer.collective.classes_per_task)
         inherited = [names[layer - 1] for layer in layers]
-        key = life_key(world, settings, device)
+        key = life_key(world, trainer, device)
         moments.clear()
 
         def keep_moment(evolution: Evolution) -> None:
@@ -244,64 +246,50 @@ def produce(
 
         return live(
             world,
-            settings,
+            trainer,
             device,
-            Path(config["cache"]),
-            open_world=open_world_settings(config),
+            settings.cache,
+            open_world=settings.open_world,
             resume=resume,
-            stops=stops(tasks, config["rounds"]),
+            stops=stops(tasks, settings.rounds),
             on_stop=keep_moment,
-            on_task=on_task,
-            on_step=on_step,
+            callback=callback,
         )
 
-    with torch_threads(factory_threads(config)):
-        settings = evolution_settings(config, device)
-        _check_fits(world, settings)
-        names = planned_names(settings.plan)
+    with torch_threads(settings.threads):
+        trainer = trainer_settings(settings, device)
+        _check_fits(world, trainer)
+        names = planned_names(trainer.plan)
         layers = run_of(TOP if asked == "auto" else asked, names)
-        life = live_with(settings, layers, resume=config["resume"])
+        life = live_with(trainer, layers, resume=settings.resume)
         if asked == "auto":
-            first = judge(life, rule)
+            first = judge(life, settings.rule)
             layers = chosen_layers(first)
             shared, last = shared_run(layers, names, settings.stem)
-            again = (shared, last) != (settings.shared, settings.shared_last)
-            on_note(
+            again = (shared, last) != (trainer.shared, trainer.shared_last)
+            callback.on_note(
                 f"learngene.layers=auto: the criterion selects {layers}"
                 + ("; the collective lives again, its light path sharing these" * again)
             )
             if again:
                 chosen_on = first
-                settings = replace(settings, shared=shared, shared_last=last)
-                life = live_with(settings, layers, resume=config["resume"])
+                trainer = replace(trainer, shared=shared, shared_last=last)
+                life = live_with(trainer, layers, resume=settings.resume)
             elif layers != run_of(TOP, names):  # the same life, read again for other layers
-                life = live_with(settings, layers, resume=True)
+                life = live_with(trainer, layers, resume=True)
         cycle = None
-        if config["open_world"]["cycles"]:
+        if settings.open_world.cycles:
             grown, cycle = run_cycles(
                 life,
-                cycle_settings(config),
-                open_world_settings(config),
-                Path(config["cache"]),
-                resume=config["resume"],
-                on_cycle=lambda record, found: on_note(cycle_line(record, found)),
-                on_step=on_step,
+                settings.open_world,
+                settings.cache,
+                resume=settings.resume,
+                callback=callback,
             )
             inherited = [names[layer - 1] for layer in layers]
             gene = _extract(grown, inherited, world, life.key)
             moments[-1] = Moment(len(grown.stages), len(grown.known), gene)
-    return Product(moments[-1].gene, life, tuple(moments), rule, chosen_on, cycle)
-
-
-def cycle_line(record: Mapping[str, Any], found: bool) -> str:
-    """A cycle in one line for the terminal."""
-    return (
-        f"open-world cycle {record['cycle']}{' (done by an earlier run)' if found else ''}: "
-        f"{record['called_unknown']} of {record['images']} images called unknown, "
-        f"{record['labels_spent']} labels spent ({record['known_sent']} on known classes), "
-        f"{len(record['added'])} classes taken in, {record['known_classes']} known; accuracy "
-        f"{record['accuracy']:.3f}"
-    )
+    return Product(moments[-1].gene, life, tuple(moments), settings.rule, chosen_on, cycle)
 
 
 def _extract(evolution: Evolution, inherited: list[str], world: World, key: str) -> Learngene:
@@ -346,7 +334,7 @@ def _continual(stages: Sequence[Stage]) -> dict[str, Any]:
     }
 
 
-def _check_fits(world: World, settings: EvolutionSettings) -> None:
+def _check_fits(world: World, settings: TrainerSettings) -> None:
     fewest = min(len(world.rows("train", c)) for c in world.division.base)
     if fewest <= settings.calibration_per_class:
         raise InputError("open_world.calibration_per_class", settings.calibration_per_class,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,12 +95,6 @@ def shared_run(layers: list[int], names: list[str], stem: str) -> tuple[int, int
                          "Name layers that the plan does not deepen, or write "
                          "individual.stem=fresh")  # fmt: skip
     return len(layers), int(inside[-1])
-
-
-def trend_rule(config: Mapping[str, Any]) -> TrendRule:
-    """The rule's parameters from the configuration."""
-    own = config["learngene"]
-    return TrendRule(own["auto_layers"], own["auto_bar"], own["auto_large"])
 
 
 def chosen_layers(selection: Selection) -> list[int]:

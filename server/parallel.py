@@ -60,7 +60,8 @@ def side_by_side(
         work: a function of a module, which a new process can import.
     """
     context = get_context("spawn")  # a fork of a process with torch's threads may hang
-    left, running = list(asked), {}
+    left = list(asked)
+    running: dict[Connection, tuple[str, Any, float]] = {}
     try:
         while left or running:
             while left and len(running) < at_once:

@@ -10,7 +10,8 @@ import torch
 
 from learngene.collective.trainer import Evolution
 from learngene.data.cache import build
-from learngene.data.dataset import World, WorldSettings
+from learngene.data.dataset import World
+from learngene.data.settings import SeededDataSettings
 from tests.helpers import CPU, settings
 from tests.reports.helpers import DOT, make_results
 
@@ -36,7 +37,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """25 characters (16 base, 4 open-world, 5 novel), 12 training and 6 test images of each."""
-    asked = WorldSettings(
+    asked = SeededDataSettings(
         "glyphs", classes=25, train_per_class=12, test_per_class=6, image_size=32, seed=3
     )
     return build(asked, tmp_path_factory.mktemp("tiny-world"))

@@ -28,6 +28,7 @@ from torch import Tensor
 from learngene.adaptation.retain import Retain
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
+from learngene.collective.settings import CollectiveSettings
 from learngene.data.augment import augment, shrink, to_batch
 from learngene.data.dataset import World
 from learngene.networks.collective import COLLECTIVE_EQUAL, COLLECTIVE_START, Collective
@@ -45,37 +46,24 @@ from learngene.seeding import generator, torch_generator
 
 
 @dataclass(frozen=True)
-class EvolutionSettings:
-    """What determines a collective, besides the world (fields as in conf.schema.Collective)."""
+class TrainerSettings:
+    """What determines a collective, besides the dataset."""
 
-    width: float
-    classes_per_task: int
-    epochs: int
-    batch_size: int
-    light_steps: int
-    lr: float
-    weight_decay: float
-    label_smoothing: float
-    memory: str  # rehearsal | ewc | lwf | none
-    exemplars: str  # random | herding
-    ewc_lambda: float
-    memory_per_class: int
-    rehearse_per_class: int
-    consolidate_epochs: int
-    distill: float
-    temperature: float
-    growth: str  # schedule | none | equal | plan
-    growth_noise: float
-    train_size: int | None
-    zoom: float
-    precision: str  # fp32 | bf16, already resolved
+    collective: CollectiveSettings  # growth: a plan's is "plan"; precision: fp32 | bf16
     stem: str
-    shared: int
-    sigma: float
-    calibration_per_class: int
+    shared: int  # layers that both paths have
+    sigma: float  # Eq. 5
+    calibration_per_class: int  # base images held out, never trained on
     seed: int
     shared_last: int = len(COLLECTIVE_START)  # the last of the ``shared`` layers, at the start
     plan: tuple[PlannedStep, ...] = ()  # with growth=plan: what the file says, not its name
+
+    def cache_fields(self) -> dict[str, Any]:
+        """What a collective's cache key is made of; these names stay, or ``FORMAT`` rises."""
+        own = asdict(self)
+        collective = own.pop("collective")
+        del collective["device"], collective["threads"]  # in the key as what they come to
+        return {**collective, **own}
 
 
 @dataclass
@@ -115,20 +103,22 @@ class Evolution:
     """A collective and its place in the sequence; ``run_task`` takes it one task further."""
 
     world: World
-    settings: EvolutionSettings
+    settings: TrainerSettings
     device: torch.device
     stages: list[Stage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        s, world = self.settings, self.world
+        s, world = self.settings.collective, self.world
         check_growth(s.memory, s.growth)
         self.strategy = STRATEGIES[s.memory]
-        order = generator(s.seed, "task-order").permutation(list(world.division.base))
+        order = generator(self.settings.seed, "task-order").permutation(list(world.division.base))
         step = s.classes_per_task
         self.tasks: list[list[int]] = [
             [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
         ]
-        self.train_rows, self.calibration_rows = hold_out(world, s.seed, s.calibration_per_class)
+        self.train_rows, self.calibration_rows = hold_out(
+            world, self.settings.seed, self.settings.calibration_per_class
+        )
         start, self.plan = self._growth()
         self.collective = self._build(start, len(self.tasks[0]))
         self.memory: dict[int, np.ndarray] = {}  # rows of the exemplars of every known class
@@ -137,14 +127,15 @@ class Evolution:
     def _growth(self) -> tuple[tuple[int, ...], list[Growth]]:
         """Widths at the start and the steps of growth; a frozen stem pins the layer beside it."""
         s, tasks = self.settings, len(self.tasks)
+        growth, width = s.collective.growth, s.collective.width
         first, frozen = s.shared_last - s.shared + 1, s.stem == "seeded"
-        if s.growth == "plan":
+        if growth == "plan":
             run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
-            return written_plan(s.plan, tasks, s.width, run=run, frozen_stem=frozen)
-        if s.growth == "equal":
-            return scaled(COLLECTIVE_EQUAL, s.width), []
+            return written_plan(s.plan, tasks, width, run=run, frozen_stem=frozen)
+        if growth == "equal":
+            return scaled(COLLECTIVE_EQUAL, width), []
         pinned = [first - 1] if frozen and first > 1 else []
-        return growth_plan(tasks, s.width, grow=s.growth == "schedule", pinned=pinned)
+        return growth_plan(tasks, width, grow=growth == "schedule", pinned=pinned)
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
         s = self.settings
@@ -155,7 +146,7 @@ class Evolution:
             stem=s.stem,
             shared=s.shared,
             last=s.shared_last,
-            width=s.width,
+            width=s.collective.width,
             generator=drawn,
             channels=self.world.image_shape[0],
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
@@ -202,19 +193,19 @@ class Evolution:
 
     def grow(self, task: int) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
         """Take the steps that precede ``task``; returns ``Stage.grown`` and ``Stage.widened``."""
-        s = self.settings
+        noise = self.settings.collective.growth_noise
         grown: list[dict[str, Any]] = []
         widened = []
         for number, step in enumerate(self.plan):
             if step.task != task:
                 continue
-            drawn = generator(s.seed, "growth", round=number)
+            drawn = generator(self.settings.seed, "growth", round=number)
             layer = self.collective.names.index(step.layer) + 1
             if step.width is None:
-                self.collective = deepen(self.collective, layer, drawn, s.growth_noise)
+                self.collective = deepen(self.collective, layer, drawn, noise)
                 grown.append({"layer": step.layer, "deepened": self.collective.names[layer]})
             else:
-                self.collective = widen(self.collective, layer, step.width, drawn, s.growth_noise)
+                self.collective = widen(self.collective, layer, step.width, drawn, noise)
                 grown.append({"layer": step.layer, "width": step.width})
                 widened.append({"layer": layer, "width": step.width})
         return grown, widened
@@ -270,12 +261,12 @@ class Evolution:
         started = time.perf_counter()
         task = len(self.stages)
         new, old = self.tasks[task], self.known
-        distils = old and self.strategy.distils and self.settings.distill
+        distils = old and self.strategy.distils and self.settings.collective.distill
         teacher = copy.deepcopy(self.collective).eval() if distils else None
         grown, widened = self.grow(task)
         if old:
             self._grow_heads(len(new), round=task)
-        s = self.settings
+        s = self.settings.collective
         rho, passes = self._train(
             "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class, balance
         )
@@ -310,7 +301,7 @@ class Evolution:
 
     def _remember(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""
-        s, images = self.settings, self.world.train_images
+        s, images = self.settings.collective, self.world.train_images
         count = s.memory_per_class if self.strategy.exemplars else 0
         for c in new:
             rows = self.train_rows[c]  # in random order
@@ -320,7 +311,7 @@ class Evolution:
             self.memory[c] = rows[:count]
         if self.strategy.anchors:
             rows = np.concatenate([self.train_rows[c] for c in new])
-            drawn = torch_generator(s.seed, "ewc-labels", round=task)
+            drawn = torch_generator(self.settings.seed, "ewc-labels", round=task)
             fresh = task_fisher(self.collective, self._batches(images, rows), drawn)
             before = self.fisher or [torch.zeros_like(f) for f in fresh]
             self.fisher = [b + f for b, f in zip(before, fresh, strict=True)]
@@ -338,7 +329,8 @@ class Evolution:
         balance: bool,
     ) -> tuple[list[float], int]:
         """Train on a task; returns rho of every layer and the number of images passed."""
-        s, world, model = self.settings, self.world, self.collective
+        s, world, model = self.settings.collective, self.world, self.collective
+        seed = self.settings.seed
         known = [*old, *new]
         # Positions below index this union of the task's images and the memory.
         parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
@@ -352,9 +344,9 @@ class Evolution:
         held = list(anchored(model).values())
         anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
         optimiser, parameters = self._optimiser()
-        order = generator(s.seed, f"{phase}-order", round=task)
-        chance = torch_generator(s.seed, f"{phase}-augment", round=task)
-        criterion = Criterion(s.sigma, len(model.units))
+        order = generator(seed, f"{phase}-order", round=task)
+        chance = torch_generator(seed, f"{phase}-augment", round=task)
+        criterion = Criterion(self.settings.sigma, len(model.units))
         epochs = [
             epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
             for _ in range(number_of_epochs)
@@ -398,7 +390,7 @@ class Evolution:
 
     def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
         """SGD; a seeded stem is frozen, norms and scales do not decay."""
-        model, s = self.collective, self.settings
+        model, s = self.collective, self.settings.collective
         if model.light is not None and model.stem_kind == "seeded":
             for unit in model.light.stem:
                 unit.requires_grad_(False)
@@ -411,7 +403,7 @@ class Evolution:
 
     def _loss(self, logits_of: Callable[[Tensor], Tensor], x: Tensor, y: Tensor,
               goals: list[Tensor] | None, path: int, batch: Tensor) -> Tensor:  # fmt: skip
-        s = self.settings
+        s = self.settings.collective
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             logits = logits_of(x)
         logits = logits.float()
@@ -431,7 +423,7 @@ class Evolution:
         """
         if teacher is None:
             return None
-        s, images = self.settings, self.world.train_images
+        s, images = self.settings.collective, self.world.train_images
         paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
         return [
             F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths
@@ -453,10 +445,10 @@ class Evolution:
         rows: Sequence[int] | np.ndarray,
         side: int | None = None,
     ) -> Tensor:  # (N, known classes), or (N, D) where features are asked for; on the CPU
-        s = self.settings
+        bf16 = self.settings.collective.precision == "bf16"
         out = []
         for x in self._batches(images, rows, side):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 out.append(logits_of(x).float().cpu())
         return torch.cat(out)
 

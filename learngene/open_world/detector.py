@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from learngene.open_world.settings import OpenWorldSettings
+
 UNKNOWN = -1  # C_open of Eq. 3
 DISTANCES = ("mahalanobis", "relative_mahalanobis")  # fitted on exemplars
 SCORES = ("max_softmax", "max_logit", "energy", *DISTANCES)
@@ -28,17 +30,6 @@ PAPER_THRESHOLDS = {"paper_cifar100": 0.9587, "paper_imagenet100": 0.9733}
 # (logits (N, classes), features (N, D)) -> how unknown, (N,)
 Score = Callable[[Tensor, Tensor], Tensor]
 Answers = tuple[Tensor, Tensor]  # of the collective: logits (N, classes), features (N, D)
-
-
-@dataclass(frozen=True)
-class OpenWorldSettings:
-    """How unknown images are recognised (fields as in conf.schema.OpenWorld)."""
-
-    score: str = "max_softmax"
-    path: str = "collective"
-    mirror: bool = False
-    threshold: str | float = "calibrated"
-    accept: float = 0.95
 
 
 def unknown_probability(logits: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from clients.work import run_task
+from conf.parts import client_task, pretraining_settings
 from conf.plugins import with_own
 from conf.schema import Config
 from learngene.gene.gene import extract
@@ -24,13 +25,6 @@ from tests.own_method import here, write_method
 @pytest.fixture(scope="module")
 def gene(evolved):
     return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
-
-
-def config_of(tmp_path, name: str) -> dict:
-    config = asdict(Config(cache=str(tmp_path)))
-    config["data"]["clients_from"] = "novel"
-    config["methods"] = ["scratch", name]
-    return with_own(config)
 
 
 def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
@@ -85,11 +79,13 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_wor
     serial = RuntimeSettings(name="serial")
 
     def keys() -> tuple:
-        config = config_of(tmp_path, "pixels_e")
-        plan = plan_round(config, tiny_world, gene)
-        factory = _factory("pixels_e", config, tiny_world, 100)
-        made = load(config["own_methods"]["pixels_e"])
-        return answer_parts(plan, 1, "w", client_device(serial)), payload_key(factory, config, made)
+        config = Config(cache=str(tmp_path), methods=["scratch", "pixels_e"], budget=100)
+        plain = with_own(asdict(config))
+        plan = plan_round(client_task(config, plain, tiny_world.path), gene)
+        asked = pretraining_settings(config, plain)
+        factory = _factory("pixels_e", asked, tiny_world)
+        made = load(asked.own_methods["pixels_e"])
+        return answer_parts(plan, 1, "w", client_device(serial)), payload_key(factory, asked, made)
 
     before = keys()
     assert keys() == before
@@ -99,6 +95,6 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_wor
 
 
 def test_runs_without_one_send_what_they_sent(tiny_world, gene, tmp_path):
-    config = asdict(Config(cache=str(tmp_path)))
-    config["data"]["clients_from"] = "novel"
-    assert "own_methods" not in plan_round(config, tiny_world, gene).task.to_plain()
+    config = Config(cache=str(tmp_path))
+    task = client_task(config, with_own(asdict(config)), tiny_world.path)
+    assert "own_methods" not in plan_round(task, gene).task.to_plain()

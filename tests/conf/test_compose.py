@@ -174,7 +174,8 @@ def test_open_world_settings_that_do_not_go_together(
 
 
 def test_the_choices_are_those_of_the_open_world() -> None:
-    from learngene.open_world.detector import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
+    from learngene.open_world.detector import PAPER_THRESHOLDS, SCORES
+    from learngene.open_world.settings import OpenWorldSettings
 
     assert LIMITS["open_world.score"].choices == SCORES
     assert list(THRESHOLDS) == ["calibrated", *PAPER_THRESHOLDS]

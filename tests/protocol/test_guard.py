@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from clients.client_app import make_client_app, pack
+from learngene.adaptation.settings import IndividualSettings
 from learngene.gene.gene import extract
 from protocol.guard import Declared, Entry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
@@ -357,16 +358,17 @@ def test_a_declared_array_may_come_up():
 
 
 def test_the_real_plan_and_the_real_answer_are_declared(tiny_world, evolved):
-    from dataclasses import asdict
-
     from clients.work import run_task
+    from conf.parts import client_task as tasks_of
     from conf.schema import Config
     from protocol.messages import array_record as record
 
     gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
-    config = asdict(Config(cache="", ways=3, shots=5))
-    config["individual"] |= {"epochs": 3, "eval_every": 2}
-    plan = plan_round(config, tiny_world, gene, faults=FaultOrders((), ""))
+    config = Config(
+        cache="", ways=3, shots=5, individual=IndividualSettings(epochs=3, eval_every=2)
+    )
+    task = replace(tasks_of(config, asdict(config), tiny_world.path), faults=FaultOrders((), ""))
+    plan = plan_round(task, gene)
     content = RecordDict(
         {
             TASK: ConfigRecord({"json": plan.task.to_json()}),

@@ -21,6 +21,7 @@ from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import SerialGrid
 from server.server_app import WatchedGrid
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
+from tests.helpers import hooked
 from tests.runtime.fake_work import app, fake_task, plan
 
 REPO = Path(__file__).resolve().parents[2]
@@ -162,7 +163,12 @@ def test_progress(tmp_path):
     strategy = LearngeneStrategy(3, lambda _: spoilt)
     settings = RuntimeSettings("serial")
     simulate(
-        strategy, 1, settings, 3, client_app=app, on_reply=lambda who, ok: seen.append((who, ok))
+        strategy,
+        1,
+        settings,
+        3,
+        client_app=app,
+        callback=hooked(on_reply=lambda who, ok: seen.append((who, ok))),
     )
     assert sorted(seen) == [(0, True), (1, False), (2, True)]
 

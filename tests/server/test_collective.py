@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.collective.trainer import Evolution, EvolutionSettings
+from learngene.collective.trainer import Evolution
 from learngene.errors import InputError
 from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
-    OpenWorldSettings,
     calibrate,
     fit_score,
     unknown_probability,
 )
+from learngene.open_world.settings import OpenWorldSettings
 from server.collective import (
     EXEMPLARS,
     Life,
@@ -31,7 +31,7 @@ from server.collective import (
     live,
     recognise,
 )
-from tests.helpers import CPU, settings
+from tests.helpers import CPU, hooked, settings
 
 
 @pytest.fixture
@@ -39,9 +39,8 @@ def lived(tiny_world, tmp_path) -> Callable[..., Life]:
     def live_it(resume=True, accept=0.9, on_task=lambda life, found: None, **changed: Any) -> Life:
         asked = settings(**changed)
         how = OpenWorldSettings(accept=accept)
-        return live(
-            tiny_world, asked, CPU, tmp_path, open_world=how, resume=resume, on_task=on_task
-        )
+        watch = hooked(on_task_end=on_task)
+        return live(tiny_world, asked, CPU, tmp_path, open_world=how, resume=resume, callback=watch)
 
     return live_it
 
@@ -221,16 +220,20 @@ def test_other_settings_are_another_life(lived):
 def test_every_setting_the_world_and_the_threads_are_in_the_key(tiny_world):
     asked = settings()
     keys = {life_key(tiny_world, asked, CPU)}
-    for field in fields(EvolutionSettings):
-        value = getattr(asked, field.name)
-        other = "other" if isinstance(value, str) else (value or 0) + 1
-        keys.add(life_key(tiny_world, replace(asked, **{field.name: other}), CPU))
+    for owner in (asked, asked.collective):
+        for name in {field.name for field in fields(owner)} & set(asked.cache_fields()):
+            value = getattr(owner, name)
+            other = "other" if isinstance(value, str) else (value or 0) + 1
+            changed = replace(owner, **{name: other})
+            if owner is asked.collective:
+                changed = replace(asked, collective=changed)
+            keys.add(life_key(tiny_world, changed, CPU))
     keys.add(life_key(replace(tiny_world, sha256="0" * 64), asked, CPU))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     keys.add(life_key(tiny_world, asked, CPU))
     torch.set_num_threads(threads)
-    assert len(keys) == 1 + len(fields(EvolutionSettings)) + 2
+    assert len(keys) == 1 + len(asked.cache_fields()) + 2
     assert life_key(tiny_world, settings(), CPU) in keys
 
 

@@ -14,18 +14,21 @@ import torch
 
 from learngene.collective.trainer import Evolution
 from learngene.errors import InputError
-from learngene.open_world.cycle import CycleSettings
-from learngene.open_world.detector import OpenWorldSettings
+from learngene.open_world.settings import OpenWorldSettings
 from server.collective import Life, live
 from server.cycle import run_cycles
-from tests.helpers import CPU, settings
+from tests.helpers import CPU, hooked, settings
 
-ASKED = CycleSettings(
-    cycles=2, labels_per_cycle=20, classes_per_cycle=2, images_to_add=2, known_share=0.4,
-    cycle_consolidate_epochs=1,
-)  # fmt: skip
 # A low bar: after three tiny tasks the collective knows little, and much looks unknown to it.
-HOW = OpenWorldSettings(accept=0.3)
+ASKED = OpenWorldSettings(
+    accept=0.3,
+    cycles=2,
+    labels_per_cycle=20,
+    classes_per_cycle=2,
+    images_to_add=2,
+    known_share=0.4,
+    cycle_consolidate_epochs=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +38,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def life(tiny_world, cache: Path) -> Life:
-    return live(tiny_world, settings(), CPU, cache, open_world=HOW, resume=True)
+    return live(tiny_world, settings(), CPU, cache, open_world=ASKED, resume=True)
 
 
 @pytest.fixture
 def cycled(life: Life, cache: Path) -> Callable[..., tuple[Evolution, dict[str, Any]]]:
-    def run(resume: bool = True, asked: CycleSettings = ASKED, **more: Any):
-        return run_cycles(life, asked, HOW, cache, resume=resume, **more)
+    def run(resume: bool = True, asked: OpenWorldSettings = ASKED, **more: Any):
+        return run_cycles(life, asked, cache, resume=resume, **more)
 
     return run
 
@@ -63,7 +66,7 @@ def test_a_cycle_weighs_classes_alike(life, tiny_world, cache, monkeypatch):
         return real(self, on_step, epochs, balance=balance)
 
     monkeypatch.setattr(Evolution, "run_task", watched)
-    run_cycles(life, ASKED, HOW, cache, resume=False)
+    run_cycles(life, ASKED, cache, resume=False)
     assert balanced and all(balanced)
 
 
@@ -74,9 +77,9 @@ def test_another_labellers_cycles_are_not_taken_up(life, tmp_path):
         def label(self, stream, positions):
             return np.full(len(positions), stream.world.division.base[0])
 
-    _, by_oracle = run_cycles(life, ASKED, HOW, tmp_path, resume=True)
+    _, by_oracle = run_cycles(life, ASKED, tmp_path, resume=True)
     assert by_oracle["discovered"] > 0
-    grown, report = run_cycles(life, ASKED, HOW, tmp_path, resume=True, labeller=Refuses())
+    grown, report = run_cycles(life, ASKED, tmp_path, resume=True, labeller=Refuses())
     assert report["discovered"] == 0 and report["labels_spent"] > 0
     assert grown.known == life.evolution.known
 
@@ -132,7 +135,9 @@ def test_finished_cycles_are_read_again(cycled, monkeypatch):
 
     monkeypatch.setattr(Evolution, "run_task", never)
     told: list[bool] = []
-    again, same_report = cycled(on_cycle=lambda record, found: told.append(found))
+    again, same_report = cycled(
+        callback=hooked(on_cycle_end=lambda record, found: told.append(found))
+    )
     assert told == [True, True] and report == same_report
     assert same(first, again) and first.known == again.known
     assert np.array_equal(first.calibration_rows, again.calibration_rows)
@@ -144,7 +149,7 @@ def test_cut_short_after_one_cycle_it_ends_the_same(cycled, life, cache):
     for path in folder.glob("cycle-002*"):
         path.unlink()
     told: list[bool] = []
-    again, resumed = cycled(on_cycle=lambda record, found: told.append(found))
+    again, resumed = cycled(callback=hooked(on_cycle_end=lambda record, found: told.append(found)))
     assert told == [True, False]
     assert plain(report) == plain(resumed) and same(whole, again)
 
@@ -156,7 +161,7 @@ def test_a_damaged_cycle_is_gone_through_again(cycled, life, cache, suffix):
     path = folder / f"cycle-002{suffix}"
     path.write_bytes(path.read_bytes()[:-30])
     told: list[bool] = []
-    again, resumed = cycled(on_cycle=lambda record, found: told.append(found))
+    again, resumed = cycled(callback=hooked(on_cycle_end=lambda record, found: told.append(found)))
     assert told == [True, False]
     assert plain(report) == plain(resumed) and same(whole, again)
 
@@ -183,8 +188,8 @@ def test_other_settings_are_other_cycles(cycled, life, cache):
 
 
 def test_nothing_found_is_a_cycle_too(life, cache):
-    blind = OpenWorldSettings(threshold=2.0)  # Eq. 2 is below 1: nothing is ever called unknown
-    grown, report = run_cycles(life, ASKED, blind, cache, resume=False)
+    blind = replace(ASKED, threshold=2.0)  # Eq. 2 is below 1: nothing is ever called unknown
+    grown, report = run_cycles(life, blind, cache, resume=False)
     assert report["discovered"] == 0 == report["labels_spent"]
     assert report["unknown_missed"] == sum(each["unknown_images"] for each in report["cycles"])
     assert grown.known == life.evolution.known and same(grown, life.evolution)

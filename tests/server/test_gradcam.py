@@ -12,12 +12,12 @@ import torch
 
 from learngene.collective.gradcam import grad_cam
 from learngene.data.augment import to_batch
-from learngene.open_world.detector import OpenWorldSettings
+from learngene.open_world.settings import OpenWorldSettings
 from reports.figures import gradcam
 from reports.figures.style import NoDataError
 from server.collective import Life, at_stage, live
 from server.gradcam import STAGES, decode, draw_rows, encode, look, shrink, spread
-from tests.helpers import CPU, settings
+from tests.helpers import CPU, hooked, settings
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,8 @@ def test_earlier_stages_are_the_collective_of_that_time(life: Life, cache: Path)
         seen[len(evolution.stages)] = {k: v.clone() for k, v in state.items()}
 
     world, asked = life.evolution.world, life.evolution.settings
-    live(world, asked, CPU, cache, open_world=OpenWorldSettings(), resume=False, on_task=keep)
+    how = OpenWorldSettings()
+    live(world, asked, CPU, cache, open_world=how, resume=False, callback=hooked(on_task_end=keep))
     for task in (1, 2, 3):
         state = at_stage(life, cache, task).state_dict()
         assert set(state) == set(seen[task])

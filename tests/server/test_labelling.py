@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from clients.work import _shard
-from conf.schema import Config
+from learngene.data.settings import ShardSettings
 from learngene.open_world.detector import Recogniser
+from learngene.open_world.settings import OpenWorldSettings
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval
 from server.collective import exemplars
-from server.factory import open_world_settings
 from server.labelling import label_open_world, told
+from tests.protocol.helpers import client_task
 
 SECTION = {
     "draws": 2, "score": "energy", "accept": 0.8, "flagged": {"a": 0.25},
@@ -25,11 +26,7 @@ SECTION = {
 }  # fmt: skip
 
 
-def config_of(**open_world: Any) -> dict[str, Any]:
-    config = asdict(Config(cache=""))
-    config |= {"num_clients": 3, "ways": 3, "shots": 4, "labelled": {"draws": 2}}
-    config["open_world"] |= {"accept": 0.5, **open_world}
-    return config
+SHARDS = ShardSettings(ways=3, shots=4, seed=0, classes_from="open_world", draws=2)
 
 
 @pytest.fixture
@@ -38,9 +35,9 @@ def product(evolved) -> Any:
 
 
 def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
-    config = config_of()
-    found = label_open_world(config, tiny_world, product)
-    evolution, asked = product.life.evolution, open_world_settings(config)
+    asked = OpenWorldSettings(accept=0.5)
+    found = label_open_world(asked, SHARDS, 3, tiny_world, product)
+    evolution = product.life.evolution
     held = evolution.answers(tiny_world.train_images, evolution.calibration_rows)
     known = exemplars(evolution, "collective", False)
     recogniser = Recogniser.fit(asked, *known, held)
@@ -49,7 +46,7 @@ def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
         answers = evolution.answers(tiny_world.train_images, tiny_world.rows("train", c))
         assert np.array_equal(flags, recogniser.scores(*answers).numpy() > recogniser.threshold)
         assert found.section["flagged"][tiny_world.class_names[c]] == flags.mean()
-    task = {"ways": 3, "shots": 4, "shard_seed": 0, "labelled": found.task}
+    task = client_task(ways=3, shots=4, labelled=found.task)
     shards = [_shard(tiny_world, client, task) for client in range(3)]
     assert found.section["named"] == sum(len(each.train_rows) for each in shards)
     assert found.section["due"] == 36 and len(found.section["classes"]) == 2
@@ -62,7 +59,7 @@ def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
 
 def test_a_stricter_collective_flags_fewer(product, tiny_world):
     few, many = (
-        label_open_world(config_of(accept=accept), tiny_world, product).flags
+        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_world, product).flags
         for accept in (0.6, 0.3)
     )
     assert sum(its.sum() for its in few.values()) < sum(its.sum() for its in many.values())
@@ -70,8 +67,8 @@ def test_a_stricter_collective_flags_fewer(product, tiny_world):
 
 
 def test_without_draws_nothing_is_flagged(tiny_world):
-    config = {**config_of(), "labelled": {"draws": 0}}
-    assert label_open_world(config, tiny_world, SimpleNamespace(life=None)) is None  # type: ignore[arg-type]
+    shards, none = replace(SHARDS, draws=0), SimpleNamespace(life=None)
+    assert label_open_world(OpenWorldSettings(), shards, 3, tiny_world, none) is None  # type: ignore[arg-type]
 
 
 def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]:

@@ -11,44 +11,43 @@ import numpy as np
 import pytest
 import torch
 
-from conf.schema import Config
-from learngene.collective.trainer import Evolution, EvolutionSettings
+from conf.parts import factory_settings
+from conf.schema import Config, read_config
+from learngene.collective.trainer import Evolution, TrainerSettings
 from learngene.errors import InputError
 from server import factory
-from server.factory import Product, evolution_settings, produce
+from server.factory import FactorySettings, Product, produce, trainer_settings
 from server.layer_selection import run_of, shared_run
-from tests.helpers import CPU, settings
+from tests.helpers import CPU, hooked, settings
 
 NAMES = ["1", "2", "2b", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"]
 
 
-def config(cache: Path, **changed: Any) -> dict[str, Any]:
+def config(cache: Path, **changed: Any) -> FactorySettings:
     """A configuration whose collective is that of ``tests.helpers.settings``."""
     made = asdict(Config())
-    tiny = asdict(settings())
-    made["collective"] |= {k: v for k, v in tiny.items() if k in made["collective"]}
-    made["collective"] |= {"threads": 1, "device": "cpu"}
+    made["collective"] = asdict(settings().collective) | {"threads": 1, "device": "cpu"}
     made["open_world"]["calibration_per_class"] = 3
     made |= {"seed": 5, "cache": str(cache)}
     for name, value in changed.items():
         group, field = name.split("__")
         made[group][field] = value
-    return made
+    return factory_settings(read_config(made))
 
 
 @pytest.fixture
 def make(tiny_world, tmp_path) -> Callable[..., Product]:
     def made(notes: list[str] | None = None, **changed: Any) -> Product:
-        told = (lambda text: None) if notes is None else notes.append
-        return produce(config(tmp_path, **changed), tiny_world, on_note=told)
+        told = hooked() if notes is None else hooked(on_note=notes.append)
+        return produce(config(tmp_path, **changed), tiny_world, told)
 
     return made
 
 
 @pytest.fixture
-def lives(monkeypatch) -> list[EvolutionSettings]:
+def lives(monkeypatch) -> list[TrainerSettings]:
     """The settings of every life that was asked for."""
-    seen: list[EvolutionSettings] = []
+    seen: list[TrainerSettings] = []
     real = factory.live
 
     def spy(world, asked, *args, **kwargs):
@@ -85,8 +84,9 @@ def test_layers_are_counted_at_the_end_of_growth():
 
 
 def test_the_default_is_the_papers_top_three(tmp_path):
-    asked = evolution_settings(config(tmp_path), CPU)
-    assert (asked.shared, asked.shared_last, asked.plan, asked.growth) == (3, 13, (), "schedule")
+    asked = trainer_settings(config(tmp_path), CPU)
+    assert (asked.shared, asked.shared_last, asked.plan) == (3, 13, ())
+    assert asked.collective.growth == "schedule"
 
 
 def test_a_plan_is_its_content_not_its_name(tmp_path):
@@ -95,10 +95,10 @@ def test_a_plan_is_its_content_not_its_name(tmp_path):
     two.write_text("# the same\n- task: 2\n  layer: 2\n  deepen: true\n")
     other.write_text("- {task: 3, layer: 2, deepen: true}")
     made = [
-        evolution_settings(config(tmp_path, collective__growth=str(path)), CPU)
+        trainer_settings(config(tmp_path, collective__growth=str(path)), CPU)
         for path in (one, two, other)
     ]
-    assert made[0] == made[1] != made[2] and made[0].growth == "plan"
+    assert made[0] == made[1] != made[2] and made[0].collective.growth == "plan"
 
 
 @pytest.mark.parametrize(
@@ -110,19 +110,20 @@ def test_a_file_that_is_no_plan(tmp_path, text, words):
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=words) as raised:
-        evolution_settings(config(tmp_path, collective__growth=str(path)), CPU)
+        trainer_settings(config(tmp_path, collective__growth=str(path)), CPU)
     assert raised.value.field == "collective.growth" and raised.value.value == str(path)
 
 
 def test_a_file_that_went_away(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        evolution_settings(config(tmp_path, collective__growth=str(tmp_path / "no.yaml")), CPU)
+        trainer_settings(config(tmp_path, collective__growth=str(tmp_path / "no.yaml")), CPU)
 
 
 def test_the_example_plan_is_legal(tiny_world):
     example = Path(__file__).resolve().parents[2] / "conf" / "growth" / "deepen.yaml"
-    asked = evolution_settings(config(Path("unused"), collective__growth=str(example)), CPU)
-    life = Evolution(tiny_world, replace(asked, classes_per_task=2), CPU)  # eight tasks
+    asked = trainer_settings(config(Path("unused"), collective__growth=str(example)), CPU)
+    eight = replace(asked.collective, classes_per_task=2)
+    life = Evolution(tiny_world, replace(asked, collective=eight), CPU)  # eight tasks
     for task in range(1, 8):
         life.grow(task)
     assert [name for name in life.collective.names if not name.isdigit()] == ["5b", "7b"]

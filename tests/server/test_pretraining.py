@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.schema import Config
+from conf.parts import pretraining_settings
+from conf.schema import Config, read_config
 from learngene import methods
 from learngene.data.dataset import World
 from learngene.methods import Method, Payload
 from protocol.plan import plan_round
 from server import pretraining as factory_side
-from server.pretraining import payload_key, prepare
+from server.pretraining import PretrainingSettings, payload_key, prepare
+from tests.helpers import hooked
+from tests.protocol.helpers import client_task
 
 NO_LIFE: Any = SimpleNamespace(life=None)
 
 
-def config_of(cache: Path, *names: str, **changed: Any) -> dict[str, Any]:
+def config_of(cache: Path, *names: str, **changed: Any) -> PretrainingSettings:
     config = asdict(Config(cache=str(cache)))
     config["methods"] = list(names)
     config |= {"budget": 100, "ways": 3}
@@ -33,7 +36,7 @@ def config_of(cache: Path, *names: str, **changed: Any) -> dict[str, Any]:
         for group in groups:
             section = section[group]
         section[field] = value
-    return config
+    return pretraining_settings(read_config(config), config)
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_a_payload_is_made_once(tmp_path, tiny_world, halves):
     config = config_of(tmp_path, "protonet", "scratch")
     first = prepare(config, tiny_world, NO_LIFE)
     notes: list[str] = []
-    again = prepare(config, tiny_world, NO_LIFE, on_note=notes.append)
+    again = prepare(config, tiny_world, NO_LIFE, hooked(on_note=notes.append))
     assert halves == {"protonet": 1}
     assert again.payloads["protonet"].card == first.payloads["protonet"].card
     assert np.array_equal(
@@ -84,7 +87,7 @@ def test_a_payload_is_made_once(tmp_path, tiny_world, halves):
     )
     assert not first.section["methods"]["protonet"]["cached"]
     assert again.section["methods"]["protonet"]["cached"] and "earlier run" in notes[0]
-    prepare({**config, "resume": False}, tiny_world, NO_LIFE)
+    prepare(replace(config, factory=replace(config.factory, resume=False)), tiny_world, NO_LIFE)
     assert halves == {"protonet": 2}
 
 
@@ -114,13 +117,13 @@ def test_a_fault_is_named_and_takes_no_other_along(tmp_path, tiny_world, halves)
     assert found.failed == {"fomaml": "ValueError: out of luck"} == found.section["failed"]
     assert set(found.section["methods"]) == {"protonet"} == set(found.payloads)
     with pytest.raises(RuntimeError, match=r"every method failed .* out of luck"):
-        prepare({**config, "methods": ["fomaml"]}, tiny_world, NO_LIFE)
+        prepare(replace(config, methods=("fomaml",)), tiny_world, NO_LIFE)
 
 
 def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path, tiny_world):
     def key(name: str = "maml", **changed: Any) -> str:
         config = config_of(tmp_path, name, **changed)
-        made = factory_side._factory(name, config, tiny_world, config["budget"])
+        made = factory_side._factory(name, config, tiny_world)
         return payload_key(made, config, methods.find(name))
 
     plain = key()
@@ -168,21 +171,21 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
 
     card = Card([11, 12, 13], "fresh", None, 0.0625, 3, {}, 0, 0, 0, "")
     gene = Learngene(card, {"w": np.zeros(1, np.float32)})
-    config = config_of(tmp_path, "learngene", "scratch", "protonet")
-    config["runtime"]["num_cpus"] = 1
-    made = prepare(config, tiny_world, NO_LIFE)
-    plain = plan_round({**config, "methods": ["learngene", "scratch"]}, tiny_world, gene)
+    names = ("learngene", "scratch", "protonet")
+    made = prepare(config_of(tmp_path, *names), tiny_world, NO_LIFE)
+    task = client_task(methods=names, method=asdict(Config(cache=""))["method"])
+    plain = plan_round(replace(task, methods=names[:2]), gene)
     assert "cards" not in plain.task.to_plain() and set(plain.task.method) == {"scratch"}
     assert set(plain.payloads) == {"learngene"}
-    more = plan_round(config, tiny_world, gene, 1, made.payloads)
+    more = plan_round(task, gene, 1, made.payloads)
     assert set(more.task.method) == {"scratch", "protonet"}
     assert more.task.cards == {"protonet": made.payloads["protonet"].card}
     assert set(more.payloads) == {"learngene", "protonet"}
-    packed = plan_round({**config, "payload_precision": "fp16"}, tiny_world, gene, 1, made.payloads)
+    packed = plan_round(task, gene, 1, made.payloads, payload_precision="fp16")
     assert packed.payloads["protonet"]["w"].dtype == np.float16
     assert packed.declared.payloads["protonet"] == {"w": ("float16", (2, 2))}
     assert packed.payloads["learngene"]["w"].dtype == np.float32  # it has a precision of its own
-    early = plan_round({**config, "rounds": 2}, tiny_world, gene, 1, made.payloads)
+    early = plan_round(task, gene, 1, made.payloads, rounds=2)
     assert set(early.payloads) == {"learngene"} and not early.task.cards
 
 
@@ -193,7 +196,10 @@ def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world
         config = config_of(tmp_path / str(at_once), *names, budget=1000)
         steps: list[tuple[str, int, int]] = []
         found = prepare(
-            config, tiny_world, NO_LIFE, on_step=lambda *told, all=steps: all.append(told)
+            config,
+            tiny_world,
+            NO_LIFE,
+            hooked(on_method_step=lambda *told, all=steps: all.append(told)),
         )
         assert not found.failed
         assert list(found.payloads) == list(found.section["methods"]) == list(names)

@@ -18,6 +18,7 @@ from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, client_device
 from strategies.answer_cache import KeptAnswers, answer_parts, keep_answers
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
+from tests.helpers import hooked
 from tests.runtime.fake_work import app, fake_task, plan
 
 SERIAL = RuntimeSettings("serial")
@@ -153,7 +154,7 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
     strategy = LearngeneStrategy(clients, prepare)
     settings = RuntimeSettings(runtime, total_cpus=1)
     simulate(strategy, 2, settings, clients, client_app=app,
-             on_reply=lambda client, ok: asked.append(client))  # fmt: skip
+             callback=hooked(on_reply=lambda client, ok: asked.append(client)))  # fmt: skip
     return strategy.rounds, asked
 
 

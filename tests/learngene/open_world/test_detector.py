@@ -15,7 +15,6 @@ from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
     UNKNOWN,
-    OpenWorldSettings,
     Recogniser,
     calibrate,
     doubled_softmax_floor,
@@ -27,6 +26,7 @@ from learngene.open_world.detector import (
     separation,
     unknown_probability,
 )
+from learngene.open_world.settings import OpenWorldSettings
 from tests.helpers import rng, torch_rng
 
 LN = math.log
