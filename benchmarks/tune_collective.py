@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_module
 
+from conf.schema import Config
+
 TUNING_SEED = 77  # shards that no reported run draws
 
 

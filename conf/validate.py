@@ -171,10 +171,15 @@ def _check_open_world(config: Config) -> None:
         raise InputError("open_world.cycles", asked.cycles,
                          "a saved learngene meets no stream: there is no collective",
                          "Write open_world.cycles=0, or leave learngene.path out")  # fmt: skip
-    if score.endswith("mahalanobis") and config.collective.memory_per_class == 0:
-        raise InputError("open_world.score", score,
-                         "it is fitted on exemplars, and collective.memory_per_class is 0",
-                         "Write open_world.score=energy or keep a memory")  # fmt: skip
+    memory, exemplars = config.collective.memory, config.collective.memory_per_class
+    if score.endswith("mahalanobis") and (memory != "rehearsal" or exemplars == 0):
+        setting = f"memory_per_class={exemplars}" if memory == "rehearsal" else f"memory={memory}"
+        raise InputError(
+            "open_world.score",
+            score,
+            f"it is fitted on exemplars, and collective.{setting} keeps none",
+            "Write open_world.score=energy or collective.memory=rehearsal with exemplars",
+        )
 
 
 def _check_labelled(config: Config) -> None:

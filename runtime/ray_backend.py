@@ -96,7 +96,7 @@ def _run_ray(
 
     if ray.is_initialized():
         raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
-    config: dict[str, Any] = {
+    backend: dict[str, Any] = {
         # Passed through to Ray's .options(). Without the last two, a worker that died once stays
         # in the pool and swallows every later message; with them, the client is run again.
         "client_resources": {
@@ -117,7 +117,7 @@ def _run_ray(
         server_app.on_finish = kill_workers
         try:
             flwr.simulation.run_simulation(
-                server_app, client_app, num_clients, backend_config=config
+                server_app, client_app, num_clients, backend_config=backend
             )
         except Exception as error:
             if server_app.error is None:

@@ -161,6 +161,15 @@ def test_open_world_thresholds(value: str) -> None:
         (["threshold=paper_cifar100", "score=energy"], "threshold", "for max_softmax"),
         (["path=light", "individual.stem=fresh"], "path", "no light path"),
         (["score=mahalanobis", "collective.memory_per_class=0"], "score", "fitted on exemplars"),
+        *(
+            (
+                [f"score={score}", f"collective.memory={memory}", "collective.growth=none"],
+                "score",
+                f"collective.memory={memory} keeps none",
+            )
+            for score in ("mahalanobis", "relative_mahalanobis")
+            for memory in ("ewc", "lwf", "none")
+        ),
         (["score=softmax"], "score", "not one of max_softmax"),
     ],
 )
