@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learngene.collective.trainer import Evolution, Stage, TrainerSettings
+from learngene.collective.records import Stage, TrainerSettings
+from learngene.collective.trainer import Evolution
 from learngene.data.dataset import World
 from learngene.networks.collective import Collective
 from learngene.open_world.detector import (

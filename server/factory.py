@@ -13,8 +13,9 @@ import yaml
 
 from learngene.collective.criterion import TrendRule, align
 from learngene.collective.forgetting import measures
+from learngene.collective.records import Stage, TrainerSettings
 from learngene.collective.settings import CollectiveSettings
-from learngene.collective.trainer import Evolution, Stage, TrainerSettings
+from learngene.collective.trainer import Evolution
 from learngene.data.dataset import World
 from learngene.errors import InputError
 from learngene.gene.gene import Learngene, extract, load

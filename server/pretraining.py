@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from learngene.collective.trainer import hold_out
+from learngene.collective.sampling import hold_out
 from learngene.data.dataset import World
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
-from learngene.collective.trainer import TrainerSettings
 from protocol.callbacks import RunCallback
 
 CPU = torch.device("cpu")

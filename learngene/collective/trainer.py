@@ -16,8 +16,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,78 +28,20 @@ from torch import Tensor
 from learngene.adaptation.retain import Retain
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
-from learngene.collective.settings import CollectiveSettings
-from learngene.data.augment import augment, shrink, to_batch
+from learngene.collective.predictor import Predictor
+from learngene.collective.records import Stage, TrainerSettings
+from learngene.collective.sampling import epoch_positions, hold_out, one_cycle
+from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import World
-from learngene.networks.collective import COLLECTIVE_EQUAL, COLLECTIVE_START, Collective
-from learngene.networks.growth import (
-    Growth,
-    PlannedStep,
-    deepen,
-    growth_plan,
-    widen,
-    written_plan,
-)
+from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
+from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.individual import stem_generator
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
 
 
-@dataclass(frozen=True)
-class TrainerSettings:
-    """What determines a collective, besides the dataset."""
-
-    collective: CollectiveSettings  # growth: a plan's is "plan"; precision: fp32 | bf16
-    stem: str
-    shared: int  # layers that both paths have
-    sigma: float  # Eq. 5
-    calibration_per_class: int  # base images held out, never trained on
-    seed: int
-    shared_last: int = len(COLLECTIVE_START)  # the last of the ``shared`` layers, at the start
-    plan: tuple[PlannedStep, ...] = ()  # with growth=plan: what the file says, not its name
-
-    def cache_fields(self) -> dict[str, Any]:
-        """What a collective's cache key is made of; these names stay, or ``FORMAT`` rises."""
-        own = asdict(self)
-        collective = own.pop("collective")
-        del collective["device"], collective["threads"]  # in the key as what they come to
-        return {**collective, **own}
-
-
 @dataclass
-class Stage:
-    """What one task left behind. Accuracies are shares of the test images of all known classes."""
-
-    task: int
-    new_classes: list[int]
-    known_classes: int
-    widened: list[dict[str, int]]  # layer, counted from 1 at that moment, and its new width
-    parameters: int
-    accuracy: float
-    light_accuracy: float | None
-    accuracy_by_task: list[float]  # over the test images of task 0, 1, ... up to this one
-    light_accuracy_by_task: list[float] | None
-    rho: list[float]  # of ``layers``
-    image_passes: int
-    seconds: float
-    layers: list[str] = field(default_factory=list)  # names of the layers in this task, from below
-    # What preceded the task, by name: {layer, width} or {layer, deepened: the copy's name}.
-    grown: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of test images that a path names right; all known classes are possible answers."""
-
-    known: float  # over the images of all known classes
-    by_task: list[float]  # over those of each task's classes
-
-
-@dataclass
-class Evolution:
+class Evolution(Predictor):
     """A collective and its place in the sequence; ``run_task`` takes it one task further."""
 
     world: World
@@ -428,136 +370,3 @@ class Evolution:
         return [
             F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths
         ]
-
-    def _batches(
-        self, images: np.ndarray, rows: Sequence[int] | np.ndarray, side: int | None = None
-    ) -> Iterator[Tensor]:
-        """Plain images (B, C, H, W) on the device, at most 256 at once; shrunk to ``side``."""
-        for start in range(0, len(rows), 256):
-            x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
-            yield x if side is None else shrink(x, side)
-
-    @torch.no_grad()
-    def _logits(
-        self,
-        logits_of: Callable[[Tensor], Tensor],
-        images: np.ndarray,
-        rows: Sequence[int] | np.ndarray,
-        side: int | None = None,
-    ) -> Tensor:  # (N, known classes), or (N, D) where features are asked for; on the CPU
-        bf16 = self.settings.collective.precision == "bf16"
-        out = []
-        for x in self._batches(images, rows, side):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                out.append(logits_of(x).float().cpu())
-        return torch.cat(out)
-
-    def answers(
-        self,
-        images: np.ndarray,
-        rows: np.ndarray,
-        path: str = "collective",
-        mirror: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (N, known classes) and the features in front of the head (N, D), in eval mode.
-
-        Args:
-            path: ``collective`` (13 layers), ``light``, or ``both``: the mean of their logits, and
-                their features, each of length 1, side by side.
-            mirror: answers are means over the image and its mirror image, in worlds whose images
-                keep their class in a mirror.
-        """
-        if path == "both":
-            deep, light = (
-                self.answers(images, rows, one, mirror) for one in ("collective", "light")
-            )
-            features = [F.normalize(deep[1]), F.normalize(light[1])]
-            return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
-        model = self.collective.eval()
-        light_path = model.light
-
-        def answer(x: Tensor) -> Tensor:  # logits and features side by side: one forward pass
-            if path == "collective":
-                seen = model.features(x)
-                return torch.cat([model.head(seen), seen], dim=1)
-            assert light_path is not None, "a collective with a fresh stem has no light path"
-            seen = light_path.features(x, model.top)
-            return torch.cat([light_path.head(seen), seen], dim=1)
-
-        def mean_of_views(x: Tensor) -> Tensor:
-            return (answer(x) + answer(x.flip(3))) / 2
-
-        found = self._logits(mean_of_views if mirror and self.world.flip else answer, images, rows)
-        known = len(model.head.weight)
-        return found[:, :known], found[:, known:]
-
-    def logits(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
-        """The collective's logits in eval mode, (N, known classes)."""
-        return self.answers(images, rows)[0]
-
-    def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
-        """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.
-
-        One pass over the images of all known classes; a task's accuracy is read off its part.
-        """
-        world, known = self.world, [c for task in tasks for c in task]
-        rows = np.concatenate([world.rows("test", c) for c in known])
-        position = np.full(len(world.class_names), -1)
-        position[known] = np.arange(len(known))
-        truth = torch.from_numpy(position[world.test_labels[rows]])
-        sizes = [sum(len(world.rows("test", c)) for c in task) for task in tasks]
-
-        def accuracy(logits_of: Callable[[Tensor], Tensor]) -> Accuracy:
-            right = self._logits(logits_of, world.test_images, rows).argmax(1) == truth
-            by_task = [float(part.float().mean()) for part in right.split(sizes)]
-            return Accuracy(float(right.float().mean()), by_task)
-
-        model = self.collective.eval()
-        heavy = accuracy(model.__call__)
-        return heavy, None if model.light is None else accuracy(model.light_logits)
-
-
-def hold_out(world: World, seed: int, per_class: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Rows of every base class to train on, and ``per_class`` kept for the open-world threshold."""
-    train, held = {}, []
-    for c in world.division.base:
-        rows = generator(seed, "calibration", client=c).permutation(world.rows("train", c))
-        held.append(rows[:per_class])
-        train[c] = rows[per_class:]
-    return train, np.concatenate(held)
-
-
-def one_cycle(progress: float, warm_up: float = 0.1) -> float:
-    """Learning-rate factor at ``progress`` 0..1 of a task: linear warm-up, then half a cosine."""
-    if progress < warm_up:
-        return (progress + 0.01) / (warm_up + 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
-
-
-def epoch_positions(
-    labels: np.ndarray,
-    old: int,
-    limit: int | None,
-    order: np.random.Generator,
-    *,
-    balance: bool = False,
-) -> np.ndarray:
-    """Positions of one epoch, shuffled: every new image, and exemplars of the old classes.
-
-    Args:
-        labels: classes of the images at hand, (N,); the first ``old`` ones are old.
-        limit: of each old class as many exemplars, drawn anew; None: all of them.
-        balance: a class with fewer images than the old class that has most (of these ``limit`` at
-            most) is shown that often all the same, its images as evenly as can be. The open-world
-            cycle needs it: its classes come with a few dozen labelled images beside hundreds of
-            exemplars, and a collective that weighs images alike does not learn to name them.
-    """
-    new = np.flatnonzero(labels >= old)
-    kept = [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
-    taken = [new, *kept]
-    if balance:
-        most = max((len(part) for part in kept), default=0)
-        for part in [*kept, *(new[labels[new] == c] for c in np.unique(labels[new]))]:
-            if 0 < len(part) < most:
-                taken.append(np.resize(order.permutation(part), most - len(part)))
-    return order.permutation(np.concatenate(taken))

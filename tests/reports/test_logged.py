@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from learngene.collective.trainer import Stage
+from learngene.collective.records import Stage
 from protocol.callbacks import SILENT, CallbackList, RunCallback
 from reports.loggers import RunLogger
 from tests.helpers import hooked

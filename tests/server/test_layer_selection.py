@@ -13,7 +13,8 @@ import torch
 
 from conf.parts import factory_settings
 from conf.schema import Config, read_config
-from learngene.collective.trainer import Evolution, TrainerSettings
+from learngene.collective.records import TrainerSettings
+from learngene.collective.trainer import Evolution
 from learngene.errors import InputError
 from server import factory
 from server.factory import FactorySettings, Product, produce, trainer_settings

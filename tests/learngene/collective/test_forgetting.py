@@ -14,7 +14,8 @@ from torch import nn
 from learngene.adaptation.retain import fisher_diagonal
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fisher
-from learngene.collective.trainer import Evolution, epoch_positions, one_cycle
+from learngene.collective.sampling import epoch_positions, one_cycle
+from learngene.collective.trainer import Evolution
 from learngene.data.augment import augment, to_batch
 from learngene.errors import InputError
 from learngene.seeding import generator, torch_generator

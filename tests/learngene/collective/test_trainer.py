@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from learngene.collective import trainer as evolution_module
-from learngene.collective.trainer import Accuracy, Evolution, Stage, epoch_positions, one_cycle
+from learngene.collective.records import Accuracy, Stage
+from learngene.collective.sampling import epoch_positions, one_cycle
+from learngene.collective.trainer import Evolution
 from learngene.data.augment import to_batch
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START
 from learngene.networks.growth import PlannedStep
