@@ -76,10 +76,9 @@ def _simulation(
     from runtime.client_rounds import ask_clients
     from runtime.federated_rounds import Federated, federate, federated_methods
     from server.dataset import load_dataset
-    from server.factory import produce
-    from server.labelling import label_open_world
-    from server.labelling import told as said_of_labels
-    from server.pretraining import prepare
+    from server.factory import train_or_load_gene
+    from server.labelling import label_open_world, labelling_summary
+    from server.pretraining import pretrain_methods
 
     keep_freed_memory()
     callback, seconds = CallbackList([console, logger]), Seconds()
@@ -94,30 +93,28 @@ def _simulation(
         )
     console.world(world, leakage, seconds["world"])
     with seconds.of("collective"), console.bar("collective, task 1"):
-        product = produce(factory_settings(config), world, callback)
-    console.product(product)
-    labelled = label_open_world(
-        config.open_world, config.shards, config.num_clients, world, product
-    )
+        result = train_or_load_gene(factory_settings(config), world, callback)
+    console.result(result)
+    labelled = label_open_world(config.open_world, config.shards, config.num_clients, world, result)
     if labelled:
-        callback.on_note(said_of_labels(labelled.section))
+        callback.on_note(labelling_summary(labelled.section))
     with seconds.of("methods"), console.bar():
-        prepared = prepare(pretraining_settings(config, plain), world, product, callback)
-    if prepared.section is None:
+        pretrained = pretrain_methods(pretraining_settings(config, plain), world, result, callback)
+    if pretrained.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
     task = client_task(config, plain, world.path, labelled.task if labelled else None)
     federated = Federated()
-    if among := federated_methods(prepared.methods):
+    if among := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar():
-            width = product.gene.card.width
+            width = result.gene.card.width
             federated = federate(task, among, world, width, federation(config), callback=callback)
-    prepared = prepared.joined(federated.payloads, federated.failed)
+    pretrained = pretrained.merge(federated.payloads, federated.failed)
     with seconds.of("clients"), console.bar():
         rounds = ask_clients(
-            replace(task, methods=tuple(prepared.methods)),  # without those that have failed
+            replace(task, methods=tuple(pretrained.methods)),  # without those that have failed
             world.sha256,
-            product.gene_of,
-            prepared.payloads,
+            result.gene_of,
+            pretrained.payloads,
             federation(config),
             rounds=config.rounds,
             precision=config.learngene.precision,
@@ -126,8 +123,8 @@ def _simulation(
             callback=callback,
         )
     report = write_run(
-        run_dir, plain, config.partition_seed, overrides, world, leakage, product, rounds, seconds,
-        prepared, federated, labelled.section if labelled else None,
+        run_dir, plain, config.partition_seed, overrides, world, leakage, result, rounds, seconds,
+        pretrained, federated, labelled.section if labelled else None,
     )  # fmt: skip
     callback.on_run_end(report[0])
     console.summary(report)
@@ -138,7 +135,7 @@ def _simulation(
             f"{config.least_answers}"
         )
         return TOO_FEW_ANSWERS
-    return FAILED if prepared.failed else OK
+    return FAILED if pretrained.failed else OK
 
 
 _begun: list[bool] = []  # whether Hydra has composed a configuration

@@ -97,22 +97,22 @@ def main() -> int:
     from learngene.data.cache import build
     from learngene.utils.hardware import keep_freed_memory
     from server.collective import recognise
-    from server.factory import produce
+    from server.factory import train_or_load_gene
 
     keep_freed_memory()
     config = composed(overrides)
     world = build(config.dataset, Path(config.cache))
     begun = time.monotonic()
-    product = produce(factory_settings(config), world)
+    result = train_or_load_gene(factory_settings(config), world)
     seconds = time.monotonic() - begun
-    assert product.life is not None
-    evolution = product.life.evolution
-    mean, error = prototypes(product.gene, world, config, asked.tasks)
+    assert result.trained is not None
+    trainer = result.trained.trainer
+    mean, error = prototypes(result.gene, world, config, asked.tasks)
     settings = config.open_world
     auroc = {
         f"{path}{'+mirror' if mirror else ''}": {
             name: round(found["auroc"], 4)
-            for name, found in recognise(evolution, replace(settings, path=path, mirror=mirror))[
+            for name, found in recognise(trainer, replace(settings, path=path, mirror=mirror))[
                 "scores"
             ].items()
             if found
@@ -120,13 +120,13 @@ def main() -> int:
         for path in ("collective", "light", "both")
         for mirror in (False, True)
     }
-    last = evolution.stages[-1]
+    last = trainer.stages[-1]
     print(
         json.dumps(
             {
                 "overrides": overrides,
                 "seconds": round(seconds, 1),
-                "image_passes": sum(stage.image_passes for stage in evolution.stages),
+                "image_passes": sum(stage.image_passes for stage in trainer.stages),
                 "accuracy": last.accuracy,
                 "light_accuracy": last.light_accuracy,
                 "prototypes": round(mean, 4),

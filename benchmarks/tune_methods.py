@@ -119,7 +119,7 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
 
     space = {_path(method, field): values for field, values in SPACES[method].items()}
     first = {path: section[field] for path in space for section, field in [_section(config, path)]}
-    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    every = [dict(zip(space, values, strict=True)) for values in itertools.result(*space.values())]
     others = [each for each in every if each != first]
     if len(others) < count - 1:
         raise ValueError(f"{method}: {len(others) + 1} settings, {count} trials are asked for")
@@ -156,8 +156,8 @@ def main() -> int:
     from protocol.plan import plan_round
     from reports.tuning import FOLDER, write_record
     from runtime.federated_rounds import federate, federated_methods
-    from server.factory import produce
-    from server.pretraining import prepare
+    from server.factory import train_or_load_gene
+    from server.pretraining import pretrain_methods
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
@@ -165,8 +165,8 @@ def main() -> int:
     config["num_clients"] = arguments.clients  # who trains together, for federated methods
     typed = read_config(config)
     world = build(typed.dataset, Path(typed.cache))
-    product = produce(factory_settings(typed), world)
-    conditions = conditions_of(config, product)
+    result = train_or_load_gene(factory_settings(typed), world)
+    conditions = conditions_of(config, result)
     plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
     try:
         found = trials_so_far(arguments.out, conditions)
@@ -185,21 +185,21 @@ def main() -> int:
                 typed = read_config(changed)
                 task = client_task(typed, changed, world.path)
                 try:
-                    made = prepare(pretraining_settings(typed, changed), world, product)
+                    made = pretrain_methods(pretraining_settings(typed, changed), world, result)
                     among = federate(
                         task,
                         federated_methods(made.methods),
                         world,
-                        product.gene.card.width,
+                        result.gene.card.width,
                         federation(typed),
                     )
-                    made = made.joined(among.payloads, among.failed)
+                    made = made.merge(among.payloads, among.failed)
                 except RuntimeError as error:  # it diverged: a bad trial, not the end
                     record = {"settings": settings, "accuracy": None, "error": str(error)}
                 else:
                     sent = plan_round(
                         task,
-                        product.gene,
+                        result.gene,
                         1,
                         made.payloads,
                         precision=typed.learngene.precision,
@@ -228,11 +228,11 @@ def main() -> int:
     return 0
 
 
-def conditions_of(config: dict[str, Any], product: Any) -> dict[str, Any]:
+def conditions_of(config: dict[str, Any], result: Any) -> dict[str, Any]:
     """What every trial has in common, and what a trial of another run may have otherwise."""
     from server.pretraining import light_path_passes
 
-    passes = light_path_passes(product) if config["budget"] is None else config["budget"]
+    passes = light_path_passes(result) if config["budget"] is None else config["budget"]
     return {
         "data": config["data"]["name"],
         "width": config["collective"]["width"],

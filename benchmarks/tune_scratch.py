@@ -64,7 +64,7 @@ def main() -> int:
     world = build(typed.dataset, Path(typed.cache))
     task = plan_round(client_task(typed, config, world.path), gene).task
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for values in itertools.product(*GRID.values()):
+        for values in itertools.result(*GRID.values()):
             task = replace(task, method={"scratch": dict(zip(GRID, values, strict=True))})
             found = pool.starmap(_work, [(c, task) for c in range(arguments.clients)])
             failed = [each["error"] for each in found if "error" in each]

@@ -16,7 +16,7 @@ from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
 from learngene.gene.quantize import unpack
 from learngene.methods.base import generators
 from learngene.methods.plugins import place_in
-from learngene.open_world.flagged import draw_labelled_shard, of_text
+from learngene.open_world.flagged import decode_flags, draw_labelled_shard
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
 from protocol.task import ClientTask
 
@@ -85,7 +85,7 @@ def _shard(world: World, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
     drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
     if task.labelled is not None:
-        flags = of_text(world, task.labelled.flags)
+        flags = decode_flags(world, task.labelled.flags)
         draws = task.labelled.draws
         return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
     return draw_shard(world, **drawn, client=client, classes_from=task.classes_from)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from learngene.collective.trainer import Evolution
+    from learngene.collective.trainer import CollectiveTrainer
 
 
 class RunCallback:
@@ -27,7 +27,7 @@ class RunCallback:
     def on_step(self, done: int, steps: int, loss: float) -> None:
         """Steps done within a task of the collective, and the mean loss so far."""
 
-    def on_task_end(self, trainer: Evolution, restored: bool) -> None:
+    def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
         """The collective has learned a task, or all up to it were ``restored`` from the cache."""
 
     def on_cycle_end(self, record: Mapping[str, Any], restored: bool) -> None:

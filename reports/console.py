@@ -21,7 +21,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from learngene.collective.trainer import Evolution
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import World
 from protocol.callbacks import RunCallback
 from reports.schema import Results
@@ -37,7 +37,7 @@ from reports.summary import (
     safeguard_line,
     setting,
 )
-from server.factory import Product
+from server.factory import FactoryResult
 
 
 class Console(RunCallback):
@@ -90,7 +90,7 @@ class Console(RunCallback):
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, completed=done, total=steps)
 
-    def on_task_end(self, trainer: Evolution, restored: bool) -> None:
+    def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
         done, tasks, stage = len(trainer.stages), len(trainer.tasks), trainer.stages[-1]
         light = "" if stage.light_accuracy is None else f", light path {stage.light_accuracy:.3f}"
         self.on_note(
@@ -130,8 +130,8 @@ class Console(RunCallback):
     def problem(self, text: str) -> None:
         self._console.print(f"[bold red]{text}")
 
-    def product(self, product: Product) -> None:
-        card = product.gene.card
+    def result(self, result: FactoryResult) -> None:
+        card = result.gene.card
         extra = card.bytes / card.top_layers_bytes - 1
         self.on_note(
             f"learngene: layers {card.layers}, stem {card.stem}, {card.bytes / 1e6:.2f} MB "

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from learngene.collective.trainer import Evolution
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
 from protocol.callbacks import RunCallback
 
@@ -71,7 +71,7 @@ class RunLogger(RunCallback):
 
     def __init__(self, logger: Logger | None, name: str, callback: RunCallback) -> None:
         self._logger, self._name, self._callback = logger, name, callback
-        self._trainer: Evolution | None = None
+        self._trainer: CollectiveTrainer | None = None
         self._number = 0  # of the collective: with learngene.layers=auto there may be two
         self._logged = 0  # tasks of this collective
         self._losses: list[float] = []  # the last one of each phase of the task under way
@@ -105,7 +105,7 @@ class RunLogger(RunCallback):
             self._losses.append(loss)
         self._losses[-1], self._done = loss, done
 
-    def on_task_end(self, trainer: Evolution, restored: bool) -> None:
+    def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
         if trainer is not self._trainer:
             self._trainer, self._logged, self._number = trainer, 0, self._number + 1
         losses, self._losses, self._done = self._losses, [], 0

@@ -61,7 +61,7 @@ def build_results(
         rounds: the points of the collective's evolution at which clients reconstructed, each
             {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
             ``clients``. Kept as ``rounds`` with a summary each when there is more than one.
-        gradcam: what ``server.gradcam.look`` saw, kept as ``gradcam`` (null without).
+        gradcam: what ``server.gradcam.compute_gradcam`` saw, kept as ``gradcam`` (null without).
         pretraining: the methods' halves at the factory (``server.pretraining``), likewise.
         federated: the methods' training among the clients (``runtime.federated_rounds``), likewise.
         labelled: which images clients were given names of (``server.labelling``), likewise. Then

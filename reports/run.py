@@ -29,9 +29,9 @@ from reports.results import (
 )
 from reports.traffic import crossed, write_messages_csv
 from reports.tuning import read_records, tuning
-from server.factory import Product
-from server.gradcam import look
-from server.pretraining import Prepared
+from server.factory import FactoryResult
+from server.gradcam import compute_gradcam
+from server.pretraining import Payloads
 
 LIBRARIES = (
     *("flwr", "ray", "torch", "torchvision", "numpy", "hydra-core", "datasets"),
@@ -88,10 +88,10 @@ def write_run(
     overrides: Sequence[str],
     world: World,
     leakage: Mapping[str, Any],
-    product: Product,
+    factory: FactoryResult,
     rounds: Sequence[Round],
     seconds: Seconds,
-    prepared: Prepared,
+    pretrained: Payloads,
     federated: Federated,
     labelled: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Path]:
@@ -103,10 +103,14 @@ def write_run(
         for i, each in enumerate(rounds)
     ]
     every = [*(each for of in federated.rounds.values() for each in of), *rounds]
-    save(product.gene, run_dir)
+    save(factory.gene, run_dir)
     with seconds.of("gradcam"):
         shown = config["report"]["gradcam_images"]
-        seen = look(product.life, Path(config["cache"]), shown) if product.life else None
+        seen = (
+            compute_gradcam(factory.trained, Path(config["cache"]), shown)
+            if factory.trained
+            else None
+        )
     results = build_results(
         run={
             "seed": config["seed"],
@@ -119,10 +123,10 @@ def write_run(
             "config_sha256": config_digest(config),
             "seconds": seconds.all(),
             "device": _device(),
-            "collective_cached": product.life is not None
-            and product.life.reused == len(product.life.evolution.tasks),
+            "collective_cached": factory.trained is not None
+            and factory.trained.reused == len(factory.trained.trainer.tasks),
             "kept_answers": sum(each.kept for each in rounds),
-            "collective_key": product.life.key if product.life else None,
+            "collective_key": factory.trained.key if factory.trained else None,
             "config": config,
         },
         data={
@@ -136,26 +140,26 @@ def write_run(
             "duplicates_dropped": world.duplicates_dropped,
         },
         leakage=leakage,
-        **product.sections(config["learngene"]["sigma"]),
+        **factory.sections(config["learngene"]["sigma"]),
         clients=rows[-1],
         messages=message_counts(every) | {"crossed": crossed(every)},
         rounds=[
             {
                 "round": each.round,
-                "tasks": moment.tasks,
-                "known_classes": moment.known_classes,
-                "learngene_bytes": moment.gene.card.bytes,
+                "tasks": snapshot.tasks,
+                "known_classes": snapshot.known_classes,
+                "learngene_bytes": snapshot.gene.card.bytes,
                 "clients": of_round,
             }
-            for each, moment, of_round in zip(rounds, product.moments, rows, strict=True)
+            for each, snapshot, of_round in zip(rounds, factory.snapshots, rows, strict=True)
         ]
-        if product.moments
+        if factory.snapshots
         else None,
-        methods=prepared.methods,
-        pretraining=prepared.section,
+        methods=pretrained.methods,
+        pretraining=pretrained.section,
         federated=federated.section,
         labelled=labelled,
-        tuning=tuning(config, prepared.methods, read_records()),
+        tuning=tuning(config, pretrained.methods, read_records()),
         retain=config["retain"],
         gradcam=seen,
     )

@@ -12,7 +12,7 @@ from learngene.data.dataset import World
 from learngene.data.partition import Shard, check_leakage, draw_shard
 from learngene.data.settings import SeededDataSettings, ShardSettings
 from learngene.errors import InputError
-from learngene.open_world.flagged import draw_labelled_shard, everything
+from learngene.open_world.flagged import all_flagged, draw_labelled_shard
 from protocol.callbacks import RunCallback
 
 
@@ -54,7 +54,7 @@ def _shard(shards: ShardSettings, world: World, client: int) -> Shard:
     if shards.draws:
         return draw_labelled_shard(
             world,
-            everything(world),
+            all_flagged(world),
             ways=shards.ways,
             shots=max(len(world.rows("train", c)) for c in world.division.open_world),
             shard_seed=shards.seed,

@@ -10,13 +10,13 @@ import numpy as np
 
 from learngene.data.dataset import World
 from learngene.data.settings import ShardSettings
-from learngene.open_world.detector import Recogniser
-from learngene.open_world.flagged import Flags, as_text, draw_labelled_shard, draw_of
+from learngene.open_world.detector import OpenSetDetector
+from learngene.open_world.flagged import Flags, draw_labelled_shard, draw_of, encode_flags
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import torch_threads
 from protocol.task import LabelledImages
 from server.collective import exemplars
-from server.factory import Product
+from server.factory import FactoryResult
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Labelled:
     @property
     def task(self) -> LabelledImages:
         """As clients are told."""
-        return LabelledImages(self.draws, as_text(self.flags))
+        return LabelledImages(self.draws, encode_flags(self.flags))
 
 
 def label_open_world(
@@ -38,7 +38,7 @@ def label_open_world(
     shards: ShardSettings,
     num_clients: int,
     world: World,
-    product: Product,
+    result: FactoryResult,
 ) -> Labelled | None:
     """Let the collective look at the open-world classes' training images; None where shards are
     drawn from all images (``labelled.draws=0``).
@@ -50,17 +50,17 @@ def label_open_world(
     """
     if not shards.draws:
         return None
-    assert product.life is not None, "conf.validate wants a collective"
-    evolution, path, mirror = product.life.evolution, settings.path, settings.mirror
+    assert result.trained is not None, "conf.validate wants a collective"
+    trainer, path, mirror = result.trained.trainer, settings.path, settings.mirror
     images, of_class = world.train_images, world.division.open_world
-    with torch_threads(product.life.threads):
-        known, labels = exemplars(evolution, path, mirror)
-        held = evolution.answers(images, evolution.calibration_rows, path, mirror)
-        recogniser = Recogniser.fit(settings, known, labels, held)
+    with torch_threads(result.trained.threads):
+        known, labels = exemplars(trainer, path, mirror)
+        held = trainer.predict(images, trainer.calibration_rows, path, mirror)
+        detector = OpenSetDetector.fit(settings, known, labels, held)
         flags = {}
         for c in of_class:
-            answers = evolution.answers(images, world.rows("train", c), path, mirror)
-            flags[c] = recogniser.scores(*answers).numpy() > recogniser.threshold
+            answers = trainer.predict(images, world.rows("train", c), path, mirror)
+            flags[c] = detector.scores(*answers).numpy() > detector.threshold
     drawn = [
         draw_labelled_shard(
             world,
@@ -87,7 +87,7 @@ def label_open_world(
     return Labelled(flags, shards.draws, section)
 
 
-def told(section: Mapping[str, Any]) -> str:
+def labelling_summary(section: Mapping[str, Any]) -> str:
     """A line for the terminal."""
     share = np.mean(list(section["flagged"].values()))
     return (

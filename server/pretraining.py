@@ -28,8 +28,8 @@ from learngene.methods.base import BaseImages
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import torch_threads
 from protocol.callbacks import SILENT, RunCallback
-from server.factory import FactorySettings, Product, choose_device, choose_precision
-from server.parallel import Ended, Tell, places, side_by_side
+from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
+from server.parallel import JobResult, ProgressFn, max_workers, run_parallel
 
 FORMAT = 3  # raise it when a factory half changes: payloads of the old one must not be sent
 CLIENT = "client_"  # how the names of settings begin that only the client half reads
@@ -48,7 +48,7 @@ class PretrainingSettings:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Payloads:
     """What the factory sends for the methods, and how it came about."""
 
     methods: list[str]  # of the run, without those that failed
@@ -57,7 +57,7 @@ class Prepared:
     # ``results.json``, "pretraining"; None where no method needed any
     section: dict[str, Any] | None = None
 
-    def joined(self, payloads: Mapping[str, Payload], failed: Mapping[str, str]) -> Prepared:
+    def merge(self, payloads: Mapping[str, Payload], failed: Mapping[str, str]) -> Payloads:
         """With what further methods send, and without those that failed.
 
         Raises:
@@ -66,17 +66,17 @@ class Prepared:
         left = [name for name in self.methods if name not in failed]
         if not left:
             raise RuntimeError("every method failed: " + "; ".join(failed.values()))
-        return Prepared(
+        return Payloads(
             left, {**self.payloads, **payloads}, {**self.failed, **failed}, self.section
         )
 
 
-def prepare(
+def pretrain_methods(
     settings: PretrainingSettings,
     world: World,
-    product: Product,
+    result: FactoryResult,
     callback: RunCallback = SILENT,
-) -> Prepared:
+) -> Payloads:
     """Make or find the payload of every method of the run that has a factory half.
 
     A method that fails is named with its reason; the others go on without it.
@@ -88,8 +88,8 @@ def prepare(
     asked = {name: find(name, own.get(name)) for name in settings.methods}
     needed = {n: m for n, m in asked.items() if m.pretrain is not None or m.take is not None}
     if not needed:
-        return Prepared(list(asked))
-    light_path = light_path_passes(product)
+        return Payloads(list(asked))
+    light_path = light_path_passes(result)
     budget = light_path if settings.budget is None else settings.budget
     assert budget is not None, "conf.validate asks for a budget where there is no collective"
     settings = replace(settings, budget=budget)
@@ -117,9 +117,11 @@ def prepare(
         for name, method in needed.items():
             started = time.perf_counter()
             if method.take is not None:
-                assert product.life is not None, "conf.validate wants a collective for this method"
+                assert result.trained is not None, (
+                    "conf.validate wants a collective for this method"
+                )
                 try:
-                    payload = method.take(product.life.evolution.collective)
+                    payload = method.take(result.trained.trainer.collective)
                 except (Exception, SystemExit) as error:
                     fault(name, f"{type(error).__name__}: {error}")
                     continue
@@ -129,12 +131,12 @@ def prepare(
             else:
                 to_train.append(name)
     collective = settings.factory.collective
-    at_once = places(collective.threads, choose_device(collective.device))
+    at_once = max_workers(collective.threads, choose_device(collective.device))
     each = {name: (name, settings, world) for name in to_train}
     if at_once > 1 and len(each) > 1:
-        ends = side_by_side(train, each, at_once, callback.on_method_step)
+        ends = run_parallel(train, each, at_once, callback.on_method_step)
     else:
-        ends = _one_by_one(each, callback)
+        ends = _run_serially(each, callback)
     for end in ends:
         if end.error is not None:
             fault(end.name, end.error)
@@ -153,12 +155,12 @@ def prepare(
         "failed": failed,
     }
     in_order = {name: payloads[name] for name in needed if name in payloads}
-    return Prepared(left, in_order, failed, section)
+    return Payloads(left, in_order, failed, section)
 
 
-def _one_by_one(
+def _run_serially(
     asked: Mapping[str, tuple[str, PretrainingSettings, World]], callback: RunCallback
-) -> Iterator[Ended]:
+) -> Iterator[JobResult]:
     """As ``side_by_side``, in this process."""
     for name, arguments in asked.items():
         started, error = time.perf_counter(), None
@@ -166,18 +168,18 @@ def _one_by_one(
             train(*arguments, partial(callback.on_method_step, name))
         except (Exception, SystemExit) as fault:
             error = f"{type(fault).__name__}: {fault}"
-        yield Ended(name, time.perf_counter() - started, error)
+        yield JobResult(name, time.perf_counter() - started, error)
 
 
-def light_path_passes(product: Product) -> int | None:
+def light_path_passes(result: FactoryResult) -> int | None:
     """Image passes of the collective's light path, the budget of the others unless it is set.
 
     Every image that the collective was trained on went through the light path (where there is
     one), which has the seven layers that the other methods have, too. None: no collective.
     """
-    if product.life is None:
+    if result.trained is None:
         return None
-    return sum(stage.image_passes for stage in product.life.evolution.stages)
+    return sum(stage.image_passes for stage in result.trained.trainer.stages)
 
 
 def _stem(name: str, method: Method, settings: PretrainingSettings, world: World) -> Path:
@@ -194,7 +196,7 @@ def _kept(name: str, method: Method, settings: PretrainingSettings, world: World
     return Payload({n: value.numpy() for n, value in kept[0].items()}, kept[1]["card"])
 
 
-def train(name: str, settings: PretrainingSettings, world: World, tell: Tell) -> None:
+def train(name: str, settings: PretrainingSettings, world: World, tell: ProgressFn) -> None:
     """Train a method's factory half and keep its payload; goes on with half-done work.
 
     A function of its own, with arguments that cross to another process (see ``server.parallel``).
@@ -228,7 +230,7 @@ def train(name: str, settings: PretrainingSettings, world: World, tell: Tell) ->
 
 def _factory(name: str, settings: PretrainingSettings, world: World, **more: Any) -> Factory:
     factory, collective = settings.factory, settings.factory.collective
-    assert settings.budget is not None, "``prepare`` has filled it in"
+    assert settings.budget is not None, "``pretrain_methods`` has filled it in"
     device = choose_device(collective.device)
     rows, _ = hold_out(world, factory.seed, factory.open_world.calibration_per_class)
     own = settings.method[name]

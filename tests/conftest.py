@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from learngene.collective.trainer import Evolution
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.cache import build
 from learngene.data.dataset import World
 from learngene.data.settings import SeededDataSettings
@@ -44,17 +44,17 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def evolve(tiny_world: World) -> Callable[..., Evolution]:
+def evolve(tiny_world: World) -> Callable[..., CollectiveTrainer]:
     """Makes an evolution in the tiny world; keywords change its settings."""
-    return lambda **changed: Evolution(tiny_world, settings(**changed), CPU)
+    return lambda **changed: CollectiveTrainer(tiny_world, settings(**changed), CPU)
 
 
 @pytest.fixture(scope="session")
-def evolved(evolve: Callable[..., Evolution]) -> Callable[[str], Evolution]:
+def evolved(evolve: Callable[..., CollectiveTrainer]) -> Callable[[str], CollectiveTrainer]:
     """A finished evolution for a kind of stem, made once; nobody may change it."""
-    made: dict[str, Evolution] = {}
+    made: dict[str, CollectiveTrainer] = {}
 
-    def of(stem: str) -> Evolution:
+    def of(stem: str) -> CollectiveTrainer:
         if stem not in made:
             before = torch.get_num_threads()
             torch.set_num_threads(1)

@@ -46,7 +46,7 @@ class Predictor:
                 out.append(logits_of(x).float().cpu())
         return torch.cat(out)
 
-    def answers(
+    def predict(
         self,
         images: np.ndarray,
         rows: np.ndarray,
@@ -63,7 +63,7 @@ class Predictor:
         """
         if path == "both":
             deep, light = (
-                self.answers(images, rows, one, mirror) for one in ("collective", "light")
+                self.predict(images, rows, one, mirror) for one in ("collective", "light")
             )
             features = [F.normalize(deep[1]), F.normalize(light[1])]
             return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
@@ -87,7 +87,7 @@ class Predictor:
 
     def logits(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
         """The collective's logits in eval mode, (N, known classes)."""
-        return self.answers(images, rows)[0]
+        return self.predict(images, rows)[0]
 
     def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
         """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.

@@ -32,7 +32,7 @@ class TrainerSettings:
 
 
 @dataclass
-class Stage:
+class TaskRecord:
     """What one task left behind. Accuracies are shares of the test images of all known classes."""
 
     task: int

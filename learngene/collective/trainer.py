@@ -1,4 +1,4 @@
-"""The collective's life over a sequence of tasks: grow, rehearse, distil, train, test.
+"""Train the collective on a sequence of tasks: grow, rehearse, distil, train, test.
 
 Each task brings new base classes. The collective sees their images together with the exemplars
 of the classes gone by, through a head that grows, and is held to what its previous stage said of
@@ -29,7 +29,7 @@ from learngene.adaptation.retain import Retain
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
 from learngene.collective.predictor import Predictor
-from learngene.collective.records import Stage, TrainerSettings
+from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.collective.sampling import epoch_positions, hold_out, one_cycle
 from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import World
@@ -41,13 +41,13 @@ from learngene.seeding import generator, torch_generator
 
 
 @dataclass
-class Evolution(Predictor):
+class CollectiveTrainer(Predictor):
     """A collective and its place in the sequence; ``run_task`` takes it one task further."""
 
     world: World
     settings: TrainerSettings
     device: torch.device
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[TaskRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         s, world = self.settings.collective, self.world
@@ -110,10 +110,10 @@ class Evolution(Predictor):
         fisher = {f"fisher.{n}": f for n, f in zip(names, self.fisher, strict=True)}
         return {**self.collective.state_dict(), **fisher}
 
-    def take_up(
-        self, stages: list[Stage], state: dict[str, Tensor], memory: dict[int, np.ndarray]
+    def load_state(
+        self, stages: list[TaskRecord], state: dict[str, Tensor], memory: dict[int, np.ndarray]
     ) -> None:
-        """Go on from where another life was saved.
+        """Go on from where another trainer was saved.
 
         Args:
             stages: the tasks that are done.
@@ -134,7 +134,7 @@ class Evolution(Predictor):
             self.fisher = [state[f"fisher.{n}"].to(self.device) for n in names]
 
     def grow(self, task: int) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
-        """Take the steps that precede ``task``; returns ``Stage.grown`` and ``Stage.widened``."""
+        """Take the steps that precede ``task``; returns ``TaskRecord.grown`` and ``widened``."""
         noise = self.settings.collective.growth_noise
         grown: list[dict[str, Any]] = []
         widened = []
@@ -159,7 +159,7 @@ class Evolution(Predictor):
         if self.collective.light is not None:
             self.collective.light.head.grow(classes, drawn)
 
-    def branch(self) -> Evolution:
+    def clone(self) -> CollectiveTrainer:
         """A copy that can go on by itself; the world is shared."""
         twin = copy.copy(self)
         twin.collective = copy.deepcopy(self.collective)
@@ -168,7 +168,7 @@ class Evolution(Predictor):
         twin.fisher = [f.clone() for f in self.fisher]
         return twin
 
-    def admit(self, rows: dict[int, np.ndarray], held_out: np.ndarray) -> None:
+    def add_task(self, rows: dict[int, np.ndarray], held_out: np.ndarray) -> None:
         """Append a task of new classes to the sequence: what the open-world cycle found.
 
         Args:
@@ -186,7 +186,7 @@ class Evolution(Predictor):
         progress: Callable[[int, int, float], None] | None = None,
         consolidate_epochs: int | None = None,
         balance: bool = False,
-    ) -> Stage:
+    ) -> TaskRecord:
         """Grow, learn the next task and test.
 
         Args:
@@ -212,7 +212,7 @@ class Evolution(Predictor):
         rho, passes = self._train(
             "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class, balance
         )
-        self._remember(task, new)
+        self._update_memory(task, new)
         known = [*old, *new]
         if consolidate_epochs is None:
             consolidate_epochs = s.consolidate_epochs if task == len(self.tasks) - 1 else 0
@@ -222,7 +222,7 @@ class Evolution(Predictor):
             )[1]
         heavy, light = self.test([*(stage.new_classes for stage in self.stages), new])
         self.stages.append(
-            Stage(
+            TaskRecord(
                 task=task,
                 new_classes=new,
                 known_classes=len(known),
@@ -241,7 +241,7 @@ class Evolution(Predictor):
         )
         return self.stages[-1]
 
-    def _remember(self, task: int, new: list[int]) -> None:
+    def _update_memory(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""
         s, images = self.settings.collective, self.world.train_images
         count = s.memory_per_class if self.strategy.exemplars else 0
@@ -280,7 +280,7 @@ class Evolution(Predictor):
         labels = torch.repeat_interleave(
             torch.arange(len(known)), torch.tensor([len(part) for part in parts])
         )
-        goals = self._targets(teacher, rows)
+        targets = self._distillation_targets(teacher, rows)
         # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
         # around every task's own end add up to one around the last (Huszár, PNAS 2018).
         held = list(anchored(model).values())
@@ -310,12 +310,12 @@ class Evolution(Predictor):
                 optimiser.zero_grad(set_to_none=True)
                 losses = []
                 if done % every == 0:
-                    losses.append(self._loss(model.__call__, x, y, goals, 0, batch))
+                    losses.append(self._loss(model.__call__, x, y, targets, 0, batch))
                     losses[-1].backward()
                     criterion.observe(model)
                     total, turns = total + float(losses[-1].detach()), turns + 1
                 if model.light is not None:
-                    losses.append(self._loss(model.light_logits, x, y, goals, 1, batch))
+                    losses.append(self._loss(model.light_logits, x, y, targets, 1, batch))
                     losses[-1].backward()
                 if not all(math.isfinite(float(loss.detach())) for loss in losses):
                     raise ValueError(
@@ -344,19 +344,21 @@ class Evolution(Predictor):
         return torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True), parameters
 
     def _loss(self, logits_of: Callable[[Tensor], Tensor], x: Tensor, y: Tensor,
-              goals: list[Tensor] | None, path: int, batch: Tensor) -> Tensor:  # fmt: skip
+              targets: list[Tensor] | None, path: int, batch: Tensor) -> Tensor:  # fmt: skip
         s = self.settings.collective
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             logits = logits_of(x)
         logits = logits.float()
         loss = F.cross_entropy(logits, y, label_smoothing=s.label_smoothing)
-        if goals is None:
+        if targets is None:
             return loss
-        goal = goals[path][batch].to(self.device)  # (B, old classes), probabilities
-        ours = F.log_softmax(logits[:, : goal.shape[1]] / s.temperature, dim=1)
-        return loss + s.distill * s.temperature**2 * F.kl_div(ours, goal, reduction="batchmean")
+        target = targets[path][batch].to(self.device)  # (B, old classes), probabilities
+        ours = F.log_softmax(logits[:, : target.shape[1]] / s.temperature, dim=1)
+        return loss + s.distill * s.temperature**2 * F.kl_div(ours, target, reduction="batchmean")
 
-    def _targets(self, teacher: Collective | None, rows: np.ndarray) -> list[Tensor] | None:
+    def _distillation_targets(
+        self, teacher: Collective | None, rows: np.ndarray
+    ) -> list[Tensor] | None:
         """What the previous stage says of ``rows``: softened probabilities, one tensor a path.
 
         Taken once a task on the plain images, not anew on every augmented batch: a forward pass

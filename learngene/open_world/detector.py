@@ -1,8 +1,8 @@
 """Known or unknown: scores, the threshold and the label rule (Eq. 2-3, definition 1).
 
 A score says how unknown an image looks, higher = more unknown. Eq. 2 is ``max_softmax``; the others
-come from pytorch-ood. A ``Recogniser`` is a score and a threshold of one moment of the collective's
-life: when classes are added, another one is fitted.
+come from pytorch-ood. An ``OpenSetDetector`` is a score with a threshold: when the
+collective learns further classes, another one is fitted.
 
 pytorch-ood is imported where it is used: with torchvision, which it draws in, that takes seconds,
 and a client needs neither.
@@ -100,7 +100,7 @@ def calibrate(known: NDArray[np.floating], accept: float) -> float:
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class OpenSetDetector:
     """Eq. 3 at one moment: a fitted score and its threshold."""
 
     score: Score
@@ -108,7 +108,7 @@ class Recogniser:
 
     @classmethod
     def fit(cls, settings: OpenWorldSettings, exemplars: Answers, labels: Tensor,
-            held_out: Answers) -> Recogniser:  # fmt: skip
+            held_out: Answers) -> OpenSetDetector:  # fmt: skip
         """Fit the score on exemplars and find the threshold.
 
         Args:
@@ -167,7 +167,7 @@ def openness(known: int, unknown: int) -> float:
     return float(calc_openness(known, known + unknown, known))
 
 
-def measure(recogniser: Recogniser, known: Answers, labels: Tensor, unknown: Answers) -> dict:
+def measure(detector: OpenSetDetector, known: Answers, labels: Tensor, unknown: Answers) -> dict:
     """What the threshold does to test images of known and of open-world classes.
 
     Args:
@@ -180,8 +180,8 @@ def measure(recogniser: Recogniser, known: Answers, labels: Tensor, unknown: Ans
         Eq. 3); closed_accuracy (rightly named, threshold or not); histogram {edges, known,
         open_world} of the score, in shares, whose outermost bins hold the tails.
     """
-    threshold = recogniser.threshold
-    known_scores, unknown_scores = recogniser.scores(*known), recogniser.scores(*unknown)
+    threshold = detector.threshold
+    known_scores, unknown_scores = detector.scores(*known), detector.scores(*unknown)
     called = open_label(known[0], known_scores, threshold)
     found, false = int((unknown_scores > threshold).sum()), int((called == UNKNOWN).sum())
     precision = found / max(1, found + false)

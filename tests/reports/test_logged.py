@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from learngene.collective.records import Stage
+from learngene.collective.records import TaskRecord
 from protocol.callbacks import SILENT, CallbackList, RunCallback
 from reports.loggers import RunLogger
 from tests.helpers import hooked
 from tests.reports.test_loggers import Memory
 
 
-def stage(task: int, **changed: Any) -> Stage:
+def stage(task: int, **changed: Any) -> TaskRecord:
     made: dict[str, Any] = {
         "task": task, "new_classes": [task], "known_classes": task + 1, "widened": [],
         "parameters": 100, "accuracy": 0.9 - task / 10, "light_accuracy": 0.5,
         "accuracy_by_task": [0.9], "light_accuracy_by_task": None, "rho": [0.25, 0.125],
         "image_passes": 1, "seconds": 2.0, "layers": ["1", "1b"],
     }  # fmt: skip
-    return Stage(**(made | changed))
+    return TaskRecord(**(made | changed))
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 
 from clients.work import _shard
 from learngene.data.settings import ShardSettings
-from learngene.open_world.detector import Recogniser
+from learngene.open_world.detector import OpenSetDetector
 from learngene.open_world.settings import OpenWorldSettings
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval
 from server.collective import exemplars
-from server.labelling import label_open_world, told
+from server.labelling import label_open_world, labelling_summary
 from tests.protocol.helpers import client_task
 
 SECTION = {
@@ -30,21 +30,21 @@ SHARDS = ShardSettings(ways=3, shots=4, seed=0, classes_from="open_world", draws
 
 
 @pytest.fixture
-def product(evolved) -> Any:
-    return SimpleNamespace(life=SimpleNamespace(evolution=evolved("separable"), threads=1))
+def result(evolved) -> Any:
+    return SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable"), threads=1))
 
 
-def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
+def test_shards_hold_what_the_collective_calls_unknown(result, tiny_world):
     asked = OpenWorldSettings(accept=0.5)
-    found = label_open_world(asked, SHARDS, 3, tiny_world, product)
-    evolution = product.life.evolution
-    held = evolution.answers(tiny_world.train_images, evolution.calibration_rows)
-    known = exemplars(evolution, "collective", False)
-    recogniser = Recogniser.fit(asked, *known, held)
+    found = label_open_world(asked, SHARDS, 3, tiny_world, result)
+    trainer = result.trained.trainer
+    held = trainer.predict(tiny_world.train_images, trainer.calibration_rows)
+    known = exemplars(trainer, "collective", False)
+    detector = OpenSetDetector.fit(asked, *known, held)
     assert set(found.flags) == set(tiny_world.division.open_world)
     for c, flags in found.flags.items():
-        answers = evolution.answers(tiny_world.train_images, tiny_world.rows("train", c))
-        assert np.array_equal(flags, recogniser.scores(*answers).numpy() > recogniser.threshold)
+        answers = trainer.predict(tiny_world.train_images, tiny_world.rows("train", c))
+        assert np.array_equal(flags, detector.scores(*answers).numpy() > detector.threshold)
         assert found.section["flagged"][tiny_world.class_names[c]] == flags.mean()
     task = client_task(ways=3, shots=4, labelled=found.task)
     shards = [_shard(tiny_world, client, task) for client in range(3)]
@@ -54,12 +54,14 @@ def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
         for row in shard.train_rows:
             c = int(tiny_world.train_labels[row])
             assert found.flags[c][tiny_world.rows("train", c).tolist().index(row)]
-    assert f"{found.section['named']} named images of 36, in 2 draws" in told(found.section)
+    assert f"{found.section['named']} named images of 36, in 2 draws" in labelling_summary(
+        found.section
+    )
 
 
-def test_a_stricter_collective_flags_fewer(product, tiny_world):
+def test_a_stricter_collective_flags_fewer(result, tiny_world):
     few, many = (
-        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_world, product).flags
+        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_world, result).flags
         for accept in (0.6, 0.3)
     )
     assert sum(its.sum() for its in few.values()) < sum(its.sum() for its in many.values())
@@ -67,7 +69,7 @@ def test_a_stricter_collective_flags_fewer(product, tiny_world):
 
 
 def test_without_draws_nothing_is_flagged(tiny_world):
-    shards, none = replace(SHARDS, draws=0), SimpleNamespace(life=None)
+    shards, none = replace(SHARDS, draws=0), SimpleNamespace(trained=None)
     assert label_open_world(OpenWorldSettings(), shards, 3, tiny_world, none) is None  # type: ignore[arg-type]
 
 
