@@ -24,9 +24,12 @@ import shlex
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if TYPE_CHECKING:
+    from protocol.task import ClientTask
 
 TUNING_SEED = 77  # shards that no reported run draws
 _MAML = {
@@ -116,7 +119,7 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
 
     space = {_path(method, field): values for field, values in SPACES[method].items()}
     first = {path: section[field] for path in space for section, field in [_section(config, path)]}
-    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    every = [dict(zip(space, values, strict=True)) for values in itertools.result(*space.values())]
     others = [each for each in every if each != first]
     if len(others) < count - 1:
         raise ValueError(f"{method}: {len(others) + 1} settings, {count} trials are asked for")
@@ -124,7 +127,7 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
     return [first, *(others[i] for i in drawn[: count - 1])]
 
 
-def _work(client: int, task: dict[str, Any], payloads: dict[str, Any]) -> dict[str, Any]:
+def _work(client: int, task: ClientTask, payloads: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from clients.work import run_task
@@ -147,26 +150,27 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from conf.methods import resolve_methods
+    from conf.parts import client_task, factory_settings, federation, pretraining_settings
+    from conf.schema import read_config
     from learngene.data.cache import build
-    from learngene.data.dataset import WorldSettings
     from learngene.methods import BUILT_IN
     from learngene.utils.files import write_atomically
-    from protocol.task import plan_round
+    from protocol.plan import plan_round
     from reports.tuning import FOLDER, write_record
     from runtime.federated_rounds import federate, federated_methods
-    from server.factory import produce
-    from server.pretraining import prepare
+    from server.factory import train_or_load_gene
+    from server.pretraining import pretrain_methods
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
     # A run holds the settings of its methods alone.
     config["method"] = resolve_methods(BUILT_IN, config["method"]).settings
     config["data"]["clients_from"] = "open_world"
     config["num_clients"] = arguments.clients  # who trains together, for federated methods
-    product = produce(config, world)
-    conditions = conditions_of(config, product)
+    typed = read_config(config)
+    world = build(typed.dataset, Path(typed.cache))
+    result = train_or_load_gene(factory_settings(typed), world)
+    conditions = conditions_of(config, result)
     plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
     try:
         found = trials_so_far(arguments.out, conditions)
@@ -182,16 +186,29 @@ def main() -> int:
                 for path, value in settings.items():
                     section, field = _section(changed, path)
                     section[field] = value
+                typed = read_config(changed)
+                task = client_task(typed, changed, world.path)
                 try:
-                    made = prepare(changed, world, product)
+                    made = pretrain_methods(pretraining_settings(typed, changed), world, result)
                     among = federate(
-                        changed, world, product.gene.card.width, federated_methods(made.methods)
+                        task,
+                        federated_methods(made.methods),
+                        world,
+                        result.gene.card.width,
+                        federation(typed),
                     )
-                    made = made.joined(among.payloads, among.failed)
+                    made = made.merge(among.payloads, among.failed)
                 except RuntimeError as error:  # it diverged: a bad trial, not the end
                     record = {"settings": settings, "accuracy": None, "error": str(error)}
                 else:
-                    sent = plan_round(changed, world, product.gene, 1, made.payloads)
+                    sent = plan_round(
+                        task,
+                        result.gene,
+                        1,
+                        made.payloads,
+                        precision=typed.learngene.precision,
+                        payload_precision=typed.payload_precision,
+                    )
                     answers = pool.starmap(
                         _work, [(c, sent.task, sent.payloads) for c in range(arguments.clients)]
                     )
@@ -215,11 +232,11 @@ def main() -> int:
     return 0
 
 
-def conditions_of(config: dict[str, Any], product: Any) -> dict[str, Any]:
+def conditions_of(config: dict[str, Any], result: Any) -> dict[str, Any]:
     """What every trial has in common, and what a trial of another run may have otherwise."""
     from server.pretraining import light_path_passes
 
-    passes = light_path_passes(product) if config["budget"] is None else config["budget"]
+    passes = light_path_passes(result) if config["budget"] is None else config["budget"]
     return {
         "data": config["data"]["name"],
         "width": config["collective"]["width"],

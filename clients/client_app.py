@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import numpy as np
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -38,14 +37,14 @@ from protocol.reply_schema import (
     declared_reply,
     describe,
 )
+from protocol.task import ClientTask
 
 __all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_client_app"]
 
 IN_DRIVER = "in-driver"  # in the node's config where the client shares the driver's process
 
-Payloads = dict[str, dict[str, np.ndarray]]
 RunTask = Callable[..., dict[str, Any]]  # (client, round, task, payloads) -> answer
-Declare = Callable[[dict[str, Any]], DeclaredReply]  # task -> what may be sent
+Declare = Callable[[ClientTask], DeclaredReply]  # task -> what may be sent
 
 INT64 = 2**63  # protobuf holds no larger integer
 
@@ -81,7 +80,7 @@ def _train(
     run_task: RunTask | None, declare: Declare, message: Message, context: Context
 ) -> Message:
     try:
-        task = json.loads(str(message.content.config_records[TASK]["json"]))
+        task = ClientTask.from_json(str(message.content.config_records[TASK]["json"]))
         content = _answer(run_task, task, message, context)
         if problems := declare(task).problems(content):
             raise Undeclared(f"not sent: {'; '.join(problems[:3])}")
@@ -89,7 +88,10 @@ def _train(
     except (Exception, SystemExit, ClientOverdue) as error:
         # Flower's own error reply wraps the text in a worker traceback and prints it on the
         # driver; a record keeps type and message, and where it happened for whoever asks.
-        reason = {"reason": clean(describe(error), REASON), "traceback": places(error)}
+        reason: dict[str, Any] = {
+            "reason": clean(describe(error), REASON),
+            "traceback": places(error),
+        }
         content = RecordDict({ERROR: ConfigRecord(reason)})
     return Message(content, reply_to=message)
 
@@ -105,7 +107,7 @@ def places(error: BaseException) -> str:
 
 
 def _answer(
-    run_task: RunTask | None, task: dict[str, Any], message: Message, context: Context
+    run_task: RunTask | None, task: ClientTask, message: Message, context: Context
 ) -> RecordDict:
     if run_task is None:
         from clients.work import run_task  # late: it imports torch, which a query does not need
@@ -115,13 +117,12 @@ def _answer(
         if key.startswith(PAYLOAD)
     }
     client, round = int(context.node_config["partition-id"]), int(message.metadata.group_id)
-    limit = task.get("limit_s")
     with ExitStack() as stack:
-        stack.enter_context(torch_threads(int(task.get("threads", 0))))
+        stack.enter_context(torch_threads(task.threads))
         in_driver = bool(context.node_config.get(IN_DRIVER, False))
-        stack.enter_context(faults.armed(task, client, round, in_driver))
-        overdue = ClientOverdue(f"not done within {limit} s (runtime.client_timeout_s)")
-        stack.enter_context(time_limit(limit, overdue))
+        stack.enter_context(faults.armed(task.faults, client, round, in_driver))
+        overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
+        stack.enter_context(time_limit(task.limit_s, overdue))
         answer = faults.spoil(run_task(client, round, task, payloads))
     if not isinstance(answer, dict):
         raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")
@@ -162,7 +163,7 @@ def _number_or_list(name: str, value: Any) -> int | float | list[int] | list[flo
         numbers = [_number(name, each) for each in value]
         # protobuf wants lists of one type; [0, 0.5] becomes floats, [1, 2] stays integers
         whole = all(isinstance(each, int) for each in numbers)
-        return numbers if whole else [float(each) for each in numbers]  # type: ignore[return-value]
+        return numbers if whole else [float(each) for each in numbers]
     return _number(name, value)
 
 

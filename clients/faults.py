@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protocol.task import FaultOrders
+
 IN_TRAINING = ("kill_once", "kill_always", "raise", "hang")
 IN_THE_ANSWER = ("none", "nan", "inf", "shape", "other_client")
 KINDS = (*IN_TRAINING, *IN_THE_ANSWER)
@@ -67,27 +69,22 @@ _armed: ContextVar[_Armed | None] = ContextVar("fault", default=None)
 
 
 @contextmanager
-def armed(task: Mapping[str, Any], client: int, round: int, in_driver: bool) -> Iterator[None]:
-    """Have this client's fault, if the task orders one, strike inside.
+def armed(faults: FaultOrders | None, client: int, round: int, in_driver: bool) -> Iterator[None]:
+    """Have this client's fault, if one is ordered, strike inside.
 
     Args:
-        task: with ``faults`` {orders: [texts], folder: where marks are kept}, or without.
         in_driver: this process is the driver's, so a kill is a ``WorkerDied`` that is raised.
     """
-    asked = task.get("faults") or {"orders": []}
-    orders = {order.client: order for order in map(Order.read, asked["orders"])}
-    fault = None
-    if client in orders:
-        mark = Path(asked["folder"]) / f"died-{round}-{client}"
-        fault = _Armed(orders[client], mark, in_driver)
-    if fault is None:
+    orders = {order.client: order for order in map(Order.read, faults.orders if faults else ())}
+    if faults is None or client not in orders:
         yield
         return
+    mark = Path(faults.folder) / f"died-{round}-{client}"
     from learngene.adaptation.training import (
         after_each_epoch,  # late: it imports torch, conf.validate does not
     )
 
-    token = _armed.set(fault)
+    token = _armed.set(_Armed(orders[client], mark, in_driver))
     try:
         with after_each_epoch(reached):
             yield

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from learngene.adaptation.settings import IndividualSettings, RetainSettings
+from learngene.adaptation.settings import RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import World, load
 from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
@@ -16,12 +16,13 @@ from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
 from learngene.methods.base import generators
 from learngene.methods.plugins import error_line
-from learngene.open_world.flagged import draw_labelled_shard, of_text
+from learngene.open_world.flagged import decode_flags, draw_labelled_shard
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
+from protocol.task import ClientTask
 
 
 def run_task(
-    client: int, round: int, task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]]
+    client: int, round: int, task: ClientTask, payloads: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, Any]:
     """Run every method of the task on the client's own shard.
 
@@ -34,26 +35,26 @@ def run_task(
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
-    world = load(task["world"])
+    world = load(task.world)
     shard = _shard(world, client, task)
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
-    plugins = task.get("own_methods", {})
     # The method's own count of rounds: Flower's goes on over several methods.
-    number = task.get("federated", round)
-    for name in task["methods"]:
+    number = round if task.federated is None else task.federated
+    for name in task.methods:
+        plugin = task.own_methods.get(name)
         try:
             payload = unpack(payloads.get(name, {}))
-            method = find(name, plugins.get(name))
+            method = find(name, plugin)
             context = client_context(name, method, client, number, task, payload, data, device)
-            if "federated" in task:
+            if task.federated is not None:
                 answers[name], weights[name] = _federated_round(name, method, context)
             else:
                 answers[name] = _adapted(name, method, context).metrics()
         # One method's fault must not take the others' results along, nor its sys.exit.
         except (Exception, SystemExit) as error:
-            where = error_line(plugins[name]["module"], error) if name in plugins else ""
+            where = error_line(plugin["module"], error) if plugin else ""
             reason = f"{type(error).__name__}: {error}"
             answers[name] = {"error": f"{reason} ({where})" if where else reason}
     return {
@@ -81,14 +82,14 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     return outcome
 
 
-def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:
+def _shard(world: World, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
-    drawn = {name: task[name] for name in ("ways", "shots", "shard_seed")}
-    if "labelled" in task:
-        flags = of_text(world, task["labelled"]["flags"])
-        draws = task["labelled"]["draws"]
+    drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
+    if task.labelled is not None:
+        flags = decode_flags(world, task.labelled.flags)
+        draws = task.labelled.draws
         return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
-    return draw_shard(world, **drawn, client=client, classes_from=task["classes_from"])
+    return draw_shard(world, **drawn, client=client, classes_from=task.classes_from)
 
 
 def _federated_round(
@@ -106,32 +107,33 @@ def client_context(
     method: Method,
     client: int,
     round: int,
-    task: dict[str, Any],
+    task: ClientTask,
     payload: dict[str, np.ndarray],
     data: ShardData,
     device: torch.device,
 ) -> ClientContext:
     """What the task says to a method. A federated round names the settings that it reads, and has
     no learngene; what it leaves out has its default and is read by nobody."""
-    settings, local = task["method"], {}
-    if "federated" not in task:
+    local: dict[str, Any] = {}
+    if task.federated is None:
         local = {
-            "scratch": find("scratch").settings_from(settings["scratch"]),
-            "width": task["width"],
-            "inherited": task["inherited"],
+            "scratch": find("scratch").settings_from(task.method["scratch"]),
+            "width": task.width,
+            "inherited": task.inherited,
         }
+    card = task.card if method.inherits else task.cards.get(name)
     return ClientContext(
-        settings=method.settings_from(settings.get(name, {})),
+        settings=method.settings_from(task.method.get(name, {})),
         payload=payload,
         shard=data,
         device=device,
         client=client,
         round=round,
-        seed=task["seed"],
-        generator=generators(task["seed"], name, round, client),
-        individual=IndividualSettings(**task["individual"]),
-        retain=RetainSettings(**task.get("retain", {})),
-        card=task["card"] if method.inherits else task.get("cards", {}).get(name, {}),
+        seed=task.seed,
+        generator=generators(task.seed, name, round, client),
+        individual=task.individual,
+        retain=task.retain or RetainSettings(),
+        card=dict(card or {}),
         **local,
     )
 

@@ -8,7 +8,8 @@ this one only override what is written here. Fields are named as on the command 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -16,7 +17,7 @@ from omegaconf import MISSING, OmegaConf
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.collective.settings import CollectiveSettings
-from learngene.data.settings import DataSettings
+from learngene.data.settings import DataSettings, SeededDataSettings, ShardSettings
 from learngene.gene.settings import LearngeneSettings
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from learngene.utils.settings import setting
@@ -71,6 +72,37 @@ class Config:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
     experiment: Any = None
+
+    @property
+    def partition_seed(self) -> int:
+        """What the clients' shards are drawn from."""
+        return self.seed if self.shard_seed is None else self.shard_seed
+
+    @property
+    def shards(self) -> ShardSettings:
+        """What determines the clients' shards."""
+        return ShardSettings(
+            self.ways, self.shots, self.partition_seed, self.data.clients_from, self.labelled.draws
+        )
+
+    @property
+    def dataset(self) -> SeededDataSettings:
+        """What determines the dataset."""
+        return SeededDataSettings(**asdict(self.data), seed=self.seed)
+
+    @property
+    def least_answers(self) -> int:
+        """``runtime.min_answered``; all clients where it is not set."""
+        least = self.runtime.min_answered
+        return self.num_clients if least is None else least
+
+
+def read_config(plain: Mapping[str, Any]) -> Config:
+    """The configuration that ``run.config`` of a ``results.json`` holds."""
+    known = {name: value for name, value in plain.items() if name != "own_methods"}
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), known))
+    assert isinstance(config, Config)
+    return config
 
 
 def register_schema() -> None:

@@ -9,14 +9,14 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from clients.faults import IN_TRAINING, Order
 from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.utils.files import expanded, is_file, is_folder
-from learngene.utils.settings import check_value, limits_of
+from learngene.utils.settings import check_settings
 from reports.experiments.registry import compared_methods
 from reports.loggers import check_logger
 
@@ -27,22 +27,23 @@ COLLECTIVE_DEPTH = 13  # without deepening
 THRESHOLDS = ("calibrated", "paper_cifar100", "paper_imagenet100")  # or a number
 
 
-def check(config: DictConfig) -> None:
-    """Raise InputError for the first field that is out of its range or does not fit another.
+def check(composed: DictConfig) -> Config:
+    """The configuration as an object.
 
-    What depends on the data (how many classes and images there are) is checked when the world is
-    open, by ``learngene.data``.
+    What depends on the data (how many classes and images there are) is checked when the dataset is
+    loaded, by ``learngene.data``.
+
+    Raises:
+        InputError: for the first field that is out of its range or does not fit another.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
+    missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
-    _check_names(config, Config)
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    _check_values(plain)
-    for name, limits in limits_of(Config):
-        value = OmegaConf.select(config, name)
-        if value is not None:
-            check_value(name, value, limits)
+    _check_names(composed, Config)
+    _check_values(OmegaConf.to_container(composed, resolve=True))
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    check_settings(config)
     _check_methods(config.methods)
     if config.logger is not None:
         add_cwd_to_path()
@@ -54,17 +55,18 @@ def check(config: DictConfig) -> None:
     _check_faults(config)
     _check_together(config)
     # Last, since methods bring torch: seconds that a wrong word above need not wait for.
-    _check_halves(config, resolve_methods(config.methods, plain["method"]))
+    _check_halves(config, resolve_methods(config.methods, config.method))
+    return config
 
 
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
     """Refuse fields that the schema does not have: Hydra lets ``+name=value`` add any."""
     kinds = get_type_hints(schema)
-    for name in config:
+    for name in map(str, config):
         if name not in kinds:
             raise InputError(
                 f"{prefix}{name}",
-                OmegaConf.select(config, str(name)),
+                OmegaConf.select(config, name),
                 "there is no field of that name",
                 "conf/schema.py lists the fields",
             )
@@ -137,7 +139,7 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_open_world(config: DictConfig) -> None:
+def _check_open_world(config: Config) -> None:
     asked = config.open_world
     threshold, score = asked.threshold, asked.score
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
@@ -167,13 +169,18 @@ def _check_open_world(config: DictConfig) -> None:
         raise InputError("open_world.cycles", asked.cycles,
                          "a saved learngene meets no stream: there is no collective",
                          "Write open_world.cycles=0, or leave learngene.path out")  # fmt: skip
-    if score.endswith("mahalanobis") and config.collective.memory_per_class == 0:
-        raise InputError("open_world.score", score,
-                         "it is fitted on exemplars, and collective.memory_per_class is 0",
-                         "Write open_world.score=energy or keep a memory")  # fmt: skip
+    memory, exemplars = config.collective.memory, config.collective.memory_per_class
+    if score.endswith("mahalanobis") and (memory != "rehearsal" or exemplars == 0):
+        setting = f"memory_per_class={exemplars}" if memory == "rehearsal" else f"memory={memory}"
+        raise InputError(
+            "open_world.score",
+            score,
+            f"it is fitted on exemplars, and collective.{setting} keeps none",
+            "Write open_world.score=energy or collective.memory=rehearsal with exemplars",
+        )
 
 
-def _check_labelled(config: DictConfig) -> None:
+def _check_labelled(config: Config) -> None:
     draws = config.labelled.draws
     if not draws:
         return
@@ -197,9 +204,9 @@ def _check_labelled(config: DictConfig) -> None:
                          "Write labelled.draws=0, or leave learngene.path out")  # fmt: skip
 
 
-def _check_faults(config: DictConfig) -> None:
+def _check_faults(config: Config) -> None:
     fix = "Write, for instance, faults=[0:raise,1:kill_once@2]"
-    if not isinstance(config.faults, ListConfig):
+    if not isinstance(config.faults, list):
         raise InputError("faults", config.faults, "not a list", fix)
     seen: set[int] = set()
     for text in config.faults:
@@ -234,7 +241,7 @@ def _check_cache(cache: str) -> None:
                          "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
 
 
-def _check_halves(config: DictConfig, run: RunMethods) -> None:
+def _check_halves(config: Config, run: RunMethods) -> None:
     """What the methods' halves need besides base images, and rounds besides methods."""
     if config.rounds > 1 and not any(method.inherits for method in run.methods.values()):
         raise InputError(
@@ -264,7 +271,7 @@ def _check_halves(config: DictConfig, run: RunMethods) -> None:
                              "saved learngene has no collective", "Write budget=50000")  # fmt: skip
 
 
-def _check_together(config: DictConfig) -> None:
+def _check_together(config: Config) -> None:
     data = config.data
     if config.collective.memory == "ewc":
         from learngene.collective.forgetting import (

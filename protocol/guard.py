@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Declared:
-    """All that may cross in a round. ``protocol.task`` makes it; it is a value.
+    """All that may cross in a round. ``protocol.plan`` makes it; it is a value.
 
     Args:
         task: keys of the task.

@@ -24,6 +24,7 @@ from flwr.app import (
 
 from learngene import methods
 from protocol.keys import ERROR, INFO, METRICS, WEIGHTS
+from protocol.task import ClientTask
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of arrays, by name
 
@@ -109,18 +110,17 @@ class DeclaredReply:
                 yield from _too_long(f"the error of {key}", value, REASON)
 
 
-def declared_reply(task: Mapping[str, Any]) -> DeclaredReply:
+def declared_reply(task: ClientTask) -> DeclaredReply:
     """What ``clients.work.run_task`` may answer to a task."""
-    info = {"classes": task["ways"] * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
-    if "federated" in task:
-        names = task["methods"]
+    info = {"classes": task.ways * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
+    if task.federated is not None:
         return DeclaredReply(
-            metrics={method: dict.fromkeys(IN_A_ROUND, 0) for method in names},
+            metrics={method: dict.fromkeys(IN_A_ROUND, 0) for method in task.methods},
             info=info,
-            arrays={WEIGHTS + method: _weights(task["cards"][method]) for method in names},
+            arrays={WEIGHTS + method: _weights(task.cards[method]) for method in task.methods},
         )
-    every = task["individual"]["eval_every"]
-    forms = {method: _reply_form(method, task) for method in task["methods"]}
+    every = task.individual.eval_every
+    forms = {method: _reply_form(method, task) for method in task.methods}
     ends = {method: _last_epoch(method, form, task) for method, form in forms.items()}
     return DeclaredReply(
         metrics={
@@ -138,18 +138,18 @@ def _weights(card: Mapping[str, Any]) -> Shapes:
     return {name: ("float32", tuple(shape)) for name, shape in card["up"].items()}
 
 
-def _reply_form(method: str, task: Mapping[str, Any]) -> methods.ReplyForm:
+def _reply_form(method: str, task: ClientTask) -> methods.ReplyForm:
     """A plugin's as the task describes it: its file may be missing here."""
-    plugin = task.get("own_methods", {}).get(method)
+    plugin = task.own_methods.get(method)
     return methods.find(method) if plugin is None else methods.ReplyForm(**plugin["reply"])
 
 
-def _last_epoch(method: str, form: methods.ReplyForm, task: Mapping[str, Any]) -> int:
+def _last_epoch(method: str, form: methods.ReplyForm, task: ClientTask) -> int:
     if form.training_free:
         return 0
     if form.epochs_setting is not None:
-        return int(task["method"][method][form.epochs_setting])
-    return int(task["individual"]["epochs"])
+        return int(task.method[method][form.epochs_setting])
+    return task.individual.epochs
 
 
 def array_problems(key: str, record: ArrayRecord, due: Shapes) -> Iterator[str]:

@@ -9,20 +9,21 @@ import numpy as np
 
 from protocol.guard import Declared, Entry
 from protocol.messages import Metric, Traffic
+from protocol.task import ClientTask
 
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What every client is sent in a round; ``task["methods"]`` names the answers that are due."""
+    """What every client is sent in a round; ``task.methods`` names the answers that are due."""
 
-    task: dict[str, Any]  # plain JSON
+    task: ClientTask
     payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
     declared: Declared = field(kw_only=True)  # what may cross; the guard refuses all else
     kept: Kept | None = None  # answers that an earlier run got: these clients are not asked
 
     @property
     def methods(self) -> tuple[str, ...]:
-        return tuple(self.task["methods"])
+        return self.task.methods
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from learngene.collective.trainer import Evolution
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import World
+from protocol.callbacks import RunCallback
 from reports.schema import Results
 from reports.summary import (
     ROUND_HEADINGS,
@@ -35,89 +37,90 @@ from reports.summary import (
     safeguard_line,
     setting,
 )
-from server.factory import Product
+from server.factory import FactoryResult
 
 
-class _Collective:
-    """Progress of the collective: one line a task, a bar inside the task."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._bar = progress.add_task("collective, task 1", total=None)
-
-    def step(self, done: int, steps: int, loss: float) -> None:
-        self._progress.update(self._bar, completed=done, total=steps)
-
-    def task(self, evolution: Evolution, reused: bool) -> None:
-        done, stage = len(evolution.stages), evolution.stages[-1]
-        light = "" if stage.light_accuracy is None else f", light path {stage.light_accuracy:.3f}"
-        said = (
-            f"{done} of {len(evolution.tasks)} tasks were done by an earlier run: not trained again"
-            if reused
-            else f"task {done}/{len(evolution.tasks)}: {stage.known_classes} classes known, "
-            f"accuracy {stage.accuracy:.3f}{light}, {stage.seconds:.0f} s"
-        )
-        self._progress.console.print(f"  {said}", highlight=False)
-        self._progress.update(
-            self._bar, description=f"collective, task {done + 1}", completed=0, total=None
-        )
-
-
-class _Methods:
-    """Progress of the factory halves: one bar, named after the method under way."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._bar: TaskID | None = None
-
-    def step(self, name: str, done: int, steps: int) -> None:
-        if self._bar is None:
-            self._bar = self._progress.add_task(name, total=steps)
-        self._progress.update(self._bar, description=name, completed=done, total=steps)
-
-
-class _Federated:
-    """Progress of training among the clients: one bar, named after the method under way."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._bar: TaskID | None = None
-
-    def round(self, name: str, done: int, rounds: int) -> None:
-        if self._bar is None:
-            self._bar = self._progress.add_task(name, total=rounds)
-        said = f"{name}, federated rounds"
-        self._progress.update(self._bar, description=said, completed=done, total=rounds)
-
-
-class _Clients:
-    def __init__(self, progress: Progress, clients: int) -> None:
-        self._progress = progress
-        self._bar = progress.add_task("clients", total=clients)
-
-    def reply(self, client: int, ok: bool) -> None:
-        self._progress.advance(self._bar)
-
-
-class Console:
+class Console(RunCallback):
     """The terminal of one run; quiet bars where it is no terminal."""
 
     def __init__(self) -> None:
         self._console = rich.console.Console()
-
-    def note(self, text: str) -> None:
-        self._console.print(f"  {text}", highlight=False, markup=False)
+        self._status: Status | None = None
+        self._progress: Progress | None = None
+        self._bar: TaskID | None = None
 
     @contextmanager
-    def working(self, what: str) -> Iterator[Callable[[str], None]]:
+    def working(self, what: str) -> Iterator[None]:
         """A line that changes while something is under way, and then is gone."""
-        with self._console.status(f"  {what}") as status:
-            yield lambda text: status.update(f"  {text}")
+        with self._console.status(f"  {what}") as self._status:
+            yield
+        self._status = None
+
+    @contextmanager
+    def bar(self, description: str | None = None) -> Iterator[None]:
+        """One bar for what is under way; without a description it comes with the first step."""
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as self._progress:
+            self._bar = None
+            if description is not None:
+                self._bar = self._progress.add_task(description, total=None)
+            yield
+        self._progress = None
+
+    def _show(self, description: str, done: int, total: int | None) -> None:
+        if self._progress is None:
+            return
+        if self._bar is None:
+            self._bar = self._progress.add_task(description, total=total)
+        self._progress.update(self._bar, description=description, completed=done, total=total)
+
+    def on_note(self, text: str) -> None:
+        self._console.print(f"  {text}", highlight=False, markup=False)
+
+    def on_progress(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(f"  {text}")
+
+    def on_step(self, done: int, steps: int, loss: float) -> None:
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, completed=done, total=steps)
+
+    def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
+        done, tasks, stage = len(trainer.stages), len(trainer.tasks), trainer.stages[-1]
+        light = "" if stage.light_accuracy is None else f", light path {stage.light_accuracy:.3f}"
+        self.on_note(
+            f"{done} of {tasks} tasks were done by an earlier run: not trained again"
+            if restored
+            else f"task {done}/{tasks}: {stage.known_classes} classes known, "
+            f"accuracy {stage.accuracy:.3f}{light}, {stage.seconds:.0f} s"
+        )
+        self._show(f"collective, task {done + 1}", 0, None)
+
+    def on_cycle_end(self, record: Mapping[str, Any], restored: bool) -> None:
+        self.on_note(cycle_line(record, restored))
+
+    def on_method_step(self, method: str, done: int, steps: int) -> None:
+        self._show(method, done, steps)
+
+    def on_round_end(self, method: str, done: int, rounds: int) -> None:
+        self._show(f"{method}, federated rounds", done, rounds)
+
+    def on_clients_begin(self, due: int) -> None:
+        self._show("clients", 0, due)
+
+    def on_reply(self, client: int, ok: bool) -> None:
+        if self._progress is not None and self._bar is not None:
+            self._progress.advance(self._bar)
 
     def world(self, world: World, leakage: Mapping[str, Any], seconds: float) -> None:
         images = len(world.train_labels) + len(world.test_labels)
         division = world.division
-        self.note(
+        self.on_note(
             f"world: {images:,} images {world.image_shape[1]}x{world.image_shape[2]}, classes "
             f"{len(division.base)} base, {len(division.open_world)} open-world, "
             f"{len(division.novel)} novel; {world.duplicates_dropped} duplicates dropped; leakage "
@@ -127,53 +130,33 @@ class Console:
     def problem(self, text: str) -> None:
         self._console.print(f"[bold red]{text}")
 
-    def product(self, product: Product) -> None:
-        card = product.gene.card
+    def result(self, result: FactoryResult) -> None:
+        card = result.gene.card
         extra = card.bytes / card.top_layers_bytes - 1
-        self.note(
+        self.on_note(
             f"learngene: layers {card.layers}, stem {card.stem}, {card.bytes / 1e6:.2f} MB "
             f"({extra:+.1%} over the top layers alone), sha256 {card.sha256[:12]}"
         )
-
-    @contextmanager
-    def _progress(self) -> Iterator[Progress]:
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            yield progress
-
-    @contextmanager
-    def collective(self) -> Iterator[_Collective]:
-        with self._progress() as progress:
-            yield _Collective(progress)
-
-    @contextmanager
-    def methods(self) -> Iterator[_Methods]:
-        with self._progress() as progress:
-            yield _Methods(progress)
-
-    @contextmanager
-    def federated(self) -> Iterator[_Federated]:
-        with self._progress() as progress:
-            yield _Federated(progress)
-
-    @contextmanager
-    def clients(self, count: int) -> Iterator[_Clients]:
-        with self._progress() as progress:
-            yield _Clients(progress, count)
 
     def summary(self, written: tuple[Mapping[str, Any], Path]) -> None:
         results, report = written
         print_summary(results, report, self._console)
 
 
+def cycle_line(record: Mapping[str, Any], restored: bool) -> str:
+    """A cycle in one line for the terminal."""
+    return (
+        f"open-world cycle {record['cycle']}{' (done by an earlier run)' if restored else ''}: "
+        f"{record['called_unknown']} of {record['images']} images called unknown, "
+        f"{record['labels_spent']} labels spent ({record['known_sent']} on known classes), "
+        f"{len(record['added'])} classes taken in, {record['known_classes']} known; accuracy "
+        f"{record['accuracy']:.3f}"
+    )
+
+
 def announce(console: Console, config: Mapping[str, Any]) -> None:
     """The first line: what this run is."""
-    console.note(
+    console.on_note(
         f"learngene: data {config['data']['name']}, {config['num_clients']} clients, "
         f"{config['ways']}-way {config['shots']}-shot, seed {config['seed']}, "
         f"runtime {config['runtime']['name']}"
@@ -223,9 +206,11 @@ def evolution_table(results: Results) -> Table:
     return table
 
 
-def print_summary(results: Results, report: Path | None, console: Console | None = None) -> None:
+def print_summary(
+    results: Results, report: Path | None, console: rich.console.Console | None = None
+) -> None:
     """Prints the table, the clients that failed and why, and where the report lies."""
-    console = console or Console()
+    console = console or rich.console.Console()
     if results.get("rounds"):
         console.print(evolution_table(results))
     console.print(summary_table(results))

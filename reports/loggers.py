@@ -19,8 +19,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from learngene.collective.trainer import Evolution
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
+from protocol.callbacks import RunCallback
 
 TENSORBOARD = "tensorboard"
 FIX = "Write logger=tensorboard, logger=my_package.MyLogger, or logger=null for none"
@@ -56,25 +57,25 @@ class TensorBoard:
         self._writer.close()
 
 
-class RunLogger:
-    """Hands numbers on to a logger, or to none, until one of its methods raises.
+class RunLogger(RunCallback):
+    """Hands a run's numbers on to a logger, or to none, until one of its methods raises.
 
     A logger is somebody else's code and changes no result: one that raises is named once and
-    called no more, and the run goes on.
+    called no more, and the run goes on. Each task is logged once, as it ends or is found finished.
 
     Args:
         logger: None takes everything and does nothing.
-        name: what ``on_problem`` calls it.
-        on_problem: called with a line to show.
+        name: what the note about a problem calls it.
+        callback: its ``on_note`` takes that note.
     """
 
-    def __init__(self, logger: Logger | None, name: str, on_problem: Callable[[str], None]) -> None:
-        self._logger, self._name, self._on_problem = logger, name, on_problem
-
-    @property
-    def on(self) -> bool:
-        """Whether anybody still listens."""
-        return self._logger is not None
+    def __init__(self, logger: Logger | None, name: str, callback: RunCallback) -> None:
+        self._logger, self._name, self._callback = logger, name, callback
+        self._trainer: CollectiveTrainer | None = None
+        self._number = 0  # of the collective: with learngene.layers=auto there may be two
+        self._logged = 0  # tasks of this collective
+        self._losses: list[float] = []  # the last one of each phase of the task under way
+        self._done = 0
 
     def scalars(self, stage: str, step: int, values: Mapping[str, float | None]) -> None:
         """Hand on what is a finite number; a call with none is left out."""
@@ -98,6 +99,54 @@ class RunLogger:
         except (Exception, SystemExit) as error:
             self._say(error)
 
+    def on_step(self, done: int, steps: int, loss: float) -> None:
+        """A step of the task under way; steps that start anew are the next phase."""
+        if not self._losses or done <= self._done:
+            self._losses.append(loss)
+        self._losses[-1], self._done = loss, done
+
+    def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
+        if trainer is not self._trainer:
+            self._trainer, self._logged, self._number = trainer, 0, self._number + 1
+        losses, self._losses, self._done = self._losses, [], 0
+        mark = f"_{self._number}" if self._number > 1 else ""
+        for stage in trainer.stages[self._logged :]:
+            values: dict[str, float | None] = {
+                "accuracy": stage.accuracy,
+                "light_accuracy": stage.light_accuracy,
+                "known_classes": stage.known_classes,
+                "parameters": stage.parameters,
+                "seconds": stage.seconds,
+            }
+            if not restored:
+                values |= zip(("loss", "consolidation_loss"), losses, strict=False)
+            step = stage.task + 1
+            self.scalars(f"collective{mark}", step, values)
+            names = stage.layers or [str(i + 1) for i in range(len(stage.rho))]
+            self.scalars(f"rho{mark}", step, dict(zip(names, stage.rho, strict=True)))
+        self._logged = len(trainer.stages)
+
+    def on_run_end(self, results: Mapping[str, Any]) -> None:
+        """What became of the clients."""
+        if self._logger is None:
+            return
+        curves: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+        for client in results["clients"]:
+            if "error" in client:
+                continue
+            for name, method in client["methods"].items():
+                for epoch, accuracy in method["accuracy_by_epoch"]:
+                    curves[name, epoch][f"client_{client['id']}"] = accuracy
+        for (name, epoch), values in sorted(curves.items()):
+            self.scalars(f"clients/{name}", epoch, {**values, "mean": fmean(values.values())})
+        summary = {
+            f"{name}_{field}": row[field]
+            for name, row in results["summary"].items()
+            if row is not None
+            for field in ("mean", "ci95")
+        }
+        self.scalars("summary", 0, summary)
+
     def _give_up(self, error: BaseException) -> None:
         logger, self._logger = self._logger, None
         self._say(error)
@@ -107,7 +156,7 @@ class RunLogger:
                 logger.close()
 
     def _say(self, error: BaseException) -> None:
-        self._on_problem(
+        self._callback.on_note(
             f"logger={self._name} is called no more, it raised {_words(error)}; the run goes on"
         )
 
@@ -117,7 +166,7 @@ def logging(
     name: str | None,
     run_dir: Path,
     config: Mapping[str, Any],
-    on_problem: Callable[[str], None],
+    callback: RunCallback,
 ) -> Iterator[RunLogger]:
     """The run's logger, closed at the end however the run ends.
 
@@ -134,7 +183,7 @@ def logging(
             logger = kind(run_dir, copy.deepcopy(dict(config)))  # its own: it changes no result
         except (Exception, SystemExit) as error:
             raise InputError("logger", name, f"making it raises {_words(error)}", FIX) from error
-    run = RunLogger(logger, str(name), on_problem)
+    run = RunLogger(logger, str(name), callback)
     try:
         yield run
     finally:
@@ -177,73 +226,3 @@ def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
 
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-Task = Callable[[Evolution, bool], None]  # the evolution, and whether its task was found finished
-Step = Callable[[int, int, float], None]  # steps done, steps, mean loss
-
-
-class CollectiveLog:
-    """Logs each task once, as it ends or is found finished, beside what the terminal shows.
-
-    Args:
-        task, step: called first, with the same arguments.
-    """
-
-    def __init__(self, log: RunLogger, task: Task, step: Step) -> None:
-        self._log, self._task, self._step = log, task, step
-        self._evolution: Evolution | None = None
-        self._life = 0
-        self._logged = 0  # tasks of this life
-        self._losses: list[float] = []  # the last one of each phase of the task under way
-        self._done = 0
-
-    def step(self, done: int, steps: int, loss: float) -> None:
-        """A step of the task under way; steps that start anew are the next phase."""
-        self._step(done, steps, loss)
-        if not self._losses or done <= self._done:
-            self._losses.append(loss)
-        self._losses[-1], self._done = loss, done
-
-    def task(self, evolution: Evolution, found: bool) -> None:
-        """A task has ended, or all up to it were found."""
-        self._task(evolution, found)
-        if evolution is not self._evolution:
-            self._evolution, self._logged, self._life = evolution, 0, self._life + 1
-        losses, self._losses, self._done = self._losses, [], 0
-        mark = f"_{self._life}" if self._life > 1 else ""
-        for stage in evolution.stages[self._logged :]:
-            values: dict[str, float | None] = {
-                "accuracy": stage.accuracy,
-                "light_accuracy": stage.light_accuracy,
-                "known_classes": stage.known_classes,
-                "parameters": stage.parameters,
-                "seconds": stage.seconds,
-            }
-            if not found:
-                values |= zip(("loss", "consolidation_loss"), losses, strict=False)
-            step = stage.task + 1
-            self._log.scalars(f"collective{mark}", step, values)
-            names = stage.layers or [str(i + 1) for i in range(len(stage.rho))]
-            self._log.scalars(f"rho{mark}", step, dict(zip(names, stage.rho, strict=True)))
-        self._logged = len(evolution.stages)
-
-
-def log_results(log: RunLogger, results: Mapping[str, Any]) -> None:
-    """Logs what became of the clients, from the content of ``results.json``."""
-    if not log.on:
-        return
-    answered = [client for client in results["clients"] if "error" not in client]
-    curves: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
-    for client in answered:
-        for name, method in client["methods"].items():
-            for epoch, accuracy in method["accuracy_by_epoch"]:
-                curves[name, epoch][f"client_{client['id']}"] = accuracy
-    for (name, epoch), values in sorted(curves.items()):
-        log.scalars(f"clients/{name}", epoch, {**values, "mean": fmean(values.values())})
-    log.scalars("summary", 0, {
-        f"{name}_{field}": found[field]
-        for name, found in results["summary"].items()
-        if found is not None
-        for field in ("mean", "ci95")
-    })  # fmt: skip

@@ -52,7 +52,7 @@ def build_results(
         rounds: the points of the collective's evolution at which clients reconstructed, each
             {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
             ``clients``. Kept with a summary each when there is more than one.
-        gradcam: of ``server.gradcam.look`` (null without).
+        gradcam: of ``server.gradcam.compute_gradcam`` (null without).
         pretraining: the methods' halves at the factory (``server.pretraining``).
         federated: the methods' training among the clients (``runtime.federated_rounds``).
         labelled: which images clients were given names of (``server.labelling``). Then summaries

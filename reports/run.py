@@ -22,9 +22,9 @@ from reports.client_rows import client_rows, write_clients_csv
 from reports.results import build_results, write_results
 from reports.traffic import message_section, write_messages_csv
 from reports.tuning import read_records, tuning
-from server.factory import Product
-from server.gradcam import look
-from server.pretraining import Prepared
+from server.factory import FactoryResult
+from server.gradcam import compute_gradcam
+from server.pretraining import Payloads
 
 if TYPE_CHECKING:
     from protocol.rounds import RoundOutcome
@@ -66,13 +66,14 @@ def config_digest(config: Mapping[str, Any]) -> str:
 def write_run(
     run_dir: Path,
     config: Mapping[str, Any],
+    shard_seed: int,
     overrides: Sequence[str],
     world: World,
     leakage: Mapping[str, Any],
-    product: Product,
+    factory: FactoryResult,
     rounds: Sequence[RoundOutcome],
     seconds: Seconds,
-    prepared: Prepared,
+    pretrained: Payloads,
     federated: Federated,
     labelled: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Path]:
@@ -84,14 +85,18 @@ def write_run(
         for i, each in enumerate(rounds)
     ]
     outcomes = [*(outcome for history in federated.rounds.values() for outcome in history), *rounds]
-    save(product.gene, run_dir)
+    save(factory.gene, run_dir)
     with seconds.of("gradcam"):
         shown = config["report"]["gradcam_images"]
-        seen = look(product.life, Path(config["cache"]), shown) if product.life else None
+        seen = (
+            compute_gradcam(factory.trained, Path(config["cache"]), shown)
+            if factory.trained
+            else None
+        )
     results = build_results(
         run={
             "seed": config["seed"],
-            "shard_seed": config["seed"] if config["shard_seed"] is None else config["shard_seed"],
+            "shard_seed": shard_seed,
             "command": shlex.join(["python", *sys.argv]),
             "experiment": config["experiment"],
             "overrides": list(overrides),
@@ -100,10 +105,10 @@ def write_run(
             "config_sha256": config_digest(config),
             "seconds": seconds.all(),
             "device": _device(),
-            "collective_cached": product.life is not None
-            and product.life.reused == len(product.life.evolution.tasks),
+            "collective_cached": factory.trained is not None
+            and factory.trained.reused == len(factory.trained.trainer.tasks),
             "kept_answers": sum(each.kept for each in rounds),
-            "collective_key": product.life.key if product.life else None,
+            "collective_key": factory.trained.key if factory.trained else None,
             "config": config,
         },
         data={
@@ -117,26 +122,26 @@ def write_run(
             "duplicates_dropped": world.duplicates_dropped,
             "leakage": leakage,
         },
-        **product.sections(config["learngene"]["sigma"]),
+        **factory.sections(config["learngene"]["sigma"]),
         clients=rows[-1],
         messages=message_section(outcomes),
         rounds=[
             {
                 "round": each.round,
-                "tasks": moment.tasks,
-                "known_classes": moment.known_classes,
-                "learngene_bytes": moment.gene.card.bytes,
+                "tasks": snapshot.tasks,
+                "known_classes": snapshot.known_classes,
+                "learngene_bytes": snapshot.gene.card.bytes,
                 "clients": of_round,
             }
-            for each, moment, of_round in zip(rounds, product.moments, rows, strict=True)
+            for each, snapshot, of_round in zip(rounds, factory.snapshots, rows, strict=True)
         ]
-        if product.moments
+        if factory.snapshots
         else None,
-        methods=prepared.methods,
-        pretraining=prepared.section,
+        methods=pretrained.methods,
+        pretraining=pretrained.section,
         federated=federated.section,
         labelled=labelled,
-        tuning=tuning(config, prepared.methods, read_records()),
+        tuning=tuning(config, pretrained.methods, read_records()),
         retain=config["retain"],
         gradcam=seen,
     )

@@ -6,9 +6,8 @@ payloads do; the bytes of the training's own rounds are the method's, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -16,16 +15,16 @@ from flwr.clientapp import ClientApp
 
 from learngene.data.dataset import World
 from learngene.methods import BUILT_IN, Payload, find
-from learngene.methods.federated import INDIVIDUAL, begin, finished
+from learngene.methods.federated import begin, finished
+from protocol.callbacks import SILENT, RunCallback
+from protocol.plan import plan_federated_round
 from protocol.rounds import RoundOutcome, RoundPlan
-from protocol.task import common_task, declare, occasional_task, shapes_of
+from protocol.task import ClientTask
 from runtime.ray_backend import simulate
-from runtime.resources import RuntimeSettings, client_device
+from runtime.resources import Federation, client_device
 from strategies.answer_cache import answer_parts
 from strategies.fedavg import FederatedStrategy, Training
 from strategies.training_cache import KeptTraining
-
-CLIENT = "client_"  # how the names of settings begin that only the last step reads
 
 
 @dataclass(frozen=True)
@@ -38,28 +37,27 @@ class Federated:
     section: dict[str, Any] | None = None  # ``results.json``, "federated"
 
 
-def federated_methods(names: list[str]) -> list[str]:
+def federated_methods(names: Sequence[str]) -> list[str]:
     """Those that are trained among the clients. A plugin is not: its weights would need a
     declaration of what may go up."""
     return [name for name in names if name in BUILT_IN and find(name).trained_by == "clients"]
 
 
 def federate(
-    config: Mapping[str, Any],
+    task: ClientTask,
+    names: Sequence[str],
     world: World,
     width: float,
-    names: list[str],
+    federation: Federation,
     *,
-    on_note: Callable[[str], None] = lambda text: None,
-    on_round: Callable[[str, int, int], None] = lambda name, done, rounds: None,
-    labelled: Mapping[str, Any] | None = None,
+    callback: RunCallback = SILENT,
     client_app: ClientApp | None = None,
 ) -> Federated:
     """Train the methods in ``names`` among the clients, or take up what is kept of them.
 
     Args:
+        task: what all tasks of the run have in common.
         width: of the seven layers, as scratch's.
-        labelled: what ``server.labelling`` tells clients, where their images are named ones.
         client_app: what answers; default ``clients.client_app.app``.
 
     Raises:
@@ -67,39 +65,40 @@ def federate(
     """
     if not names:
         return Federated()
-    runtime, clients = RuntimeSettings(**config["runtime"]), config["num_clients"]
+    clients = federation.num_clients
     trainings = [
-        Training(name, config["method"][name]["rounds"], _start(config, world, width))
-        for name in names
+        Training(name, task.method[name]["rounds"], _start(task, world, width)) for name in names
     ]
-    kept = {each.name: _kept(config, world, each, runtime, labelled) for each in trainings}
-    if config["resume"]:
+    kept = {each.name: _kept(task, world, each, federation) for each in trainings}
+    if federation.resume:
         for each in trainings:
             kept[each.name].take_up(each)
             if each.done:
-                on_note(f"{each.name}: {each.done} of {each.rounds} federated rounds were done "
-                        "by an earlier run")  # fmt: skip
+                callback.on_note(
+                    f"{each.name}: {each.done} of {each.rounds} federated rounds were done "
+                    "by an earlier run"
+                )
 
     def after(training: Training) -> None:
         kept[training.name].keep(training)
-        on_round(training.name, training.done, training.rounds)
+        callback.on_round_end(training.name, training.done, training.rounds)
 
-    strategy = FederatedStrategy(
-        clients, trainings, lambda each, number: plan_round(config, world, each, number, labelled),
-        on_round=after,
-    )  # fmt: skip
+    def plan(training: Training, number: int) -> RoundPlan:
+        return plan_federated_round(task, training.name, number, training.state)
+
+    strategy = FederatedStrategy(clients, trainings, plan, after_round=after)
     if strategy.rounds_left:
-        simulate(strategy, strategy.rounds_left, runtime, clients, client_app=client_app)
+        simulate(strategy, strategy.rounds_left, federation.runtime, clients, client_app=client_app)
     failed = {each.name: each.failed for each in trainings if each.failed is not None}
     for name, reason in failed.items():
-        on_note(f"{name} failed: {reason}")
+        callback.on_note(f"{name} failed: {reason}")
     return Federated(
         {each.name: finished(each.state) for each in trainings if each.failed is None},
         failed,
         {each.name: each.history for each in trainings},
         {
             "methods": {
-                each.name: _told(each, config["method"][each.name])
+                each.name: _told(each, task.method[each.name])
                 for each in trainings
                 if each.failed is None
             },
@@ -108,52 +107,26 @@ def federate(
     )
 
 
-def plan_round(
-    config: Mapping[str, Any],
-    world: World,
-    training: Training,
-    number: int,
-    labelled: Mapping[str, Any] | None = None,
-) -> RoundPlan:
-    """The message of a training's round ``number``: its settings and the global model."""
-    name, card = training.name, training.state.card
-    own = {k: v for k, v in config["method"][name].items() if not k.startswith(CLIENT)}
-    task = {
-        **common_task(config, world, [name]),
-        "individual": {each: config["individual"][each] for each in INDIVIDUAL},
-        "method": {name: own},
-        "cards": {name: card},
-        "federated": number,
-        **occasional_task(config, labelled),
-    }
-    sent = {name: training.state.arrays}
-    return RoundPlan(task, sent, declared=declare(task, {name: shapes_of(sent[name])}))
-
-
-def _start(config: Mapping[str, Any], world: World, width: float) -> Payload:
+def _start(task: ClientTask, world: World, width: float) -> Payload:
     return begin(
-        config["seed"],
-        config["method"]["scratch"]["stem"],
+        task.seed,
+        task.method["scratch"]["stem"],
         width,
         world.image_shape[0],
-        world.division.group(config["data"]["clients_from"]),
-        config["ways"],
+        world.division.group(task.classes_from),
+        task.ways,
     )
 
 
 def _kept(
-    config: Mapping[str, Any],
-    world: World,
-    training: Training,
-    runtime: RuntimeSettings,
-    labelled: Mapping[str, Any] | None,
+    task: ClientTask, world: World, training: Training, federation: Federation
 ) -> KeptTraining:
     """Where the training is kept: the key is its first message and the number of clients."""
-    plan = plan_round(config, world, training, 1, labelled)
-    parts = answer_parts(plan, 1, world.sha256, client_device(runtime)) | {
-        "clients": config["num_clients"]
+    plan = plan_federated_round(task, training.name, 1, training.state)
+    parts = answer_parts(plan, 1, world.sha256, client_device(federation.runtime)) | {
+        "clients": federation.num_clients
     }
-    return KeptTraining(Path(config["cache"]), training.name, parts)
+    return KeptTraining(federation.cache, training.name, parts)
 
 
 def _told(training: Training, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
+from protocol.callbacks import SILENT, RunCallback
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import run_serial
 from runtime.signals import ENDING, exit_code
@@ -45,7 +46,7 @@ def simulate(
     num_clients: int,
     *,
     client_app: ClientApp | None = None,
-    on_reply: Callable[[int, bool], None] | None = None,
+    callback: RunCallback = SILENT,
 ) -> None:
     """Run all rounds; what they brought is in ``strategy.rounds``.
 
@@ -58,7 +59,7 @@ def simulate(
         runtime: ``ray`` or ``serial``, and what a client may hold.
         num_clients: nodes to simulate.
         client_app: what answers; default ``clients.client_app.app``.
-        on_reply: ``on_reply(client, ok)`` as replies arrive; with Ray not in the main thread.
+        callback: its ``on_reply`` is called as replies arrive; with Ray not in the main thread.
 
     Raises:
         InputError: the runtime asks for what the machine does not have. Before Ray starts.
@@ -67,9 +68,11 @@ def simulate(
             finished. Whatever else the strategy raised is raised here, too.
     """
     if client_app is None:
-        from clients.client_app import app as client_app
+        from clients.client_app import app
+
+        client_app = app
     strategy.timeout_s = runtime.timeout_s
-    server_app = make_server_app(strategy, rounds, runtime.timeout_s, on_reply)
+    server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback)
     if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
         resources = check_resources(runtime, num_clients)
     # Where earlier runs have every answer there is nothing to start Ray for.
@@ -93,7 +96,7 @@ def _run_ray(
 
     if ray.is_initialized():
         raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
-    config: dict[str, Any] = {
+    backend: dict[str, Any] = {
         # Passed through to Ray's .options(). Without the last two, a worker that died once stays
         # in the pool and swallows every later message; with them, the client is run again.
         "client_resources": {
@@ -114,7 +117,7 @@ def _run_ray(
         server_app.on_finish = kill_workers
         try:
             flwr.simulation.run_simulation(
-                server_app, client_app, num_clients, backend_config=config
+                server_app, client_app, num_clients, backend_config=backend
             )
         except Exception as error:
             if server_app.error is None:
@@ -145,8 +148,11 @@ def _workers() -> Iterator[Callable[[], None]]:
     actors: list[Any] = []
     lock = threading.Lock()
     original = raybackend.BasicActorPool
+    module: Any = raybackend
 
     class RememberingPool(original):  # type: ignore[misc, valid-type]
+        create_actor_fn: Any
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             create = self.create_actor_fn
@@ -165,11 +171,11 @@ def _workers() -> Iterator[Callable[[], None]]:
             while actors and ray.is_initialized():
                 ray.kill(actors.pop(), no_restart=True)
 
-    raybackend.BasicActorPool = RememberingPool
+    module.BasicActorPool = RememberingPool
     try:
         yield kill
     finally:
-        raybackend.BasicActorPool = original
+        module.BasicActorPool = original
 
 
 @contextmanager

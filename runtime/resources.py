@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from learngene.errors import InputError
@@ -31,6 +32,16 @@ class RuntimeSettings:
     total_cpus: int | None = setting(None, ge=1, le=4096)  # cores that Ray may use; null = all
     total_gpus: int | None = setting(None, ge=0, le=4096)  # GPUs that Ray may use; null = all
     address: str | None = None  # join this Ray cluster; null = a new one on this machine
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who is asked, where they run, and where their answers are kept."""
+
+    runtime: RuntimeSettings
+    num_clients: int
+    cache: Path
+    resume: bool = True  # take up what an earlier run has kept
 
 
 @dataclass(frozen=True)

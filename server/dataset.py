@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from learngene.data.cache import build
-from learngene.data.dataset import World, WorldSettings
+from learngene.data.dataset import World
 from learngene.data.partition import Shard, check_leakage, draw_shard
+from learngene.data.settings import SeededDataSettings, ShardSettings
 from learngene.errors import InputError
-from learngene.open_world.flagged import draw_labelled_shard, everything
+from learngene.open_world.flagged import all_flagged, draw_labelled_shard
+from protocol.callbacks import RunCallback
 
 
-def open_world_data(
-    config: Mapping[str, Any], progress: Callable[[str], None]
+def load_dataset(
+    data: SeededDataSettings,
+    shards: ShardSettings,
+    num_clients: int,
+    cache: Path,
+    *,
+    open_world_learned: bool = False,
+    callback: RunCallback,
 ) -> tuple[World, dict[str, Any]]:
-    """The world and the result of the leakage guard over all clients' shards.
+    """The dataset and the result of the leakage guard over all clients' shards.
+
+    Args:
+        open_world_learned: the collective's cycles will learn open-world classes, too.
 
     Raises:
         InputError: the data cannot be used, holds too little for the settings, or leaks.
     """
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]), progress)
-    shards = [_shard(config, world, client) for client in range(config["num_clients"])]
-    cycles = config["open_world"]["cycles"] > 0  # the collective will learn these classes, too
-    trained = (*world.division.base, *(world.division.open_world if cycles else ()))
+    world = build(data, cache, callback.on_progress)
+    drawn = [_shard(shards, world, client) for client in range(num_clients)]
+    further = world.division.open_world if open_world_learned else ()
+    trained = (*world.division.base, *further)
     base = np.concatenate([world.rows("train", c) for c in trained])
-    leakage = check_leakage(world, shards, base, with_open_world=cycles)
+    leakage = check_leakage(world, drawn, base, with_open_world=open_world_learned)
     if not leakage["passed"]:
-        raise InputError("data.name", world.name, f"clients' images leak: {leakage}",
-                         "Delete the cached world and build it again")  # fmt: skip
+        raise InputError(
+            "data.name",
+            world.name,
+            f"clients' images leak: {leakage}",
+            "Delete the cached world and build it again",
+        )
     return world, leakage
 
 
-def _shard(config: Mapping[str, Any], world: World, client: int) -> Shard:
+def _shard(shards: ShardSettings, world: World, client: int) -> Shard:
     """A client's shard; where its images will be named ones, all of which these may be."""
-    seed = config["seed"] if config["shard_seed"] is None else config["shard_seed"]
-    if draws := config["labelled"]["draws"]:
-        most = max(len(world.rows("train", c)) for c in world.division.open_world)
+    if shards.draws:
         return draw_labelled_shard(
             world,
-            everything(world),
-            ways=config["ways"],
-            shots=most,
-            shard_seed=seed,
+            all_flagged(world),
+            ways=shards.ways,
+            shots=max(len(world.rows("train", c)) for c in world.division.open_world),
+            shard_seed=shards.seed,
             client=client,
-            draws=draws,
+            draws=shards.draws,
         )
     return draw_shard(
         world,
-        ways=config["ways"],
-        shots=config["shots"],
-        shard_seed=seed,
+        ways=shards.ways,
+        shots=shards.shots,
+        shard_seed=shards.seed,
         client=client,
-        classes_from=config["data"]["clients_from"],
+        classes_from=shards.classes_from,
     )

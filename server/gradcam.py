@@ -1,7 +1,7 @@
 """What figure 5 shows: where the collective looks in images of classes it does not know.
 
-The maps of some of its stages are made from the checkpoints that its life left in the cache, and
-kept in ``results.json`` as small pictures, so that the figure can be drawn again from there.
+The maps of some of its stages are made from the checkpoints in the cache, and kept in
+``results.json`` as small pictures, so that the figure can be drawn again from there.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from learngene.collective.gradcam import choose_layer, grad_cam
-from learngene.collective.trainer import Evolution
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.augment import to_batch
 from learngene.seeding import generator
-from server.collective import Life, at_stage
+from server.collective import TrainedCollective, collective_after
 
 STAGES = 6  # columns that fit a page
 SIDE = 96  # pixels of a kept picture, at most: a panel of the figure has about 110
 GROUPS = ("open_world", "novel")
 
 
-def look(life: Life, cache: Path, images: int) -> dict[str, Any] | None:
+def compute_gradcam(trained: TrainedCollective, cache: Path, images: int) -> dict[str, Any] | None:
     """The section ``gradcam`` of ``results.json``.
 
     Args:
-        cache: the folder that ``server.collective.live`` was given.
+        cache: the folder that ``server.collective.train_collective`` was given.
         images: how many test images to look at; 0 gives None, and so does a collective that knows
             every class.
 
@@ -41,16 +41,16 @@ def look(life: Life, cache: Path, images: int) -> dict[str, Any] | None:
         each stage; ``stages``: task, known classes and layer of each; ``missing``: tasks whose
         checkpoint is gone.
     """
-    evolution = life.evolution
-    world = evolution.world
-    rows = draw_rows(evolution, images)
+    trainer = trained.trainer
+    world = trainer.world
+    rows = draw_rows(trainer, images)
     if not len(rows):
         return None
-    x = to_batch(world.test_images[rows], evolution.device)
+    x = to_batch(world.test_images[rows], trainer.device)
     stages, missing, maps, predicted = [], [], [], []
-    for number in spread(len(evolution.stages)):
-        stage = evolution.stages[number - 1]
-        collective = at_stage(life, cache, number)
+    for number in evenly_spaced(len(trainer.stages)):
+        stage = trainer.stages[number - 1]
+        collective = collective_after(trained, cache, number)
         if collective is None:
             missing.append(number)
             continue
@@ -58,12 +58,12 @@ def look(life: Life, cache: Path, images: int) -> dict[str, Any] | None:
         found, classes = grad_cam(collective, x, layer)
         stages.append({"task": number, "known_classes": stage.known_classes, "layer": layer})
         maps.append((255 * found.cpu().numpy()).round().astype(np.uint8))
-        predicted.append([world.class_names[evolution.known[int(c)]] for c in classes])
+        predicted.append([world.class_names[trainer.known[int(c)]] for c in classes])
     return {
         "images": [
             {
                 "class": world.class_names[world.test_labels[row]],
-                "group": _group(evolution, row),
+                "group": _group(trainer, row),
                 "row": int(row),
                 "picture": encode(shrink(_colours(world.test_images[row]), SIDE)),
                 "maps": encode(np.concatenate([shrink(each[i], SIDE) for each in maps])),
@@ -76,22 +76,22 @@ def look(life: Life, cache: Path, images: int) -> dict[str, Any] | None:
     }
 
 
-def spread(stages: int) -> list[int]:
+def evenly_spaced(stages: int) -> list[int]:
     """At most ``STAGES`` numbers of 1..stages, evenly spread, the first and the last among them."""
     return [int(n) for n in np.linspace(1, stages, min(stages, STAGES)).round()]
 
 
-def draw_rows(evolution: Evolution, images: int) -> NDArray[np.int64]:
+def draw_rows(trainer: CollectiveTrainer, images: int) -> NDArray[np.int64]:
     """Rows of test images, drawn from the seed: half open-world, half novel, few of each class.
 
     Classes that the collective has taken in are left out. A class comes again only when every
     other one of its group has come as often; where one group is too small, there are fewer images.
     """
-    world, known = evolution.world, set(evolution.known)
+    world, known = trainer.world, set(trainer.known)
     taken: list[NDArray[np.int64]] = []
     for group, share in zip(GROUPS, (images - images // 2, images // 2), strict=True):
         classes = [c for c in world.division.group(group) if c not in known]
-        drawn = generator(evolution.settings.seed, f"gradcam-{group}")
+        drawn = generator(trainer.settings.seed, f"gradcam-{group}")
         rows = np.concatenate([np.empty(0, np.int64), *(world.rows("test", c) for c in classes)])
         rows = drawn.permutation(rows)
         seen: Counter[int] = Counter()
@@ -103,9 +103,9 @@ def draw_rows(evolution: Evolution, images: int) -> NDArray[np.int64]:
     return np.concatenate(taken)
 
 
-def _group(evolution: Evolution, row: int) -> str:
-    label = int(evolution.world.test_labels[row])
-    return next(g for g in GROUPS if label in evolution.world.division.group(g))
+def _group(trainer: CollectiveTrainer, row: int) -> str:
+    label = int(trainer.world.test_labels[row])
+    return next(g for g in GROUPS if label in trainer.world.division.group(g))
 
 
 def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from learngene.data.dataset import World
-from learngene.data.partition import Shard
-from learngene.open_world.detector import Recogniser
-from learngene.open_world.flagged import Flags, as_text, draw_labelled_shard, draw_of
+from learngene.data.settings import ShardSettings
+from learngene.open_world.detector import OpenSetDetector
+from learngene.open_world.flagged import Flags, draw_labelled_shard, draw_of, encode_flags
+from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import torch_threads
+from protocol.task import LabelledImages
 from server.collective import exemplars
-from server.factory import Product, open_world_settings
+from server.factory import FactoryResult
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,18 @@ class Labelled:
     section: dict[str, Any]  # ``results.json``, "labelled"
 
     @property
-    def task(self) -> dict[str, Any]:
+    def task(self) -> LabelledImages:
         """As clients are told."""
-        return {"draws": self.draws, "flags": as_text(self.flags)}
+        return LabelledImages(self.draws, encode_flags(self.flags))
 
 
-def label_open_world(config: Mapping[str, Any], world: World, product: Product) -> Labelled | None:
+def label_open_world(
+    settings: OpenWorldSettings,
+    shards: ShardSettings,
+    num_clients: int,
+    world: World,
+    result: FactoryResult,
+) -> Labelled | None:
     """Let the collective look at the open-world classes' training images; None where shards are
     drawn from all images (``labelled.draws=0``).
 
@@ -40,53 +48,46 @@ def label_open_world(config: Mapping[str, Any], world: World, product: Product) 
     Raises:
         InputError: of a class that a client should learn nothing was called unknown.
     """
-    draws = config["labelled"]["draws"]
-    if not draws:
+    if not shards.draws:
         return None
-    assert product.life is not None, "conf.validate wants a collective"
-    evolution, asked = product.life.evolution, open_world_settings(config)
+    assert result.trained is not None, "conf.validate wants a collective"
+    trainer, path, mirror = result.trained.trainer, settings.path, settings.mirror
     images, of_class = world.train_images, world.division.open_world
-    with torch_threads(product.life.threads):
-        known, labels = exemplars(evolution, asked.path, asked.mirror)
-        held = evolution.answers(images, evolution.calibration_rows, asked.path, asked.mirror)
-        recogniser = Recogniser.fit(asked, known, labels, held)
+    with torch_threads(result.trained.threads):
+        known, labels = exemplars(trainer, path, mirror)
+        held = trainer.predict(images, trainer.calibration_rows, path, mirror)
+        detector = OpenSetDetector.fit(settings, known, labels, held)
         flags = {}
         for c in of_class:
-            answers = evolution.answers(images, world.rows("train", c), asked.path, asked.mirror)
-            flags[c] = recogniser.scores(*answers).numpy() > recogniser.threshold
-    shards = [
+            answers = trainer.predict(images, world.rows("train", c), path, mirror)
+            flags[c] = detector.scores(*answers).numpy() > detector.threshold
+    drawn = [
         draw_labelled_shard(
             world,
             flags,
-            ways=config["ways"],
-            shots=config["shots"],
-            shard_seed=config["seed"] if config["shard_seed"] is None else config["shard_seed"],
+            ways=shards.ways,
+            shots=shards.shots,
+            shard_seed=shards.seed,
             client=client,
-            draws=draws,
+            draws=shards.draws,
         )
-        for client in range(config["num_clients"])
+        for client in range(num_clients)
     ]
-    return Labelled(flags, draws, _section(config, world, flags, shards))
-
-
-def _section(
-    config: Mapping[str, Any], world: World, flags: Flags, shards: list[Shard]
-) -> dict[str, Any]:
-    draws, names = config["labelled"]["draws"], world.class_names
-    due = config["ways"] * config["shots"]
-    first = {draw_of(each.client, draws): each for each in reversed(shards)}
-    return {
-        "draws": draws,
-        "score": config["open_world"]["score"],
-        "accept": config["open_world"]["accept"],
+    names = world.class_names
+    first = {draw_of(each.client, shards.draws): each for each in reversed(drawn)}
+    section = {
+        "draws": shards.draws,
+        "score": settings.score,
+        "accept": settings.accept,
         "flagged": {names[c]: float(np.mean(its)) for c, its in flags.items()},
         "classes": [[names[c] for c in first[draw].classes] for draw in sorted(first)],
-        "due": due * len(shards),
-        "named": sum(len(each.train_rows) for each in shards),
+        "due": shards.ways * shards.shots * num_clients,
+        "named": sum(len(each.train_rows) for each in drawn),
     }
+    return Labelled(flags, shards.draws, section)
 
 
-def told(section: Mapping[str, Any]) -> str:
+def labelling_summary(section: Mapping[str, Any]) -> str:
     """A line for the terminal."""
     share = np.mean(list(section["flagged"].values()))
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,20 +16,20 @@ from learngene.collective.criterion import (
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_START
 from learngene.networks.growth import COPIES
-from server.collective import Life
+from server.collective import TrainedCollective
 
-TOP = 3  # what learngene.layers=auto lives with before it knows better: the paper's choice
+TOP = 3  # what learngene.layers=auto trains with before it knows better: the paper's choice
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the criterion says of one life (Eq. 4-5 and the trend rule)."""
+    """What the criterion says of one collective (Eq. 4-5 and the trend rule)."""
 
     names: list[str]  # of the layers at the end, lowest first
     rho: list[list[float | None]]  # [task][layer]; None before a layer was there
     trends: list[Trend]
     selected: list[int]  # counted from 1 in the collective at its end
-    collective: str  # the life's key
+    collective: str  # its key
 
     def section(self, sigma: float, rule: TrendRule) -> dict[str, Any]:
         """``criterion`` of ``results.json``."""
@@ -49,23 +48,23 @@ class Selection:
         }
 
 
-def judge(life: Life, rule: TrendRule) -> Selection:
-    """Apply the criterion to a finished life.
+def apply_criterion(trained: TrainedCollective, rule: TrendRule) -> Selection:
+    """Apply the criterion to a finished collective.
 
     Where there is a light path, a layer that was deepened and its copies are not selected: no light
     path could have shared them from the start.
     """
-    stages = life.evolution.stages
+    stages = trained.trainer.stages
     names = stages[-1].layers
     rows = align([stage.rho for stage in stages], [stage.layers for stage in stages])
     roots = [name.rstrip(COPIES) for name in names]
-    light = life.evolution.collective.light is not None
+    light = trained.trainer.collective.light is not None
     eligible = [not light or roots.count(root) == 1 for root in roots]
     trends = layer_trends(rows, rule)
-    return Selection(names, rows, trends, select_layers(trends, rule, eligible), life.key)
+    return Selection(names, rows, trends, select_layers(trends, rule, eligible), trained.key)
 
 
-def run_of(asked: int | list[int], names: list[str]) -> list[int]:
+def layer_numbers(asked: int | list[int], names: list[str]) -> list[int]:
     """The numbers of the inherited layers in a collective that ends with the layers ``names``.
 
     Raises:
@@ -80,10 +79,10 @@ def run_of(asked: int | list[int], names: list[str]) -> list[int]:
     return layers
 
 
-def shared_run(layers: list[int], names: list[str], stem: str) -> tuple[int, int]:
+def shared_layers(layers: list[int], names: list[str], stem: str) -> tuple[int, int]:
     """How many layers the light path shares, and which of the paper's 13 is the last of them.
 
-    Without a light path (a fresh stem) the choice of layers does not touch the collective's life.
+    Without a light path (a fresh stem) the choice of layers does not touch the collective.
     """
     if stem == "fresh":
         return TOP, len(COLLECTIVE_START)
@@ -96,12 +95,6 @@ def shared_run(layers: list[int], names: list[str], stem: str) -> tuple[int, int
                          "Name layers that the plan does not deepen, or write "
                          "individual.stem=fresh")  # fmt: skip
     return len(layers), int(inside[-1])
-
-
-def trend_rule(config: Mapping[str, Any]) -> TrendRule:
-    """The rule's parameters from the configuration."""
-    own = config["learngene"]
-    return TrendRule(own["auto_layers"], own["auto_bar"], own["auto_large"])
 
 
 def chosen_layers(selection: Selection) -> list[int]:

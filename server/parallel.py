@@ -21,12 +21,12 @@ from learngene.utils.hardware import keep_freed_memory, usable_cores
 
 TELL_S = 0.2  # a process says how far it is at most so often, seconds
 
-Tell = Callable[[int, int], None]  # steps done, steps in all
+ProgressFn = Callable[[int, int], None]  # steps done, steps in all
 Work = Callable[..., None]  # the last argument is a ``Tell``
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobResult:
     """How one piece of work ended."""
 
     name: str
@@ -34,7 +34,7 @@ class Ended:
     error: str | None  # None: it was done
 
 
-def places(threads: int, device: torch.device) -> int:
+def max_workers(threads: int, device: torch.device) -> int:
     """How many trainings this machine has room for at once: cores over ``threads``, one on a GPU.
 
     Args:
@@ -45,12 +45,12 @@ def places(threads: int, device: torch.device) -> int:
     return max(1, usable_cores() // threads)
 
 
-def side_by_side(
+def run_parallel(
     work: Work,
     asked: Mapping[str, tuple[Any, ...]],
     at_once: int,
     on_step: Callable[[str, int, int], None],
-) -> Iterator[Ended]:
+) -> Iterator[JobResult]:
     """``work(*arguments, tell)`` for each of ``asked``, ``at_once`` processes at a time.
 
     Yields as they end, in whatever order. When the caller stops (Ctrl-C, too), those that still
@@ -60,7 +60,8 @@ def side_by_side(
         work: a function of a module, which a new process can import.
     """
     context = get_context("spawn")  # a fork of a process with torch's threads may hang
-    left, running = list(asked), {}
+    left = list(asked)
+    running: dict[Connection, tuple[str, Any, float]] = {}
     try:
         while left or running:
             while left and len(running) < at_once:
@@ -86,7 +87,7 @@ def side_by_side(
                 del running[ready]
                 process.join()
                 ready.close()
-                yield Ended(name, time.perf_counter() - started, said[1])
+                yield JobResult(name, time.perf_counter() - started, said[1])
     finally:
         for connection, (_, process, _) in running.items():
             process.terminate()

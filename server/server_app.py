@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 
+from protocol.callbacks import SILENT, RunCallback
 from protocol.grid import WrappedGrid
 
 POLL_S = 0.05  # between two looks for replies
@@ -56,7 +57,7 @@ def make_server_app(
     strategy: ObservingStrategy,
     rounds: int,
     timeout_s: float,
-    on_reply: Callable[[int, bool], None] | None = None,
+    callback: RunCallback = SILENT,
 ) -> LearngeneServerApp:
     """A ServerApp that runs ``strategy`` for some rounds.
 
@@ -64,14 +65,14 @@ def make_server_app(
         strategy: see ``strategies.learngene.LearngeneStrategy``.
         rounds: messages that each client is sent.
         timeout_s: deadline of a round, seconds.
-        on_reply: ``on_reply(client, ok)`` as each reply arrives, in the ServerApp's thread.
+        callback: its ``on_reply`` is called in the ServerApp's thread.
     """
     app = LearngeneServerApp()
 
     def observe(reply: Message) -> None:
         outcome = strategy.receive(reply)
-        if outcome is not None and on_reply is not None:
-            on_reply(outcome.client, outcome.error is None)
+        if outcome is not None:
+            callback.on_reply(outcome.client, outcome.error is None)
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:

@@ -101,11 +101,12 @@ def answer_parts(
         world: the world's sha256.
         device: where clients compute (``runtime.resources.client_device``).
     """
+    task = plan.task.to_plain()
     return {
         "format": FORMAT,
         "round": number,
         "world": world,
-        "task": {name: value for name, value in plan.task.items() if name not in NO_NUMBERS},
+        "task": {name: value for name, value in task.items() if name not in NO_NUMBERS},
         "payloads": {name: _digest(arrays) for name, arrays in plan.payloads.items()},
         "device": dict(device),
         "capability": torch.backends.cpu.get_cpu_capability(),

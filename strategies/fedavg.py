@@ -50,7 +50,7 @@ class FederatedStrategy(LearngeneStrategy):
         num_clients: how many nodes the federation has.
         trainings: one a method.
         plan: ``plan(training, number)`` gives the message of that method's round ``number``.
-        on_round: called after each round that brought a model.
+        after_round: called after each round that brought a model.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class FederatedStrategy(LearngeneStrategy):
         trainings: Sequence[Training],
         plan: Callable[[Training, int], RoundPlan],
         *,
-        on_round: Callable[[Training], None] = lambda training: None,
+        after_round: Callable[[Training], None] = lambda training: None,
     ) -> None:
         self._trainings = list(trainings)
         self._order = [each for each in trainings for _ in range(each.rounds - each.done)]
         self._last: Training | None = None
         self._resumed = {each.name for each in trainings if each.done}
         self._merged: dict[int, Merged] = {}
-        self._on_round = on_round
+        self._after_round = after_round
 
         def prepare(server_round: int) -> RoundPlan:
             training = self._order[server_round - 1]
@@ -131,7 +131,7 @@ class FederatedStrategy(LearngeneStrategy):
             training.failed = f"federated round {outcome.round}: no client answered: {why}"
             return found
         training.state = Payload(average(training.state.arrays, merged), training.state.card)
-        self._on_round(training)
+        self._after_round(training)
         return found
 
 

@@ -6,7 +6,6 @@ with metrics. Nothing is averaged; what a round brought is kept in ``LearngeneSt
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -85,7 +84,7 @@ class LearngeneStrategy(Strategy):
         if strangers := set(plan.payloads) - set(plan.methods):
             raise ValueError(f"payloads for {sorted(strangers)}, methods are {plan.methods}")
         # The records are shared by all messages: a gene is held once, however many clients.
-        records: dict[str, Any] = {TASK: ConfigRecord({"json": json.dumps(plan.task)})}
+        records: dict[str, Any] = {TASK: ConfigRecord({"json": plan.task.to_json()})}
         records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
         messages = {
             node: Message(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 
 from conf.methods import resolve_methods
+from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
-from learngene.collective.trainer import EvolutionSettings
 from learngene.methods import BUILT_IN
+from protocol.callbacks import RunCallback
 
 CPU = torch.device("cpu")
 MANY = (  # a run of many methods
@@ -25,39 +27,41 @@ def method_settings() -> dict[str, dict[str, Any]]:
     return resolve_methods(BUILT_IN, {}).settings
 
 
-def settings(**changed: Any) -> EvolutionSettings:
-    """A collective of a few thousand weights: three tasks, one epoch each."""
-    asked = {field.name for field in fields(EvolutionSettings)}
-    made = {
-        name: value for name, value in asdict(CollectiveSettings()).items() if name in asked
-    } | {
+def settings(**changed: Any) -> TrainerSettings:
+    """A collective of a few thousand weights: three tasks, one epoch each.
+
+    ``changed`` are fields of ``TrainerSettings`` or of its ``CollectiveSettings``.
+    """
+    collective = {
         "width": 0.0625,
         "classes_per_task": 6,
         "epochs": 1,
         "batch_size": 16,
         "light_steps": 1,
         "lr": 0.02,
-        "weight_decay": 5e-4,
-        "label_smoothing": 0.0,
-        "memory": "rehearsal",
-        "exemplars": "random",
-        "ewc_lambda": 1.0,
         "memory_per_class": 4,
         "rehearse_per_class": 2,
         "consolidate_epochs": 1,
-        "distill": 1.0,
-        "temperature": 2.0,
-        "growth": "schedule",
-        "growth_noise": 0.01,
-        "train_size": None,
         "precision": "fp32",
+    }
+    trainer = {
         "stem": "separable",
         "shared": 3,
         "sigma": 1e-3,
         "calibration_per_class": 3,
         "seed": 5,
     }
-    return EvolutionSettings(**{**made, **changed})
+    own = {field.name for field in fields(TrainerSettings)}
+    trainer |= {name: value for name, value in changed.items() if name in own}
+    collective |= {name: value for name, value in changed.items() if name not in own}
+    return TrainerSettings(CollectiveSettings(**collective), **trainer)
+
+
+def hooked(**hooks: Callable[..., None]) -> RunCallback:
+    """A callback whose methods of these names are these functions."""
+    callback = RunCallback()
+    vars(callback).update(hooks)
+    return callback
 
 
 def rng(seed: int = 0) -> np.random.Generator:

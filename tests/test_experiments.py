@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,9 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 import sim as program
-from conf.schema import register_schema
+from conf.schema import Config, register_schema
 from conf.validate import check
 from reports.experiments.frontier import FREE
 from reports.experiments.registry import draw, rows
@@ -106,20 +106,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> dict[str, Any]:
     asked = [f"experiment={experiment}", *COMMON, *point]
     with chdir(CONF.parent):  # plans of growth are named from there
-        plain = _composed([*asked, f"cache={cache}"])
-        assert program.simulation(plain, folder, asked) == program.OK
+        config = _composed([*asked, f"cache={cache}"])
+        assert program.simulation(config, folder, asked) == program.OK
     results = read_results(folder / "results.json")
     assert results["run"]["experiment"] == experiment and results["run"]["overrides"] == asked
     return {**results, "folder": folder}
 
 
-def _composed(asked: Sequence[str]) -> Any:
+def _composed(asked: Sequence[str]) -> Config:
     """The whole configuration as the program has it, checked."""
     register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(asked))
-    check(config)
-    return OmegaConf.to_container(config, resolve=True)
+    return check(config)
 
 
 def _commands(experiment: str) -> list[str]:
@@ -157,7 +156,7 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
     for command in _commands(experiment):
         for point in _points(command):
             config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
-            assert (config["experiment"], config["scale"]) == (experiment, "tiny")
+            assert (config.experiment, config.scale) == (experiment, "tiny")
             found.append({k: v for k, v in config.items() if k != "data"})
     # ``python -m reports compare`` would refuse to group them.
     assert all(found.count(each) == 1 for each in found), "two runs of the commands are the same"
@@ -167,7 +166,10 @@ def test_runs_of_table_3_come_on_the_frontier() -> None:
     """The command in frontier.yaml takes both, for the same clients."""
     told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
     runs = [
-        (Path(name), {"run": {"config": _composed([w for w in point if w != "data.root=DIR"])}})
+        (
+            Path(name),
+            {"run": {"config": asdict(_composed([w for w in point if w != "data.root=DIR"]))}},
+        )
         for name, point in told.items()
     ]
     assert "shots=10" in told["table3_novel"]  # job 0

@@ -8,6 +8,8 @@ from learngene.utils.settings import setting
 
 SCHEDULES = ("cosine", "constant")
 FISHER_LABELS = ("exact", "true")
+# What a round of federated training reads of ``IndividualSettings``; it is sent no more.
+FEDERATED_FIELDS = ("batch_size", "momentum", "weight_decay", "augment")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The collective's life over a sequence of tasks: grow, rehearse, distil, train, test.
+"""Train the collective on a sequence of tasks: grow, rehearse, distil, train, test.
 
 Each task brings new base classes. The collective sees their images together with the exemplars
 of the classes gone by, through a head that grows, and is held to what its previous stage said of
@@ -16,8 +16,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,107 +28,39 @@ from torch import Tensor
 from learngene.adaptation.retain import Retain
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
-from learngene.data.augment import augment, shrink, to_batch
+from learngene.collective.predictor import Predictor
+from learngene.collective.records import TaskRecord, TrainerSettings
+from learngene.collective.sampling import epoch_positions, hold_out, one_cycle
+from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import World
-from learngene.networks.collective import COLLECTIVE_EQUAL, COLLECTIVE_START, Collective
-from learngene.networks.growth import (
-    Growth,
-    PlannedStep,
-    deepen,
-    growth_plan,
-    widen,
-    written_plan,
-)
+from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
+from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.individual import stem_generator
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
 
 
-@dataclass(frozen=True)
-class EvolutionSettings:
-    """What determines a collective, besides the world (fields as in conf.schema.Collective)."""
-
-    width: float
-    classes_per_task: int
-    epochs: int
-    batch_size: int
-    light_steps: int
-    lr: float
-    weight_decay: float
-    label_smoothing: float
-    memory: str  # rehearsal | ewc | lwf | none
-    exemplars: str  # random | herding
-    ewc_lambda: float
-    memory_per_class: int
-    rehearse_per_class: int
-    consolidate_epochs: int
-    distill: float
-    temperature: float
-    growth: str  # schedule | none | equal | plan
-    growth_noise: float
-    train_size: int | None
-    zoom: float
-    precision: str  # fp32 | bf16, already resolved
-    stem: str
-    shared: int
-    sigma: float
-    calibration_per_class: int
-    seed: int
-    shared_last: int = len(COLLECTIVE_START)  # the last of the ``shared`` layers, at the start
-    plan: tuple[PlannedStep, ...] = ()  # with growth=plan: what the file says, not its name
-
-
 @dataclass
-class Stage:
-    """What one task left behind. Accuracies are shares of the test images of all known classes."""
-
-    task: int
-    new_classes: list[int]
-    known_classes: int
-    widened: list[dict[str, int]]  # layer, counted from 1 at that moment, and its new width
-    parameters: int
-    accuracy: float
-    light_accuracy: float | None
-    accuracy_by_task: list[float]  # over the test images of task 0, 1, ... up to this one
-    light_accuracy_by_task: list[float] | None
-    rho: list[float]  # of ``layers``
-    image_passes: int
-    seconds: float
-    layers: list[str] = field(default_factory=list)  # names of the layers in this task, from below
-    # What preceded the task, by name: {layer, width} or {layer, deepened: the copy's name}.
-    grown: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of test images that a path names right; all known classes are possible answers."""
-
-    known: float  # over the images of all known classes
-    by_task: list[float]  # over those of each task's classes
-
-
-@dataclass
-class Evolution:
+class CollectiveTrainer(Predictor):
     """A collective and its place in the sequence; ``run_task`` takes it one task further."""
 
     world: World
-    settings: EvolutionSettings
+    settings: TrainerSettings
     device: torch.device
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[TaskRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        s, world = self.settings, self.world
+        s, world = self.settings.collective, self.world
         check_growth(s.memory, s.growth)
         self.strategy = STRATEGIES[s.memory]
-        order = generator(s.seed, "task-order").permutation(list(world.division.base))
+        order = generator(self.settings.seed, "task-order").permutation(list(world.division.base))
         step = s.classes_per_task
         self.tasks: list[list[int]] = [
             [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
         ]
-        self.train_rows, self.calibration_rows = hold_out(world, s.seed, s.calibration_per_class)
+        self.train_rows, self.calibration_rows = hold_out(
+            world, self.settings.seed, self.settings.calibration_per_class
+        )
         start, self.plan = self._growth()
         self.collective = self._build(start, len(self.tasks[0]))
         self.memory: dict[int, np.ndarray] = {}  # rows of the exemplars of every known class
@@ -137,14 +69,15 @@ class Evolution:
     def _growth(self) -> tuple[tuple[int, ...], list[Growth]]:
         """Widths at the start and the steps of growth; a frozen stem pins the layer beside it."""
         s, tasks = self.settings, len(self.tasks)
+        growth, width = s.collective.growth, s.collective.width
         first, frozen = s.shared_last - s.shared + 1, s.stem == "seeded"
-        if s.growth == "plan":
+        if growth == "plan":
             run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
-            return written_plan(s.plan, tasks, s.width, run=run, frozen_stem=frozen)
-        if s.growth == "equal":
-            return scaled(COLLECTIVE_EQUAL, s.width), []
+            return written_plan(s.plan, tasks, width, run=run, frozen_stem=frozen)
+        if growth == "equal":
+            return scaled(COLLECTIVE_EQUAL, width), []
         pinned = [first - 1] if frozen and first > 1 else []
-        return growth_plan(tasks, s.width, grow=s.growth == "schedule", pinned=pinned)
+        return growth_plan(tasks, width, grow=growth == "schedule", pinned=pinned)
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
         s = self.settings
@@ -155,7 +88,7 @@ class Evolution:
             stem=s.stem,
             shared=s.shared,
             last=s.shared_last,
-            width=s.width,
+            width=s.collective.width,
             generator=drawn,
             channels=self.world.image_shape[0],
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
@@ -177,10 +110,10 @@ class Evolution:
         fisher = {f"fisher.{n}": f for n, f in zip(names, self.fisher, strict=True)}
         return {**self.collective.state_dict(), **fisher}
 
-    def take_up(
-        self, stages: list[Stage], state: dict[str, Tensor], memory: dict[int, np.ndarray]
+    def load_state(
+        self, stages: list[TaskRecord], state: dict[str, Tensor], memory: dict[int, np.ndarray]
     ) -> None:
-        """Go on from where another life was saved.
+        """Go on from where another trainer was saved.
 
         Args:
             stages: the tasks that are done.
@@ -201,20 +134,20 @@ class Evolution:
             self.fisher = [state[f"fisher.{n}"].to(self.device) for n in names]
 
     def grow(self, task: int) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
-        """Take the steps that precede ``task``; returns ``Stage.grown`` and ``Stage.widened``."""
-        s = self.settings
+        """Take the steps that precede ``task``; returns ``TaskRecord.grown`` and ``widened``."""
+        noise = self.settings.collective.growth_noise
         grown: list[dict[str, Any]] = []
         widened = []
         for number, step in enumerate(self.plan):
             if step.task != task:
                 continue
-            drawn = generator(s.seed, "growth", round=number)
+            drawn = generator(self.settings.seed, "growth", round=number)
             layer = self.collective.names.index(step.layer) + 1
             if step.width is None:
-                self.collective = deepen(self.collective, layer, drawn, s.growth_noise)
+                self.collective = deepen(self.collective, layer, drawn, noise)
                 grown.append({"layer": step.layer, "deepened": self.collective.names[layer]})
             else:
-                self.collective = widen(self.collective, layer, step.width, drawn, s.growth_noise)
+                self.collective = widen(self.collective, layer, step.width, drawn, noise)
                 grown.append({"layer": step.layer, "width": step.width})
                 widened.append({"layer": layer, "width": step.width})
         return grown, widened
@@ -226,7 +159,7 @@ class Evolution:
         if self.collective.light is not None:
             self.collective.light.head.grow(classes, drawn)
 
-    def branch(self) -> Evolution:
+    def clone(self) -> CollectiveTrainer:
         """A copy that can go on by itself; the world is shared."""
         twin = copy.copy(self)
         twin.collective = copy.deepcopy(self.collective)
@@ -235,7 +168,7 @@ class Evolution:
         twin.fisher = [f.clone() for f in self.fisher]
         return twin
 
-    def admit(self, rows: dict[int, np.ndarray], held_out: np.ndarray) -> None:
+    def add_task(self, rows: dict[int, np.ndarray], held_out: np.ndarray) -> None:
         """Append a task of new classes to the sequence: what the open-world cycle found.
 
         Args:
@@ -253,7 +186,7 @@ class Evolution:
         progress: Callable[[int, int, float], None] | None = None,
         consolidate_epochs: int | None = None,
         balance: bool = False,
-    ) -> Stage:
+    ) -> TaskRecord:
         """Grow, learn the next task and test.
 
         Args:
@@ -270,16 +203,16 @@ class Evolution:
         started = time.perf_counter()
         task = len(self.stages)
         new, old = self.tasks[task], self.known
-        distils = old and self.strategy.distils and self.settings.distill
+        distils = old and self.strategy.distils and self.settings.collective.distill
         teacher = copy.deepcopy(self.collective).eval() if distils else None
         grown, widened = self.grow(task)
         if old:
             self._grow_heads(len(new), round=task)
-        s = self.settings
+        s = self.settings.collective
         rho, passes = self._train(
             "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class, balance
         )
-        self._remember(task, new)
+        self._update_memory(task, new)
         known = [*old, *new]
         if consolidate_epochs is None:
             consolidate_epochs = s.consolidate_epochs if task == len(self.tasks) - 1 else 0
@@ -289,7 +222,7 @@ class Evolution:
             )[1]
         heavy, light = self.test([*(stage.new_classes for stage in self.stages), new])
         self.stages.append(
-            Stage(
+            TaskRecord(
                 task=task,
                 new_classes=new,
                 known_classes=len(known),
@@ -308,9 +241,9 @@ class Evolution:
         )
         return self.stages[-1]
 
-    def _remember(self, task: int, new: list[int]) -> None:
+    def _update_memory(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""
-        s, images = self.settings, self.world.train_images
+        s, images = self.settings.collective, self.world.train_images
         count = s.memory_per_class if self.strategy.exemplars else 0
         for c in new:
             rows = self.train_rows[c]  # in random order
@@ -320,7 +253,7 @@ class Evolution:
             self.memory[c] = rows[:count]
         if self.strategy.anchors:
             rows = np.concatenate([self.train_rows[c] for c in new])
-            drawn = torch_generator(s.seed, "ewc-labels", round=task)
+            drawn = torch_generator(self.settings.seed, "ewc-labels", round=task)
             fresh = task_fisher(self.collective, self._batches(images, rows), drawn)
             before = self.fisher or [torch.zeros_like(f) for f in fresh]
             self.fisher = [b + f for b, f in zip(before, fresh, strict=True)]
@@ -338,7 +271,8 @@ class Evolution:
         balance: bool,
     ) -> tuple[list[float], int]:
         """Train on a task; returns rho of every layer and the number of images passed."""
-        s, world, model = self.settings, self.world, self.collective
+        s, world, model = self.settings.collective, self.world, self.collective
+        seed = self.settings.seed
         known = [*old, *new]
         # Positions below index this union of the task's images and the memory.
         parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
@@ -346,15 +280,15 @@ class Evolution:
         labels = torch.repeat_interleave(
             torch.arange(len(known)), torch.tensor([len(part) for part in parts])
         )
-        goals = self._targets(teacher, rows)
+        targets = self._distillation_targets(teacher, rows)
         # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
         # around every task's own end add up to one around the last (Huszár, PNAS 2018).
         held = list(anchored(model).values())
         anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
         optimiser, parameters = self._optimiser()
-        order = generator(s.seed, f"{phase}-order", round=task)
-        chance = torch_generator(s.seed, f"{phase}-augment", round=task)
-        criterion = Criterion(s.sigma, len(model.units))
+        order = generator(seed, f"{phase}-order", round=task)
+        chance = torch_generator(seed, f"{phase}-augment", round=task)
+        criterion = Criterion(self.settings.sigma, len(model.units))
         epochs = [
             epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
             for _ in range(number_of_epochs)
@@ -376,12 +310,12 @@ class Evolution:
                 optimiser.zero_grad(set_to_none=True)
                 losses = []
                 if done % every == 0:
-                    losses.append(self._loss(model.__call__, x, y, goals, 0, batch))
+                    losses.append(self._loss(model.__call__, x, y, targets, 0, batch))
                     losses[-1].backward()
                     criterion.observe(model)
                     total, turns = total + float(losses[-1].detach()), turns + 1
                 if model.light is not None:
-                    losses.append(self._loss(model.light_logits, x, y, goals, 1, batch))
+                    losses.append(self._loss(model.light_logits, x, y, targets, 1, batch))
                     losses[-1].backward()
                 if not all(math.isfinite(float(loss.detach())) for loss in losses):
                     raise ValueError(
@@ -398,7 +332,7 @@ class Evolution:
 
     def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
         """SGD; a seeded stem is frozen, norms and scales do not decay."""
-        model, s = self.collective, self.settings
+        model, s = self.collective, self.settings.collective
         if model.light is not None and model.stem_kind == "seeded":
             for unit in model.light.stem:
                 unit.requires_grad_(False)
@@ -410,19 +344,21 @@ class Evolution:
         return torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True), parameters
 
     def _loss(self, logits_of: Callable[[Tensor], Tensor], x: Tensor, y: Tensor,
-              goals: list[Tensor] | None, path: int, batch: Tensor) -> Tensor:  # fmt: skip
-        s = self.settings
+              targets: list[Tensor] | None, path: int, batch: Tensor) -> Tensor:  # fmt: skip
+        s = self.settings.collective
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             logits = logits_of(x)
         logits = logits.float()
         loss = F.cross_entropy(logits, y, label_smoothing=s.label_smoothing)
-        if goals is None:
+        if targets is None:
             return loss
-        goal = goals[path][batch].to(self.device)  # (B, old classes), probabilities
-        ours = F.log_softmax(logits[:, : goal.shape[1]] / s.temperature, dim=1)
-        return loss + s.distill * s.temperature**2 * F.kl_div(ours, goal, reduction="batchmean")
+        target = targets[path][batch].to(self.device)  # (B, old classes), probabilities
+        ours = F.log_softmax(logits[:, : target.shape[1]] / s.temperature, dim=1)
+        return loss + s.distill * s.temperature**2 * F.kl_div(ours, target, reduction="batchmean")
 
-    def _targets(self, teacher: Collective | None, rows: np.ndarray) -> list[Tensor] | None:
+    def _distillation_targets(
+        self, teacher: Collective | None, rows: np.ndarray
+    ) -> list[Tensor] | None:
         """What the previous stage says of ``rows``: softened probabilities, one tensor a path.
 
         Taken once a task on the plain images, not anew on every augmented batch: a forward pass
@@ -431,141 +367,8 @@ class Evolution:
         """
         if teacher is None:
             return None
-        s, images = self.settings, self.world.train_images
+        s, images = self.settings.collective, self.world.train_images
         paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
         return [
             F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths
         ]
-
-    def _batches(
-        self, images: np.ndarray, rows: Sequence[int] | np.ndarray, side: int | None = None
-    ) -> Iterator[Tensor]:
-        """Plain images (B, C, H, W) on the device, at most 256 at once; shrunk to ``side``."""
-        for start in range(0, len(rows), 256):
-            x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
-            yield x if side is None else shrink(x, side)
-
-    @torch.no_grad()
-    def _logits(
-        self,
-        logits_of: Callable[[Tensor], Tensor],
-        images: np.ndarray,
-        rows: Sequence[int] | np.ndarray,
-        side: int | None = None,
-    ) -> Tensor:  # (N, known classes), or (N, D) where features are asked for; on the CPU
-        s = self.settings
-        out = []
-        for x in self._batches(images, rows, side):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-                out.append(logits_of(x).float().cpu())
-        return torch.cat(out)
-
-    def answers(
-        self,
-        images: np.ndarray,
-        rows: np.ndarray,
-        path: str = "collective",
-        mirror: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (N, known classes) and the features in front of the head (N, D), in eval mode.
-
-        Args:
-            path: ``collective`` (13 layers), ``light``, or ``both``: the mean of their logits, and
-                their features, each of length 1, side by side.
-            mirror: answers are means over the image and its mirror image, in worlds whose images
-                keep their class in a mirror.
-        """
-        if path == "both":
-            deep, light = (
-                self.answers(images, rows, one, mirror) for one in ("collective", "light")
-            )
-            features = [F.normalize(deep[1]), F.normalize(light[1])]
-            return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
-        model = self.collective.eval()
-        light_path = model.light
-
-        def answer(x: Tensor) -> Tensor:  # logits and features side by side: one forward pass
-            if path == "collective":
-                seen = model.features(x)
-                return torch.cat([model.head(seen), seen], dim=1)
-            assert light_path is not None, "a collective with a fresh stem has no light path"
-            seen = light_path.features(x, model.top)
-            return torch.cat([light_path.head(seen), seen], dim=1)
-
-        def mean_of_views(x: Tensor) -> Tensor:
-            return (answer(x) + answer(x.flip(3))) / 2
-
-        found = self._logits(mean_of_views if mirror and self.world.flip else answer, images, rows)
-        known = len(model.head.weight)
-        return found[:, :known], found[:, known:]
-
-    def logits(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
-        """The collective's logits in eval mode, (N, known classes)."""
-        return self.answers(images, rows)[0]
-
-    def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
-        """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.
-
-        One pass over the images of all known classes; a task's accuracy is read off its part.
-        """
-        world, known = self.world, [c for task in tasks for c in task]
-        rows = np.concatenate([world.rows("test", c) for c in known])
-        position = np.full(len(world.class_names), -1)
-        position[known] = np.arange(len(known))
-        truth = torch.from_numpy(position[world.test_labels[rows]])
-        sizes = [sum(len(world.rows("test", c)) for c in task) for task in tasks]
-
-        def accuracy(logits_of: Callable[[Tensor], Tensor]) -> Accuracy:
-            right = self._logits(logits_of, world.test_images, rows).argmax(1) == truth
-            by_task = [float(part.float().mean()) for part in right.split(sizes)]
-            return Accuracy(float(right.float().mean()), by_task)
-
-        model = self.collective.eval()
-        heavy = accuracy(model.__call__)
-        return heavy, None if model.light is None else accuracy(model.light_logits)
-
-
-def hold_out(world: World, seed: int, per_class: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Rows of every base class to train on, and ``per_class`` kept for the open-world threshold."""
-    train, held = {}, []
-    for c in world.division.base:
-        rows = generator(seed, "calibration", client=c).permutation(world.rows("train", c))
-        held.append(rows[:per_class])
-        train[c] = rows[per_class:]
-    return train, np.concatenate(held)
-
-
-def one_cycle(progress: float, warm_up: float = 0.1) -> float:
-    """Learning-rate factor at ``progress`` 0..1 of a task: linear warm-up, then half a cosine."""
-    if progress < warm_up:
-        return (progress + 0.01) / (warm_up + 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
-
-
-def epoch_positions(
-    labels: np.ndarray,
-    old: int,
-    limit: int | None,
-    order: np.random.Generator,
-    *,
-    balance: bool = False,
-) -> np.ndarray:
-    """Positions of one epoch, shuffled: every new image, and exemplars of the old classes.
-
-    Args:
-        labels: classes of the images at hand, (N,); the first ``old`` ones are old.
-        limit: of each old class as many exemplars, drawn anew; None: all of them.
-        balance: a class with fewer images than the old class that has most (of these ``limit`` at
-            most) is shown that often all the same, its images as evenly as can be. The open-world
-            cycle needs it: its classes come with a few dozen labelled images beside hundreds of
-            exemplars, and a collective that weighs images alike does not learn to name them.
-    """
-    new = np.flatnonzero(labels >= old)
-    kept = [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
-    taken = [new, *kept]
-    if balance:
-        most = max((len(part) for part in kept), default=0)
-        for part in [*kept, *(new[labels[new] == c] for c in np.unique(labels[new]))]:
-            if 0 < len(part) < most:
-                taken.append(np.resize(order.permutation(part), most - len(part)))
-    return order.permutation(np.concatenate(taken))

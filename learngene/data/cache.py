@@ -28,13 +28,13 @@ from learngene.data.dataset import (
     GROUPS,
     SPLITS,
     World,
-    WorldSettings,
     array_digest,
     forget,
     load,
     read_card,
     seal,
 )
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, check_labels, decode, suspicious
 from learngene.errors import InputError
 from learngene.utils.files import naming, refuse_other
@@ -43,7 +43,7 @@ CARD = "world.json"
 _STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
 
 
-def open_source(settings: WorldSettings) -> Source:
+def open_source(settings: SeededDataSettings) -> Source:
     """The source that the settings name, checked, without reading pixels.
 
     Raises:
@@ -70,13 +70,13 @@ def open_source(settings: WorldSettings) -> Source:
     )
 
 
-def world_key(settings: WorldSettings, source: Source) -> str:
+def world_key(settings: SeededDataSettings, source: Source) -> str:
     """The cache key: hash of what the world is made of."""
     parts = world_parts(settings, source)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def world_parts(settings: WorldSettings, source: Source) -> dict[str, object]:
+def world_parts(settings: SeededDataSettings, source: Source) -> dict[str, object]:
     """Content of the source, settings that shape arrays, decoder, format."""
     return {
         "format": FORMAT,
@@ -88,7 +88,7 @@ def world_parts(settings: WorldSettings, source: Source) -> dict[str, object]:
 
 
 def build(
-    settings: WorldSettings, cache: Path, progress: Callable[[str], None] | None = None
+    settings: SeededDataSettings, cache: Path, progress: Callable[[str], None] | None = None
 ) -> World:
     """Open ``cache/worlds/KEY``, building it first where it is missing or not what was written.
 
@@ -123,7 +123,7 @@ def build(
 
 
 def _build(
-    settings: WorldSettings, source: Source, final: Path, progress: Callable[[str], None]
+    settings: SeededDataSettings, source: Source, final: Path, progress: Callable[[str], None]
 ) -> None:
     worlds = final.parent
     worlds.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def _write(
-    settings: WorldSettings, source: Source, folder: Path, progress: Callable[[str], None]
+    settings: SeededDataSettings, source: Source, folder: Path, progress: Callable[[str], None]
 ) -> None:
     size = source.image_size
     for split in SPLITS:

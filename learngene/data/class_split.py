@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from learngene.data.dataset import Division, WorldSettings
+from learngene.data.dataset import Division
+from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
 from learngene.seeding import generator
 
@@ -68,7 +69,7 @@ def paper_division(name: str, class_names: Sequence[str], field: str, value: obj
     return Division(base, open_world, novel)
 
 
-def draw_division(classes: int, settings: WorldSettings) -> Division:
+def draw_division(classes: int, settings: SeededDataSettings) -> Division:
     """Divide ``classes`` by ``settings.base``, ``open_world`` and ``novel``, drawn by seed.
 
     Raises:

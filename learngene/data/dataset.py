@@ -25,24 +25,6 @@ CARD_LIMIT = 64 * MEBIBYTE  # bytes of world.json: class names are nearly all of
 
 
 @dataclass(frozen=True)
-class WorldSettings:
-    """What shapes a world; the fields mean what they mean in ``conf.schema.Data``."""
-
-    name: str  # glyphs | cifar100 | imagenet100 | imagefolder
-    root: str | None = None
-    download: bool = False
-    image_size: int | None = None  # pixels
-    classes: int = 100
-    train_per_class: int = 150
-    test_per_class: int = 60
-    base: float = 0.64
-    open_world: float = 0.16
-    novel: float = 0.20
-    test_share: float = 0.2
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class Division:
     """Class indices of the three groups.
 

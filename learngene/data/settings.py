@@ -28,3 +28,21 @@ class DataSettings:
     test_share: float = setting(0.2, gt=0, le=0.9)
     # novel | open_world: the classes that clients hold
     clients_from: str = setting("novel", choices=("novel", "open_world"))
+
+
+@dataclass
+class SeededDataSettings(DataSettings):
+    """The same with the seed of what is drawn: glyphs, splits and the division into classes."""
+
+    seed: int = 0  # the run's
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """What determines the clients' shards, besides the dataset."""
+
+    ways: int  # classes of a shard
+    shots: int  # images of a class
+    seed: int  # of the draws of classes and images
+    classes_from: str = "novel"  # novel | open_world
+    draws: int = 0  # of classes, under table 2's protocol (``LabelledSettings``)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learngene.adaptation.settings import FEDERATED_FIELDS
 from learngene.adaptation.training import Outcome, cosine
 from learngene.data.augment import augment as augmented
 from learngene.data.partition import ShardData
@@ -40,7 +41,6 @@ from learngene.utils.settings import setting
 
 Arrays = dict[str, np.ndarray]
 HEAD = ("head.weight", "head.bias")
-INDIVIDUAL = ("batch_size", "momentum", "weight_decay", "augment")  # what a round reads of it
 
 
 @dataclass
@@ -107,7 +107,7 @@ def update(context: ClientContext, mu: float = 0.0) -> Update:
         lr=settings.lr * cosine((context.round - 1) / settings.rounds),
         mu=mu,
         generator=context.generator("federated"),
-        **{name: getattr(individual, name) for name in INDIVIDUAL},
+        **{name: getattr(individual, name) for name in FEDERATED_FIELDS},
     )
     seconds = time.perf_counter() - started
     return Update(arrays_of(network), len(shard.train_x), loss, seconds)

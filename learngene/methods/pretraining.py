@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learngene.collective.trainer import one_cycle
+from learngene.collective.sampling import one_cycle
 from learngene.methods.base import Factory
 from learngene.networks.individual import Individual
 from learngene.utils.settings import setting

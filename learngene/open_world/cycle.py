@@ -16,21 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.data.dataset import World
+from learngene.open_world.settings import OpenWorldSettings
 from learngene.seeding import generator
 
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class CycleSettings:
-    """What determines the cycles, besides the collective (fields as in conf.schema.OpenWorld)."""
-
-    cycles: int
-    labels_per_cycle: int
-    classes_per_cycle: int  # M: new classes that a cycle takes in, at most
-    images_to_add: int  # labelled images that a class needs to be taken in
-    known_share: float  # of the stream's images, 0..1 (below 1)
-    cycle_consolidate_epochs: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +77,7 @@ class Encounter:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def draw_stream(world: World, settings: CycleSettings, cycle: int, seed: int) -> Stream:
+def draw_stream(world: World, settings: OpenWorldSettings, cycle: int, seed: int) -> Stream:
     """The stream of ``cycle`` (from 0): an equal part of every open-world class, and base images.
 
     Raises:
@@ -154,7 +143,7 @@ def encounter(
     return Encounter(called, sent, labels, counts)
 
 
-def choose_classes(pool: Mapping[int, Rows], settings: CycleSettings) -> list[int]:
+def choose_classes(pool: Mapping[int, Rows], settings: OpenWorldSettings) -> list[int]:
     """Classes to take in: those with the most labelled images, each with enough of them."""
     enough = [c for c, rows in pool.items() if len(rows) >= settings.images_to_add]
     return sorted(enough, key=lambda c: (-len(pool[c]), c))[: settings.classes_per_cycle]

@@ -1,8 +1,8 @@
 """Known or unknown: scores, the threshold and the label rule (Eq. 2-3, definition 1).
 
 A score says how unknown an image looks, higher = more unknown. Eq. 2 is ``max_softmax``; the others
-come from pytorch-ood. A ``Recogniser`` is a score and a threshold of one moment of the collective's
-life: when classes are added, another one is fitted.
+come from pytorch-ood. An ``OpenSetDetector`` is a score with a threshold: when the
+collective learns further classes, another one is fitted.
 
 pytorch-ood is imported where it is used: with torchvision, which it draws in, that takes seconds,
 and a client needs neither.
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from learngene.open_world.settings import OpenWorldSettings
+
 UNKNOWN = -1  # C_open of Eq. 3
 DISTANCES = ("mahalanobis", "relative_mahalanobis")  # fitted on exemplars
 SCORES = ("max_softmax", "max_logit", "energy", *DISTANCES)
@@ -28,17 +30,6 @@ PAPER_THRESHOLDS = {"paper_cifar100": 0.9587, "paper_imagenet100": 0.9733}
 # (logits (N, classes), features (N, D)) -> how unknown, (N,)
 Score = Callable[[Tensor, Tensor], Tensor]
 Answers = tuple[Tensor, Tensor]  # of the collective: logits (N, classes), features (N, D)
-
-
-@dataclass(frozen=True)
-class OpenWorldSettings:
-    """How unknown images are recognised (fields as in conf.schema.OpenWorld)."""
-
-    score: str = "max_softmax"
-    path: str = "collective"
-    mirror: bool = False
-    threshold: str | float = "calibrated"
-    accept: float = 0.95
 
 
 def unknown_probability(logits: Tensor) -> Tensor:
@@ -109,7 +100,7 @@ def calibrate(known: NDArray[np.floating], accept: float) -> float:
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class OpenSetDetector:
     """Eq. 3 at one moment: a fitted score and its threshold."""
 
     score: Score
@@ -117,7 +108,7 @@ class Recogniser:
 
     @classmethod
     def fit(cls, settings: OpenWorldSettings, exemplars: Answers, labels: Tensor,
-            held_out: Answers) -> Recogniser:  # fmt: skip
+            held_out: Answers) -> OpenSetDetector:  # fmt: skip
         """Fit the score on exemplars and find the threshold.
 
         Args:
@@ -176,7 +167,7 @@ def openness(known: int, unknown: int) -> float:
     return float(calc_openness(known, known + unknown, known))
 
 
-def measure(recogniser: Recogniser, known: Answers, labels: Tensor, unknown: Answers) -> dict:
+def measure(detector: OpenSetDetector, known: Answers, labels: Tensor, unknown: Answers) -> dict:
     """What the threshold does to test images of known and of open-world classes.
 
     Args:
@@ -189,8 +180,8 @@ def measure(recogniser: Recogniser, known: Answers, labels: Tensor, unknown: Ans
         Eq. 3); closed_accuracy (rightly named, threshold or not); histogram {edges, known,
         open_world} of the score, in shares, whose outermost bins hold the tails.
     """
-    threshold = recogniser.threshold
-    known_scores, unknown_scores = recogniser.scores(*known), recogniser.scores(*unknown)
+    threshold = detector.threshold
+    known_scores, unknown_scores = detector.scores(*known), detector.scores(*unknown)
     called = open_label(known[0], known_scores, threshold)
     found, false = int((unknown_scores > threshold).sum()), int((called == UNKNOWN).sum())
     precision = found / max(1, found + false)

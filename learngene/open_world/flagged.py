@@ -73,17 +73,17 @@ def draw_labelled_shard(world: World, flags: Flags, *, ways: int, shots: int, sh
     return Shard(client, classes, np.array(turns, dtype=np.int64), tests)
 
 
-def everything(world: World) -> Flags:
+def all_flagged(world: World) -> Flags:
     """As if every image were called unknown: the most that shards could hold."""
     return {c: np.ones(len(world.rows("train", c)), bool) for c in world.division.open_world}
 
 
-def as_text(flags: Flags) -> dict[str, str]:
+def encode_flags(flags: Flags) -> dict[str, str]:
     """Flags by class as hexadecimal bits, which a message holds in few bytes."""
     return {str(c): np.packbits(its).tobytes().hex() for c, its in flags.items()}
 
 
-def of_text(world: World, kept: Mapping[str, Any]) -> Flags:
+def decode_flags(world: World, kept: Mapping[str, Any]) -> Flags:
     """What ``as_text`` was given.
 
     Raises:

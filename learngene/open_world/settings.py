@@ -35,6 +35,19 @@ class OpenWorldSettings:
     # passes over all exemplars after each cycle
     cycle_consolidate_epochs: int = setting(4, ge=0, le=10_000)
 
+    def detector_fields(self) -> dict[str, Any]:
+        """What determines the detector of a finished collective; part of a cache key."""
+        names = ("score", "path", "mirror", "threshold", "accept")
+        return {name: getattr(self, name) for name in names}
+
+    def cycle_fields(self) -> dict[str, Any]:
+        """What determines the cycles, besides collective and detector; part of a cache key."""
+        names = (
+            *("cycles", "labels_per_cycle", "classes_per_cycle", "images_to_add", "known_share"),
+            "cycle_consolidate_epochs",
+        )
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass
 class LabelledSettings:

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 
 from conf.schema import Config
-from learngene.adaptation.settings import IndividualSettings
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.data.dataset import World
 from learngene.data.partition import ShardData
 from learngene.gene.gene import Learngene
 from learngene.networks.individual import Individual
+from protocol.task import ClientTask
 from tests.helpers import method_settings, torch_rng
 
 
-def make_task(world: World, gene: Learngene, **changed: Any) -> dict[str, Any]:
+def make_task(world: World, gene: Learngene, **changed: Any) -> ClientTask:
     """The task that the server would send; ``changed`` is ``section__field=value``."""
     config = asdict(Config(cache="", method=method_settings()))
     config["individual"] |= {"epochs": 2, "eval_every": 1, "batch_size": 8}
@@ -26,22 +27,22 @@ def make_task(world: World, gene: Learngene, **changed: Any) -> dict[str, Any]:
         for part in path:
             section = section[part]
         section[last] = value
-    return {
-        "world": str(world.path),
-        "methods": config["methods"],
-        "seed": config["seed"],
-        "shard_seed": config["seed"],
-        "ways": 3,
-        "shots": 5,
-        "classes_from": "novel",
-        "threads": 1,
-        "width": gene.card.width,
-        "inherited": gene.inherited,
-        "individual": config["individual"],
-        "retain": config["retain"],
-        "method": config["method"],
-        "card": gene.card.for_client(),
-    }
+    return ClientTask(
+        world=str(world.path),
+        methods=tuple(config["methods"]),
+        seed=config["seed"],
+        shard_seed=config["seed"],
+        ways=3,
+        shots=5,
+        classes_from="novel",
+        threads=1,
+        width=gene.card.width,
+        inherited=gene.inherited,
+        individual=IndividualSettings(**config["individual"]),
+        retain=RetainSettings(**config["retain"]),
+        method=config["method"],
+        card=gene.card.for_client(),
+    )
 
 
 def make_shard(ways: int = 3, shots: int = 6, seed: int = 0) -> ShardData:

@@ -15,6 +15,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from clients import client_app as app_module
 from clients.client_app import ERROR, INFO, NODE, PAYLOAD, TASK, make_client_app, pack
 from protocol.reply_schema import DeclaredReply
+from protocol.task import ClientTask
+from tests.protocol.helpers import client_task
 
 
 def context(partition: int = 3) -> Context:
@@ -22,9 +24,9 @@ def context(partition: int = 3) -> Context:
     return Context(run_id=1, node_id=9, node_config=config, state=RecordDict(), run_config={})
 
 
-def message(task: dict, kind: str = MessageType.TRAIN, **arrays: np.ndarray) -> Message:
+def message(task: ClientTask, kind: str = MessageType.TRAIN, **arrays: np.ndarray) -> Message:
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-    content = RecordDict({TASK: ConfigRecord({"json": json.dumps(task)})})
+    content = RecordDict({TASK: ConfigRecord({"json": task.to_json()})})
     if arrays:
         record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
         content[PAYLOAD + "learngene"] = record
@@ -41,7 +43,7 @@ def answer(**methods: dict) -> dict:
     return {"client": 3, "info": {}, "methods": methods}
 
 
-def test_run_task_is_handed_plain_python():
+def test_run_task_is_handed_the_task_and_plain_arrays():
     seen = {}
 
     def run_task(client, round, task, payloads):
@@ -49,7 +51,7 @@ def test_run_task_is_handed_plain_python():
         return answer(learngene={"accuracy": 0.5})
 
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
-    task = {"methods": ["learngene"], "deep": {"list": [1, None, "a"]}}
+    task = client_task(method={"learngene": {"list": [1, None, "a"]}})
     made(run_task)(message(task, weights=weights), context())
     assert (seen["client"], seen["round"], seen["task"]) == (3, 2, task)
     received = seen["payloads"]["learngene"]["weights"]
@@ -58,7 +60,7 @@ def test_run_task_is_handed_plain_python():
 
 
 def test_query_gives_the_partition():
-    reply = make_client_app()(message({}, MessageType.QUERY), context(4))
+    reply = make_client_app()(message(client_task(), MessageType.QUERY), context(4))
     assert reply.content[NODE]["partition"] == 4
 
 
@@ -66,7 +68,7 @@ def test_default_work_is_imported_when_it_is_needed(monkeypatch):
     stub = types.ModuleType("clients.work")
     stub.run_task = lambda client, round, task, payloads: answer(scratch={"accuracy": 1.0})
     monkeypatch.setitem(sys.modules, "clients.work", stub)
-    task = {"methods": ["scratch"], "ways": 2, "individual": {"epochs": 1, "eval_every": 1}}
+    task = client_task(methods=("scratch",))
     reply = app_module.app(message(task), context())
     assert dict(reply.content["metrics.scratch"]) == {"accuracy": 1.0}
 
@@ -98,7 +100,7 @@ def test_exception_becomes_a_record_with_its_text():
     def run_task(client, round, task, payloads):
         raise FileNotFoundError("world is gone")
 
-    reply = made(run_task)(message({}), context())
+    reply = made(run_task)(message(client_task()), context())
     assert not reply.has_error()  # Flower's own would bury the text
     assert list(reply.content) == [ERROR]
     assert reply.content[ERROR]["reason"] == "FileNotFoundError: world is gone"
@@ -110,7 +112,7 @@ def test_info_with_nan_is_an_error():
     def run_task(client, round, task, payloads):
         return answer(m={"x": 1}) | {"info": {"loss": float("nan")}}
 
-    reply = made(run_task)(message({}), context())
+    reply = made(run_task)(message(client_task()), context())
     assert reply.content[ERROR]["reason"].startswith("ValueError")
 
 
@@ -125,5 +127,5 @@ def test_threads_are_set_and_restored(fails):
         return answer(m={"x": 1})
 
     before = torch.get_num_threads()
-    made(run_task)(message({"threads": before + 2}), context())
+    made(run_task)(message(client_task(threads=before + 2)), context())
     assert seen == [before + 2] and torch.get_num_threads() == before

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from clients.work import run_task
 from conf.methods import with_methods
+from conf.parts import client_task, pretraining_settings
 from conf.schema import Config
 from learngene.gene.gene import extract
 from learngene.methods.plugins import describe, load
+from protocol.plan import plan_round
 from protocol.reply_schema import declared_reply
-from protocol.task import plan_round
 from runtime.resources import RuntimeSettings, client_device
 from server.pretraining import _factory, payload_key
 from strategies.answer_cache import answer_parts
@@ -26,22 +27,15 @@ def gene(evolved):
     return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
 
 
-def config_of(tmp_path, name: str) -> dict:
-    config = asdict(Config(cache=str(tmp_path)))
-    config["data"]["clients_from"] = "novel"
-    config["methods"] = ["scratch", name]
-    return with_methods(config)
-
-
 def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
     here(monkeypatch, tmp_path)
     write_method(tmp_path, "pixels_c")
     task = make_task(tiny_world, gene, methods=["pixels_c"])
-    task |= {"own_methods": {"pixels_c": describe("pixels_c")}}
-    task["method"]["pixels_c"] = {"scale": 0.5}
+    own = {"pixels_c": describe("pixels_c")}
+    task = replace(task, own_methods=own, method={**task.method, "pixels_c": {"scale": 0.5}})
     found = run_task(0, 1, task, {})["methods"]["pixels_c"]
     assert found["epochs"] == [0] and 0 <= found["accuracy"][0] <= 1
-    task["method"]["pixels_c"] = {"scale": 0.0}  # then all classes are equally near
+    task = replace(task, method={"pixels_c": {"scale": 0.0}})  # then all classes are equally near
     blind = run_task(0, 1, task, {})["methods"]["pixels_c"]
     assert blind["loss"] == [pytest.approx(math.log(3))] and found["loss"] != blind["loss"]
     reply = declared_reply(task)
@@ -65,7 +59,7 @@ def test_a_mistake_is_told_with_its_line(tmp_path, monkeypatch, tiny_world, gene
         tmp_path, name, source.format(body) + "METHOD = Method(adapt, training_free=True)\n"
     )
     task = make_task(tiny_world, gene, methods=[name, "scratch"])
-    found = run_task(0, 1, task | {"own_methods": {name: describe(name)}}, {})["methods"]
+    found = run_task(0, 1, replace(task, own_methods={name: describe(name)}), {})["methods"]
     assert said in found[name]["error"] and found["scratch"]["accuracy"]
 
 
@@ -76,7 +70,7 @@ def test_another_file_at_the_worker_is_the_methods_error(tmp_path, monkeypatch, 
     assert load(plugin).training_free
     path.write_text(path.read_text() + "# another\n")
     task = make_task(tiny_world, gene, methods=["pixels_d", "scratch"])
-    found = run_task(0, 1, task | {"own_methods": {"pixels_d": plugin}}, {})["methods"]
+    found = run_task(0, 1, replace(task, own_methods={"pixels_d": plugin}), {})["methods"]
     assert "pixels_d is another file here" in found["pixels_d"]["error"]
     assert found["scratch"]["accuracy"]
 
@@ -87,11 +81,13 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_wor
     serial = RuntimeSettings(name="serial")
 
     def keys() -> tuple:
-        config = config_of(tmp_path, "pixels_e")
-        plan = plan_round(config, tiny_world, gene)
-        factory = _factory("pixels_e", config, tiny_world, 100)
-        made = load(config["own_methods"]["pixels_e"])
-        return answer_parts(plan, 1, "w", client_device(serial)), payload_key(factory, config, made)
+        config = Config(cache=str(tmp_path), methods=["scratch", "pixels_e"], budget=100)
+        plain = with_methods(asdict(config))
+        plan = plan_round(client_task(config, plain, tiny_world.path), gene)
+        asked = pretraining_settings(config, plain)
+        factory = _factory("pixels_e", asked, tiny_world)
+        made = load(asked.own_methods["pixels_e"])
+        return answer_parts(plan, 1, "w", client_device(serial)), payload_key(factory, asked, made)
 
     before = keys()
     assert keys() == before
@@ -101,6 +97,6 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_wor
 
 
 def test_runs_without_one_send_what_they_sent(tiny_world, gene, tmp_path):
-    config = with_methods(asdict(Config(cache=str(tmp_path))))
-    config["data"]["clients_from"] = "novel"
-    assert "own_methods" not in plan_round(config, tiny_world, gene).task
+    config = Config(cache=str(tmp_path))
+    task = client_task(config, with_methods(asdict(config)), tiny_world.path)
+    assert "own_methods" not in plan_round(task, gene).task.to_plain()

@@ -177,6 +177,15 @@ def test_open_world_thresholds(value: str) -> None:
         (["threshold=paper_cifar100", "score=energy"], "threshold", "for max_softmax"),
         (["path=light", "individual.stem=fresh"], "path", "no light path"),
         (["score=mahalanobis", "collective.memory_per_class=0"], "score", "fitted on exemplars"),
+        *(
+            (
+                [f"score={score}", f"collective.memory={memory}", "collective.growth=none"],
+                "score",
+                f"collective.memory={memory} keeps none",
+            )
+            for score in ("mahalanobis", "relative_mahalanobis")
+            for memory in ("ewc", "lwf", "none")
+        ),
         (["score=softmax"], "score", "not one of max_softmax"),
     ],
 )
@@ -190,7 +199,8 @@ def test_open_world_settings_that_do_not_go_together(
 
 
 def test_the_choices_are_those_of_the_open_world() -> None:
-    from learngene.open_world.detector import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
+    from learngene.open_world.detector import PAPER_THRESHOLDS, SCORES
+    from learngene.open_world.settings import OpenWorldSettings
 
     assert LIMITS["open_world.score"].choices == SCORES
     assert list(THRESHOLDS) == ["calibrated", *PAPER_THRESHOLDS]

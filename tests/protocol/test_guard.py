@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,22 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from clients.client_app import make_client_app, pack
+from learngene.adaptation.settings import IndividualSettings
 from learngene.gene.gene import extract
 from protocol.guard import Declared, Entry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
 from protocol.messages import read_reply
+from protocol.plan import declare, plan_round
 from protocol.reply_schema import CURVES, DeclaredReply, Undeclared, declared_reply
-from protocol.task import declare, plan_round
+from protocol.task import ClientTask, FaultOrders
 from reports.traffic import crossed, statement, write_messages_csv
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
+from tests.protocol.helpers import client_task
 from tests.runtime import curve_work, fake_work
 
-TASK_OF_CURVES = {
-    "methods": ["learngene", "scratch"],
-    "individual": {"epochs": 2, "eval_every": 1},
-    "ways": 5,
-}
+TASK_OF_CURVES = client_task()
 REPLY = declared_reply(TASK_OF_CURVES)
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)  # one private image
 TEXT = base64.b64encode(IMAGE.tobytes()).decode()
@@ -147,7 +147,7 @@ def message(content: RecordDict | None = None) -> Message:
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-    task = RecordDict({TASK: ConfigRecord({"json": json.dumps(TASK_OF_CURVES)})})
+    task = RecordDict({TASK: ConfigRecord({"json": TASK_OF_CURVES.to_json()})})
     return Message(content or task, dst_node_id=9, message_type="train", group_id="1")
 
 
@@ -304,6 +304,17 @@ def sent(plan: RoundPlan) -> None:
         assert done is None or not any(each.replied for each in done.clients)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeakyTask(ClientTask):
+    """A task that says more than it may."""
+
+    more: dict[str, Any]
+
+    def to_json(self) -> str:
+        plain = self.to_plain()
+        return json.dumps(plain | plain.pop("more", {}))
+
+
 @pytest.mark.parametrize(
     ("task", "gene", "words"),
     [
@@ -312,13 +323,14 @@ def sent(plan: RoundPlan) -> None:
         ({}, GENE | {"w": np.zeros((4, 4), np.float32)}, r"'w' is float32 \[4, 4\]"),
         ({}, GENE | {"w": np.zeros((4, 3), np.float64)}, r"'w' is float64 \[4, 3\]"),
         ({"images": IMAGE.tolist()}, GENE, "task field 'images' was not declared"),
-        ({"do": {"x": [TEXT] * 20}}, GENE, "task has 8.* characters, 65,536 are allowed"),
+        ({"method": {"x": [TEXT] * 20}}, GENE, "task has 8.* characters, 65,536 are allowed"),
     ],
 )
 def test_the_server_sends_nothing_undeclared(task, gene, words):
     """The run ends with the error, and no client has been called."""
-    whole = fake_work.plan({"methods": fake_work.METHODS, "do": {}}, {"learngene": GENE})
-    changed = RoundPlan(whole.task | task, {"learngene": gene}, declared=whole.declared)
+    whole = fake_work.plan(fake_work.fake_task(), {"learngene": GENE})
+    leaky = LeakyTask(**vars(whole.task), more=task)
+    changed = RoundPlan(leaky, {"learngene": gene}, declared=whole.declared)
     with pytest.raises(Undeclared, match=f"refused to send to clients: .*{words}"):
         sent(changed)
 
@@ -346,20 +358,22 @@ def test_a_declared_array_may_come_up():
 
 
 def test_the_real_plan_and_the_real_answer_are_declared(tiny_world, evolved):
-    from dataclasses import asdict
-
     from clients.work import run_task
     from conf.methods import with_methods
+    from conf.parts import client_task as tasks_of
     from conf.schema import Config
     from protocol.messages import array_record as record
 
     gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
-    config = with_methods(asdict(Config(cache="", ways=3, shots=5)))
-    config["individual"] |= {"epochs": 3, "eval_every": 2}
-    plan = plan_round(config, tiny_world, gene, faults={"orders": [], "folder": ""})
+    config = Config(
+        cache="", ways=3, shots=5, individual=IndividualSettings(epochs=3, eval_every=2)
+    )
+    plain = with_methods(asdict(config))
+    task = replace(tasks_of(config, plain, tiny_world.path), faults=FaultOrders((), ""))
+    plan = plan_round(task, gene)
     content = RecordDict(
         {
-            TASK: ConfigRecord({"json": json.dumps(plan.task)}),
+            TASK: ConfigRecord({"json": plan.task.to_json()}),
             PAYLOAD + "learngene": record(plan.payloads["learngene"]),
         }
     )

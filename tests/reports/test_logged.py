@@ -7,42 +7,43 @@ from typing import Any
 
 import pytest
 
-from learngene.collective.trainer import Stage
-from reports.loggers import CollectiveLog, RunLogger, log_results
+from learngene.collective.records import TaskRecord
+from protocol.callbacks import SILENT, CallbackList, RunCallback
+from reports.loggers import RunLogger
+from tests.helpers import hooked
 from tests.reports.test_loggers import Memory
 
 
-def stage(task: int, **changed: Any) -> Stage:
+def stage(task: int, **changed: Any) -> TaskRecord:
     made: dict[str, Any] = {
         "task": task, "new_classes": [task], "known_classes": task + 1, "widened": [],
         "parameters": 100, "accuracy": 0.9 - task / 10, "light_accuracy": 0.5,
         "accuracy_by_task": [0.9], "light_accuracy_by_task": None, "rho": [0.25, 0.125],
         "image_passes": 1, "seconds": 2.0, "layers": ["1", "1b"],
     }  # fmt: skip
-    return Stage(**(made | changed))
+    return TaskRecord(**(made | changed))
 
 
 @pytest.fixture
-def told() -> tuple[Memory, CollectiveLog, list]:
+def told() -> tuple[Memory, RunCallback, list]:
     """A memory, what fills it, and what the terminal was told meanwhile."""
     kept, shown = Memory(), []
-    log = RunLogger(kept, "mine", print)
-
-    def task(evolution: Any, found: bool) -> None:
-        shown.append(("task", len(evolution.stages), found))
-
-    return kept, CollectiveLog(log, task, lambda *step: shown.append(step)), shown
+    terminal = hooked(
+        on_task_end=lambda trainer, restored: shown.append(("task", len(trainer.stages), restored)),
+        on_step=lambda *step: shown.append(step),
+    )
+    return kept, CallbackList([terminal, RunLogger(kept, "mine", SILENT)]), shown
 
 
 def test_a_task_that_is_trained_is_told_with_its_losses(told: Any) -> None:
     kept, log, shown = told
     evolution = SimpleNamespace(stages=[stage(0)])
     for step in ((10, 20, 2.0), (20, 20, 1.5), (10, 20, 0.75), (20, 20, 0.5)):
-        log.step(*step)
-    log.task(evolution, False)
+        log.on_step(*step)
+    log.on_task_end(evolution, False)
     evolution.stages.append(stage(1, light_accuracy=None))
-    log.step(10, 10, 1.25)
-    log.task(evolution, False)
+    log.on_step(10, 10, 1.25)
+    log.on_task_end(evolution, False)
     own = {"accuracy": 0.9, "light_accuracy": 0.5, "known_classes": 1, "parameters": 100,
            "seconds": 2.0, "loss": 1.5, "consolidation_loss": 0.5}  # fmt: skip
     rho = {"1": 0.25, "1b": 0.125}
@@ -57,11 +58,11 @@ def test_a_task_that_is_trained_is_told_with_its_losses(told: Any) -> None:
 def test_tasks_that_were_found_are_told_once_each_and_a_second_life_apart(told: Any) -> None:
     kept, log, _ = told
     life = SimpleNamespace(stages=[stage(0), stage(1)])
-    log.task(life, True)
+    log.on_task_end(life, True)
     life.stages += [stage(2), stage(3)]
-    log.task(life, True)
-    log.task(life, True)
-    log.task(SimpleNamespace(stages=[stage(0)]), True)
+    log.on_task_end(life, True)
+    log.on_task_end(life, True)
+    log.on_task_end(SimpleNamespace(stages=[stage(0)]), True)
     steps = [(name, step) for name, step, _ in kept.told if name.startswith("collective")]
     assert steps == [*(("collective", n) for n in (1, 2, 3, 4)), ("collective_2", 1)]
     assert kept.told[-1][0] == "rho_2"
@@ -70,7 +71,7 @@ def test_tasks_that_were_found_are_told_once_each_and_a_second_life_apart(told: 
 
 def test_clients_and_summary_are_those_of_the_results(make: Any) -> None:
     results, kept = make(n=4, fail=(2,)), Memory()
-    log_results(RunLogger(kept, "mine", print), results)
+    RunLogger(kept, "mine", SILENT).on_run_end(results)
     *clients, last = kept.told
     curves = {(name, epoch): values for name, epoch, values in clients}
     first = results["clients"][0]["methods"]["scratch"]["accuracy_by_epoch"]
@@ -88,5 +89,5 @@ def test_clients_and_summary_are_those_of_the_results(make: Any) -> None:
 
 def test_a_run_that_nobody_answered_is_told_without_numbers(make: Any) -> None:
     kept = Memory()
-    log_results(RunLogger(kept, "mine", print), make(n=2, fail=(0, 1)))
+    RunLogger(kept, "mine", SILENT).on_run_end(make(n=2, fail=(0, 1)))
     assert kept.told == []

@@ -11,8 +11,10 @@ import pytest
 
 from conf.validate import check
 from learngene.errors import InputError
+from protocol.callbacks import SILENT
 from reports.loggers import RunLogger, check_logger, logging
 from tests.conf.test_compose import composed
+from tests.helpers import hooked
 from tests.own_method import here
 
 
@@ -54,7 +56,7 @@ class Mine:
 
 def test_only_finite_numbers_are_handed_on() -> None:
     kept, said = Memory(), []
-    log = RunLogger(kept, "mine", said.append)
+    log = RunLogger(kept, "mine", hooked(on_note=said.append))
     log.scalars("a", 1, {"x": 1, "none": None, "nan": math.nan, "inf": -math.inf})
     log.scalars("a", 2, {"none": None})
     log.close()
@@ -64,25 +66,25 @@ def test_only_finite_numbers_are_handed_on() -> None:
 
 def test_one_that_raises_is_named_once_and_called_no_more() -> None:
     kept, said = Memory(ValueError("out of\n [/luck]"), after=2), []
-    log = RunLogger(kept, "my.Logger", said.append)
+    log = RunLogger(kept, "my.Logger", hooked(on_note=said.append))
     for step in range(5):
         log.scalars("a", step, {"x": 1.0})
     log.close()
-    assert kept.calls == 2 and len(kept.told) == 1 and kept.closed == 1 and not log.on
+    assert kept.calls == 2 and len(kept.told) == 1 and kept.closed == 1
     assert len(said) == 1
     assert "logger=my.Logger" in said[0] and "ValueError: out of [/luck]" in said[0]
 
 
 def test_one_that_cannot_close_is_named() -> None:
     said: list[str] = []
-    RunLogger(Memory(OSError("full"), after=99), "my.Logger", said.append).close()
+    RunLogger(Memory(OSError("full"), after=99), "my.Logger", hooked(on_note=said.append)).close()
     assert len(said) == 1 and "OSError: full" in said[0]
 
 
 def test_ctrl_c_inside_a_logger_ends_the_run() -> None:
     kept = Memory(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        RunLogger(kept, "mine", print).scalars("a", 1, {"x": 1.0})
+        RunLogger(kept, "mine", SILENT).scalars("a", 1, {"x": 1.0})
 
 
 def test_it_is_closed_when_the_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_it_is_closed_when_the_run_fails(tmp_path: Path, monkeypatch: pytest.Mon
     write(tmp_path, "logger_good", GOOD)
     with (
         pytest.raises(ZeroDivisionError),
-        logging("logger_good.Mine", tmp_path, {}, print) as log,
+        logging("logger_good.Mine", tmp_path, {}, SILENT) as log,
     ):
         log.scalars("collective", 3, {"accuracy": 0.5})
         raise ZeroDivisionError
@@ -98,9 +100,8 @@ def test_it_is_closed_when_the_run_fails(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_one_nothing_is_written(tmp_path: Path) -> None:
-    with logging(None, tmp_path, {}, print) as log:
+    with logging(None, tmp_path, {}, SILENT) as log:
         log.scalars("a", 1, {"x": 1.0})
-        assert not log.on
     assert not list(tmp_path.iterdir())
     assert composed().logger is None
 
@@ -108,7 +109,7 @@ def test_without_one_nothing_is_written(tmp_path: Path) -> None:
 def test_tensorboard_holds_what_it_was_told(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with logging("tensorboard", tmp_path, {}, print) as log:
+    with logging("tensorboard", tmp_path, {}, SILENT) as log:
         log.scalars("rho", 1, {"13": 0.75, "5b": 0.5})
         log.scalars("rho", 2, {"13": 0.25})
     read = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -116,7 +117,7 @@ def test_tensorboard_holds_what_it_was_told(tmp_path: Path) -> None:
     assert set(read.Tags()["scalars"]) == {"rho/13", "rho/5b"}
     assert [(e.step, e.value) for e in read.Scalars("rho/13")] == [(1, 0.75), (2, 0.25)]
     # The same command once more, which goes on and logs everything again: no step twice.
-    with logging("tensorboard", tmp_path, {}, print) as log:
+    with logging("tensorboard", tmp_path, {}, SILENT) as log:
         log.scalars("rho", 1, {"13": 0.75})
     read = EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
@@ -170,7 +171,7 @@ def test_one_that_cannot_be_made_is_wrong_input(
     check_logger("logger_unmade.Mine")
     with (
         pytest.raises(InputError, match="making it raises OSError: log in"),
-        logging("logger_unmade.Mine", tmp_path, {}, print),
+        logging("logger_unmade.Mine", tmp_path, {}, SILENT),
     ):
         pass
 
@@ -183,14 +184,15 @@ def test_one_that_ends_the_process_does_not(
     write(tmp_path, "logger_exits", at_start)
     with (
         pytest.raises(InputError, match="making it raises SystemExit: 3"),
-        logging("logger_exits.Mine", tmp_path, {}, print),
+        logging("logger_exits.Mine", tmp_path, {}, SILENT),
     ):
         pass
     said: list[str] = []
-    run = RunLogger(Leaves(), "Leaves", said.append)
+    run = RunLogger(Leaves(), "Leaves", hooked(on_note=said.append))
     run.scalars("a", 1, {"x": 1.0})
     run.close()
-    assert len(said) == 1 and "SystemExit: 4" in said[0] and not run.on
+    run.scalars("a", 2, {"x": 1.0})
+    assert len(said) == 1 and "SystemExit: 4" in said[0]
 
 
 class Leaves:
@@ -206,7 +208,7 @@ def test_it_cannot_change_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     change = "config['shots'] = 1; config['data']['root'] = 'x'\n        self.file ="
     write(tmp_path, "logger_changes", GOOD.replace("self.file =", change))
     config: dict[str, Any] = {"shots": 10, "data": {"root": None}}
-    with logging("logger_changes.Mine", tmp_path, config, print):
+    with logging("logger_changes.Mine", tmp_path, config, SILENT):
         pass
     assert config == {"shots": 10, "data": {"root": None}}
 
@@ -219,6 +221,6 @@ def test_its_class_is_given_folder_and_configuration(
                           "\n        self.file =")  # fmt: skip
     write(tmp_path, "logger_made", source)
     config: dict[str, Any] = {"seed": 7}
-    with logging("logger_made.Mine", tmp_path, config, print):
+    with logging("logger_made.Mine", tmp_path, config, SILENT):
         pass
     assert (tmp_path / "seed").read_text() == "7\n"

@@ -7,21 +7,23 @@ from typing import Any
 
 from clients import faults
 from clients.client_app import make_client_app
+from learngene.adaptation.settings import IndividualSettings
 from protocol.guard import Declared
 from protocol.reply_schema import CURVES, declared_reply
 from protocol.rounds import RoundPlan
+from protocol.task import TASK_FIELDS, ClientTask, FaultOrders
+from tests.protocol.helpers import client_task
 
 EPOCHS = 2
-METHODS = ["learngene", "scratch"]
 
 
-def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, Any]) -> Any:
+def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]) -> Any:
     """Numbers that depend on client, round and method alone, an epoch at a time.
 
     Without torch: a worker that is killed starts again in a second.
     """
     methods = {}
-    for method in task["methods"]:
+    for method in task.methods:
         found: dict[str, Any] = {name: [] for name in CURVES}
         for epoch in range(EPOCHS + 1):
             for number, name in enumerate(CURVES, start=len(method)):
@@ -33,13 +35,12 @@ def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, 
 
 
 def plan(orders: list[str], folder: Path, limit_s: float | None = None) -> RoundPlan:
-    individual = {"epochs": EPOCHS, "eval_every": 1}
-    task: dict[str, Any] = {"methods": METHODS, "individual": individual, "ways": 5}
-    if orders:
-        task["faults"] = {"orders": orders, "folder": str(folder)}
-    if limit_s:
-        task["limit_s"] = limit_s
-    return RoundPlan(task, declared=Declared(frozenset(task), {}, declared_reply(task)))
+    task = client_task(
+        individual=IndividualSettings(epochs=EPOCHS, eval_every=1),
+        faults=FaultOrders(tuple(orders), str(folder)) if orders else None,
+        limit_s=limit_s,
+    )
+    return RoundPlan(task, declared=Declared(TASK_FIELDS, {}, declared_reply(task)))
 
 
 app = make_client_app(run_task)

@@ -1,4 +1,4 @@
-"""Client work that does nothing but what ``task`` tells it, importable by Ray workers."""
+"""Client work that does nothing but what the task tells it, importable by Ray workers."""
 
 from __future__ import annotations
 
@@ -14,32 +14,39 @@ from clients.client_app import make_client_app
 from protocol.guard import Declared
 from protocol.reply_schema import DEVICE, DeclaredReply
 from protocol.rounds import RoundPlan
+from protocol.task import TASK_FIELDS, ClientTask
+from tests.protocol.helpers import client_task
 
-METHODS = ["learngene", "scratch"]
+METHODS = ("learngene", "scratch")
 REPLY = DeclaredReply(
     metrics={"learngene": {"accuracy": 0, "curve": 3}, "scratch": {"accuracy": 0, "steps": 3}},
     info={"device": DEVICE, "round": 0, "visible": DEVICE, "pid": 0},
 )
 
 
-def declare(task: dict[str, Any]) -> DeclaredReply:
+def declare(task: ClientTask) -> DeclaredReply:
     """What ``run_task`` may answer: its made-up metrics, which are no curves."""
     return REPLY
 
 
-def plan(task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]] | None = None, **changed):
+def fake_task(methods: tuple[str, ...] = METHODS, **told: Any) -> ClientTask:
+    """``told`` is ``do`` (see ``run_task``), and the ``folder`` and ``meet`` that it may need."""
+    return client_task(methods=methods, method={"fake": told})
+
+
+def plan(task: ClientTask, payloads: dict[str, dict[str, np.ndarray]] | None = None, **changed):
     """A round's plan that declares just what it holds; ``changed`` are fields of ``Declared``."""
     payloads = payloads or {}
     shapes = {
         method: {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
         for method, arrays in payloads.items()
     }
-    made = {"task": frozenset(task), "payloads": shapes, "reply": REPLY} | changed
+    made = {"task": TASK_FIELDS, "payloads": shapes, "reply": REPLY} | changed
     return RoundPlan(task, payloads, declared=Declared(**made))
 
 
-def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, Any]) -> Any:
-    """``task["do"][str(client)]`` says how this client misbehaves; by default it answers well."""
+def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]) -> Any:
+    """``do[str(client)]`` says how this client misbehaves; by default it answers well."""
     weights = payloads.get("learngene", {"w": np.zeros(1, np.float32)})
     total = float(sum(array.sum(dtype=np.float64) for array in weights.values()))
     methods: dict[str, Any] = {
@@ -48,7 +55,8 @@ def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, 
     }
     answer = {"client": client, "info": {"device": "cpu", "round": round}, "methods": methods}
     faults.reached(1)
-    match task.get("do", {}).get(str(client)):
+    told = task.method["fake"]
+    match told.get("do", {}).get(str(client)):
         case "raise":
             raise ValueError("shard is empty")
         case "exit":
@@ -70,7 +78,7 @@ def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, 
         case "stranger":
             methods["maml"] = {"accuracy": 1.0}
         case "die once":
-            mark = Path(task["folder"]) / f"died-{round}-{client}"
+            mark = Path(told["folder"]) / f"died-{round}-{client}"
             if not mark.exists():
                 mark.touch()
                 os._exit(1)
@@ -79,10 +87,10 @@ def run_task(client: int, round: int, task: dict[str, Any], payloads: dict[str, 
         case "slow":
             time.sleep(0.4)
         case "meet":  # until all have come: proves that they run side by side
-            folder = Path(task["folder"])
+            folder = Path(told["folder"])
             (folder / f"here-{client}").touch()
             deadline = time.monotonic() + 60
-            while len(list(folder.glob("here-*"))) < task["meet"] and time.monotonic() < deadline:
+            while len(list(folder.glob("here-*"))) < told["meet"] and time.monotonic() < deadline:
                 time.sleep(0.05)
             answer["info"] = {"visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
     return answer

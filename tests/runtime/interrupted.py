@@ -16,25 +16,26 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # where sim.py would be 
 
 
 def main() -> None:
+    from protocol.callbacks import RunCallback
     from runtime.ray_backend import RuntimeSettings, leave, simulate
     from strategies.learngene import LearngeneStrategy
-    from tests.runtime.fake_work import METHODS, app, plan
+    from tests.runtime.fake_work import app, fake_task, plan
 
-    hangs = plan({"methods": METHODS, "do": {"1": "hang"}})
+    hangs = plan(fake_task(do={"1": "hang"}))
     strategy = LearngeneStrategy(2, lambda _: hangs)
 
-    def on_reply(client: int, ok: bool) -> None:
-        # Once, and a little later, so that the main thread is where it waits for the clients. The
-        # interrupt kills client 1's worker, which may count as its reply.
-        if client:
-            return
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    class Interrupts(RunCallback):
+        def on_reply(self, client: int, ok: bool) -> None:
+            # Once, and a little later, so that the main thread is where it waits for the clients.
+            # The interrupt kills client 1's worker, which may count as its reply.
+            if not client:
+                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     # A shell that starts its jobs in the background has them ignore Ctrl-C, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = RuntimeSettings("ray", timeout_s=300, total_cpus=2)
     try:
-        simulate(strategy, 1, settings, 2, client_app=app, on_reply=on_reply)
+        simulate(strategy, 1, settings, 2, client_app=app, callback=Interrupts())
     except KeyboardInterrupt:
         done = strategy.finish_round() or strategy.rounds[-1]
         print(json.dumps([[each.client, each.error is None] for each in done.clients]), flush=True)

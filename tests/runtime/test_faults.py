@@ -78,7 +78,7 @@ def test_ray(undisturbed, tmp_path):
 
 
 def test_an_undisturbed_message_says_nothing_of_faults(tmp_path):
-    assert {"faults", "limit_s"}.isdisjoint(plan([], tmp_path).task)
+    assert {"faults", "limit_s"}.isdisjoint(plan([], tmp_path).task.to_plain())
 
 
 def test_serial_hang_ends_at_the_rounds_deadline(undisturbed, tmp_path):
@@ -93,12 +93,12 @@ def test_serial_hang_ends_at_the_rounds_deadline(undisturbed, tmp_path):
 
 
 def test_the_memory_of_a_death_is_gone_with_the_run(tmp_path):
-    config = {"faults": ["0:kill_once"], "cache": str(tmp_path / "cache")}
-    with fault_orders(config) as orders:
-        (Path(orders["folder"]) / "died-1-0").touch()
-        assert orders["orders"] == ["0:kill_once"]
-        with fault_orders(config) as beside:  # two runs at once have two memories
-            assert beside["folder"] != orders["folder"]
+    planted = ["0:kill_once"], tmp_path / "cache"
+    with fault_orders(*planted) as orders:
+        (Path(orders.folder) / "died-1-0").touch()
+        assert orders.orders == ("0:kill_once",)
+        with fault_orders(*planted) as beside:  # two runs at once have two memories
+            assert beside.folder != orders.folder
     assert list((tmp_path / "cache").iterdir()) == []
-    with fault_orders({"faults": Config(cache="").faults, "cache": str(tmp_path)}) as orders:
+    with fault_orders(Config(cache="").faults, tmp_path) as orders:
         assert orders is None

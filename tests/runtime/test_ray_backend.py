@@ -21,7 +21,8 @@ from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import SerialGrid
 from server.server_app import WatchedGrid
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
-from tests.runtime.fake_work import METHODS, app, plan
+from tests.helpers import hooked
+from tests.runtime.fake_work import app, fake_task, plan
 
 REPO = Path(__file__).resolve().parents[2]
 GENE = {"w": np.arange(600, dtype=np.float32).reshape(20, 30), "b": np.ones(7, np.float32)}
@@ -39,8 +40,8 @@ def run(
     name: str, does: list[dict[str, str]], folder: Path, clients: int = 5, **settings
 ) -> list[RoundOutcome]:
     def prepare(server_round: int) -> RoundPlan:
-        task = {"methods": METHODS, "do": does[server_round - 1], "folder": str(folder)}
-        return plan(task | {"meet": clients}, {"learngene": GENE})
+        task = fake_task(do=does[server_round - 1], folder=str(folder), meet=clients)
+        return plan(task, {"learngene": GENE})
 
     strategy = LearngeneStrategy(clients, prepare)
     simulate(strategy, len(does), RuntimeSettings(name, **settings), clients, client_app=app)
@@ -158,11 +159,16 @@ def test_error_of_the_plan_reaches_the_caller():
 
 def test_progress(tmp_path):
     seen: list[tuple[int, bool]] = []
-    spoilt = plan({"methods": METHODS, "do": {"1": "nan"}})
+    spoilt = plan(fake_task(do={"1": "nan"}))
     strategy = LearngeneStrategy(3, lambda _: spoilt)
     settings = RuntimeSettings("serial")
     simulate(
-        strategy, 1, settings, 3, client_app=app, on_reply=lambda who, ok: seen.append((who, ok))
+        strategy,
+        1,
+        settings,
+        3,
+        client_app=app,
+        callback=hooked(on_reply=lambda who, ok: seen.append((who, ok))),
     )
     assert sorted(seen) == [(0, True), (1, False), (2, True)]
 
@@ -288,7 +294,7 @@ def test_backend_that_cannot_start(starts, tmp_path, monkeypatch):
 
 
 def test_unknown_runtime():
-    strategy = LearngeneStrategy(1, lambda _: plan({"methods": METHODS}))
+    strategy = LearngeneStrategy(1, lambda _: plan(fake_task()))
     with pytest.raises(InputError, match="Choose ray or serial"):
         simulate(strategy, 1, RuntimeSettings("slurm"), 1, client_app=app)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from clients.work import _shard
-from conf.schema import Config
-from learngene.open_world.detector import Recogniser
+from learngene.data.settings import ShardSettings
+from learngene.open_world.detector import OpenSetDetector
+from learngene.open_world.settings import OpenWorldSettings
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval
 from server.collective import exemplars
-from server.factory import open_world_settings
-from server.labelling import label_open_world, told
+from server.labelling import label_open_world, labelling_summary
+from tests.protocol.helpers import client_task
 
 SECTION = {
     "draws": 2, "score": "energy", "accept": 0.8, "flagged": {"a": 0.25},
@@ -25,31 +26,27 @@ SECTION = {
 }  # fmt: skip
 
 
-def config_of(**open_world: Any) -> dict[str, Any]:
-    config = asdict(Config(cache=""))
-    config |= {"num_clients": 3, "ways": 3, "shots": 4, "labelled": {"draws": 2}}
-    config["open_world"] |= {"accept": 0.5, **open_world}
-    return config
+SHARDS = ShardSettings(ways=3, shots=4, seed=0, classes_from="open_world", draws=2)
 
 
 @pytest.fixture
-def product(evolved) -> Any:
-    return SimpleNamespace(life=SimpleNamespace(evolution=evolved("separable"), threads=1))
+def result(evolved) -> Any:
+    return SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable"), threads=1))
 
 
-def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
-    config = config_of()
-    found = label_open_world(config, tiny_world, product)
-    evolution, asked = product.life.evolution, open_world_settings(config)
-    held = evolution.answers(tiny_world.train_images, evolution.calibration_rows)
-    known = exemplars(evolution, "collective", False)
-    recogniser = Recogniser.fit(asked, *known, held)
+def test_shards_hold_what_the_collective_calls_unknown(result, tiny_world):
+    asked = OpenWorldSettings(accept=0.5)
+    found = label_open_world(asked, SHARDS, 3, tiny_world, result)
+    trainer = result.trained.trainer
+    held = trainer.predict(tiny_world.train_images, trainer.calibration_rows)
+    known = exemplars(trainer, "collective", False)
+    detector = OpenSetDetector.fit(asked, *known, held)
     assert set(found.flags) == set(tiny_world.division.open_world)
     for c, flags in found.flags.items():
-        answers = evolution.answers(tiny_world.train_images, tiny_world.rows("train", c))
-        assert np.array_equal(flags, recogniser.scores(*answers).numpy() > recogniser.threshold)
+        answers = trainer.predict(tiny_world.train_images, tiny_world.rows("train", c))
+        assert np.array_equal(flags, detector.scores(*answers).numpy() > detector.threshold)
         assert found.section["flagged"][tiny_world.class_names[c]] == flags.mean()
-    task = {"ways": 3, "shots": 4, "shard_seed": 0, "labelled": found.task}
+    task = client_task(ways=3, shots=4, labelled=found.task)
     shards = [_shard(tiny_world, client, task) for client in range(3)]
     assert found.section["named"] == sum(len(each.train_rows) for each in shards)
     assert found.section["due"] == 36 and len(found.section["classes"]) == 2
@@ -57,12 +54,14 @@ def test_shards_hold_what_the_collective_calls_unknown(product, tiny_world):
         for row in shard.train_rows:
             c = int(tiny_world.train_labels[row])
             assert found.flags[c][tiny_world.rows("train", c).tolist().index(row)]
-    assert f"{found.section['named']} named images of 36, in 2 draws" in told(found.section)
+    assert f"{found.section['named']} named images of 36, in 2 draws" in labelling_summary(
+        found.section
+    )
 
 
-def test_a_stricter_collective_flags_fewer(product, tiny_world):
+def test_a_stricter_collective_flags_fewer(result, tiny_world):
     few, many = (
-        label_open_world(config_of(accept=accept), tiny_world, product).flags
+        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_world, result).flags
         for accept in (0.6, 0.3)
     )
     assert sum(its.sum() for its in few.values()) < sum(its.sum() for its in many.values())
@@ -70,8 +69,8 @@ def test_a_stricter_collective_flags_fewer(product, tiny_world):
 
 
 def test_without_draws_nothing_is_flagged(tiny_world):
-    config = {**config_of(), "labelled": {"draws": 0}}
-    assert label_open_world(config, tiny_world, SimpleNamespace(life=None)) is None  # type: ignore[arg-type]
+    shards, none = replace(SHARDS, draws=0), SimpleNamespace(trained=None)
+    assert label_open_world(OpenWorldSettings(), shards, 3, tiny_world, none) is None  # type: ignore[arg-type]
 
 
 def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from server import parallel
-from server.parallel import places, side_by_side
+from server.parallel import max_workers, run_parallel
 
 
 def work(kind: str, file: str, tell) -> None:
@@ -40,7 +40,7 @@ def asked(tmp_path):
 
 def test_each_end_is_named_and_takes_no_other_along(asked):
     steps = []
-    ends = side_by_side(work, asked("well", "raises", "dies"), 2, lambda *told: steps.append(told))
+    ends = run_parallel(work, asked("well", "raises", "dies"), 2, lambda *told: steps.append(told))
     found = {end.name: end.error for end in ends}
     assert found == {
         "well": None,
@@ -51,7 +51,7 @@ def test_each_end_is_named_and_takes_no_other_along(asked):
 
 
 def test_whoever_stops_waiting_leaves_no_process_behind(asked, tmp_path):
-    ends = side_by_side(work, asked("endless", "well"), 2, lambda *told: None)
+    ends = run_parallel(work, asked("endless", "well"), 2, lambda *told: None)
     assert next(ends).name == "well"
     while not (tmp_path / "endless").exists():  # it starts beside
         time.sleep(0.05)
@@ -64,5 +64,5 @@ def test_whoever_stops_waiting_leaves_no_process_behind(asked, tmp_path):
 def test_as_many_places_as_the_cores_have_room_for(monkeypatch):
     monkeypatch.setattr(parallel, "usable_cores", lambda: 5)
     cpu = torch.device("cpu")
-    assert [places(n, cpu) for n in (0, 1, 2, 8)] == [1, 5, 2, 1]
-    assert places(1, torch.device("cuda")) == 1
+    assert [max_workers(n, cpu) for n in (0, 1, 2, 8)] == [1, 5, 2, 1]
+    assert max_workers(1, torch.device("cuda")) == 1

@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.schema import Config
+from conf.parts import pretraining_settings
+from conf.schema import Config, read_config
 from learngene import methods
 from learngene.data.dataset import World
 from learngene.methods import Payload
-from protocol.task import plan_round
+from protocol.plan import plan_round
 from server import pretraining as factory_side
-from server.pretraining import payload_key, prepare
-from tests.helpers import method_settings
+from server.pretraining import PretrainingSettings, payload_key, pretrain_methods
+from tests.helpers import hooked, method_settings
+from tests.protocol.helpers import client_task
 
-NO_LIFE: Any = SimpleNamespace(life=None)
+NO_LIFE: Any = SimpleNamespace(trained=None)
 
 
-def config_of(cache: Path, *names: str, **changed: Any) -> dict[str, Any]:
+def config_of(cache: Path, *names: str, **changed: Any) -> PretrainingSettings:
     config = asdict(Config(cache=str(cache), method=method_settings()))
     config["methods"] = list(names)
     config |= {"budget": 100, "ways": 3}
@@ -34,7 +36,7 @@ def config_of(cache: Path, *names: str, **changed: Any) -> dict[str, Any]:
         for group in groups:
             section = section[group]
         section[field] = value
-    return config
+    return pretraining_settings(read_config(config), config)
 
 
 @pytest.fixture
@@ -63,21 +65,21 @@ def halves(monkeypatch) -> dict[str, int]:
         return method if method.pretrain is None else replace(method, pretrain=pretrain)
 
     monkeypatch.setattr(factory_side, "find", find)
-    monkeypatch.setattr(factory_side, "places", lambda threads, device: 1)  # in this process
+    monkeypatch.setattr(factory_side, "max_workers", lambda threads, device: 1)  # in this process
     return counts
 
 
 def test_runs_without_a_factory_half_are_left_as_they_were(tmp_path, tiny_world: World, halves):
-    found = prepare(config_of(tmp_path, "learngene", "scratch"), tiny_world, NO_LIFE)
+    found = pretrain_methods(config_of(tmp_path, "learngene", "scratch"), tiny_world, NO_LIFE)
     assert (found.methods, found.payloads, found.section) == (["learngene", "scratch"], {}, None)
     assert not halves and not (tmp_path / "methods").exists()
 
 
 def test_a_payload_is_made_once(tmp_path, tiny_world, halves):
     config = config_of(tmp_path, "protonet", "scratch")
-    first = prepare(config, tiny_world, NO_LIFE)
+    first = pretrain_methods(config, tiny_world, NO_LIFE)
     notes: list[str] = []
-    again = prepare(config, tiny_world, NO_LIFE, on_note=notes.append)
+    again = pretrain_methods(config, tiny_world, NO_LIFE, hooked(on_note=notes.append))
     assert halves == {"protonet": 1}
     assert again.payloads["protonet"].card == first.payloads["protonet"].card
     assert np.array_equal(
@@ -85,24 +87,26 @@ def test_a_payload_is_made_once(tmp_path, tiny_world, halves):
     )
     assert not first.section["methods"]["protonet"]["cached"]
     assert again.section["methods"]["protonet"]["cached"] and "earlier run" in notes[0]
-    prepare({**config, "resume": False}, tiny_world, NO_LIFE)
+    pretrain_methods(
+        replace(config, factory=replace(config.factory, resume=False)), tiny_world, NO_LIFE
+    )
     assert halves == {"protonet": 2}
 
 
 def test_a_damaged_payload_is_made_again(tmp_path, tiny_world, halves):
     config = config_of(tmp_path, "protonet")
-    prepare(config, tiny_world, NO_LIFE)
+    pretrain_methods(config, tiny_world, NO_LIFE)
     (file,) = (tmp_path / "methods").rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
-    prepare(config, tiny_world, NO_LIFE)
+    pretrain_methods(config, tiny_world, NO_LIFE)
     assert halves == {"protonet": 2}
 
 
 def test_what_was_interrupted_goes_on_and_leaves_nothing_behind(tmp_path, tiny_world, halves):
     config = config_of(tmp_path, "maml")
     with pytest.raises(KeyboardInterrupt):
-        prepare(config, tiny_world, NO_LIFE)
-    found = prepare(config, tiny_world, NO_LIFE)
+        pretrain_methods(config, tiny_world, NO_LIFE)
+    found = pretrain_methods(config, tiny_world, NO_LIFE)
     assert found.payloads["maml"].card["from"] == 2
     files = sorted(path.name for path in (tmp_path / "methods").rglob("*.*"))
     assert files == ["maml.json", "maml.safetensors"]
@@ -110,18 +114,18 @@ def test_what_was_interrupted_goes_on_and_leaves_nothing_behind(tmp_path, tiny_w
 
 def test_a_fault_is_named_and_takes_no_other_along(tmp_path, tiny_world, halves):
     config = config_of(tmp_path, "learngene", "fomaml", "protonet")
-    found = prepare(config, tiny_world, NO_LIFE)
+    found = pretrain_methods(config, tiny_world, NO_LIFE)
     assert found.methods == ["learngene", "protonet"]
     assert found.failed == {"fomaml": "ValueError: out of luck"} == found.section["failed"]
     assert set(found.section["methods"]) == {"protonet"} == set(found.payloads)
     with pytest.raises(RuntimeError, match=r"every method failed .* out of luck"):
-        prepare({**config, "methods": ["fomaml"]}, tiny_world, NO_LIFE)
+        pretrain_methods(replace(config, methods=("fomaml",)), tiny_world, NO_LIFE)
 
 
 def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path, tiny_world):
     def key(name: str = "maml", **changed: Any) -> str:
         config = config_of(tmp_path, name, **changed)
-        made = factory_side._factory(name, config, tiny_world, config["budget"])
+        made = factory_side._factory(name, config, tiny_world)
         return payload_key(made, config, methods.find(name))
 
     plain = key()
@@ -142,16 +146,16 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
 
 def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path, tiny_world, halves):
     stages = [SimpleNamespace(image_passes=30), SimpleNamespace(image_passes=12)]
-    product: Any = SimpleNamespace(life=SimpleNamespace(evolution=SimpleNamespace(stages=stages)))
+    result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=SimpleNamespace(stages=stages)))
     for asked, spent in ((None, 42), (7, 7)):
-        found = prepare(config_of(tmp_path, "protonet", budget=asked), tiny_world, product)
+        found = pretrain_methods(config_of(tmp_path, "protonet", budget=asked), tiny_world, result)
         assert found.payloads["protonet"].card["budget"] == found.section["budget"] == spent
         assert found.section["light_path_passes"] == 42
 
 
 def test_the_whole_collective_is_read_off(tmp_path, tiny_world, evolved):
-    product: Any = SimpleNamespace(life=SimpleNamespace(evolution=evolved("separable")))
-    found = prepare(config_of(tmp_path, "full", "linear_probe"), tiny_world, product)
+    result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable")))
+    found = pretrain_methods(config_of(tmp_path, "full", "linear_probe"), tiny_world, result)
     collective = evolved("separable").collective
     widths = [o for _, o, _ in found.payloads["full"].card["plan"]]
     assert widths == list(collective.widths)
@@ -169,32 +173,35 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
 
     card = Card([11, 12, 13], "fresh", None, 0.0625, 3, {}, 0, 0, 0, "")
     gene = Learngene(card, {"w": np.zeros(1, np.float32)})
-    config = config_of(tmp_path, "learngene", "scratch", "protonet")
-    config["runtime"]["num_cpus"] = 1
-    made = prepare(config, tiny_world, NO_LIFE)
-    plain = plan_round({**config, "methods": ["learngene", "scratch"]}, tiny_world, gene)
-    assert "cards" not in plain.task and set(plain.task["method"]) == {"scratch"}
+    names = ("learngene", "scratch", "protonet")
+    made = pretrain_methods(config_of(tmp_path, *names), tiny_world, NO_LIFE)
+    task = client_task(methods=names, method=asdict(Config(cache=""))["method"])
+    plain = plan_round(replace(task, methods=names[:2]), gene)
+    assert "cards" not in plain.task.to_plain() and set(plain.task.method) == {"scratch"}
     assert set(plain.payloads) == {"learngene"}
-    more = plan_round(config, tiny_world, gene, 1, made.payloads)
-    assert set(more.task["method"]) == {"scratch", "protonet"}
-    assert more.task["cards"] == {"protonet": made.payloads["protonet"].card}
+    more = plan_round(task, gene, 1, made.payloads)
+    assert set(more.task.method) == {"scratch", "protonet"}
+    assert more.task.cards == {"protonet": made.payloads["protonet"].card}
     assert set(more.payloads) == {"learngene", "protonet"}
-    packed = plan_round({**config, "payload_precision": "fp16"}, tiny_world, gene, 1, made.payloads)
+    packed = plan_round(task, gene, 1, made.payloads, payload_precision="fp16")
     assert packed.payloads["protonet"]["w"].dtype == np.float16
     assert packed.declared.payloads["protonet"] == {"w": ("float16", (2, 2))}
     assert packed.payloads["learngene"]["w"].dtype == np.float32  # it has a precision of its own
-    early = plan_round({**config, "rounds": 2}, tiny_world, gene, 1, made.payloads)
-    assert set(early.payloads) == {"learngene"} and "cards" not in early.task
+    early = plan_round(task, gene, 1, made.payloads, rounds=2)
+    assert set(early.payloads) == {"learngene"} and not early.task.cards
 
 
 def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world, monkeypatch):
     names, seen = ("finetune", "finetune_pp"), {}
     for at_once in (1, 2):
-        monkeypatch.setattr(factory_side, "places", lambda threads, device, n=at_once: n)
+        monkeypatch.setattr(factory_side, "max_workers", lambda threads, device, n=at_once: n)
         config = config_of(tmp_path / str(at_once), *names, budget=1000)
         steps: list[tuple[str, int, int]] = []
-        found = prepare(
-            config, tiny_world, NO_LIFE, on_step=lambda *told, all=steps: all.append(told)
+        found = pretrain_methods(
+            config,
+            tiny_world,
+            NO_LIFE,
+            hooked(on_method_step=lambda *told, all=steps: all.append(told)),
         )
         assert not found.failed
         assert list(found.payloads) == list(found.section["methods"]) == list(names)

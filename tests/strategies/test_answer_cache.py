@@ -18,11 +18,12 @@ from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, client_device
 from strategies.answer_cache import KeptAnswers, answer_parts, keep_answers
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
-from tests.runtime.fake_work import METHODS, app, plan
+from tests.helpers import hooked
+from tests.runtime.fake_work import app, fake_task, plan
 
 SERIAL = RuntimeSettings("serial")
 GENE = {"w": np.arange(12, dtype=np.float32).reshape(3, 4)}
-PLAN = plan({"methods": METHODS, "world": "/some/where"}, {"learngene": GENE})
+PLAN = plan(replace(fake_task(), world="/some/where"), {"learngene": GENE})
 GOOD = ClientOutcome(
     client=3,
     node_id=77,
@@ -123,13 +124,13 @@ def test_the_key_is_the_question_and_not_where_the_world_lies():
             answer_parts(asked, number, world, client_device(settings)), sort_keys=True
         )
 
-    elsewhere = plan({**PLAN.task, "world": "/else/where"}, PLAN.payloads)
+    elsewhere = plan(replace(PLAN.task, world="/else/where"), PLAN.payloads)
     assert key() == key(elsewhere) == key(timeout_s=5.0) == key(name="ray", num_gpus=0.0)
     moved = {"w": GENE["w"] + np.float32(1e-6)}
     others = {
         key(number=2),
         key(world="v"),
-        key(plan({**PLAN.task, "shots": 3}, PLAN.payloads)),
+        key(plan(replace(PLAN.task, shots=3), PLAN.payloads)),
         key(plan(PLAN.task, {"learngene": moved})),
         key(plan(PLAN.task, {"learngene": {"w": GENE["w"].T}})),
         key(plan(PLAN.task, {"learngene": {"w": GENE["w"].astype(np.float64)}})),
@@ -141,19 +142,19 @@ def test_the_key_is_the_question_and_not_where_the_world_lies():
 def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = True, **does: str
         ) -> tuple[list[RoundOutcome], list[int]]:  # fmt: skip
     """Two rounds; the outcomes, and the clients that were asked, in order."""
-    task = {"methods": METHODS, "do": {k.removeprefix("c"): v for k, v in does.items()}}
+    task = fake_task(do={k.removeprefix("c"): v for k, v in does.items()})
     asked: list[int] = []
 
     def prepare(number: int) -> RoundPlan:
         # What clients do wrong is no part of the question here, or it would be another one.
-        question = plan({"methods": METHODS}, {"learngene": GENE})
+        question = plan(fake_task(), {"learngene": GENE})
         kept = keep_answers(question, number, "w", cache, client_device(SERIAL), resume=resume)
         return replace(plan(task, {"learngene": GENE}), kept=kept)
 
     strategy = LearngeneStrategy(clients, prepare)
     settings = RuntimeSettings(runtime, total_cpus=1)
     simulate(strategy, 2, settings, clients, client_app=app,
-             on_reply=lambda client, ok: asked.append(client))  # fmt: skip
+             callback=hooked(on_reply=lambda client, ok: asked.append(client)))  # fmt: skip
     return strategy.rounds, asked
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,43 +14,48 @@ import pytest
 
 from clients.client_app import make_client_app, pack
 from clients.work import run_task
-from conf.schema import Config
+from conf.parts import client_task, federation
+from conf.schema import Config, read_config
 from learngene.data.dataset import World
 from protocol.keys import WEIGHTS
 from protocol.messages import Traffic
+from protocol.plan import plan_federated_round
 from protocol.reply_schema import declared_reply
 from protocol.rounds import ClientOutcome
+from protocol.task import ClientTask
 from reports.client_rows import client_rows
 from reports.traffic import write_messages_csv
-from runtime.federated_rounds import Federated, _start, federate, plan_round
-from strategies.fedavg import Training, check_weights, head_rows
-from tests.helpers import method_settings
+from runtime.federated_rounds import Federated, _start, federate
+from runtime.resources import Federation
+from strategies.fedavg import check_weights, head_rows
+from tests.helpers import hooked, method_settings
 
 CLIENTS, ROUNDS = 3, 3
 Change = Callable[[int, int, dict[str, Any]], None]
 
 
-def config_of(cache: Path, **changed: Any) -> dict[str, Any]:
+def parts_of(cache: Path, world: World, **changed: Any) -> tuple[ClientTask, Federation]:
     config = asdict(Config(cache=str(cache), method=method_settings()))
     config |= {"num_clients": CLIENTS, "ways": 3, "shots": 4, **changed}
     config["runtime"] |= {"name": "serial", "num_gpus": 0.0}
     for name in ("fedavg", "fedprox"):
         config["method"][name] |= {"rounds": ROUNDS, "local_epochs": 1}
-    return config
+    typed = read_config(config)
+    return client_task(typed, config, world.path), federation(typed)
 
 
-def changed_task(change: Change, client: int, round: int, task: dict[str, Any], payloads: Any
+def changed_task(change: Change, client: int, round: int, task: ClientTask, payloads: Any
                  ) -> dict[str, Any]:  # fmt: skip
     answer = run_task(client, round, task, payloads)
-    change(client, task["federated"], answer)
+    change(client, task.federated, answer)
     return answer
 
 
 def train(cache: Path, world: World, *names: str, change: Change | None = None, **more: Any
           ) -> Federated:  # fmt: skip
     app = make_client_app(partial(changed_task, change)) if change else None
-    config = config_of(cache, **more)
-    return federate(config, world, 0.0625, list(names or ["fedavg"]), client_app=app)
+    task, asked = parts_of(cache, world, **more)
+    return federate(task, names or ("fedavg",), world, 0.0625, asked, client_app=app)
 
 
 def same(one: Federated, two: Federated) -> bool:
@@ -136,10 +141,9 @@ def test_a_killed_training_goes_on_and_ends_the_same(whole, tmp_path, tiny_world
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, tiny_world, change=die)
     rounds: list[int] = []
-    again = federate(
-        config_of(tmp_path), tiny_world, 0.0625, ["fedavg"],
-        on_round=lambda name, done, of: rounds.append(done),
-    )  # fmt: skip
+    task, asked = parts_of(tmp_path, tiny_world)
+    watch = hooked(on_round_end=lambda name, done, of: rounds.append(done))
+    again = federate(task, ["fedavg"], tiny_world, 0.0625, asked, callback=watch)
     assert rounds == list(range(stopped + 1, ROUNDS + 1))
     first = Federated(payloads={"fedavg": whole[1].payloads["fedavg"]},
                       rounds={"fedavg": whole[1].rounds["fedavg"]})  # fmt: skip
@@ -241,13 +245,11 @@ def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, 
 
 
 def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_world):
-    config = config_of(tmp_path)
-    training = Training("fedavg", ROUNDS, _start(config, tiny_world, 0.0625))
-    plan = plan_round(config, tiny_world, training, 1)
+    task, _ = parts_of(tmp_path, tiny_world)
+    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_world, 0.0625))
     answer = run_task(0, 1, plan.task, plan.payloads)
     assert plan.declared.reply.problems(pack(answer)) == []
-    usual = {**plan.task, "individual": config["individual"]}
-    del usual["federated"]
+    usual = replace(plan.task, federated=None)
     (problem, *_) = [p for p in declared_reply(usual).problems(pack(answer)) if WEIGHTS in p]
     assert problem == "ArrayRecord 'weights.fedavg' was not declared"
     assert set(plan.declared.payloads) == {"fedavg"}

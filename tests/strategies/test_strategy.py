@@ -16,9 +16,9 @@ from protocol.messages import message_bytes, read_reply
 from runtime.serial_backend import SerialGrid, run_serial
 from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
-from tests.runtime.fake_work import METHODS, REPLY, app, plan
+from tests.runtime.fake_work import REPLY, app, fake_task, plan
 
-PLAN = plan({"methods": METHODS}, {"learngene": {"w": np.zeros((10, 10), np.float32)}})
+PLAN = plan(fake_task(), {"learngene": {"w": np.zeros((10, 10), np.float32)}})
 
 
 class LateGrid(SerialGrid):
@@ -99,7 +99,7 @@ def test_a_second_reply_changes_nothing():
 
 
 def test_payload_of_an_unknown_method():
-    stray = plan({"methods": ["scratch"]}, PLAN.payloads)
+    stray = plan(fake_task(("scratch",)), PLAN.payloads)
     with pytest.raises(ValueError, match="payloads for \\['learngene'\\]"):
         configure(LearngeneStrategy(1, lambda _: stray), SerialGrid(app, 1))
 

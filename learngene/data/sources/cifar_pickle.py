@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from learngene.data.class_split import paper_division
-from learngene.data.dataset import SPLITS, Division, WorldSettings
+from learngene.data.dataset import SPLITS, Division
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, check_labels, hash_files, resize
 from learngene.errors import InputError
 
@@ -93,7 +94,7 @@ class CifarPythonSource:
             yield part
 
 
-def open_cifar_python(folder: Path, settings: WorldSettings, size: int) -> CifarPythonSource:
+def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> CifarPythonSource:
     """Read the three files.
 
     Raises:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.data.class_split import draw_division, paper_division
-from learngene.data.dataset import SPLITS, Division, WorldSettings
+from learngene.data.dataset import SPLITS, Division
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, check_labels, decode_batches, hash_files
 from learngene.errors import InputError
 from learngene.seeding import generator
@@ -65,7 +66,7 @@ def _is_split(folder: Path) -> bool:
     return folder.is_dir() and bool(_classes(folder))
 
 
-def _split(classes: dict[str, list[Path]], settings: WorldSettings) -> dict[str, dict]:
+def _split(classes: dict[str, list[Path]], settings: SeededDataSettings) -> dict[str, dict]:
     """Draw ``test_share`` of each class; what is drawn of a class depends on its name and files."""
     if not 0 < settings.test_share < 1:
         problem = "the share of images that is test must lie between 0 and 1"
@@ -86,7 +87,7 @@ def _split(classes: dict[str, list[Path]], settings: WorldSettings) -> dict[str,
     return parts
 
 
-def open_folder(settings: WorldSettings, size: int | None = None) -> FolderSource:
+def open_folder(settings: SeededDataSettings, size: int | None = None) -> FolderSource:
     """Class folders under ``data.root``; ``imagefolder`` or a named data set's classes.
 
     Args:

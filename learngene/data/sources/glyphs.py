@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
 from learngene.data.class_split import draw_division
-from learngene.data.dataset import SPLITS, WorldSettings
+from learngene.data.dataset import SPLITS
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import hash_files
 from learngene.errors import InputError
 from learngene.seeding import generator
@@ -147,7 +148,7 @@ class GlyphSource:
 
     flip = False  # d mirrors into b
 
-    def __init__(self, settings: WorldSettings) -> None:
+    def __init__(self, settings: SeededDataSettings) -> None:
         """Check the settings and divide the classes.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from learngene.data.dataset import WorldSettings
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source
 from learngene.data.sources.cifar_pickle import find_cifar_python, open_cifar_python
 from learngene.data.sources.folder import open_folder
@@ -13,7 +13,7 @@ from learngene.utils.files import expanded
 _SIZE = {"cifar100": 32, "imagenet100": 84}  # sides in pixels
 
 
-def open_named(settings: WorldSettings) -> Source:
+def open_named(settings: SeededDataSettings) -> Source:
     """``cifar100`` or ``imagenet100`` as parquet, original pickles, class folders or from the hub.
 
     Raises:

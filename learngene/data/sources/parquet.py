@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from learngene.data.class_split import class_list, paper_division
-from learngene.data.dataset import SPLITS, Division, WorldSettings
+from learngene.data.dataset import SPLITS, Division
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, check_labels, decode_batches, hash_files
 from learngene.errors import InputError
 
@@ -110,7 +111,9 @@ def _names(name: str, column: str, schema: pa.Schema, folder: Path) -> tuple[str
     return class_list(name)
 
 
-def open_parquet(files: dict[str, list[Path]], settings: WorldSettings, size: int) -> TableSource:
+def open_parquet(
+    files: dict[str, list[Path]], settings: SeededDataSettings, size: int
+) -> TableSource:
     """Local parquet of ``cifar100`` or ``imagenet100`` with the hub's columns.
 
     Raises:
@@ -151,7 +154,7 @@ def open_parquet(files: dict[str, list[Path]], settings: WorldSettings, size: in
     return TableSource(names, division, size, labels, every, tables, image_column, shaping)
 
 
-def open_hub(settings: WorldSettings, size: int) -> TableSource:
+def open_hub(settings: SeededDataSettings, size: int) -> TableSource:
     """The data set from the Hugging Face hub; ``datasets`` keeps the download.
 
     Raises:

@@ -14,7 +14,8 @@ from torch import nn
 from learngene.adaptation.retain import fisher_diagonal
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fisher
-from learngene.collective.trainer import Evolution, epoch_positions, one_cycle
+from learngene.collective.sampling import epoch_positions, one_cycle
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.augment import augment, to_batch
 from learngene.errors import InputError
 from learngene.seeding import generator, torch_generator
@@ -23,7 +24,7 @@ from tests.helpers import rng, torch_rng
 LATER = ("rehearsal", "lwf", "ewc", "none")
 
 
-def weights(life: Evolution) -> dict[str, torch.Tensor]:
+def weights(life: CollectiveTrainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in life.collective.state_dict().items()}
 
 
@@ -31,7 +32,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return list(one) == list(other) and all(torch.equal(one[n], other[n]) for n in one)
 
 
-def lived(life: Evolution, tasks: int = 2) -> Evolution:
+def lived(life: CollectiveTrainer, tasks: int = 2) -> CollectiveTrainer:
     for _ in range(tasks):
         life.run_task()
     return life
@@ -98,7 +99,7 @@ def test_herding_looks_at_the_last_layer_as_it_is_after_the_task(evolve, tiny_wo
 # --- what a later task sees
 
 
-def batches_of(life: Evolution, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def batches_of(life: CollectiveTrainer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The base classes of every image that is trained on in the next task, by content."""
     world = life.world
     owner = {world.train_images[row].tobytes(): int(c) for row, c in enumerate(world.train_labels)}
@@ -108,7 +109,8 @@ def batches_of(life: Evolution, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.extend(owner[image.tobytes()] for image in np.asarray(images))
         return to_batch(images, device)
 
-    monkeypatch.setattr("learngene.collective.trainer.to_batch", spy)
+    for module in ("trainer", "predictor"):
+        monkeypatch.setattr(f"learngene.collective.{module}.to_batch", spy)
     monkeypatch.setattr(life, "test", lambda tasks: life_test)
     life_test = (type("Done", (), {"known": 0.0, "by_task": [0.0]})(), None)
     life.run_task()
@@ -131,8 +133,10 @@ def test_only_rehearsal_sees_an_old_image(evolve, monkeypatch, memory, exemplars
 def test_only_rehearsal_and_lwf_hear_the_previous_stage(evolve, monkeypatch, memory):
     life = lived(evolve(memory=memory, growth="none"), 1)
     teachers = []
-    targets = life._targets
-    monkeypatch.setattr(life, "_targets", lambda t, rows: teachers.append(t) or targets(t, rows))
+    targets = life._distillation_targets
+    monkeypatch.setattr(
+        life, "_distillation_targets", lambda t, rows: teachers.append(t) or targets(t, rows)
+    )
     life.run_task()
     (teacher,) = teachers
     assert (teacher is not None) == (memory in ("rehearsal", "lwf"))
@@ -157,12 +161,13 @@ def test_rehearsal_is_this_loop(evolve):
     hand = copy.deepcopy(life)
     life.run_task()
 
-    s, world = hand.settings, hand.world
+    s, world = hand.settings.collective, hand.world
+    seed = hand.settings.seed
     old, new = hand.tasks[0], hand.tasks[1]
     teacher = copy.deepcopy(hand.collective).eval()
     hand.grow(1)
     model = hand.collective
-    drawn = torch_generator(s.seed, "head", round=1)
+    drawn = torch_generator(seed, "head", round=1)
     model.head.grow(len(new), drawn)
     model.light.head.grow(len(new), drawn)
     parts = [hand.train_rows[c][: s.memory_per_class] for c in old]
@@ -186,10 +191,10 @@ def test_rehearsal_is_this_loop(evolve):
         lr=s.lr, momentum=0.9, nesterov=True,
     )  # fmt: skip
     order, chance = (
-        generator(s.seed, "task-order", round=1),
-        torch_generator(s.seed, "task-augment", round=1),
+        generator(seed, "task-order", round=1),
+        torch_generator(seed, "task-augment", round=1),
     )
-    criterion = Criterion(s.sigma, 13)
+    criterion = Criterion(hand.settings.sigma, 13)
     epochs = [
         epoch_positions(labels.numpy(), len(old), s.rehearse_per_class, order) for _ in range(2)
     ]

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from learngene.collective import trainer as evolution_module
-from learngene.collective.trainer import Accuracy, Evolution, Stage, epoch_positions, one_cycle
+from learngene.collective.records import Accuracy, TaskRecord
+from learngene.collective.sampling import epoch_positions, one_cycle
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.augment import to_batch
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START
 from learngene.networks.growth import PlannedStep
@@ -21,7 +23,7 @@ from learngene.networks.layers import scaled
 from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
 
 
-def state(life: Evolution) -> dict[str, torch.Tensor]:
+def state(life: CollectiveTrainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in life.collective.state_dict().items()}
 
 
@@ -92,7 +94,8 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monk
         return to_batch(images, device)
 
     life = evolve()
-    monkeypatch.setattr("learngene.collective.trainer.to_batch", spy)
+    for module in ("trainer", "predictor"):
+        monkeypatch.setattr(f"learngene.collective.{module}.to_batch", spy)
     monkeypatch.setattr(life, "test", lambda tasks: (Accuracy(0.0, []), Accuracy(0.0, [])))
     life.run_task()
     first = len(seen)
@@ -161,7 +164,7 @@ def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_
     write_checkpoint(Path(tmp_path / "two"), first.state(), card)
     saved, card = read_checkpoint(tmp_path / "two")
     second = evolve(**kind)
-    second.take_up([Stage(**stage) for stage in card["stages"]], saved, first.memory)
+    second.load_state([TaskRecord(**stage) for stage in card["stages"]], saved, first.memory)
     assert second.known == first.known and second.collective.widths == first.collective.widths
     last = second.run_task()
     if "stem" in kind:
@@ -226,7 +229,7 @@ def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_world):
     life = evolve(temperature=3.0)
     life.run_task()
     rows = np.array([5, 90, 7, 33])
-    heavy, light = life._targets(life.collective.eval(), rows)
+    heavy, light = life._distillation_targets(life.collective.eval(), rows)
     for i, row in enumerate(rows):
         x = to_batch(tiny_world.train_images[[row]])
         with torch.no_grad():
@@ -235,7 +238,7 @@ def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_world):
                 (light, life.collective.light_logits(x)),
             ):
                 assert torch.allclose(goal[i], F.softmax(logits[0] / 3.0, 0), atol=1e-6)
-    assert life._targets(None, rows) is None
+    assert life._distillation_targets(None, rows) is None
 
 
 def test_the_loss_by_hand(evolve):
@@ -260,7 +263,7 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
     life = evolve(distill=1.0)
     life.run_task()
     kept: dict[str, list] = {"goals": [], "batches": [], "rows": []}
-    targets, loss, read = life._targets, life._loss, to_batch
+    targets, loss, read = life._distillation_targets, life._loss, to_batch
 
     def spy_targets(teacher, rows):
         kept["rows"].append(rows)
@@ -271,7 +274,7 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
         kept["batches"].append((path, batch, goals, y))
         return loss(logits_of, x, y, goals, path, batch)
 
-    monkeypatch.setattr(life, "_targets", spy_targets)
+    monkeypatch.setattr(life, "_distillation_targets", spy_targets)
     monkeypatch.setattr(life, "_loss", spy_loss)
     old = list(life.known)
     life.run_task()
@@ -321,7 +324,7 @@ def test_consolidation_follows_the_last_task_on_equally_many_of_every_class(evol
     known = len(life.known)
     assert taken[-2:] == [([3] * known, known, None)] * 2
     assert sum(limit is None for _, _, limit in taken) == 2  # and after no other task
-    assert life.stages[-1].image_passes > 2 * 3 * known - 2 * life.settings.batch_size
+    assert life.stages[-1].image_passes > 2 * 3 * known - 2 * life.settings.collective.batch_size
 
 
 def test_test_accuracy_by_hand(evolved, tiny_world):
@@ -462,7 +465,7 @@ def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path,
     write_checkpoint(Path(tmp_path / "kept"), first.collective.state_dict(), card)
     saved, card = read_checkpoint(tmp_path / "kept")
     second = evolve(**changed)
-    second.take_up([Stage(**stage) for stage in card["stages"]], saved, first.memory)
+    second.load_state([TaskRecord(**stage) for stage in card["stages"]], saved, first.memory)
     assert second.collective.names == first.collective.names
     assert [u.pool for u in second.collective.units] == [u.pool for u in first.collective.units]
     first.run_task()
@@ -476,7 +479,7 @@ def test_a_life_is_taken_up_further_from_where_it_is(evolve):
     first, second = (evolve(growth="plan", plan=PLAN) for _ in range(2))
     while not first.done:
         first.run_task()
-        second.take_up(list(first.stages), first.state(), first.memory)
+        second.load_state(list(first.stages), first.state(), first.memory)
         assert second.collective.names == first.collective.names
         assert_equal(state(first), state(second))
 

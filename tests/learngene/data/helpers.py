@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from learngene.data.dataset import WorldSettings
+from learngene.data.settings import SeededDataSettings
 from learngene.seeding import generator
 
-GLYPHS = WorldSettings(
+GLYPHS = SeededDataSettings(
     "glyphs", classes=20, train_per_class=6, test_per_class=3, base=0.5, open_world=0.2, novel=0.3
 )
-FOLDERS = WorldSettings("imagefolder", image_size=8, base=0.5, open_world=0.25, novel=0.25)
+FOLDERS = SeededDataSettings("imagefolder", image_size=8, base=0.5, open_world=0.25, novel=0.25)
 
 
 def noise(seed: int, count: int, side: int = 8) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
-from learngene.collective.trainer import hold_out
+from learngene.collective.sampling import hold_out
 from learngene.data.dataset import World
 from learngene.data.partition import draw_shard, read_shard
 from learngene.methods import ClientContext, Factory, Payload, find

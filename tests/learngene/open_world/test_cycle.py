@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from learngene.open_world.cycle import (
-    CycleSettings,
     Oracle,
     Stream,
     account,
@@ -18,8 +17,9 @@ from learngene.open_world.cycle import (
     gather_labels,
     split_held_out,
 )
+from learngene.open_world.settings import OpenWorldSettings
 
-ASKED = CycleSettings(
+ASKED = OpenWorldSettings(
     cycles=3, labels_per_cycle=5, classes_per_cycle=2, images_to_add=3, known_share=0.5,
     cycle_consolidate_epochs=1,
 )  # fmt: skip

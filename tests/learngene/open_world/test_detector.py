@@ -15,8 +15,7 @@ from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
     UNKNOWN,
-    OpenWorldSettings,
-    Recogniser,
+    OpenSetDetector,
     calibrate,
     doubled_softmax_floor,
     fit_score,
@@ -27,6 +26,7 @@ from learngene.open_world.detector import (
     separation,
     unknown_probability,
 )
+from learngene.open_world.settings import OpenWorldSettings
 from tests.helpers import rng, torch_rng
 
 LN = math.log
@@ -103,7 +103,7 @@ def test_measure_by_hand():
     labels = torch.tensor([0, 1, 0, 0])  # right, right, wrong, right but called unknown
     unknown = torch.tensor([sure(0.5, 0), sure(0.45, 1), sure(0.85, 2)])
     # open-world probability: known 0.1 0.2 0.3 0.6, unknown 0.5 0.55 0.15
-    eq_2 = Recogniser(fit_score("max_softmax", *NOTHING), 0.35)
+    eq_2 = OpenSetDetector(fit_score("max_softmax", *NOTHING), 0.35)
     found = measure(eq_2, (known, NOTHING[0]), labels, (unknown, NOTHING[0]))
     assert found["accepted"] == 3 / 4
     assert found["known_accuracy"] == 2 / 4
@@ -119,7 +119,7 @@ def test_measure_by_hand():
 
 
 def test_measure_when_nothing_is_called_unknown():
-    found = measure(Recogniser(by_feature, 0.9), of(0.1, 0.5), torch.tensor([0, 0]), of(0.9))
+    found = measure(OpenSetDetector(by_feature, 0.9), of(0.1, 0.5), torch.tensor([0, 0]), of(0.9))
     assert (found["f1"], found["precision"], found["recall"]) == (0, 0, 0)
     assert found["accepted"] == 1.0
 
@@ -128,7 +128,7 @@ def test_measure_when_nothing_is_called_unknown():
 def test_the_histogram_holds_any_score_and_its_tails(spread):
     drawn = (spread * rng(1).standard_normal(500) - 7).tolist()
     far = 50 * spread - 7
-    found = measure(Recogniser(by_feature, 0.0), of(*drawn, far), torch.zeros(501), of(*drawn))
+    found = measure(OpenSetDetector(by_feature, 0.0), of(*drawn, far), torch.zeros(501), of(*drawn))
     edges = found["histogram"]["edges"]
     assert len(edges) == 41 and all(a < b for a, b in itertools.pairwise(edges))
     assert edges[-1] <= -7 + 5 * spread + (0.5 if spread == 0 else 0)  # not stretched by ``far``
@@ -231,7 +231,7 @@ def test_the_threshold_is_calibrated_set_or_the_papers():
 
     def threshold(**asked: Any) -> float:
         settings = OpenWorldSettings(score="max_softmax", **asked)
-        return Recogniser.fit(settings, of(), torch.zeros(0), held).threshold
+        return OpenSetDetector.fit(settings, of(), torch.zeros(0), held).threshold
 
     assert threshold(threshold="paper_cifar100") == 0.9587
     assert threshold(threshold="paper_imagenet100") == 0.9733
@@ -244,14 +244,14 @@ def test_a_recogniser_labels_and_is_fitted_anew_when_classes_are_added():
     features, labels, others = gaussians()
     asked = OpenWorldSettings(score="mahalanobis", accept=0.95)
     held = (features[::4, :3], features[::4])
-    before = Recogniser.fit(asked, (features[:, :3], features), labels, held)
+    before = OpenSetDetector.fit(asked, (features[:, :3], features), labels, held)
     called = before.label(others[:, :3], others)
     assert called.dtype == torch.int64 and (called == UNKNOWN).float().mean() > 0.9
     known = before.label(features[:, :3], features)
     assert (known == labels).float().mean() > 0.9 and (known == UNKNOWN).float().mean() < 0.1
     more = torch.cat([features, others])
     classes = torch.cat([labels, torch.full((len(others),), 3)])
-    after = Recogniser.fit(asked, (more[:, :4], more), classes, (more[::4, :4], more[::4]))
+    after = OpenSetDetector.fit(asked, (more[:, :4], more), classes, (more[::4, :4], more[::4]))
     assert (after.label(others[:, :4], others) == 3).float().mean() > 0.9
     assert torch.equal(before.label(others[:, :3], others), called)
 

@@ -7,11 +7,11 @@ import pytest
 
 from learngene.errors import InputError
 from learngene.open_world.flagged import (
-    as_text,
+    all_flagged,
+    decode_flags,
     draw_classes,
     draw_labelled_shard,
-    everything,
-    of_text,
+    encode_flags,
 )
 
 ASKED = {"ways": 3, "shots": 5, "shard_seed": 7, "draws": 2}
@@ -37,7 +37,7 @@ def test_a_shard_holds_flagged_images_of_its_draws_classes_and_no_others(tiny_wo
 
 
 def test_draws_are_of_different_classes_and_clients_of_a_draw_hold_different_images(tiny_world):
-    flags = everything(tiny_world)
+    flags = all_flagged(tiny_world)
     shards = [draw_labelled_shard(tiny_world, flags, client=c, **ASKED) for c in range(4)]
     assert shards[0].classes == shards[2].classes != shards[1].classes == shards[3].classes
     assert set(shards[0].train_rows.tolist()) != set(shards[2].train_rows.tolist())
@@ -54,7 +54,7 @@ def test_fewer_shots_are_of_the_same_images(tiny_world):
 
 
 def test_a_class_with_few_flagged_images_ends_with_fewer(tiny_world):
-    flags = everything(tiny_world)
+    flags = all_flagged(tiny_world)
     classes = draw_classes(tiny_world, ways=3, shard_seed=7, draw=0)
     flags[classes[1]][:] = False
     flags[classes[1]][4] = True
@@ -65,7 +65,7 @@ def test_a_class_with_few_flagged_images_ends_with_fewer(tiny_world):
 
 
 def test_a_class_that_was_never_flagged_is_an_error_that_names_it(tiny_world):
-    flags = everything(tiny_world)
+    flags = all_flagged(tiny_world)
     c = draw_classes(tiny_world, ways=3, shard_seed=7, draw=0)[2]
     flags[c][:] = False
     with pytest.raises(InputError, match=r"12 images of class .* called unknown") as caught:
@@ -77,10 +77,10 @@ def test_a_class_that_was_never_flagged_is_an_error_that_names_it(tiny_world):
 
 def test_flags_travel_as_text(tiny_world):
     flags = flags_of(tiny_world)
-    text = as_text(flags)
+    text = encode_flags(flags)
     assert sum(map(len, text.values())) == 4 * 4  # 12 bits are two bytes, four digits, a class
-    again = of_text(tiny_world, text)
+    again = decode_flags(tiny_world, text)
     assert again.keys() == flags.keys()
     assert all(np.array_equal(again[c], flags[c]) for c in flags)
     with pytest.raises(ValueError, match="8 bits, 12 images"):
-        of_text(tiny_world, {c: its[:2] for c, its in text.items()})
+        decode_flags(tiny_world, {c: its[:2] for c, its in text.items()})

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learngene.utils.checkpoint import CARD_LIMIT, read_checkpoint, write_checkpoint
-from server.collective import go_on, life_card
+from server.collective import checkpoint_card, restore
 from tests.learngene.utils.test_checkpoint import STATE
 
 CARD = {"stages": [{"task": 0, "rho": [0.5, 1e-3]}], "exemplars": {"1": [2, 3]}}
@@ -102,18 +102,18 @@ FORGED: list[Callable[[dict, dict], Any]] = [
 def test_forged_lives_are_not_taken_up(evolve, evolved) -> None:
     """Their checksums would be right: whoever writes a file can write its checksum."""
     done = evolved("separable")
-    state, card = done.state(), json.loads(json.dumps(life_card(done)))
+    state, card = done.state(), json.loads(json.dumps(checkpoint_card(done)))
     for number, forge in enumerate(FORGED):
         mine, theirs = dict(state), copy.deepcopy(card)
         forge(mine, theirs)
         fresh = evolve()
         before = {name: value.clone() for name, value in fresh.state().items()}
-        assert not go_on(fresh, mine, theirs), number
+        assert not restore(fresh, mine, theirs), number
         assert fresh.stages == [] and fresh.memory == {}
         after = fresh.state()
         assert set(before) == set(after)
         assert all(torch.equal(before[name], after[name]) for name in before)
     fresh = evolve()
-    assert go_on(fresh, state, card)
+    assert restore(fresh, state, card)
     assert fresh.stages == done.stages and fresh.known == done.known
     assert all(torch.equal(value, fresh.state()[name]) for name, value in state.items())

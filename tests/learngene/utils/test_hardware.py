@@ -5,9 +5,11 @@ import os
 import pytest
 import torch
 
+from conf.parts import factory_settings
+from conf.schema import Config
+from learngene.collective.settings import CollectiveSettings
 from learngene.utils import hardware
 from learngene.utils.hardware import torch_threads, usable_cores
-from server.factory import factory_threads
 
 
 @pytest.fixture
@@ -34,8 +36,9 @@ def test_without_a_quota_the_affinity_counts(quota):
 
 def test_the_factory_takes_the_quota_unless_told(quota):
     quota("300000 100000")
-    assert factory_threads({"collective": {"threads": 0}}) == 3
-    assert factory_threads({"collective": {"threads": 5}}) == 5
+    assert factory_settings(Config(cache="")).threads == 3
+    config = Config(cache="", collective=CollectiveSettings(threads=5))
+    assert factory_settings(config).threads == 5
 
 
 def test_threads_are_as_before_when_the_work_fails():

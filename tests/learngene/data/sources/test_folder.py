@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 
 from learngene.data.cache import build
-from learngene.data.dataset import World, WorldSettings
+from learngene.data.dataset import World
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import decode
 from learngene.errors import InputError
 from tests.learngene.data.helpers import FOLDERS, noise, write_folders
 
 
-def _settings(root: Path, **change: object) -> WorldSettings:
+def _settings(root: Path, **change: object) -> SeededDataSettings:
     return replace(FOLDERS, root=str(root), **change)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,8 @@ import pytest
 from fontTools.ttLib import TTFont
 
 from learngene.data.cache import build
-from learngene.data.dataset import World, WorldSettings
+from learngene.data.dataset import World
+from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.glyphs import (
     CHARACTERS,
     TEST_FACES,
@@ -92,5 +93,7 @@ def test_settings_that_cannot_be(change: dict, says: str, tmp_path: Path) -> Non
 
 
 def test_other_size(tmp_path: Path) -> None:
-    small = WorldSettings("glyphs", classes=10, train_per_class=1, test_per_class=1, image_size=48)
+    small = SeededDataSettings(
+        "glyphs", classes=10, train_per_class=1, test_per_class=1, image_size=48
+    )
     assert build(small, tmp_path).train_images.shape == (10, 48, 48, 3)

@@ -16,7 +16,7 @@ import pytest
 
 from learngene.data.cache import build, open_source
 from learngene.data.class_split import class_list
-from learngene.data.dataset import WorldSettings
+from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
 from tests.learngene.data.helpers import noise, png, write_folders, write_parquet
 
@@ -32,8 +32,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def _cifar(root: Path, **change: object) -> WorldSettings:
-    return WorldSettings("cifar100", root=str(root), **change)  # type: ignore[arg-type]
+def _cifar(root: Path, **change: object) -> SeededDataSettings:
+    return SeededDataSettings("cifar100", root=str(root), **change)  # type: ignore[arg-type]
 
 
 def test_parquet(cifar: Write, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_imagenet(tmp_path: Path) -> None:
         images = [png(image) for image in noise(seed, 100, 20)]
         file = tmp_path / f"data/{split}-00000.parquet"  # as the hub's repository has it
         write_parquet(file, images, list(range(100)), ("image", "label"))
-    world = build(WorldSettings("imagenet100", root=str(tmp_path)), tmp_path)
+    world = build(SeededDataSettings("imagenet100", root=str(tmp_path)), tmp_path)
     assert world.image_shape == (3, 84, 84)
     assert world.class_names[world.division.novel[0]] == "n01930112"
 
@@ -153,7 +153,7 @@ def test_class_folders(tmp_path: Path) -> None:
 
 def test_no_root(tmp_path: Path) -> None:
     with pytest.raises(InputError) as told:
-        build(WorldSettings("cifar100"), tmp_path)
+        build(SeededDataSettings("cifar100"), tmp_path)
     assert "data.root=DIR" in str(told.value) and "data.download=true" in str(told.value)
     with pytest.raises(InputError, match=r"data\.root=/nowhere: no such folder"):
         build(_cifar(Path("/nowhere")), tmp_path)
@@ -170,7 +170,7 @@ def test_hub_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(InputError, match=r"could not get uoft-cs/cifar100 .*no route"):
-        build(WorldSettings("cifar100", download=True), tmp_path)
+        build(SeededDataSettings("cifar100", download=True), tmp_path)
 
 
 def test_hub(cifar: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_hub(cifar: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         )
 
     monkeypatch.setattr(datasets, "load_dataset", local)
-    world = build(WorldSettings("cifar100", download=True), tmp_path)
+    world = build(SeededDataSettings("cifar100", download=True), tmp_path)
     assert world.sha256 == build(_cifar(root), tmp_path).sha256
 
 
@@ -229,7 +229,7 @@ def test_wrong_columns_and_labels(cifar: Write, tmp_path: Path) -> None:
 
 def test_real_names_are_the_built_in_ones(shared_data: Path) -> None:
     for name, folder in (("cifar100", "cifar100"), ("imagenet100", "mini-imagenet")):
-        source = open_source(WorldSettings(name, root=str(shared_data / folder)))
+        source = open_source(SeededDataSettings(name, root=str(shared_data / folder)))
         assert source.class_names == class_list(name)
         assert len(source.labels["train"]) == 50_000 and len(source.labels["test"]) == 10_000
 
