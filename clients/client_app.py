@@ -88,11 +88,10 @@ def _train(
     except (Exception, SystemExit, ClientOverdue) as error:
         # Flower's own error reply wraps the text in a worker traceback and prints it on the
         # driver; a record keeps type and message, and where it happened for whoever asks.
-        reason: dict[str, Any] = {
-            "reason": clean(describe(error), REASON),
-            "traceback": places(error),
-        }
-        content = RecordDict({ERROR: ConfigRecord(reason)})
+        failure = ConfigRecord()
+        failure["reason"] = clean(describe(error), REASON)
+        failure["traceback"] = places(error)
+        content = RecordDict({ERROR: failure})
     return Message(content, reply_to=message)
 
 
@@ -110,7 +109,9 @@ def _answer(
     run_task: RunTask | None, task: ClientTask, message: Message, context: Context
 ) -> RecordDict:
     if run_task is None:
-        from clients.work import run_task  # late: it imports torch, which a query does not need
+        from clients import work  # late: it imports torch, which a query does not need
+
+        run_task = work.run_task
     payloads = {
         key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
         for key, record in message.content.array_records.items()
