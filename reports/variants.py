@@ -192,8 +192,7 @@ def check_comparable(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) 
     settings = {folder: variant_settings(results) for folder, results in runs}
     for name in next(iter(settings.values())):
         if name not in free and all(name in other for other in settings.values()):
-            values = [(folder, {"value": settings[folder][name]}) for folder, _ in runs]
-            check_equal(values, name, lambda setting: setting["value"])
+            check_equal(name, {folder: other[name] for folder, other in settings.items()})
 
 
 def paired_difference(one: Variant, other: Variant, method: str) -> Measured:

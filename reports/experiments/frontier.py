@@ -88,7 +88,7 @@ def points_in(folders: Sequence[Path]) -> list[Point]:
             methods were run on the same clients, or nobody answered in any.
     """
     runs = read_runs(folders)
-    check_equal(runs, "data, sha256", lambda results: results["data"]["sha256"])
+    check_equal("data, sha256", {folder: run["data"]["sha256"] for folder, run in runs})
     check_comparable(runs, FREE)
     by_label: dict[str, list[tuple[Path, Results, Point]]] = {}
     for folder, results in runs:
