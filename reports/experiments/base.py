@@ -141,7 +141,7 @@ def client_rows(group: RunGroup) -> list[Row]:
     rows = []
     for variant in group.variants:
         for name in variant.methods:
-            rows.append(row(variant, name, "%", variant.mean(variant.accuracies(name))))
+            rows.append(row(variant, name, "%", variant.accuracy(name)))
         if {MAIN, REFERENCE} <= set(variant.methods):
             rows.append(gain_row(variant, "gain over scratch"))
     return rows

@@ -29,18 +29,8 @@ from scipy.optimize import nnls
 from learngene.seeding import generator
 from learngene.utils.files import write_atomically
 from reports.experiments.base import Experiment, Row, client_rows, row
+from reports.figures import style
 from reports.figures.measured import draw_gains
-from reports.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    PINK,
-    STYLE,
-    VERMILION,
-    NoDataError,
-    new_figure,
-    save,
-)
 from reports.format import NONE, rounded
 from reports.results import REFERENCE
 from reports.runs import GatherError, check_equal, read_runs, seeds_of
@@ -55,7 +45,12 @@ LEAST_SIZES = 3  # two constants pass through two sizes exactly: nothing would b
 RESAMPLES = 2000  # of the bootstrap
 FREE = ("shots", "experiment")  # settings in which the runs of one fit may differ
 HIDDEN = ["shots"]  # quantities tell them
-LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "^", ":"), (PINK, "D", "-."))
+LINES = (
+    (style.BLUE, "o", "-"),
+    (style.VERMILION, "s", "--"),
+    (style.GREEN, "^", ":"),
+    (style.PINK, "D", "-."),
+)
 
 
 @dataclass(frozen=True)
@@ -292,16 +287,18 @@ def figure(group: RunGroup, path: Path) -> Path:
     try:
         fits = next((f for part in group.split_by_others("shots") for _, f in fits_of(part)), None)
     except GatherError as reason:
-        raise NoDataError(str(reason)) from reason
+        raise style.NoDataError(str(reason)) from reason
     if fits is None:
-        raise NoDataError(f"a fit of Eq. 10 needs runs of {LEAST_SIZES} sample sizes of one seed")
+        raise style.NoDataError(
+            f"a fit of Eq. 10 needs runs of {LEAST_SIZES} sample sizes of one seed"
+        )
     return draw_fit(fits, path)
 
 
 def draw_fit(fits: Fits, path: Path) -> Path:
     """Gaps with the fitted form of Eq. 10, residuals below."""
     sizes = np.array(fits["sizes"], float)
-    canvas = new_figure(5.4)
+    canvas = style.new_figure(5.4)
     above, below = canvas.subplots(2, sharex=True, height_ratios=(3, 1))
     fine = np.geomspace(sizes[0], sizes[-1], 100)
     for number, (name, fitted) in enumerate(fits["methods"].items()):
@@ -317,14 +314,14 @@ def draw_fit(fits: Fits, path: Path) -> Path:
         above.plot(fine, line, color=colour, ls=dashes, lw=1.5, label=label)
         residuals = 100 * np.array(fitted["residuals"])
         below.plot(sizes, residuals, color=colour, marker=marker, ls=dashes, lw=1)
-    below.axhline(0, color=GREY, lw=1)
+    below.axhline(0, color=style.GREY, lw=1)
     below.set_xscale("log")
     below.xaxis.set_minor_locator(NullLocator())
     below.set_xticks(sizes, [f"{size:g}" for size in sizes])
     below.set(xlabel="m̄, training images of a client, log scale", ylabel="residual")
     above.set(ylabel="test error − training error (points)")
     canvas.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
-    return save(canvas, path)
+    return style.save(canvas, path)
 
 
 def write_bound(folders: Sequence[Path], out: Path, seed: int = 0) -> str:
@@ -339,7 +336,7 @@ def write_bound(folders: Sequence[Path], out: Path, seed: int = 0) -> str:
     fits = fit_runs(runs, seed)
     text = json.dumps(fits, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(out / "bound.json", text.encode())
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style.STYLE):
         draw_fit(fits, out / "bound.png")
     return as_text(fits)
 

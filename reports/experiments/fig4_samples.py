@@ -9,7 +9,7 @@ from reports.experiments.base import CIFAR, Claim, Experiment, PaperNumber, Row,
 from reports.experiments.savings import reached_level, saved_row, to_level
 from reports.figures.measured import draw_sweep
 from reports.results import MAIN, REFERENCE
-from reports.units import final_by_client, mean_over_units
+from reports.units import mean_over_units
 from reports.variants import RunGroup
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def along_shots(group: RunGroup, method: str) -> pd.DataFrame:
     import pandas as pd
 
     curves = pd.concat(
-        {v.config("shots"): final_by_client(v.table, method) for v in group.variants}, axis=1
+        {v.config("shots"): v.final_by_client(method).accuracy for v in group.variants}, axis=1
     ).sort_index()
     answers = curves.notna().sum(axis="columns")
     return curves[answers == answers.groupby(level=[0, 1]).transform("max")]

@@ -46,7 +46,7 @@ def rows(group: RunGroup) -> list[Row]:
     found = []
     for variant in group.variants:
         for name in variant.methods:
-            mean = variant.mean(variant.accuracies(name))
+            mean = variant.accuracy(name)
             found.append(row(variant, name, "%", mean, paper=cell(name, group.data)))
         found += lead_rows(variant)
     return found

@@ -62,7 +62,7 @@ def rows(group: RunGroup) -> list[Row]:
                     variant,
                     prefix + name,
                     "%",
-                    variant.mean(variant.accuracies(name)),
+                    variant.accuracy(name),
                     paper=cell_of(variant, name, group.data),
                     hide_settings=["shots"],
                     note=_retain_note(variant) if name == MAIN else "",

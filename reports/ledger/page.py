@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from reports.experiments import registry, table
 from reports.experiments.base import CIFAR, IMAGENET, Claim, Row
 from reports.experiments.claims import NOT_RUN, Judged, verdicts
-from reports.experiments.table import KEY, markdown, notes, number
+from reports.experiments.table import KEY, format_ours, markdown, notes, number
 from reports.format import NONE, seconds, size
 from reports.ledger.compact import name_of
 from reports.results import MAIN, REFERENCE
@@ -139,7 +139,7 @@ def _verdict(judged: Sequence[Judged]) -> str:
 def _ours(claim: Claim, rows: Sequence[Row]) -> str:
     """What was measured; also where the paper says nothing for this data set."""
     cells = [
-        f"{number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit} ({row.ours.n}"
+        f"{format_ours(row)} {row.unit} ({row.ours.n}"
         + (f"; {row.reached})" if row.reached else ")")
         for row in rows
         if row.name == claim.quantity
