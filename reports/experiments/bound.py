@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,7 @@ LEAST_SIZES = 3  # two constants pass through two sizes exactly: nothing would b
 RESAMPLES = 2000  # of the bootstrap
 FREE = ("shots", "experiment")  # settings in which the runs of one fit may differ
 HIDDEN = ["shots"]  # quantities tell them
-LINES = (
-    (style.BLUE, "o", "-"),
-    (style.VERMILION, "s", "--"),
-    (style.GREEN, "^", ":"),
-    (style.PINK, "D", "-."),
-)
+MARKS = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))
 
 
 @dataclass(frozen=True)
@@ -66,10 +62,6 @@ class Fit:
     r2_means: float | None  # of the S means; None where they are all equal
     r2_clients: float | None  # of every client's gaps: what the clients' spread leaves
     highest: float  # largest distance of any client's gap above the fit: c1 + this lies over all
-
-    def at(self, size: float | NDArray[np.float64]) -> Any:
-        """The fitted gap at a mean sample size."""
-        return self.c1 + self.slope / np.sqrt(size)
 
 
 def fit(sizes: Sequence[float], gaps: NDArray[np.float64], seed: int = 0) -> Fit:
@@ -228,6 +220,7 @@ def rows(group: RunGroup) -> list[Row]:
 
 def _constants(variants: Sequence[Variant], name: str, fits: MethodFits) -> list[Row]:
     """A method's constants; no row for one that no seed's fit has."""
+    new_row = partial(row, variants[0], hide_settings=HIDDEN, variants=variants)
     table = []
     for quantity, unit, key, scale, note in (
         ("c1, {}", "points", "c1", 100, _intervals(fits, "c1")),
@@ -238,7 +231,7 @@ def _constants(variants: Sequence[Variant], name: str, fits: MethodFits) -> list
         known = [(run, scale * method[key]) for run, _, method in fits if method[key] is not None]
         if known:
             mean = mean_over_runs(known)
-            table.append(_row(variants, quantity.format(name), unit, mean, note))
+            table.append(new_row(quantity.format(name), unit, mean, note=note))
     return table
 
 
@@ -256,16 +249,14 @@ def _gap_rows(variants: Sequence[Variant], name: str, fits: MethodFits) -> list[
                     gaps[(*seeds_of(run), client)] = 100 * by_size[at]
         residual = rounded(sum(residuals) / len(residuals), sign=True)
         note = f"test less training error; residual {residual} of the fit"
-        measured_in = [v for v in variants if size in map(mean_size, v.runs)]
-        quantity = f"gap at {size:g} training images, {name}"
-        table.append(_row(measured_in, quantity, "points", mean_over_units(pd.Series(gaps)), note))
+        same = [variant for variant in variants if size in map(mean_size, variant.runs)]
+        new_row = partial(row, same[0], hide_settings=HIDDEN, variants=same)
+        quantity, mean = (
+            f"gap at {size:g} training images, {name}",
+            mean_over_units(pd.Series(gaps)),
+        )
+        table.append(new_row(quantity, "points", mean, note=note))
     return table
-
-
-def _row(variants: Sequence[Variant], quantity: str, unit: str, mean: Measured, note: str) -> Row:
-    return row(
-        variants[0], quantity, unit, mean, note=note, hide_settings=HIDDEN, variants=variants
-    )
 
 
 def _intervals(fits: MethodFits, name: str) -> str:
@@ -302,7 +293,8 @@ def draw_fit(fits: Fits, path: Path) -> Path:
     above, below = canvas.subplots(2, sharex=True, height_ratios=(3, 1))
     fine = np.geomspace(sizes[0], sizes[-1], 100)
     for number, (name, fitted) in enumerate(fits["methods"].items()):
-        colour, marker, dashes = LINES[number % len(LINES)]
+        colour = style.LINE_COLOURS[number % len(style.LINE_COLOURS)]
+        marker, dashes = MARKS[number % len(MARKS)]
         gaps = 100 * np.array(fitted["gaps"])  # (clients, sizes)
         x = sizes * (1 + 0.05 * (number - (len(fits["methods"]) - 1) / 2))  # dots must not coincide
         dots = {"ls": "", "color": colour}

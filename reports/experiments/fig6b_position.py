@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.experiments.base import (
-    CIFAR,
-    IMAGENET,
-    Claim,
-    Experiment,
-    PaperNumber,
-    Row,
-    client_rows,
-    row,
-)
+from reports.experiments import base
 from reports.experiments.fig3_criterion import top_layers
 from reports.figures import style
 from reports.figures.measured import ACCURACY, EPOCHS, draw_curves, line, mean_curve
@@ -25,10 +16,10 @@ from reports.variants import RunGroup, Variant, paired_difference
 LAYERS = "learngene.layers"
 LEAD = "top over the best other position"
 WHERE = "Discussion, figure 6 (b)"
-CLAIM = Claim(
+CLAIM = base.Claim(
     name="top",
     words="the top layers end 2 % above other positions",
-    numbers={data: PaperNumber(2, None, WHERE) for data in (CIFAR, IMAGENET)},
+    numbers={data: base.PaperNumber(2, None, WHERE) for data in (base.CIFAR, base.IMAGENET)},
     unit="points",
     bound="about",
     quantity=LEAD,
@@ -36,9 +27,9 @@ CLAIM = Claim(
 )
 
 
-def rows(group: RunGroup) -> list[Row]:
+def rows(group: RunGroup) -> list[base.Row]:
     """Accuracy by position, and the top's lead over the best of the others."""
-    found = client_rows(group)
+    table = base.client_rows(group)
     for part in group.split_by_others(LAYERS):
         top = top_of(part.variants)
         others = [variant for variant in part.variants if variant is not top]
@@ -47,10 +38,12 @@ def rows(group: RunGroup) -> list[Row]:
         best = max(others, key=lambda variant: variant.accuracy(MAIN).mean or 0.0)
         note = f"the best other: layers {layers_of(best)}"
         lead = paired_difference(top, best, MAIN)
-        found.append(
-            row(top, LEAD, "points", lead, note=note, hide_settings=[LAYERS], variants=(top, best))
+        table.append(
+            base.row(
+                top, LEAD, "points", lead, note=note, hide_settings=[LAYERS], variants=(top, best)
+            )
         )
-    return found
+    return table
 
 
 def figure(group: RunGroup, path: Path) -> Path:
@@ -100,4 +93,4 @@ def layers_of(variant: Variant) -> list[int]:
     return list(variant.runs[0]["learngene"]["layers"])
 
 
-EXPERIMENT = Experiment("fig6b_position", (MAIN,), rows, figure, (CLAIM,))
+EXPERIMENT = base.Experiment("fig6b_position", (MAIN,), rows, figure, (CLAIM,))

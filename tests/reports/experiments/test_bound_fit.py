@@ -67,7 +67,7 @@ def test_planted_constants_come_back() -> None:
     assert (found.c1, found.slope) == (pytest.approx(C1), pytest.approx(SLOPE))
     assert found.residuals == pytest.approx([0] * 5, abs=1e-9)
     assert found.r2_means == pytest.approx(1) and found.r2_clients == pytest.approx(1)
-    assert found.at(25) == pytest.approx(C1 + SLOPE / 5)
+    assert found.c1 + found.slope / np.sqrt(25) == pytest.approx(C1 + SLOPE / 5)
     assert found.highest == pytest.approx(0, abs=1e-9)
 
 
@@ -77,7 +77,7 @@ def test_it_is_least_squares_over_clients() -> None:
     design = np.stack([np.ones(5), 1 / np.sqrt(SIZES)], 1)
     every = np.linalg.lstsq(np.tile(design, (12, 1)), values.ravel(), rcond=None)[0]
     assert [found.c1, found.slope] == pytest.approx(every.tolist())
-    fitted = found.at(np.array(SIZES))
+    fitted = found.c1 + found.slope / np.sqrt(SIZES)
     assert found.mean_gaps == pytest.approx(values.mean(0).tolist())
     assert found.residuals == pytest.approx((values.mean(0) - fitted).tolist())
     assert found.highest == pytest.approx((values - fitted).max()) and found.highest > 0
