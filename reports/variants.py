@@ -177,13 +177,13 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
 def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
     """Hold that runs with the same settings of the data had the same images: ``data.root`` makes no
     variant, and two folders may hold other ones."""
-    seen: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for run, run_settings in zip(runs, settings, strict=True):
         data = repr([(n, v) for n, v in run_settings.items() if n.startswith("data.")])
         sha = run["data"]["sha256"]
-        if seen.setdefault(data, sha) != sha:
+        if hashes.setdefault(data, sha) != sha:
             raise GatherError(
-                f"the images differ between these runs: data.sha256 is {seen[data][:12]} and "
+                f"the images differ between these runs: data.sha256 is {hashes[data][:12]} and "
                 f"{sha[:12]}. Gather runs on the same images"
             )
 

@@ -183,13 +183,13 @@ def _gaps(folder: Path, run: Results) -> pd.DataFrame:
 
 def fits_of(group: RunGroup) -> list[tuple[Results, dict[str, Any]]]:
     """The first run and the fit of each seed, in their order, of variants that differ in ``shots``
-    alone; without the seeds that have too few runs.
+    alone; without runs that nobody answered and seeds that have too few.
 
     Raises:
         GatherError: runs of one seed that do not go together.
     """
     by_seed: dict[tuple[int, int], list[tuple[Path, Results]]] = {}
-    for run in group.runs:
+    for run in filter(answered, group.runs):
         shots = Path(f"shots={run['run']['config']['shots']}")
         by_seed.setdefault(seeds_of(run), []).append((shots, run))
     return [

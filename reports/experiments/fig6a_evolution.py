@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 def rows(group: RunGroup) -> list[Row]:
     """Accuracy at every point of the evolution, and what the last adds to the first."""
-    found = []
+    table = []
     for variant in group.variants:
         rounds = [accuracies_in_round(runs, i) for runs, i in _rounds(variant)]
         for known, values in zip(_known_classes(variant), rounds, strict=True):
             quantity = f"accuracy at {known} classes"
-            found.append(row(variant, quantity, "%", mean_over_units(values)))
+            table.append(row(variant, quantity, "%", mean_over_units(values)))
         if rounds:
             change = mean_over_units(rounds[-1] - rounds[0])
             note = "the paper: continually improves, no number"
             quantity = "last point less the first"
-            found.append(row(variant, quantity, "points", change, note=note))
+            table.append(row(variant, quantity, "points", change, note=note))
         if REFERENCE in variant.methods:
             mean = variant.accuracy(REFERENCE)
-            found.append(row(variant, REFERENCE, "%", mean))
-    return found
+            table.append(row(variant, REFERENCE, "%", mean))
+    return table
 
 
 def figure(group: RunGroup, path: Path) -> Path:

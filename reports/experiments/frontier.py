@@ -34,13 +34,13 @@ def rows(group: RunGroup) -> list[Row]:
     received, and whether it is on the Pareto front."""
     table: list[Row] = []
     of_methods = points_of(group)
-    best, seen = front(list(dict.fromkeys(of_methods.values()))), set()
+    best, shown = front(list(dict.fromkeys(of_methods.values()))), set()
     for variant in group.variants:
         for name in variant.methods:
             point = of_methods.get((variant.label, name))
-            if point is None or point in seen:  # nobody answered; scratch, which every run has
+            if point is None or point in shown:  # nobody answered; scratch, which every run has
                 continue
-            seen.add(point)
+            shown.add(point)
             label = point.label
             mean = variant.accuracy(name)
             table.append(row(variant, label, "%", mean, hide_settings=["*"]))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
-from reports.collective import depth_label
+from reports.collective import depth_label, layer_names
 from reports.figures import style
 from reports.format import score_label, score_words
 from reports.schema import Results
@@ -46,14 +46,14 @@ def criterion(results: Results, folder: Path) -> Path:
     if selected:
         _mark(axes, selected[0] - 0.5, selected[-1] + 0.5, layers)
     ticks = range(1, layers + 1)
-    names = results["criterion"].get("names") or [str(layer) for layer in ticks]
-    names = [n if n == str(i) else f"{i} ({n})" for i, n in zip(ticks, names, strict=True)]
-    axes.set_yticks(
-        ticks,
-        [f"{n} inherited" if i in inherited else n for i, n in zip(ticks, names, strict=True)],
-    )
-    for label, layer in zip(axes.get_yticklabels(), ticks, strict=True):
-        label.set(weight="bold", color="#A84800") if layer in inherited else None
+    names = [
+        (name if name == str(layer) else f"{layer} ({name})")
+        + (" inherited" if layer in inherited else "")
+        for layer, name in zip(ticks, layer_names(results), strict=True)
+    ]
+    axes.set_yticks(ticks, names)
+    for layer in inherited:
+        axes.get_yticklabels()[layer - 1].set(weight="bold", color="#A84800")
     style.task_ticks(axes.xaxis)
     axes.set_xlim(0.5, tasks + 0.5)
     axes.set(xlabel="task", ylabel="layer of the collective")

@@ -29,10 +29,10 @@ def contact_sheet(results: Results, path: Path) -> Path:
     Raises:
         NoDataError: the results hold no maps.
     """
-    found = results.get("gradcam")
-    if found is None:
+    sheet = results.get("gradcam")
+    if sheet is None:
         raise style.NoDataError(_reason(results))
-    images, stages = found["images"], found["stages"]
+    images, stages = sheet["images"], sheet["stages"]
     if any(not image["picture"] for image in images):
         raise style.NoDataError(
             "these results are kept ones, without the pictures and maps of figure 5"

@@ -118,10 +118,10 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
             _linked(WORLDS[data], _figure(experiment.name, data), drawn, base) for data in WORLDS
         ]
         bound = "" if claim.bound == "about" else f"{claim.bound} "
+        shown = "; ".join(f"{WORLDS[data]}: {_verdict(held)}" for data, held in judged.items())
         cells = (
             *(f"{claim.words} ({where})", bound + (papers[0] if same else " / ".join(papers))),
-            *(_ours(claim, rows[data]) for data in WORLDS),
-            "; ".join(f"{WORLDS[data]}: {_verdict(each)}" for data, each in judged.items()),
+            *(*(_ours(claim, rows[data]) for data in WORLDS), shown),
             ", ".join(filter(None, links)) or NONE,
         )
         lines.append("| " + " | ".join(cells) + " |")
@@ -133,7 +133,7 @@ def _verdict(judged: Sequence[Judged]) -> str:
         return NOT_RUN
     if len(judged) == 1:
         return f"**{judged[0].verdict}**"
-    return ", ".join(f"**{each.verdict}** ({each.label or 'defaults'})" for each in judged)
+    return ", ".join(f"**{one.verdict}** ({one.label or 'defaults'})" for one in judged)
 
 
 def _ours(claim: Claim, rows: Sequence[Row]) -> str:
