@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,21 +69,18 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[Path, Results]]:
     return list(runs.items())
 
 
-def check_equal(
-    runs: Sequence[tuple[Path, Results]], what: str, read: Callable[[Results], Any]
-) -> None:
-    """Hold that ``read`` gives the same of every run.
+def check_equal(what: str, values: Mapping[Path, Any]) -> None:
+    """Hold that all runs have the same value, by their folders.
 
     Raises:
-        GatherError: it does not.
+        GatherError: two have not.
     """
-    (first, results), *others = runs
-    expected = read(results)
-    for folder, other in others:
-        if read(other) != expected:
+    (first, expected), *others = values.items()
+    for folder, value in others:
+        if value != expected:
             raise GatherError(
-                f"{what} is {expected} in {first} and {read(other)} in {folder}: one picture "
-                "would compare what cannot be compared"
+                f"{what} is {expected} in {first} and {value} in {folder}: one picture would "
+                "compare what cannot be compared"
             )
 
 

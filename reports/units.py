@@ -1,4 +1,4 @@
-"""One number a client, taken from the table of runs, and its mean.
+"""Means of one number a client or a run, with their intervals.
 
 A *unit* is what a mean is over: a client's private task, or a draw of classes that clients share
 (table 2), at one collective. Runs of one shard seed have the same tasks: where clients are counted,
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_SEEDS = 3  # from so many on, the interval is over seeds: two would give no useful one
-CLIENT = ["seed", "shard_seed", "client"]
-UNIT = ["seed", "shard_seed", "unit"]
 
 
 @dataclass(frozen=True)
@@ -31,42 +29,6 @@ class Measured:
     mean: float | None
     ci95: float | None  # half the 95 % Student-t interval
     n: str  # ``20 clients``, ``3 seeds``
-
-
-def accuracies(table: pd.DataFrame, method: str) -> pd.Series:
-    """A method's accuracy at the last epoch, percent; nothing where it did not take part."""
-    return _by_unit(100 * _final(table, method))
-
-
-def differences(table: pd.DataFrame, first: str, second: str) -> pd.Series:
-    """The first method's accuracy less the second's on the same clients, points."""
-    return _by_unit(100 * (_final(table, first) - _final(table, second)))
-
-
-def kilobytes(table: pd.DataFrame, method: str) -> pd.Series:
-    """What every client received for a method, 1,000 bytes."""
-    return table[table["last"] & (table.method == method)].set_index(CLIENT).bytes / 1000
-
-
-def curves(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    """A method's accuracy, fractions: a row a client, a column an epoch that any recorded."""
-    rows = table[table.method == method]
-    return rows.pivot(index=CLIENT, columns="epoch", values="accuracy").astype(float)
-
-
-def final_by_client(table: pd.DataFrame, method: str) -> pd.Series:
-    """Accuracy at the last epoch, fractions; by client where others are by unit."""
-    return _final(table, method).droplevel("unit")
-
-
-def _final(table: pd.DataFrame, method: str) -> pd.Series:
-    """Accuracy at the last epoch by client and its unit, fractions."""
-    return table[table["last"] & (table.method == method)].set_index([*CLIENT, "unit"]).accuracy
-
-
-def _by_unit(by_client: pd.Series) -> pd.Series:
-    """The mean of a unit's clients, in the order of the table."""
-    return by_client.dropna().groupby(level=UNIT, sort=False).mean()
 
 
 def mean_over_units(values: pd.Series, unit: str = "client") -> Measured:

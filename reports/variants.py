@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import units
 from reports.runs import GatherError, check_equal, runs_table, seeds_of
 from reports.schema import Results
 from reports.summary import method_names
@@ -23,6 +22,7 @@ from reports.units import Measured, mean_over_units
 if TYPE_CHECKING:
     import pandas as pd
 
+CLIENT = ["seed", "shard_seed", "client"]  # the index of what is measured of clients
 IGNORED_SETTINGS = (  # that make no variant: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
     *("logger", "data.root", "data.download", "collective.threads"),
@@ -75,21 +75,43 @@ class Variant:
             value = value[part]
         return value
 
+    def final_by_client(self, method: str) -> pd.DataFrame:
+        """``accuracy`` at the last epoch (a fraction), ``bytes`` received and ``unit`` of a method:
+        a row a client; none where it did not take part."""
+        table = self.table
+        return table[table["last"] & (table.method == method)].set_index(CLIENT)
+
     def accuracies(self, method: str) -> pd.Series:
         """A method's accuracy by unit, percent."""
-        return units.accuracies(self.table, method)
+        final = self.final_by_client(method).set_index("unit", append=True)
+        return _by_unit(100 * final.accuracy)
+
+    def accuracy(self, method: str) -> Measured:
+        """A method's mean accuracy, percent."""
+        return self.mean(self.accuracies(method))
 
     def differences(self, first: str, second: str) -> pd.Series:
-        """The first method's accuracy less the second's by unit, points."""
-        return units.differences(self.table, first, second)
+        """The first method's accuracy less the second's on the same clients, by unit, points."""
+        one, other = (
+            self.final_by_client(method).set_index("unit", append=True).accuracy
+            for method in (first, second)
+        )
+        return _by_unit(100 * (one - other))
 
     def curves(self, method: str) -> pd.DataFrame:
-        """A method's accuracy over epochs, a client a row, fractions."""
-        return units.curves(self.table, method)
+        """A method's accuracy, fractions: a row a client, a column an epoch that any recorded."""
+        rows = self.table[self.table.method == method]
+        return rows.pivot(index=CLIENT, columns="epoch", values="accuracy").astype(float)
 
     def mean(self, values: pd.Series) -> Measured:
         """The mean of one number a unit."""
         return mean_over_units(values, self.unit)
+
+
+def _by_unit(by_client: pd.Series) -> pd.Series:
+    """The mean of a unit's clients, in the order of the table."""
+    levels = ["seed", "shard_seed", "unit"]
+    return by_client.dropna().groupby(level=levels, sort=False).mean()
 
 
 @dataclass(frozen=True)
@@ -109,7 +131,7 @@ class RunGroup:
         groups: dict[str, list[Variant]] = {}
         for variant in self.variants:
             groups.setdefault(variant.label_without(names), []).append(variant)
-        return [RunGroup(self.experiment, self.data, tuple(each)) for each in groups.values()]
+        return [RunGroup(self.experiment, self.data, tuple(same)) for same in groups.values()]
 
 
 def group_runs(runs: Sequence[Results]) -> RunGroup:
@@ -155,13 +177,13 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
 def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
     """Hold that runs with the same settings of the data had the same images: ``data.root`` makes no
     variant, and two folders may hold other ones."""
-    seen: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for run, run_settings in zip(runs, settings, strict=True):
         data = repr([(n, v) for n, v in run_settings.items() if n.startswith("data.")])
         sha = run["data"]["sha256"]
-        if seen.setdefault(data, sha) != sha:
+        if hashes.setdefault(data, sha) != sha:
             raise GatherError(
-                f"the images differ between these runs: data.sha256 is {seen[data][:12]} and "
+                f"the images differ between these runs: data.sha256 is {hashes[data][:12]} and "
                 f"{sha[:12]}. Gather runs on the same images"
             )
 
@@ -192,8 +214,7 @@ def check_comparable(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) 
     settings = {folder: variant_settings(results) for folder, results in runs}
     for name in next(iter(settings.values())):
         if name not in free and all(name in other for other in settings.values()):
-            values = [(folder, {"value": settings[folder][name]}) for folder, _ in runs]
-            check_equal(values, name, lambda setting: setting["value"])
+            check_equal(name, {folder: other[name] for folder, other in settings.items()})
 
 
 def paired_difference(one: Variant, other: Variant, method: str) -> Measured:

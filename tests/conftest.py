@@ -88,8 +88,4 @@ def unrendered(monkeypatch):
         path.write_bytes(DOT)
         return path
 
-    monkeypatch.setattr("reports.figures.run.save", save)
-    monkeypatch.setattr("reports.figures.collective.save", save)
-    monkeypatch.setattr("reports.figures.gradcam.save", save)
-    monkeypatch.setattr("reports.figures.over_tasks.save", save)
-    monkeypatch.setattr("reports.figures.pareto.save", save)
+    monkeypatch.setattr("reports.figures.style.save", save)

@@ -131,7 +131,7 @@ def row(
         variants: all that it was measured in; none: ``variant`` alone.
     """
     label = "" if "*" in hide_settings else variant.label_without(hide_settings)
-    commands = tuple(each.command for each in variants or (variant,))
+    commands = tuple(measured_in.command for measured_in in variants or (variant,))
     named = f"{label}: {quantity}" if label else quantity
     return Row(named, unit, ours, commands, paper, note, reached)
 
@@ -141,7 +141,7 @@ def client_rows(group: RunGroup) -> list[Row]:
     rows = []
     for variant in group.variants:
         for name in variant.methods:
-            rows.append(row(variant, name, "%", variant.mean(variant.accuracies(name))))
+            rows.append(row(variant, name, "%", variant.accuracy(name)))
         if {MAIN, REFERENCE} <= set(variant.methods):
             rows.append(gain_row(variant, "gain over scratch"))
     return rows
@@ -220,10 +220,10 @@ class Experiment:
         if self.missing_methods(group):
             return client_rows(group)
         return [
-            replace(each, paper=claim.numbers.get(group.data))
-            if each.paper is None and (claim := self.claim_of(each))
-            else each
-            for each in self.rows(group)
+            replace(measured, paper=claim.numbers.get(group.data))
+            if measured.paper is None and (claim := self.claim_of(measured))
+            else measured
+            for measured in self.rows(group)
         ]
 
     def draw(self, group: RunGroup, path: Path) -> Path:

@@ -17,19 +17,19 @@ MEASURES = (  # of ``collective.continual``: name, key, unit
 
 def rows(group: RunGroup) -> list[Row]:
     """The measures of class-incremental learning, by both paths where there are two."""
-    found = []
+    table = []
     for variant in group.variants:
         runs = [run for run in variant.runs if (run["collective"] or {}).get("continual")]
         measures = [run["collective"]["continual"] for run in runs]
         note = f"memory {variant.config('collective.memory')}"
         for path, values in (
             (depth_label(runs), measures),
-            (LIGHT, [each.get("light") or {} for each in measures]),
+            (LIGHT, [measure.get("light") or {} for measure in measures]),
         ):
             for name, key, unit in MEASURES:
-                numbers = [each.get(key) for each in values]
-                found += collective_row(variant, runs, f"{name}, {path}", unit, numbers, note)
-    return found
+                numbers = [measure.get(key) for measure in values]
+                table += collective_row(variant, runs, f"{name}, {path}", unit, numbers, note)
+    return table
 
 
 EXPERIMENT = Experiment("class_incremental", rows=rows, figure=accuracy_over_tasks)

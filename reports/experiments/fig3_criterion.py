@@ -11,12 +11,12 @@ from reports.schema import Results
 from reports.units import mean_over_runs
 from reports.variants import RunGroup
 
-ENDS = 3  # so many layers at either end have their rho told in numbers: the paper inherits three
+ENDS = 3  # so many layers at either end have their rho in numbers: the paper inherits three
 
 
 def rows(group: RunGroup) -> list[Row]:
     """rho of the front and of the top layers, early and late, and what the criterion selects."""
-    found = []
+    table = []
     for variant in group.variants:
         runs = [run for run in variant.runs if run["criterion"]]
         names = layer_names(variant.runs[0])
@@ -26,14 +26,14 @@ def rows(group: RunGroup) -> list[Row]:
                 values = [(run, _rho(run, layers, late)) for run in runs]
                 mean = mean_over_runs([(run, rho) for run, rho in values if rho is not None])
                 quantity = f"rho of layers {lowest} to {highest}, {part} third of the tasks"
-                found.append(row(variant, quantity, "share", mean))
+                table.append(row(variant, quantity, "share", mean))
         selected = sorted({tuple(run["criterion"]["selected"]) for run in runs})
         is_top = [(run, float(run["criterion"]["selected"] == top_layers(run))) for run in runs]
-        shown = "; ".join(f"[{', '.join(names[n - 1] for n in each)}]" for each in selected)
+        shown = "; ".join(f"[{', '.join(names[n - 1] for n in layers)}]" for layers in selected)
         note = f"the paper selects the top three; selected here: {shown}"
         quantity = "runs that select the top three"
-        found.append(row(variant, quantity, "share", mean_over_runs(is_top), note=note))
-    return found
+        table.append(row(variant, quantity, "share", mean_over_runs(is_top), note=note))
+    return table
 
 
 def top_layers(run: Results) -> list[int]:

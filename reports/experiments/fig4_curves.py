@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reports.experiments.base import CIFAR, Claim, Experiment, PaperNumber, Row, client_rows, row
-from reports.experiments.savings import reached_level, saved_row, to_converge, to_scratch_final
+from reports.experiments.savings import reached_level, to_converge, to_scratch_final
 from reports.figures.measured import draw_curves
 from reports.results import MAIN, REFERENCE
 from reports.units import mean_over_units
@@ -27,35 +27,27 @@ CLAIM = Claim(
 def rows(group: RunGroup) -> list[Row]:
     """Accuracies at the end; epochs until each variant's own curve has converged, and how many
     fewer they are with the learngene (the paper's 10 against 40); epochs to where scratch ends."""
-    found = client_rows(group)
+    table = client_rows(group)
     for variant in group.variants:
         ours, scratch = variant.curves(MAIN), variant.curves(REFERENCE)
         saving = to_converge(ours, scratch)
+        note = "epochs to come within a point of the own last accuracy"
         for name, epochs in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
-            found.append(
-                row(
-                    variant,
-                    f"epochs to converge, {name}",
-                    "epochs",
-                    mean_over_units(epochs),
-                    paper=EPOCHS[name] if group.data == CIFAR else None,
-                    note="epochs to come within a point of the own last accuracy",
-                )
-            )
-        found.append(saved_row(variant, "epochs saved", "epochs", saving))
+            paper = EPOCHS[name] if group.data == CIFAR else None
+            quantity, mean = f"epochs to converge, {name}", mean_over_units(epochs)
+            table.append(row(variant, quantity, "epochs", mean, paper=paper, note=note))
+        saved, reached = mean_over_units(saving.saved), saving.reached
+        table.append(
+            row(variant, "epochs saved", "epochs", saved, note=saving.note, reached=reached)
+        )
         there = to_scratch_final(ours, scratch).ours
         at_once = reached_level(there.where(there == 0))
-        found.append(
-            row(
-                variant,
-                f"epochs to where scratch ends, {MAIN}",
-                "epochs",
-                mean_over_units(there),
-                reached=reached_level(there),
-                note=f"{at_once.clients} of {at_once.of} clients are there before any training",
-            )
+        note = f"{at_once.clients} of {at_once.of} clients are there before any training"
+        quantity, mean = f"epochs to where scratch ends, {MAIN}", mean_over_units(there)
+        table.append(
+            row(variant, quantity, "epochs", mean, note=note, reached=reached_level(there))
         )
-    return found
+    return table
 
 
 def figure(group: RunGroup, path: Path) -> Path:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.experiments.base import CIFAR, Claim, Experiment, PaperNumber, Row, gain_row, row
-from reports.experiments.savings import reached_level, saved_row, to_level
+from reports.experiments.savings import reached_level, to_level
 from reports.figures.measured import draw_sweep
 from reports.results import MAIN, REFERENCE
-from reports.units import final_by_client, mean_over_units
+from reports.units import mean_over_units
 from reports.variants import RunGroup
 
 if TYPE_CHECKING:
@@ -26,42 +27,24 @@ def rows(group: RunGroup) -> list[Row]:
 
 
 def _rows(group: RunGroup) -> list[Row]:
-    found: list[Row] = []
+    table: list[Row] = []
     variants = group.variants
-    last = variants[-1]
+    along = partial(row, variants[-1], hide_settings=HIDDEN, variants=variants)
     # One number of images is no line: every client would need as many, and save none.
     for level in LEVELS if len(variants) > 1 else ():
         to = f"{100 * level:.0f} %"
         saving = to_level(along_shots(group, MAIN), along_shots(group, REFERENCE), level)
         for name, images in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
-            found.append(
-                row(
-                    last,
-                    f"images a class for {to}, {name}",
-                    "images",
-                    mean_over_units(images),
-                    hide_settings=HIDDEN,
-                    reached=reached_level(images),
-                    variants=variants,
-                )
-            )
-        saved = f"images a class saved to reach {to}"
-        found.append(saved_row(last, saved, "images", saving, HIDDEN, variants))
-        found.append(
-            row(
-                last,
-                f"share of images saved to reach {to}",
-                "%",
-                mean_over_units(100 * saving.shares),
-                note=saving.note,
-                hide_settings=HIDDEN,
-                reached=saving.reached,
-                variants=variants,
-            )
-        )
+            mean, reached = mean_over_units(images), reached_level(images)
+            quantity = f"images a class for {to}, {name}"
+            table.append(along(quantity, "images", mean, reached=reached))
+        both = partial(along, note=saving.note, reached=saving.reached)
+        mean, share = mean_over_units(saving.saved), mean_over_units(100 * saving.shares)
+        table.append(both(f"images a class saved to reach {to}", "images", mean))
+        table.append(both(f"share of images saved to reach {to}", "%", share))
     for variant in variants:
-        found.append(gain_row(variant, f"gain at {variant.config('shots')} images a class", HIDDEN))
-    return found
+        table.append(gain_row(variant, f"gain at {variant.config('shots')} images a class", HIDDEN))
+    return table
 
 
 def along_shots(group: RunGroup, method: str) -> pd.DataFrame:
@@ -70,7 +53,7 @@ def along_shots(group: RunGroup, method: str) -> pd.DataFrame:
     import pandas as pd
 
     curves = pd.concat(
-        {v.config("shots"): final_by_client(v.table, method) for v in group.variants}, axis=1
+        {v.config("shots"): v.final_by_client(method).accuracy for v in group.variants}, axis=1
     ).sort_index()
     answers = curves.notna().sum(axis="columns")
     return curves[answers == answers.groupby(level=[0, 1]).transform("max")]

@@ -12,14 +12,14 @@ from reports.variants import RunGroup
 
 def rows(group: RunGroup) -> list[Row]:
     """How much the figure shows; the paper has no number for it."""
-    found = []
+    table = []
     for variant in group.variants:
         maps = [run["gradcam"] for run in variant.runs if run.get("gradcam")]
-        shown = sum(len(each["images"]) for each in maps)
+        shown = sum(len(sheet["images"]) for sheet in maps)
         measured = Measured(float(shown), None, counted(len(maps), "run"))
         note = "test images of classes that the collective does not know, drawn from the seed"
-        found.append(row(variant, "images looked at", "images", measured, note=note))
-    return found
+        table.append(row(variant, "images looked at", "images", measured, note=note))
+    return table
 
 
 def figure(group: RunGroup, path: Path) -> Path:

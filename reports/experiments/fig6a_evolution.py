@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.experiments.base import Experiment, Row, row
-from reports.figures.measured import ACCURACY, LINES, line
-from reports.figures.style import NoDataError, legend_above, new_figure, save
+from reports.figures import style
+from reports.figures.measured import ACCURACY, line
 from reports.results import MAIN, REFERENCE
-from reports.runs import runs_table
 from reports.schema import Results
-from reports.units import final_by_client, mean_over_units
+from reports.units import mean_over_units
 from reports.variants import RunGroup, Variant
 
 if TYPE_CHECKING:
@@ -20,41 +19,39 @@ if TYPE_CHECKING:
 
 def rows(group: RunGroup) -> list[Row]:
     """Accuracy at every point of the evolution, and what the last adds to the first."""
-    found = []
+    table = []
     for variant in group.variants:
         rounds = [accuracies_in_round(runs, i) for runs, i in _rounds(variant)]
         for known, values in zip(_known_classes(variant), rounds, strict=True):
             quantity = f"accuracy at {known} classes"
-            found.append(row(variant, quantity, "%", mean_over_units(values)))
+            table.append(row(variant, quantity, "%", mean_over_units(values)))
         if rounds:
             change = mean_over_units(rounds[-1] - rounds[0])
             note = "the paper: continually improves, no number"
             quantity = "last point less the first"
-            found.append(row(variant, quantity, "points", change, note=note))
+            table.append(row(variant, quantity, "points", change, note=note))
         if REFERENCE in variant.methods:
-            mean = variant.mean(variant.accuracies(REFERENCE))
-            found.append(row(variant, REFERENCE, "%", mean))
-    return found
+            mean = variant.accuracy(REFERENCE)
+            table.append(row(variant, REFERENCE, "%", mean))
+    return table
 
 
 def figure(group: RunGroup, path: Path) -> Path:
     """A line a variant; scratch does not change with the collective and is a level."""
-    canvas = new_figure(4.0)
-    axes = canvas.add_subplot()
+    canvas, axes = style.new_axes(4.0)
     for number, variant in enumerate(group.variants):
         known = _known_classes(variant)
         if not known:
-            raise NoDataError("a run has one round; rounds=R reconstructs at R points")
+            raise style.NoDataError("a run has one round; rounds=R reconstructs at R points")
         means = [mean_over_units(accuracies_in_round(runs, i)) for runs, i in _rounds(variant)]
         line(axes, known, means, variant.label or MAIN, 2 * number)
         if REFERENCE in variant.methods:
-            level = variant.mean(variant.accuracies(REFERENCE)).mean
+            level = variant.accuracy(REFERENCE).mean
             label = REFERENCE if number == 0 else None
-            axes.axhline(level or 0.0, color=LINES[1], ls="--", lw=1.6, label=label)
+            axes.axhline(level or 0.0, color=style.LINE_COLOURS[1], ls="--", lw=1.6, label=label)
         axes.set_xticks(known)
     axes.set(xlabel="classes the collective knows", ylabel=ACCURACY)
-    legend_above(canvas, axes)
-    return save(canvas, path)
+    return style.save_with_legend(canvas, axes, path)
 
 
 def _rounds(variant: Variant) -> list[tuple[list[Results], int]]:
@@ -70,7 +67,7 @@ def _known_classes(variant: Variant) -> list[int]:
 def accuracies_in_round(runs: list[Results], number: int) -> pd.Series:
     """The learngene's accuracy by client in a round, percent; the last one's are the run's."""
     then = [{**r, "clients": r["rounds"][number].get("clients") or r["clients"]} for r in runs]
-    return 100 * final_by_client(runs_table(then), MAIN)
+    return 100 * Variant("", {}, tuple(then)).final_by_client(MAIN).accuracy
 
 
 EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure)

@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator
-
-from reports.experiments.base import (
-    CIFAR,
-    IMAGENET,
-    Claim,
-    Experiment,
-    PaperNumber,
-    Row,
-    client_rows,
-    row,
-)
+from reports.experiments import base
 from reports.experiments.fig3_criterion import top_layers
+from reports.figures import style
 from reports.figures.measured import ACCURACY, EPOCHS, draw_curves, line, mean_curve
-from reports.figures.style import GREY, legend_above, new_figure, save
 from reports.results import MAIN
 from reports.units import Measured
 from reports.variants import RunGroup, Variant, paired_difference
@@ -27,10 +16,10 @@ from reports.variants import RunGroup, Variant, paired_difference
 LAYERS = "learngene.layers"
 LEAD = "top over the best other position"
 WHERE = "Discussion, figure 6 (b)"
-CLAIM = Claim(
+CLAIM = base.Claim(
     name="top",
     words="the top layers end 2 % above other positions",
-    numbers={data: PaperNumber(2, None, WHERE) for data in (CIFAR, IMAGENET)},
+    numbers={data: base.PaperNumber(2, None, WHERE) for data in (base.CIFAR, base.IMAGENET)},
     unit="points",
     bound="about",
     quantity=LEAD,
@@ -38,21 +27,23 @@ CLAIM = Claim(
 )
 
 
-def rows(group: RunGroup) -> list[Row]:
+def rows(group: RunGroup) -> list[base.Row]:
     """Accuracy by position, and the top's lead over the best of the others."""
-    found = client_rows(group)
+    table = base.client_rows(group)
     for part in group.split_by_others(LAYERS):
         top = top_of(part.variants)
         others = [variant for variant in part.variants if variant is not top]
         if top is None or not others:
             continue
-        best = max(others, key=lambda each: each.mean(each.accuracies(MAIN)).mean or 0.0)
+        best = max(others, key=lambda variant: variant.accuracy(MAIN).mean or 0.0)
         note = f"the best other: layers {layers_of(best)}"
         lead = paired_difference(top, best, MAIN)
-        found.append(
-            row(top, LEAD, "points", lead, note=note, hide_settings=[LAYERS], variants=(top, best))
+        table.append(
+            base.row(
+                top, LEAD, "points", lead, note=note, hide_settings=[LAYERS], variants=(top, best)
+            )
         )
-    return found
+    return table
 
 
 def figure(group: RunGroup, path: Path) -> Path:
@@ -72,18 +63,17 @@ def figure(group: RunGroup, path: Path) -> Path:
     }
     if not tops:
         return draw_curves(lines, path)
-    canvas = new_figure(6.5)
+    canvas = style.new_figure(6.5)
     above, below = canvas.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for number, (label, variant, name) in enumerate(lines):
         line(above, *mean_curve(100 * variant.curves(name)), label, number)
         if top := tops.get(variant.label):
             line(below, *lead_over_epochs(top, variant), label, number, share=False)
     above.set(ylabel=ACCURACY)
-    below.axhline(0, color=GREY, lw=1)
+    below.axhline(0, color=style.GREY, lw=1)
     below.set(xlabel=EPOCHS, ylabel="top ahead (points)")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_above(canvas, above)
-    return save(canvas, path)
+    style.whole_numbers(below.xaxis)
+    return style.save_with_legend(canvas, above, path)
 
 
 def lead_over_epochs(top: Variant, other: Variant) -> tuple[list[float], list[Measured]]:
@@ -103,4 +93,4 @@ def layers_of(variant: Variant) -> list[int]:
     return list(variant.runs[0]["learngene"]["layers"])
 
 
-EXPERIMENT = Experiment("fig6b_position", (MAIN,), rows, figure, (CLAIM,))
+EXPERIMENT = base.Experiment("fig6b_position", (MAIN,), rows, figure, (CLAIM,))

@@ -20,11 +20,10 @@ from reports.experiments.base import Experiment, Row, gain_row, row
 from reports.figures.pareto import LITTLE, Point, front, points, save_points
 from reports.figures.style import STYLE
 from reports.results import MAIN, REFERENCE
-from reports.runs import GatherError, check_equal, read_runs, runs_table, seeds_of
+from reports.runs import GatherError, check_equal, read_runs, seeds_of
 from reports.schema import Results
 from reports.summary import answered
-from reports.units import accuracies, kilobytes, mean_over_units
-from reports.variants import RunGroup, check_comparable
+from reports.variants import RunGroup, Variant, check_comparable
 
 # What the runs of one picture may differ in, besides seeds and circumstances.
 FREE = ("individual.stem", "learngene.precision", "payload_precision", "methods", "experiment")
@@ -33,26 +32,26 @@ FREE = ("individual.stem", "learngene.precision", "payload_precision", "methods"
 def rows(group: RunGroup) -> list[Row]:
     """For every point of the figure, by its name there: accuracy, a learngene's gain, what a client
     received, and whether it is on the Pareto front."""
-    found: list[Row] = []
+    table: list[Row] = []
     of_methods = points_of(group)
-    best, seen = front(list(dict.fromkeys(of_methods.values()))), set()
+    best, shown = front(list(dict.fromkeys(of_methods.values()))), set()
     for variant in group.variants:
         for name in variant.methods:
             point = of_methods.get((variant.label, name))
-            if point is None or point in seen:  # nobody answered; scratch, which every run has
+            if point is None or point in shown:  # nobody answered; scratch, which every run has
                 continue
-            seen.add(point)
+            shown.add(point)
             label = point.label
-            mean = variant.mean(variant.accuracies(name))
-            found.append(row(variant, label, "%", mean, hide_settings=["*"]))
+            mean = variant.accuracy(name)
+            table.append(row(variant, label, "%", mean, hide_settings=["*"]))
             if name == MAIN and REFERENCE in variant.methods:
-                found.append(gain_row(variant, f"gain over scratch, {label}", ["*"]))
-            received = variant.mean(kilobytes(variant.table, name))
+                table.append(gain_row(variant, f"gain over scratch, {label}", ["*"]))
+            received = variant.mean(variant.final_by_client(name).bytes / 1000)
             note = "on the Pareto front" if point in best else ""
-            found.append(
+            table.append(
                 row(variant, f"received, {label}", "KB", received, note=note, hide_settings=["*"])
             )
-    return found
+    return table
 
 
 def figure(group: RunGroup, path: Path) -> Path:
@@ -88,7 +87,7 @@ def points_in(folders: Sequence[Path]) -> list[Point]:
             methods were run on the same clients, or nobody answered in any.
     """
     runs = read_runs(folders)
-    check_equal(runs, "data, sha256", lambda results: results["data"]["sha256"])
+    check_equal("data, sha256", {folder: run["data"]["sha256"] for folder, run in runs})
     check_comparable(runs, FREE)
     by_label: dict[str, list[tuple[Path, Results, Point]]] = {}
     for folder, results in runs:
@@ -135,7 +134,7 @@ def _merge(same: Sequence[tuple[Path, Results, Point]]) -> list[Point]:
 def _mean_point(runs: Sequence[Results], method: str) -> Point:
     """A method's point over runs of several seeds; intervals as in every table."""
     seeds = [next(p for p in points(results) if p.method == method) for results in runs]
-    mean = mean_over_units(accuracies(runs_table(runs), method))
+    mean = Variant("", {}, tuple(runs)).accuracy(method)
     return replace(
         seeds[0],
         bytes=fmean(point.bytes for point in seeds),

@@ -11,39 +11,27 @@ from reports.variants import RunGroup
 
 def rows(group: RunGroup) -> list[Row]:
     """What the collective became, what it took, what the criterion selects, what clients gain."""
-    found = []
+    table = []
     for variant in group.variants:
         runs = [run for run in variant.runs if run["collective"]]
         stages = [run["collective"]["stages"] for run in runs]
         for path, key in ((depth_label(runs), "accuracy"), (LIGHT, "light_accuracy")):
             quantity = f"accuracy on all known classes, {path}"
             values = [last.get(key) for *_, last in stages]
-            found += collective_row(variant, runs, quantity, "%", values)
+            table += collective_row(variant, runs, quantity, "%", values)
         selected = [_selected(run) for run in runs]
         names = "; ".join(", ".join(layers) or "none" for layers in selected)
+        parameters = [last["parameters"] / 1000 for *_, last in stages]
+        passes = [sum(stage["image_passes"] for stage in tasks) / 1000 for tasks in stages]
+        layers = [float(len(layers)) for layers in selected]
         for quantity, unit, counts, note in (
-            (
-                "parameters at the end",
-                "thousand",
-                [last["parameters"] / 1000 for *_, last in stages],
-                "",
-            ),
-            (
-                "image passes",
-                "thousand",
-                [sum(stage["image_passes"] for stage in each) / 1000 for each in stages],
-                "",
-            ),
-            (
-                "layers that the criterion selects",
-                "layers",
-                [float(len(layers)) for layers in selected],
-                f"layers {names}",
-            ),
+            ("parameters at the end", "thousand", parameters, ""),
+            ("image passes", "thousand", passes, ""),
+            ("layers that the criterion selects", "layers", layers, f"layers {names}"),
         ):
-            found += collective_row(variant, runs, quantity, unit, counts, note)
-        found += client_rows(RunGroup(group.experiment, group.data, (variant,)))
-    return found
+            table += collective_row(variant, runs, quantity, unit, counts, note)
+        table += client_rows(RunGroup(group.experiment, group.data, (variant,)))
+    return table
 
 
 def _selected(run: Results) -> list[str]:

@@ -34,7 +34,7 @@ def compared_methods(name: str | None) -> tuple[str, ...]:
 
 def claims() -> list[tuple[Experiment, Claim]]:
     """The paper's claims in its own order, each with the experiment that measures it."""
-    pairs = [(each, claim) for each in map(experiment, _modules()) for claim in each.claims]
+    pairs = [(owner, claim) for owner in map(experiment, _modules()) for claim in owner.claims]
     return sorted(pairs, key=lambda pair: SECTIONS.index(_section(pair[1])))
 
 

@@ -8,16 +8,11 @@ rising; values are accuracies as fractions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from reports.experiments.base import ReachedLevel, Row, row
-from reports.units import mean_over_units
-from reports.variants import Variant
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
+from reports.experiments.base import ReachedLevel
 
 TOLERANCE = 0.01  # of accuracy: this near to its last value a curve has converged
 
@@ -96,32 +91,9 @@ def converged(curves: pd.DataFrame) -> pd.Series:
 
 def reached_level(*efforts: pd.Series) -> ReachedLevel:
     """Clients that arrived; one that several collectives have has to arrive with each."""
-    by_task = [effort.notna().groupby(level=[1, 2], sort=False).all() for effort in efforts]
-    arrived = by_task[0]
-    for other in by_task[1:]:
-        arrived &= other
-    return ReachedLevel(int(arrived.sum()), len(arrived))
-
-
-def saved_row(
-    variant: Variant,
-    quantity: str,
-    unit: str,
-    saving: Saving,
-    hide_settings: Sequence[str] = (),
-    variants: Sequence[Variant] = (),
-) -> Row:
-    """What is saved, of the clients that arrived both ways."""
-    return row(
-        variant,
-        quantity,
-        unit,
-        mean_over_units(saving.saved),
-        note=saving.note,
-        hide_settings=hide_settings,
-        reached=saving.reached,
-        variants=variants,
-    )
+    arrived = pd.concat([effort.notna() for effort in efforts], axis=1).all(axis="columns")
+    by_task = arrived.groupby(level=[1, 2], sort=False).all()
+    return ReachedLevel(int(by_task.sum()), len(by_task))
 
 
 def _last(curves: pd.DataFrame) -> pd.Series:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,31 @@ from reports.variants import RunGroup, Variant
 
 NAME = "comparison"  # of the files, and of the figure beside them
 ENDINGS = ("csv", "json", "md", "html")
+FIELDS = (  # of a row in CSV and JSON
+    *("quantity", "unit", "paper", "paper_spread", "where"),
+    *("ours", "ci95", "difference", "n", "arrived", "arrived_of", "note", "command"),
+)
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
 
 
 def format_row(row: Row) -> tuple[str, ...]:
     """A row as text, in the order of ``HEADINGS`` but for the command."""
-    paper = NONE
-    if row.paper is not None:
-        paper = number(row.paper.value, row.paper.spread, unit=row.unit)
+    paper = row.paper and number(row.paper.value, row.paper.spread, unit=row.unit)
+    difference = number(row.difference, sign=True, unit=row.unit)
     return (
-        *(row.quantity, row.unit, paper, number(row.ours.mean, row.ours.ci95, unit=row.unit)),
-        *(number(row.difference, sign=True, unit=row.unit), row.ours.n, note_of(row)),
+        row.quantity,
+        row.unit,
+        paper or NONE,
+        format_ours(row),
+        difference,
+        row.ours.n,
+        note_of(row),
     )
+
+
+def format_ours(row: Row) -> str:
+    """What was measured, with its interval."""
+    return number(row.ours.mean, row.ours.ci95, unit=row.unit)
 
 
 def note_of(row: Row) -> str:
@@ -78,19 +91,24 @@ def write(
     group: RunGroup, folder: Path, figure: Path | None = None, endings: Sequence[str] = ENDINGS
 ) -> Path:
     """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; returns the last one."""
-    found, title = rows(group), title_of(group)
+    table = rows(group)
+    texts: dict[str, Callable[[], str]] = {
+        "csv": lambda: _csv(table),
+        "json": lambda: _json(table),
+        "md": lambda: f"# {title_of(group)}\n\n{markdown(table, (*notes(group), KEY))}",
+        "html": lambda: _page(group, table, figure),
+    }
     path = folder
     for ending in endings:
         path = folder / f"{NAME}.{ending}"
-        write_atomically(path, _FILES[ending](group, found, title, figure).encode())
+        write_atomically(path, texts[ending]().encode())
     return path
 
 
 def write_comparison(group: RunGroup, folder: Path) -> Path:
     """``comparison.png`` and the table ``comparison.*`` of several runs; returns the page."""
-    figure: Path | None = folder / f"{NAME}.png"
     try:
-        draw(group, folder / f"{NAME}.png")
+        figure: Path | None = draw(group, folder / f"{NAME}.png")
     except NoDataError as reason:
         print(f"the figure was not drawn: {reason}", file=sys.stderr)
         figure = None
@@ -100,54 +118,41 @@ def write_comparison(group: RunGroup, folder: Path) -> Path:
 def row_to_json(row: Row) -> dict[str, Any]:
     """A row as JSON has it: ten digits of a number, since the last ones are the processor's own
     and files that are kept must come out byte-equal on any machine."""
-    paper = row.paper
-    return {
-        "quantity": row.quantity,
-        "unit": row.unit,
-        "paper": None if paper is None else paper.value,
-        "paper_spread": None if paper is None else paper.spread,
-        "where": None if paper is None else paper.where,
-        "ours": _digits(row.ours.mean),
-        "ci95": _digits(row.ours.ci95),
-        "difference": _digits(row.difference),
-        "n": row.ours.n,
-        "arrived": row.reached and row.reached.clients,
-        "arrived_of": row.reached and row.reached.of,
-        "note": row.note,
-        "command": "\n".join(row.commands),
-    }
+    paper, reached = row.paper, row.reached
+    values = (
+        *(row.quantity, row.unit),
+        *((paper.value, paper.spread, paper.where) if paper else (None, None, None)),
+        *(_digits(row.ours.mean), _digits(row.ours.ci95), _digits(row.difference), row.ours.n),
+        *((reached.clients, reached.of) if reached else (None, None)),
+        *(row.note, "\n".join(row.commands)),
+    )
+    return dict(zip(FIELDS, values, strict=True))
 
 
 def _digits(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.10g}")
 
 
-def markdown(found: Sequence[Row], said: Sequence[str] = ()) -> str:
+def markdown(table: Sequence[Row], notes: Sequence[str] = ()) -> str:
     """The rows as a Markdown table, ``notes`` and, since they are long, the commands below it: the
     column has their numbers."""
+    shown, commands = _shown(table)
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    numbers = numbered(found)
-    lines += ["| " + " | ".join(map(_cell, shown)) + " |" for shown in _shown(found, numbers)]
-    lines += [line for note in said for line in ("", note)]
-    return "\n".join([*lines, "", *(f"    {line}" for line in _listed(numbers))]) + "\n"
+    lines += ["| " + " | ".join(map(_cell, cells)) + " |" for cells in shown]
+    lines += [line for note in notes for line in ("", note)]
+    return "\n".join([*lines, "", *(f"    {command}" for command in commands)]) + "\n"
 
 
-def numbered(found: Sequence[Row]) -> dict[str, int]:
-    """The commands of the rows, each with its number."""
-    every = dict.fromkeys(command for row in found for command in row.commands)
-    return {command: number for number, command in enumerate(every, start=1)}
-
-
-def _listed(numbers: Mapping[str, int]) -> list[str]:
-    return [f"{number:>{len(str(len(numbers)))}}  {command}" for command, number in numbers.items()]
-
-
-def _shown(found: Sequence[Row], numbers: Mapping[str, int]) -> list[tuple[str, ...]]:
-    """The rows as text, in the order of ``HEADINGS``."""
-    return [
-        (*format_row(row), format_ranges([numbers[command] for command in row.commands]))
-        for row in found
-    ]
+def _shown(table: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The rows as text, in the order of ``HEADINGS``; and the commands that their last column has
+    the numbers of."""
+    commands = list(dict.fromkeys(command for row in table for command in row.commands))
+    numbers = {command: number for number, command in enumerate(commands, start=1)}
+    width = len(str(len(commands)))
+    return (
+        [(*format_row(row), format_ranges([numbers[c] for c in row.commands])) for row in table],
+        [f"{number:>{width}}  {command}" for command, number in numbers.items()],
+    )
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
@@ -164,46 +169,42 @@ def format_ranges(numbers: Sequence[int]) -> str:
 
 
 def template_context(
-    group: RunGroup, found: Sequence[Row], notes: Sequence[str] = ()
+    group: RunGroup, table: Sequence[Row], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What the templates of reports/html show of the rows."""
-    numbers = numbered(found)
+    shown, commands = _shown(table)
     return {
         "title": title_of(group),
-        "answers": answers(group.experiment, found),
+        "answers": answers(group.experiment, table),
         "headings": HEADINGS,
-        "rows": _shown(found, numbers),
-        "commands": "\n".join(_listed(numbers)),
+        "rows": shown,
+        "commands": "\n".join(commands),
         "notes": notes,
         "key": KEY,
     }
 
 
-def answers(name: str | None, found: Sequence[Row]) -> list[str]:
+def answers(name: str | None, table: Sequence[Row]) -> list[str]:
     """A sentence for each number of the paper's text that was measured: ours beside it."""
-    said = []
-    for row in found:
+    sentences = []
+    for row in table:
         claim = experiment(name).claim_of(row)
         if row.paper is None or claim is None or row.ours.mean is None:
             continue
-        ours = number(row.ours.mean, row.ours.ci95, unit=row.unit)
         paper = number(row.paper.value, row.paper.spread, unit=row.unit)
         bound = "" if claim.bound == "about" else f"{claim.bound} "
         note = f" ({row.reached})" if row.censored else ""
-        said.append(
-            f"The paper: {claim.words}. {row.quantity}: {ours} {row.unit} here{note}, "
+        sentences.append(
+            f"The paper: {claim.words}. {row.quantity}: {format_ours(row)} {row.unit} here{note}, "
             f"{bound}{paper} there."
         )
-    return said
+    return sentences
 
 
 def alt(group: RunGroup) -> str:
     """The figure in words: the rows that it is drawn from."""
-    said = [
-        f"{row.quantity} {number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit}"
-        for row in rows(group)
-    ]
-    return f"Figure of the experiment {group.experiment}: {'; '.join(said)}."
+    shown = "; ".join(f"{row.quantity} {format_ours(row)} {row.unit}" for row in rows(group))
+    return f"Figure of the experiment {group.experiment}: {shown}."
 
 
 def title_of(group: RunGroup) -> str:
@@ -211,40 +212,22 @@ def title_of(group: RunGroup) -> str:
     return f"{group.experiment or 'no experiment'} on {group.data}"
 
 
-def _csv(found: Sequence[Row]) -> str:
+def _csv(table: Sequence[Row]) -> str:
     written = io.StringIO(newline="")
-    writer = csv.DictWriter(written, _FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(written, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row_to_json(row) for row in found)
+    writer.writerows(row_to_json(row) for row in table)
     return written.getvalue()
 
 
-_FIELDS = (
-    *("quantity", "unit", "paper", "paper_spread", "where"),
-    *("ours", "ci95", "difference", "n", "arrived", "arrived_of", "note", "command"),
-)
+def _json(table: Sequence[Row]) -> str:
+    return json.dumps([row_to_json(row) for row in table], indent=1, ensure_ascii=False) + "\n"
 
 
-def _page(group: RunGroup, found: Sequence[Row], title: str, figure: Path | None) -> str:
+def _page(group: RunGroup, table: Sequence[Row], figure: Path | None) -> str:
     figures = {NAME: Figure.read(figure, alt(group), CAPTION)} if figure else {}
-    context = template_context(group, found, notes(group))
+    context = template_context(group, table, notes(group))
     return render("comparison.html.j2", figures=figures, comparison=context)
-
-
-_FILES: dict[str, Callable[[RunGroup, Sequence[Row], str, Path | None], str]] = {
-    "csv": lambda group, found, title, figure: _csv(found),
-    "json": lambda group, found, title, figure: _json(found),
-    "md": lambda group, found, title, figure: _text(group, found, title),
-    "html": _page,
-}
-
-
-def _text(group: RunGroup, found: Sequence[Row], title: str) -> str:
-    return f"# {title}\n\n{markdown(found, (*notes(group), KEY))}"
-
-
-def _json(found: Sequence[Row]) -> str:
-    return json.dumps([row_to_json(row) for row in found], indent=1, ensure_ascii=False) + "\n"
 
 
 CAPTION = (

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from reports.experiments.base import (
-    CIFAR,
-    IMAGENET,
-    OPPONENTS,
-    Claim,
-    Experiment,
-    PaperNumber,
-    Row,
-    lead_rows,
-    row,
-)
+from reports.experiments import base
 from reports.figures.measured import draw_beside_paper
 from reports.results import MAIN
-from reports.variants import RunGroup, Variant
+from reports.variants import RunGroup
 
 CELLS = {  # method: (CIFAR-100, ImageNet100), each with the paper's ±
     "maml": ((34.07, 0.63), (36.51, 1.01)),
@@ -30,53 +20,52 @@ CELLS = {  # method: (CIFAR-100, ImageNet100), each with the paper's ±
     "deepemd": ((39.85, 0.41), (40.21, 0.82)),
     MAIN: ((45.88, 2.99), (42.40, 2.35)),
 }
-COLUMNS = (CIFAR, IMAGENET)
+COLUMNS = (base.CIFAR, base.IMAGENET)
 OVER_DEEPEMD = "lead over deepemd"
 
 
-def cell(method: str, data: str) -> PaperNumber | None:
+def cell(method: str, data: str) -> base.PaperNumber | None:
     """The table's entry; None where the paper has none (another method, another data set)."""
     if method not in CELLS or data not in COLUMNS:
         return None
-    return PaperNumber(*CELLS[method][COLUMNS.index(data)], "table 2")
+    return base.PaperNumber(*CELLS[method][COLUMNS.index(data)], "table 2")
 
 
-def rows(group: RunGroup) -> list[Row]:
+def rows(group: RunGroup) -> list[base.Row]:
     """Every method beside the paper's table, and the learngene's leads."""
-    found = []
+    table = []
     for variant in group.variants:
         for name in variant.methods:
-            mean = variant.mean(variant.accuracies(name))
-            found.append(row(variant, name, "%", mean, paper=cell(name, group.data)))
-        found += lead_rows(variant)
-    return found
-
-
-def _cell_of(variant: Variant, method: str, data: str) -> PaperNumber | None:
-    return cell(method, data)
+            mean, paper = variant.accuracy(name), cell(name, group.data)
+            table.append(base.row(variant, name, "%", mean, paper=paper))
+        table += base.lead_rows(variant)
+    return table
 
 
 CLAIMS = (
     # The text says "a relative 6.03 %"; it is 45.88 - 39.85, a difference in points.
-    Claim(
+    base.Claim(
         "over-deepemd",
         "6.03 over DeepEMD on open-world classes",
-        {CIFAR: PaperNumber(6.03, None, "Experiments, table 2")},
+        {base.CIFAR: base.PaperNumber(6.03, None, "Experiments, table 2")},
         "points",
         "about",
         OVER_DEEPEMD,
         (OVER_DEEPEMD,),
     ),
-    Claim(
+    base.Claim(
         "table-2",
         "table 2: ours on open-world classes, the best of nine",
         {name: number for name in COLUMNS if (number := cell(MAIN, name))},
         "%",
         "about",
         MAIN,
-        tuple(f"lead over {name}" for name in OPPONENTS.values()),
+        tuple(f"lead over {name}" for name in base.OPPONENTS.values()),
     ),
 )
-EXPERIMENT = Experiment(
-    "table2_open_world", rows=rows, figure=partial(draw_beside_paper, paper=_cell_of), claims=CLAIMS
+EXPERIMENT = base.Experiment(
+    "table2_open_world",
+    rows=rows,
+    figure=partial(draw_beside_paper, paper=lambda _, method, data: cell(method, data)),
+    claims=CLAIMS,
 )

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from reports.experiments.base import (
-    CIFAR,
-    IMAGENET,
-    OPPONENTS,
-    Claim,
-    Experiment,
-    PaperNumber,
-    Row,
-    lead_rows,
-    row,
-)
+from reports.experiments import base
 from reports.figures.measured import draw_beside_paper
 from reports.results import MAIN
 from reports.variants import RunGroup, Variant
 
-COLUMNS = ((CIFAR, 10), (CIFAR, 20), (IMAGENET, 10), (IMAGENET, 20))
+COLUMNS = ((base.CIFAR, 10), (base.CIFAR, 20), (base.IMAGENET, 10), (base.IMAGENET, 20))
 CELLS = {  # method: a cell a column, each with the paper's ±
     "maml": ((51.70, 1.75), (62.36, 2.88), (48.62, 3.10), (57.62, 2.42)),
     "fomaml": ((50.13, 3.73), (60.00, 3.31), (43.38, 2.47), (51.87, 1.96)),
@@ -34,16 +24,18 @@ CELLS = {  # method: a cell a column, each with the paper's ±
 }
 
 
-def cell(method: str, data: str, shots: int, ewc_lambda: float | None = None) -> PaperNumber | None:
+def cell(
+    method: str, data: str, shots: int, ewc_lambda: float | None = None
+) -> base.PaperNumber | None:
     """The table's entry; None where the paper has none. The learngene's is that of lambda = 1000
     unless ``ewc_lambda`` is 5000."""
     entry = "lambda 5000" if (method, ewc_lambda) == (MAIN, 5000) else method
     if entry not in CELLS or (data, shots) not in COLUMNS:
         return None
-    return PaperNumber(*CELLS[entry][COLUMNS.index((data, shots))], "table 3")
+    return base.PaperNumber(*CELLS[entry][COLUMNS.index((data, shots))], "table 3")
 
 
-def cell_of(variant: Variant, method: str, data: str) -> PaperNumber | None:
+def cell_of(variant: Variant, method: str, data: str) -> base.PaperNumber | None:
     """The entry for a method of a variant; the row of lambda = 5000 where that was asked for, on
     the plain Fisher as in the paper."""
     plain = not variant.config("retain.normalise")
@@ -51,25 +43,18 @@ def cell_of(variant: Variant, method: str, data: str) -> PaperNumber | None:
     return cell(method, data, variant.config("shots"), ewc_lambda)
 
 
-def rows(group: RunGroup) -> list[Row]:
+def rows(group: RunGroup) -> list[base.Row]:
     """Every method at every number of shots beside the paper's table, and the learngene's leads."""
-    found = []
+    table = []
     for variant in group.variants:
         prefix = f"{variant.config('shots')}-shot, "
+        new_row = partial(base.row, variant, unit="%", hide_settings=["shots"])
         for name in variant.methods:
-            found.append(
-                row(
-                    variant,
-                    prefix + name,
-                    "%",
-                    variant.mean(variant.accuracies(name)),
-                    paper=cell_of(variant, name, group.data),
-                    hide_settings=["shots"],
-                    note=_retain_note(variant) if name == MAIN else "",
-                )
-            )
-        found += lead_rows(variant, prefix)
-    return found
+            mean, paper = variant.accuracy(name), cell_of(variant, name, group.data)
+            note = _retain_note(variant) if name == MAIN else ""
+            table.append(new_row(prefix + name, ours=mean, paper=paper, note=note))
+        table += base.lead_rows(variant, prefix)
+    return table
 
 
 def _retain_note(variant: Variant) -> str:
@@ -78,19 +63,23 @@ def _retain_note(variant: Variant) -> str:
     return f"lambda {variant.config('retain.ewc_lambda'):g}, {fisher}"
 
 
-def _claim(shots: int) -> Claim:
-    return Claim(
+def _claim(shots: int) -> base.Claim:
+    return base.Claim(
         name=f"table-3-{shots}",
         words=f"table 3: ours on novel classes, {shots} shots, the best of nine",
-        numbers={data: number for data in (CIFAR, IMAGENET) if (number := cell(MAIN, data, shots))},
+        numbers={
+            data: number
+            for data in (base.CIFAR, base.IMAGENET)
+            if (number := cell(MAIN, data, shots))
+        },
         unit="%",
         bound="about",
         quantity=f"{shots}-shot, {MAIN}",
-        direction=tuple(f"{shots}-shot, lead over {name}" for name in OPPONENTS.values()),
+        direction=tuple(f"{shots}-shot, lead over {name}" for name in base.OPPONENTS.values()),
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = base.Experiment(
     "table3_novel",
     rows=rows,
     figure=partial(draw_beside_paper, paper=cell_of),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reports.collective import depth_label
+from reports.collective import depth_label, layer_names
 from reports.figures import pareto
 from reports.figures.run import mean_curve
 from reports.format import percent, points, score_label, score_words
@@ -90,7 +90,7 @@ def _evolution(results: Results) -> str:
 
 def _criterion(results: Results) -> str:
     rho = results["criterion"]["rho"]
-    names = results["criterion"].get("names") or [str(i + 1) for i in range(len(rho[0]))]
+    names = layer_names(results)
     ends = [f"layer {names[i]} {_rho(rho[0][i])} to {_rho(rho[-1][i])}" for i in (0, -1)]
     return (
         f"Heat map of rho for {len(names)} layers and {len(rho)} tasks. From the first task to "
@@ -176,9 +176,7 @@ def inherited(results: Results) -> str:
 
 
 def _rho(value: float | None) -> str:
-    if value is None:
-        return "(no value)"
-    return f"{value:.2f}"
+    return "(no value)" if value is None else f"{value:.2f}"
 
 
 ALT: dict[str, Callable[[Results], str]] = {

@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
+from reports.figures import style
 from reports.figures.collective import NO_COLLECTIVE
-from reports.figures.style import WIDTH, NoDataError, new_figure, save, styled
 from reports.schema import Results
 from server.gradcam import decode
 
 NAME = 11  # characters of a class name that stand above an image
 
 
-@styled
+@style.styled
 def gradcam(results: Results, folder: Path) -> Path:
     """A row an image of an unknown class: the image, then where each stage looks."""
     return contact_sheet(results, folder / "gradcam.png")
@@ -29,15 +29,17 @@ def contact_sheet(results: Results, path: Path) -> Path:
     Raises:
         NoDataError: the results hold no maps.
     """
-    found = results.get("gradcam")
-    if found is None:
-        raise NoDataError(_reason(results))
-    images, stages = found["images"], found["stages"]
+    sheet = results.get("gradcam")
+    if sheet is None:
+        raise style.NoDataError(_reason(results))
+    images, stages = sheet["images"], sheet["stages"]
     if any(not image["picture"] for image in images):
-        raise NoDataError("these results are kept ones, without the pictures and maps of figure 5")
+        raise style.NoDataError(
+            "these results are kept ones, without the pictures and maps of figure 5"
+        )
     columns = 1 + len(stages)
-    side = WIDTH / max(columns, 4)
-    figure = new_figure(len(images) * (side + 0.12) + 0.7)
+    side = style.WIDTH / max(columns, 4)
+    figure = style.new_figure(len(images) * (side + 0.12) + 0.7)
     grid = figure.subplots(len(images), columns, squeeze=False)
     for row, image in zip(grid, images, strict=True):
         picture = decode(image["picture"])
@@ -52,7 +54,7 @@ def contact_sheet(results: Results, path: Path) -> Path:
     for axes in grid.flat:
         axes.set_axis_off()
     figure.suptitle("image, and where the collective looks, by known classes", fontsize=12)
-    return save(figure, path)
+    return style.save(figure, path)
 
 
 def _shown(name: str) -> str:

@@ -9,24 +9,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from reports.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    MARKERS,
-    OTHERS,
-    VERMILION,
-    legend_above,
-    method_style,
-    new_figure,
-    save,
-)
+from reports.figures import style
 from reports.results import MAIN, REFERENCE
 from reports.units import Measured, mean_over_units
 from reports.variants import RunGroup, Variant
@@ -36,7 +24,7 @@ if TYPE_CHECKING:
 
     from reports.experiments.base import PaperNumber
 
-LINES = (BLUE, VERMILION, GREEN, *OTHERS[1:])
+PAPER = {"fmt": "D", "mfc": "none", "color": "black", "lw": 0.8, "capsize": 2}
 EPOCHS, ACCURACY = "epochs on the client's shard", "test accuracy (%)"
 SWEPT = {"shots": "training images of a class, log scale", "ways": "classes of a client"}
 
@@ -52,56 +40,50 @@ def draw_variants(group: RunGroup, path: Path) -> Path:
 def draw_gains(group: RunGroup, path: Path) -> Path:
     """What each variant gains over scratch; where nothing is compared, each method's accuracy."""
     compared = all({MAIN, REFERENCE} <= set(variant.methods) for variant in group.variants)
-    if compared:
-        values = [
-            (_short(variant.label) or "gain", variant.mean(variant.differences(MAIN, REFERENCE)))
-            for variant in group.variants
-        ]
-    else:
-        values = [
-            (
-                ": ".join(filter(None, (_short(variant.label), name))),
-                variant.mean(variant.accuracies(name)),
-            )
-            for variant in group.variants
-            for name in variant.methods
-        ]
+    values = [
+        (": ".join(filter(None, (_short(variant.label), name))), measured)
+        for variant in group.variants
+        for name, measured in _gain_or_accuracies(variant, compared)
+    ]
     lines = sum(1 + label.count("\n") for label, _ in values)
-    figure = new_figure(1.2 + 0.12 * len(values) + 0.18 * lines)
-    axes = figure.add_subplot()
+    figure, axes = style.new_axes(1.2 + 0.12 * len(values) + 0.18 * lines)
     for place, (_, measured) in enumerate(values):
-        bar(axes, place, measured, BLUE)
-    axes.set_yticks(range(len(values)), [label for label, _ in values], fontsize=9)
+        interval(axes, place, measured.mean, measured.ci95, color=style.BLUE)
+    axes.set_yticks(range(len(values)), [label or "gain" for label, _ in values], fontsize=9)
     axes.set_ylim(len(values) - 0.5, -0.5)
     if compared:
-        axes.axvline(0, color=GREY, lw=1)
+        axes.axvline(0, color=style.GREY, lw=1)
     axes.set_xlabel("gain over scratch (points)" if compared else ACCURACY)
-    return save(figure, path)
+    return style.save(figure, path)
+
+
+def _gain_or_accuracies(variant: Variant, compared: bool) -> list[tuple[str, Measured]]:
+    if compared:
+        return [("", variant.mean(variant.differences(MAIN, REFERENCE)))]
+    return [(name, variant.accuracy(name)) for name in variant.methods]
 
 
 def draw_sweep(
     group: RunGroup, path: Path, setting: str, methods: Sequence[str], levels: Sequence[float] = ()
 ) -> Path:
     """Accuracy over a setting, a line a method and other settings; ``levels`` are marked."""
-    figure = new_figure(4.0)
-    axes = figure.add_subplot()
+    figure, axes = style.new_axes(4.0)
     values = sorted({variant.config(setting) for variant in group.variants})
     lines = [(part, name) for part in group.split_by_others(setting) for name in methods]
     for number, (part, name) in enumerate(lines):
-        means = [variant.mean(variant.accuracies(name)) for variant in part.variants]
+        means = [variant.accuracy(name) for variant in part.variants]
         label = ", ".join(filter(None, (name, part.variants[0].label_without([setting]))))
         x = [variant.config(setting) for variant in part.variants]
         line(axes, x, means, label, number)
     for level in levels:
-        axes.axhline(100 * level, color=GREY, ls=":", lw=1.2)
+        axes.axhline(100 * level, color=style.GREY, ls=":", lw=1.2)
     if setting == "shots" and len(values) > 1:
         axes.set_xscale("log")
     axes.set_xticks(values, [str(n) for n in values])
     axes.minorticks_off()
     epochs = group.variants[0].config("individual.epochs")
     axes.set(xlabel=SWEPT[setting], ylabel=f"{ACCURACY}, {epochs} epochs")
-    legend_above(figure, axes)
-    return save(figure, path)
+    return style.save_with_legend(figure, axes, path)
 
 
 def draw_beside_paper(
@@ -111,44 +93,33 @@ def draw_beside_paper(
     its ±; ``paper`` gives the latter for a variant, a method and a data set."""
     panels = group.variants
     count = max(len(variant.methods) for variant in panels)
-    figure = new_figure((0.8 + 0.3 * count) * len(panels))
+    figure = style.new_figure((0.8 + 0.3 * count) * len(panels))
     grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
     for axes, variant in zip(grid, panels, strict=True):
         names = variant.methods
-        styles = method_style(names)
+        styles = style.method_style(names)
         for place, name in enumerate(names):
-            bar(axes, place, variant.mean(variant.accuracies(name)), styles[name]["color"])
+            ours = variant.accuracy(name)
+            interval(axes, place, ours.mean, ours.ci95, color=styles[name]["color"])
             if number := paper(variant, name, group.data):
-                axes.errorbar(
-                    number.value,
-                    place,
-                    xerr=number.spread or 0.0,
-                    fmt="D",
-                    mfc="none",
-                    color="black",
-                    ms=6,
-                    lw=0.8,
-                    capsize=2,
-                )
+                interval(axes, place, number.value, number.spread, **PAPER)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{variant.config('shots')} images a class, {group.data}", loc="left")
     low, high = grid[-1].get_xlim()
     grid[-1].set_xlim(max(0, low), min(100, high))
     grid[-1].set_xlabel(f"{ACCURACY}; hollow: the paper, with its ±")
-    return save(figure, path)
+    return style.save(figure, path)
 
 
 def draw_curves(lines: Sequence[tuple[str, Variant, str]], path: Path) -> Path:
     """Accuracy over epochs: a line for each (label, variant, method)."""
-    figure = new_figure(4.0)
-    axes = figure.add_subplot()
+    figure, axes = style.new_axes(4.0)
     for number, (label, variant, name) in enumerate(lines):
         line(axes, *mean_curve(100 * variant.curves(name)), label, number)
     axes.set(xlabel=EPOCHS, ylabel=ACCURACY)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_above(figure, axes)
-    return save(figure, path)
+    style.whole_numbers(axes.xaxis)
+    return style.save_with_legend(figure, axes, path)
 
 
 def mean_curve(curves: pd.DataFrame) -> tuple[list[float], list[Measured]]:
@@ -164,33 +135,23 @@ def line(
     label: str,
     number: int,
     share: bool = True,
+    **look: Any,
 ) -> None:
     """A line through means with its band; ``share``: of percent, which a band does not leave."""
     mean = np.array([np.nan if m.mean is None else m.mean for m in values])
     half = np.array([m.ci95 or 0.0 for m in values])
-    colour = LINES[number % len(LINES)]
-    axes.plot(
-        x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.8, label=label
-    )
-    low, high = mean - half, mean + half
-    if share:
-        low, high = np.clip(low, 0, None), np.clip(high, None, 100)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+    colour = style.LINE_COLOURS[number % len(style.LINE_COLOURS)]
+    marker = style.MARKERS[number % len(style.MARKERS)]
+    look = {"color": colour, "marker": marker, "ms": 4, "lw": 1.8, **look}
+    axes.plot(x, mean, label=label, **look)
+    style.band(axes, x, mean, half, look["color"], share)
 
 
-def bar(axes: Axes, place: int, measured: Measured, colour: str) -> None:
-    """A point with its interval."""
-    if measured.mean is not None:
-        axes.errorbar(
-            measured.mean,
-            place,
-            xerr=measured.ci95 or 0.0,
-            fmt="o",
-            color=colour,
-            capsize=3,
-            lw=1.4,
-            ms=6,
-        )
+def interval(axes: Axes, place: int, mean: float | None, half: float | None, **look: Any) -> None:
+    """A point with its interval, where there is one."""
+    look = {"fmt": "o", "capsize": 3, "lw": 1.4, "ms": 6, **look}
+    if mean is not None:
+        axes.errorbar(mean, place, xerr=half or 0.0, **look)
 
 
 def _short(label: str) -> str:

@@ -5,38 +5,24 @@ A run gives one point a method. A learngene's point is named after its stem and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from reports.experiments.base import OPPONENTS
-from reports.figures.style import (
-    GREY,
-    MARKERS,
-    NoDataError,
-    method_style,
-    new_figure,
-    save,
-    spread,
-    styled,
-)
+from reports.figures import style
 from reports.format import percent, size
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
 from reports.summary import answered, method_names
 
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
-FILLED: Mapping[str, Any] = {
-    "fp32": "full",
-    "fp16": "left",
-    "int8": "none",
-}  # how a marker is, by number format
+FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
 NAME_POINTS = 9  # type size of the names beside the axes
 STEMS = ("separable", "seeded", "whole", "fresh")
 KNOWN = (*(f"{MAIN} {stem}" for stem in STEMS), *OPPONENTS.values())
@@ -121,94 +107,54 @@ def draw(axes: Axes, every: Sequence[Point]) -> None:
     levels = [p for p in every if p.method == REFERENCE] if sent else []
     shown = sent or every
     names = list(dict.fromkeys(point.series for point in shown))
-    colours = method_style([REFERENCE, *dict.fromkeys(point.method for point in shown)])
-    best = [p for p in on_front if p in shown]
+    colours = style.method_style([REFERENCE, *dict.fromkeys(point.method for point in shown)])
+    best = _coordinates([p for p in on_front if p in shown])
     step = axes.step(
-        [p.bytes for p in best],
-        [100 * p.accuracy for p in best],
-        where="post",
-        color=GREY,
-        lw=1.4,
-        ls="--",
-        zorder=3,
-        label="Pareto front",
+        *best, where="post", color=style.GREY, lw=1.4, ls="--", zorder=3, label="Pareto front"
     )
-    axes.plot(
-        [p.bytes for p in best],
-        [100 * p.accuracy for p in best],
-        "o",
-        ms=13,
-        mfc="none",
-        color=GREY,
-        mew=1,
-        zorder=3,
-    )
+    axes.plot(*best, "o", ms=13, mfc="none", color=style.GREY, mew=1, zorder=3)
     last: dict[str, Point] = {}  # of each line, where its name points to
     for name in names:
-        line = sorted((p for p in shown if p.series == name), key=lambda each: each.bytes)
+        line = sorted((p for p in shown if p.series == name), key=lambda point: point.bytes)
         last[name] = line[-1]
-        look: dict[str, Any] = {
-            "color": colours[line[0].method]["color"],
-            "marker": _marker(name, names),
-        }
-        axes.plot(
-            [p.bytes for p in line], [100 * p.accuracy for p in line], lw=1, color=look["color"]
-        )
+        colour = colours[line[0].method]["color"]
+        axes.plot(*_coordinates(line), lw=1, color=colour)
         for point in line:
-            at = point.bytes, 100 * point.accuracy
-            axes.errorbar(
-                *at,
-                yerr=100 * (point.ci95 or 0.0),
-                capsize=2,
-                lw=0.6,
-                linestyle="",
-                color=look["color"],
-                alpha=0.5,
-            )
-            axes.plot(
-                *at,
-                ms=7,
-                linestyle="",
-                markerfacecoloralt="white",
-                fillstyle=FILLED[point.sent_as],
-                **look,
-            )
+            at, half = _coordinates([point]), 100 * (point.ci95 or 0.0)
+            axes.errorbar(*at, yerr=half, capsize=2, lw=0.6, linestyle="", color=colour, alpha=0.5)
+            axes.plot(*at, ms=7, color=colour, marker=_marker(name, names), **_fill(point.sent_as))
     for level in levels:
         axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
     axes.set_xscale("log")
     axes.margins(x=0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda x, _: size(x).replace(".0 ", " "))
+    axes.xaxis.set_major_formatter(style.size_tick)
     axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
+    forms = [form for form in FILLED if any(p.sent_as == form for p in shown)]
     signs = [
-        Line2D(
-            [],
-            [],
-            color=GREY,
-            marker="o",
-            ls="",
-            fillstyle=FILLED[form],
-            label=form,
-            markerfacecoloralt="white",
-        )
-        for form in FILLED
-        if any(p.sent_as == form for p in shown)
+        Line2D([], [], color=style.GREY, marker="o", label=form, **_fill(form))
+        for form in (forms if len(forms) > 1 else [])
     ]
-    axes.legend(
-        handles=[*step, *(signs if len(signs) > 1 else [])],
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=4,
-        fontsize=NAME_POINTS,
-    )
+    where: style.Look = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4}
+    axes.legend(handles=[*step, *signs], fontsize=NAME_POINTS, **where)
     _names_beside(axes, last, {_level_label(p, p in on_front): p for p in levels})
+
+
+def _coordinates(line: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Bytes and percent."""
+    return [point.bytes for point in line], [100 * point.accuracy for point in line]
+
+
+def _fill(form: str) -> style.Look:
+    """A marker without a line, filled by number format."""
+    return {"ls": "", "fillstyle": FILLED[form], "markerfacecoloralt": "white"}
 
 
 def _marker(name: str, names: Sequence[str]) -> str:
     """The same in every figure for the methods that a name is known of."""
-    order = [*KNOWN, *(each for each in names if each not in KNOWN)]
-    return MARKERS[order.index(name) % len(MARKERS)]
+    order = [*KNOWN, *(other for other in names if other not in KNOWN)]
+    return style.MARKERS[order.index(name) % len(style.MARKERS)]
 
 
 def _level_label(level: Point, best: bool) -> str:
@@ -226,41 +172,39 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
     assert figure is not None
     inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
     gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)
-    at = spread([height for *_, height in ends], gap, low, high)
+    at = style.spread([height for *_, height in ends], gap, low, high)
     axes.set_ylim(low, high)
+    thin: style.Look = {"arrowstyle": "-", "color": style.GREY, "lw": 0.5, "shrinkB": 4}
+    column: style.Look = {
+        "textcoords": axes.get_yaxis_transform(),
+        "va": "center",
+        "arrowprops": thin,
+    }
     for (name, x, height), y in zip(ends, at, strict=True):
-        axes.annotate(
-            name,
-            (x, height),
-            (1.04, y),
-            textcoords=axes.get_yaxis_transform(),
-            fontsize=NAME_POINTS,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4},
-        )
+        axes.annotate(name, (x, height), (1.04, y), fontsize=NAME_POINTS, **column)
 
 
-@styled
+@style.styled
 def frontier(results: Results, folder: Path) -> Path:
     """The run's methods by cost and accuracy."""
     measured = points(results)
     if not measured:
-        raise NoDataError("no client answered")
+        raise style.NoDataError("no client answered")
     if len(measured) < 3:
-        raise NoDataError("the run compares fewer than three methods")
+        raise style.NoDataError("the run compares fewer than three methods")
     return save_points(measured, folder / "frontier.png")
 
 
 def save_points(measured: Sequence[Point], path: Path) -> Path:
     """Points of one run or several as a figure."""
-    figure = new_figure(4.5)
-    draw(figure.add_subplot(), measured)
-    return save(figure, path)
+    figure, axes = style.new_axes(4.5)
+    draw(axes, measured)
+    return style.save(figure, path)
 
 
 def alt(results: Results) -> str:
     """The figure in words."""
     measured = points(results)
-    each = "; ".join(f"{p.label} {percent(p.accuracy)} for {size(p.bytes)}" for p in measured)
+    costs = "; ".join(f"{p.label} {percent(p.accuracy)} for {size(p.bytes)}" for p in measured)
     best = ", ".join(point.label for point in front(measured))
-    return f"Accuracy against bytes received: {each}. On the Pareto front: {best}."
+    return f"Accuracy against bytes received: {costs}. On the Pareto front: {best}."

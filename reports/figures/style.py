@@ -16,11 +16,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from learngene.utils.files import write_atomically
+from reports.format import size
 from reports.schema import Results
 
 # Okabe and Ito's colours, told apart by people with any common colour-vision deficiency. Their
@@ -28,12 +33,16 @@ from reports.schema import Results
 BLUE, VERMILION, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, ORANGE, BLACK = "#56B4E9", "#E69F00", "#000000"
 GREY = "#6B6B6B"
+ABSENT = "#DDDDDD"  # the ground of a heat map: a layer that was not there, or has no gradients
 FIXED = {"learngene": BLUE, "scratch": VERMILION}  # the same in every run
 # Then some of Paul Tol's muted colours, made for the same eyes. From the eighth method on, colours
 # alone are too many to tell apart: each method also has a marker of its own.
-OTHERS = (GREEN, PINK, ORANGE, SKY, BLACK, "#332288", "#882255", "#999933", "#44AA99", "#661100",
-          "#AA4499", "#8C6D31")  # fmt: skip
+OTHERS = (
+    *(GREEN, PINK, ORANGE, SKY, BLACK),
+    *("#332288", "#882255", "#999933", "#44AA99", "#661100", "#AA4499", "#8C6D31"),
+)
 MARKERS = "osD^vPX<>ph*d8"  # a second sign beside colour, for print in grey
+LINE_COLOURS = (BLUE, VERMILION, GREEN, *OTHERS[1:])  # of variants, which are no methods
 WIDTH = 6.0  # inches
 LEGEND_CHARACTERS = 64  # that a line of the legend holds at that width
 STYLE: dict[Any, Any] = {  # matplotlib names every key in its types
@@ -50,6 +59,8 @@ STYLE: dict[Any, Any] = {  # matplotlib names every key in its types
     "savefig.dpi": 150,
 }
 Draw = Callable[[Results, Path], Path]
+Floats = NDArray[np.float64]
+Look = dict[str, Any]  # matplotlib's keywords of a line, a mark or a text
 
 
 class NoDataError(LookupError):
@@ -72,6 +83,12 @@ def new_figure(height: float) -> Figure:
     figure = Figure(figsize=(WIDTH, height))
     FigureCanvasAgg(figure)
     return figure
+
+
+def new_axes(height: float) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes."""
+    figure = new_figure(height)
+    return figure, figure.add_subplot()
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -108,6 +125,51 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return [float(y) for y in at]
 
 
+def whole_numbers(axis: Axis, **options: Any) -> None:
+    """Ticks at whole numbers; ``options`` of matplotlib's locator."""
+    axis.set_major_locator(MaxNLocator(integer=True, **options))
+
+
+def task_ticks(axis: Axis, most: int = 14) -> None:
+    """Ticks at the numbers of tasks, one where there is one task."""
+    whole_numbers(axis, nbins=most, min_n_ticks=1)
+
+
+def size_tick(count: float, _: float | None = None) -> str:
+    """Bytes beside a tick, round where they are."""
+    return size(count).replace(".0 ", " ")
+
+
+def band(
+    axes: Axes, x: Sequence[float], mean: Floats, half: Floats, colour: str, share: bool = False
+) -> None:
+    """The 95 % interval of a line; ``share``: of percent, which it does not leave."""
+    low, high = mean - half, mean + half
+    if share:
+        low, high = np.clip(low, 0, None), np.clip(high, None, 100)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def heat_map(axes: Axes, values: Any, high: float | None = None) -> QuadMesh:
+    """A map of (rows, columns), which are counted from 1; NaN shows the ground, ``high`` has the
+    brightest colour."""
+    rows, columns = values.shape
+    edges = np.arange(columns + 1) + 0.5, np.arange(rows + 1) + 0.5
+    masked = np.ma.masked_invalid(values)
+    image = axes.pcolormesh(*edges, masked, cmap="cividis", vmin=0, vmax=high)
+    axes.grid(False)
+    return image
+
+
+def colour_bar(
+    figure: Figure, image: QuadMesh, panels: Axes | Sequence[Axes], label: str, pad: float = 0.02
+) -> None:
+    """The scale of a heat map, at the right of its panels."""
+    bar = figure.colorbar(image, ax=panels, pad=pad)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+
+
 def legend_above(figure: Figure | SubFigure, axes: Axes) -> None:
     """The legend above the axes, in as many columns as fit; inside, it would lie on some data."""
     handles, labels = axes.get_legend_handles_labels()
@@ -120,3 +182,9 @@ def legend_above(figure: Figure | SubFigure, axes: Axes) -> None:
         handlelength=1.2,
         columnspacing=1.0,
     )
+
+
+def save_with_legend(figure: Figure, axes: Axes, path: Path) -> Path:
+    """Write a figure with the legend of one of its axes above."""
+    legend_above(figure, axes)
+    return save(figure, path)

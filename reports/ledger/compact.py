@@ -20,7 +20,7 @@ NOT_KEPT: dict[str, Any] = {
 
 
 class TooLargeError(GatherError):
-    """The compact results are larger than is kept."""
+    """The compact results are larger than is small."""
 
 
 def compact_results(results: Results) -> dict[str, Any]:
@@ -28,14 +28,14 @@ def compact_results(results: Results) -> dict[str, Any]:
     whole = {"schema": results["schema"], "kept": True, **results}
     declared = check_results(whole, extra="ignore")
     part = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
-    kept: dict[str, Any] = _in_order(part, whole)
-    kept["run"] |= _run(results)
-    if kept.get("gradcam") is None:
-        kept.pop("gradcam", None)
+    small: dict[str, Any] = _in_order(part, whole)
+    small["run"] |= _run(results)
+    if small.get("gradcam") is None:
+        small.pop("gradcam", None)
     else:
-        for image in kept["gradcam"]["images"]:
+        for image in small["gradcam"]["images"]:
             image |= {"picture": "", "maps": ""}
-    return kept
+    return small
 
 
 def _in_order(part: Any, whole: Any) -> Any:
@@ -60,10 +60,10 @@ def content(results: Results) -> bytes:
     Raises:
         TooLargeError: they are larger than ``LIMIT``.
     """
-    kept = compact_results(results)
-    clients = kept.pop("clients")
+    small = compact_results(results)
+    clients = small.pop("clients")
     lines = ",\n".join(json.dumps(client, ensure_ascii=False) for client in clients)
-    rest = json.dumps(kept, ensure_ascii=False, allow_nan=False)
+    rest = json.dumps(small, ensure_ascii=False, allow_nan=False)
     written = f'{rest[:-1]},\n"clients": [\n{lines}\n]}}\n'.encode()
     if len(written) > LIMIT:
         raise TooLargeError(f"{len(written):,} bytes, at most {LIMIT:,} are kept")

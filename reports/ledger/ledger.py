@@ -49,8 +49,8 @@ def add_runs(folders: Sequence[Path], ledger: Path) -> None:
         added[home] = results
     for place in {home.parent for home in added}:
         if place.name != MAIN_JOB:
-            kept = [run for home in _homes(place) if home not in added for run in _read([home])]
-            group_runs([*kept, *(run for home, run in added.items() if home.parent == place)])
+            others = _read([home for home in _homes(place) if home not in added])
+            group_runs([*others, *(run for home, run in added.items() if home.parent == place)])
     for home, results in added.items():
         write_atomically(home / "results.json", contents[home])
         if home.parent.name == MAIN_JOB:
@@ -101,7 +101,7 @@ def _homes(place: Path) -> list[Path]:
 
 
 def _read(homes: Sequence[Path]) -> list[Results]:
-    return [results for _, results in read_runs(homes)]
+    return [results for _, results in read_runs(homes)] if homes else []
 
 
 def load(ledger: Path) -> tuple[list[Results], dict[tuple[str, str], RunGroup]]:

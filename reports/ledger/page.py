@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from reports.experiments import registry, table
 from reports.experiments.base import CIFAR, IMAGENET, Claim, Row
 from reports.experiments.claims import NOT_RUN, Judged, verdicts
-from reports.experiments.table import KEY, markdown, notes, number
+from reports.experiments.table import KEY, format_ours, markdown, notes, number
 from reports.format import NONE, seconds, size
 from reports.ledger.compact import name_of
 from reports.results import MAIN, REFERENCE
@@ -118,10 +118,10 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
             _linked(WORLDS[data], _figure(experiment.name, data), drawn, base) for data in WORLDS
         ]
         bound = "" if claim.bound == "about" else f"{claim.bound} "
+        shown = "; ".join(f"{WORLDS[data]}: {_verdict(held)}" for data, held in judged.items())
         cells = (
             *(f"{claim.words} ({where})", bound + (papers[0] if same else " / ".join(papers))),
-            *(_ours(claim, rows[data]) for data in WORLDS),
-            "; ".join(f"{WORLDS[data]}: {_verdict(each)}" for data, each in judged.items()),
+            *(*(_ours(claim, rows[data]) for data in WORLDS), shown),
             ", ".join(filter(None, links)) or NONE,
         )
         lines.append("| " + " | ".join(cells) + " |")
@@ -133,13 +133,13 @@ def _verdict(judged: Sequence[Judged]) -> str:
         return NOT_RUN
     if len(judged) == 1:
         return f"**{judged[0].verdict}**"
-    return ", ".join(f"**{each.verdict}** ({each.label or 'defaults'})" for each in judged)
+    return ", ".join(f"**{one.verdict}** ({one.label or 'defaults'})" for one in judged)
 
 
 def _ours(claim: Claim, rows: Sequence[Row]) -> str:
     """What was measured; also where the paper says nothing for this data set."""
     cells = [
-        f"{number(row.ours.mean, row.ours.ci95, unit=row.unit)} {row.unit} ({row.ours.n}"
+        f"{format_ours(row)} {row.unit} ({row.ours.n}"
         + (f"; {row.reached})" if row.reached else ")")
         for row in rows
         if row.name == claim.quantity

@@ -11,7 +11,7 @@ import pytest
 
 from reports.__main__ import main
 from reports.experiments import frontier
-from reports.figures import measured, pareto
+from reports.figures import style
 from reports.figures.style import new_figure
 from reports.results import write_results
 from reports.runs import GatherError, read_runs
@@ -59,9 +59,8 @@ def canvas(monkeypatch):
         path.write_bytes(DOT)
         return path
 
-    for module in (measured, pareto):
-        monkeypatch.setattr(module, "new_figure", new)
-        monkeypatch.setattr(module, "save", save)
+    monkeypatch.setattr(style, "new_figure", new)
+    monkeypatch.setattr(style, "save", save)
     return made
 
 

@@ -262,7 +262,7 @@ def test_positions_are_held_against_the_top_of_their_own_variants(
         fig6b_position, "line",
         lambda axes, x, values, label, number, share=True: drawn.append((label, share)),
     )  # fmt: skip
-    monkeypatch.setattr(fig6b_position, "legend_above", lambda figure, axes: None)
+    monkeypatch.setattr("reports.figures.style.legend_above", lambda figure, axes: None)
     layers = {"[2,3,4]": (2, 3, 4), "[11,12,13]": (11, 12, 13)}
     runs = [run("fig6b_position", layers=of, learngene__layers=list(of), shots=n, seed=seed)
             for of in layers.values() for n in (10, 20)

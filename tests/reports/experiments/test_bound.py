@@ -14,11 +14,12 @@ import pytest
 from learngene.utils.files import write_atomically
 from reports.__main__ import main
 from reports.experiments.base import Row
-from reports.experiments.bound_fit import bound
+from reports.experiments.bound import fit_runs
 from reports.experiments.registry import draw, rows
 from reports.figures.style import NoDataError
 from reports.ledger import compact
 from reports.results import write_results
+from reports.runs import read_runs
 from reports.variants import group_runs
 
 C1, SLOPE = {"learngene": 0.05, "scratch": 0.11}, {"learngene": 0.9, "scratch": 1.3}
@@ -106,7 +107,7 @@ def test_it_says_what_the_module_of_its_own_says_and_what_is_kept_says_it_too(
     table = {
         r["quantity"]: float(r["ours"]) for r in csv.DictReader((out / "comparison.csv").open())
     }
-    theirs = bound(folders)["methods"]["learngene"]
+    theirs = fit_runs(read_runs(folders))["methods"]["learngene"]
     assert table["c1, learngene"] == pytest.approx(100 * theirs["c1"])
     assert table["c2 for σ = 1, learngene"] == pytest.approx(theirs["c2"])
     low, high = theirs["slope_interval"]
@@ -135,7 +136,8 @@ def test_what_cannot_be_fitted_says_why(run: Run, tmp_path: Path) -> None:
     other["learngene"]["sha256"] = "ee" * 32
     gathered = group_runs([run(1), run(4), other])
     none = named(rows(gathered))["c1"]
-    assert none.ours.mean is None and "learngene.sha256 is ee" in none.note
+    assert none.ours.mean is None and f"and {'ee' * 32} in shots=10" in none.note
+    assert "learngene.sha256 is cd" in none.note
     with pytest.raises(NoDataError, match=r"learngene\.sha256"):
         draw(gathered, tmp_path / "x.png")
     old = group_runs([run(shots, trained=False) for shots in (1, 4, 10)])

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learngene.errors import InputError
 from reports.__main__ import main
-from reports.experiments.bound_fit import Fit, bound, fit, read_run
+from reports.experiments.bound import Fit, fit, fit_runs
+from reports.runs import GatherError, read_runs
+from tests.reports.helpers import make_results
 
 SIZES = [5.0, 10.0, 25.0, 50.0, 100.0]
 C1, SLOPE = 0.1, 1.2
@@ -25,31 +26,35 @@ def gaps(clients: int = 12, noise: float = 0.0, c1: float = C1, slope: float = S
 
 
 def write(folder: Path, shots: int, change: Callable[[dict], None] | None = None) -> Path:
-    """A results.json of three clients, five ways; learngene's gap is 0.05 + 0.9 / sqrt(m)."""
-    gap = 0.05 + 0.9 / np.sqrt(5 * shots)
-    results: dict[str, Any] = {
-        "run": {"config": {"shots": shots, "seed": 0, "individual": {"lr": 0.1},
-                           "runtime": {"name": "ray"}}},
-        "data": {"sha256": "aa"},
-        "learngene": {"sha256": "bb"},
-        "collective": {"tasks": 8},
-        "clients": [
-            {
-                "id": i,
-                "train_images": 5 * shots,
-                "methods": {
-                    "learngene": {"accuracy": 1 - gap - 0.01 * i, "train_accuracy": 1.0},
-                    "scratch": {"accuracy": 0.3 + 0.001 * shots, "train_accuracy": 0.9},
-                },
-            }
-            for i in range(3)
-        ],
-    }  # fmt: skip
+    """A run of three clients, five ways; learngene's gap is 0.05 + 0.9 / sqrt(m)."""
+
+    def plant(sections: dict[str, Any]) -> None:
+        sections["run"]["config"] = {
+            "shots": shots,
+            "seed": 0,
+            "individual": {"lr": 0.1},
+            "runtime": {"name": "ray"},
+        }
+        sections["collective"]["tasks"] = 8
+        gap = 0.05 + 0.9 / np.sqrt(5 * shots)
+        for client in sections["clients"]:
+            client["train_images"] = 5 * shots
+            ours, scratch = (client["methods"][name] for name in ("learngene", "scratch"))
+            ours |= {"accuracy": 1 - gap - 0.01 * client["id"], "train_accuracy": 1.0}
+            scratch |= {"accuracy": 0.3 + 0.001 * shots, "train_accuracy": 0.9}
+            for method in (ours, scratch):
+                method["accuracy_by_epoch"][-1][1] = method["accuracy"]
+
+    results = make_results(3, change=plant)
     if change:
         change(results)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results))
     return folder
+
+
+def bound(folders: list[Path]) -> dict[str, Any]:
+    return fit_runs(read_runs(folders))
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_planted_constants_come_back() -> None:
     assert (found.c1, found.slope) == (pytest.approx(C1), pytest.approx(SLOPE))
     assert found.residuals == pytest.approx([0] * 5, abs=1e-9)
     assert found.r2_means == pytest.approx(1) and found.r2_clients == pytest.approx(1)
-    assert found.at(25) == pytest.approx(C1 + SLOPE / 5)
+    assert found.c1 + found.slope / np.sqrt(25) == pytest.approx(C1 + SLOPE / 5)
     assert found.highest == pytest.approx(0, abs=1e-9)
 
 
@@ -72,7 +77,7 @@ def test_it_is_least_squares_over_clients() -> None:
     design = np.stack([np.ones(5), 1 / np.sqrt(SIZES)], 1)
     every = np.linalg.lstsq(np.tile(design, (12, 1)), values.ravel(), rcond=None)[0]
     assert [found.c1, found.slope] == pytest.approx(every.tolist())
-    fitted = found.at(np.array(SIZES))
+    fitted = found.c1 + found.slope / np.sqrt(SIZES)
     assert found.mean_gaps == pytest.approx(values.mean(0).tolist())
     assert found.residuals == pytest.approx((values.mean(0) - fitted).tolist())
     assert found.highest == pytest.approx((values - fitted).max()) and found.highest > 0
@@ -109,9 +114,9 @@ def test_equal_gaps_have_no_r2() -> None:
 
 
 def test_two_sizes_are_too_few(runs: list[Path]) -> None:
-    with pytest.raises(InputError, match="2 sample sizes"):
+    with pytest.raises(GatherError, match="2 sample sizes"):
         fit([5, 10], np.ones((3, 2)))
-    with pytest.raises(InputError, match="needs 3"):
+    with pytest.raises(GatherError, match="needs 3"):
         bound(runs[:2])
 
 
@@ -129,7 +134,9 @@ def test_a_client_that_failed_somewhere_is_left_out_everywhere(
     runs: list[Path], tmp_path: Path
 ) -> None:
     def fail(results: dict) -> None:
-        results["clients"][1] = {"id": 1, "error": "RuntimeError: planted"}
+        client = results["clients"][1]
+        del client["methods"]
+        client["error"] = "RuntimeError: planted"
 
     write(tmp_path / "5", 5, fail)
     assert bound(runs)["clients"] == [0, 2]
@@ -176,25 +183,35 @@ FIRST = ("clients", 0, "methods", "learngene")
     ("change", "words"),
     [
         (_set(*FIRST, "train_accuracy", value=KeyError), "train_accuracy is None"),
-        (_set(*FIRST, "accuracy", value=None), "clients[0].methods.learngene.accuracy is None"),
-        (_set(*FIRST, "accuracy", value=93.1), "not in 0..1"),
-        (_set("clients", 0, "train_images", value="5"), "clients[0].train_images is '5'"),
-        (_set("clients", value={}), "clients is {}"),
+        (
+            _set(*FIRST, "accuracy", value=None),
+            "clients[0].methods.learngene.accuracy: must be a fraction in 0..1, is None",
+        ),
+        (_set(*FIRST, "accuracy", value=93.1), "a fraction in 0..1, is 93.1"),
+        (
+            _set("clients", 0, "train_images", value="5"),
+            "train_images: must be a whole number, 0 or more, is '5'",
+        ),
+        (_set("clients", value={}), "clients: must be a list, is {}"),
         (_set("clients", value=[]), "no client with training images"),
-        (_set("learngene", value=None), "learngene is None"),
-        (_set("run", "config", value=KeyError), "run.config is None"),
-        (_set("collective", "tasks", value=True), "collective.tasks is True"),
-        (_set("data", "sha256", value="cc"), "data.sha256 is cc"),
-        (_set("learngene", "sha256", value="cc"), "learngene.sha256 is cc"),
-        (_set("run", "config", "individual", "lr", value=0.2), "individual.lr is 0.2"),
+        (_set("learngene", value=None), "learngene.sha256 is cd"),
+        (_set("run", "config", value=KeyError), "the results hold no configuration"),
+        (
+            _set("collective", "tasks", value=True),
+            "collective.tasks: must be a whole number, 0 or more, is True",
+        ),
+        (_set("data", "sha256", value="cc"), "data.sha256 is ab"),
+        (_set("learngene", "sha256", value="cc"), "learngene.sha256 is cd"),
+        (_set("run", "config", "individual", "lr", value=0.2), "individual.lr is 0.1"),
         (lambda r: [c.update(train_images=50) for c in r["clients"]], "as in"),
     ],
 )
 def test_what_cannot_be_used_is_exit_2(runs, tmp_path, capsys, change, words) -> None:
     write(tmp_path / "5", 5, change)
     assert main(["bound", *map(str, runs)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("reports bound: RUN_DIR=") and words in said
+    message = capsys.readouterr().err
+    assert message.startswith("reports bound: ") and words in message
+    assert str(tmp_path / "5") in message
     assert not (tmp_path / "bound.json").exists()
 
 
@@ -203,12 +220,16 @@ def test_what_does_not_change_the_theorem_may_differ(runs, tmp_path) -> None:
     assert len(bound(runs)["runs"]) == 4
 
 
-def test_a_file_that_is_not_there_or_not_json(tmp_path) -> None:
-    with pytest.raises(InputError, match="No such file"):
-        read_run(tmp_path)
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
-        read_run(tmp_path)
-    (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(InputError, match="clients is None"):
-        read_run(tmp_path)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no results.json"),
+        ("{", "no usable results: Expecting property"),
+        ("[]", "no usable results: "),
+    ],
+)
+def test_a_file_that_is_not_there_or_not_json(tmp_path, text, words) -> None:
+    if text:
+        (tmp_path / "results.json").write_text(text)
+    with pytest.raises(GatherError, match=words):
+        bound([tmp_path])

@@ -48,9 +48,8 @@ def canvas(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append(new_figure(height))
         return made[-1]
 
-    for module in ("figures.over_tasks", "figures.rho"):
-        monkeypatch.setattr(f"reports.{module}.new_figure", keep)
-        monkeypatch.setattr(f"reports.{module}.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.style.new_figure", keep)
+    monkeypatch.setattr("reports.figures.style.save", lambda figure, path: path)
     return made
 
 

@@ -32,17 +32,9 @@ def canvas(monkeypatch):
         made.append(new_figure(height))
         return made[-1]
 
-    monkeypatch.setattr("reports.figures.run.new_figure", keep)
-    monkeypatch.setattr("reports.figures.collective.new_figure", keep)
-    monkeypatch.setattr("reports.figures.gradcam.new_figure", keep)
-    monkeypatch.setattr("reports.figures.over_tasks.new_figure", keep)
-    monkeypatch.setattr("reports.figures.pareto.new_figure", keep)
+    monkeypatch.setattr("reports.figures.style.new_figure", keep)
     # Looking into a figure needs no pixels, and those take most of the time.
-    monkeypatch.setattr("reports.figures.run.save", lambda figure, path: path)
-    monkeypatch.setattr("reports.figures.collective.save", lambda figure, path: path)
-    monkeypatch.setattr("reports.figures.gradcam.save", lambda figure, path: path)
-    monkeypatch.setattr("reports.figures.over_tasks.save", lambda figure, path: path)
-    monkeypatch.setattr("reports.figures.pareto.save", lambda figure, path: path)
+    monkeypatch.setattr("reports.figures.style.save", lambda figure, path: path)
     return made
 
 
