@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -201,57 +202,29 @@ def test_every_experiment_runs_and_tells_its_numbers(
     assert draw(gathered, tmp_path / "figure.png").stat().st_size > 1000
 
 
-NEW_YAML = """# @package _global_
-# python sim.py experiment=fewer_epochs
-experiment: fewer_epochs
-individual:
-  epochs: 2
-"""
-NEW_MODULE = '''"""What half of the epochs cost."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from reports.experiments.base import Claim, Experiment, PaperNumber, Row, row
-from reports.figures.measured import draw_curves
-from reports.variants import RunGroup
-
-
-def rows(group: RunGroup) -> list[Row]:
-    return [
-        row(each, "accuracy after two epochs", "%", each.mean(each.accuracies("learngene")))
-        for each in group.variants
-    ]
-
-
-def figure(group: RunGroup, path: Path) -> Path:
-    return draw_curves([("after two epochs", each, "learngene") for each in group.variants], path)
-
-
-CLAIM = Claim("two", "two epochs are enough", {"glyphs": PaperNumber(50, 1, "Discussion")}, "%",
-              "at least", "accuracy after two epochs", ())
-EXPERIMENT = Experiment("fewer_epochs", ("learngene",), rows, figure, (CLAIM,))
-'''
+TUTORIAL = CONF.parent / "docs" / "tutorials" / "add_an_experiment.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
 def test_an_experiment_is_one_yaml_and_one_python_file(tmp_path: Path) -> None:
-    """Added to a copy of the program, it has its table, its figure, the paper's number and its
-    check of the methods; nothing else of the copy knows of it."""
+    """The two files of the tutorial: added to a copy of the program, they give a table, a figure,
+    the paper's number and a check of the methods; nothing else of the copy knows of them."""
+    files = dict(BLOCK.findall(TUTORIAL.read_text()))
     for package in ("conf", "reports", "runtime", "server", "clients", "strategies", "protocol",
                     "learngene"):  # fmt: skip
         shutil.copytree(CONF.parent / package, tmp_path / package)
     shutil.copy(CONF.parent / "sim.py", tmp_path)
-    (tmp_path / "conf" / "experiment" / "fewer_epochs.yaml").write_text(NEW_YAML)
-    (tmp_path / "reports" / "experiments" / "fewer_epochs.py").write_text(NEW_MODULE)
+    (tmp_path / "conf" / "experiment" / "fewer_epochs.yaml").write_text(files["yaml"])
+    (tmp_path / "reports" / "experiments" / "fewer_epochs.py").write_text(files["python"])
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(tmp_path), "LEARNGENE_CACHE": str(tmp_path / "c")}
         return subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, text=True,
                               capture_output=True, timeout=600, check=False)  # fmt: skip
 
-    asked = ("sim.py", "experiment=fewer_epochs", *COMMON, "hydra.run.dir=run")
+    first, second = (shlex.split(line)[1:] for line in files["sh"].splitlines())
+    asked = (*first, *COMMON)
     done = command(*asked)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "comparison.csv").open(newline="") as file:
@@ -259,7 +232,7 @@ def test_an_experiment_is_one_yaml_and_one_python_file(tmp_path: Path) -> None:
     assert (found["quantity"], found["paper"]) == ("accuracy after two epochs", "50")
     assert (tmp_path / "run" / "figures" / "comparison.png").stat().st_size > 1000
     assert "two epochs are enough" in (tmp_path / "run" / "report.html").read_text()
-    assert command("-m", "reports", "compare", "run", "-o", "out").returncode == 0
+    assert command(*second).returncode == 0
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
     refused = command(*asked, "methods=[scratch]")
     assert refused.returncode == 2
