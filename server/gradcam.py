@@ -1,6 +1,7 @@
 """What figure 5 shows: where the collective looks in images of classes it does not know.
 
-The maps of some of its stages are made from the checkpoints in the cache, and kept in ``results.json`` as small pictures, so that the figure can be drawn again from there.
+The maps of some of its stages are made from the checkpoints in the cache, and kept in
+``results.json`` as small pictures, so that the figure can be drawn again from there.
 """
 
 from __future__ import annotations
