@@ -72,8 +72,8 @@ def _simulation(
     from learngene.utils.hardware import keep_freed_memory
     from protocol.callbacks import CallbackList
     from reports.run import Seconds, write_run
-    from runtime.client_rounds import ask_clients
-    from runtime.federated_rounds import Federated, federate, federated_methods
+    from runtime.client_rounds import run_client_rounds
+    from runtime.federated_rounds import Federated, federated_methods, run_federated_training
     from server.dataset import load_dataset
     from server.factory import train_or_load_gene
     from server.labelling import label_open_world, labelling_summary
@@ -106,10 +106,12 @@ def _simulation(
     if among := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar():
             width = result.gene.card.width
-            federated = federate(task, among, world, width, federation(config), callback=callback)
+            federated = run_federated_training(
+                task, among, world, width, federation(config), callback=callback
+            )
     pretrained = pretrained.merge(federated.payloads, federated.failed)
     with seconds.of("clients"), console.bar():
-        rounds = ask_clients(
+        rounds = run_client_rounds(
             replace(task, methods=tuple(pretrained.methods)),  # without those that have failed
             world.sha256,
             result.gene_of,
@@ -122,9 +124,19 @@ def _simulation(
             callback=callback,
         )
     report = write_run(
-        run_dir, plain, config.partition_seed, overrides, world, leakage, result, rounds, seconds,
-        pretrained, federated, labelled.section if labelled else None,
-    )  # fmt: skip
+        run_dir,
+        plain,
+        config.partition_seed,
+        overrides,
+        world,
+        leakage,
+        result,
+        rounds,
+        seconds,
+        pretrained,
+        federated,
+        labelled.section if labelled else None,
+    )
     callback.on_run_end(report[0])
     console.summary(report)
     worst = min(rounds, key=lambda each: each.answered)

@@ -157,7 +157,7 @@ def main() -> int:
     from learngene.utils.files import write_atomically
     from protocol.plan import plan_round
     from reports.tuning import FOLDER, write_record
-    from runtime.federated_rounds import federate, federated_methods
+    from runtime.federated_rounds import federated_methods, run_federated_training
     from server.factory import train_or_load_gene
     from server.pretraining import pretrain_methods
 
@@ -190,7 +190,7 @@ def main() -> int:
                 task = client_task(typed, changed, world.path)
                 try:
                     made = pretrain_methods(pretraining_settings(typed, changed), world, result)
-                    among = federate(
+                    among = run_federated_training(
                         task,
                         federated_methods(made.methods),
                         world,

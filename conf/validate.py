@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from clients.faults import IN_TRAINING, Order
 from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
+from conf.typed import to_typed
 from learngene.errors import InputError
 from learngene.utils.files import expanded, is_file, is_folder
-from learngene.utils.settings import check_settings
 from reports.experiments.registry import compared_methods
 from reports.loggers import check_logger
 
-TEXT_LIMIT = 4096  # characters; no path on Linux is longer
 GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
@@ -36,14 +34,7 @@ def check(composed: DictConfig) -> Config:
     Raises:
         InputError: for the first field that is out of its range or does not fit another.
     """
-    missing = sorted(OmegaConf.missing_keys(composed))
-    if missing:
-        raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
-    _check_names(composed, Config)
-    _check_values(OmegaConf.to_container(composed, resolve=True))
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    check_settings(config)
+    config = to_typed(composed)
     _check_methods(config.methods)
     if config.logger is not None:
         add_cwd_to_path()
@@ -59,42 +50,6 @@ def check(composed: DictConfig) -> Config:
     return config
 
 
-def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
-    """Refuse fields that the schema does not have: Hydra lets ``+name=value`` add any."""
-    kinds = get_type_hints(schema)
-    for name in map(str, config):
-        if name not in kinds:
-            raise InputError(
-                f"{prefix}{name}",
-                OmegaConf.select(config, name),
-                "there is no field of that name",
-                "conf/schema.py lists the fields",
-            )
-        if is_dataclass(kinds[name]):
-            _check_names(config[name], kinds[name], f"{prefix}{name}.")
-
-
-def _check_values(value: Any, name: str = "") -> None:
-    """Refuse what no field can be: text that cannot be written, integers beyond 64 bits."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _check_values(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list):
-        for inner in value:
-            _check_values(inner, name)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise InputError(name, "an integer", "64 bits do not hold it", "Write a smaller number")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise InputError(name, value, "must be a finite number", "Write one")
-    elif isinstance(value, str):
-        shown = repr(value)[:60]
-        if len(value) > TEXT_LIMIT:
-            raise InputError(name, shown, f"{len(value):,} characters, at most {TEXT_LIMIT:,} fit",
-                             "Write less")  # fmt: skip
-        if not value.isprintable():  # a line break, a NUL, bytes that are no UTF-8
-            raise InputError(name, shown, "holds characters that are no text", "Leave them out")
-
-
 def _check_methods(methods: Any) -> None:
     if not isinstance(methods, Sequence) or isinstance(methods, str):
         raise InputError("methods", methods, "no list", "Write methods=[learngene,scratch]")
@@ -106,10 +61,12 @@ def _check_methods(methods: Any) -> None:
 
 def _check_growth(growth: str) -> None:
     if growth not in GROWTHS and not is_file(Path(growth)):
-        raise InputError("collective.growth", growth,
-                         f"neither {' nor '.join(GROWTHS)}, nor a file that exists",
-                         "Write collective.growth=schedule, or name a plan like "
-                         "conf/growth/deepen.yaml")  # fmt: skip
+        raise InputError(
+            "collective.growth",
+            growth,
+            f"neither {' nor '.join(GROWTHS)}, nor a file that exists",
+            "Write collective.growth=schedule, or name a plan like conf/growth/deepen.yaml",
+        )
 
 
 def _check_layers(layers: Any, growth: str) -> None:
@@ -119,9 +76,13 @@ def _check_layers(layers: Any, growth: str) -> None:
     fix = "Write learngene.layers=3, learngene.layers=[5,6,7] or learngene.layers=auto"
     if _whole(layers):
         if not 1 <= layers <= MOST_INHERITED:
-            raise InputError("learngene.layers", layers,
-                             f"must be at least 1 and at most {MOST_INHERITED}: an individual has "
-                             "seven layers, the first its own", fix)  # fmt: skip
+            raise InputError(
+                "learngene.layers",
+                layers,
+                f"must be at least 1 and at most {MOST_INHERITED}: an individual has "
+                "seven layers, the first its own",
+                fix,
+            )
         return
     listed = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else []
     if not listed or not all(_whole(layer) for layer in listed):
@@ -131,8 +92,9 @@ def _check_layers(layers: Any, growth: str) -> None:
     if len(listed) > MOST_INHERITED:
         raise InputError("learngene.layers", listed, f"more than {MOST_INHERITED} layers", fix)
     if growth in GROWTHS and listed[-1] > COLLECTIVE_DEPTH:
-        raise InputError("learngene.layers", listed,
-                         f"the collective has {COLLECTIVE_DEPTH} layers", fix)  # fmt: skip
+        raise InputError(
+            "learngene.layers", listed, f"the collective has {COLLECTIVE_DEPTH} layers", fix
+        )
 
 
 def _whole(value: Any) -> bool:
@@ -144,31 +106,49 @@ def _check_open_world(config: Config) -> None:
     threshold, score = asked.threshold, asked.score
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not (number and math.isfinite(threshold)) and threshold not in THRESHOLDS:
-        raise InputError("open_world.threshold", threshold,
-                         f"neither a finite number nor one of {', '.join(THRESHOLDS)}",
-                         "Write open_world.threshold=calibrated")  # fmt: skip
+        raise InputError(
+            "open_world.threshold",
+            threshold,
+            f"neither a finite number nor one of {', '.join(THRESHOLDS)}",
+            "Write open_world.threshold=calibrated",
+        )
     if not number and threshold.startswith("paper_") and score != "max_softmax":
-        raise InputError("open_world.threshold", threshold,
-                         f"the paper's thresholds are for max_softmax (Eq. 2), not for {score}",
-                         "Write open_world.score=max_softmax or threshold=calibrated")  # fmt: skip
+        raise InputError(
+            "open_world.threshold",
+            threshold,
+            f"the paper's thresholds are for max_softmax (Eq. 2), not for {score}",
+            "Write open_world.score=max_softmax or threshold=calibrated",
+        )
     if asked.path != "collective" and config.individual.stem == "fresh":
-        raise InputError("open_world.path", asked.path,
-                         "individual.stem=fresh grows no light path",
-                         "Write open_world.path=collective")  # fmt: skip
+        raise InputError(
+            "open_world.path",
+            asked.path,
+            "individual.stem=fresh grows no light path",
+            "Write open_world.path=collective",
+        )
     if asked.cycles and config.data.clients_from == "open_world":
-        raise InputError("open_world.cycles", asked.cycles,
-                         "the collective would learn the classes that clients hold "
-                         "(data.clients_from=open_world)",
-                         "Write open_world.cycles=0 or data.clients_from=novel")  # fmt: skip
+        raise InputError(
+            "open_world.cycles",
+            asked.cycles,
+            "the collective would learn the classes that clients hold "
+            "(data.clients_from=open_world)",
+            "Write open_world.cycles=0 or data.clients_from=novel",
+        )
     if asked.cycles and config.collective.memory != "rehearsal":
-        raise InputError("open_world.cycles", asked.cycles,
-                         "classes are taken in beside exemplars of the old ones, and "
-                         f"collective.memory={config.collective.memory} keeps none",
-                         "Write collective.memory=rehearsal")  # fmt: skip
+        raise InputError(
+            "open_world.cycles",
+            asked.cycles,
+            "classes are taken in beside exemplars of the old ones, and "
+            f"collective.memory={config.collective.memory} keeps none",
+            "Write collective.memory=rehearsal",
+        )
     if asked.cycles and config.learngene.path:
-        raise InputError("open_world.cycles", asked.cycles,
-                         "a saved learngene meets no stream: there is no collective",
-                         "Write open_world.cycles=0, or leave learngene.path out")  # fmt: skip
+        raise InputError(
+            "open_world.cycles",
+            asked.cycles,
+            "a saved learngene meets no stream: there is no collective",
+            "Write open_world.cycles=0, or leave learngene.path out",
+        )
     memory, exemplars = config.collective.memory, config.collective.memory_per_class
     if score.endswith("mahalanobis") and (memory != "rehearsal" or exemplars == 0):
         setting = f"memory_per_class={exemplars}" if memory == "rehearsal" else f"memory={memory}"
@@ -185,23 +165,34 @@ def _check_labelled(config: Config) -> None:
     if not draws:
         return
     if config.data.clients_from != "open_world":
-        raise InputError("labelled.draws", draws,
-                         "only open-world images are called unknown and named, and clients hold "
-                         f"{config.data.clients_from} classes",
-                         "Write data.clients_from=open_world or labelled.draws=0")  # fmt: skip
+        raise InputError(
+            "labelled.draws",
+            draws,
+            "only open-world images are called unknown and named, and clients hold "
+            f"{config.data.clients_from} classes",
+            "Write data.clients_from=open_world or labelled.draws=0",
+        )
     if draws > config.num_clients:
-        raise InputError("labelled.draws", draws,
-                         f"more draws than clients (num_clients={config.num_clients})",
-                         f"Write labelled.draws={config.num_clients} or less")  # fmt: skip
+        raise InputError(
+            "labelled.draws",
+            draws,
+            f"more draws than clients (num_clients={config.num_clients})",
+            f"Write labelled.draws={config.num_clients} or less",
+        )
     if config.rounds > 1:
-        raise InputError("rounds", config.rounds,
-                         "images are called unknown by the finished collective "
-                         f"(labelled.draws={draws})",
-                         "Write rounds=1 or labelled.draws=0")  # fmt: skip
+        raise InputError(
+            "rounds",
+            config.rounds,
+            f"images are called unknown by the finished collective (labelled.draws={draws})",
+            "Write rounds=1 or labelled.draws=0",
+        )
     if config.learngene.path:
-        raise InputError("labelled.draws", draws,
-                         "a saved learngene has no collective to call images unknown",
-                         "Write labelled.draws=0, or leave learngene.path out")  # fmt: skip
+        raise InputError(
+            "labelled.draws",
+            draws,
+            "a saved learngene has no collective to call images unknown",
+            "Write labelled.draws=0, or leave learngene.path out",
+        )
 
 
 def _check_faults(config: Config) -> None:
@@ -219,9 +210,13 @@ def _check_faults(config: Config) -> None:
         if order.client in seen:
             raise InputError("faults", text, "that client has a fault already", fix)
         if order.kind in IN_TRAINING and order.epoch > config.individual.epochs:
-            raise InputError("faults", text,
-                             f"after epoch {order.epoch} it never strikes, "
-                             f"individual.epochs is {config.individual.epochs}", fix)  # fmt: skip
+            raise InputError(
+                "faults",
+                text,
+                f"after epoch {order.epoch} it never strikes, "
+                f"individual.epochs is {config.individual.epochs}",
+                fix,
+            )
         seen.add(order.client)
 
 
@@ -237,8 +232,12 @@ def _check_cache(cache: str) -> None:
         except OSError:  # a name that is too long, a file where a folder should be
             there = None
     if not cache or there is None or not is_folder(there) or not os.access(there, os.W_OK):
-        raise InputError("cache", cache or "''", "no folder that can be written in",
-                         "Write cache=DIR, or set LEARNGENE_CACHE")  # fmt: skip
+        raise InputError(
+            "cache",
+            cache or "''",
+            "no folder that can be written in",
+            "Write cache=DIR, or set LEARNGENE_CACHE",
+        )
 
 
 def _check_halves(config: Config, run: RunMethods) -> None:
@@ -266,9 +265,13 @@ def _check_halves(config: Config, run: RunMethods) -> None:
                              "it is sent the collective, and a saved learngene has none",
                              "Leave it out, or leave learngene.path out")  # fmt: skip
         if config.budget is None:
-            raise InputError("budget", "null",
-                             f"{name} gets the image passes of the collective's light path, and a "
-                             "saved learngene has no collective", "Write budget=50000")  # fmt: skip
+            raise InputError(
+                "budget",
+                "null",
+                f"{name} gets the image passes of the collective's light path, and a "
+                "saved learngene has no collective",
+                "Write budget=50000",
+            )
 
 
 def _check_together(config: Config) -> None:
@@ -302,9 +305,12 @@ def _check_together(config: Config) -> None:
                 f"Lower it, or raise data.classes or data.{data.clients_from}",
             )
         if config.shots > data.train_per_class:
-            raise InputError("shots", config.shots,
-                             f"more than the {data.train_per_class} training images of a class",
-                             "Lower it, or raise data.train_per_class")  # fmt: skip
+            raise InputError(
+                "shots",
+                config.shots,
+                f"more than the {data.train_per_class} training images of a class",
+                "Lower it, or raise data.train_per_class",
+            )
     folds = config.individual.safeguard_folds
     if config.individual.safeguard and config.shots < folds:
         raise InputError("individual.safeguard_folds", folds,
@@ -324,12 +330,18 @@ def _check_together(config: Config) -> None:
                          "Write rounds=1, or leave learngene.path out")  # fmt: skip
     asked = config.runtime.min_answered
     if asked is not None and asked > config.num_clients:
-        raise InputError("runtime.min_answered", asked,
-                         f"more than the {config.num_clients} clients that are asked",
-                         f"Lower it to {config.num_clients} or raise num_clients")  # fmt: skip
+        raise InputError(
+            "runtime.min_answered",
+            asked,
+            f"more than the {config.num_clients} clients that are asked",
+            f"Lower it to {config.num_clients} or raise num_clients",
+        )
     _check_cache(config.cache)
     shares = config.data.base + config.data.open_world + config.data.novel
     if abs(shares - 1) > 1e-6:
-        raise InputError("data.base", config.data.base,
-                         f"base, open_world and novel shares add up to {shares:g}, not 1",
-                         "Change data.base, data.open_world or data.novel")  # fmt: skip
+        raise InputError(
+            "data.base",
+            config.data.base,
+            f"base, open_world and novel shares add up to {shares:g}, not 1",
+            "Change data.base, data.open_world or data.novel",
+        )

@@ -19,7 +19,7 @@ class RoundPlan:
     task: ClientTask
     payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
     declared: Declared = field(kw_only=True)  # what may cross; the guard refuses all else
-    kept: Kept | None = None  # answers that an earlier run got: these clients are not asked
+    kept: AnswerStore | None = None  # answers that an earlier run got: these clients are not asked
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class RoundOutcome:
         return sum(each.bytes_up for each in self.clients)
 
 
-class Kept(Protocol):
+class AnswerStore(Protocol):
     """Answers of one round that are there already."""
 
     def get(self, client: int) -> ClientOutcome | None:

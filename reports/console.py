@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.console
 from rich import box
@@ -21,8 +21,6 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from learngene.collective.trainer import CollectiveTrainer
-from learngene.data.dataset import World
 from protocol.callbacks import RunCallback
 from reports.schema import Results
 from reports.summary import (
@@ -37,7 +35,11 @@ from reports.summary import (
     safeguard_line,
     setting,
 )
-from server.factory import FactoryResult
+
+if TYPE_CHECKING:  # they bring torch, seconds before the first line
+    from learngene.collective.trainer import CollectiveTrainer
+    from learngene.data.dataset import World
+    from server.factory import FactoryResult
 
 
 class Console(RunCallback):

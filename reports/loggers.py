@@ -17,11 +17,13 @@ from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
 from protocol.callbacks import RunCallback
+
+if TYPE_CHECKING:  # it brings torch, seconds that a wrong configuration should not wait for
+    from learngene.collective.trainer import CollectiveTrainer
 
 TENSORBOARD = "tensorboard"
 FIX = "Write logger=tensorboard, logger=my_package.MyLogger, or logger=null for none"
@@ -198,29 +200,38 @@ def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
     """
     if name == TENSORBOARD:
         if find_spec(TENSORBOARD) is None:
-            raise InputError("logger", name, "the package tensorboard is not installed",
-                             "Install it (python -m pip install tensorboard), or write "
-                             "logger=null")  # fmt: skip
+            raise InputError(
+                "logger",
+                name,
+                "the package tensorboard is not installed",
+                "Install it (python -m pip install tensorboard), or write logger=null",
+            )
         return TensorBoard
     if not DOTTED.fullmatch(name):
-        raise InputError("logger", name or "''", "neither tensorboard nor a module with a class",
-                         FIX)  # fmt: skip
+        raise InputError(
+            "logger", name or "''", "neither tensorboard nor a module with a class", FIX
+        )
     module, _, kind = name.rpartition(".")
     invalidate_caches()  # the file may be younger than this process
     try:
         found = getattr(import_module(module), kind, None)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise InputError("logger", name, f"no module {error.name} can be imported from here",
-                             FIX) from error  # fmt: skip
+            raise InputError(
+                "logger", name, f"no module {error.name} can be imported from here", FIX
+            ) from error
         raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
     except (Exception, SystemExit) as error:  # somebody else's code: none is ours to handle
         raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
     lacking = [each for each in METHODS if not callable(getattr(found, each, None))]
     if not isinstance(found, type) or lacking:
-        raise InputError("logger", name,
-                         f"{module} has no class {kind} with the methods {' and '.join(METHODS)} "
-                         "(reports.loggers.Logger)", FIX)  # fmt: skip
+        raise InputError(
+            "logger",
+            name,
+            f"{module} has no class {kind} with the methods {' and '.join(METHODS)} "
+            "(reports.loggers.Logger)",
+            FIX,
+        )
     return found
 
 

@@ -18,11 +18,11 @@ from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import ClientTask, FaultOrders
 from runtime.ray_backend import simulate
 from runtime.resources import Federation, client_device
-from strategies.answer_cache import keep_answers
+from strategies.answer_cache import answer_cache
 from strategies.learngene import LearngeneStrategy
 
 
-def ask_clients(
+def run_client_rounds(
     task: ClientTask,
     world_sha256: str,
     gene_of: Callable[[int], Learngene],
@@ -64,7 +64,7 @@ def ask_clients(
             )
             if faults:  # every client is asked, so that its fault can strike
                 return made
-            kept = keep_answers(
+            kept = answer_cache(
                 made, number, world_sha256, federation.cache, device, resume=federation.resume
             )
             return replace(made, kept=kept)

@@ -22,9 +22,9 @@ from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import ClientTask
 from runtime.ray_backend import simulate
 from runtime.resources import Federation, client_device
-from strategies.answer_cache import answer_parts
+from strategies.answer_cache import cache_key_fields
 from strategies.fedavg import FederatedStrategy, Training
-from strategies.training_cache import KeptTraining
+from strategies.training_cache import TrainingCache
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def federated_methods(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in BUILT_IN and find(name).trained_by == "clients"]
 
 
-def federate(
+def run_federated_training(
     task: ClientTask,
     names: Sequence[str],
     world: World,
@@ -72,7 +72,7 @@ def federate(
     kept = {each.name: _kept(task, world, each, federation) for each in trainings}
     if federation.resume:
         for each in trainings:
-            kept[each.name].take_up(each)
+            kept[each.name].load(each)
             if each.done:
                 callback.on_note(
                     f"{each.name}: {each.done} of {each.rounds} federated rounds were done "
@@ -80,7 +80,7 @@ def federate(
                 )
 
     def after(training: Training) -> None:
-        kept[training.name].keep(training)
+        kept[training.name].save(training)
         callback.on_round_end(training.name, training.done, training.rounds)
 
     def plan(training: Training, number: int) -> RoundPlan:
@@ -98,7 +98,7 @@ def federate(
         {each.name: each.history for each in trainings},
         {
             "methods": {
-                each.name: _told(each, task.method[each.name])
+                each.name: _summary(each, task.method[each.name])
                 for each in trainings
                 if each.failed is None
             },
@@ -120,16 +120,16 @@ def _start(task: ClientTask, world: World, width: float) -> Payload:
 
 def _kept(
     task: ClientTask, world: World, training: Training, federation: Federation
-) -> KeptTraining:
+) -> TrainingCache:
     """Where the training is kept: the key is its first message and the number of clients."""
     plan = plan_federated_round(task, training.name, 1, training.state)
-    parts = answer_parts(plan, 1, world.sha256, client_device(federation.runtime)) | {
+    parts = cache_key_fields(plan, 1, world.sha256, client_device(federation.runtime)) | {
         "clients": federation.num_clients
     }
-    return KeptTraining(federation.cache, training.name, parts)
+    return TrainingCache(federation.cache, training.name, parts)
 
 
-def _told(training: Training, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(training: Training, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A training in ``results.json``."""
     losses = [
         fmean(float(c.methods[training.name]["loss"]) for c in each.clients if c.error is None)  # type: ignore[arg-type]

@@ -204,8 +204,12 @@ def _yaml(path: str) -> Any:
         return yaml.safe_load(read_limited(Path(path), PLAN_LIMIT).decode("utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError("collective.growth", path, f"cannot be read as YAML: {reason}",
-                         "conf/growth/deepen.yaml is an example") from error  # fmt: skip
+        raise InputError(
+            "collective.growth",
+            path,
+            f"cannot be read as YAML: {reason}",
+            "conf/growth/deepen.yaml is an example",
+        ) from error
 
 
 def train_or_load_gene(
@@ -302,9 +306,12 @@ def _extract(trainer: CollectiveTrainer, inherited: list[str], world: World, key
     stages, names = trainer.stages, trainer.collective.names
     absent = [name for name in inherited if name not in names]
     if absent:
-        raise InputError("learngene.layers", inherited,
-                         f"layer {absent[0]} is not there yet after task {len(stages)}",
-                         "Write rounds=1")  # fmt: skip
+        raise InputError(
+            "learngene.layers",
+            inherited,
+            f"layer {absent[0]} is not there yet after task {len(stages)}",
+            "Write rounds=1",
+        )
     return extract(
         trainer.collective,
         layers=[names.index(name) + 1 for name in inherited],
@@ -321,8 +328,9 @@ def snapshot_tasks(tasks: int, rounds: int) -> list[int]:
         InputError: there are more rounds than tasks.
     """
     if rounds > tasks:
-        raise InputError("rounds", rounds, f"the collective has {tasks} tasks",
-                         f"Write rounds={tasks} or less")  # fmt: skip
+        raise InputError(
+            "rounds", rounds, f"the collective has {tasks} tasks", f"Write rounds={tasks} or less"
+        )
     return [math.ceil(tasks * (number + 1) / rounds) for number in range(rounds)]
 
 
@@ -342,6 +350,9 @@ def _continual(stages: Sequence[TaskRecord]) -> dict[str, Any]:
 def _check_fits(world: World, settings: TrainerSettings) -> None:
     fewest = min(len(world.rows("train", c)) for c in world.division.base)
     if fewest <= settings.calibration_per_class:
-        raise InputError("open_world.calibration_per_class", settings.calibration_per_class,
-                         f"a base class has {fewest} training images: none would be left",
-                         f"Lower it below {fewest}")  # fmt: skip
+        raise InputError(
+            "open_world.calibration_per_class",
+            settings.calibration_per_class,
+            f"a base class has {fewest} training images: none would be left",
+            f"Lower it below {fewest}",
+        )

@@ -25,12 +25,12 @@ NO_NUMBERS = ("world", "limit_s")  # of a task: where the world lies, and for ho
 FORMAT = 1  # raise it when clients compute something else of the same message
 
 
-class KeptAnswers:
+class AnswerCache:
     """The answers of one round in a folder.
 
     Args:
         cache: folder of all caches.
-        parts: what the answers depend on (``answer_parts``).
+        parts: what the answers depend on (``cache_key_fields``).
         resume: False finds nothing, and writes over what is there.
     """
 
@@ -92,7 +92,7 @@ def _outcome(client: int, card: Mapping[str, Any]) -> ClientOutcome:
     )
 
 
-def answer_parts(
+def cache_key_fields(
     plan: RoundPlan, number: int, world: str, device: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that the answers of round ``number`` depend on, as plain JSON.
@@ -115,7 +115,7 @@ def answer_parts(
     }
 
 
-def keep_answers(
+def answer_cache(
     plan: RoundPlan,
     number: int,
     world: str,
@@ -123,9 +123,9 @@ def keep_answers(
     device: Mapping[str, Any],
     *,
     resume: bool,
-) -> KeptAnswers:
+) -> AnswerCache:
     """The kept answers of round ``number``."""
-    return KeptAnswers(cache, answer_parts(plan, number, world, device), resume=resume)
+    return AnswerCache(cache, cache_key_fields(plan, number, world, device), resume=resume)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

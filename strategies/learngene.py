@@ -27,7 +27,7 @@ from protocol.messages import (
     read_reply,
     weigh_reply,
 )
-from protocol.rounds import ClientOutcome, Kept, RoundOutcome, RoundPlan
+from protocol.rounds import AnswerStore, ClientOutcome, RoundOutcome, RoundPlan
 
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
 
@@ -44,7 +44,7 @@ class _OpenRound:
     down: list[int]  # per method
     who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
     opened: float  # time.monotonic()
-    kept: Kept | None = None
+    kept: AnswerStore | None = None
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
 
 
@@ -79,7 +79,7 @@ class LearngeneStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a client whose answer is not kept, in the order of the clients."""
-        who = self._meet(grid)
+        who = self._discover_clients(grid)
         plan = self.prepare(server_round)
         if strangers := set(plan.payloads) - set(plan.methods):
             raise ValueError(f"payloads for {sorted(strangers)}, methods are {plan.methods}")
@@ -112,7 +112,7 @@ class LearngeneStrategy(Strategy):
         for node, client in self._partitions.items():
             kept = plan.kept.get(client) if plan.kept else None
             if kept is not None:
-                now.outcomes[node] = _sent_again(kept, node, now)
+                now.outcomes[node] = _reuse_answer(kept, node, now)
         self._open = now
         return [message for node, message in messages.items() if node not in now.outcomes]
 
@@ -130,7 +130,7 @@ class LearngeneStrategy(Strategy):
             for client in range(self.num_clients)
         )
 
-    def _meet(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
+    def _discover_clients(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
         """Wait for all nodes and learn which client each is; gives ``RoundOutcome.who``.
 
         The ServerApp starts before the nodes register, so asking at once finds none of them.
@@ -269,7 +269,7 @@ class LearngeneStrategy(Strategy):
         """Nothing to log; the driver shows the settings."""
 
 
-def _sent_again(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutcome:
+def _reuse_answer(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutcome:
     """A kept answer as this round's: what goes down is weighed as if it were sent."""
     traffic = {
         name: Traffic(down, kept.bytes_by_method[name].up)

@@ -21,7 +21,7 @@ from protocol.rounds import ClientOutcome, RoundOutcome
 from strategies.fedavg import Training
 
 
-class KeptTraining:
+class TrainingCache:
     """Where one method's training is kept.
 
     Args:
@@ -32,7 +32,7 @@ class KeptTraining:
     def __init__(self, cache: Path, name: str, parts: Mapping[str, Any]) -> None:
         self.folder, self._name, self._parts = cache / "federated" / key_of(parts), name, parts
 
-    def take_up(self, training: Training) -> None:
+    def load(self, training: Training) -> None:
         """Bring ``training`` to the last round that is kept whole, if there is one.
 
         Raises:
@@ -47,7 +47,7 @@ class KeptTraining:
         training.state = Payload(arrays, training.state.card)
         training.history = unpack_rounds(card["history"], training.name)
 
-    def keep(self, training: Training) -> None:
+    def save(self, training: Training) -> None:
         """Keep the training as it is now, unless a client has failed in it.
 
         Raises:

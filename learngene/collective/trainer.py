@@ -343,8 +343,15 @@ class CollectiveTrainer(Predictor):
         ]
         return torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True), parameters
 
-    def _loss(self, logits_of: Callable[[Tensor], Tensor], x: Tensor, y: Tensor,
-              targets: list[Tensor] | None, path: int, batch: Tensor) -> Tensor:  # fmt: skip
+    def _loss(
+        self,
+        logits_of: Callable[[Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        targets: list[Tensor] | None,
+        path: int,
+        batch: Tensor,
+    ) -> Tensor:
         s = self.settings.collective
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             logits = logits_of(x)

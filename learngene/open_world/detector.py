@@ -107,8 +107,9 @@ class OpenSetDetector:
     threshold: float
 
     @classmethod
-    def fit(cls, settings: OpenWorldSettings, exemplars: Answers, labels: Tensor,
-            held_out: Answers) -> OpenSetDetector:  # fmt: skip
+    def fit(
+        cls, settings: OpenWorldSettings, exemplars: Answers, labels: Tensor, held_out: Answers
+    ) -> OpenSetDetector:
         """Fit the score on exemplars and find the threshold.
 
         Args:

@@ -36,14 +36,19 @@ def draw_classes(world: World, *, ways: int, shard_seed: int, draw: int) -> tupl
     """
     group = world.division.open_world
     if ways > len(group):
-        raise InputError("ways", ways, f"{world.name} has {len(group)} open-world classes",
-                         "Lower ways or choose another division")  # fmt: skip
+        raise InputError(
+            "ways",
+            ways,
+            f"{world.name} has {len(group)} open-world classes",
+            "Lower ways or choose another division",
+        )
     order = generator(shard_seed, "labelled-draw", client=draw).permutation(len(group))
     return tuple(group[i] for i in order[:ways])
 
 
-def draw_labelled_shard(world: World, flags: Flags, *, ways: int, shots: int, shard_seed: int,
-                        client: int, draws: int) -> Shard:  # fmt: skip
+def draw_labelled_shard(
+    world: World, flags: Flags, *, ways: int, shots: int, shard_seed: int, client: int, draws: int
+) -> Shard:
     """A client's shard of named images; a pure function of its arguments.
 
     Fewer shots from the same seed are of the same images.
@@ -62,11 +67,12 @@ def draw_labelled_shard(world: World, flags: Flags, *, ways: int, shots: int, sh
         named = rows[order[flags[c][order]][:shots]]
         if not len(named):
             raise InputError(
-                "open_world.accept", "too high",
+                "open_world.accept",
+                "too high",
                 f"not one of the {len(rows)} images of class {world.class_names[c]} was called "
                 "unknown, so nobody could name it",
                 "Lower it, or choose another open_world.score",
-            )  # fmt: skip
+            )
         picked.append(named)
     turns = [row for turn in zip_longest(*picked) for row in turn if row is not None]
     tests = np.sort(np.concatenate([world.rows("test", c) for c in classes]))

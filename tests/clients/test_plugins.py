@@ -17,7 +17,7 @@ from protocol.plan import plan_round
 from protocol.reply_schema import declared_reply
 from runtime.resources import RuntimeSettings, client_device
 from server.pretraining import _factory, payload_key
-from strategies.answer_cache import answer_parts
+from strategies.answer_cache import cache_key_fields
 from tests.clients.helpers import make_task
 from tests.own_method import here, write_method
 
@@ -87,7 +87,9 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_wor
         asked = pretraining_settings(config, plain)
         factory = _factory("pixels_e", asked, tiny_world)
         made = load(asked.own_methods["pixels_e"])
-        return answer_parts(plan, 1, "w", client_device(serial)), payload_key(factory, asked, made)
+        return cache_key_fields(plan, 1, "w", client_device(serial)), payload_key(
+            factory, asked, made
+        )
 
     before = keys()
     assert keys() == before

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from conf.error_messages import explain, field_names, type_of
-from conf.schema import Config, register_schema
+from conf.schema import Config, read_config, register_schema
+from conf.typed import to_typed
 from conf.validate import THRESHOLDS, check
 from learngene.collective.forgetting import STRATEGIES
 from learngene.errors import InputError
@@ -377,3 +381,26 @@ def test_the_word_that_cannot_be_read_is_the_one_that_is_named(words, blamed):
 def test_a_home_that_nobody_has_is_no_folder():
     with pytest.raises(InputError, match="no such folder"):
         check(composed("data=imagefolder", 'data.root="~nosuchuser/pics"'))
+
+
+def test_the_object_is_what_was_composed_and_is_read_back() -> None:
+    asked = composed("experiment=frontier", "learngene.layers=[5,6,7]", "+method.own.mine.lr=1")
+    config = to_typed(asked)
+    assert asdict(config) == OmegaConf.to_container(asked, resolve=True)
+    assert isinstance(config.method.fedprox, type(Config(cache="").method.fedprox))
+    plain = json.loads(json.dumps(asdict(config)))
+    assert read_config({**plain, "own_methods": {}}) == config
+
+
+@pytest.mark.parametrize(("shard_seed", "drawn"), [(None, 3), (0, 0), (7, 7)])
+def test_shards_are_drawn_from_the_seed_unless_they_have_one(
+    shard_seed: int | None, drawn: int
+) -> None:
+    config = Config(cache="", seed=3, shard_seed=shard_seed)
+    assert config.partition_seed == config.shards.seed == drawn
+    assert config.dataset.seed == 3
+
+
+def test_a_wrong_word_is_refused_without_waiting_for_torch() -> None:
+    code = "import sys, conf.validate; sys.exit(bool({'torch', 'flwr', 'ray'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

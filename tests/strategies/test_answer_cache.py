@@ -16,7 +16,7 @@ from protocol.guard import Entry
 from protocol.messages import Traffic
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, client_device
-from strategies.answer_cache import KeptAnswers, answer_parts, keep_answers
+from strategies.answer_cache import AnswerCache, answer_cache, cache_key_fields
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import hooked
 from tests.runtime.fake_work import app, fake_task, plan
@@ -38,13 +38,13 @@ GOOD = ClientOutcome(
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> KeptAnswers:
-    return KeptAnswers(tmp_path, {"a": 1, "b": {"c": [2]}})
+def kept(tmp_path: Path) -> AnswerCache:
+    return AnswerCache(tmp_path, {"a": 1, "b": {"c": [2]}})
 
 
-def again(kept: KeptAnswers, **changed: object) -> KeptAnswers:
+def again(kept: AnswerCache, **changed: object) -> AnswerCache:
     """As another run opens it."""
-    return KeptAnswers(kept.folder.parents[1], {"a": 1, "b": {"c": [2]}}, **changed)  # type: ignore[arg-type]
+    return AnswerCache(kept.folder.parents[1], {"a": 1, "b": {"c": [2]}}, **changed)  # type: ignore[arg-type]
 
 
 def test_what_is_put_is_got(kept):
@@ -109,7 +109,7 @@ def test_another_clients_answer_is_refused(kept):
 
 def test_a_copied_folder_is_refused_with_what_differs(kept, tmp_path):
     kept.put(GOOD)
-    other = KeptAnswers(tmp_path, {"a": 1, "b": {"c": [9]}, "d": "new"})
+    other = AnswerCache(tmp_path, {"a": 1, "b": {"c": [9]}, "d": "new"})
     shutil.copytree(kept.folder, other.folder)
     with pytest.raises(InputError) as caught:
         other.get(3)
@@ -121,7 +121,7 @@ def test_the_key_is_the_question_and_not_where_the_world_lies():
     def key(asked: RoundPlan = PLAN, number: int = 1, world: str = "w", **runtime) -> str:
         settings = replace(SERIAL, **runtime)
         return json.dumps(
-            answer_parts(asked, number, world, client_device(settings)), sort_keys=True
+            cache_key_fields(asked, number, world, client_device(settings)), sort_keys=True
         )
 
     elsewhere = plan(replace(PLAN.task, world="/else/where"), PLAN.payloads)
@@ -148,7 +148,7 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
     def prepare(number: int) -> RoundPlan:
         # What clients do wrong is no part of the question here, or it would be another one.
         question = plan(fake_task(), {"learngene": GENE})
-        kept = keep_answers(question, number, "w", cache, client_device(SERIAL), resume=resume)
+        kept = answer_cache(question, number, "w", cache, client_device(SERIAL), resume=resume)
         return replace(plan(task, {"learngene": GENE}), kept=kept)
 
     strategy = LearngeneStrategy(clients, prepare)

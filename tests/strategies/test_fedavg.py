@@ -25,7 +25,7 @@ from protocol.rounds import ClientOutcome
 from protocol.task import ClientTask
 from reports.client_rows import client_rows
 from reports.traffic import write_messages_csv
-from runtime.federated_rounds import Federated, _start, federate
+from runtime.federated_rounds import Federated, _start, run_federated_training
 from runtime.resources import Federation
 from strategies.fedavg import check_weights, head_rows
 from tests.helpers import hooked, method_settings
@@ -55,7 +55,7 @@ def train(cache: Path, world: World, *names: str, change: Change | None = None, 
           ) -> Federated:  # fmt: skip
     app = make_client_app(partial(changed_task, change)) if change else None
     task, asked = parts_of(cache, world, **more)
-    return federate(task, names or ("fedavg",), world, 0.0625, asked, client_app=app)
+    return run_federated_training(task, names or ("fedavg",), world, 0.0625, asked, client_app=app)
 
 
 def same(one: Federated, two: Federated) -> bool:
@@ -143,7 +143,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(whole, tmp_path, tiny_world
     rounds: list[int] = []
     task, asked = parts_of(tmp_path, tiny_world)
     watch = hooked(on_round_end=lambda name, done, of: rounds.append(done))
-    again = federate(task, ["fedavg"], tiny_world, 0.0625, asked, callback=watch)
+    again = run_federated_training(task, ["fedavg"], tiny_world, 0.0625, asked, callback=watch)
     assert rounds == list(range(stopped + 1, ROUNDS + 1))
     first = Federated(payloads={"fedavg": whole[1].payloads["fedavg"]},
                       rounds={"fedavg": whole[1].rounds["fedavg"]})  # fmt: skip
