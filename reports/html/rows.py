@@ -7,11 +7,21 @@ from typing import Any
 
 from reports.collective import depth_label
 from reports.figures.run import mean_curve
-from reports.format import NONE, joined, percent, points, score_words, seconds, size, value_text
-from reports.html.page import decimal, thousands
+from reports.format import (
+    NONE,
+    decimal,
+    joined,
+    percent,
+    points,
+    score_words,
+    seconds,
+    size,
+    thousands,
+    value_text,
+)
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
-from reports.summary import answered, many, method_names, method_rows
+from reports.summary import answered, method_names, method_rows
 
 Row = tuple[object, ...]
 Section = Mapping[str, Any]  # a part of the results
@@ -24,20 +34,6 @@ CHECKS = {
     "images_checked": "images checked",
 }
 ACCURACIES = ("accuracy", "old_accuracy", "new_accuracy")
-
-
-def methods(results: Results) -> list[Row]:
-    """A row a method of the first screen: the learngene's lead over it, or its gain."""
-    return [
-        (
-            row.name,
-            row.accuracy,
-            *((row.lead, row.ahead, row.p_holm) if many(results) else (row.gain, row.wins, row.p)),
-            row.kb_down,
-            row.seconds,
-        )
-        for row in method_rows(results)
-    ]
 
 
 def traffic(results: Results) -> list[Row]:

@@ -14,7 +14,7 @@ from conf.schema import Config
 from learngene.open_world.detector import Recogniser
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
-from reports.summary import footnotes, headline, interval
+from reports.summary import footnotes, headline, interval_note
 from server.collective import exemplars
 from server.factory import open_world_settings
 from server.labelling import label_open_world, told
@@ -105,8 +105,9 @@ def test_means_are_over_draws_and_paired_by_draw(make):
     (said,) = footnotes(results)
     assert said.startswith("Open-world classes: in each of 2 draws of 5 classes, clients hold")
     assert "180 of the 200" in said and "energy, 80% of known" in said
-    assert "over draws of classes" in interval(results) and "paired by draw" in interval(results)
+    note = interval_note(results)
+    assert "over draws of classes" in note and "paired by draw" in note
     assert "2 of 2 draws of classes" in headline(results)
     plain = over_draws(make, None)
     assert plain["summary"]["learngene"]["n"] == 5 and footnotes(plain) == []
-    assert "over clients" in interval(plain)
+    assert "over clients" in interval_note(plain)
