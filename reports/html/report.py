@@ -10,6 +10,7 @@ from pathlib import Path
 
 from learngene.utils.files import write_atomically
 from reports import summary
+from reports.collective import depth_label
 from reports.experiments import registry
 from reports.experiments import table as comparison
 from reports.figures.captions import alt_text, caption
@@ -68,6 +69,7 @@ def render_report(
         comparison=comparison,
         summary=summary,
         rows=rows,
+        depth=depth_label([results]),
         statement=statement,
     )
 
