@@ -12,8 +12,10 @@ from reports import format
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FILTERS = ("rounded", "percent", "points", "p_value", "kilobytes", "size", "seconds", "value_text")
-FILTERS += ("joined", "score_words", "score_label", "thousands", "decimal")
+FILTERS = (
+    *("rounded", "percent", "points", "p_value", "kilobytes", "size", "seconds", "value_text"),
+    *("joined", "score_words", "score_label", "thousands", "decimal"),
+)
 
 
 def sentence(template: str, macro: str, **context: Any) -> str:
