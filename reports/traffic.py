@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learngene.utils.files import write_atomically
+from learngene.utils.files import write_csv
 from reports.text import sentence
 
 if TYPE_CHECKING:
@@ -36,17 +34,11 @@ def write_messages_csv(
     methods that are trained among the clients begins with the rounds of these, and has a last
     column ``phase``: the method, or ``main``.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    if federated:
-        writer.writerow((*COLUMNS, "phase"))
-        for phase, outcomes in (*federated.items(), ("main", rounds)):
-            writer.writerows((*row, phase) for row in _rows(outcomes))
-    else:
-        writer.writerow(COLUMNS)
-        writer.writerows(_rows(rounds))
-    write_atomically(path, text.getvalue().encode())
-    return path
+    if not federated:
+        return write_csv(path, [COLUMNS, *_rows(rounds)])
+    phases = {**federated, "main": rounds}
+    rows = [(*row, phase) for phase, outcomes in phases.items() for row in _rows(outcomes)]
+    return write_csv(path, [(*COLUMNS, "phase"), *rows])
 
 
 def _rows(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[Any, ...]]:
