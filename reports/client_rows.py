@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learngene.utils.files import write_atomically
+from learngene.utils.files import write_csv
 
 if TYPE_CHECKING:
     from protocol.messages import Traffic
@@ -94,24 +92,22 @@ def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:
     Accuracy and loss are joined by epoch: one that was not recorded at an epoch is an empty cell.
     A run of several rounds has a last column ``round``.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    header = ("client", "method", "epoch", "accuracy", "loss")
     rounds = results.get("rounds")
-    header = ["client", "method", "epoch", "accuracy", "loss"]
-    writer.writerow([*header, "round"] if rounds else header)
-    earlier = [(each["round"], each["clients"]) for each in (rounds or [])[:-1]]
-    last = rounds[-1]["round"] if rounds else 1
-    for number, clients in [*earlier, (last, results["clients"])]:
-        for row in _curve_rows(clients):
-            writer.writerow([*row, number] if rounds else row)
-    write_atomically(path, text.getvalue().encode())
-    return path
+    if not rounds:
+        return write_csv(path, [header, *_curve_rows(results["clients"])])
+    rows = [
+        (*row, point["round"])
+        for point in rounds  # the last one's clients are the run's
+        for row in _curve_rows(point.get("clients", results["clients"]))
+    ]
+    return write_csv(path, [(*header, "round"), *rows])
 
 
-def _curve_rows(clients: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
+def _curve_rows(clients: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     for client in clients:
         for name, method in client.get("methods", {}).items():
             accuracy = dict(method["accuracy_by_epoch"])
             loss = dict(method.get("loss_by_epoch", []))
             for epoch in sorted(accuracy.keys() | loss.keys()):
-                yield [client["id"], name, epoch, accuracy.get(epoch), loss.get(epoch)]
+                yield client["id"], name, epoch, accuracy.get(epoch), loss.get(epoch)

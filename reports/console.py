@@ -27,13 +27,13 @@ from reports.summary import (
     ROUND_HEADINGS,
     failures,
     footnotes,
-    interval,
+    has_opponents,
+    interval_note,
     left_out,
-    many,
-    method_rows,
     round_rows,
     safeguard_line,
     setting,
+    summary_rows,
 )
 
 if TYPE_CHECKING:  # they bring torch, seconds before the first line
@@ -174,26 +174,17 @@ def summary_table(results: Results) -> Table:
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     # Text, not str: a name from the data must not be read as rich's markup.
-    several = many(results)
-    notes = [setting(results), interval(results), *footnotes(results)]
+    notes = [setting(results), interval_note(results), *footnotes(results)]
     table.caption = Text("\n".join(notes))
     table.add_column("method", overflow="fold", min_width=9)
-    compared = (
-        ("lead of\nlearngene", "ahead", "p") if several else ("gain over\nscratch", "wins", "p")
-    )
-    for heading in (
-        "accuracy\n%",
-        *compared,
-        "received\nKB/client",
-        "time\ns/client",
-    ):
+    difference = ("lead of\nlearngene", "ahead")
+    if not has_opponents(results):
+        difference = ("gain over\nscratch", "wins")
+    for heading in ("accuracy\n%", *difference, "p", "received\nKB/client", "time\ns/client"):
         # Folded, not cut: on a very narrow terminal a number breaks over two lines.
         table.add_column(heading, justify="right", overflow="fold")
-    for row in method_rows(results):
-        accuracy = row.accuracy.removesuffix(" %")
-        found = (row.lead, row.ahead, row.p_holm) if several else (row.gain, row.wins, row.p)
-        cells = (accuracy, *found, row.kb_down, row.seconds)
-        table.add_row(Text(row.name), *cells)
+    for name, accuracy, *cells in summary_rows(results):
+        table.add_row(Text(name), accuracy.removesuffix(" %"), *cells)
     return table
 
 

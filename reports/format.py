@@ -71,6 +71,16 @@ def value_text(value: Any) -> str:
     return f"[{joined(value)}]" if isinstance(value, list) else str(value)
 
 
+def thousands(value: int | None) -> str:
+    """A whole number with commas: ``48,000``."""
+    return NONE if value is None else f"{value:,}"
+
+
+def decimal(value: float | None) -> str:
+    """A number with three decimals."""
+    return NONE if value is None else f"{value:.3f}"
+
+
 def joined(items: Sequence[Any]) -> str:
     """Items with commas between them."""
     return ", ".join(str(item) for item in items)

@@ -198,41 +198,33 @@ def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
     Raises:
         InputError: its package is missing, or it is no logger.
     """
+
+    def refusal(problem: str, fix: str = FIX) -> InputError:
+        return InputError("logger", name or "''", problem, fix)
+
     if name == TENSORBOARD:
         if find_spec(TENSORBOARD) is None:
-            raise InputError(
-                "logger",
-                name,
-                "the package tensorboard is not installed",
-                "Install it (python -m pip install tensorboard), or write logger=null",
-            )
+            fix = "Install it (python -m pip install tensorboard), or write logger=null"
+            raise refusal("the package tensorboard is not installed", fix)
         return TensorBoard
     if not DOTTED.fullmatch(name):
-        raise InputError(
-            "logger", name or "''", "neither tensorboard nor a module with a class", FIX
-        )
-    module, _, kind = name.rpartition(".")
+        raise refusal("neither tensorboard nor a module with a class")
+    module, _, class_name = name.rpartition(".")
     invalidate_caches()  # the file may be younger than this process
     try:
-        found = getattr(import_module(module), kind, None)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise InputError(
-                "logger", name, f"no module {error.name} can be imported from here", FIX
-            ) from error
-        raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
+        logger = getattr(import_module(module), class_name, None)
     except (Exception, SystemExit) as error:  # somebody else's code: none is ours to handle
-        raise InputError("logger", name, f"importing it raises {_words(error)}", FIX) from error
-    lacking = [each for each in METHODS if not callable(getattr(found, each, None))]
-    if not isinstance(found, type) or lacking:
-        raise InputError(
-            "logger",
-            name,
-            f"{module} has no class {kind} with the methods {' and '.join(METHODS)} "
-            "(reports.loggers.Logger)",
-            FIX,
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module}.".startswith(f"{missing}."):
+            raise refusal(f"no module {missing} can be imported from here") from error
+        raise refusal(f"importing it raises {_words(error)}") from error
+    complete = all(callable(getattr(logger, method, None)) for method in METHODS)
+    if not isinstance(logger, type) or not complete:
+        raise refusal(
+            f"{module} has no class {class_name} with the methods {' and '.join(METHODS)} "
+            "(reports.loggers.Logger)"
         )
-    return found
+    return logger
 
 
 def _words(error: BaseException) -> str:

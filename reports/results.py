@@ -14,7 +14,7 @@ import numpy as np
 from learngene.open_world.flagged import draw_of
 from learngene.utils.files import write_atomically
 from learngene.utils.untrusted import RESULTS_LIMIT, read_json
-from reports.schema import check_results
+from reports.schema import ResultsFile, check_results
 from reports.statistics import holm, paired_gain, summarise
 
 REFERENCE = "scratch"  # what every other method is compared with
@@ -24,40 +24,23 @@ CIRCUMSTANCES = ("seconds", "device")  # wall-clock, and which of several equal 
 
 def build_results(
     *,
-    run: Mapping[str, Any],
-    data: Mapping[str, Any],
-    collective: Mapping[str, Any] | None,
-    criterion: Mapping[str, Any] | None,
-    learngene: Mapping[str, Any] | None,
-    open_world: Mapping[str, Any] | None,
     clients: Sequence[Mapping[str, Any]],
-    messages: Mapping[str, Any],
     methods: Sequence[str] | None = None,
-    retain: Mapping[str, Any] | None = None,
     rounds: Sequence[Mapping[str, Any]] | None = None,
-    gradcam: Mapping[str, Any] | None = None,
-    pretraining: Mapping[str, Any] | None = None,
-    federated: Mapping[str, Any] | None = None,
-    labelled: Mapping[str, Any] | None = None,
-    tuning: Mapping[str, Any] | None = None,
+    **sections: Any,
 ) -> dict[str, Any]:
     """The content of ``results.json``: plain JSON types, fields in the order of the models.
 
     Args:
-        collective, criterion, open_world: None when the run started from a saved learngene.
         clients: one a client, in any order. One that failed carries ``error`` (a text).
         methods: the run's methods in the order to show them; default: the order in which the
             clients' answers name them.
-        retain: settings of the retain loss.
         rounds: the points of the collective's evolution at which clients reconstructed, each
             {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
             ``clients``. Kept with a summary each when there is more than one.
-        gradcam: of ``server.gradcam.compute_gradcam`` (null without).
-        pretraining: the methods' halves at the factory (``server.pretraining``).
-        federated: the methods' training among the clients (``runtime.federated_rounds``).
-        labelled: which images clients were given names of (``server.labelling``). Then summaries
-            are over its draws: means over a draw's clients are the numbers compared.
-        tuning: per method its record of tuning, or null (``reports.tuning``).
+        sections: further fields of ``reports.schema.ResultsFile``; one that may be left out is,
+            where it is None. With ``labelled``, summaries are over its draws: means over a draw's
+            clients are the numbers compared.
 
     A client counts as answered when each of the run's methods has a finite accuracy; else it is
     failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
@@ -69,6 +52,7 @@ def build_results(
     Raises:
         ValueError: the parts break the contract, or a method is called ``gain``.
         TypeError: a part holds what has no JSON form.
+        KeyError: a section without a value is none of the contract's.
     """
     answers = to_json_types(sorted(clients, key=lambda client: client["id"]))
     names = list(methods) if methods is not None else _method_names(answers)
@@ -77,35 +61,20 @@ def build_results(
     failures = _failed_methods(answers, names)
     names = [name for name in names if name not in failures]
     rows = [_client(client, names, failures) for client in answers]
-    for section in (pretraining, federated):
-        failures = {**(section["failed"] if section else {}), **failures}
-    optional = {
-        "pretraining": pretraining,
-        "tuning": tuning,
-        "labelled": labelled,
-        "federated": federated,
-        "methods_left_out": failures or None,
-        "retain": retain,
+    for name in ("pretraining", "federated"):
+        failures = {**(sections[name]["failed"] if sections.get(name) else {}), **failures}
+    draws = sections["labelled"]["draws"] if sections.get("labelled") else None
+    sections |= {"summary": _summary(rows, names, draws), "methods_left_out": failures or None}
+    fields = ResultsFile.model_fields
+    content = {"schema": 1, "gradcam": None} | {
+        name: section
+        for name, section in sections.items()
+        if section is not None or fields[name].is_required()
     }
-    sections = to_json_types(
-        {
-            "schema": 1,
-            "run": run,
-            "data": data,
-            "collective": collective,
-            "criterion": criterion,
-            "learngene": learngene,
-            "open_world": open_world,
-            "summary": _summary(rows, names, labelled["draws"] if labelled else None),
-            "messages": messages,
-            "gradcam": gradcam,
-            **{name: section for name, section in optional.items() if section is not None},
-        }
-    )
-    sections["clients"] = rows
+    content = {**to_json_types(content), "clients": rows}
     if rounds is not None and len(rounds) > 1:
-        sections["rounds"] = _rounds(to_json_types(rounds), rows)
-    results = check_results(sections).model_dump(mode="json", exclude_unset=True)
+        content["rounds"] = _rounds(to_json_types(rounds), rows)
+    results = check_results(content).model_dump(mode="json", exclude_unset=True)
     results["run"]["result_sha256"] = result_sha256(results)
     return results
 

@@ -394,7 +394,7 @@ def check_results(results: Any, extra: Literal["ignore"] | None = None) -> Resul
     try:
         return ResultsFile.model_validate(results, extra=extra)
     except ValidationError as error:
-        lines = [line for each in error.errors() for line in error_lines(each)]
+        lines = [line for detail in error.errors() for line in error_lines(detail)]
         raise ValueError("results.json breaks its contract:\n" + "\n".join(lines)) from None
 
 

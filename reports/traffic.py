@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learngene.utils.files import write_atomically
+from learngene.utils.files import write_csv
+from reports.text import sentence
 
 if TYPE_CHECKING:
     from protocol.guard import Entry
@@ -36,17 +34,11 @@ def write_messages_csv(
     methods that are trained among the clients begins with the rounds of these, and has a last
     column ``phase``: the method, or ``main``.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    if federated:
-        writer.writerow((*COLUMNS, "phase"))
-        for phase, outcomes in (*federated.items(), ("main", rounds)):
-            writer.writerows((*row, phase) for row in _rows(outcomes))
-    else:
-        writer.writerow(COLUMNS)
-        writer.writerows(_rows(rounds))
-    write_atomically(path, text.getvalue().encode())
-    return path
+    if not federated:
+        return write_csv(path, [COLUMNS, *_rows(rounds)])
+    phases = {**federated, "main": rounds}
+    rows = [(*row, phase) for phase, outcomes in phases.items() for row in _rows(outcomes)]
+    return write_csv(path, [(*COLUMNS, "phase"), *rows])
 
 
 def _rows(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[Any, ...]]:
@@ -80,38 +72,32 @@ def message_section(rounds: Sequence[RoundOutcome]) -> dict[str, Any]:
     return {
         **{name: sum(getattr(outcome, name) for outcome in rounds) for name in COUNTS},
         "refused": sum(client.refused for outcome in rounds for client in outcome.clients),
-        "crossed": crossed(rounds),
+        "crossed": traffic_summary(rounds),
     }
 
 
-def crossed(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
+def traffic_summary(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     """Per direction and record: kind, how many messages held it, how many values, their bytes.
 
     A refused reply's records are rows of their own, with ``refused`` true. ``entries`` counts
     arrays, metrics or settings over all messages.
     """
-    entries: Counter[tuple[str, bool, str, str]] = Counter()
-    messages: Counter[tuple[str, bool, str, str]] = Counter()
-    size: Counter[tuple[str, bool, str, str]] = Counter()
-    for direction, refused, content in _messages(rounds):
-        keys = [(direction, refused, entry.record, entry.kind) for entry in content]
-        entries.update(keys)
-        messages.update(set(keys))
-        for key, entry in zip(keys, content, strict=True):
-            size[key] += entry.bytes
-    return [
-        {
-            "direction": direction,
-            "record": record,
-            "kind": kind,
-            "messages": messages[key],
-            "entries": entries[key],
-            "bytes": size[key],
-            "refused": refused,
-        }
-        for key in sorted(entries)
-        for direction, refused, record, kind in [key]
-    ]
+    import pandas as pd  # here, since the first line on the terminal need not wait for it
+
+    keys = ["direction", "refused", "record", "kind"]
+    entries = pd.DataFrame(
+        [
+            (direction, refused, entry.record, entry.kind, message, entry.bytes)
+            for message, (direction, refused, content) in enumerate(_messages(rounds))
+            for entry in content
+        ],
+        columns=[*keys, "message", "bytes"],
+    )
+    counts = entries.groupby(keys, as_index=False).agg(
+        messages=("message", "nunique"), entries=("message", "size"), bytes=("bytes", "sum")
+    )
+    order = ["direction", "record", "kind", "messages", "entries", "bytes", "refused"]
+    return [{str(name): row[name] for name in order} for row in counts.to_dict("records")]
 
 
 def _messages(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[str, bool, Sequence[Entry]]]:
@@ -123,17 +109,6 @@ def _messages(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[str, bool, Seque
             yield "up", client.refused, client.sent
 
 
-def statement(rows: Sequence[dict[str, Any]]) -> str:
-    """In a sentence, what the rows of ``crossed`` say about data."""
-    up_arrays = [row for row in rows if row["direction"] == "up" and row["kind"] == "array"]
-    arrays = sorted({row["record"] for row in up_arrays if not row["refused"]})
-    up = (
-        f"Up went arrays, as declared: {', '.join(arrays)}. They are the weights that a federated "
-        "method's clients send; no image is among them."
-        if arrays
-        else "Up went numbers and short texts, no array and no bytes."
-    )
-    return (
-        f"{up} Each message was held against the round's declaration before it was sent and before "
-        "it was read; what was not declared was refused. messages.csv lists every message."
-    )
+def statement(rows: Sequence[Mapping[str, Any]]) -> str:
+    """In a sentence, what the rows of ``traffic_summary`` say about data."""
+    return sentence("traffic.j2", "statement", rows=rows)

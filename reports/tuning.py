@@ -39,12 +39,10 @@ def read_records(folder: Path = FOLDER) -> list[dict[str, Any]]:
     Raises:
         ValueError: a file is no record.
     """
-    records = []
-    for path in sorted(folder.glob("*.json")):
-        record = read_json(path, LIMIT)
+    records = {path: read_json(path, LIMIT) for path in sorted(folder.glob("*.json"))}
+    for path, record in records.items():
         _check(record, str(path))
-        records.append(record)
-    return records
+    return list(records.values())
 
 
 def _check(record: Any, where: str) -> None:
@@ -69,22 +67,23 @@ def tuning(
 
     Of several data sets' records that of the run's own counts, else the first.
     """
-    section: dict[str, Any] = {}
-    for name in methods:
-        candidates = [record for record in records if record["method"] == name]
-        record = min(candidates, key=lambda r: r["data"] != config["data"]["name"], default=None)
-        if record is None:
-            section[name] = None
-            continue
-        best = record["best"] or {}
-        section[name] = {
-            "trials": record["trials"],
-            "data": record["data"],
-            "conditions": {condition: record["conditions"][condition] for condition in CONDITIONS},
-            "command": record["command"],
-            "used": bool(best) and all(_setting(config, p) == v for p, v in best.items()),
-        }
-    return section
+    data = config["data"]["name"]
+    ordered = sorted(records, key=lambda record: record["data"] != data)
+    by_method = {record["method"]: record for record in reversed(ordered)}  # the first one counts
+    return {name: _summary(config, by_method.get(name)) for name in methods}
+
+
+def _summary(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    best = record["best"] or {}
+    return {
+        "trials": record["trials"],
+        "data": record["data"],
+        "conditions": {name: record["conditions"][name] for name in CONDITIONS},
+        "command": record["command"],
+        "used": bool(best) and all(_setting(config, path) == best[path] for path in best),
+    }
 
 
 def _setting(config: Mapping[str, Any], path: str) -> Any:

@@ -10,10 +10,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
-from reports.format import NONE, percent, points, score_words, size, value_text
+from reports.text import environment
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,10 @@ def render(template: str, **context: object) -> str:
     return _environment().get_template(template).render(context)
 
 
-def thousands(value: int | None) -> str:
-    """A whole number with commas: ``48,000``."""
-    return NONE if value is None else f"{value:,}"
-
-
-def decimal(value: float | None) -> str:
-    """A number with three decimals."""
-    return NONE if value is None else f"{value:.3f}"
-
-
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_unbroken,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = (percent, points, size, score_words, value_text, thousands, decimal, csp_hash)
-    environment.filters |= {function.__name__: function for function in filters}
-    return environment
+    templates = environment(Path(__file__).parent, autoescape=True, finalize=_unbroken)
+    templates.filters["csp_hash"] = csp_hash
+    return templates
 
 
 def _unbroken(value: object) -> object:

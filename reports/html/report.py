@@ -10,9 +10,10 @@ from pathlib import Path
 
 from learngene.utils.files import write_atomically
 from reports import summary
+from reports.collective import depth_label
 from reports.experiments import registry
 from reports.experiments import table as comparison
-from reports.figures.captions import CAPTIONS, alt_text, inherited
+from reports.figures.captions import alt_text, caption
 from reports.figures.run import draw_figures
 from reports.figures.style import NoDataError
 from reports.html import rows
@@ -40,7 +41,7 @@ def write_report(results: Results, run_dir: Path) -> Path:
     drawn, skipped = draw_figures(results, run_dir / FIGURES)
     figures: dict[str, Figure | str] = dict(skipped)
     for name, path in drawn.items():
-        figures[name] = Figure.read(path, alt_text(name, results), CAPTIONS[name])
+        figures[name] = Figure.read(path, alt_text(name, results), caption(name))
     context = None
     if experiment_of(results) is not None:
         group = group_runs([results])
@@ -68,7 +69,7 @@ def render_report(
         comparison=comparison,
         summary=summary,
         rows=rows,
-        inherited=inherited,
+        depth=depth_label([results]),
         statement=statement,
     )
 

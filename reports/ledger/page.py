@@ -89,7 +89,7 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
             _linked(run["data"]["name"], _main_figure(run), drawn, base) or run["data"]["name"],
             f"`{command_of(run)}`",
             *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
-            *((ours.gain, ours.wins, ours.p) if ours else (NONE, NONE, NONE)),
+            *(ours.gain if ours else (NONE, NONE, NONE)),
             size(sum(down) / len(down)) if down else NONE,
             seconds(run["run"]["seconds"]["collective"]),
             run["run"]["device"],

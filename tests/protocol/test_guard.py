@@ -22,7 +22,7 @@ from protocol.messages import read_reply
 from protocol.plan import declare, plan_round
 from protocol.reply_schema import CURVES, DeclaredReply, Undeclared, declared_reply
 from protocol.task import ClientTask, FaultOrders
-from reports.traffic import crossed, statement, write_messages_csv
+from reports.traffic import statement, traffic_summary, write_messages_csv
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
@@ -281,7 +281,7 @@ def test_the_file_is_the_same_in_every_run(tampered, tmp_path):
 
 
 def test_the_summary_counts_refused_matter_by_itself(tampered):
-    rows = crossed(tampered)
+    rows = traffic_summary(tampered)
     assert [r["messages"] for r in rows if (r["record"], r["direction"]) == ("task", "down")] == [
         1 + len(PLANTED)
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conf.schema import Config
-from reports.summary import tuning as footnote
+from reports.summary import footnotes
 from reports.tuning import FOLDER, read_records, tuning, write_record
 from tests.helpers import method_settings
 
@@ -72,7 +72,7 @@ def test_the_runs_own_data_counts_first_and_settings_must_be_the_best():
 
 def test_the_footnote_names_all(make):
     results = dict(make(methods=("learngene", "scratch", "maml", "fomaml", "protonet")))
-    assert footnote(results) is None  # results of before
+    assert footnotes(results) == []  # results of before
     results["tuning"] = tuning(
         config_of(maml=0.05, fomaml=0.002),
         ["learngene", "scratch", "maml", "fomaml", "protonet"],
@@ -80,10 +80,10 @@ def test_the_footnote_names_all(make):
     )
     terms = "2 trials each on cifar100's open-world classes, 5-way 10-shot, width 0.25, "
     terms += "60,000 image passes"
-    assert footnote(results) == (
+    assert footnotes(results) == [
         f"Settings: maml (tuned: {terms}); fomaml (tuned: {terms}, but run with other settings "
         "than the best of them); without a record of equal trials: learngene, scratch, protonet"
-    )
+    ]
 
 
 def test_the_records_that_come_along_are_whole():
@@ -95,6 +95,7 @@ def test_the_records_that_come_along_are_whole():
 def test_nothing_is_said_where_there_are_no_opponents(make):
     results = make()
     results["tuning"] = {"learngene": None, "scratch": None}
-    assert footnote(results) is None
+    assert footnotes(results) == []
     results["tuning"] = tuning(config_of(), ["learngene", "scratch"], [record("scratch")])
-    assert "scratch (tuned: 2 trials" in footnote(results)
+    (note,) = footnotes(results)
+    assert "scratch (tuned: 2 trials" in note
