@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,11 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     Raises:
         TypeError: it returns something else, as a method does that forgets to.
     """
+    started = time.perf_counter()
     outcome = method.adapt(context)
     if not isinstance(outcome, Outcome):
         raise TypeError(f"adapt of {name} returned {type(outcome).__name__}, an Outcome is due")
+    outcome.seconds = time.perf_counter() - started
     return outcome
 
 

@@ -53,6 +53,16 @@ class Outcome:
     seconds: float = 0.0  # wall clock, tests included
     extras: dict[str, float] = field(default_factory=dict)
 
+    def record(
+        self, epoch: int, accuracy: float, loss: float, train_loss: float, penalty: float = 0.0
+    ) -> None:
+        """Add a test to the curves."""
+        self.epochs.append(epoch)
+        self.accuracy.append(accuracy)
+        self.loss.append(loss)
+        self.train_loss.append(train_loss)
+        self.penalty.append(penalty)
+
     def metrics(self) -> dict[str, float | int | list[float] | list[int]]:
         """Flat numbers and lists of numbers, as a MetricRecord takes them."""
         return {
@@ -121,7 +131,7 @@ def train(
     batches = math.ceil(len(shard.train_x) / size)
     steps, done = settings.epochs * batches, 0
     _, before = _measure(individual, shard.train_x, shard.train_y)
-    _test(individual, shard, 0, outcome, (before, 0.0))
+    outcome.record(0, *_measure(individual, shard.test_x, shard.test_y), before)
     _after_epoch.get()(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
@@ -148,7 +158,7 @@ def train(
             done += 1
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
-            _test(individual, shard, epoch, outcome, means)
+            outcome.record(epoch, *_measure(individual, shard.test_x, shard.test_y), *means)
         _after_epoch.get()(epoch)
     outcome.extras["train_accuracy"] = _measure(individual, shard.train_x, shard.train_y)[0]
     outcome.seconds = clock() - started
@@ -217,13 +227,3 @@ def _measure(individual: Individual | Transferred, x: Tensor, y: Tensor) -> tupl
     logits = individual.head(features(individual, x))
     right = int((logits.argmax(1) == y).sum())
     return right / len(y), float(F.cross_entropy(logits, y))
-
-
-def _test(individual: Individual | Transferred, shard: ShardData, epoch: int, outcome: Outcome,
-          train_means: tuple[float, float]) -> None:  # fmt: skip
-    accuracy, loss = _measure(individual, shard.test_x, shard.test_y)
-    outcome.epochs.append(epoch)
-    outcome.accuracy.append(accuracy)
-    outcome.loss.append(loss)
-    outcome.train_loss.append(train_means[0])
-    outcome.penalty.append(train_means[1])

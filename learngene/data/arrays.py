@@ -1,18 +1,21 @@
-"""Writing a world's arrays: straight into the final ``.npy``, without ever holding them whole."""
+"""Write a dataset's arrays into their final ``.npy``, never holding them whole."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learngene.data.dataset import HASH
 from learngene.errors import InputError
+from learngene.utils.files import write_atomically
 from learngene.utils.untrusted import npy_header
 
 _ROWS = 1024  # rows moved at once when dropped images are closed up
@@ -24,7 +27,7 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 
 class ImageFile:
-    """A ``.npy`` of uint8 images that grows by batches and forgets the rows it is told to.
+    """A ``.npy`` of uint8 images that grows by batches and then drops rows.
 
     Written through the file rather than a memory map: mapped pages that are written count
     against the process, and mini-ImageNet has 1.27 GB of them.
@@ -50,31 +53,28 @@ class ImageFile:
                 f"{self.rows} of {self.image} were announced",
                 "Leave the source alone while it is read",
             )
+        end = self.written + len(batch)
         digests = [hashlib.blake2b(i, digest_size=16).digest() for i in np.ascontiguousarray(batch)]
-        self.hashes[self.written : self.written + len(batch)] = np.frombuffer(
-            b"".join(digests), HASH
-        )
+        self.hashes[self.written : end] = np.frombuffer(b"".join(digests), HASH)
         self._file.write(batch.tobytes())
-        self.written += len(batch)
+        self.written = end
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drop the rows (N,) that are False, moving the later ones forward in place."""
-        kept = np.flatnonzero(mask)
+        remaining = np.flatnonzero(mask)
         self._file.flush()
-        size = int(np.prod(self.image))
-        start = int(np.argmin(mask)) if not mask.all() else len(kept)  # before it nothing moves
-        for first in range(start, len(kept), _ROWS):
-            rows = kept[first : first + _ROWS]  # at or after where they go, so order is safe
-            source = np.memmap(
-                self.path, np.uint8, "r", self.offset + int(rows[0]) * size,
-                (int(rows[-1] - rows[0]) + 1, size),
-            )  # fmt: skip
+        size = math.prod(self.image)
+        start = len(remaining) if mask.all() else int(np.argmin(mask))  # before it nothing moves
+        for first in range(start, len(remaining), _ROWS):
+            rows = remaining[first : first + _ROWS]  # at or after where they go, so order is safe
+            shape = (int(rows[-1] - rows[0]) + 1, size)
+            source = np.memmap(self.path, np.uint8, "r", self.offset + int(rows[0]) * size, shape)
             moved = source[rows - rows[0]].tobytes()
             del source
             self._file.seek(self.offset + first * size)
             self._file.write(moved)
             self._file.flush()
-        self.rows, self.hashes = len(kept), self.hashes[kept]
+        self.rows, self.hashes = len(remaining), self.hashes[remaining]
         header = _header((self.rows, *self.image))
         assert len(header) == self.offset
         self._file.seek(0)
@@ -127,20 +127,9 @@ def first_copies(
     return masks, conflicts
 
 
-def write_array(path: Path, array: NDArray[np.generic]) -> None:
+def write_array(path: Path, array: NDArray[Any]) -> None:
     """Save a small array and put it on the disk."""
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Save a JSON object and put it on the disk."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_atomically(path, npy_header(array.dtype, array.shape) + array.tobytes())
 
 
 def sync_folder(path: Path) -> None:

@@ -25,8 +25,14 @@ def shrink(x: Tensor, side: int) -> Tensor:
     return small.contiguous(memory_format=torch.channels_last)
 
 
-def augment(x: Tensor, generator: torch.Generator, *, flip: bool, side: int | None = None,
-            zoom: float = 1.0) -> Tensor:  # fmt: skip
+def augment(
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    flip: bool,
+    side: int | None = None,
+    zoom: float = 1.0,
+) -> Tensor:
     """Random shifts of up to an eighth of the side, flips, and crops of ``side`` pixels.
 
     Args:

@@ -7,10 +7,10 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import PIL
 
@@ -21,8 +21,8 @@ from learngene.data.arrays import (
     hash_images,
     sync_folder,
     write_array,
-    write_json,
 )
+from learngene.data.class_split import unusable
 from learngene.data.dataset import (
     FORMAT,
     GROUPS,
@@ -37,7 +37,7 @@ from learngene.data.dataset import (
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, check_labels, decode, suspicious
 from learngene.errors import InputError
-from learngene.utils.files import naming, refuse_other
+from learngene.utils.files import naming, refuse_other, write_atomically
 
 CARD = "world.json"
 _STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
@@ -50,24 +50,20 @@ def open_source(settings: SeededDataSettings) -> Source:
         InputError: the name is unknown, or the source cannot be used.
     """
     # Imported here: a glyph world should not wait for pyarrow.
+    source: Source
     if settings.name == "glyphs":
         from learngene.data.sources.glyphs import GlyphSource
 
-        return GlyphSource(settings)
-    if settings.name == "imagefolder":
-        from learngene.data.sources.folder import open_folder
+        source = GlyphSource(settings)
+    elif settings.name in ("cifar100", "imagenet100", "imagefolder"):
+        from learngene.data.sources.named import open_images
 
-        return open_folder(settings)
-    if settings.name in ("cifar100", "imagenet100"):
-        from learngene.data.sources.named import open_named
-
-        return open_named(settings)
-    raise InputError(
-        "data",
-        settings.name,
-        "no such world",
-        "Choose glyphs, cifar100, imagenet100 or imagefolder",
-    )
+        source = open_images(settings)
+    else:
+        fix = "Choose glyphs, cifar100, imagenet100 or imagefolder"
+        raise InputError("data", settings.name, "no such world", fix)
+    check_labels(source.labels, source.class_names, settings)
+    return source
 
 
 def world_key(settings: SeededDataSettings, source: Source) -> str:
@@ -88,7 +84,7 @@ def world_parts(settings: SeededDataSettings, source: Source) -> dict[str, objec
 
 
 def build(
-    settings: SeededDataSettings, cache: Path, progress: Callable[[str], None] | None = None
+    settings: SeededDataSettings, cache: Path, progress: Callable[[str], None] = lambda text: None
 ) -> World:
     """Open ``cache/worlds/KEY``, building it first where it is missing or not what was written.
 
@@ -112,13 +108,13 @@ def build(
         try:
             world = _whole(final)
         except InputError:  # torn or altered: made again from its source
-            (progress or (lambda _: None))(f"{settings.name}: the cached world is damaged")
+            progress(f"{settings.name}: the cached world is damaged")
             _set_aside(final)
         else:
             refuse_other(final / CARD, read_card(final)["of"], world_parts(settings, source))
             return world
     with naming(final):
-        _build(settings, source, final, progress or (lambda _: None))
+        _build(settings, source, final, progress)
     return load(final)
 
 
@@ -165,12 +161,9 @@ def _whole(folder: Path) -> World:
 def _set_aside(folder: Path) -> None:
     """Take a damaged world away; who has it mapped keeps what is mapped."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with suppress(FileNotFoundError):  # another run was faster
         folder.rename(aside / folder.name)
-    except FileNotFoundError:  # another run was faster
-        pass
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
     forget()
 
 
@@ -179,10 +172,9 @@ def _write(
 ) -> None:
     size = source.image_size
     for split in SPLITS:
-        for some in source.encoded(split):
-            for data, where in some:
-                if suspicious(data):
-                    decode(data, size, where)
+        for data, where in chain.from_iterable(source.encoded(split)):
+            if suspicious(data):
+                decode(data, size, where)
     total = sum(len(source.labels[split]) for split in SPLITS)
     with ExitStack() as stack:
         files: dict[str, ImageFile] = {}
@@ -197,15 +189,11 @@ def _write(
                 done += len(batch)
                 progress(f"{settings.name}: {done:,} of {total:,} images")
             if file.written != rows:
-                raise InputError(
-                    "data.root",
-                    settings.root,
-                    f"the {split} images end after {file.written} of {rows}",
-                    "Fetch the files again",
-                )
+                problem = f"the {split} images end after {file.written} of {rows}"
+                raise unusable(settings, problem, "Fetch the files again")
         masks, conflicts = first_copies({s: files[s].hashes for s in SPLITS}, source.labels)
         labels = {split: source.labels[split][masks[split]] for split in SPLITS}
-        check_labels(labels, source.class_names, "data.root", settings.root)
+        check_labels(labels, source.class_names, settings)
         groups = {g: source.division.group(g) for g in GROUPS}
         digest, digests = hashlib.sha256(describe(source.class_names, groups)), {}
         for split in SPLITS:
@@ -230,45 +218,9 @@ def _write(
         "of": world_parts(settings, source),
         "digests": digests,
     }
-    write_json(folder / CARD, seal(card))  # last: it makes the folder a world
+    text = json.dumps(seal(card), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder / CARD, text.encode())  # last: it makes the folder a world
     sync_folder(folder)
-
-
-def whole(folder: Path) -> dict[str, Any] | None:
-    """What the world in ``folder`` was made of; None where a checksum is not the card's.
-
-    Reads every byte: 0.2 s for CIFAR-100, 1.2 s for mini-ImageNet (a bit that has flipped on the
-    disk would otherwise change every number of the run, in silence).
-    """
-    try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        if card["card_sha256"] != card_sha256(card):
-            return None
-        if any(file_sha256(folder / name) != told for name, told in card["files"].items()):
-            return None
-        return dict(card["of"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def card_sha256(card: Mapping[str, object]) -> str:
-    """sha256 of a card, its own checksum left out."""
-    kept = {name: value for name, value in card.items() if name != "card_sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _discard(folder: Path) -> None:
-    """Take a folder away; other runs that have its files open keep them."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    with suppress(FileNotFoundError):  # another run was faster
-        folder.rename(aside / folder.name)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sweep(worlds: Path) -> None:

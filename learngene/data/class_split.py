@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from learngene.data.dataset import Division
 from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
@@ -47,26 +49,32 @@ def class_list(name: str) -> tuple[str, ...]:
     return tuple(sorted(" ".join(PAPER[name]).split()))
 
 
-def paper_division(name: str, class_names: Sequence[str], field: str, value: object) -> Division:
+def unusable(settings: SeededDataSettings, problem: str, fix: str) -> InputError:
+    """The error for images that cannot be used, with the setting that says where they come from."""
+    if settings.root is None and settings.download:
+        return InputError("data.download", True, problem, fix)
+    return InputError("data.root", settings.root, problem, fix)
+
+
+def paper_division(settings: SeededDataSettings, class_names: Sequence[str]) -> Division:
     """The appendix's division of ``cifar100`` or ``imagenet100``, as indices of ``class_names``.
 
     Raises:
         InputError: a listed class is missing, or one is there that the lists do not have.
     """
-    groups = [tuple(group.split()) for group in PAPER[name]]
-    listed, found = set(class_list(name)), set(class_names)
-    for problem, names in (("lacks", listed - found), ("has the unknown", found - listed)):
+    name = settings.name
+    groups = [group.split() for group in PAPER[name]]
+    listed, present = set(class_list(name)), set(class_names)
+    for problem, names in (("lacks", listed - present), ("has the unknown", present - listed)):
         if names:
             shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
-            raise InputError(
-                field,
-                value,
+            raise unusable(
+                settings,
                 f"the source {problem} class {shown} ({len(names)} of {len(listed)})",
                 f"Use {name}'s own class names, or data=imagefolder for other classes",
             )
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    base, open_world, novel = (tuple(sorted(index[n] for n in group)) for group in groups)
-    return Division(base, open_world, novel)
+    return Division(*(tuple(sorted(index[n] for n in group)) for group in groups))
 
 
 def draw_division(classes: int, settings: SeededDataSettings) -> Division:
@@ -96,8 +104,6 @@ def draw_division(classes: int, settings: SeededDataSettings) -> Division:
             "novel, each needs at least 1",
             "Give more classes or change data.base, data.open_world and data.novel",
         )
-    order = [int(i) for i in generator(settings.seed, "division").permutation(classes)]
-    first, second = sizes[0], sizes[0] + sizes[1]
-    groups = (order[:first], order[first:second], order[second:])
-    base, open_world, novel = (tuple(sorted(group)) for group in groups)
-    return Division(base, open_world, novel)
+    order = generator(settings.seed, "division").permutation(classes)
+    groups = np.split(order, np.cumsum(sizes)[:2])
+    return Division(*(tuple(sorted(group.tolist())) for group in groups))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learngene.data.augment import to_batch
-from learngene.data.dataset import World
+from learngene.data.dataset import GROUPS, World
 from learngene.errors import InputError
 from learngene.seeding import generator
 
@@ -88,8 +88,8 @@ def draw_shard(
     return Shard(client, classes, np.stack(picked, axis=1).ravel(), tests)
 
 
-def _contents(hashes: NDArray[np.void], rows: Iterable[NDArray[np.int64]]) -> set[bytes]:
-    return {content for some in rows for content in hashes[some].tolist()}
+def _contents(hashes: NDArray[np.void], rows: NDArray[np.int64]) -> set[bytes]:
+    return set(hashes[rows].tolist())
 
 
 def check_leakage(
@@ -117,39 +117,32 @@ def check_leakage(
         ``duplicates_dropped``: by ``build``; ``images_checked``: distinct rows looked at;
         ``passed``: disjoint and no overlap.
     """
-    base, open_world, novel = (
-        set(world.division.group(g)) for g in ("base", "open_world", "novel")
-    )
+    base, open_world, novel = (set(world.division.group(group)) for group in GROUPS)
     disjoint = not (base & open_world or base & novel or open_world & novel)
     if with_open_world:
         base = base | open_world
     disjoint &= set(world.train_labels[base_rows].tolist()) <= base
     for shard in shards:
-        own = set(shard.classes)
+        private = set(shard.classes)
         labels = world.train_labels[shard.train_rows], world.test_labels[shard.test_rows]
-        disjoint &= not own & base and all(set(some.tolist()) <= own for some in labels)
+        disjoint &= not private & base and all(set(part.tolist()) <= private for part in labels)
 
-    own_overlap = sum(
-        len(
-            _contents(world.train_hashes, [shard.train_rows])
-            & _contents(world.test_hashes, [shard.test_rows])
-        )
-        for shard in shards
-    )
-    seen = _contents(world.train_hashes, [base_rows])
-    private = _contents(world.train_hashes, [shard.train_rows for shard in shards])
-    tested = _contents(world.test_hashes, [shard.test_rows for shard in shards])
-    train = np.unique(np.concatenate([base_rows, *(shard.train_rows for shard in shards)]))
-    rows = {row for shard in shards for row in shard.test_rows.tolist()}
-    found = (own_overlap, len(private & seen), len(tested & seen))
+    seen = _contents(world.train_hashes, base_rows)
+    train = [_contents(world.train_hashes, shard.train_rows) for shard in shards]
+    test = [_contents(world.test_hashes, shard.test_rows) for shard in shards]
+    overlaps = {
+        "shard_test_overlap": sum(len(a & b) for a, b in zip(train, test, strict=True)),
+        "shard_base_overlap": len(set().union(*train) & seen),
+        "test_base_overlap": len(set().union(*test) & seen),
+    }
+    train_rows = np.unique(np.concatenate([base_rows, *(shard.train_rows for shard in shards)]))
+    test_rows = {row for shard in shards for row in shard.test_rows.tolist()}
     return {
         "classes_disjoint": bool(disjoint),
-        "shard_test_overlap": found[0],
-        "shard_base_overlap": found[1],
-        "test_base_overlap": found[2],
+        **overlaps,
         "duplicates_dropped": world.duplicates_dropped,
-        "images_checked": len(train) + len(rows),
-        "passed": bool(disjoint) and not any(found),
+        "images_checked": len(train_rows) + len(test_rows),
+        "passed": bool(disjoint) and not any(overlaps.values()),
     }
 
 
@@ -200,20 +193,28 @@ def shard_of(
             f"training images are {train_images.shape[1:]}, test images {test_images.shape[1:]}"
         )
     classes = np.unique(train_labels)
-    if strange := sorted({*np.unique(test_labels).tolist()} - {*classes.tolist()}):
+    if strange := np.setdiff1d(test_labels, classes).tolist():
         raise ValueError(f"test label {strange[0]} is of no training image")
 
-    def ways(labels: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.searchsorted(classes, labels)).to(device)
+    train, test = (train_images, train_labels), (test_images, test_labels)
+    return _shard_data(tuple(classes.tolist()), train, test, flip, torch.device(device))
 
-    return ShardData(
-        classes=tuple(int(c) for c in classes),
-        train_x=to_batch(train_images, device),
-        train_y=ways(train_labels),
-        test_x=to_batch(test_images, device),
-        test_y=ways(test_labels),
-        flip=flip,
+
+def _shard_data(
+    classes: tuple[int, ...],
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    flip: bool,
+    device: torch.device,
+) -> ShardData:
+    """``train`` and ``test`` are images (N, H, W, C) and their labels (N,), each in ``classes``."""
+    way = {label: i for i, label in enumerate(classes)}
+    train_y, test_y = (
+        torch.tensor([way[label] for label in labels.tolist()], device=device)
+        for _, labels in (train, test)
     )
+    train_x, test_x = to_batch(train[0], device), to_batch(test[0], device)
+    return ShardData(classes, train_x, train_y, test_x, test_y, flip)
 
 
 def check_images(name: str, images: np.ndarray) -> None:
@@ -228,16 +229,6 @@ def check_images(name: str, images: np.ndarray) -> None:
 
 def read_shard(world: World, shard: Shard, device: torch.device) -> ShardData:
     """Read a shard's images from the world's mmap; nothing else of the world is touched."""
-    way = {c: i for i, c in enumerate(shard.classes)}
-
-    def labels(stored: np.ndarray, rows: np.ndarray) -> Tensor:
-        return torch.tensor([way[int(c)] for c in stored[rows]], device=device)
-
-    return ShardData(
-        classes=tuple(shard.classes),
-        train_x=to_batch(world.train_images[shard.train_rows], device),
-        train_y=labels(world.train_labels, shard.train_rows),
-        test_x=to_batch(world.test_images[shard.test_rows], device),
-        test_y=labels(world.test_labels, shard.test_rows),
-        flip=world.flip,
-    )
+    train = world.train_images[shard.train_rows], world.train_labels[shard.train_rows]
+    test = world.test_images[shard.test_rows], world.test_labels[shard.test_rows]
+    return _shard_data(tuple(shard.classes), train, test, world.flip, device)

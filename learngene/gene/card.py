@@ -24,6 +24,7 @@ from learngene.networks.layers import (
     Unit,
     Units,
     build_stem,
+    state_of,
 )
 from learngene.utils.untrusted import MEBIBYTE, number, whole
 
@@ -65,28 +66,28 @@ def read_card(raw: Any, where: str) -> Card:
     Raises:
         InputError: it is no card of a learngene that can be; ``where`` names the file or client.
     """
-
-    def refuse(problem: str) -> InputError:
-        return InputError("learngene.path", where, problem, COPY_AGAIN)
-
     if not isinstance(raw, Mapping):
-        raise refuse("not a learngene: its card is no JSON object")
-    named = {each.name for each in fields(Card)}
-    if strange := sorted(set(map(str, raw)) - named):
-        raise refuse(f"not a learngene: the card has an unexpected field {strange[0][:40]!r}")
-    free = {"rho", "source", "schema"}
-    if absent := sorted(named - free - set(raw)):
-        raise refuse(f"not a learngene: the card is missing the field {absent[0]!r}")
+        raise refuse(where, "not a learngene: its card is no JSON object")
+    names = {f.name for f in fields(Card)}
+    if unexpected := sorted(set(map(str, raw)) - names):
+        problem = f"the card has an unexpected field {unexpected[0][:40]!r}"
+        raise refuse(where, f"not a learngene: {problem}")
+    if missing := sorted(names - {"rho", "source", "schema"} - set(raw)):
+        raise refuse(where, f"not a learngene: the card is missing the field {missing[0]!r}")
     card = Card(**raw)
-    if problem := _problem(card):
-        raise refuse(problem)
+    check_card(card, where)
     return card
+
+
+def refuse(where: str, problem: str) -> InputError:
+    """The error for a learngene that cannot be used; ``where`` names its file or client."""
+    return InputError("learngene.path", where, problem, COPY_AGAIN)
 
 
 def check_card(card: Card, where: str) -> None:
     """Raise InputError unless ``card`` describes a learngene that can be."""
-    if problem := _problem(card):
-        raise InputError("learngene.path", where, problem, COPY_AGAIN)
+    if problem := _problem(card) or misfit(card, card.shapes):
+        raise refuse(where, problem)
 
 
 def _problem(card: Card) -> str | None:
@@ -115,30 +116,27 @@ def _problem(card: Card) -> str | None:
     due = {"parameters": sum(sizes.values()), "bytes": 4 * sum(sizes.values())}
     for name, value in {**due, "top_layers_bytes": 4 * top}.items():
         if not whole(getattr(card, name), value, value):
-            found = _short(getattr(card, name))
-            return f"the card says {name}={found}, its shapes make {value}"
+            return f"the card says {name}={_short(getattr(card, name))}, its shapes make {value}"
     if due["bytes"] > ARRAYS_LIMIT:
         return f"{due['bytes']:,} bytes of arrays, at most {ARRAYS_LIMIT:,} are read"
-    return _misfit(card)
+    return None
 
 
-def _misfit(card: Card) -> str | None:
-    """Where the card's shapes are not those of the individual that it describes."""
-    for place in range(len(card.layers)):
-        if f"top.{place}.conv.weight" not in card.shapes:
-            return f"array top.{place}.conv.weight is missing"
-    convs = [card.shapes[f"top.{place}.conv.weight"] for place in range(len(card.layers))]
-    for place, shape in enumerate(convs):
-        name = f"top.{place}.conv.weight has shape {shape}"
+def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
+    """Where ``shapes`` of arrays are not those of the individual that the card describes."""
+    names = [f"top.{place}.conv.weight" for place in range(len(card.layers))]
+    if missing := [name for name in names if name not in shapes]:
+        return f"array {missing[0]} is missing"
+    convs = [shapes[name] for name in names]
+    for name, shape in zip(names, convs, strict=True):
         if len(shape) != 4 or shape[2:] != [3, 3]:
-            return f"array {name}, the individual needs [.., .., 3, 3]"
+            return f"array {name} has shape {shape}, the individual needs [.., .., 3, 3]"
         if max(shape) > CHANNELS_LIMIT:
-            return f"array {name}, at most {CHANNELS_LIMIT} channels are read"
+            return f"array {name} has shape {shape}, at most {CHANNELS_LIMIT} channels are read"
     due = due_shapes(card, convs)
-    for name in due:
-        if name not in card.shapes:
-            return f"array {name} is missing"
-    for name, shape in sorted(card.shapes.items()):
+    if missing := [name for name in due if name not in shapes]:
+        return f"array {missing[0]} is missing"
+    for name, shape in sorted(shapes.items()):
         if name not in due:
             return f"array {name[:80]} has no place in the individual"
         if shape != due[name]:
@@ -148,21 +146,20 @@ def _misfit(card: Card) -> str | None:
 
 def due_shapes(card: Card, convs: list[list[int]]) -> dict[str, list[int]]:
     """Name and shape of every array that comes along, by the inherited layers' ``convs`` shapes."""
-    own = LAYERS - len(convs)
+    stem_layers = LAYERS - len(convs)
     with torch.device("meta"):  # shapes alone: no memory is taken
         ins = [convs[0][1], *(shape[0] for shape in convs)]
         top = Units(
             Unit(i, shape[0], pool=place in INDIVIDUAL_POOLS)
-            for place, (i, shape) in enumerate(zip(ins, convs, strict=False), start=own + 1)
+            for place, (i, shape) in enumerate(zip(ins, convs, strict=False), start=stem_layers + 1)
         )
         parts: dict[str, torch.nn.Module] = {"top": top}
         if card.stem in ("separable", "whole"):
-            parts["stem"] = build_stem(card.stem, own, ins[0], card.width, card.channels)
+            parts["stem"] = build_stem(card.stem, stem_layers, ins[0], card.width, card.channels)
     return {
-        f"{part}.{name}": list(value.shape)
+        name: list(value.shape)
         for part, module in parts.items()
-        for name, value in module.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        for name, value in state_of(module, f"{part}.").items()
     }
 
 

@@ -22,10 +22,10 @@ from safetensors.numpy import save as save_tensors
 from torch import nn
 
 from learngene.errors import InputError
-from learngene.gene.card import CARD_LIMIT, COPY_AGAIN, Card, check_card, read_card
+from learngene.gene.card import CARD_LIMIT, Card, check_card, misfit, read_card, refuse
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual, stem_generator
-from learngene.networks.layers import initialise
+from learngene.networks.layers import arrays_of, initialise, load_arrays
 from learngene.seeding import torch_generator
 from learngene.utils.files import is_file, write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
@@ -51,15 +51,6 @@ class Learngene:
         return len(self.card.layers)
 
 
-def _state(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
-    """Weights and statistics as float32 arrays; batch counters are of no use to a client."""
-    return {
-        f"{prefix}.{name}": np.ascontiguousarray(value.detach().float().cpu().numpy())
-        for name, value in module.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-
-
 def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
     """sha256 over what the card says is built (``BUILT``), and the arrays by name."""
     h = hashlib.sha256(json.dumps([built[name] for name in BUILT]).encode())
@@ -69,8 +60,14 @@ def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
     return h.hexdigest()
 
 
-def extract(collective: Collective, *, layers: int | Sequence[int], stem_seed: int,
-            rho: list[list[float | None]], source: dict) -> Learngene:  # fmt: skip
+def extract(
+    collective: Collective,
+    *,
+    layers: int | Sequence[int],
+    stem_seed: int,
+    rho: list[list[float | None]],
+    source: dict,
+) -> Learngene:
     """The learngene of a collective: a run of its layers and the stem of its light path.
 
     The norms are the light path's own; without a light path (a fresh stem, the paper's form) they
@@ -85,12 +82,10 @@ def extract(collective: Collective, *, layers: int | Sequence[int], stem_seed: i
             other ones.
     """
     light, kind, depth = collective.light, collective.stem_kind, len(collective.units)
-    numbers = (
-        list(range(depth - layers + 1, depth + 1)) if isinstance(layers, int) else list(layers)
-    )
-    if not numbers or not 1 <= numbers[0] <= numbers[-1] <= depth or (
-        numbers != list(range(numbers[0], numbers[-1] + 1))
-    ):  # fmt: skip
+    top = range(depth - layers + 1, depth + 1) if isinstance(layers, int) else layers
+    numbers = list(top)
+    possible = range(1, depth + 1)
+    if not numbers or numbers != [n for n in possible if numbers[0] <= n <= numbers[-1]]:
         raise ValueError(f"{numbers} are no consecutive layers of a collective of {depth}")
     if light is not None and numbers != collective.run:
         raise ValueError(f"the light path shares layers {collective.run}, not {numbers}")
@@ -98,10 +93,11 @@ def extract(collective: Collective, *, layers: int | Sequence[int], stem_seed: i
     for place, number in enumerate(numbers):
         unit = collective.units[number - 1]
         norm = unit.norm if light is None else light.norms[place]
-        arrays |= _state(unit.conv, f"top.{place}.conv") | _state(norm, f"top.{place}.norm")
+        arrays |= arrays_of(unit.conv, f"top.{place}.conv.")
+        arrays |= arrays_of(norm, f"top.{place}.norm.")
     top_bytes = sum(a.nbytes for a in arrays.values())
     if light is not None and kind != "seeded":
-        arrays |= _state(light.stem, "stem")
+        arrays |= arrays_of(light.stem, "stem.")
     built: dict[str, Any] = {
         "layers": numbers,
         "stem": kind,
@@ -142,12 +138,8 @@ def load(path: str | Path) -> Learngene:
     if is_file(path):  # what is no file need not have a name
         card_path = path.with_suffix(".json")
     if not is_file(card_path):
-        raise InputError(
-            "learngene.path",
-            path,
-            f"{card_path} does not exist",
-            "Name the learngene.safetensors of a finished run; its .json lies beside it",
-        )
+        fix = "Name the learngene.safetensors of a finished run; its .json lies beside it"
+        raise InputError("learngene.path", path, f"{card_path} does not exist", fix)
     try:
         card = read_card(read_json(card_path, CARD_LIMIT), where=str(path))
         arrays = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))
@@ -155,9 +147,7 @@ def load(path: str | Path) -> Learngene:
         raise
     # KeyError: a number format that NumPy does not have.
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise InputError(
-            "learngene.path", path, f"not a learngene: {str(error)[:200]}", COPY_AGAIN
-        ) from error
+        raise refuse(str(path), f"not a learngene: {str(error)[:200]}") from error
     check(card, arrays, where=str(path))
     return Learngene(card, arrays)
 
@@ -165,28 +155,31 @@ def load(path: str | Path) -> Learngene:
 def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
     """Raise InputError unless ``card`` can be and ``arrays`` are what it says."""
 
-    def refuse(problem: str) -> InputError:
-        return InputError("learngene.path", where, problem, COPY_AGAIN)
-
     check_card(card, where)
     if missing := sorted(set(card.shapes) - set(arrays)):
-        raise refuse(f"array {missing[0]} is missing")
+        raise refuse(where, f"array {missing[0]} is missing")
     for name, array in sorted(arrays.items()):
-        due, found = card.shapes.get(name), list(array.shape)
-        if due != found:
-            raise refuse(f"array {name[:80]} has shape {found}, the card says {due}")
+        due, shape = card.shapes.get(name), list(array.shape)
+        if due != shape:
+            raise refuse(where, f"array {name[:80]} has shape {shape}, the card says {due}")
         if array.dtype != np.float32:
-            raise refuse(f"array {name} holds {array.dtype}, float32 is due")
+            raise refuse(where, f"array {name} holds {array.dtype}, float32 is due")
         if not np.isfinite(array).all():
-            raise refuse(f"array {name} holds numbers that are not finite")
+            raise refuse(where, f"array {name} holds numbers that are not finite")
         if name.endswith("running_var") and (array < 0).any():
-            raise refuse(f"array {name} holds variances below 0")
+            raise refuse(where, f"array {name} holds variances below 0")
     if digest(arrays, asdict(card)) != card.sha256:
-        raise refuse("the sha256 of card and arrays is not the one that the card names")
+        problem = "the sha256 of card and arrays is not the one that the card names"
+        raise refuse(where, problem)
 
 
-def reconstruct(gene: Learngene, *, ways: int, head: str = "prototype",
-                generator: torch.Generator | None = None) -> Individual:  # fmt: skip
+def reconstruct(
+    gene: Learngene,
+    *,
+    ways: int,
+    head: str = "prototype",
+    generator: torch.Generator | None = None,
+) -> Individual:
     """RECONSTRUCT of Algorithm 1: an individual around the learngene.
 
     The inherited layers come from the gene; the stem, too (``separable``, ``whole``), or it is
@@ -201,8 +194,11 @@ def reconstruct(gene: Learngene, *, ways: int, head: str = "prototype",
         InputError: when an array does not fit the individual, or there is no such head.
     """
     card, arrays = gene.card, gene.arrays
-    shapes = [card.shapes[f"top.{i}.conv.weight"] for i in range(gene.inherited)]
-    made = Individual(
+    # A card that was forged could leave a part of the individual at its random start.
+    if problem := misfit(card, {name: list(array.shape) for name, array in arrays.items()}):
+        raise refuse(card.sha256[:12], problem)
+    shapes = [arrays[f"top.{i}.conv.weight"].shape for i in range(gene.inherited)]
+    individual = Individual(
         stem_kind=card.stem,
         inherited=gene.inherited,
         ways=ways,
@@ -215,38 +211,9 @@ def reconstruct(gene: Learngene, *, ways: int, head: str = "prototype",
     )
     if card.stem == "seeded":
         assert card.stem_seed is not None
-        initialise(made.stem, stem_generator(card.stem_seed))
-    _check_fits(made, gene)
-    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    made.load_state_dict(state, strict=False)
-    return made
-
-
-def _check_fits(made: Individual, gene: Learngene) -> None:
-    """Raise InputError unless the arrays are all that ``made`` inherits, and nothing else.
-
-    Without it a forged or older card could leave a part of the individual at its random start.
-    """
-    places = {
-        name: list(value.shape)
-        for name, value in made.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    inherited = ("top.", "stem.") if gene.card.stem in ("separable", "whole") else ("top.",)
-    due = [name for name in places if name.startswith(inherited)]
-    given = {name: list(array.shape) for name, array in sorted(gene.arrays.items())}
-    problems = [
-        *(f"array {n} has no place in the individual" for n in given if n not in places),
-        *(f"array {n} is missing" for n in due if n not in given),
-        *(
-            f"array {n} has shape {given[n]}, the individual needs {places[n]}"
-            for n in given
-            if n in places and given[n] != places[n]
-        ),
-    ]
-    if problems:
-        raise InputError("learngene.path", gene.card.sha256[:12], problems[0],
-                         "Use a learngene of this version")  # fmt: skip
+        initialise(individual.stem, stem_generator(card.stem_seed))
+    load_arrays(individual, arrays)
+    return individual
 
 
 def inherited_modules(individual: Individual) -> list[nn.Module]:

@@ -6,7 +6,6 @@ has the network that scratch trains. What a method puts behind it is the method'
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Factory, Payload
 from learngene.networks.individual import Individual
-from learngene.networks.layers import FEATURE_SIDE
+from learngene.networks.layers import FEATURE_SIDE, arrays_of, load_arrays, state_of
 
 Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
 INHERITED = 3  # how the layers are counted in an Individual; without effect here
@@ -37,11 +36,9 @@ class BackboneFeatures(nn.Module):
 
 def draw(factory: Factory, head: Head | None = None) -> Individual:
     """A random backbone on the factory's device; ``head`` makes what comes behind it."""
-    generator = factory.generator("weights")
     channels = factory.images.world.image_shape[0]
-    network = random_backbone(factory.stem, factory.width, channels, generator)
-    if head is not None:
-        network.head = head(feature_count(network), generator)
+    generator = factory.generator("weights")
+    network = random_backbone(factory.stem, factory.width, channels, generator, head)
     return network.to(factory.images.device).to(memory_format=torch.channels_last)
 
 
@@ -61,17 +58,19 @@ def rebuild(
     """
     card, channels = context.card, context.shard.train_x.shape[1]
     generator = context.generator("weights")
-    network = random_backbone(card["stem"], card["width"], channels, generator)
-    if head is not None:
-        network.head = head(feature_count(network), generator)
+    network = random_backbone(card["stem"], card["width"], channels, generator, head)
     fill(change(network), context.payload)
     return network.to(context.device).to(memory_format=torch.channels_last)
 
 
 def random_backbone(
-    stem: str, width: float, channels: int, generator: torch.Generator
+    stem: str,
+    width: float,
+    channels: int,
+    generator: torch.Generator,
+    head: Head | None = None,
 ) -> Individual:
-    """A backbone with weights from ``generator``, and nothing behind it."""
+    """A backbone with weights from ``generator``, then those of ``head``, or nothing behind it."""
     network = Individual(
         stem_kind=stem,
         inherited=INHERITED,
@@ -81,7 +80,7 @@ def random_backbone(
         generator=generator,
         channels=channels,
     )
-    network.head = nn.Identity()
+    network.head = head(feature_count(network), generator) if head else nn.Identity()
     return network
 
 
@@ -96,29 +95,14 @@ def fill(module: nn.Module, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         ValueError: an array is missing, has no place, or another shape.
     """
-    due = {
-        name: tuple(value.shape)
-        for name, value in module.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    due = {name: tuple(value.shape) for name, value in state_of(module).items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if due != shapes:
-        wrong = sorted(n for n in due.keys() | shapes.keys() if due.get(n) != shapes.get(n))
+        name = min(n for n in due.keys() | shapes.keys() if due.get(n) != shapes.get(n))
         raise ValueError(
-            f"array {wrong[0]} has shape {shapes.get(wrong[0])}, the network needs "
-            f"{due.get(wrong[0])}"
+            f"array {name} has shape {shapes.get(name)}, the network needs {due.get(name)}"
         )
-    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    module.load_state_dict(state, strict=False)
-
-
-def arrays_of(module: nn.Module) -> dict[str, np.ndarray]:
-    """Weights and statistics as float32 arrays."""
-    return {
-        name: np.ascontiguousarray(value.detach().float().cpu().numpy())
-        for name, value in module.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    load_arrays(module, arrays)
 
 
 def payload_of(
@@ -132,25 +116,16 @@ def payload_of(
 
 
 @torch.no_grad()
-def evaluate_once(
-    context: ClientContext, log_probabilities: Callable[[Tensor], Tensor], started: float
-) -> Outcome:
+def evaluate_once(context: ClientContext, log_probabilities: Callable[[Tensor], Tensor]) -> Outcome:
     """The outcome of a method that answers without training: one point, at epoch 0.
 
     Args:
         log_probabilities: of (B, C, H, W) images, (B, ways).
-        started: when the work began (``time.perf_counter``).
     """
     shard, outcome = context.shard, Outcome()
     train_accuracy, train_loss = _score(log_probabilities, shard.train_x, shard.train_y)
-    accuracy, loss = _score(log_probabilities, shard.test_x, shard.test_y)
-    outcome.epochs.append(0)
-    outcome.accuracy.append(accuracy)
-    outcome.loss.append(loss)
-    outcome.train_loss.append(train_loss)
-    outcome.penalty.append(0.0)
+    outcome.record(0, *_score(log_probabilities, shard.test_x, shard.test_y), train_loss)
     outcome.extras["train_accuracy"] = train_accuracy
-    outcome.seconds = time.perf_counter() - started
     return outcome
 
 

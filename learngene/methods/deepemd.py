@@ -12,7 +12,6 @@ instead of 5x5 of 84x84); one budget for both phases, shared out by ``class_shar
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,13 @@ from learngene.adaptation.training import Outcome, shard_features
 from learngene.methods.backbone import draw, evaluate_once, payload_of, rebuild
 from learngene.methods.base import ClientContext, Factory, Method, Payload
 from learngene.methods.head import linear_head
-from learngene.methods.pretraining import SupervisedSettings, draw_episode, run_steps, supervised
+from learngene.methods.pretraining import (
+    Episode,
+    EpisodeSettings,
+    SupervisedSettings,
+    by_episodes,
+    supervised,
+)
 from learngene.methods.protonet import class_means
 from learngene.networks.individual import Individual
 from learngene.utils.settings import setting
@@ -120,38 +125,35 @@ def pretrain(factory: Factory) -> Payload:
         return F.cross_entropy(head(parts.float().mean(1)), y)
 
     first = int(factory.budget * settings.class_share)
-    supervised(factory, both, loss, budget=first, number=0)
+    supervised(factory, both, loss, budget=first)
 
-    ways = min(settings.ways, classes)
-
-    def train_step(step: int) -> float:
-        task = draw_episode(factory, step, ways=ways, shots=1, queries=settings.queries)
-        with factory.autocast():
-            parts = parts_of(network, torch.cat([task.support_x, task.query_x]), settings.side)
-        support, query = parts.float().split([len(task.support_y), len(task.query_y)])
+    def episode_loss(support: Tensor, query: Tensor, task: Episode) -> Tensor:
         logits = settings.temperature * similarity(query, support)
-        cost = F.cross_entropy(logits, task.query_y)
-        cost.backward()
-        return float(cost.detach())
+        return F.cross_entropy(logits, task.query_y)
 
-    steps = max(1, (factory.budget - first) // (ways * (1 + settings.queries)))
-    optimiser = torch.optim.Adam(network.parameters(), settings.episode_lr)
-    run_steps(factory, network, optimiser, train_step, steps, number=1)
+    by_episodes(
+        factory,
+        network,
+        episode_loss,
+        settings=EpisodeSettings(settings.episode_lr, settings.ways, 1, settings.queries),
+        budget=factory.budget - first,
+        embed=lambda x: parts_of(network, x, settings.side),
+        number=1,
+    )
     return payload_of(factory, network, temperature=settings.temperature, side=settings.side)
 
 
 def adapt(context: ClientContext) -> Outcome:
-    started = time.perf_counter()
     settings: Settings = context.settings
     network, shard = rebuild(context), context.shard
     network.eval()
     side, temperature = context.card["side"], context.card["temperature"]
 
     @torch.no_grad()
-    def look(x: Tensor) -> Tensor:
+    def all_parts(x: Tensor) -> Tensor:
         return torch.cat([parts_of(network, part, side) for part in x.split(BATCH)])
 
-    support, labels = shard_features(network, shard, look)
+    support, labels = shard_features(network, shard, all_parts)
     classes = class_parts(support, labels, shard.ways).requires_grad_(True)
     generator = context.generator("sfc")
     optimiser = torch.optim.SGD([classes], lr=settings.client_lr, momentum=0.9, dampening=0.9)
@@ -164,9 +166,7 @@ def adapt(context: ClientContext) -> Outcome:
         optimiser.step()
     fitted = classes.detach()
     return evaluate_once(
-        context,
-        lambda x: F.log_softmax(temperature * similarity(look(x), fitted), dim=1),
-        started,
+        context, lambda x: F.log_softmax(temperature * similarity(all_parts(x), fitted), dim=1)
     )
 
 

@@ -22,20 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.adaptation.settings import FEDERATED_FIELDS
+from learngene.adaptation.settings import IndividualSettings
 from learngene.adaptation.training import Outcome, cosine
-from learngene.data.augment import augment as augmented
+from learngene.data.augment import augment
 from learngene.data.partition import ShardData
-from learngene.methods.backbone import (
-    BackboneFeatures,
-    arrays_of,
-    feature_count,
-    random_backbone,
-    rebuild,
-)
+from learngene.methods.backbone import BackboneFeatures, feature_count, random_backbone, rebuild
 from learngene.methods.base import ClientContext, Payload, Update
 from learngene.methods.head import fit, linear_head
 from learngene.networks.individual import PrototypeHead, measure_norms
+from learngene.networks.layers import arrays_of
 from learngene.seeding import torch_generator
 from learngene.utils.settings import setting
 
@@ -76,8 +71,9 @@ def begin(
         ways: classes that a client holds.
     """
     generator = torch_generator(seed, "federated-start")
-    network = random_backbone(stem, width, channels, generator)
-    network.head = linear_head(feature_count(network), len(classes), generator)
+    network = random_backbone(
+        stem, width, channels, generator, lambda features, g: linear_head(features, len(classes), g)
+    )
     arrays = arrays_of(network)
     up = {
         name: [ways, *array.shape[1:]] if name in HEAD else list(array.shape)
@@ -90,7 +86,7 @@ def update(context: ClientContext, mu: float = 0.0) -> Update:
     """One round at a client: take the global model, train it on the shard, hand it back."""
     started = time.perf_counter()
     settings: FederatedSettings = context.settings
-    individual, shard = context.individual, context.shard
+    shard = context.shard
     network = rebuild(replace(context, payload=_body(context.payload)))
     rows = [context.card["classes"].index(c) for c in shard.classes]
     head = nn.Linear(feature_count(network), shard.ways)
@@ -100,15 +96,10 @@ def update(context: ClientContext, mu: float = 0.0) -> Update:
     network.head = head.to(context.device)
     if context.round == 1:  # nothing has gone through these layers yet: as scratch begins
         measure_norms(network, network, shard.train_x)
-    loss = train_round(
-        network,
-        shard,
-        epochs=settings.local_epochs,
-        lr=settings.lr * cosine((context.round - 1) / settings.rounds),
-        mu=mu,
-        generator=context.generator("federated"),
-        **{name: getattr(individual, name) for name in FEDERATED_FIELDS},
-    )
+    lr = settings.lr * cosine((context.round - 1) / settings.rounds)
+    training = replace(context.individual, epochs=settings.local_epochs, lr=lr)
+    generator = context.generator("federated")
+    loss = train_round(network, shard, training, mu=mu, generator=generator)
     seconds = time.perf_counter() - started
     return Update(arrays_of(network), len(shard.train_x), loss, seconds)
 
@@ -116,36 +107,32 @@ def update(context: ClientContext, mu: float = 0.0) -> Update:
 def train_round(
     network: nn.Module,
     shard: ShardData,
+    settings: IndividualSettings,
     *,
-    epochs: int,
-    lr: float,
     mu: float,
     generator: torch.Generator,
-    batch_size: int,
-    momentum: float,
-    weight_decay: float,
-    augment: bool,
 ) -> float:
     """Train ``network`` in place on the shard; the mean cross-entropy over all steps.
 
     With ``mu`` each step's loss has the proximal term of FedProx, around where the network began.
+    Of ``settings``, epochs, the rate and ``INDIVIDUAL`` are read.
     """
     parameters = list(network.parameters())
     anchor = [p.detach().clone() for p in parameters]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.SGD(groups, lr=lr, momentum=momentum)
+    optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     count, total = len(shard.train_x), 0.0
-    batches = math.ceil(count / min(batch_size, count))
+    batches = math.ceil(count / min(settings.batch_size, count))
     network.train()
-    for _ in range(epochs):
+    for _ in range(settings.epochs):
         order = torch.randperm(count, generator=generator).to(shard.train_x.device)
         for batch in order.chunk(batches):
             x = shard.train_x[batch]
-            if augment:
-                x = augmented(x, generator, flip=shard.flip)
+            if settings.augment:
+                x = augment(x, generator, flip=shard.flip)
             loss = F.cross_entropy(network(x), shard.train_y[batch])
             total += float(loss.detach()) * len(batch)
             if mu:
@@ -154,7 +141,7 @@ def train_round(
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimiser.step()
-    return total / (count * epochs)
+    return total / (count * settings.epochs)
 
 
 def proximal(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) -> Tensor:

@@ -8,10 +8,8 @@ Differences: those of ``maml.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from learngene.methods import meta
-from learngene.methods.base import Method
 from learngene.utils.settings import setting
 
 
@@ -26,10 +24,4 @@ class Settings(meta.MetaSettings):
     queries: int = setting(5, ge=1, le=1000)  # query images of a class
 
 
-METHOD = Method(
-    meta.adapt,
-    partial(meta.pretrain, second=False),
-    settings=Settings,
-    epochs_setting="client_steps",
-    depends_on_ways=True,
-)
+METHOD = meta.method(Settings, second=False)

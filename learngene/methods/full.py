@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome
-from learngene.methods.backbone import arrays_of, fill
+from learngene.methods.backbone import fill
 from learngene.methods.base import ClientContext, Method, Payload
 from learngene.methods.head import fit
 from learngene.networks.collective import Collective
 from learngene.networks.individual import PrototypeHead
-from learngene.networks.layers import Unit, Units
+from learngene.networks.layers import Unit, Units, arrays_of
 from learngene.utils.settings import setting
 
 
@@ -51,8 +51,7 @@ class LongPath(nn.Module):
 def from_collective(collective: Collective) -> Payload:
     """The long path of a finished collective."""
     plan = [[u.conv.in_channels, u.conv.out_channels, u.pool] for u in collective.units]
-    arrays = {f"units.{name}": array for name, array in arrays_of(collective.units).items()}
-    return Payload(arrays, {"plan": plan})
+    return Payload(arrays_of(collective.units, "units."), {"plan": plan})
 
 
 def rebuild_long(context: ClientContext) -> LongPath:

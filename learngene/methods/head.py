@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import torch
@@ -36,7 +35,6 @@ def fit(
     A frozen body's features are taken once, of the plain images: nothing then changes them. A
     prototype head starts from the shard's class means.
     """
-    started = time.perf_counter()
     shard, network = context.shard, Transferred(body, head).to(context.device)
     settings = replace(context.individual, lr=lr, inherited_lr=body_lr)
     if isinstance(head, PrototypeHead):
@@ -46,6 +44,4 @@ def fit(
         shard = replace(shard, train_x=train_x, test_x=test_x)
         network = Transferred(nn.Identity(), head)
         settings = replace(settings, augment=False)
-    outcome = train(network, shard, settings, context.generator("training"), freeze_norms=True)
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+    return train(network, shard, settings, context.generator("training"), freeze_norms=True)

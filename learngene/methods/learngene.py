@@ -8,7 +8,6 @@ retain.normalise=false`` is the paper's form. See docs/FIDELITY.md.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,17 +31,13 @@ class Settings:
 
 def adapt(context: ClientContext) -> Outcome:
     """Check what was sent, reconstruct, retain, test; with the safeguard, see first if it helps."""
-    started = time.perf_counter()
     where = f"client {context.client}"
     card = read_card(context.card, where)
     check(card, context.payload, where)
     build = partial(_adapt, Learngene(card, context.payload))
     if context.individual.safeguard:
-        outcome = guarded(context, build, find("scratch").adapt)
-    else:
-        outcome = build(context)
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+        return guarded(context, build, find("scratch").adapt)
+    return build(context)
 
 
 def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
@@ -53,13 +48,9 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
     """An individual around the learngene, trained on the context's shard, and its curves."""
     check_settings(context.retain)
     settings, shard, card = context.individual, context.shard, gene.card
-    individual = (
-        reconstruct(
-            gene, ways=shard.ways, head=settings.head, generator=context.generator("weights")
-        )
-        .to(context.device)
-        .to(memory_format=torch.channels_last)
-    )
+    generator = context.generator("weights")
+    individual = reconstruct(gene, ways=shard.ways, head=settings.head, generator=generator)
+    individual = individual.to(context.device).to(memory_format=torch.channels_last)
     if card.stem in ("seeded", "fresh"):  # the other stems bring their statistics along
         measure_norms(individual.stem, individual, shard.train_x)
     if card.stem == "seeded":
@@ -100,9 +91,5 @@ def _fisher_sample(context: ClientContext, limit: int) -> torch.Tensor:
     return order[:limit].to(context.device)
 
 
-METHOD = Method(
-    adapt,
-    settings=Settings,
-    inherits=True,
-    extra_metrics=("fisher_mean", *SAFEGUARD_METRICS),
-)
+METRICS = ("fisher_mean", *SAFEGUARD_METRICS)
+METHOD = Method(adapt, settings=Settings, inherits=True, extra_metrics=METRICS)

@@ -8,15 +8,6 @@ one-cycle rate; at the client the whole shard is one batch.
 
 from __future__ import annotations
 
-from functools import partial
-
 from learngene.methods import meta
-from learngene.methods.base import Method
 
-METHOD = Method(
-    meta.adapt,
-    partial(meta.pretrain, second=True),
-    settings=meta.MetaSettings,
-    epochs_setting="client_steps",
-    depends_on_ways=True,
-)
+METHOD = meta.method(meta.MetaSettings, second=True)

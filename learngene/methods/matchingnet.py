@@ -9,7 +9,6 @@ without which attention over 25 or more images is close to uniform (Chen et al. 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -44,21 +43,19 @@ def pretrain(factory: Factory) -> Payload:
     network, scale = draw(factory), factory.settings.scale
 
     def loss(support: Tensor, query: Tensor, task: Episode) -> Tensor:
-        said = attend(query, support, task.support_y, task.ways, scale)
-        return F.nll_loss(said, task.query_y)
+        scores = attend(query, support, task.support_y, task.ways, scale)
+        return F.nll_loss(scores, task.query_y)
 
     by_episodes(factory, network, loss)
     return payload_of(factory, network, scale=scale)
 
 
 def adapt(context: ClientContext) -> Outcome:
-    started = time.perf_counter()
     network, shard = rebuild(context), context.shard
     support, labels = shard_features(network, shard)
     return evaluate_once(
         context,
         lambda x: attend(features(network, x), support, labels, shard.ways, context.card["scale"]),
-        started,
     )
 
 

@@ -9,8 +9,8 @@ Norms take the support images' statistics (see ``support_norm.py``).
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from learngene.methods.backbone import (
     payload_of,
     rebuild,
 )
-from learngene.methods.base import ClientContext, Factory, Payload
+from learngene.methods.base import ClientContext, Factory, Method, Payload
 from learngene.methods.head import linear_head
 from learngene.methods.pretraining import draw_episode, run_steps
 from learngene.methods.protonet import class_means
@@ -120,7 +120,7 @@ def passes(settings: MetaSettings, ways: int, *, prototypes: bool) -> int:
 def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Payload:
     """Train the start; the payload is all of it, with the head where that is part of the start."""
     settings: MetaSettings = factory.settings
-    tasks = settings.tasks
+    tasks, shots, queries = settings.tasks, settings.shots, settings.queries
     ways = min(factory.ways, factory.images.classes)
     network = draw(factory, lambda features, generator: linear_head(features, ways, generator))
     network = with_support_norms(network).to(factory.images.device)
@@ -129,13 +129,8 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
     def train_step(step: int) -> float:
         total = 0.0
         for number in range(tasks):
-            task = draw_episode(
-                factory,
-                step * tasks + number,
-                ways=ways,
-                shots=settings.shots,
-                queries=settings.queries,
-            )
+            place = step * tasks + number
+            task = draw_episode(factory, place, ways=ways, shots=shots, queries=queries)
             with factory.autocast(cache=False):
                 loss = meta_loss(
                     learner,
@@ -155,8 +150,7 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
         return total
 
     steps = max(1, factory.budget // (tasks * passes(settings, ways, prototypes=prototypes)))
-    optimiser = torch.optim.Adam(network.parameters(), settings.lr)
-    run_steps(factory, network, optimiser, train_step, steps)
+    run_steps(factory, network, train_step, steps, settings.lr)
     return payload_of(factory, network, head=not prototypes, ways=ways)
 
 
@@ -165,7 +159,6 @@ def adapt(context: ClientContext, *, prototypes: bool = False) -> Outcome:
 
     A step is a pass over the shard, so the curves count epochs.
     """
-    started = time.perf_counter()
     settings: MetaSettings = context.settings
     shard = context.shard
     if context.card["ways"] != shard.ways:
@@ -190,7 +183,6 @@ def adapt(context: ClientContext, *, prototypes: bool = False) -> Outcome:
             params = {key: value.detach() for key, value in params.items()}
         if step % every == 0 or step == settings.client_steps:
             _test(learner, params, context, step, outcome)
-    outcome.seconds = time.perf_counter() - started
     return outcome
 
 
@@ -201,11 +193,22 @@ def _test(
     shard = context.shard
     parts = [learner.answer(params, shard.train_x, x) for x in shard.test_x.split(256)]
     logits, train_logits = torch.cat(parts), learner.answer(params, shard.train_x, shard.train_x)
-    outcome.epochs.append(step)
-    outcome.accuracy.append(int((logits.argmax(1) == shard.test_y).sum()) / len(shard.test_y))
-    outcome.loss.append(float(F.cross_entropy(logits, shard.test_y)))
-    outcome.train_loss.append(float(F.cross_entropy(train_logits, shard.train_y)))
-    outcome.penalty.append(0.0)
-    outcome.extras["train_accuracy"] = float(
-        (train_logits.argmax(1) == shard.train_y).float().mean()
+    outcome.record(
+        step,
+        int((logits.argmax(1) == shard.test_y).sum()) / len(shard.test_y),
+        float(F.cross_entropy(logits, shard.test_y)),
+        float(F.cross_entropy(train_logits, shard.train_y)),
+    )
+    right = train_logits.argmax(1) == shard.train_y
+    outcome.extras["train_accuracy"] = float(right.float().mean())
+
+
+def method(settings: type[MetaSettings], *, second: bool, prototypes: bool = False) -> Method:
+    """A method of the family; see ``pretrain``."""
+    return Method(
+        partial(adapt, prototypes=prototypes),
+        partial(pretrain, second=second, prototypes=prototypes),
+        settings=settings,
+        epochs_setting="client_steps",
+        depends_on_ways=True,
     )

@@ -117,13 +117,11 @@ def supervised(
     *,
     budget: int,
     phase: str = "classes",
-    number: int = 0,
 ) -> None:
     """Train ``module`` to tell all base classes apart, for ``budget`` image passes.
 
     Args:
         loss_of: loss of a batch (B, C, H, W) with labels (B,).
-        number: of this phase among the method's, from 0.
     """
     settings: SupervisedSettings = factory.settings
     size = min(settings.batch_size, sum(len(rows) for rows in factory.images.rows))
@@ -134,57 +132,70 @@ def supervised(
         loss.backward()
         return float(loss.detach())
 
-    # Adam, as Chen et al. 2019 train every method: a linear head on some 500 features without a
-    # norm of their own diverges under SGD at rates that are right for the layers in front of it.
-    optimiser = torch.optim.Adam(
-        module.parameters(), settings.lr, weight_decay=settings.weight_decay
-    )
-    run_steps(factory, module, optimiser, train_step, max(1, budget // size), number)
+    steps = max(1, budget // size)
+    run_steps(factory, module, train_step, steps, settings.lr, settings.weight_decay)
 
 
 def by_episodes(
-    factory: Factory, network: Individual, loss_of: Callable[[Tensor, Tensor, Episode], Tensor]
+    factory: Factory,
+    network: Individual,
+    loss_of: Callable[[Tensor, Tensor, Episode], Tensor],
+    *,
+    settings: EpisodeSettings | None = None,
+    budget: int | None = None,
+    embed: Callable[[Tensor], Tensor] | None = None,
+    number: int = 0,
 ) -> None:
-    """Train ``network`` on episodes with Adam, for the whole budget.
+    """Train ``network`` on episodes with Adam.
 
     Args:
-        loss_of: loss of an episode, from its support and query features, (N, D) and (Q, D).
+        loss_of: loss of an episode, from the features of its support and query images, (N, ...)
+            and (Q, ...).
+        settings: of the episodes; None = the method's.
+        budget: image passes; None = the factory's.
+        embed: features of images; None = the network's, (B, D).
+        number: of this phase among the method's, from 0.
     """
-    settings: EpisodeSettings = factory.settings
-    ways, shots, queries = settings.ways, settings.shots, settings.queries
-    ways = min(ways, factory.images.classes)
+    settings = settings or factory.settings
+    shots, queries = settings.shots, settings.queries
+    ways = min(settings.ways, factory.images.classes)
 
     def train_step(step: int) -> float:
         task = draw_episode(factory, step, ways=ways, shots=shots, queries=queries)
         with factory.autocast():
-            features = network.features(torch.cat([task.support_x, task.query_x]))
+            features = (embed or network.features)(torch.cat([task.support_x, task.query_x]))
         support, query = features.float().split([len(task.support_y), len(task.query_y)])
         loss = loss_of(support, query, task)
         loss.backward()
         return float(loss.detach())
 
-    steps = max(1, factory.budget // (ways * (shots + queries)))
-    optimiser = torch.optim.Adam(network.parameters(), settings.lr)
-    run_steps(factory, network, optimiser, train_step, steps)
+    passes = factory.budget if budget is None else budget
+    steps = max(1, passes // (ways * (shots + queries)))
+    run_steps(factory, network, train_step, steps, settings.lr, number=number)
 
 
 def run_steps(
     factory: Factory,
     module: nn.Module,
-    optimiser: torch.optim.Optimizer,
     train_step: Callable[[int], float],
     steps: int,
+    lr: float,
+    weight_decay: float = 0.0,
     number: int = 0,
 ) -> None:
-    """Take ``steps`` steps with a one-cycle rate; go on where kept work ends.
+    """Take ``steps`` steps of Adam with a one-cycle rate; go on from the checkpoint.
 
     Args:
         train_step: ``train_step(step)`` fills the gradients of ``module`` and returns the loss.
+        lr: the peak rate.
         number: of this phase among the method's, from 0.
 
     Raises:
         ValueError: the loss is not finite.
     """
+    # Adam, as Chen et al. 2019 train every method: a linear head on some 500 features without a
+    # norm of their own diverges under SGD at rates that are right for the layers in front of it.
+    optimiser = torch.optim.Adam(module.parameters(), lr, weight_decay=weight_decay)
     start = 0
     if factory.checkpoint is not None:
         state, card = factory.checkpoint
@@ -193,11 +204,9 @@ def run_steps(
         if card["phase"] == number:
             start = card["step"]
             _restore(module, optimiser, state)
-    rates = [group["lr"] for group in optimiser.param_groups]
     module.train()
     for step in range(start, steps):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * one_cycle(step / steps)
+        optimiser.param_groups[0]["lr"] = lr * one_cycle(step / steps)
         optimiser.zero_grad(set_to_none=True)
         loss = train_step(step)
         if not math.isfinite(loss):

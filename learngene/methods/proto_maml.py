@@ -8,10 +8,8 @@ Differences: second order, where Meta-Dataset takes the first; else those of ``m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from learngene.methods import meta
-from learngene.methods.base import Method
 from learngene.utils.settings import setting
 
 
@@ -24,10 +22,4 @@ class Settings(meta.MetaSettings):
     client_steps: int = setting(50, ge=0, le=10_000)  # on the whole shard
 
 
-METHOD = Method(
-    partial(meta.adapt, prototypes=True),
-    partial(meta.pretrain, second=True, prototypes=True),
-    settings=Settings,
-    epochs_setting="client_steps",
-    depends_on_ways=True,
-)
+METHOD = meta.method(Settings, second=True, prototypes=True)

@@ -9,8 +9,6 @@ those of the client, which the paper advises; mirrored views at the client, as f
 
 from __future__ import annotations
 
-import time
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,10 +18,10 @@ from learngene.methods.base import ClientContext, Factory, Method, Payload
 from learngene.methods.pretraining import Episode, EpisodeSettings, by_episodes
 
 
-def class_means(found: Tensor, labels: Tensor, ways: int) -> Tensor:
+def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     """(N, D) features with labels 0..ways-1 -> (ways, D)."""
-    chosen = F.one_hot(labels, ways).to(found.dtype)
-    return (chosen.T @ found) / chosen.sum(0)[:, None]
+    members = F.one_hot(labels, ways).to(features.dtype)
+    return (members.T @ features) / members.sum(0)[:, None]
 
 
 def nearness(queries: Tensor, prototypes: Tensor) -> Tensor:
@@ -43,13 +41,10 @@ def pretrain(factory: Factory) -> Payload:
 
 
 def adapt(context: ClientContext) -> Outcome:
-    started = time.perf_counter()
     network, shard = rebuild(context), context.shard
     prototypes = class_means(*shard_features(network, shard), shard.ways)
     return evaluate_once(
-        context,
-        lambda x: F.log_softmax(nearness(features(network, x), prototypes), dim=1),
-        started,
+        context, lambda x: F.log_softmax(nearness(features(network, x), prototypes), dim=1)
     )
 
 

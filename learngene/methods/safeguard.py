@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from learngene.adaptation.training import Outcome
-from learngene.data.partition import ShardData
 from learngene.methods.base import ClientContext
 
 Adapt = Callable[[ClientContext], Outcome]  # the client half of a method
@@ -105,13 +104,12 @@ def _fold(context: ClientContext, held: Tensor, fold: int) -> ClientContext:
     """The client with the held-out images as its test images, and generators of the fold's own."""
     shard = context.shard
     held = held.to(shard.train_y.device)
-    part = ShardData(
-        classes=shard.classes,
+    part = replace(
+        shard,
         train_x=shard.train_x[~held],
         train_y=shard.train_y[~held],
         test_x=shard.train_x[held],
         test_y=shard.train_y[held],
-        flip=shard.flip,
     )
     settings = context.individual
     epochs = settings.epochs if settings.safeguard_epochs is None else settings.safeguard_epochs

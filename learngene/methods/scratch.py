@@ -7,7 +7,6 @@ tasks of open-world classes (docs/FIDELITY.md says over what), never those of th
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,38 +30,23 @@ class Settings:
 
 def adapt(context: ClientContext) -> Outcome:
     """Draw an individual at random and train all of it."""
-    started = time.perf_counter()
     settings: Settings = context.settings
     shard = context.shard
-    individual = (
-        Individual(
-            stem_kind=settings.stem,
-            inherited=context.inherited,
-            ways=shard.ways,
-            width=context.width,
-            head=settings.head,
-            generator=context.generator("weights"),
-            channels=shard.train_x.shape[1],
-        )
-        .to(context.device)
-        .to(memory_format=torch.channels_last)
+    individual = Individual(
+        stem_kind=settings.stem,
+        inherited=context.inherited,
+        ways=shard.ways,
+        width=context.width,
+        head=settings.head,
+        generator=context.generator("weights"),
+        channels=shard.train_x.shape[1],
     )
+    individual = individual.to(context.device).to(memory_format=torch.channels_last)
     measure_norms(individual, individual, shard.train_x)
     start_head(individual, context)
-    outcome = train(
-        individual,
-        shard,
-        replace(
-            context.individual,
-            lr=settings.lr,
-            inherited_lr=settings.lr,
-            schedule=settings.schedule,
-        ),
-        context.generator("training"),
-        freeze_norms=False,
-    )
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+    lr, schedule = settings.lr, settings.schedule
+    training = replace(context.individual, lr=lr, inherited_lr=lr, schedule=schedule)
+    return train(individual, shard, training, context.generator("training"), freeze_norms=False)
 
 
 METHOD = Method(adapt, settings=Settings)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,9 +40,7 @@ class Unit(nn.Module):
         size, padding = (1, 0) if separable else (3, 1)
         self.conv = nn.Conv2d(c_in, c_out, size, padding=padding, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
-        self.relu = (
-            nn.ReLU()
-        )  # a module: learngene.collective.gradcam looks at what comes out of it
+        self.relu = nn.ReLU()  # a module: collective.gradcam looks at what comes out of it
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:  # (B, c_in, H, W) -> (B, c_out, H/2 or H, W/2 or W)
@@ -82,6 +82,29 @@ class CosineHead(nn.Module):
         self.weight = nn.Parameter(weight)
 
 
+def state_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Weights and statistics by name; batch counters are of no use to a client."""
+    return {
+        prefix + name: value
+        for name, value in module.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def arrays_of(module: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
+    """Weights and statistics as float32 arrays."""
+    return {
+        name: np.ascontiguousarray(value.detach().float().cpu().numpy())
+        for name, value in state_of(module, prefix).items()
+    }
+
+
+def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Load ``arrays``, whose names and shapes are known to fit; what they lack stays as it is."""
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    module.load_state_dict(state, strict=False)
+
+
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """He initialisation of every convolution and linear layer, from one generator, in order."""
     for part in module.modules():
@@ -109,12 +132,7 @@ def build_stem(
     widths = (channels, *scaled(INDIVIDUAL_WIDTHS, width)[: layers - 1], c_out)
     return nn.Sequential(
         *(
-            Unit(
-                widths[i],
-                widths[i + 1],
-                pool=i + 1 in INDIVIDUAL_POOLS,
-                separable=kind == "separable" and i > 0,
-            )
-            for i in range(layers)
+            Unit(i, o, pool=n in INDIVIDUAL_POOLS, separable=kind == "separable" and n > 1)
+            for n, (i, o) in enumerate(pairwise(widths), start=1)
         )
     )

@@ -17,6 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from learngene.errors import InputError
 from learngene.utils.files import refuse_other, write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
 
@@ -71,14 +72,11 @@ def read_checkpoint(
     """
     try:
         data = read_limited(stem.with_suffix(".safetensors"), WEIGHTS_LIMIT)
-    except (OSError, ValueError):
-        return None
-    card = read_card(stem.with_suffix(".json"), of=of, data=data)
-    if card is None:
-        return None
-    try:
-        return load_tensors(data), card
-    except (ValueError, SafetensorError):
+        card = read_card(stem.with_suffix(".json"), of=of, data=data)
+        return None if card is None else (load_tensors(data), card)
+    except InputError:
+        raise
+    except (OSError, ValueError, SafetensorError):
         return None
 
 
@@ -92,9 +90,9 @@ def read_card(path: Path, *, of: Mapping[str, Any] | None = None, data: bytes = 
         card = read_json(path, CARD_LIMIT)
         if card.pop("sha256") != _digest(data, card):
             return None
-        found = card.pop("of", None)  # older cards have none
+        recorded = card.pop("of", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if of is not None:
-        refuse_other(path, found, of)
+        refuse_other(path, recorded, of)
     return card

@@ -1,4 +1,4 @@
-"""Files that are whole or not there and what their place says; questions that do not raise."""
+"""Files that are whole or not there, and whether they belong where they lie."""
 
 from __future__ import annotations
 
@@ -57,59 +57,41 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; False, too, for names that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, a NUL in it, a folder that may not be entered
-        return False
+# Unlike those of ``Path``, these answer False for names that nothing can have: too long, a NUL in
+# them, in a folder that may not be entered.
+is_file, is_folder = os.path.isfile, os.path.isdir
 
 
 def expanded(path: str | Path) -> Path:
     """The path with ``~`` as the home it stands for; as it is where nobody has that name."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - ``Path.expanduser`` raises there
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; False, too, for names that no folder can have."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def refuse_other(path: Path, found: Mapping[str, Any] | None, due: Mapping[str, Any]) -> None:
-    """Refuse a kept file that was made under other settings than those its folder stands for.
+def refuse_other(path: Path, recorded: Any, due: Mapping[str, Any]) -> None:
+    """Refuse a cached file of other settings than those its folder stands for.
 
     The name of a folder is the hash of its settings, so this is a folder that somebody copied or
     renamed: its files are whole, and would give other numbers.
 
     Args:
-        found: what the file says it was made of; None (it says nothing) is not refused.
-        due: what it has to be made of.
+        recorded: the settings that the file names.
+        due: the settings it has to be of.
 
     Raises:
         InputError: naming the settings that differ, with both values.
     """
-    if found is None:
-        return
-    ours, theirs = _flat(json.loads(json.dumps(due))), _flat(found)
-    differing = sorted(
-        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
-    )
+    ours, theirs = _flat(json.loads(json.dumps(due))), _flat(recorded)
+    differing = [
+        f"{name} is {_short(theirs.get(name))} there and {_short(ours.get(name))} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
     if not differing:
         return
-    said = [
-        f"{name} is {_short(theirs.get(name))} there and {_short(ours.get(name))} here"
-        for name in differing[:MOST_NAMED]
-    ]
-    more = len(differing) - len(said)
-    problem = "it was kept under other settings: " + "; ".join(said)
-    raise InputError("cache", path, problem + (f"; and {more} more" if more else ""),
-                     f"Delete {path.parent}")  # fmt: skip
+    problem = "it was kept under other settings: " + "; ".join(differing[:MOST_NAMED])
+    if len(differing) > MOST_NAMED:
+        problem += f"; and {len(differing) - MOST_NAMED} more"
+    raise InputError("cache", path, problem, f"Delete {path.parent}")
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

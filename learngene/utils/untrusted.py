@@ -30,11 +30,11 @@ def read_limited(path: Path, limit: int) -> bytes:
         ValueError: it is larger, or no regular file (a pipe would never end). It is not read then.
     """
     with path.open("rb") as file:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{path} is no regular file")
-        if found.st_size > limit:
-            raise ValueError(f"{path} has {found.st_size:,} bytes, at most {limit:,} are due")
+        if status.st_size > limit:
+            raise ValueError(f"{path} has {status.st_size:,} bytes, at most {limit:,} are due")
         data = file.read(limit + 1)  # it may have grown since
     if len(data) > limit:
         raise ValueError(f"{path} has more than {limit:,} bytes")
@@ -55,9 +55,9 @@ def parse_json(data: bytes | str, depth: int = JSON_DEPTH) -> Any:
     for _ in range(depth + 1):
         level = [
             part
-            for each in level
-            if isinstance(each, dict | list)
-            for part in (each.values() if isinstance(each, dict) else each)
+            for node in level
+            if isinstance(node, dict | list)
+            for part in (node.values() if isinstance(node, dict) else node)
         ]
         if not level:
             return value
@@ -96,11 +96,11 @@ def map_npy(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]
 
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     """The beginning of a ``.npy`` file, as NumPy writes it."""
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(dtype)
-    card = {"descr": descr, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(made, card)
-    return made.getvalue()
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
 
 
 def whole(value: Any, low: int, high: int) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from learngene.data.class_split import unusable
 from learngene.data.dataset import Division
+from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
 from learngene.utils.hardware import usable_cores
 
@@ -22,27 +25,28 @@ _CHUNK = 32  # images that a thread takes at once: small images cost less than h
 _THREADS = min(8, usable_cores())
 
 
-class Source(Protocol):
-    """Images that a world can be built from. Opening one reads labels only, never pixels."""
+@dataclass(kw_only=True)
+class Source(ABC):
+    """Images that a dataset can be built from. Opening one reads labels only, never pixels."""
 
     class_names: tuple[str, ...]
     division: Division
-    flip: bool
     image_size: int  # side in pixels of what ``batches`` yields
     labels: dict[str, NDArray[np.int64]]  # split -> (N,)
     shaping: dict[str, object]  # every setting that the arrays depend on, for the cache key
+    flip: bool = True  # a mirrored image keeps its label
 
+    @abstractmethod
     def content(self) -> str:
         """A hash of the bytes that the images come from."""
-        ...
 
     def encoded(self, split: str) -> Iterator[list[tuple[bytes | Path, str]]]:
         """Undecoded images with their file or row, in batches; none where nothing is encoded."""
-        ...
+        return iter(())
 
     def batches(self, split: str) -> Iterator[NDArray[np.uint8]]:
         """The images of a split in the order of its labels, as arrays (B, H, W, C)."""
-        ...
+        return decode_batches(self.encoded(split), self.image_size)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -146,20 +150,20 @@ def hash_files(files: Sequence[Path], root: Path | None = None) -> str:
 
 
 def check_labels(
-    labels: dict[str, NDArray[np.int64]], class_names: Sequence[str], field: str, value: object
+    labels: dict[str, NDArray[np.int64]], class_names: Sequence[str], settings: SeededDataSettings
 ) -> None:
     """Every label names a class, and every class has an image in both splits.
 
     Raises:
         InputError: otherwise, with the split, the class and the numbers.
     """
-    for split, found in labels.items():
-        if found.size and not 0 <= found.min() <= found.max() < len(class_names):
+    for split, values in labels.items():
+        if values.size and not 0 <= values.min() <= values.max() < len(class_names):
             problem = f"a {split} label is outside 0..{len(class_names) - 1}"
-            raise InputError(field, value, problem, "Use the source's original labels")
-        counts = np.bincount(found, minlength=len(class_names))
-        if (empty := np.flatnonzero(counts == 0)).size:
+            raise unusable(settings, problem, "Use the source's original labels")
+        empty = np.flatnonzero(np.bincount(values, minlength=len(class_names)) == 0)
+        if empty.size:
             problem = f"class {class_names[empty[0]]} has 0 {split} images, it needs at least 1"
             if empty.size > 1:
                 problem += f" ({empty.size} classes lack them)"
-            raise InputError(field, value, problem, "Add images or remove the class")
+            raise unusable(settings, problem, "Add images or remove the class")

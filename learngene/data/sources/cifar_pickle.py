@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from learngene.data.class_split import paper_division
-from learngene.data.dataset import SPLITS, Division
+from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
-from learngene.data.sources.base import BATCH, check_labels, hash_files, resize
+from learngene.data.sources.base import BATCH, Source, hash_files, resize
 from learngene.errors import InputError
 
 _FILES = ("train", "test", "meta")
@@ -47,8 +47,8 @@ def _read(file: Path) -> dict[str, Any]:
     """The pickled dict with text keys; ``bytes`` lets Python 2 strings through unharmed."""
     try:
         with file.open("rb") as stream:
-            found = ArrayUnpickler(stream, encoding="bytes").load()
-        return {k.decode() if isinstance(k, bytes) else k: v for k, v in found.items()}
+            content = ArrayUnpickler(stream, encoding="bytes").load()
+        return {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
     except Exception as error:  # damaged pickles raise nearly anything
         raise InputError(
             "data.root",
@@ -66,24 +66,15 @@ def find_cifar_python(root: Path) -> Path | None:
     return None
 
 
-@dataclass
-class CifarPythonSource:
+@dataclass(kw_only=True)
+class CifarPythonSource(Source):
     """The 60,000 images of ``cifar-100-python/``, held in memory (180 MB) while they are read."""
 
     folder: Path
-    class_names: tuple[str, ...]
-    division: Division
-    image_size: int
-    labels: dict[str, NDArray[np.int64]]
     pixels: dict[str, NDArray[np.uint8]]  # split -> (N, 3072), channel by channel
-    shaping: dict[str, object]
-    flip: bool = field(default=True)
 
     def content(self) -> str:
         return hash_files([self.folder / name for name in _FILES])
-
-    def encoded(self, split: str) -> Iterator[list[tuple[bytes | Path, str]]]:
-        return iter(())
 
     def batches(self, split: str) -> Iterator[NDArray[np.uint8]]:
         for i in range(0, len(self.pixels[split]), BATCH):
@@ -104,24 +95,26 @@ def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> 
         name.decode() if isinstance(name, bytes) else str(name)
         for name in _read(folder / "meta").get("fine_label_names", ())
     )
-    division = paper_division("cifar100", names, "data.root", settings.root)
+    division = paper_division(settings, names)
     labels: dict[str, NDArray[np.int64]] = {}
     pixels: dict[str, NDArray[np.uint8]] = {}
     for split in SPLITS:
-        found = _read(folder / split)
-        data, fine = found.get("data"), found.get("fine_labels")
-        shape = getattr(data, "shape", None)
+        file = folder / split
+        content = _read(file)
+        data, fine = content.get("data"), content.get("fine_labels")
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not isinstance(fine, list):
-            raise InputError(
-                "data.root",
-                folder / split,
-                "it needs 'data' (uint8) and 'fine_labels' (a list)",
-                "Use CIFAR-100's python version",
-            )
-        if shape != (len(fine), 3072):
-            problem = f"data has shape {shape}, {len(fine)} labels need ({len(fine)}, 3072)"
-            raise InputError("data.root", folder / split, problem, "Unpack the archive again")
+            problem = "it needs 'data' (uint8) and 'fine_labels' (a list)"
+            raise InputError("data.root", file, problem, "Use CIFAR-100's python version")
+        if data.shape != (len(fine), 3072):
+            problem = f"data has shape {data.shape}, {len(fine)} labels need ({len(fine)}, 3072)"
+            raise InputError("data.root", file, problem, "Unpack the archive again")
         labels[split], pixels[split] = np.asarray(fine, np.int64), data
-    check_labels(labels, names, "data.root", settings.root)
-    shaping: dict[str, object] = {"image_size": size, "layout": "cifar-100-python"}
-    return CifarPythonSource(folder, names, division, size, labels, pixels, shaping)
+    return CifarPythonSource(
+        folder=folder,
+        class_names=names,
+        division=division,
+        image_size=size,
+        labels=labels,
+        pixels=pixels,
+        shaping={"image_size": size, "layout": "cifar-100-python"},
+    )

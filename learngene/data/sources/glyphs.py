@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 from learngene.data.class_split import draw_division
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
-from learngene.data.sources.base import hash_files
+from learngene.data.sources.base import Source, hash_files
 from learngene.errors import InputError
 from learngene.seeding import generator
 
@@ -143,10 +143,8 @@ def draw_class(character: str, split: str, count: int, size: int, seed: int) -> 
     return np.ascontiguousarray(image.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-class GlyphSource:
+class GlyphSource(Source):
     """Characters as classes; ``batches`` draws one class at a time."""
-
-    flip = False  # d mirrors into b
 
     def __init__(self, settings: SeededDataSettings) -> None:
         """Check the settings and divide the classes.
@@ -155,41 +153,39 @@ class GlyphSource:
             InputError: more classes than characters, no images of a class, or a bad division.
         """
         if not 3 <= settings.classes <= len(CHARACTERS):
-            raise InputError(
-                "data.classes",
-                settings.classes,
-                f"glyphs has 3 to {len(CHARACTERS)} classes",
-                "Choose a number in that range",
-            )
+            problem = f"glyphs has 3 to {len(CHARACTERS)} classes"
+            fix = "Choose a number in that range"
+            raise InputError("data.classes", settings.classes, problem, fix)
         counts = {"train": settings.train_per_class, "test": settings.test_per_class}
         for split, count in counts.items():
             if count < 1:
                 problem = f"a class needs at least 1 {split} image"
                 raise InputError(f"data.{split}_per_class", count, problem, "Raise it")
-        self.image_size = settings.image_size or 32
-        if not 16 <= self.image_size <= 256:
+        size = settings.image_size or 32
+        if not 16 <= size <= 256:
             problem = "glyphs are drawn with sides of 16 to 256 pixels"
-            raise InputError("data.image_size", self.image_size, problem, "Try 32")
+            raise InputError("data.image_size", size, problem, "Try 32")
         # Shuffled, so that a smaller world is not Latin alone and no group is of one script.
         order = generator(settings.seed, "glyphs-classes").permutation(len(CHARACTERS))
-        self.class_names = tuple(CHARACTERS[i] for i in order[: settings.classes])
-        self.division = draw_division(settings.classes, settings)
-        self.labels = {s: np.repeat(np.arange(settings.classes), counts[s]) for s in SPLITS}
-        self.shaping: dict[str, object] = {
-            "image_size": self.image_size,
-            "classes": settings.classes,
-            "counts": counts,
-            "shares": [settings.base, settings.open_world, settings.novel],
-            "seed": settings.seed,
-            "freetype": features.version_module("freetype2"),
-        }
+        super().__init__(
+            class_names=tuple(CHARACTERS[i] for i in order[: settings.classes]),
+            division=draw_division(settings.classes, settings),
+            image_size=size,
+            labels={s: np.repeat(np.arange(settings.classes), counts[s]) for s in SPLITS},
+            shaping={
+                "image_size": size,
+                "classes": settings.classes,
+                "counts": counts,
+                "shares": [settings.base, settings.open_world, settings.novel],
+                "seed": settings.seed,
+                "freetype": features.version_module("freetype2"),
+            },
+            flip=False,  # d mirrors into b
+        )
         self._counts, self._seed = counts, settings.seed
 
     def content(self) -> str:
         return hash_files([face_file(face) for face in TRAIN_FACES + TEST_FACES])
-
-    def encoded(self, split: str) -> Iterator[list[tuple[bytes | Path, str]]]:
-        return iter(())
 
     def batches(self, split: str) -> Iterator[NDArray[np.uint8]]:
         for name in self.class_names:

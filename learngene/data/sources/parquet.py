@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +15,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from learngene.data.class_split import class_list, paper_division
-from learngene.data.dataset import SPLITS, Division
+from learngene.data.class_split import class_list, paper_division, unusable
+from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
-from learngene.data.sources.base import BATCH, check_labels, decode_batches, hash_files
+from learngene.data.sources.base import BATCH, Source, hash_files
 from learngene.errors import InputError
 
 HUB = {"cifar100": "uoft-cs/cifar100", "imagenet100": "timm/mini-imagenet"}
 COLUMNS = {"cifar100": ("img", "fine_label"), "imagenet100": ("image", "label")}
 
 
-@dataclass
-class TableSource:
+@dataclass(kw_only=True)
+class TableSource(Source):
     """Encoded images in a column of tables that are read one batch at a time."""
 
-    class_names: tuple[str, ...]
-    division: Division
-    image_size: int
-    labels: dict[str, NDArray[np.int64]]
     files: list[Path]  # what the tables are read from
     tables: Callable[[str], Iterator[pa.Table]]  # split -> tables of at most BATCH rows
-    image_column: str
-    shaping: dict[str, object]
-    flip: bool = field(default=True)
 
     def content(self) -> str:
         return hash_files(self.files)
-
-    def batches(self, split: str) -> Iterator[NDArray[np.uint8]]:
-        return decode_batches(self.encoded(split), self.image_size)
 
     def encoded(self, split: str) -> Iterator[list[tuple[bytes | Path, str]]]:
         row = 0
         try:
             for table in self.tables(split):
-                column = table.column(self.image_column).combine_chunks().field("bytes")
+                column = table.column(0).combine_chunks().field("bytes")
                 # An image without bytes is an empty one: it does not decode and is named.
                 yield [
                     (b or b"", f"{split} row {row + i}") for i, b in enumerate(column.to_pylist())
@@ -91,9 +81,9 @@ def _stream(files: list[Path], columns: list[str]) -> Iterator[pa.Table]:
 def find_parquet(root: Path) -> dict[str, list[Path]]:
     """``train*.parquet`` and ``test*.parquet`` at ``root`` or in one folder below (data/)."""
     for folder in (root, *(f for f in sorted(root.iterdir()) if f.is_dir())):
-        found = {split: sorted(folder.glob(f"{split}*.parquet")) for split in SPLITS}
-        if any(found.values()):
-            return found
+        files = {split: sorted(folder.glob(f"{split}*.parquet")) for split in SPLITS}
+        if any(files.values()):
+            return files
     return {split: [] for split in SPLITS}
 
 
@@ -104,11 +94,8 @@ def _names(name: str, column: str, schema: pa.Schema, folder: Path) -> tuple[str
     if isinstance(feature, dict) and feature.get("names"):
         return tuple(feature["names"])
     meta = folder / "meta.json"
-    if meta.is_file():
-        found = json.loads(meta.read_text(encoding="utf-8"))
-        if names := found.get(f"{column}_names"):
-            return tuple(names)
-    return class_list(name)
+    names = json.loads(meta.read_text(encoding="utf-8")) if meta.is_file() else {}
+    return tuple(names.get(f"{column}_names") or class_list(name))
 
 
 def open_parquet(
@@ -126,7 +113,7 @@ def open_parquet(
     for split in SPLITS:
         if not files[split]:
             problem = f"found no {split}*.parquet beside the other split"
-            raise InputError("data.root", settings.root, problem, "Fetch both splits")
+            raise unusable(settings, problem, "Fetch both splits")
         columns = []
         for file in files[split]:
             try:
@@ -143,15 +130,14 @@ def open_parquet(
             except (pa.ArrowException, OSError, json.JSONDecodeError) as error:
                 raise _unreadable(file, error) from error
         labels[split] = np.concatenate(columns).astype(np.int64)
-    division = paper_division(name, names, "data.root", settings.root)
-    check_labels(labels, names, "data.root", settings.root)
-
-    def tables(split: str) -> Iterator[pa.Table]:
-        return _stream(files[split], [image_column])
-
-    shaping: dict[str, object] = {"image_size": size, "layout": "table"}
-    every = files["train"] + files["test"]
-    return TableSource(names, division, size, labels, every, tables, image_column, shaping)
+    return _table_source(
+        settings,
+        size,
+        names,
+        labels,
+        files["train"] + files["test"],
+        lambda split: _stream(files[split], [image_column]),
+    )
 
 
 def open_hub(settings: SeededDataSettings, size: int) -> TableSource:
@@ -166,26 +152,39 @@ def open_hub(settings: SeededDataSettings, size: int) -> TableSource:
     image_column, label_column = COLUMNS[name]
     try:
         with _quiet():
-            found: Any = {s: datasets.load_dataset(HUB[name], split=s) for s in SPLITS}
+            splits: Any = {s: datasets.load_dataset(HUB[name], split=s) for s in SPLITS}
             labels = {
-                s: np.asarray(found[s].with_format("numpy")[label_column][:], np.int64)
+                s: np.asarray(splits[s].with_format("numpy")[label_column][:], np.int64)
                 for s in SPLITS
             }
-            names = tuple(found["train"].features[label_column].names)
-            files = [Path(entry["filename"]) for s in SPLITS for entry in found[s].cache_files]
+            names = tuple(splits["train"].features[label_column].names)
+            files = [Path(entry["filename"]) for s in SPLITS for entry in splits[s].cache_files]
     except Exception as error:  # network, disk, hub and format errors are all the same to the user
-        raise InputError(
-            "data.download",
-            True,
-            f"could not get {HUB[name]} from the hub ({type(error).__name__}: {error})",
-            "Check the network, or give the files with data.root=DIR",
-        ) from error
-    division = paper_division(name, names, "data.download", True)
-    check_labels(labels, names, "data.download", True)
+        problem = f"could not get {HUB[name]} from the hub ({type(error).__name__}: {error})"
+        fix = "Check the network, or give the files with data.root=DIR"
+        raise unusable(settings, problem, fix) from error
 
     def tables(split: str) -> Iterator[pa.Table]:
-        rows = found[split].select_columns([image_column]).with_format("arrow")
+        rows = splits[split].select_columns([image_column]).with_format("arrow")
         return iter(rows.iter(batch_size=BATCH))
 
-    shaping: dict[str, object] = {"image_size": size, "layout": "table"}
-    return TableSource(names, division, size, labels, files, tables, image_column, shaping)
+    return _table_source(settings, size, names, labels, files, tables)
+
+
+def _table_source(
+    settings: SeededDataSettings,
+    size: int,
+    names: tuple[str, ...],
+    labels: dict[str, NDArray[np.int64]],
+    files: list[Path],
+    tables: Callable[[str], Iterator[pa.Table]],
+) -> TableSource:
+    return TableSource(
+        class_names=names,
+        division=paper_division(settings, names),
+        image_size=size,
+        labels=labels,
+        shaping={"image_size": size, "layout": "table"},
+        files=files,
+        tables=tables,
+    )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from learngene import methods
+from learngene.adaptation.settings import IndividualSettings
 from learngene.methods import ClientContext, Payload, find
 from learngene.methods.federated import (
     HEAD,
@@ -25,10 +26,9 @@ from tests.clients.helpers import make_shard
 from tests.helpers import torch_rng
 from tests.learngene.methods.helpers import make_context
 
-ROUND: dict[str, Any] = {
-    "epochs": 2, "lr": 0.05, "batch_size": 8, "momentum": 0.9, "weight_decay": 0.0,
-    "augment": False,
-}  # fmt: skip
+ROUND = IndividualSettings(
+    epochs=2, lr=0.05, batch_size=8, momentum=0.9, weight_decay=0.0, augment=False
+)
 
 
 def test_the_average_is_weighted_by_images():
@@ -64,7 +64,7 @@ def moved(mu: float) -> float:
     with torch.no_grad():
         for p in network.parameters():
             p.zero_()
-    train_round(network, make_shard(), **ROUND, mu=mu, generator=torch_rng())
+    train_round(network, make_shard(), ROUND, mu=mu, generator=torch_rng())
     return float(sum(p.detach().pow(2).sum() for p in network.parameters()))
 
 

@@ -83,7 +83,7 @@ def test_the_client_half_answers_with_a_curve(payloads, tiny_world, name):
     assert found["epochs"] == ([0] if name in ANSWERS_AT_ONCE else points)
     for curve in ("accuracy", "loss", "train_loss", "penalty"):
         assert len(found[curve]) == len(found["epochs"]) and np.isfinite(found[curve]).all()
-    assert 0 <= found["train_accuracy"] <= 1 and found["seconds"] > 0
+    assert 0 <= found["train_accuracy"] <= 1
     assert {**found, "seconds": 0} == {**again, "seconds": 0}
     if len(points) > 1 and name not in ANSWERS_AT_ONCE:
         assert found["train_loss"][-1] != found["train_loss"][0]

@@ -18,7 +18,6 @@ PACKAGES = ("clients", "conf", "learngene", "protocol", "reports", "runtime", "s
             "strategies")  # fmt: skip
 METHOD = '''"""The shard's first class, always."""
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +33,10 @@ class Settings:
 
 
 def adapt(context):
-    started, ways = time.perf_counter(), context.shard.ways
+    ways = context.shard.ways
     rest = (1 - context.settings.certainty) / (ways - 1)
     row = torch.tensor([context.settings.certainty, *[rest] * (ways - 1)]).log()
-    return evaluate_once(context, lambda x: row.expand(len(x), ways), started)
+    return evaluate_once(context, lambda x: row.expand(len(x), ways))
 
 
 METHOD = Method(adapt, settings=Settings, training_free=True)
