@@ -16,6 +16,7 @@ from learngene.utils.untrusted import MEBIBYTE, read_json
 
 FOLDER = Path(__file__).parent / "tuned"
 LIMIT = MEBIBYTE  # bytes of a record
+Record = Mapping[str, Any]
 FIELDS = ("method", "data", "classes", "conditions", "trials", "tried", "best", "command")
 # Of a trial and, in this order, in the footnote: collective.width, shots, ways, budget.
 CONDITIONS = ("width", "shots", "ways", "budget")
@@ -73,7 +74,7 @@ def tuning(
     return {name: _summary(config, by_method.get(name)) for name in methods}
 
 
-def _summary(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _summary(config: Mapping[str, Any], record: Record | None) -> Record | None:
     if record is None:
         return None
     best = record["best"] or {}
