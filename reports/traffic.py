@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,22 +83,23 @@ def traffic_summary(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     A refused reply's records are rows of their own, with ``refused`` true. ``entries`` counts
     arrays, metrics or settings over all messages.
     """
-    import pandas as pd  # here, since the first line on the terminal need not wait for it
-
-    keys = ["direction", "refused", "record", "kind"]
-    entries = pd.DataFrame(
-        [
-            (direction, refused, entry.record, entry.kind, message, entry.bytes)
-            for message, (direction, refused, content) in enumerate(_messages(rounds))
-            for entry in content
-        ],
-        columns=[*keys, "message", "bytes"],
-    )
-    counts = entries.groupby(keys, as_index=False).agg(
-        messages=("message", "nunique"), entries=("message", "size"), bytes=("bytes", "sum")
-    )
-    order = ["direction", "record", "kind", "messages", "entries", "bytes", "refused"]
-    return [{str(name): row[name] for name in order} for row in counts.to_dict("records")]
+    totals: defaultdict[tuple[str, bool, str, str], Counter[str]] = defaultdict(Counter)
+    for direction, refused, content in _messages(rounds):
+        for entry in content:
+            total = totals[direction, refused, entry.record, entry.kind]
+            total.update(entries=1, bytes=entry.bytes)
+        for record, kind in {(entry.record, entry.kind) for entry in content}:
+            totals[direction, refused, record, kind]["messages"] += 1
+    return [
+        {
+            "direction": direction,
+            "record": record,
+            "kind": kind,
+            **{name: total[name] for name in ("messages", "entries", "bytes")},
+            "refused": refused,
+        }
+        for (direction, refused, record, kind), total in sorted(totals.items())
+    ]
 
 
 def _messages(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[str, bool, Sequence[Entry]]]:
