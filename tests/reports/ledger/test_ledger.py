@@ -418,7 +418,7 @@ def test_kept_files_written_again_are_the_same_bytes() -> None:
 
 def test_what_the_models_do_not_declare_is_not_kept(saved: Save) -> None:
     whole = read_results(saved(None) / "results.json")
-    kept = compact.slim(whole)
+    kept = compact.compact_results(whole)
     assert list(kept)[:3] == ["schema", "kept", "run"] and "retain" not in kept
     assert "collective_cached" in whole["run"] and "collective_cached" not in kept["run"]
     client, small = (run["clients"][0]["methods"]["learngene"] for run in (whole, kept))
