@@ -95,7 +95,7 @@ def build(
     Args:
         settings: what to build.
         cache: folder of all caches; made where it is missing.
-        progress: told in words how far decoding is.
+        progress: takes a line on how far decoding is.
 
     Raises:
         InputError: the source cannot be used (see ``open_source``), an image is broken, or the

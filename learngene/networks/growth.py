@@ -359,8 +359,8 @@ def _splice_outputs(
 ) -> None:
     weight = conv.weight.data[index].clone()
     if noise > 0:
-        drawn = generator.standard_normal(weight[old:].shape, dtype=np.float32)
-        weight[old:] += noise * float(weight.std()) * torch.from_numpy(drawn).to(weight)
+        normal = generator.standard_normal(weight[old:].shape, dtype=np.float32)
+        weight[old:] += noise * float(weight.std()) * torch.from_numpy(normal).to(weight)
     _set_weight(conv, weight)
     conv.out_channels = len(index)
 
