@@ -17,7 +17,6 @@ from learngene.gene.gene import Learngene
 from learngene.methods.base import ClientContext, generators
 from learngene.methods.learngene import Settings, individual_of
 from learngene.networks.individual import Individual
-from learngene.utils.settings import check_settings
 
 
 def adapt(
@@ -78,8 +77,6 @@ def adapt(
     retain = RetainSettings(
         ewc_lambda=ewc_lambda, normalise=normalise, fisher_samples=fisher_samples, labels=labels
     )
-    check_settings(individual)
-    check_settings(retain)
     context = ClientContext(
         settings=Settings(),
         payload=gene.arrays,

@@ -181,7 +181,7 @@ def features(
 def shard_features(
     individual: Individual | Transferred,
     shard: ShardData,
-    of: Callable[[Tensor], Tensor] | None = None,
+    embed: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Features of the shard's images, (N, D), and their labels, (N,); 2N where flips are allowed.
 
@@ -189,30 +189,30 @@ def shard_features(
     or answers from the shard's features takes them from here: equal terms.
 
     Args:
-        of: what gives features of images (B, C, H, W); None: ``features``.
+        embed: what gives features of images (B, C, H, W); None: ``features``.
     """
-    look = of or (lambda x: features(individual, x))
-    found, labels = look(shard.train_x), shard.train_y
+    embed = embed or (lambda x: features(individual, x))
+    plain, labels = embed(shard.train_x), shard.train_y
     if not shard.flip:
-        return found, labels
-    return torch.cat([found, look(shard.train_x.flip(3))]), torch.cat([labels, labels])
+        return plain, labels
+    return torch.cat([plain, embed(shard.train_x.flip(3))]), torch.cat([labels, labels])
 
 
 def _optimiser(
     individual: Individual | Transferred, settings: IndividualSettings
 ) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
-    own = [*individual.stem.parameters(), *individual.head.parameters()]
-    groups = [
-        {"params": [p for p in own if p.requires_grad and p.ndim > 1], "lr": settings.lr,
-         "weight_decay": settings.weight_decay},
-        {"params": [p for p in own if p.requires_grad and p.ndim <= 1], "lr": settings.lr,
-         "weight_decay": 0.0},
-        {"params": [p for p in individual.top.parameters() if p.requires_grad],
-         "lr": settings.inherited_lr, "weight_decay": 0.0},
-    ]  # fmt: skip
-    groups = [g for g in groups if g["params"]]
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    light = [*individual.stem.parameters(), *individual.head.parameters()]
+    matrices = [p for p in light if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in light if p.requires_grad and p.ndim <= 1]
+    inherited = [p for p in individual.top.parameters() if p.requires_grad]
+    groups = (
+        (matrices, settings.lr, settings.weight_decay),
+        (vectors, settings.lr, 0.0),
+        (inherited, settings.inherited_lr, 0.0),
+    )
+    named = [{"params": p, "lr": lr, "weight_decay": decay} for p, lr, decay in groups if p]
+    return torch.optim.SGD(named, lr=settings.lr, momentum=settings.momentum)
 
 
 def _freeze_norms(individual: Individual | Transferred) -> None:

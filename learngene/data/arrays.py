@@ -45,15 +45,12 @@ class ImageFile:
 
     def append(self, batch: NDArray[np.uint8]) -> None:
         """Add images (B, H, W, C) and their content hashes."""
-        if batch.shape[1:] != self.image or self.written + len(batch) > self.rows:
-            raise InputError(
-                "data.root",
-                self.path.stem,
-                f"{self.written + len(batch)} images of {batch.shape[1:]} arrived, "
-                f"{self.rows} of {self.image} were announced",
-                "Leave the source alone while it is read",
-            )
         end = self.written + len(batch)
+        if batch.shape[1:] != self.image or end > self.rows:
+            arrived = f"{end} images of {batch.shape[1:]} arrived"
+            problem = f"{arrived}, {self.rows} of {self.image} were announced"
+            fix = "Leave the source alone while it is read"
+            raise InputError("data.root", self.path.stem, problem, fix)
         digests = [hashlib.blake2b(i, digest_size=16).digest() for i in np.ascontiguousarray(batch)]
         self.hashes[self.written : end] = np.frombuffer(b"".join(digests), HASH)
         self._file.write(batch.tobytes())

@@ -95,7 +95,7 @@ def build(
     Args:
         settings: what to build.
         cache: folder of all caches; made where it is missing.
-        progress: told in words how far decoding is.
+        progress: takes a line on how far decoding is.
 
     Raises:
         InputError: the source cannot be used (see ``open_source``), an image is broken, or the
@@ -152,9 +152,8 @@ def _whole(folder: Path) -> World:
         hash_images(folder / f"{split}_images.npy", digest)
         digest.update(getattr(world, f"{split}_labels").astype("<i8").tobytes())
     if digest.hexdigest() != world.sha256:
-        raise InputError(
-            "cache", folder, "its images are not those that were written", "Delete that folder"
-        )
+        problem = "its images are not those that were written"
+        raise InputError("cache", folder, problem, "Delete that folder")
     return world
 
 

@@ -85,25 +85,21 @@ def draw_division(classes: int, settings: SeededDataSettings) -> Division:
     """
     shares = (settings.base, settings.open_world, settings.novel)
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise InputError(
-            "data.base,data.open_world,data.novel",
-            ",".join(f"{share:g}" for share in shares),
-            f"shares must be above 0 and sum to 1, they sum to {sum(shares):g}",
-            "Change them so that they do",
-        )
+        field, value = "data.base,data.open_world,data.novel", ",".join(f"{s:g}" for s in shares)
+        problem = f"shares must be above 0 and sum to 1, they sum to {sum(shares):g}"
+        raise InputError(field, value, problem, "Change them so that they do")
     # Largest remainder; rounded first because 0.29 * 100 is a little less than 29.
     exact = [round(share * classes, 6) for share in shares]
     sizes = [int(size) for size in exact]
     for i in sorted(range(3), key=lambda i: sizes[i] - exact[i])[: classes - sum(sizes)]:
         sizes[i] += 1
     if min(sizes) < 1:
-        raise InputError(
-            "data.classes" if settings.name == "glyphs" else "data.root",
-            classes if settings.name == "glyphs" else settings.root,
-            f"{classes} classes divide into {sizes[0]} base, {sizes[1]} open-world and {sizes[2]} "
-            "novel, each needs at least 1",
-            "Give more classes or change data.base, data.open_world and data.novel",
-        )
+        groups = f"{sizes[0]} base, {sizes[1]} open-world and {sizes[2]} novel"
+        problem = f"{classes} classes divide into {groups}, each needs at least 1"
+        fix = "Give more classes or change data.base, data.open_world and data.novel"
+        if settings.name == "glyphs":
+            raise InputError("data.classes", classes, problem, fix)
+        raise unusable(settings, problem, fix)
     order = generator(settings.seed, "division").permutation(classes)
-    groups = np.split(order, np.cumsum(sizes)[:2])
-    return Division(*(tuple(sorted(group.tolist())) for group in groups))
+    parts = np.split(order, np.cumsum(sizes)[:2])
+    return Division(*(tuple(sorted(part.tolist())) for part in parts))

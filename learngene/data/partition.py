@@ -52,29 +52,20 @@ def draw_shard(
         InputError: the world has fewer classes, or a class fewer training images, than asked.
     """
     if classes_from not in ("novel", "open_world"):
-        raise InputError(
-            "data.clients_from", classes_from, "no such group", "Choose novel or open_world"
-        )
+        fix = "Choose novel or open_world"
+        raise InputError("data.clients_from", classes_from, "no such group", fix)
     group = world.division.group(classes_from)
     if not 1 <= ways <= len(group):
-        raise InputError(
-            "ways",
-            ways,
-            f"a client needs {max(ways, 1)} {classes_from.replace('_', '-')} classes, "
-            f"{world.name} has {len(group)}",
-            "Lower ways or choose another division" if ways > 0 else "Raise ways",
-        )
+        needed = f"a client needs {max(ways, 1)} {classes_from.replace('_', '-')} classes"
+        fix = "Lower ways or choose another division" if ways > 0 else "Raise ways"
+        raise InputError("ways", ways, f"{needed}, {world.name} has {len(group)}", fix)
     # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
     scarce = min(group, key=lambda index: len(world.rows("train", index)))
     held = len(world.rows("train", scarce))
     if not 1 <= shots <= held:
-        raise InputError(
-            "shots",
-            shots,
-            f"a client needs {max(shots, 1)} training images of each class, "
-            f"class {world.class_names[scarce]} of {world.name} has {held}",
-            "Lower shots" if shots > 0 else "Raise shots",
-        )
+        needed = f"a client needs {max(shots, 1)} training images of each class"
+        problem = f"{needed}, class {world.class_names[scarce]} of {world.name} has {held}"
+        raise InputError("shots", shots, problem, "Lower shots" if shots > 0 else "Raise shots")
     order = generator(shard_seed, "shard", client=client).permutation(len(group))
     classes = tuple(group[i] for i in order[:ways])
     # One generator a class: what is drawn of it does not depend on ways or on its neighbours.

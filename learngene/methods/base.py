@@ -173,7 +173,7 @@ class Method(ReplyForm):
     inherits: bool = False  # it is sent the learngene, and asked again as the collective evolves
 
     def __post_init__(self) -> None:
-        names = {each.name for each in fields(self.settings)} if self.settings else set()
+        names = {f.name for f in fields(self.settings)} if self.settings else set()
         if self.epochs_setting is not None and self.epochs_setting not in names:
             raise ValueError(f"no setting is called {self.epochs_setting} (epochs_setting)")
 

@@ -38,7 +38,7 @@ def describe(module: str) -> dict[str, Any]:
     if not MODULE.fullmatch(module) or len(name_of(module)) > NAME_LIMIT:
         raise ValueError("no name of a module")
     method, path = _import(module)
-    reply = {each.name: getattr(method, each.name) for each in fields(ReplyForm)}
+    reply = {field.name: getattr(method, field.name) for field in fields(ReplyForm)}
     return {"module": module, "sha256": _sha256(path), "reply": reply}
 
 
@@ -62,21 +62,20 @@ def _import(module: str) -> tuple[Method, Path]:
     invalidate_caches()  # the file may be younger than this process
     try:
         imported = import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise ValueError(f"no module {error.name} can be imported from here") from error
-        raise ValueError(f"importing it raises {_named(error)}") from error
     except (Exception, SystemExit) as error:  # somebody else's code: none is ours to handle
-        raise ValueError(f"importing it raises {_named(error)}") from error
+        problem = f"importing it raises {type(error).__name__}: {str(error)[:200]}"
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module}.".startswith(f"{missing}."):
+            problem = f"no module {missing} can be imported from here"
+        raise ValueError(problem) from error
     method, path = getattr(imported, "METHOD", None), _file(imported)
     if path is None or not isinstance(method, Method):
         raise ValueError(
             f"the module {path or module} has no value METHOD of class learngene.methods.Method"
         )
     if not callable(method.adapt):
-        raise ValueError(
-            f"METHOD in {path} has an adapt that is no function: {method.adapt!r:.100}"
-        )
+        problem = f"an adapt that is no function: {method.adapt!r:.100}"
+        raise ValueError(f"METHOD in {path} has {problem}")
     return method, path
 
 
@@ -95,7 +94,3 @@ def _file(module: ModuleType) -> Path | None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -12,6 +12,8 @@ normalisation: their activations differ in scale, and each keeps its own BatchNo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,8 +42,13 @@ class LightPath(nn.Module):
     The convolutions of the shared run are the collective's and are handed to ``features``.
     """
 
-    def __init__(self, stem: nn.Sequential, top_widths: list[int], classes: int,
-                 generator: torch.Generator) -> None:  # fmt: skip
+    def __init__(
+        self,
+        stem: nn.Sequential,
+        top_widths: Sequence[int],
+        classes: int,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         self.stem = stem
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in top_widths)
@@ -77,10 +84,19 @@ class Collective(nn.Module):
             ``5b``, ``5c``, ... for the copies of layer 5 in the order in which they were made.
     """
 
-    def __init__(self, widths: tuple[int, ...], classes: int, *, stem: str, shared: int,
-                 width: float, generator: torch.Generator, channels: int = 3,
-                 last: int | None = None,
-                 stem_generator: torch.Generator | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        classes: int,
+        *,
+        stem: str,
+        shared: int,
+        width: float,
+        generator: torch.Generator,
+        channels: int = 3,
+        last: int | None = None,
+        stem_generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         ins = (channels, *widths[:-1])
         self.units = Units(
@@ -95,10 +111,9 @@ class Collective(nn.Module):
         self.first = last - shared + 1  # of the shared run, counted from 1
         self.light: LightPath | None = None
         if stem != "fresh":
-            made = build_stem(stem, 7 - shared, ins[self.first - 1], width, channels)
-            initialise(made, stem_generator or generator)
-            run_widths = list(widths[self.first - 1 : last])
-            self.light = LightPath(made, run_widths, classes, generator)
+            layers = build_stem(stem, 7 - shared, ins[self.first - 1], width, channels)
+            initialise(layers, stem_generator or generator)
+            self.light = LightPath(layers, widths[self.first - 1 : last], classes, generator)
 
     @property
     def widths(self) -> tuple[int, ...]:

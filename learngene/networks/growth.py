@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
 from learngene.networks.layers import CHANNELS_LIMIT, FEATURE_SIDE, CosineHead, Unit, scaled
+from learngene.utils.untrusted import whole
 
 # The released code's 20 steps between 21 tasks: (layer, channels added at width 1).
 STEPS: tuple[tuple[int, int], ...] = (
@@ -60,9 +61,9 @@ class PlannedStep:
     widen_by: int | None  # channels at width 1; None: deepen
 
 
-def growth_plan(tasks: int, scale: float, *, grow: bool, pinned: Sequence[int] = ()) -> tuple[
-    tuple[int, ...], list[Growth]
-]:  # fmt: skip
+def growth_plan(
+    tasks: int, scale: float, *, grow: bool, pinned: Sequence[int] = ()
+) -> tuple[tuple[int, ...], list[Growth]]:
     """Widths at the start, and the widenings between ``tasks`` tasks.
 
     The 20 steps are spread evenly over the transitions, in the released code's order. Without
@@ -102,43 +103,37 @@ def read_plan(items: Any, where: str) -> tuple[PlannedStep, ...]:
         InputError: naming ``collective.growth``, the file ``where`` and the entry that is wrong.
     """
 
-    def refuse(number: int, problem: str, fix: str) -> InputError:
-        return InputError("collective.growth", where, f"step {number}: {problem}", fix)
-
     if not isinstance(items, list) or not items:
-        raise InputError("collective.growth", where, "a plan is a list of at least one step",
-                         "conf/growth/deepen.yaml is an example")  # fmt: skip
-    steps = []
+        problem = "a plan is a list of at least one step"
+        fix = "conf/growth/deepen.yaml is an example"
+        raise InputError("collective.growth", where, problem, fix)
     for number, item in enumerate(items, start=1):
-        if not isinstance(item, Mapping):
-            raise refuse(
-                number, f"{item!r} is no step", "Write - {task: 2, layer: 5, deepen: true}"
-            )
-        unknown = sorted({str(key) for key in item} - {"task", "layer", "widen_by", "deepen"})
-        if unknown:
-            raise refuse(number, f"there is no key {unknown[0]}",
-                         "The keys are task, layer, and widen_by or deepen")  # fmt: skip
-        for key in ("task", "layer"):
-            if key not in item:
-                raise refuse(number, f"it has no {key}", f"Give it one: {key}: 2")
-        if ("widen_by" in item) == ("deepen" in item):
-            raise refuse(number, "a step has either widen_by or deepen", "Split it, or name one")
-        if not _whole(item["task"]):
-            raise refuse(number, f"task {item['task']!r} is no number", "Count tasks from 1")
-        by = item.get("widen_by")
-        if "widen_by" in item and not (_whole(by) and 0 < by <= CHANNELS_LIMIT):
-            raise refuse(number, f"widen_by {str(by)[:40]} is no number of channels",
-                         f"Write a whole number from 1 to {CHANNELS_LIMIT}")  # fmt: skip
-        if "deepen" in item and item["deepen"] is not True:
-            raise refuse(
-                number, f"deepen {item['deepen']!r}", "Write deepen: true, or no such step"
-            )
-        steps.append(PlannedStep(item["task"], str(item["layer"]), by))
+        for holds, problem, fix in _step_rules(item):
+            if not holds:
+                raise InputError("collective.growth", where, f"step {number}: {problem}", fix)
+    steps = [PlannedStep(item["task"], str(item["layer"]), item.get("widen_by")) for item in items]
     return tuple(sorted(steps, key=lambda step: step.task))
 
 
-def _whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _step_rules(item: Any) -> Iterator[tuple[bool, str, str]]:
+    """What a step has to be, each rule with its problem and fix; later ones build on earlier."""
+    example = "Write - {task: 2, layer: 5, deepen: true}"
+    yield isinstance(item, Mapping), f"{item!r} is no step", example
+    unknown = sorted({str(key) for key in item} - {"task", "layer", "widen_by", "deepen"})
+    fix = "The keys are task, layer, and widen_by or deepen"
+    yield not unknown, f"there is no key {', '.join(unknown[:1])}", fix
+    for key in ("task", "layer"):
+        yield key in item, f"it has no {key}", f"Give it one: {key}: 2"
+    deepens, task, channels = "deepen" in item, item["task"], item.get("widen_by")
+    problem = "a step has either widen_by or deepen"
+    yield deepens != ("widen_by" in item), problem, "Split it, or name one"
+    number = isinstance(task, int) and not isinstance(task, bool)
+    yield number, f"task {task!r} is no number", "Count tasks from 1"
+    problem = f"widen_by {str(channels)[:40]} is no number of channels"
+    fix = f"Write a whole number from 1 to {CHANNELS_LIMIT}"
+    yield deepens or whole(channels, 1, CHANNELS_LIMIT), problem, fix
+    fix = "Write deepen: true, or no such step"
+    yield item.get("deepen", True) is True, f"deepen {item.get('deepen')!r}", fix
 
 
 def planned_names(steps: Sequence[PlannedStep]) -> list[str]:
@@ -149,9 +144,7 @@ def planned_names(steps: Sequence[PlannedStep]) -> list[str]:
     """
     names = [str(n) for n in range(1, len(COLLECTIVE_START) + 1)]
     for number, step in enumerate(steps, start=1):
-        _known(names, step, number)
-        if step.widen_by is None:
-            _insert(names, step, number)
+        _grow_names(names, step, number)
     return names
 
 
@@ -162,20 +155,21 @@ def insert_copy(names: list[str], layer: int) -> str:
         ValueError: after 25 copies of one layer of the paper's.
     """
     root = names[layer - 1].rstrip(COPIES)
-    made = sum(name.rstrip(COPIES) == root for name in names) - 1
-    if made == len(COPIES):
-        raise ValueError(f"layer {root} has {made} copies: there are no names for more")
-    names.insert(layer, root + COPIES[made])
+    copies = sum(name.rstrip(COPIES) == root for name in names) - 1
+    if copies == len(COPIES):
+        raise ValueError(f"layer {root} has {copies} copies: there are no names for more")
+    names.insert(layer, root + COPIES[copies])
     return names[layer]
 
 
-def _known(names: list[str], step: PlannedStep, number: int) -> None:
+def _grow_names(names: list[str], step: PlannedStep, number: int) -> str:
+    """Follow a step in the layers' names; returns the name of the layer that is wider or new."""
     if step.layer not in names:
-        raise _illegal(number, step, f"there is no such layer by then, there are {names}",
-                       "Layers are 1 to 13; 5b is the first copy of layer 5")  # fmt: skip
-
-
-def _insert(names: list[str], step: PlannedStep, number: int) -> str:
+        problem = f"there is no such layer by then, there are {names}"
+        fix = "Layers are 1 to 13; 5b is the first copy of layer 5"
+        raise _illegal(number, step, problem, fix)
+    if step.widen_by is not None:
+        return step.layer
     try:
         return insert_copy(names, names.index(step.layer) + 1)
     except ValueError as error:
@@ -218,32 +212,37 @@ def written_plan(
     plan = []
     for number, step in enumerate(steps, start=1):
         if not 2 <= step.task <= tasks:
-            raise _illegal(number, step, f"growth precedes one of the tasks 2 to {tasks}",
-                           "Change the step's task, or collective.classes_per_task")  # fmt: skip
-        _known(names, step, number)
-        place = names.index(step.layer)
+            problem = f"growth precedes one of the tasks 2 to {tasks}"
+            fix = "Change the step's task, or collective.classes_per_task"
+            raise _illegal(number, step, problem, fix)
+        name = _grow_names(names, step, number)
         if step.widen_by is None:
             if step.layer in shared:
-                raise _illegal(number, step,
-                               "the light path shares this layer, and the individual has seven "
-                               "layers, no more",
-                               "Deepen a layer outside of the shared run, share another run with "
-                               "learngene.layers, or write individual.stem=fresh")  # fmt: skip
-            name = _insert(names, step, number)
+                problem = (
+                    "the light path shares this layer, and the individual has seven layers, no more"
+                )
+                fix = (
+                    "Deepen a layer outside of the shared run, share another run with "
+                    "learngene.layers, or write individual.stem=fresh"
+                )
+                raise _illegal(number, step, problem, fix)
             now[name] = now[step.layer]
             plan.append(Growth(step.task - 1, step.layer, None))
             continue
-        if frozen_stem and names[place + 1 : place + 2] == [str(n) for n in run[:1]]:
-            raise _illegal(number, step,
-                           "a seeded stem is frozen, and this layer in front of the shared ones "
-                           "would have to widen along with it",
-                           "Widen another layer, or write individual.stem=separable")  # fmt: skip
-        now[step.layer] += step.widen_by
-        (width,) = scaled((now[step.layer],), scale)
+        above = names[names.index(name) + 1 :]
+        if frozen_stem and run and above[:1] == [str(run[0])]:
+            problem = (
+                "a seeded stem is frozen, and this layer in front of the shared ones would have to "
+                "widen along with it"
+            )
+            fix = "Widen another layer, or write individual.stem=separable"
+            raise _illegal(number, step, problem, fix)
+        now[name] += step.widen_by
+        (width,) = scaled((now[name],), scale)
         if width > CHANNELS_LIMIT:
-            raise _illegal(number, step, f"{width} channels, at most {CHANNELS_LIMIT} are grown",
-                           "Widen it by less")  # fmt: skip
-        plan.append(Growth(step.task - 1, step.layer, width))
+            problem = f"{width} channels, at most {CHANNELS_LIMIT} are grown"
+            raise _illegal(number, step, problem, "Widen it by less")
+        plan.append(Growth(step.task - 1, name, width))
     return start, plan
 
 
@@ -282,9 +281,9 @@ def widen(
         _splice_outputs(conv, index, noise, old, generator)
         _splice_norm(norm, index, factor)
     if light is not None and layer in collective.run:
-        own = light.norms[layer - collective.first]
-        assert isinstance(own, nn.BatchNorm2d)
-        _splice_norm(own, index, factor)
+        light_norm = light.norms[layer - collective.first]
+        assert isinstance(light_norm, nn.BatchNorm2d)
+        _splice_norm(light_norm, index, factor)
         if layer == collective.run[-1]:
             _splice_head(light.head, index, factor, positions=FEATURE_SIDE**2)
 
@@ -319,17 +318,17 @@ def deepen(
     unit = collective.units[layer - 1]
     copied = unit.conv.weight.data
     c_out, c_in = copied.shape[:2]
-    made = Unit(c_out, c_out, pool=unit.pool).to(copied.device)
+    inserted = Unit(c_out, c_out, pool=unit.pool).to(copied.device)
     weight = nn.init.dirac_(torch.empty(c_out, c_out, 3, 3)).to(copied)
     if noise > 0:
         more = generator.choice(c_in, max(c_out - c_in, 0), replace=c_out > 2 * c_in)
-        kept = np.arange(c_in) if c_out >= c_in else generator.permutation(c_in)[:c_out]
-        weight += noise * copied[:, torch.from_numpy(np.concatenate([kept, more]))]
-    _set_weight(made.conv, weight)
-    _undo_statistics(made.norm, unit.norm)
+        inputs = np.arange(c_in) if c_out >= c_in else generator.permutation(c_in)[:c_out]
+        weight += noise * copied[:, torch.from_numpy(np.concatenate([inputs, more]))]
+    _set_weight(inserted.conv, weight)
+    _undo_statistics(inserted.norm, unit.norm)
     unit.pool = False
-    made.train(collective.training)
-    collective.units.insert(layer, made)
+    inserted.train(collective.training)
+    collective.units.insert(layer, inserted)
     insert_copy(collective.names, layer)
     if layer < collective.first:
         collective.first += 1
@@ -360,8 +359,8 @@ def _splice_outputs(
 ) -> None:
     weight = conv.weight.data[index].clone()
     if noise > 0:
-        drawn = generator.standard_normal(weight[old:].shape, dtype=np.float32)
-        weight[old:] += noise * float(weight.std()) * torch.from_numpy(drawn).to(weight)
+        normal = generator.standard_normal(weight[old:].shape, dtype=np.float32)
+        weight[old:] += noise * float(weight.std()) * torch.from_numpy(normal).to(weight)
     _set_weight(conv, weight)
     conv.out_channels = len(index)
 

@@ -94,28 +94,35 @@ class Individual(nn.Module):
         InputError: there is no such head.
     """
 
-    def __init__(self, *, stem_kind: str, inherited: int, ways: int, width: float, head: str,
-                 generator: torch.Generator, channels: int = 3, c_in: int | None = None,
-                 top_widths: tuple[int, ...] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        stem_kind: str,
+        inherited: int,
+        ways: int,
+        width: float,
+        head: str,
+        generator: torch.Generator,
+        channels: int = 3,
+        c_in: int | None = None,
+        top_widths: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
+        check_choice("head", head, HEADS)
         self.channels = channels
-        own = LAYERS - inherited
+        stem_layers = LAYERS - inherited
         paper = scaled(INDIVIDUAL_WIDTHS, width)
-        tops = top_widths or paper[own:]
-        ins = (c_in or paper[own - 1], *tops[:-1])
-        self.stem = build_stem(stem_kind, own, ins[0], width, channels)
+        tops = top_widths or paper[stem_layers:]
+        ins = (c_in or paper[stem_layers - 1], *tops[:-1])
+        self.stem = build_stem(stem_kind, stem_layers, ins[0], width, channels)
         self.top = Units(
             Unit(i, o, pool=position in INDIVIDUAL_POOLS)
-            for position, (i, o) in enumerate(zip(ins, tops, strict=True), start=own + 1)
+            for position, (i, o) in enumerate(zip(ins, tops, strict=True), start=stem_layers + 1)
         )
         features = tops[-1] * FEATURE_SIDE**2
-        check_choice("head", head, HEADS)
-        self.head: nn.Module
-        self.head = (
-            PrototypeHead(features, ways)
-            if head == "prototype"
-            else mlp_head(features, ways, width)
-        )
+        self.head: nn.Module = PrototypeHead(features, ways)
+        if head == "mlp":
+            self.head = mlp_head(features, ways, width)
         initialise(self, generator)
 
     def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
@@ -136,14 +143,14 @@ def measure_norms(part: nn.Module, run: nn.Module, x: Tensor) -> None:
     the shard before anything is trained.
     """
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
-    kept = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     modes = [(module, module.training) for module in run.modules()]
     run.eval()
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
     run(x)
-    for norm, momentum in zip(norms, kept, strict=True):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, training in modes:
         module.training = training

@@ -34,7 +34,7 @@ def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
     own = {"pixels_c": describe("pixels_c")}
     task = replace(task, own_methods=own, method={**task.method, "pixels_c": {"scale": 0.5}})
     found = run_task(0, 1, task, {})["methods"]["pixels_c"]
-    assert found["epochs"] == [0] and 0 <= found["accuracy"][0] <= 1
+    assert found["epochs"] == [0] and 0 <= found["accuracy"][0] <= 1 and found["seconds"] > 0
     task = replace(task, method={"pixels_c": {"scale": 0.0}})  # then all classes are equally near
     blind = run_task(0, 1, task, {})["methods"]["pixels_c"]
     assert blind["loss"] == [pytest.approx(math.log(3))] and found["loss"] != blind["loss"]

@@ -91,12 +91,8 @@ def decode(data: bytes | Path, size: int, where: str) -> NDArray[np.uint8]:
             return np.asarray(resize(to_rgb(image), size), dtype=np.uint8)
     except Exception as error:  # decoders raise many kinds; all mean that the input is broken
         reason = str(error).split(" <_io.")[0]  # Pillow prints the address of our buffer
-        raise InputError(
-            "data.root",
-            where,
-            f"this image does not decode ({type(error).__name__}: {reason})",
-            "Replace or remove it",
-        ) from error
+        problem = f"this image does not decode ({type(error).__name__}: {reason})"
+        raise InputError("data.root", where, problem, "Replace or remove it") from error
 
 
 def suspicious(data: bytes | Path) -> bool:

@@ -50,12 +50,9 @@ def _read(file: Path) -> dict[str, Any]:
             content = ArrayUnpickler(stream, encoding="bytes").load()
         return {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
     except Exception as error:  # damaged pickles raise nearly anything
-        raise InputError(
-            "data.root",
-            file,
-            f"not a CIFAR-100 pickle ({type(error).__name__}: {error})",
-            "Unpack cifar-100-python.tar.gz again",
-        ) from error
+        problem = f"not a CIFAR-100 pickle ({type(error).__name__}: {error})"
+        fix = "Unpack cifar-100-python.tar.gz again"
+        raise InputError("data.root", file, problem, fix) from error
 
 
 def find_cifar_python(root: Path) -> Path | None:

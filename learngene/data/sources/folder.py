@@ -61,9 +61,9 @@ def _split(classes: dict[str, list[Path]], settings: SeededDataSettings) -> dict
             problem = f"class {name} has {len(files)} image, a split into train and test needs 2"
             raise unusable(settings, problem, "Add images or remove the class")
         count = min(max(round(settings.test_share * len(files)), 1), len(files) - 1)
-        drawn = generator(settings.seed, f"imagefolder-split/{name}").permutation(len(files))
-        parts["test"][name] = [files[i] for i in sorted(drawn[:count])]
-        parts["train"][name] = [files[i] for i in sorted(drawn[count:])]
+        order = generator(settings.seed, f"imagefolder-split/{name}").permutation(len(files))
+        parts["test"][name] = [files[i] for i in sorted(order[:count])]
+        parts["train"][name] = [files[i] for i in sorted(order[count:])]
     return parts
 
 

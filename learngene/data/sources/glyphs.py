@@ -52,14 +52,14 @@ def glyph_mask(character: str, face: str, size: int) -> Image.Image:
     """A character, its longer side ``2 size`` pixels, centred on a black square of ``3 size``."""
     font = _font(face, 4 * size)
     left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
-    drawn = Image.new("L", (right - left, bottom - top))
-    ImageDraw.Draw(drawn).text((-left, -top), character, font=font, fill=255)
-    drawn = drawn.crop(drawn.getbbox())
-    scale = 2 * size / max(drawn.size)
-    width, height = (max(1, round(side * scale)) for side in drawn.size)
-    drawn = drawn.resize((width, height), Image.Resampling.LANCZOS)
+    glyph = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(glyph).text((-left, -top), character, font=font, fill=255)
+    glyph = glyph.crop(glyph.getbbox())
+    scale = 2 * size / max(glyph.size)
+    width, height = (max(1, round(side * scale)) for side in glyph.size)
+    glyph = glyph.resize((width, height), Image.Resampling.LANCZOS)
     mask = Image.new("L", (3 * size, 3 * size))
-    mask.paste(drawn, ((3 * size - width) // 2, (3 * size - height) // 2))
+    mask.paste(glyph, ((3 * size - width) // 2, (3 * size - height) // 2))
     return mask
 
 

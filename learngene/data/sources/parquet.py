@@ -119,12 +119,9 @@ def open_parquet(
             try:
                 schema = pq.read_schema(file)
                 if lacking := [c for c in COLUMNS[name] if c not in schema.names]:
-                    raise InputError(
-                        "data.root",
-                        file,
-                        f"lacks the column {lacking[0]}, it has {', '.join(schema.names)}",
-                        f"{name} needs {image_column} and {label_column}, as on the hub",
-                    )
+                    problem = f"lacks the column {lacking[0]}, it has {', '.join(schema.names)}"
+                    fix = f"{name} needs {image_column} and {label_column}, as on the hub"
+                    raise InputError("data.root", file, problem, fix)
                 names = names or _names(name, label_column, schema, file.parent)
                 columns.append(pq.read_table(file, columns=[label_column]).column(0).to_numpy())
             except (pa.ArrowException, OSError, json.JSONDecodeError) as error:

@@ -121,7 +121,7 @@ def test_a_query_image_does_not_depend_on_its_company(case):
 def test_the_norm_is_batchnorms_on_the_images_that_it_was_taken_from():
     x = torch.randn(4, 3, 5, 5, generator=torch_rng(5))
     norm, plain = SupportNorm(3), nn.BatchNorm2d(3)
-    for mode in ("own", "take", "use"):
+    for mode in ("batch", "store", "use"):
         norm.mode = mode
         assert torch.allclose(norm(x), plain(x), atol=1e-5)
 
