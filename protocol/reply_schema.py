@@ -134,7 +134,7 @@ def declared_reply(task: ClientTask) -> DeclaredReply:
 
 
 def _weights(card: Mapping[str, Any]) -> Shapes:
-    """Arrays that go up in a federated round (``learngene.methods.federated.begin``)."""
+    """Arrays that go up in a federated round (``learngene.methods.common.federated.begin``)."""
     return {name: ("float32", tuple(shape)) for name, shape in card["up"].items()}
 
 

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from learngene.data.dataset import World
 from learngene.methods import BUILT_IN, Payload, find
-from learngene.methods.federated import begin, finished
+from learngene.methods.common.federated import begin, finished
 from protocol.callbacks import SILENT, RunCallback
 from protocol.plan import plan_federated_round
 from protocol.rounds import RoundOutcome, RoundPlan

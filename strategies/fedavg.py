@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from learngene.methods import Payload
-from learngene.methods.federated import HEAD, Merged, average
+from learngene.methods.common.federated import HEAD, Merged, average
 from protocol.keys import WEIGHTS
 from protocol.messages import Answer
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from learngene.methods import Method
 from learngene.methods.protonet import class_means, nearness
-from learngene.methods.backbone import evaluate_once
+from learngene.methods.common.backbone import evaluate_once
 
 
 def adapt(context):

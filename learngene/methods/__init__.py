@@ -1,9 +1,8 @@
 """The methods that a run can compare: one file a method, with both halves and its settings.
 
-The interface is ``base.py``, the list of names ``registry.py``. What several methods share is in
-``backbone.py``, ``head.py``, ``pretraining.py``, ``meta.py`` (the MAML family) and
-``federated.py``; ``plugins.py`` finds methods that lie elsewhere. Classes are looked up when they
-are asked for: ``import learngene.methods`` alone does not bring torch.
+The interface is ``base.py``, the list of names ``registry.py``; ``common/`` holds what several
+methods share, ``plugins.py`` finds those that lie elsewhere. Classes are looked up when they are
+asked for: ``import learngene.methods`` alone does not bring torch.
 """
 
 from __future__ import annotations

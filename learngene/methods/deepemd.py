@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome, shard_features
-from learngene.methods.backbone import draw, evaluate_once, payload_of, rebuild
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.head import linear_head
-from learngene.methods.pretraining import (
+from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.head import linear_head
+from learngene.methods.common.pretraining import (
     Episode,
     EpisodeSettings,
     SupervisedSettings,

@@ -9,7 +9,7 @@ falls over the rounds; a new classifier and fine-tuning at the end. Nothing come
 
 from __future__ import annotations
 
-from learngene.methods import federated
 from learngene.methods.base import Method
+from learngene.methods.common import federated
 
 METHOD = Method(federated.adapt, update=federated.update, settings=federated.FederatedSettings)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from learngene.methods import federated
 from learngene.methods.base import ClientContext, Method, Update
+from learngene.methods.common import federated
 from learngene.utils.settings import setting
 
 

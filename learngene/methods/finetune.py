@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome
-from learngene.methods.backbone import (
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.common.backbone import (
     BackboneFeatures,
     draw,
     feature_count,
     payload_of,
     rebuild,
 )
-from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.head import fit, linear_head
-from learngene.methods.pretraining import SupervisedSettings, supervised
+from learngene.methods.common.head import fit, linear_head
+from learngene.methods.common.pretraining import SupervisedSettings, supervised
 from learngene.utils.settings import setting
 
 # (features, classes, generator) -> a classifier

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome
-from learngene.methods.backbone import fill
 from learngene.methods.base import ClientContext, Method, Payload
-from learngene.methods.head import fit
+from learngene.methods.common.backbone import fill
+from learngene.methods.common.head import fit
 from learngene.networks.collective import Collective
 from learngene.networks.individual import PrototypeHead
 from learngene.networks.layers import Unit, Units, arrays_of

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Method
+from learngene.methods.common.head import fit, linear_head
 from learngene.methods.full import from_collective, rebuild_long
-from learngene.methods.head import fit, linear_head
 from learngene.utils.settings import setting
 
 

@@ -8,6 +8,6 @@ one-cycle rate; at the client the whole shard is one batch.
 
 from __future__ import annotations
 
-from learngene.methods import meta
+from learngene.methods.common import meta
 
 METHOD = meta.method(meta.MetaSettings, second=True)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.training import Outcome, features, shard_features
-from learngene.methods.backbone import draw, evaluate_once, payload_of, rebuild
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.pretraining import Episode, EpisodeSettings, by_episodes
+from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.pretraining import Episode, EpisodeSettings, by_episodes
 from learngene.utils.settings import setting
 
 FLOOR = 1e-6  # added to probabilities before their logarithm

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from learngene.methods import meta
+from learngene.methods.common import meta
 from learngene.utils.settings import setting
 
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.training import Outcome, features, shard_features
-from learngene.methods.backbone import draw, evaluate_once, payload_of, rebuild
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.pretraining import Episode, EpisodeSettings, by_episodes
+from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.pretraining import Episode, EpisodeSettings, by_episodes
 
 
 def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from learngene import methods
 from learngene.adaptation.settings import IndividualSettings
 from learngene.methods import ClientContext, Payload, find
-from learngene.methods.federated import (
+from learngene.methods.common.federated import (
     HEAD,
     Merged,
     average,
@@ -136,7 +136,9 @@ def test_fedprox_without_its_term_is_fedavg(tiny_world):
 
 def test_norms_begin_as_scratchs_do_in_the_first_round_only(tiny_world, monkeypatch):
     measured: list[int] = []
-    monkeypatch.setattr("learngene.methods.federated.measure_norms", lambda *_: measured.append(1))
+    monkeypatch.setattr(
+        "learngene.methods.common.federated.measure_norms", lambda *_: measured.append(1)
+    )
     for number in (1, 2):
         find("fedavg").update(context_of(tiny_world, start_of(tiny_world), round=number))
     assert measured == [1]

@@ -11,10 +11,10 @@ import torch
 
 from learngene.data.dataset import World
 from learngene.methods import BUILT_IN, Method, Payload, find, registry
-from learngene.methods import head as fitting
-from learngene.methods.backbone import fill
+from learngene.methods.common import head as fitting
+from learngene.methods.common.backbone import fill
+from learngene.methods.common.pretraining import batches, draw_episode
 from learngene.methods.full import rebuild_long
-from learngene.methods.pretraining import batches, draw_episode
 from tests.learngene.methods.helpers import TRAINED, make_context, make_factory, same
 
 ANSWERS_AT_ONCE = ("protonet", "matchingnet", "deepemd")

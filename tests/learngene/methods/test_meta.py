@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learngene.methods.backbone import feature_count
-from learngene.methods.head import linear_head
-from learngene.methods.meta import Learner, meta_loss
-from learngene.methods.support_norm import SupportNorm, set_mode, with_support_norms
+from learngene.methods.common.backbone import feature_count
+from learngene.methods.common.head import linear_head
+from learngene.methods.common.meta import Learner, meta_loss
+from learngene.methods.common.support_norm import SupportNorm, set_mode, with_support_norms
 from tests.clients.helpers import make_individual
 from tests.helpers import torch_rng
 

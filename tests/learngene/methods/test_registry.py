@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from learngene.methods.backbone import evaluate_once
+from learngene.methods.common.backbone import evaluate_once
 from learngene.methods.base import Method
 from learngene.utils.settings import setting
 

@@ -26,9 +26,14 @@ from learngene.adaptation.settings import IndividualSettings
 from learngene.adaptation.training import Outcome, cosine
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
-from learngene.methods.backbone import BackboneFeatures, feature_count, random_backbone, rebuild
 from learngene.methods.base import ClientContext, Payload, Update
-from learngene.methods.head import fit, linear_head
+from learngene.methods.common.backbone import (
+    BackboneFeatures,
+    feature_count,
+    random_backbone,
+    rebuild,
+)
+from learngene.methods.common.head import fit, linear_head
 from learngene.networks.individual import PrototypeHead, measure_norms
 from learngene.networks.layers import arrays_of
 from learngene.seeding import torch_generator

@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from learngene.adaptation.training import Outcome
-from learngene.methods.backbone import (
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.common.backbone import (
     BackboneFeatures,
     draw,
     feature_count,
     payload_of,
     rebuild,
 )
-from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.head import linear_head
-from learngene.methods.pretraining import draw_episode, run_steps
+from learngene.methods.common.head import linear_head
+from learngene.methods.common.pretraining import draw_episode, run_steps
+from learngene.methods.common.support_norm import set_mode, with_support_norms
 from learngene.methods.protonet import class_means
-from learngene.methods.support_norm import set_mode, with_support_norms
 from learngene.utils.settings import setting
 
 Params = dict[str, Tensor]
