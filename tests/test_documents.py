@@ -20,8 +20,8 @@ NEW = {"add_an_experiment", "add_a_method"}  # pages on files that the reader ma
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_tests_and_links_exist(page: Path) -> None:
     text = page.read_text()
-    files = {path for path in re.findall(rf"`((?:{ROOMS})/[\w./-]+\.(?:py|yaml|md|json|j2))", text)}
-    links = {link for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", text)}
+    files = set(re.findall(rf"`((?:{ROOMS})/[\w./-]+\.(?:py|yaml|md|j2))", text))
+    links = set(re.findall(r"\]\((?!https?:)([^)#\s]+)", text))
     gone = [path for path in files if page.stem not in NEW and not (ROOT / path).exists()]
     gone += [link for link in links if not (page.parent / link).exists()]
     for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)", text):
