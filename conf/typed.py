@@ -37,11 +37,11 @@ def to_typed(composed: DictConfig) -> Config:
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
     """Refuse fields that the schema does not have: Hydra lets ``+name=value`` add any."""
     kinds = get_type_hints(schema)
-    for name in config:
+    for name in map(str, config):
         if name not in kinds:
             raise InputError(
                 f"{prefix}{name}",
-                OmegaConf.select(config, str(name)),
+                OmegaConf.select(config, name),
                 "there is no field of that name",
                 "conf/schema.py lists the fields",
             )

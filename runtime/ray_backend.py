@@ -150,6 +150,8 @@ def _workers() -> Iterator[Callable[[], None]]:
     original = raybackend.BasicActorPool
 
     class RememberingPool(original):  # type: ignore[misc, valid-type]
+        create_actor_fn: Callable[[], Any]
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             create = self.create_actor_fn
@@ -168,11 +170,11 @@ def _workers() -> Iterator[Callable[[], None]]:
             while actors and ray.is_initialized():
                 ray.kill(actors.pop(), no_restart=True)
 
-    raybackend.BasicActorPool = RememberingPool
+    raybackend.BasicActorPool = RememberingPool  # type: ignore[misc]
     try:
         yield kill
     finally:
-        raybackend.BasicActorPool = original
+        raybackend.BasicActorPool = original  # type: ignore[misc]
 
 
 @contextmanager
