@@ -88,10 +88,8 @@ def _train(
     except (Exception, SystemExit, ClientOverdue) as error:
         # Flower's own error reply wraps the text in a worker traceback and prints it on the
         # driver; a record keeps type and message, and where it happened for whoever asks.
-        failure = ConfigRecord()
-        failure["reason"] = clean(describe(error), REASON)
-        failure["traceback"] = places(error)
-        content = RecordDict({ERROR: failure})
+        reason, where = clean(describe(error), REASON), traceback_locations(error)
+        content = RecordDict({ERROR: ConfigRecord({"reason": reason, "traceback": where})})
     return Message(content, reply_to=message)
 
 
@@ -99,7 +97,7 @@ class ClientOverdue(Overdue):
     """This client's own time is over; another's alarm, the round's for one, is not its to name."""
 
 
-def places(error: BaseException) -> str:
+def traceback_locations(error: BaseException) -> str:
     """Where it was raised, innermost last: file, line and function, no source and no values."""
     frames = traceback.extract_tb(error.__traceback__)[-12:]
     return clean("\n".join(f"{at.filename}:{at.lineno} in {at.name}" for at in frames), TRACE)
@@ -109,9 +107,10 @@ def _answer(
     run_task: RunTask | None, task: ClientTask, message: Message, context: Context
 ) -> RecordDict:
     if run_task is None:
-        from clients import work  # late: it imports torch, which a query does not need
+        # Late: it imports torch, which a query does not need.
+        from clients.work import run_task as default_task
 
-        run_task = work.run_task
+        run_task = default_task
     payloads = {
         key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
         for key, record in message.content.array_records.items()

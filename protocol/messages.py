@@ -132,7 +132,7 @@ def _read(reply: Message, client: int, methods: Sequence[str], declared: Declare
         return Answer(info=info, errors=[str(failure["reason"])])
     head = content.config_records[INFO]
     if head["client"] != client:
-        problem = f"the reply claims client {head['client']!s}, its node is client {client}"
+        problem = f"the reply claims client {head['client']!r}, its node is client {client}"
         return Answer(errors=[problem])
     info = json.loads(str(head["json"]))
     failed = json.loads(str(head["errors"]))
@@ -145,7 +145,7 @@ def _read(reply: Message, client: int, methods: Sequence[str], declared: Declare
             errors.append(f"{method}: no metrics in the reply")
         else:
             metrics = dict(content.metric_records[METRICS + method])
-            wrong = [fault for name in metrics if (fault := _not_finite(name, metrics[name]))]
+            wrong = [bad for name in metrics if (bad := _not_finite(name, metrics[name]))]
             if not metrics:
                 wrong = ["no metrics in the reply"]
             if not wrong and method in declared.last_epochs:

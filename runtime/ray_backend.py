@@ -1,6 +1,6 @@
 """Where clients run: the only caller of Flower's simulation entry point.
 
-``run_simulation`` is deprecated and has sharp edges (``docs/DESIGN.md``): it swallows errors,
+``run_simulation`` is deprecated and has sharp edges (``docs/ARCHITECTURE.md``): it swallows errors,
 waits for clients that hang, joins any Ray cluster it finds and leaves the environment changed.
 ``simulate`` comes back, or raises, with no process and no variable left behind.
 """
@@ -148,10 +148,9 @@ def _workers() -> Iterator[Callable[[], None]]:
     actors: list[Any] = []
     lock = threading.Lock()
     original = raybackend.BasicActorPool
-    module: Any = raybackend
 
     class RememberingPool(original):  # type: ignore[misc, valid-type]
-        create_actor_fn: Any
+        create_actor_fn: Callable[[], Any]
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -171,11 +170,11 @@ def _workers() -> Iterator[Callable[[], None]]:
             while actors and ray.is_initialized():
                 ray.kill(actors.pop(), no_restart=True)
 
-    module.BasicActorPool = RememberingPool
+    raybackend.BasicActorPool = RememberingPool  # type: ignore[misc]
     try:
         yield kill
     finally:
-        module.BasicActorPool = original
+        raybackend.BasicActorPool = original  # type: ignore[misc]
 
 
 @contextmanager

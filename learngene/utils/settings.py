@@ -100,7 +100,7 @@ def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -
     if math.isfinite(limits.le):
         rule += f" and at most {limits.le:g}"
     nearest = low if closed else (min(limits.le, 1) if low == 0 else low)
-    kind: Any = Integral if whole else Real  # NumPy's numbers, too
+    kind: Any = Integral if whole else Real
     if isinstance(value, bool) or not isinstance(value, kind):
         rule = f"not {'a whole number' if whole else 'a number'}: {rule}"
     elif math.isfinite(value) and (value >= low if closed else value > low) and value <= limits.le:
