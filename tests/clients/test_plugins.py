@@ -35,7 +35,8 @@ def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_world, gene):
     task = replace(task, own_methods=own, method={**task.method, "pixels_c": {"scale": 0.5}})
     found = run_task(0, 1, task, {})["methods"]["pixels_c"]
     assert found["epochs"] == [0] and 0 <= found["accuracy"][0] <= 1 and found["seconds"] > 0
-    task = replace(task, method={"pixels_c": {"scale": 0.0}})  # then all classes are equally near
+    flat = {**task.method, "pixels_c": {"scale": 0.0}}  # all classes are equally near
+    task = replace(task, method=flat)
     blind = run_task(0, 1, task, {})["methods"]["pixels_c"]
     assert blind["loss"] == [pytest.approx(math.log(3))] and found["loss"] != blind["loss"]
     reply = declared_reply(task)
