@@ -12,14 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from learngene.errors import InputError
-from learngene.methods import BUILT_IN, Method, find
+from learngene.methods.registry import BUILT_IN, find
 from learngene.utils.settings import check_settings
+
+if TYPE_CHECKING:  # methods bring torch: seconds that a wrong word need not wait for
+    from learngene.methods.base import Method
 
 RESERVED = (*BUILT_IN, "gain")  # names that mean something in the summary
 

@@ -384,10 +384,10 @@ def test_a_home_that_nobody_has_is_no_folder():
 
 
 def test_the_object_is_what_was_composed_and_is_read_back() -> None:
-    asked = composed("experiment=frontier", "learngene.layers=[5,6,7]", "+method.own.mine.lr=1")
+    asked = composed("experiment=frontier", "learngene.layers=[5,6,7]", "method.mine.lr=1")
     config = to_typed(asked)
     assert asdict(config) == OmegaConf.to_container(asked, resolve=True)
-    assert isinstance(config.method.fedprox, type(Config(cache="").method.fedprox))
+    assert config.method["mine"] == {"lr": 1}
     plain = json.loads(json.dumps(asdict(config)))
     assert read_config({**plain, "own_methods": {}}) == config
 

@@ -164,7 +164,9 @@ def test_pictures_come_back_and_long_sides_shrink() -> None:
 
 def test_the_sheet_has_a_row_an_image_and_a_column_a_stage(make, tmp_path, monkeypatch) -> None:
     kept = []
-    monkeypatch.setattr(gradcam, "save", lambda figure, path: kept.append(figure) or path)
+    monkeypatch.setattr(
+        "reports.figures.style.save", lambda figure, path: kept.append(figure) or path
+    )
     results = make(n=1)
     gradcam.gradcam(results, tmp_path)
     axes = np.array(kept[0].axes).reshape(2, 3)

@@ -175,7 +175,7 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
     gene = Learngene(card, {"w": np.zeros(1, np.float32)})
     names = ("learngene", "scratch", "protonet")
     made = pretrain_methods(config_of(tmp_path, *names), tiny_world, NO_LIFE)
-    task = client_task(methods=names, method=asdict(Config(cache=""))["method"])
+    task = client_task(methods=names, method=method_settings())
     plain = plan_round(replace(task, methods=names[:2]), gene)
     assert "cards" not in plain.task.to_plain() and set(plain.task.method) == {"scratch"}
     assert set(plain.payloads) == {"learngene"}
