@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,125 +23,143 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and main() words them
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.check import check
-from conf.explain import NO_ROOM, explain, no_room
-from conf.own_methods import with_own
-from conf.schema import Config
+from conf.error_messages import NO_ROOM, explain, no_room
+from conf.methods import with_methods
+from conf.schema import Config, register_schema
+from conf.validate import check
 from learngene.errors import InputError
-from strategies.interrupts import MESSAGE, Terminated, catch_signals
+from runtime.signals import MESSAGE, Terminated, catch_signals
 
 if TYPE_CHECKING:
-    from server.console import Console
-    from server.logger import RunLogger
+    from reports.console import Console
+    from reports.loggers import RunLogger
 
-ConfigStore.instance().store(name="schema", node=Config)
+register_schema()
 OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 _codes: list[int] = []  # one a job; a multirun's exit code is its worst
 
 
-def simulation(config: dict[str, Any], run_dir: Path, overrides: Sequence[str] = ()) -> int:
+def simulation(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> int:
     """One run, from the data to the report; returns the exit code.
 
     ``overrides`` are kept in the results: what this run, which may be one of many of a multirun,
     was asked for.
     """
-    from server.console import Console
-    from server.logger import logging
+    from reports.console import Console, announce
+    from reports.loggers import logging
 
-    console = Console()
-    with logging(config["logger"], run_dir, config, console.note) as log:
-        return _simulation(config, run_dir, overrides, console, log)
+    console, plain = Console(), asdict(config)
+    with logging(config.logger, run_dir, plain, console) as logger:
+        plain = with_methods(plain)
+        announce(console, plain)
+        return _simulation(config, plain, run_dir, overrides, console, logger)
 
 
 def _simulation(
-    config: dict[str, Any],
+    config: Config,
+    plain: dict[str, Any],
     run_dir: Path,
     overrides: Sequence[str],
     console: Console,
-    log: RunLogger,
+    logger: RunLogger,
 ) -> int:
-    from learngene.heap import keep_freed_memory
-    from server.console import announce
-    from server.factory import produce
-    from server.labelled import label_open_world
-    from server.labelled import told as said_of_labels
-    from server.logged import CollectiveLog, log_results
-    from server.methods import prepare
-    from server.outcome import Seconds, open_world_data, write_run
-    from strategies.federate import Federated, federate, federated_methods
-    from strategies.phase import ask_clients
+    from conf.parts import client_task, factory_settings, federation, pretraining_settings
+    from learngene.utils.hardware import keep_freed_memory
+    from protocol.callbacks import CallbackList
+    from reports.run import Seconds, write_run
+    from runtime.client_rounds import run_client_rounds
+    from runtime.federated_rounds import Federated, federated_methods, run_federated_training
+    from server.dataset import load_dataset
+    from server.factory import train_or_load_gene
+    from server.labelling import label_open_world, labelling_summary
+    from server.pretraining import pretrain_methods
 
     keep_freed_memory()
-    config = with_own(config)
-    seconds = Seconds()
-    announce(console, config)
-    with seconds.of("world"):
-        world, leakage = open_world_data(config, console)
-    with seconds.of("collective"), console.collective() as shown:
-        told = CollectiveLog(log, shown.task, shown.step)
-        product = produce(config, world, on_task=told.task, on_step=told.step, on_note=console.note)
-    console.product(product)
-    labelled = label_open_world(config, world, product)
+    callback, seconds = CallbackList([console, logger]), Seconds()
+    with seconds.of("world"), console.working(f"world {config.data.name}"):
+        world, leakage = load_dataset(
+            config.dataset,
+            config.shards,
+            config.num_clients,
+            Path(config.cache),
+            open_world_learned=config.open_world.cycles > 0,
+            callback=callback,
+        )
+    console.world(world, leakage, seconds["world"])
+    with seconds.of("collective"), console.bar("collective, task 1"):
+        result = train_or_load_gene(factory_settings(config), world, callback)
+    console.result(result)
+    labelled = label_open_world(config.open_world, config.shards, config.num_clients, world, result)
     if labelled:
-        console.note(said_of_labels(labelled.section))
-    named = labelled and labelled.task
-    with seconds.of("methods"), console.methods() as shown:
-        prepared = prepare(config, world, product, on_note=console.note, on_step=shown.step)
-    if prepared.section is None:
+        callback.on_note(labelling_summary(labelled.section))
+    with seconds.of("methods"), console.bar():
+        pretrained = pretrain_methods(pretraining_settings(config, plain), world, result, callback)
+    if pretrained.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
-    if among := federated_methods(prepared.methods):
-        with seconds.of("federated"), console.federated() as shown:
-            federated = federate(
-                config, world, product.gene.card.width, among,
-                on_note=console.note, on_round=shown.round, labelled=named,
-            )  # fmt: skip
-    else:
-        federated = Federated()
-    prepared = prepared.joined(federated.payloads, federated.failed)
-    sent = {**config, "methods": prepared.methods}  # without those that have failed by now
-    with seconds.of("clients"):
-        rounds = ask_clients(
-            sent, world, product.gene_of, prepared.payloads, named,
-            on_note=console.note, show=console.clients,
-        )  # fmt: skip
+    task = client_task(config, plain, world.path, labelled.task if labelled else None)
+    federated = Federated()
+    if among := federated_methods(pretrained.methods):
+        with seconds.of("federated"), console.bar():
+            width = result.gene.card.width
+            federated = run_federated_training(
+                task, among, world, width, federation(config), callback=callback
+            )
+    pretrained = pretrained.merge(federated.payloads, federated.failed)
+    with seconds.of("clients"), console.bar():
+        rounds = run_client_rounds(
+            replace(task, methods=tuple(pretrained.methods)),  # without those that have failed
+            world.sha256,
+            result.gene_of,
+            pretrained.payloads,
+            federation(config),
+            rounds=config.rounds,
+            precision=config.learngene.precision,
+            payload_precision=config.payload_precision,
+            faults=config.faults,
+            callback=callback,
+        )
     report = write_run(
-        run_dir, config, overrides, world, leakage, product, rounds, seconds, prepared, federated,
-        labelled and labelled.section,
-    )  # fmt: skip
-    log_results(log, report[0])
+        run_dir,
+        plain,
+        config.partition_seed,
+        overrides,
+        world,
+        leakage,
+        result,
+        rounds,
+        seconds,
+        pretrained,
+        federated,
+        labelled.section if labelled else None,
+    )
+    callback.on_run_end(report[0])
     console.summary(report)
     worst = min(rounds, key=lambda each: each.answered)
-    if worst.answered < (least := least_answers(config)):
+    if worst.answered < config.least_answers:
         console.problem(
-            f"{worst.answered} of {worst.asked} clients answered, runtime.min_answered is {least}"
+            f"{worst.answered} of {worst.asked} clients answered, runtime.min_answered is "
+            f"{config.least_answers}"
         )
         return TOO_FEW_ANSWERS
-    return FAILED if prepared.failed else OK
-
-
-def least_answers(config: dict[str, Any]) -> int:
-    """``runtime.min_answered``; all clients where it is not set."""
-    least = config["runtime"]["min_answered"]
-    return config["num_clients"] if least is None else least
+    return FAILED if pretrained.failed else OK
 
 
 _begun: list[bool] = []  # whether Hydra has composed a configuration
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def _job(config: DictConfig) -> None:
+def _job(composed: DictConfig) -> None:
     _begun.append(True)
     try:
-        check(config)
+        config = check(composed)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         asked = [str(each) for each in HydraConfig.get().overrides.task]
-        _codes.append(simulation(OmegaConf.to_container(config, resolve=True), run_dir, asked))  # type: ignore[arg-type]
+        _codes.append(simulation(config, run_dir, asked))
     except InputError as error:  # here, since Hydra would add a line of its own
         _codes.append(_say(str(error), WRONG_INPUT))
     except OSError as error:
@@ -197,5 +216,5 @@ if __name__ == "__main__":
         traceback.print_exc()
         code = FAILED
     # Flower may leave a thread behind that would keep the process alive.
-    runtime = sys.modules.get("strategies.runtime")
+    runtime = sys.modules.get("runtime.ray_backend")
     sys.exit(code) if runtime is None else runtime.leave(code)

@@ -5,7 +5,8 @@
     python -m benchmarks.fixed_runs check before.json     # names each run whose hash is another
 
 Glyphs at ``scale=tiny``: serial and Ray, every experiment, all methods, rounds, cycles, planted
-faults, and a run that takes up what another left in the cache. Hashes hang on processor and versions: compare on one machine.
+faults, and a run that takes up what another left in the cache. Hashes hang on processor and
+versions: compare on one machine.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from reports.results import result_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2")
@@ -89,7 +92,12 @@ def _run(name: str, folder: Path) -> str:
     file = out / "results.json"
     if done.returncode or not file.is_file():
         return f"exit {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}"
-    return str(json.loads(file.read_text())["run"]["result_sha256"])
+    results = json.loads(file.read_text())
+    failures = [client for client in results["clients"] if "error" in client]
+    if not failures:
+        return str(results["run"]["result_sha256"])
+    results["messages"] = {}  # a failure says where in which file it was raised: bytes of a path
+    return str(result_sha256(results))
 
 
 def main() -> int:

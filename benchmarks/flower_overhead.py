@@ -16,18 +16,21 @@ import multiprocessing
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if TYPE_CHECKING:
+    from protocol.task import ClientTask
 
-def _work(clients: list[int], task: dict[str, Any], gene_path: str) -> list[dict[str, Any]]:
+
+def _work(clients: list[int], task: ClientTask, gene_path: str) -> list[dict[str, Any]]:
     import torch
 
     from clients.work import run_task
-    from learngene.gene import load
+    from learngene.gene.gene import load
 
-    torch.set_num_threads(task["threads"])
+    torch.set_num_threads(task.threads)
     payloads = {"learngene": load(gene_path).arrays}
     return [run_task(client, 1, task, payloads) for client in clients]
 
@@ -40,29 +43,31 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from learngene.gene import load
-    from learngene.world import WorldSettings, build
+    from conf.parts import client_task
+    from conf.schema import read_config
+    from learngene.data.cache import build
+    from learngene.gene.gene import load
+    from protocol.plan import plan_round
+    from runtime.ray_backend import RuntimeSettings, simulate
     from strategies.learngene import LearngeneStrategy
-    from strategies.plan import plan_round
-    from strategies.runtime import RuntimeSettings, simulate
 
-    config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    plain = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
+    config = read_config(plain)
+    world = build(config.dataset, Path(config.cache))
     gene_path = arguments.run_dir / "learngene.safetensors"
     gene = load(gene_path)
-    count = config["num_clients"]
-    task = plan_round(config, world, gene).task
+    count = config.num_clients
+    plan = plan_round(client_task(config, plain, world.path), gene)
 
     started = time.perf_counter()
-    strategy = LearngeneStrategy(count, lambda _: plan_round(config, world, gene))
+    strategy = LearngeneStrategy(count, lambda _: plan)
     simulate(strategy, 1, RuntimeSettings(total_cpus=arguments.processes), count)
     flower = time.perf_counter() - started
 
     started = time.perf_counter()
     shares = [list(range(i, count, arguments.processes)) for i in range(arguments.processes)]
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        found = pool.starmap(_work, [(share, task, str(gene_path)) for share in shares])
+        found = pool.starmap(_work, [(share, plan.task, str(gene_path)) for share in shares])
     plain = time.perf_counter() - started
 
     answers = {each["client"]: each["methods"] for part in found for each in part}
@@ -71,7 +76,7 @@ def main() -> int:
             if metrics["accuracy"] != answers[outcome.client][name]["accuracy"]:
                 print(f"client {outcome.client}, {name}: the two runs differ", file=sys.stderr)
                 return 1
-    print(f"clients {count}, processes {arguments.processes}, methods {', '.join(task['methods'])}")
+    print(f"clients {count}, processes {arguments.processes}, methods {', '.join(plan.methods)}")
     print(f"Flower and Ray   {flower:7.1f} s")
     print(f"back to back     {plain:7.1f} s")
     print(f"ratio            {flower / plain:7.2f}")

@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from learngene.gene import Learngene, digest, load, save  # noqa: E402
+from learngene.gene.gene import Learngene, digest, load, save  # noqa: E402
 from learngene.seeding import generator  # noqa: E402
 
 Arrays = dict[str, np.ndarray]

@@ -25,33 +25,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
+
+from conf.schema import Config
 
 TUNING_SEED = 77  # shards that no reported run draws
 
 
-def composed(overrides: list[str]) -> dict[str, Any]:
+def composed(overrides: list[str]) -> Config:
     """The configuration that ``sim.py`` would have."""
     import sim  # noqa: F401  (registers the schema)
-    from conf.check import check
+    from conf.validate import check
 
     with initialize_config_module("conf", version_base="1.3"):
         config = compose("config", overrides)
-    check(config)
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    return check(config)
 
 
 @torch.no_grad()
-def prototypes(gene: Any, world: Any, config: dict[str, Any], tasks: int) -> tuple[float, float]:
+def prototypes(gene: Any, world: Any, config: Config, tasks: int) -> tuple[float, float]:
     """Mean accuracy and standard error of class means as a classifier, over tasks."""
-    from learngene.gene import reconstruct
-    from learngene.images import to_batch
-    from learngene.individual import PrototypeHead
+    from learngene.data.augment import to_batch
+    from learngene.data.partition import draw_shard
+    from learngene.gene.gene import reconstruct
+    from learngene.networks.individual import PrototypeHead
     from learngene.seeding import torch_generator
-    from learngene.world import draw_shard
 
     individual = reconstruct(
-        gene, ways=config["ways"], head="prototype", generator=torch_generator(0, "tune-collective")
+        gene, ways=config.ways, head="prototype", generator=torch_generator(0, "tune-collective")
     ).to(memory_format=torch.channels_last)
     individual.eval()
 
@@ -70,7 +70,7 @@ def prototypes(gene: Any, world: Any, config: dict[str, Any], tasks: int) -> tup
     accuracies = []
     for number in range(tasks):
         shard = draw_shard(
-            world, ways=config["ways"], shots=config["shots"], shard_seed=TUNING_SEED,
+            world, ways=config.ways, shots=config.shots, shard_seed=TUNING_SEED,
             client=number, classes_from="open_world",
         )  # fmt: skip
         way = {c: i for i, c in enumerate(shard.classes)}
@@ -79,7 +79,7 @@ def prototypes(gene: Any, world: Any, config: dict[str, Any], tasks: int) -> tup
             found = torch.stack([seen[split, int(row)] for row in rows])
             return found, torch.tensor([way[int(labels[row])] for row in rows])
 
-        head = PrototypeHead(next(iter(seen.values())).numel(), config["ways"])
+        head = PrototypeHead(next(iter(seen.values())).numel(), config.ways)
         head.start(*of("train", shard.train_rows, world.train_labels))
         x, y = of("test", shard.test_rows, world.test_labels)
         accuracies.append(float((head(x).argmax(1) == y).float().mean()))
@@ -93,26 +93,26 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=100)
     asked, overrides = parser.parse_known_args()
 
-    from learngene.heap import keep_freed_memory
-    from learngene.world import WorldSettings, build
+    from conf.parts import factory_settings
+    from learngene.data.cache import build
+    from learngene.utils.hardware import keep_freed_memory
     from server.collective import recognise
-    from server.factory import open_world_settings, produce
+    from server.factory import train_or_load_gene
 
     keep_freed_memory()
     config = composed(overrides)
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
+    world = build(config.dataset, Path(config.cache))
     begun = time.monotonic()
-    product = produce(config, world)
+    result = train_or_load_gene(factory_settings(config), world)
     seconds = time.monotonic() - begun
-    assert product.life is not None
-    evolution = product.life.evolution
-    mean, error = prototypes(product.gene, world, config, asked.tasks)
-    settings = open_world_settings(config)
+    assert result.trained is not None
+    trainer = result.trained.trainer
+    mean, error = prototypes(result.gene, world, config, asked.tasks)
+    settings = config.open_world
     auroc = {
         f"{path}{'+mirror' if mirror else ''}": {
             name: round(found["auroc"], 4)
-            for name, found in recognise(evolution, replace(settings, path=path, mirror=mirror))[
+            for name, found in recognise(trainer, replace(settings, path=path, mirror=mirror))[
                 "scores"
             ].items()
             if found
@@ -120,13 +120,13 @@ def main() -> int:
         for path in ("collective", "light", "both")
         for mirror in (False, True)
     }
-    last = evolution.stages[-1]
+    last = trainer.stages[-1]
     print(
         json.dumps(
             {
                 "overrides": overrides,
                 "seconds": round(seconds, 1),
-                "image_passes": sum(stage.image_passes for stage in evolution.stages),
+                "image_passes": sum(stage.image_passes for stage in trainer.stages),
                 "accuracy": last.accuracy,
                 "light_accuracy": last.light_accuracy,
                 "prototypes": round(mean, 4),

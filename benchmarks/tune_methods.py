@@ -9,7 +9,7 @@ anew with the run's whole budget (and kept in the cache), then CLIENTS tasks of 
 are adapted to and tested. The first trial is the settings as they are, the others are drawn without
 repeats. The novel classes are not touched: nothing that is reported on them was chosen on them.
 Results are written after every trial; the same command goes on where it was stopped. A method
-whose trials are all done gets a record in conf/tuned/ (--records), which the footnote of every
+whose trials are all done gets a record in reports/tuned/ (--records), which the footnote of every
 run's table reads.
 """
 
@@ -24,9 +24,12 @@ import shlex
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if TYPE_CHECKING:
+    from protocol.task import ClientTask
 
 TUNING_SEED = 77  # shards that no reported run draws
 _MAML = {
@@ -124,7 +127,7 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
     return [first, *(others[i] for i in drawn[: count - 1])]
 
 
-def _work(client: int, task: dict[str, Any], payloads: dict[str, Any]) -> dict[str, Any]:
+def _work(client: int, task: ClientTask, payloads: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from clients.work import run_task
@@ -146,22 +149,28 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=None)
     arguments = parser.parse_args()
 
-    from learngene.files import write_atomically
-    from learngene.world import WorldSettings, build
-    from server.factory import produce
-    from server.methods import prepare
-    from server.tuned import FOLDER, write_record
-    from strategies.federate import federate, federated_methods
-    from strategies.plan import plan_round
+    from conf.methods import resolve_methods
+    from conf.parts import client_task, factory_settings, federation, pretraining_settings
+    from conf.schema import read_config
+    from learngene.data.cache import build
+    from learngene.methods import BUILT_IN
+    from learngene.utils.files import write_atomically
+    from protocol.plan import plan_round
+    from reports.tuning import FOLDER, write_record
+    from runtime.federated_rounds import federated_methods, run_federated_training
+    from server.factory import train_or_load_gene
+    from server.pretraining import pretrain_methods
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     config |= {"shard_seed": TUNING_SEED, "rounds": 1}
+    # A run holds the settings of its methods alone.
+    config["method"] = resolve_methods(BUILT_IN, config["method"]).settings
     config["data"]["clients_from"] = "open_world"
     config["num_clients"] = arguments.clients  # who trains together, for federated methods
-    product = produce(config, world)
-    conditions = conditions_of(config, product)
+    typed = read_config(config)
+    world = build(typed.dataset, Path(typed.cache))
+    result = train_or_load_gene(factory_settings(typed), world)
+    conditions = conditions_of(config, result)
     plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
     try:
         found = trials_so_far(arguments.out, conditions)
@@ -177,16 +186,29 @@ def main() -> int:
                 for path, value in settings.items():
                     section, field = _section(changed, path)
                     section[field] = value
+                typed = read_config(changed)
+                task = client_task(typed, changed, world.path)
                 try:
-                    made = prepare(changed, world, product)
-                    among = federate(
-                        changed, world, product.gene.card.width, federated_methods(made.methods)
+                    made = pretrain_methods(pretraining_settings(typed, changed), world, result)
+                    among = run_federated_training(
+                        task,
+                        federated_methods(made.methods),
+                        world,
+                        result.gene.card.width,
+                        federation(typed),
                     )
-                    made = made.joined(among.payloads, among.failed)
+                    made = made.merge(among.payloads, among.failed)
                 except RuntimeError as error:  # it diverged: a bad trial, not the end
                     record = {"settings": settings, "accuracy": None, "error": str(error)}
                 else:
-                    sent = plan_round(changed, world, product.gene, 1, made.payloads)
+                    sent = plan_round(
+                        task,
+                        result.gene,
+                        1,
+                        made.payloads,
+                        precision=typed.learngene.precision,
+                        payload_precision=typed.payload_precision,
+                    )
                     answers = pool.starmap(
                         _work, [(c, sent.task, sent.payloads) for c in range(arguments.clients)]
                     )
@@ -210,11 +232,11 @@ def main() -> int:
     return 0
 
 
-def conditions_of(config: dict[str, Any], product: Any) -> dict[str, Any]:
+def conditions_of(config: dict[str, Any], result: Any) -> dict[str, Any]:
     """What every trial has in common, and what a trial of another run may have otherwise."""
-    from server.methods import light_path_passes
+    from server.pretraining import light_path_passes
 
-    passes = light_path_passes(product) if config["budget"] is None else config["budget"]
+    passes = light_path_passes(result) if config["budget"] is None else config["budget"]
     return {
         "data": config["data"]["name"],
         "width": config["collective"]["width"],
@@ -252,7 +274,7 @@ def record_of(
     done: list[dict[str, Any]],
     command: str,
 ) -> dict[str, Any]:
-    """What is kept of a method's trials (``server.tuned``): those of this plan and no others."""
+    """What is kept of a method's trials (``reports.tuning``): those of this plan and no others."""
     these = [each for each in done if each["settings"] in tried]
     return {
         "method": method,

@@ -14,10 +14,14 @@ import json
 import multiprocessing
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if TYPE_CHECKING:
+    from protocol.task import ClientTask
 
 GRID = {
     "lr": (0.005, 0.01, 0.02, 0.05),
@@ -28,7 +32,7 @@ GRID = {
 TUNING_SEED = 77  # shards that no reported run draws
 
 
-def _work(client: int, task: dict[str, Any]) -> dict[str, Any]:
+def _work(client: int, task: ClientTask) -> dict[str, Any]:
     import torch
 
     from clients.work import run_task
@@ -46,20 +50,22 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from learngene.gene import load
-    from learngene.world import WorldSettings, build
-    from strategies.plan import plan_round
+    from conf.parts import client_task
+    from conf.schema import read_config
+    from learngene.data.cache import build
+    from learngene.gene.gene import load
+    from protocol.plan import plan_round
 
     config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
-    data = {k: v for k, v in config["data"].items() if k != "clients_from"}
-    world = build(WorldSettings(**data, seed=config["seed"]), Path(config["cache"]))
     gene = load(arguments.run_dir / "learngene.safetensors")
     config |= {"methods": ["scratch"], "shard_seed": TUNING_SEED}
     config["data"]["clients_from"] = "open_world"
-    task = plan_round(config, world, gene).task
+    typed = read_config(config)
+    world = build(typed.dataset, Path(typed.cache))
+    task = plan_round(client_task(typed, config, world.path), gene).task
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for values in itertools.product(*GRID.values()):
-            task["method"] = {"scratch": dict(zip(GRID, values, strict=True))}
+        for values in itertools.result(*GRID.values()):
+            task = replace(task, method={"scratch": dict(zip(GRID, values, strict=True))})
             found = pool.starmap(_work, [(c, task) for c in range(arguments.clients)])
             failed = [each["error"] for each in found if "error" in each]
             if failed:
@@ -67,7 +73,7 @@ def main() -> int:
                 return 1
             last = [each["accuracy"][-1] for each in found]
             error = statistics.stdev(last) / len(last) ** 0.5
-            asked = " ".join(f"{k}={v}" for k, v in task["method"]["scratch"].items())
+            asked = " ".join(f"{k}={v}" for k, v in task.method["scratch"].items())
             print(f"{asked}: {statistics.mean(last):.4f} +- {error:.4f}", flush=True)
     return 0
 

@@ -1,0 +1,1 @@
+"""A micro-institution: its Flower app, its work, its time limit."""

@@ -1,8 +1,8 @@
 """Faults that are planted on purpose (``faults=[3:raise]``), to see what a run makes of them.
 
-``armed`` is opened around a client's work, in one place (``clients.app``). Faults of the process
-strike in ``reached``, which training calls after each epoch; faults of the answer are done by
-``spoil``. Without an order in the task nothing of this has any effect.
+``armed`` is opened around a client's work, in one place (``clients.client_app``). Faults of the
+process strike in ``reached``, which training calls after each epoch; faults of the answer are done
+by ``spoil``. Without an order in the task nothing of this has any effect.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from protocol.task import FaultOrders
 
 IN_TRAINING = ("kill_once", "kill_always", "raise", "hang")
 IN_THE_ANSWER = ("none", "nan", "inf", "shape", "other_client")
@@ -67,25 +69,22 @@ _armed: ContextVar[_Armed | None] = ContextVar("fault", default=None)
 
 
 @contextmanager
-def armed(task: Mapping[str, Any], client: int, round: int, in_driver: bool) -> Iterator[None]:
-    """Have this client's fault, if the task orders one, strike inside.
+def armed(faults: FaultOrders | None, client: int, round: int, in_driver: bool) -> Iterator[None]:
+    """Have this client's fault, if one is ordered, strike inside.
 
     Args:
-        task: with ``faults`` {orders: [texts], folder: where marks are kept}, or without.
         in_driver: this process is the driver's, so a kill is a ``WorkerDied`` that is raised.
     """
-    asked = task.get("faults") or {"orders": []}
-    orders = {order.client: order for order in map(Order.read, asked["orders"])}
-    fault = None
-    if client in orders:
-        mark = Path(asked["folder"]) / f"died-{round}-{client}"
-        fault = _Armed(orders[client], mark, in_driver)
-    if fault is None:
+    orders = {order.client: order for order in map(Order.read, faults.orders if faults else ())}
+    if faults is None or client not in orders:
         yield
         return
-    from learngene.training import after_each_epoch  # late: it imports torch, conf.check does not
+    mark = Path(faults.folder) / f"died-{round}-{client}"
+    from learngene.adaptation.training import (
+        after_each_epoch,  # late: it imports torch, conf.validate does not
+    )
 
-    token = _armed.set(fault)
+    token = _armed.set(_Armed(orders[client], mark, in_driver))
     try:
         with after_each_epoch(reached):
             yield

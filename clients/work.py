@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
 from typing import Any
 
 import numpy as np
 import torch
 
-from learngene import methods
-from learngene.determinism import pin_kernels
-from learngene.heap import keep_freed_memory
-from learngene.labelled import draw_labelled_shard, of_text
-from learngene.methods.interface import generators
-from learngene.methods.own import place_in
-from learngene.precision import unpack
-from learngene.shard import ShardData, read_shard
-from learngene.training import Outcome
-from learngene.world import Shard, World, draw_shard, load
+from learngene.adaptation.settings import RetainSettings
+from learngene.adaptation.training import Outcome
+from learngene.data.dataset import World, load
+from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
+from learngene.gene.quantize import unpack
+from learngene.methods import ClientContext, Method, find
+from learngene.methods.base import generators
+from learngene.methods.plugins import error_line
+from learngene.open_world.flagged import decode_flags, draw_labelled_shard
+from learngene.utils.hardware import keep_freed_memory, pin_kernels
+from protocol.task import ClientTask
 
 
 def run_task(
-    client: int, round: int, task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]]
+    client: int, round: int, task: ClientTask, payloads: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, Any]:
     """Run every method of the task on the client's own shard.
 
@@ -35,27 +36,28 @@ def run_task(
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
-    world = load(task["world"])
+    world = load(task.world)
     shard = _shard(world, client, task)
     data = read_shard(world, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
-    own = task.get("own_methods", {})
-    for name in task["methods"]:
-        # The method's own count of rounds: Flower's goes on over several methods.
-        of = task.get("federated", round)
+    # The method's own count of rounds: Flower's goes on over several methods.
+    number = round if task.federated is None else task.federated
+    for name in task.methods:
+        plugin = task.own_methods.get(name)
         try:
             payload = unpack(payloads.get(name, {}))
-            context = _context(name, client, of, task, payload, data, device)
-            if "federated" in task:
-                answers[name], weights[name] = _federated_round(name, context)
+            method = find(name, plugin)
+            context = client_context(name, method, client, number, task, payload, data, device)
+            if task.federated is not None:
+                answers[name], weights[name] = _federated_round(name, method, context)
             else:
-                answers[name] = _adapted(name, own.get(name), context).metrics()
+                answers[name] = _adapted(name, method, context).metrics()
         # One method's fault must not take the others' results along, nor its sys.exit.
         except (Exception, SystemExit) as error:
-            where = place_in(own[name]["module"], error) if name in own else ""
-            told = f"{type(error).__name__}: {error}"
-            answers[name] = {"error": f"{told} ({where})" if where else told}
+            where = error_line(plugin["module"], error) if plugin else ""
+            reason = f"{type(error).__name__}: {error}"
+            answers[name] = {"error": f"{reason} ({where})" if where else reason}
     return {
         "client": client,
         "info": {
@@ -69,51 +71,74 @@ def run_task(
     }
 
 
-def _adapted(name: str, own: Mapping[str, Any] | None, context: methods.ClientContext) -> Outcome:
+def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     """What the method's client half reports.
 
     Raises:
         TypeError: it returns something else, as a method does that forgets to.
     """
-    made = methods.find(name, own).adapt(context)
-    if not isinstance(made, Outcome):
-        raise TypeError(f"adapt of {name} returned {type(made).__name__}, an Outcome is due")
-    return made
+    started = time.perf_counter()
+    outcome = method.adapt(context)
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"adapt of {name} returned {type(outcome).__name__}, an Outcome is due")
+    outcome.seconds = time.perf_counter() - started
+    return outcome
 
 
-def _shard(world: World, client: int, task: dict[str, Any]) -> Shard:
+def _shard(world: World, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
-    drawn = {name: task[name] for name in ("ways", "shots", "shard_seed")}
-    if "labelled" in task:
-        flags = of_text(world, task["labelled"]["flags"])
-        draws = task["labelled"]["draws"]
+    drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
+    if task.labelled is not None:
+        flags = decode_flags(world, task.labelled.flags)
+        draws = task.labelled.draws
         return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
-    return draw_shard(world, **drawn, client=client, classes_from=task["classes_from"])
+    return draw_shard(world, **drawn, client=client, classes_from=task.classes_from)
 
 
 def _federated_round(
-    name: str, context: methods.ClientContext
+    name: str, method: Method, context: ClientContext
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Numbers and weights that go up."""
-    update = methods.find(name).update
-    if update is None:
+    if method.update is None:
         raise ValueError(f"{name} is not trained among clients")
-    made = update(context)
-    return made.metrics(), made.arrays
+    update = method.update(context)
+    return update.metrics(), update.arrays
 
 
-def _context(
+def client_context(
     name: str,
+    method: Method,
     client: int,
     round: int,
-    task: dict[str, Any],
+    task: ClientTask,
     payload: dict[str, np.ndarray],
     data: ShardData,
     device: torch.device,
-) -> methods.ClientContext:
-    drawn = generators(task["seed"], name, round, client)
-    card = task.get("cards", {}).get(name, {})
-    return methods.ClientContext(task, payload, data, device, client, round, drawn, card)
+) -> ClientContext:
+    """What the task says to a method. A federated round names the settings that it reads, and has
+    no learngene; what it leaves out has its default and is read by nobody."""
+    local: dict[str, Any] = {}
+    if task.federated is None:
+        local = {
+            "scratch": find("scratch").settings_from(task.method["scratch"]),
+            "width": task.width,
+            "inherited": task.inherited,
+        }
+    card = task.card if method.inherits else task.cards.get(name)
+    return ClientContext(
+        settings=method.settings_from(task.method.get(name, {})),
+        payload=payload,
+        shard=data,
+        device=device,
+        client=client,
+        round=round,
+        seed=task.seed,
+        generator=generators(task.seed, name, round, client),
+        individual=task.individual,
+        retain=task.retain or RetainSettings(),
+        card=dict(card or {}),
+        **local,
+    )
 
 
 def _device_name(device: torch.device) -> str:

@@ -11,30 +11,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from learngene.adaptation.training import Outcome as Outcome
+    from learngene.api import adapt as adapt
+    from learngene.api import predict as predict
+    from learngene.data.partition import ShardData as ShardData
+    from learngene.data.partition import shard_of as shard_of
     from learngene.errors import InputError as InputError
-    from learngene.gene import Learngene as Learngene
-    from learngene.gene import load as load
-    from learngene.gene import reconstruct as reconstruct
-    from learngene.gene import save as save
-    from learngene.individual import Individual as Individual
-    from learngene.reuse import adapt as adapt
-    from learngene.reuse import predict as predict
-    from learngene.shard import ShardData as ShardData
-    from learngene.shard import shard_of as shard_of
-    from learngene.training import Outcome as Outcome
+    from learngene.gene.gene import Learngene as Learngene
+    from learngene.gene.gene import load as load
+    from learngene.gene.gene import reconstruct as reconstruct
+    from learngene.gene.gene import save as save
+    from learngene.networks.individual import Individual as Individual
 
 WHERE = {
     "InputError": "errors",
-    "Learngene": "gene",
-    "load": "gene",
-    "reconstruct": "gene",
-    "save": "gene",
-    "Individual": "individual",
-    "adapt": "reuse",
-    "predict": "reuse",
-    "ShardData": "shard",
-    "shard_of": "shard",
-    "Outcome": "training",
+    "Learngene": "gene.gene",
+    "load": "gene.gene",
+    "reconstruct": "gene.gene",
+    "save": "gene.gene",
+    "Individual": "networks.individual",
+    "adapt": "api",
+    "predict": "api",
+    "ShardData": "data.partition",
+    "shard_of": "data.partition",
+    "Outcome": "adaptation.training",
 }
 __all__ = list(WHERE)
 

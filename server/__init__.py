@@ -1,0 +1,1 @@
+"""The factory: dataset, collective, learngene, pretraining of the other methods."""

@@ -1,21 +1,20 @@
-"""The open-world cycles of a finished collective, kept like its life.
+"""Run the open-world cycles of a finished collective, kept like its tasks.
 
 ``cache/collectives/KEY/cycles-KEY2`` holds them. KEY2 hashes what determines the cycles besides the
-collective, so one life can go through different ones.
+collective, so one collective can go through different ones.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from learngene.cycle import (
-    CycleSettings,
+from learngene.collective.trainer import CollectiveTrainer
+from learngene.open_world.cycle import (
     Labeller,
     Oracle,
     Rows,
@@ -27,125 +26,126 @@ from learngene.cycle import (
     gather_labels,
     split_held_out,
 )
-from learngene.evolution import Evolution
-from learngene.openworld import OpenWorldSettings, Recogniser
-from server.checkpoint import key_of, read_checkpoint, write_checkpoint
+from learngene.open_world.detector import OpenSetDetector
+from learngene.open_world.settings import OpenWorldSettings
+from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
+from protocol.callbacks import SILENT, RunCallback
 from server.collective import (
-    Life,
+    TrainedCollective,
+    cache_key_fields,
+    checkpoint_card,
+    decode_rows,
+    encode_rows,
     exemplars,
-    go_on,
-    life_card,
-    life_parts,
-    rows_as_text,
-    rows_of_text,
+    restore,
 )
 
 FORMAT = 2  # raise it when the cycle changes
 
 
 def run_cycles(
-    life: Life,
-    settings: CycleSettings,
-    open_world: OpenWorldSettings,
+    trained: TrainedCollective,
+    settings: OpenWorldSettings,
     cache: Path,
     *,
     resume: bool,
     labeller: Labeller | None = None,
-    on_cycle: Callable[[dict[str, Any], bool], None] = lambda record, found: None,
-    on_step: Callable[[int, int, float], None] | None = None,
-) -> tuple[Evolution, dict[str, Any]]:
-    """Let a copy of the collective meet its streams; the life itself is not touched.
+    callback: RunCallback = SILENT,
+) -> tuple[CollectiveTrainer, dict[str, Any]]:
+    """Let a copy of the collective meet its streams; the collective itself is not touched.
 
     Args:
         labeller: names the images that it is sent; None is the oracle.
-        on_cycle: called after each cycle with its record and whether it was found saved.
 
     Returns:
-        The evolution after the last cycle, and ``open_world.cycle`` of ``results.json``.
+        The trainer after the last cycle, and ``open_world.cycle`` of ``results.json``.
     """
-    evolution, world = life.evolution.branch(), life.evolution.world
+    trainer, world = trained.trainer.clone(), trained.trainer.world
     labeller = labeller or Oracle()
-    parts = _parts(settings, open_world, labeller)
-    folder = cache / "collectives" / life.key / f"cycles-{key_of(parts)}"
-    of = {"life": life_parts(world, evolution.settings, evolution.device), "cycles": parts}
+    parts = _parts(settings, labeller)
+    folder = cache / "collectives" / trained.key / f"cycles-{key_of(parts)}"
+    of = {"life": cache_key_fields(world, trainer.settings, trainer.device), "cycles": parts}
     records: list[dict[str, Any]] = []
     pool: dict[int, Rows] = {}
     if resume:
-        records, pool = _take_up(evolution, folder, settings.cycles, of)
+        records, pool = _load_checkpoint(trainer, folder, settings.cycles, of)
         for record in records:
-            on_cycle(record, True)
+            callback.on_cycle_end(record, True)
     while len(records) < settings.cycles:
         cycle, started = len(records), time.perf_counter()
-        stream = draw_stream(world, settings, cycle, evolution.settings.seed)
-        recogniser = _recogniser(evolution, open_world)
-        scores = _scores(evolution, recogniser, stream, open_world)
-        before = evolution.known
+        stream = draw_stream(world, settings, cycle, trainer.settings.seed)
+        detector = _fit_detector(trainer, settings)
+        scores = _scores(trainer, detector, stream, settings)
+        before = trainer.known
         met = encounter(
-            stream, scores, recogniser.threshold, before, labeller, settings.labels_per_cycle
+            stream, scores, detector.threshold, before, labeller, settings.labels_per_cycle
         )
         pool = gather_labels(pool, stream, met, before)
         added = choose_classes(pool, settings)
-        parts = {c: split_held_out(pool.pop(c)) for c in added}
+        split = {c: split_held_out(pool.pop(c)) for c in added}
         if added:
-            evolution.admit(
-                {c: train for c, (train, _) in parts.items()},
-                np.concatenate([held for _, held in parts.values()]),
+            trainer.add_task(
+                {c: train for c, (train, _) in split.items()},
+                np.concatenate([held for _, held in split.values()]),
             )
-            evolution.run_task(on_step, settings.cycle_consolidate_epochs, balance=True)
+            trainer.run_task(callback.on_step, settings.cycle_consolidate_epochs, balance=True)
         record = {
             "cycle": cycle + 1,
             "images": len(stream.rows),
-            "threshold": recogniser.threshold,
+            "threshold": detector.threshold,
             **met.counts,
             "added": added,
             "labelled_images": {
-                str(c): len(train) + len(held) for c, (train, held) in parts.items()
+                str(c): len(train) + len(held) for c, (train, held) in split.items()
             },
             "waiting_classes": len(pool),
-            "known_classes": len(evolution.known),
-            **_accuracies(evolution, len(life.evolution.tasks)),
+            "known_classes": len(trainer.known),
+            **_accuracies(trainer, len(trained.trainer.tasks)),
             "seconds": time.perf_counter() - started,
         }
         records.append(record)
-        _keep(evolution, folder, records, pool, of)
-        on_cycle(record, False)
-    return evolution, {
-        "settings": asdict(settings),
-        "before": _accuracies(life.evolution, len(life.evolution.tasks)),
+        _save_checkpoint(trainer, folder, records, pool, of)
+        callback.on_cycle_end(record, False)
+    return trainer, {
+        "settings": settings.cycle_fields(),
+        "before": _accuracies(trained.trainer, len(trained.trainer.tasks)),
         "cycles": records,
         **account(records, world.division.open_world),
     }
 
 
-def _recogniser(evolution: Evolution, settings: OpenWorldSettings) -> Recogniser:
+def _fit_detector(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> OpenSetDetector:
     """Fitted anew on what is known by now."""
     path, mirror = settings.path, settings.mirror
-    fitted_on, labels = exemplars(evolution, path, mirror)
-    images = evolution.world.train_images
-    held_out = evolution.answers(images, evolution.calibration_rows, path, mirror)
-    return Recogniser.fit(settings, fitted_on, labels, held_out)
+    fitted_on, labels = exemplars(trainer, path, mirror)
+    images = trainer.world.train_images
+    held_out = trainer.predict(images, trainer.calibration_rows, path, mirror)
+    return OpenSetDetector.fit(settings, fitted_on, labels, held_out)
 
 
 def _scores(
-    evolution: Evolution, recogniser: Recogniser, stream: Stream, settings: OpenWorldSettings
+    trainer: CollectiveTrainer,
+    detector: OpenSetDetector,
+    stream: Stream,
+    settings: OpenWorldSettings,
 ) -> np.ndarray:
     """How unknown the stream's images look, (N,)."""
-    world, scores = evolution.world, np.empty(len(stream.rows))
+    world, scores = trainer.world, np.empty(len(stream.rows))
     for split, chosen in ((world.test_images, stream.test), (world.train_images, ~stream.test)):
         if chosen.any():
             rows = stream.rows[chosen]
-            answers = evolution.answers(split, rows, settings.path, settings.mirror)
-            scores[chosen] = recogniser.scores(*answers).numpy()
+            answers = trainer.predict(split, rows, settings.path, settings.mirror)
+            scores[chosen] = detector.scores(*answers).numpy()
     return scores
 
 
-def _accuracies(evolution: Evolution, base_tasks: int) -> dict[str, Any]:
+def _accuracies(trainer: CollectiveTrainer, base_tasks: int) -> dict[str, Any]:
     """Of both paths on test images of base classes, of classes taken in, and of all (null: none).
 
     All known classes are possible answers.
     """
-    world, stage = evolution.world, evolution.stages[-1]
-    sizes = [sum(len(world.rows("test", c)) for c in s.new_classes) for s in evolution.stages]
+    world, stage = trainer.world, trainer.stages[-1]
+    sizes = [sum(len(world.rows("test", c)) for c in s.new_classes) for s in trainer.stages]
 
     def of(by_task: list[float] | None, part: slice) -> float | None:
         if by_task is None or not by_task[part]:
@@ -163,55 +163,53 @@ def _accuracies(evolution: Evolution, base_tasks: int) -> dict[str, Any]:
     }
 
 
-def _parts(
-    settings: CycleSettings, open_world: OpenWorldSettings, labeller: Labeller
-) -> dict[str, Any]:
-    """What determines the cycles of one life."""
+def _parts(settings: OpenWorldSettings, labeller: Labeller) -> dict[str, Any]:
+    """What determines the cycles of one collective."""
     return {
         "format": FORMAT,
-        "cycles": asdict(settings),
-        "open_world": asdict(open_world),
+        "cycles": settings.cycle_fields(),
+        "open_world": settings.detector_fields(),
         "labeller": labeller.name,
     }
 
 
-def _keep(
-    evolution: Evolution,
+def _save_checkpoint(
+    trainer: CollectiveTrainer,
     folder: Path,
     records: list[dict[str, Any]],
     pool: dict[int, Rows],
     of: Mapping[str, Any],
 ) -> None:
-    base = evolution.world.division.base
+    base = trainer.world.division.base
     card = {
-        **life_card(evolution),
-        "tasks": evolution.tasks,
-        "taken_in": rows_as_text({c: r for c, r in evolution.train_rows.items() if c not in base}),
-        "calibration": evolution.calibration_rows.tolist(),
+        **checkpoint_card(trainer),
+        "tasks": trainer.tasks,
+        "taken_in": encode_rows({c: r for c, r in trainer.train_rows.items() if c not in base}),
+        "calibration": trainer.calibration_rows.tolist(),
         "records": records,
-        "pool": rows_as_text(pool),
+        "pool": encode_rows(pool),
     }
-    write_checkpoint(folder / f"cycle-{len(records):03d}", evolution.state(), card, of=of)
+    write_checkpoint(folder / f"cycle-{len(records):03d}", trainer.state(), card, of=of)
 
 
-def _take_up(
-    evolution: Evolution, folder: Path, cycles: int, of: Mapping[str, Any]
+def _load_checkpoint(
+    trainer: CollectiveTrainer, folder: Path, cycles: int, of: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[int, Rows]]:
-    """Bring ``evolution`` to the last cycle whose files are whole; its records and its pool."""
+    """Bring ``trainer`` to the last cycle whose files are whole; its records and its pool."""
     for cycle in range(cycles, 0, -1):
         found = read_checkpoint(folder / f"cycle-{cycle:03d}", of=of)
         if found is None:
             continue
         state, card = found
-        twin = evolution.branch()
+        twin = trainer.clone()
         try:
             twin.tasks = [list(task) for task in card["tasks"]]
-            twin.train_rows |= rows_of_text(card["taken_in"])
+            twin.train_rows |= decode_rows(card["taken_in"])
             twin.calibration_rows = np.array(card["calibration"], dtype=np.int64)
-            records, pool = list(card["records"]), rows_of_text(card["pool"])
+            records, pool = list(card["records"]), decode_rows(card["pool"])
         except (KeyError, TypeError, ValueError, AttributeError):  # whole, but not one of ours
             continue
-        if go_on(twin, state, card):
-            vars(evolution).update(vars(twin))
+        if restore(twin, state, card):
+            vars(trainer).update(vars(twin))
             return records, pool
     return [], {}

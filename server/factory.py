@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from learngene.continual import measures
-from learngene.cores import torch_threads, usable_cores
-from learngene.criterion import TrendRule, align
-from learngene.cycle import CycleSettings
-from learngene.determinism import pin_kernels
+from learngene.collective.criterion import TrendRule, align
+from learngene.collective.forgetting import measures
+from learngene.collective.records import TaskRecord, TrainerSettings
+from learngene.collective.settings import CollectiveSettings
+from learngene.collective.trainer import CollectiveTrainer
+from learngene.data.dataset import World
 from learngene.errors import InputError
-from learngene.evolution import Evolution, EvolutionSettings, Stage
-from learngene.expansion import PlannedStep, planned_names, read_plan
-from learngene.gene import Learngene, extract, load
-from learngene.openworld import OpenWorldSettings
-from learngene.untrusted import MEBIBYTE, read_limited
-from learngene.world import World
-from server.collective import Life, life_key, live
+from learngene.gene.gene import Learngene, extract, load
+from learngene.gene.settings import LearngeneSettings
+from learngene.networks.growth import PlannedStep, planned_names, read_plan
+from learngene.open_world.settings import OpenWorldSettings
+from learngene.utils.hardware import pin_kernels, torch_threads, usable_cores
+from learngene.utils.untrusted import MEBIBYTE, read_limited
+from protocol.callbacks import SILENT, RunCallback
+from server.collective import TrainedCollective, collective_key, train_collective
 from server.cycle import run_cycles
-from server.selection import (
+from server.layer_selection import (
     TOP,
     Selection,
+    apply_criterion,
     chosen_layers,
-    judge,
-    run_of,
-    shared_run,
-    trend_rule,
+    layer_numbers,
+    shared_layers,
 )
 
 PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
 
 
 @dataclass(frozen=True)
-class Moment:
+class GeneSnapshot:
     """A point of the collective's evolution at which clients reconstruct (figure 6a)."""
 
     tasks: int  # done by then
@@ -48,21 +49,21 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Product:
+class FactoryResult:
     """What the factory hands over: the learngene and what is known of where it came from."""
 
     gene: Learngene
-    life: Life | None  # None: the learngene was read from a file
-    moments: tuple[Moment, ...] = ()  # one a round; the last one's learngene is ``gene``
+    trained: TrainedCollective | None  # None: the learngene was read from a file
+    snapshots: tuple[GeneSnapshot, ...] = ()  # one a round; the last one's learngene is ``gene``
     rule: TrendRule = field(default_factory=TrendRule)
-    # With learngene.layers=auto: what the life said on which the choice was made, where it is
-    # not ``life`` itself.
+    # With learngene.layers=auto: the criterion on the collective that the choice was made by, where
+    # that is not ``trained``.
     chosen_on: Selection | None = None
     cycle: dict[str, Any] | None = None  # what the open-world cycles brought (server.cycle)
 
     def gene_of(self, round: int) -> Learngene:
         """The learngene that round ``round`` (from 1) sends."""
-        return self.moments[round - 1].gene if self.moments else self.gene
+        return self.snapshots[round - 1].gene if self.snapshots else self.gene
 
     def sections(self, sigma: float) -> dict[str, Any]:
         """The parts of ``results.json`` that are the factory's."""
@@ -75,10 +76,10 @@ class Product:
             "top_layers_bytes": card.top_layers_bytes,
             "sha256": card.sha256,
         }
-        if self.life is None:
+        if self.trained is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
-        evolution = self.life.evolution
-        criterion = judge(self.life, self.rule).section(sigma, self.rule)
+        trainer = self.trained.trainer
+        criterion = apply_criterion(self.trained, self.rule).section(sigma, self.rule)
         if self.chosen_on is not None:
             criterion["chosen_on"] = {
                 "collective": self.chosen_on.collective,
@@ -86,23 +87,23 @@ class Product:
             }
         return {
             "collective": {
-                "tasks": len(evolution.tasks),
-                "conv_widths": list(evolution.collective.widths),
-                "layers": list(evolution.collective.names),
-                "parameters": evolution.stages[-1].parameters,
-                "stages": [{**each.as_dict(), "task": each.task + 1} for each in evolution.stages],
-                "continual": _continual(evolution.stages),
+                "tasks": len(trainer.tasks),
+                "conv_widths": list(trainer.collective.widths),
+                "layers": list(trainer.collective.names),
+                "parameters": trainer.stages[-1].parameters,
+                "stages": [{**each.as_dict(), "task": each.task + 1} for each in trainer.stages],
+                "continual": _continual(trainer.stages),
             },
             "criterion": criterion,
-            "open_world": {**self.life.open_world, "cycle": self._cycle()},
+            "open_world": {**self.trained.open_world, "cycle": self._cycle()},
             "learngene": shown,
         }
 
     def _cycle(self) -> dict[str, Any] | None:
         """The cycles with names in place of class numbers."""
-        if self.cycle is None or self.life is None:
+        if self.cycle is None or self.trained is None:
             return None
-        names = self.life.evolution.world.class_names
+        names = self.trained.trainer.world.class_names
         named = [
             {
                 **record,
@@ -139,15 +140,34 @@ def choose_precision(asked: str, device: torch.device) -> str:
     return "bf16" if has else "fp32"
 
 
-def factory_threads(config: Mapping[str, Any]) -> int:
-    """``collective.threads``; 0 takes all cores that this process may use.
+@dataclass(frozen=True)
+class FactorySettings:
+    """What the factory reads of the configuration."""
 
-    Kept work hangs on the number, since rounding does.
-    """
-    return config["collective"]["threads"] or usable_cores()
+    collective: CollectiveSettings
+    learngene: LearngeneSettings
+    open_world: OpenWorldSettings
+    stem: str  # the individual's
+    seed: int
+    rounds: int
+    cache: Path
+    resume: bool = True
+
+    @property
+    def threads(self) -> int:
+        """``collective.threads``; 0 takes all cores that this process may use.
+
+        Kept work hangs on the number, since rounding does.
+        """
+        return self.collective.threads or usable_cores()
+
+    @property
+    def rule(self) -> TrendRule:
+        own = self.learngene
+        return TrendRule(own.auto_layers, own.auto_bar, own.auto_large)
 
 
-def evolution_settings(config: Mapping[str, Any], device: torch.device) -> EvolutionSettings:
+def trainer_settings(settings: FactorySettings, device: torch.device) -> TrainerSettings:
     """The part of the configuration that determines a collective.
 
     Of a growth plan it is what the file says, not the file's name. ``learngene.layers`` counts
@@ -157,23 +177,25 @@ def evolution_settings(config: Mapping[str, Any], device: torch.device) -> Evolu
     Raises:
         InputError: the plan cannot be read, or the layers are not there from the start.
     """
-    own = config["collective"]
-    named = {f.name for f in fields(EvolutionSettings)}
-    taken = {name: value for name, value in own.items() if name in named}
-    taken["precision"] = choose_precision(own["precision"], device)
-    plan: tuple[PlannedStep, ...] = ()
-    if own["growth"] not in ("schedule", "none", "equal"):
-        taken["growth"], plan = "plan", read_plan(_yaml(own["growth"]), own["growth"])
-    asked, names = config["learngene"]["layers"], planned_names(plan)
-    layers = run_of(TOP if asked == "auto" else asked, names)
-    taken["shared"], taken["shared_last"] = shared_run(layers, names, config["individual"]["stem"])
-    return EvolutionSettings(
-        **taken,
+    collective = settings.collective
+    growth, plan = collective.growth, tuple[PlannedStep, ...]()
+    if growth not in ("schedule", "none", "equal"):
+        growth, plan = "plan", read_plan(_yaml(growth), growth)
+    asked, names = settings.learngene.layers, planned_names(plan)
+    shared, last = shared_layers(
+        layer_numbers(TOP if asked == "auto" else asked, names), names, settings.stem
+    )
+    return TrainerSettings(
+        replace(
+            collective, growth=growth, precision=choose_precision(collective.precision, device)
+        ),
+        stem=settings.stem,
+        shared=shared,
+        sigma=settings.learngene.sigma,
+        calibration_per_class=settings.open_world.calibration_per_class,
+        seed=settings.seed,
+        shared_last=last,
         plan=plan,
-        stem=config["individual"]["stem"],
-        sigma=config["learngene"]["sigma"],
-        calibration_per_class=config["open_world"]["calibration_per_class"],
-        seed=config["seed"],
     )
 
 
@@ -182,159 +204,137 @@ def _yaml(path: str) -> Any:
         return yaml.safe_load(read_limited(Path(path), PLAN_LIMIT).decode("utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError("collective.growth", path, f"cannot be read as YAML: {reason}",
-                         "conf/growth/deepen.yaml is an example") from error  # fmt: skip
+        raise InputError(
+            "collective.growth",
+            path,
+            f"cannot be read as YAML: {reason}",
+            "conf/growth/deepen.yaml is an example",
+        ) from error
 
 
-def open_world_settings(config: Mapping[str, Any]) -> OpenWorldSettings:
-    """How unknown images are recognised; changes nothing in the collective itself."""
-    named = (field.name for field in fields(OpenWorldSettings))
-    return OpenWorldSettings(**{name: config["open_world"][name] for name in named})
-
-
-def cycle_settings(config: Mapping[str, Any]) -> CycleSettings:
-    """The open-world cycles that follow the last task."""
-    named = (field.name for field in fields(CycleSettings))
-    return CycleSettings(**{name: config["open_world"][name] for name in named})
-
-
-def produce(
-    config: Mapping[str, Any],
-    world: World,
-    *,
-    on_task: Callable[[Evolution, bool], None] = lambda evolution, found: None,
-    on_step: Callable[[int, int, float], None] | None = None,
-    on_note: Callable[[str], None] = lambda text: None,
-) -> Product:
+def train_or_load_gene(
+    settings: FactorySettings, world: World, callback: RunCallback = SILENT
+) -> FactoryResult:
     """A learngene for the configuration.
 
-    With ``learngene.layers=auto`` a collective lives with the top three layers shared; if the
-    criterion selects others, it lives again with these. Both lives are kept.
-
-    Args:
-        on_note: called with a line to show, when something is decided on the way.
+    With ``learngene.layers=auto`` a collective is trained with the top three layers shared; if
+    the criterion selects others, another one is trained with these. Both are kept.
 
     Raises:
         InputError: the saved learngene cannot be used, the world is too small for the settings, or
             ``auto`` finds no layer to select.
     """
-    path = config["learngene"]["path"]
+    asked, path = settings.learngene.layers, settings.learngene.path
     if path:
         gene = load(path)
         if gene.card.channels != world.image_shape[0]:
-            raise InputError("learngene.path", path,
-                             f"made for images of {gene.card.channels} channels, "
-                             f"{world.name} has {world.image_shape[0]}",
-                             "Use a learngene of a world like this one")  # fmt: skip
-        return Product(gene, None)
-    device = choose_device(config["collective"]["device"])
+            raise InputError(
+                "learngene.path",
+                path,
+                f"made for images of {gene.card.channels} channels, "
+                f"{world.name} has {world.image_shape[0]}",
+                "Use a learngene of a world like this one",
+            )
+        return FactoryResult(gene, None)
+    device = choose_device(settings.collective.device)
     pin_kernels(device)
-    rule, asked = trend_rule(config), config["learngene"]["layers"]
     chosen_on = None
-    moments: list[Moment] = []
+    snapshots: list[GeneSnapshot] = []
 
-    def live_with(settings: EvolutionSettings, layers: list[int], *, resume: bool) -> Life:
-        tasks = math.ceil(len(world.division.base) / settings.classes_per_task)
+    def train_with(setup: TrainerSettings, layers: list[int], *, resume: bool) -> TrainedCollective:
+        tasks = math.ceil(len(world.division.base) / setup.collective.classes_per_task)
         inherited = [names[layer - 1] for layer in layers]
-        key = life_key(world, settings, device)
-        moments.clear()
+        key = collective_key(world, setup, device)
+        snapshots.clear()
 
-        def keep_moment(evolution: Evolution) -> None:
-            gene = _extract(evolution, inherited, world, key)
-            moments.append(Moment(len(evolution.stages), len(evolution.known), gene))
+        def take_snapshot(trainer: CollectiveTrainer) -> None:
+            gene = _extract(trainer, inherited, world, key)
+            snapshots.append(GeneSnapshot(len(trainer.stages), len(trainer.known), gene))
 
-        return live(
+        return train_collective(
             world,
-            settings,
+            setup,
             device,
-            Path(config["cache"]),
-            open_world=open_world_settings(config),
+            settings.cache,
+            open_world=settings.open_world,
             resume=resume,
-            stops=stops(tasks, config["rounds"]),
-            on_stop=keep_moment,
-            on_task=on_task,
-            on_step=on_step,
+            snapshot_tasks=snapshot_tasks(tasks, settings.rounds),
+            on_snapshot=take_snapshot,
+            callback=callback,
         )
 
-    with torch_threads(factory_threads(config)):
-        settings = evolution_settings(config, device)
-        _check_fits(world, settings)
-        names = planned_names(settings.plan)
-        layers = run_of(TOP if asked == "auto" else asked, names)
-        life = live_with(settings, layers, resume=config["resume"])
+    with torch_threads(settings.threads):
+        setup = trainer_settings(settings, device)
+        _check_fits(world, setup)
+        names = planned_names(setup.plan)
+        layers = layer_numbers(TOP if asked == "auto" else asked, names)
+        trained = train_with(setup, layers, resume=settings.resume)
         if asked == "auto":
-            first = judge(life, rule)
+            first = apply_criterion(trained, settings.rule)
             layers = chosen_layers(first)
-            shared, last = shared_run(layers, names, settings.stem)
-            again = (shared, last) != (settings.shared, settings.shared_last)
-            on_note(
+            shared, last = shared_layers(layers, names, settings.stem)
+            again = (shared, last) != (setup.shared, setup.shared_last)
+            callback.on_note(
                 f"learngene.layers=auto: the criterion selects {layers}"
                 + ("; the collective lives again, its light path sharing these" * again)
             )
             if again:
                 chosen_on = first
-                settings = replace(settings, shared=shared, shared_last=last)
-                life = live_with(settings, layers, resume=config["resume"])
-            elif layers != run_of(TOP, names):  # the same life, read again for other layers
-                life = live_with(settings, layers, resume=True)
+                setup = replace(setup, shared=shared, shared_last=last)
+                trained = train_with(setup, layers, resume=settings.resume)
+            elif layers != layer_numbers(TOP, names):  # the same one, read again for other layers
+                trained = train_with(setup, layers, resume=True)
         cycle = None
-        if config["open_world"]["cycles"]:
+        if settings.open_world.cycles:
             grown, cycle = run_cycles(
-                life,
-                cycle_settings(config),
-                open_world_settings(config),
-                Path(config["cache"]),
-                resume=config["resume"],
-                on_cycle=lambda record, found: on_note(cycle_line(record, found)),
-                on_step=on_step,
+                trained,
+                settings.open_world,
+                settings.cache,
+                resume=settings.resume,
+                callback=callback,
             )
             inherited = [names[layer - 1] for layer in layers]
-            gene = _extract(grown, inherited, world, life.key)
-            moments[-1] = Moment(len(grown.stages), len(grown.known), gene)
-    return Product(moments[-1].gene, life, tuple(moments), rule, chosen_on, cycle)
-
-
-def cycle_line(record: Mapping[str, Any], found: bool) -> str:
-    """A cycle in one line for the terminal."""
-    return (
-        f"open-world cycle {record['cycle']}{' (done by an earlier run)' if found else ''}: "
-        f"{record['called_unknown']} of {record['images']} images called unknown, "
-        f"{record['labels_spent']} labels spent ({record['known_sent']} on known classes), "
-        f"{len(record['added'])} classes taken in, {record['known_classes']} known; accuracy "
-        f"{record['accuracy']:.3f}"
+            gene = _extract(grown, inherited, world, trained.key)
+            snapshots[-1] = GeneSnapshot(len(grown.stages), len(grown.known), gene)
+    return FactoryResult(
+        snapshots[-1].gene, trained, tuple(snapshots), settings.rule, chosen_on, cycle
     )
 
 
-def _extract(evolution: Evolution, inherited: list[str], world: World, key: str) -> Learngene:
+def _extract(trainer: CollectiveTrainer, inherited: list[str], world: World, key: str) -> Learngene:
     """The learngene of the layers called ``inherited``, as the collective now is."""
-    stages, names = evolution.stages, evolution.collective.names
+    stages, names = trainer.stages, trainer.collective.names
     absent = [name for name in inherited if name not in names]
     if absent:
-        raise InputError("learngene.layers", inherited,
-                         f"layer {absent[0]} is not there yet after task {len(stages)}",
-                         "Write rounds=1")  # fmt: skip
+        raise InputError(
+            "learngene.layers",
+            inherited,
+            f"layer {absent[0]} is not there yet after task {len(stages)}",
+            "Write rounds=1",
+        )
     return extract(
-        evolution.collective,
+        trainer.collective,
         layers=[names.index(name) + 1 for name in inherited],
-        stem_seed=evolution.settings.seed,
+        stem_seed=trainer.settings.seed,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
         source={"world": world.name, "world_sha256": world.sha256, "collective": key},
     )
 
 
-def stops(tasks: int, rounds: int) -> list[int]:
+def snapshot_tasks(tasks: int, rounds: int) -> list[int]:
     """Tasks done at the end of each of ``rounds`` stretches that are as equal as can be.
 
     Raises:
         InputError: there are more rounds than tasks.
     """
     if rounds > tasks:
-        raise InputError("rounds", rounds, f"the collective has {tasks} tasks",
-                         f"Write rounds={tasks} or less")  # fmt: skip
+        raise InputError(
+            "rounds", rounds, f"the collective has {tasks} tasks", f"Write rounds={tasks} or less"
+        )
     return [math.ceil(tasks * (number + 1) / rounds) for number in range(rounds)]
 
 
-def _continual(stages: Sequence[Stage]) -> dict[str, Any]:
+def _continual(stages: Sequence[TaskRecord]) -> dict[str, Any]:
     """How well the tasks gone by are kept, by the collective and (under ``light``) its light path.
 
     ``light`` is null where there is no light path.
@@ -347,9 +347,12 @@ def _continual(stages: Sequence[Stage]) -> dict[str, Any]:
     }
 
 
-def _check_fits(world: World, settings: EvolutionSettings) -> None:
+def _check_fits(world: World, settings: TrainerSettings) -> None:
     fewest = min(len(world.rows("train", c)) for c in world.division.base)
     if fewest <= settings.calibration_per_class:
-        raise InputError("open_world.calibration_per_class", settings.calibration_per_class,
-                         f"a base class has {fewest} training images: none would be left",
-                         f"Lower it below {fewest}")  # fmt: skip
+        raise InputError(
+            "open_world.calibration_per_class",
+            settings.calibration_per_class,
+            f"a base class has {fewest} training images: none would be left",
+            f"Lower it below {fewest}",
+        )

@@ -1,0 +1,1 @@
+"""Flower strategies, and the answers that are kept of them."""

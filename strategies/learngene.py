@@ -6,7 +6,6 @@ with metrics. Nothing is averaged; what a round brought is kept in ``LearngeneSt
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from clients.records import PAYLOAD, TASK
-from strategies.guard import Declared, Entry, GuardedGrid, inspect
-from strategies.kept import Kept
-from strategies.messages import (
+from protocol.guard import Declared, Entry, GuardedGrid, inspect
+from protocol.keys import PAYLOAD, TASK
+from protocol.messages import (
     Answer,
     Traffic,
     array_record,
@@ -29,7 +27,7 @@ from strategies.messages import (
     read_reply,
     weigh_reply,
 )
-from strategies.rounds import ClientOutcome, RoundOutcome, RoundPlan
+from protocol.rounds import AnswerStore, ClientOutcome, RoundOutcome, RoundPlan
 
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
 
@@ -46,7 +44,7 @@ class _OpenRound:
     down: list[int]  # per method
     who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
     opened: float  # time.monotonic()
-    kept: Kept | None = None
+    kept: AnswerStore | None = None
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
 
 
@@ -81,12 +79,12 @@ class LearngeneStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a client whose answer is not kept, in the order of the clients."""
-        who = self._meet(grid)
+        who = self._discover_clients(grid)
         plan = self.prepare(server_round)
         if strangers := set(plan.payloads) - set(plan.methods):
             raise ValueError(f"payloads for {sorted(strangers)}, methods are {plan.methods}")
         # The records are shared by all messages: a gene is held once, however many clients.
-        records: dict[str, Any] = {TASK: ConfigRecord({"json": json.dumps(plan.task)})}
+        records: dict[str, Any] = {TASK: ConfigRecord({"json": plan.task.to_json()})}
         records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
         messages = {
             node: Message(
@@ -114,7 +112,7 @@ class LearngeneStrategy(Strategy):
         for node, client in self._partitions.items():
             kept = plan.kept.get(client) if plan.kept else None
             if kept is not None:
-                now.outcomes[node] = _sent_again(kept, node, now)
+                now.outcomes[node] = _reuse_answer(kept, node, now)
         self._open = now
         return [message for node, message in messages.items() if node not in now.outcomes]
 
@@ -132,7 +130,7 @@ class LearngeneStrategy(Strategy):
             for client in range(self.num_clients)
         )
 
-    def _meet(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
+    def _discover_clients(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
         """Wait for all nodes and learn which client each is; gives ``RoundOutcome.who``.
 
         The ServerApp starts before the nodes register, so asking at once finds none of them.
@@ -271,7 +269,7 @@ class LearngeneStrategy(Strategy):
         """Nothing to log; the driver shows the settings."""
 
 
-def _sent_again(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutcome:
+def _reuse_answer(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutcome:
     """A kept answer as this round's: what goes down is weighed as if it were sent."""
     traffic = {
         name: Traffic(down, kept.bytes_by_method[name].up)

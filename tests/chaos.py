@@ -45,9 +45,14 @@ SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signa
 SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 IMPORTED = (
-    *("sim", "server.outcome", "server.factory", "strategies.kept", "strategies.plan"),
-    *("strategies.runtime", "strategies.serial", "clients.work", "learngene.methods.learngene"),
-    *("learngene.world.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
+    *("sim", "reports.run", "server.factory", "strategies.answer_cache", "protocol.task"),
+    *(
+        "runtime.ray_backend",
+        "runtime.serial_backend",
+        "clients.work",
+        "learngene.methods.learngene",
+    ),
+    *("learngene.data.sources.glyphs", "pytorch_ood.detector", "captum.attr", "scipy.stats"),
 )
 PATIENCE_S = 300.0  # for one command; nothing here takes a tenth of it on a free machine
 RAY_S = 8.0  # about what Ray adds to a run: it starts, and its workers import everything
@@ -99,7 +104,7 @@ class Fork:
 
 def _in_a_fork(arguments: list[str], environment: dict[str, str], log: Path) -> None:
     import sim
-    from strategies.runtime import leave
+    from runtime.ray_backend import leave
 
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for standard in (1, 2):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from learngene.evolution import Evolution
-from learngene.world import World, WorldSettings, build
-from tests.made import CPU, settings
+from learngene.collective.trainer import CollectiveTrainer
+from learngene.data.cache import build
+from learngene.data.dataset import World
+from learngene.data.settings import SeededDataSettings
+from tests.helpers import CPU, settings
+from tests.reports.helpers import DOT, make_results
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,24 +37,24 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """25 characters (16 base, 4 open-world, 5 novel), 12 training and 6 test images of each."""
-    asked = WorldSettings(
+    asked = SeededDataSettings(
         "glyphs", classes=25, train_per_class=12, test_per_class=6, image_size=32, seed=3
     )
     return build(asked, tmp_path_factory.mktemp("tiny-world"))
 
 
 @pytest.fixture(scope="session")
-def evolve(tiny_world: World) -> Callable[..., Evolution]:
+def evolve(tiny_world: World) -> Callable[..., CollectiveTrainer]:
     """Makes an evolution in the tiny world; keywords change its settings."""
-    return lambda **changed: Evolution(tiny_world, settings(**changed), CPU)
+    return lambda **changed: CollectiveTrainer(tiny_world, settings(**changed), CPU)
 
 
 @pytest.fixture(scope="session")
-def evolved(evolve: Callable[..., Evolution]) -> Callable[[str], Evolution]:
+def evolved(evolve: Callable[..., CollectiveTrainer]) -> Callable[[str], CollectiveTrainer]:
     """A finished evolution for a kind of stem, made once; nobody may change it."""
-    made: dict[str, Evolution] = {}
+    made: dict[str, CollectiveTrainer] = {}
 
-    def of(stem: str) -> Evolution:
+    def of(stem: str) -> CollectiveTrainer:
         if stem not in made:
             before = torch.get_num_threads()
             torch.set_num_threads(1)
@@ -61,3 +65,27 @@ def evolved(evolve: Callable[..., Evolution]) -> Callable[[str], Evolution]:
         return made[stem]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., dict[str, Any]]:
+    """The factory :func:`make_results`, for variants."""
+    return make_results
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """Twenty clients that all gain."""
+    return make_results()
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are built as always, but a dot is saved in their place: rendering takes seconds."""
+
+    def save(figure, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(DOT)
+        return path
+
+    monkeypatch.setattr("reports.figures.style.save", save)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from protocol.task import ClientTask
+
 DELAYS_S = (6.0, 3.0, 0.0)
 
 
 def late(
-    client: int, round: int, task: dict[str, Any], payloads: dict[str, dict[str, np.ndarray]]
+    client: int, round: int, task: ClientTask, payloads: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, Any]:
     """``clients.work.run_task`` after a wait that is longer for the first clients."""
     from clients.work import run_task

@@ -7,27 +7,25 @@ from pathlib import Path
 import pytest
 
 SOURCE = '''"""Nearest class mean of the plain pixels: no network at all."""
-import time
-
 import torch.nn.functional as F
 
 from learngene.methods import Method
 from learngene.methods.protonet import class_means, nearness
-from learngene.methods.seven import one_point
+from learngene.methods.common.backbone import evaluate_once
 
 
 def adapt(context):
-    started, shard = time.perf_counter(), context.shard
-    scale = context.task["method"]["{name}"].get("scale", 1.0)
+    shard = context.shard
+    scale = context.settings.get("scale", 1.0)
     means = class_means(shard.train_x.flatten(1), shard.train_y, shard.ways)
 
     def said(x):
         return F.log_softmax(scale * nearness(x.flatten(1), means), dim=1)
 
-    return one_point(context, said, started)
+    return evaluate_once(context, said)
 
 
-METHOD = Method(adapt, at_once=True)
+METHOD = Method(adapt, training_free=True)
 '''
 
 

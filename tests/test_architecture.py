@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import pytest
-
 REPO = Path(__file__).resolve().parents[1]
-OURS = ("learngene", "clients", "server", "strategies", "conf")
-
-FORBIDDEN = {
-    "learngene": {"flwr", "ray", "hydra", "omegaconf", "server", "clients", "strategies", "conf"},
-    "clients": {"server", "strategies"},
-    "server": {"clients", "strategies"},
-}
+# The house, from the top down: imports go downward only, and packages of one floor never import
+# each other (docs/ARCHITECTURE.md).
+FLOORS = (
+    ("benchmarks",),
+    ("sim",),
+    ("conf",),
+    ("reports",),
+    ("runtime",),
+    ("server", "clients", "strategies"),
+    ("protocol",),
+    ("learngene",),
+)
+# The same inside learngene/: chapters of the paper on what they are made of.
+CHAPTERS = (
+    ("api",),
+    ("methods",),
+    ("collective", "gene"),
+    ("adaptation", "open_world"),
+    ("networks",),
+    ("data",),
+    ("utils",),
+    ("errors", "seeding"),
+)
+OURS = ("learngene", "protocol", "clients", "server", "strategies", "runtime", "reports", "conf")
+# learngene/ is usable by itself: the paper, without Flower and what comes with it.
+NOT_IN_LEARNGENE = {"flwr", "ray", "hydra", "omegaconf", "pandas"}
 # The one module that may read foreign pickles (CIFAR's own format), through a restricted Unpickler.
-MAY_UNPICKLE = "learngene/world/"
+MAY_UNPICKLE = "learngene/data/"
 SEEDERS = {
     "torch.manual_seed",
     "torch.cuda.manual_seed",
@@ -44,7 +62,7 @@ PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 
 def sources(*folders: str) -> list[Path]:
     found = [path for folder in folders for path in sorted((REPO / folder).rglob("*.py"))]
-    return found + ([REPO / "sim.py"] if (REPO / "sim.py").exists() else [])
+    return [*found, REPO / "sim.py"]
 
 
 def name(path: Path) -> str:
@@ -74,16 +92,69 @@ def parse(path: Path) -> ast.AST:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_layers(package):
+def upward(floors: Sequence[Sequence[str]], own: str, imported: Iterable[str]) -> list[str]:
+    """What a file of the room ``own`` imports of its own floor or of one above it."""
+    floor = {room: number for number, rooms in enumerate(floors) for room in rooms}
+    return [
+        each for each in imported if each in floor and each != own and floor[each] <= floor[own]
+    ]
+
+
+def rooms(paths: Iterable[Path], depth: int) -> Iterator[tuple[Path, str, set[str]]]:
+    """Each file with its room, and the rooms that it imports: the ``depth``-th part of a name."""
+    for path in paths:
+        parts = path.relative_to(REPO).with_suffix("").parts
+        found = {tuple(module.split(".")) for module in imports(parse(path), path)}
+        ours = {each for each in found if len(each) > depth and each[:depth] == parts[:depth]}
+        yield path, parts[depth], {each[depth] for each in ours}
+
+
+def test_imports_go_downward_only() -> None:
+    paths = [*sources(*OURS, "benchmarks")]
+    assert {room for _, room, _ in rooms(paths, 0)} == {room for floor in FLOORS for room in floor}
     wrong = [
         f"{name(path)} imports {module}"
-        for path in sources(package)
-        if name(path) != "sim.py"
-        for module in imports(parse(path), path)
-        if module.split(".")[0] in FORBIDDEN[package]
+        for path, room, imported in rooms(paths, 0)
+        for module in upward(FLOORS, room, imported)
     ]
     assert wrong == []
+
+
+def test_imports_inside_learngene_go_downward_only() -> None:
+    paths = [
+        path
+        for path in (REPO / "learngene").rglob("*.py")
+        if path.parent != REPO / "learngene" or path.stem != "__init__"
+    ]
+    chapters = {each for floor in CHAPTERS for each in floor}
+    assert {room for _, room, _ in rooms(paths, 1)} == chapters
+    wrong = [
+        f"{name(path)} imports learngene.{module}"
+        for path, room, imported in rooms(paths, 1)
+        for module in upward(CHAPTERS, room, imported)
+    ]
+    assert wrong == []
+
+
+def test_learngene_stands_by_itself() -> None:
+    wrong = [
+        f"{name(path)} imports {module}"
+        for path in (REPO / "learngene").rglob("*.py")
+        for module in imports(parse(path), path)
+        if module.split(".")[0] in NOT_IN_LEARNGENE
+    ]
+    assert wrong == []
+
+
+def test_the_floors_see_what_they_forbid() -> None:
+    assert upward(FLOORS, "server", ["reports", "clients", "protocol", "learngene", "torch"]) == [
+        "reports",
+        "clients",
+    ]
+    assert upward(CHAPTERS, "adaptation", ["methods", "networks", "open_world"]) == [
+        "methods",
+        "open_world",
+    ]
 
 
 def test_one_caller_of_the_simulation():
@@ -93,7 +164,7 @@ def test_one_caller_of_the_simulation():
         for path in sources(*OURS)
         if any(module.startswith("flwr.simulation") for module in imports(parse(path), path))
     }
-    assert users == importers == {"strategies/runtime.py"}
+    assert users == importers == {"runtime/ray_backend.py"}
 
 
 def test_nothing_is_pickled():
@@ -150,7 +221,7 @@ def test_one_module_makes_every_generator():
         name(path)
         for path in sources(*OURS, "benchmarks")
         if {"random", "numpy.random", "secrets"} & set(imports(parse(path), path))
-        and name(path) != "learngene/files.py"  # names of temporary files
+        and name(path) != "learngene/utils/files.py"  # names of temporary files
     ]
     assert {path: calls for path, calls in found.items() if calls} == {}
     assert imported == []
@@ -173,9 +244,28 @@ def test_the_rules_of_chance_see_what_they_forbid():
 
 def test_the_rules_see_what_they_forbid():
     """The walkers themselves, on source that breaks every rule."""
-    text = "from server import app\nfrom . import x\nfrom ..b import c\nimport torch\n"
+    text = "from server import server_app\nfrom . import x\nfrom ..b import c\nimport torch\n"
     text += "torch.manual_seed(0)"
     tree = ast.parse(text)
     found = set(imports(tree, REPO / "clients" / "methods" / "m.py"))
-    assert {"server", "server.app", "clients.methods.x", "clients.b.c", "torch"} <= found
+    assert {"server", "server.server_app", "clients.methods.x", "clients.b.c", "torch"} <= found
     assert [called for called, _ in calls(tree)] == ["torch.manual_seed"]
+
+
+def test_the_map_names_what_is_there() -> None:
+    """Every path in docs/ARCHITECTURE.md, and every package in its picture."""
+    text = (REPO / "docs" / "ARCHITECTURE.md").read_text()
+    named = {path.split("`")[0] for path in re.findall(r"`([\w./-]+/[\w.-]*)`", text)}
+    named = {path for path in named if not path.startswith(("cache/", "settings"))}
+    assert len(named) > 40
+    assert [path for path in sorted(named) if not (REPO / path).exists()] == []
+    picture = text[text.index("```") : text.rindex("```")]
+    assert {room for floor in (*FLOORS, *CHAPTERS) for room in floor} <= set(
+        re.findall(r"\w+", picture)
+    )
+    rows = [
+        line
+        for line in text[text.index("I want to change") :].splitlines()
+        if line.startswith("| ")
+    ]
+    assert len(rows) >= 20

@@ -3,27 +3,31 @@ commands in the files' heads are composed and checked, every point of their swee
 
 from __future__ import annotations
 
+import csv
+import os
+import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 import sim as program
-from conf.check import check
-from conf.schema import Config
-from server.arms import GatherError, gather, must_share
-from server.comparison import rows
-from server.figures_paper import draw
-from server.points import FREE
-from server.results import read_results
+from conf.schema import Config, register_schema
+from conf.validate import check
+from reports.experiments.frontier import FREE
+from reports.experiments.registry import draw, rows
+from reports.results import read_results
+from reports.variants import GatherError, check_comparable, group_runs
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
@@ -103,20 +107,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> dict[str, Any]:
     asked = [f"experiment={experiment}", *COMMON, *point]
     with chdir(CONF.parent):  # plans of growth are named from there
-        plain = _composed([*asked, f"cache={cache}"])
-        assert program.simulation(plain, folder, asked) == program.OK
+        config = _composed([*asked, f"cache={cache}"])
+        assert program.simulation(config, folder, asked) == program.OK
     results = read_results(folder / "results.json")
     assert results["run"]["experiment"] == experiment and results["run"]["overrides"] == asked
     return {**results, "folder": folder}
 
 
-def _composed(asked: Sequence[str]) -> Any:
+def _composed(asked: Sequence[str]) -> Config:
     """The whole configuration as the program has it, checked."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(asked))
-    check(config)
-    return OmegaConf.to_container(config, resolve=True)
+    return check(config)
 
 
 def _commands(experiment: str) -> list[str]:
@@ -154,24 +157,27 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
     for command in _commands(experiment):
         for point in _points(command):
             config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
-            assert (config["experiment"], config["scale"]) == (experiment, "tiny")
-            found.append({k: v for k, v in config.items() if k != "data"})
-    # server.report would refuse to gather them.
+            assert (config.experiment, config.scale) == (experiment, "tiny")
+            found.append({k: v for k, v in asdict(config).items() if k != "data"})
+    # ``python -m reports compare`` would refuse to group them.
     assert all(found.count(each) == 1 for each in found), "two runs of the commands are the same"
 
 
 def test_runs_of_table_3_come_on_the_frontier() -> None:
-    """The command in frontier.yaml: ``server.frontier`` takes both, for the same clients."""
+    """The command in frontier.yaml takes both, for the same clients."""
     told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
     runs = [
-        (Path(name), {"run": {"config": _composed([w for w in point if w != "data.root=DIR"])}})
+        (
+            Path(name),
+            {"run": {"config": asdict(_composed([w for w in point if w != "data.root=DIR"]))}},
+        )
         for name, point in told.items()
     ]
     assert "shots=10" in told["table3_novel"]  # job 0
-    must_share(runs, FREE)
+    check_comparable(runs, FREE)
     runs[1][1]["run"]["config"]["individual"]["epochs"] += 1
     with pytest.raises(GatherError, match=r"individual\.epochs is"):
-        must_share(runs, FREE)
+        check_comparable(runs, FREE)
 
 
 @pytest.mark.slow
@@ -183,7 +189,7 @@ def test_every_experiment_runs_and_tells_its_numbers(
         assert results["messages"]["answered"] == results["messages"]["asked"] > 0
         assert (results["folder"] / "report.html").is_file()
         assert (results["folder"] / "comparison.csv").is_file()
-    gathered = gather(run(experiment))
+    gathered = group_runs(run(experiment))
     found = rows(gathered)
     assert found and len({row.quantity for row in found}) == len(found)
     if experiment in NAMES:  # new classes have an accuracy only where any were taken in
@@ -194,3 +200,40 @@ def test_every_experiment_runs_and_tells_its_numbers(
         all(c.startswith("python sim.py experiment=") for c in row.commands) for row in found
     )
     assert draw(gathered, tmp_path / "figure.png").stat().st_size > 1000
+
+
+TUTORIAL = CONF.parent / "docs" / "tutorials" / "add_an_experiment.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_an_experiment_is_one_yaml_and_one_python_file(tmp_path: Path) -> None:
+    """The two files of the tutorial: added to a copy of the program, they give a table, a figure,
+    the paper's number and a check of the methods; nothing else of the copy knows of them."""
+    files = dict(BLOCK.findall(TUTORIAL.read_text()))
+    for package in ("conf", "reports", "runtime", "server", "clients", "strategies", "protocol",
+                    "learngene"):  # fmt: skip
+        shutil.copytree(CONF.parent / package, tmp_path / package)
+    shutil.copy(CONF.parent / "sim.py", tmp_path)
+    (tmp_path / "conf" / "experiment" / "fewer_epochs.yaml").write_text(files["yaml"])
+    (tmp_path / "reports" / "experiments" / "fewer_epochs.py").write_text(files["python"])
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path), "LEARNGENE_CACHE": str(tmp_path / "c")}
+        return subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, text=True,
+                              capture_output=True, timeout=600, check=False)  # fmt: skip
+
+    first, second = (shlex.split(line)[1:] for line in files["sh"].splitlines())
+    asked = (*first, *COMMON)
+    done = command(*asked)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "comparison.csv").open(newline="") as file:
+        (found,) = csv.DictReader(file)
+    assert (found["quantity"], found["paper"]) == ("accuracy after two epochs", "50")
+    assert (tmp_path / "run" / "figures" / "comparison.png").stat().st_size > 1000
+    assert "two epochs are enough" in (tmp_path / "run" / "report.html").read_text()
+    assert command(*second).returncode == 0
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
+    refused = command(*asked, "methods=[scratch]")
+    assert refused.returncode == 2
+    assert "experiment=fewer_epochs compares learngene" in refused.stderr

@@ -6,6 +6,7 @@ import copy
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ import pytest
 import torch
 from flwr.app import Message
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
+import runtime.client_rounds
 import sim as program
-import strategies.phase
-from clients.app import make_client_app
-from conf.check import check
-from conf.schema import Config
-from learngene.determinism import WORKSPACE, pin_kernels
-from server.results import comparable, read_results, result_sha256
-from strategies.serial import SerialGrid
+from clients.client_app import make_client_app
+from conf.schema import Config, register_schema
+from conf.validate import check
+from learngene.utils.hardware import WORKSPACE, pin_kernels
+from protocol.callbacks import CallbackList, RunCallback
+from reports.results import comparable, read_results, result_sha256
+from runtime.serial_backend import SerialGrid
+from tests.helpers import hooked
 from tests.late_work import late
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -32,20 +33,18 @@ TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=
         "methods=[learngene,scratch,fedavg]")  # fmt: skip
 
 
-def config_of(cache: Path, **runtime: Any) -> dict[str, Any]:
-    ConfigStore.instance().store(name="schema", node=Config)
+def config_of(cache: Path, **runtime: Any) -> Config:
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [*TINY, f"cache={cache}"])
-    check(config)
-    made: Any = OmegaConf.to_container(config, resolve=True)
-    made["runtime"] |= runtime
-    return made
+    made = check(config)
+    return replace(made, runtime=replace(made.runtime, **runtime))
 
 
-def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run(config: Config, folder: Path) -> dict[str, Any]:
     # Every run asks its clients anew: kept answers would be equal whatever the clients did.
     for kept in ("clients", "federated"):
-        shutil.rmtree(Path(config["cache"]) / kept, ignore_errors=True)
+        shutil.rmtree(Path(config.cache) / kept, ignore_errors=True)
     assert program.simulation(copy.deepcopy(config), folder) == program.OK
     return read_results(folder / "results.json")
 
@@ -100,7 +99,7 @@ def test_serial_in_reverse_order(first, cache, tmp_path, monkeypatch):
 
 def test_another_seed_is_another_result(first, cache, tmp_path):
     config = config_of(cache)
-    config["shard_seed"] = 1
+    config.shard_seed = 1
     assert result_sha256(run(config, tmp_path)) != result_sha256(first)
 
 
@@ -112,16 +111,14 @@ def test_ray_whatever_the_workers_and_the_order(
 ) -> None:
     """Later clients answer first: with two workers the order of replies is another one."""
     order: list[int] = []
-    simulate: Callable[..., None] = strategies.phase.simulate
+    simulate: Callable[..., None] = runtime.client_rounds.simulate
 
-    def delayed(*arguments: Any, on_reply: Callable[[int, bool], None], **named: Any) -> None:
-        def note(client: int, ok: bool) -> None:
-            order.append(client)
-            on_reply(client, ok)
+    def delayed(*arguments: Any, callback: RunCallback, **named: Any) -> None:
+        note = hooked(on_reply=lambda client, ok: order.append(client))
+        both = CallbackList([note, callback])
+        simulate(*arguments, callback=both, client_app=make_client_app(late), **named)
 
-        simulate(*arguments, on_reply=note, client_app=make_client_app(late), **named)
-
-    monkeypatch.setattr(strategies.phase, "simulate", delayed)
+    monkeypatch.setattr(runtime.client_rounds, "simulate", delayed)
     results = run(config_of(cache, name="ray", total_cpus=workers), tmp_path)
     assert_equal(results, first)
     assert sorted(order) == [0, 1, 2]

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from learngene.gene import load
-from server.results import read_results
+from learngene.gene.gene import load
+from reports.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_LOGGER = """
@@ -387,6 +387,7 @@ def test_too_few_answers_is_exit_3(
 ) -> None:
     import clients.work
     import sim as program
+    from conf.schema import read_config
 
     real = clients.work.run_task
 
@@ -397,11 +398,11 @@ def test_too_few_answers_is_exit_3(
 
     monkeypatch.setattr(clients.work, "run_task", one_fails)
     shutil.rmtree(cache / "clients")
-    config = read_results(first / "results.json")["run"]["config"]
+    config = read_config(read_results(first / "results.json")["run"]["config"])
     assert program.simulation(config, tmp_path) == program.TOO_FEW_ANSWERS
     results = read_results(tmp_path / "results.json")
     assert results["messages"] | {"asked": 3, "answered": 2, "failed": 1} == results["messages"]
     assert "planted" in results["clients"][1]["error"]
     assert results["summary"]["scratch"]["n"] == 2
-    config["runtime"]["min_answered"] = 2
+    config.runtime.min_answered = 2
     assert program.simulation(config, tmp_path) == program.OK

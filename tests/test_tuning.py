@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Config
-from learngene.methods import NAMES
-from server.tuned import read_records, write_record
+from learngene.methods import BUILT_IN
+from reports.tuning import read_records, write_record
+from tests.helpers import method_settings
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "tune_methods.py"
 spec = importlib.util.spec_from_file_location("tune_methods", FILE)
@@ -20,12 +21,12 @@ spec.loader.exec_module(tune)
 
 
 def test_every_method_has_a_space():
-    assert set(tune.SPACES) == set(NAMES)
+    assert set(tune.SPACES) == set(BUILT_IN)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_trials_are_equally_many_and_begin_with_what_is_set(name):
-    config = asdict(Config(cache=""))
+    config = asdict(Config(cache="", method=method_settings()))
     found = tune.trials(name, config, 8)
     assert len(found) == 8 and found == tune.trials(name, config, 8)
     assert len({str(sorted(each.items())) for each in found}) == 8
@@ -40,7 +41,7 @@ def test_trials_are_equally_many_and_begin_with_what_is_set(name):
 
 def test_a_space_that_is_too_small_says_so():
     with pytest.raises(ValueError, match=r"linear_probe: 9 settings, 50 trials"):
-        tune.trials("linear_probe", asdict(Config(cache="")), 50)
+        tune.trials("linear_probe", asdict(Config(cache="", method=method_settings())), 50)
 
 
 def test_a_trial_that_diverged_is_no_best():
@@ -54,7 +55,7 @@ def test_a_trial_that_diverged_is_no_best():
 
 
 def test_a_record_holds_the_plans_trials_and_no_others(tmp_path):
-    config = asdict(Config(cache=""))
+    config = asdict(Config(cache="", method=method_settings()))
     tried = tune.trials("maml", config, 3)
     done = [{"settings": each, "accuracy": 0.1 * i} for i, each in enumerate(tried)]
     older = {"settings": {"method.maml.lr": 9.0}, "accuracy": 0.99}

@@ -1,41 +1,34 @@
-"""The methods that a run can compare, by name. One file a method, both halves in it.
+"""The methods that a run can compare: one file a method, with both halves and its settings.
 
-The interface is ``interface.py``; what several methods share is in ``seven.py`` (the backbone),
-``episodes.py`` (factory training), ``meta.py`` (the MAML family) and ``federated.py``. ``own.py``
-finds methods that lie elsewhere.
+The interface is ``base.py``, the list of names ``registry.py``; ``common/`` holds what several
+methods share, ``plugins.py`` finds those that lie elsewhere. Classes are looked up when they are
+asked for: ``import learngene.methods`` alone does not bring torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from learngene.methods import own as own_methods
-from learngene.methods.interface import ClientContext, Factory, Method, Payload, Update
+from learngene.methods.registry import BUILT_IN, find
 
-__all__ = ["NAMES", "ClientContext", "Factory", "Method", "Payload", "Update", "find"]
+__all__ = [
+    "BUILT_IN",
+    "ClientContext",
+    "Factory",
+    "Method",
+    "Payload",
+    "ReplyForm",
+    "Update",
+    "find",
+]
 
-NAMES = (
-    *("learngene", "scratch"),
-    *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
-    *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
-    *("fedavg", "fedprox"),
-)
+if TYPE_CHECKING:
+    from learngene.methods.base import ClientContext, Factory, Method, Payload, ReplyForm, Update
+else:
 
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from learngene.methods import base
 
-def find(name: str, own: Mapping[str, Any] | None = None) -> Method:
-    """The method called ``name``.
-
-    Args:
-        own: of a method from elsewhere, what ``learngene.methods.own.describe`` said of it.
-
-    Raises:
-        KeyError: there is none.
-        ValueError: the module of one from elsewhere is not here, or another one.
-    """
-    if own is not None:
-        return own_methods.load(own)
-    if name not in NAMES:
-        raise KeyError(name)
-    return import_module(f"learngene.methods.{name}").METHOD
+        return getattr(base, name)

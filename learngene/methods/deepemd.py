@@ -12,7 +12,7 @@ instead of 5x5 of 84x84); one budget for both phases, shared out by ``class_shar
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 
 import numpy as np
 import ot
@@ -20,16 +20,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.individual import Individual
-from learngene.methods.episodes import draw_episode, run_steps, supervised
-from learngene.methods.fitting import linear_head
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
+from learngene.adaptation.training import Outcome, shard_features
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.head import linear_head
+from learngene.methods.common.pretraining import (
+    Episode,
+    EpisodeSettings,
+    SupervisedSettings,
+    by_episodes,
+    supervised,
+)
 from learngene.methods.protonet import class_means
-from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome, shard_features
+from learngene.networks.individual import Individual
+from learngene.utils.settings import setting
 
 LEAST = 1e-3  # added to the parts' weights, as in the released code
 BATCH = 256  # images
+
+
+@dataclass
+class Settings(SupervisedSettings):
+    """Two phases at the factory, all base classes and 1-shot episodes, and the client's part."""
+
+    class_share: float = setting(0.8, ge=0, le=1)  # of the budget that the first phase takes
+    # peak learning rate of the second phase (Adam): 1-shot episodes
+    episode_lr: float = setting(1e-4, gt=0, le=10)
+    ways: int = setting(5, ge=2, le=1000)  # base classes of an episode
+    queries: int = setting(5, ge=1, le=1000)  # query images of a class
+    side: int = setting(4, ge=1, le=16)  # parts of an image: side x side at most
+    temperature: float = setting(25.0, gt=0, le=1000)  # factor from similarity to logit
+    client_lr: float = setting(0.1, gt=0, le=100)  # of the structured classifier
+    # of the structured classifier; 0 = the class means as they are
+    client_steps: int = setting(0, ge=0, le=10_000)
+    client_batch: int = setting(10, ge=1, le=65_536)  # images of such a step
 
 
 def parts_of(network: Individual, x: Tensor, side: int) -> Tensor:
@@ -59,8 +83,8 @@ def flows(similarity: np.ndarray, supply: np.ndarray, demand: np.ndarray) -> np.
     a, b = (w.astype(np.float64) / w.sum(1, dtype=np.float64)[:, None] for w in (supply, demand))
     return np.stack(
         [
-            ot.emd(supplied, demanded, of, check_marginals=False)
-            for supplied, demanded, of in zip(a, b, cost, strict=True)
+            ot.emd(supplied, demanded, costs, check_marginals=False)
+            for supplied, demanded, costs in zip(a, b, cost, strict=True)
         ]
     )
 
@@ -77,8 +101,8 @@ def similarity(queries: Tensor, classes: Tensor) -> Tensor:
         # Cross-reference: a part counts as far as it resembles the other image's mean.
         supply = torch.einsum("qpd,wd->qwp", queries, classes.mean(1)).relu() + LEAST
         demand = torch.einsum("wrd,qd->qwr", classes, queries.mean(1)).relu() + LEAST
-        found = flows(*(t.flatten(0, 1).cpu().numpy() for t in (cosine, supply, demand)))
-    carried = torch.from_numpy(found).to(cosine).view_as(cosine)
+        moved = flows(*(t.flatten(0, 1).cpu().numpy() for t in (cosine, supply, demand)))
+    carried = torch.from_numpy(moved).to(cosine).view_as(cosine)
     return (carried * cosine).sum((2, 3))
 
 
@@ -88,66 +112,62 @@ def class_parts(parts: Tensor, labels: Tensor, ways: int) -> Tensor:
 
 
 def pretrain(factory: Factory) -> Payload:
-    s = factory.settings
+    settings: Settings = factory.settings
     network = draw(factory)
     features = network.top[-1].conv.out_channels
     classes = factory.images.classes
-    head = linear_head(features, classes, factory.chance("head")).to(factory.images.device)
+    head = linear_head(features, classes, factory.generator("head")).to(factory.images.device)
     both = nn.ModuleDict({"network": network, "head": head})
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         with factory.autocast():
-            found = parts_of(network, x, s["side"])
-        return F.cross_entropy(head(found.float().mean(1)), y)
+            parts = parts_of(network, x, settings.side)
+        return F.cross_entropy(head(parts.float().mean(1)), y)
 
-    first = int(factory.budget * s["class_share"])
-    supervised(factory, both, loss, budget=first, number=0)
+    first = int(factory.budget * settings.class_share)
+    supervised(factory, both, loss, budget=first)
 
-    ways = min(s["ways"], classes)
+    def episode_loss(support: Tensor, query: Tensor, task: Episode) -> Tensor:
+        logits = settings.temperature * similarity(query, support)
+        return F.cross_entropy(logits, task.query_y)
 
-    def turn(step: int) -> float:
-        task = draw_episode(factory, step, ways=ways, shots=1, queries=s["queries"])
-        with factory.autocast():
-            found = parts_of(network, torch.cat([task.support_x, task.query_x]), s["side"])
-        support, query = found.float().split([len(task.support_y), len(task.query_y)])
-        said = s["temperature"] * similarity(query, support)
-        cost = F.cross_entropy(said, task.query_y)
-        cost.backward()
-        return float(cost.detach())
-
-    steps = max(1, (factory.budget - first) // (ways * (1 + s["queries"])))
-    optimiser = torch.optim.Adam(network.parameters(), s["episode_lr"])
-    run_steps(factory, network, optimiser, turn, steps, number=1)
-    return payload_of(factory, network, temperature=s["temperature"], side=s["side"])
+    by_episodes(
+        factory,
+        network,
+        episode_loss,
+        settings=EpisodeSettings(settings.episode_lr, settings.ways, 1, settings.queries),
+        budget=factory.budget - first,
+        embed=lambda x: parts_of(network, x, settings.side),
+        number=1,
+    )
+    return payload_of(factory, network, temperature=settings.temperature, side=settings.side)
 
 
 def adapt(context: ClientContext) -> Outcome:
-    started = time.perf_counter()
-    network, shard, own = rebuild(context), context.shard, context.task["method"]["deepemd"]
+    settings: Settings = context.settings
+    network, shard = rebuild(context), context.shard
     network.eval()
     side, temperature = context.card["side"], context.card["temperature"]
 
     @torch.no_grad()
-    def look(x: Tensor) -> Tensor:
+    def all_parts(x: Tensor) -> Tensor:
         return torch.cat([parts_of(network, part, side) for part in x.split(BATCH)])
 
-    support, labels = shard_features(network, shard, look)
+    support, labels = shard_features(network, shard, all_parts)
     classes = class_parts(support, labels, shard.ways).requires_grad_(True)
-    chance = context.generator("sfc")
-    optimiser = torch.optim.SGD([classes], lr=own["client_lr"], momentum=0.9, dampening=0.9)
-    for _ in range(own["client_steps"]):
-        order = torch.randperm(len(support), generator=chance)[: own["client_batch"]]
-        taken = order.to(context.device)
-        said = temperature * similarity(support[taken], classes)
+    generator = context.generator("sfc")
+    optimiser = torch.optim.SGD([classes], lr=settings.client_lr, momentum=0.9, dampening=0.9)
+    for _ in range(settings.client_steps):
+        order = torch.randperm(len(support), generator=generator)[: settings.client_batch]
+        batch = order.to(context.device)
+        logits = temperature * similarity(support[batch], classes)
         optimiser.zero_grad()
-        F.cross_entropy(said, labels[taken]).backward()
+        F.cross_entropy(logits, labels[batch]).backward()
         optimiser.step()
     fitted = classes.detach()
-    return one_point(
-        context,
-        lambda x: F.log_softmax(temperature * similarity(look(x), fitted), dim=1),
-        started,
+    return evaluate_once(
+        context, lambda x: F.log_softmax(temperature * similarity(all_parts(x), fitted), dim=1)
     )
 
 
-METHOD = Method(adapt, pretrain, at_once=True)
+METHOD = Method(adapt, pretrain, settings=Settings, training_free=True)

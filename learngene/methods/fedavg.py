@@ -9,11 +9,7 @@ falls over the rounds; a new classifier and fine-tuning at the end. Nothing come
 
 from __future__ import annotations
 
-from functools import partial
+from learngene.methods.base import Method
+from learngene.methods.common import federated
 
-from learngene.methods import federated
-from learngene.methods.interface import Method
-
-METHOD = Method(
-    partial(federated.adapt, name="fedavg"), update=partial(federated.update, name="fedavg")
-)
+METHOD = Method(federated.adapt, update=federated.update, settings=federated.FederatedSettings)

@@ -9,42 +9,57 @@ method does; ``method.finetune.client_body_lr`` above 0 tunes the backbone, too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from learngene.methods.episodes import supervised
-from learngene.methods.fitting import SevenLayers, fit, linear_head
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
-from learngene.methods.seven import draw, feature_count, payload_of, rebuild
-from learngene.training import Outcome
+from learngene.adaptation.training import Outcome
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.common.backbone import (
+    BackboneFeatures,
+    draw,
+    feature_count,
+    payload_of,
+    rebuild,
+)
+from learngene.methods.common.head import fit, linear_head
+from learngene.methods.common.pretraining import SupervisedSettings, supervised
+from learngene.utils.settings import setting
 
 # (features, classes, generator) -> a classifier
 MakeHead = Callable[[int, int, torch.Generator], nn.Module]
 
 
+@dataclass
+class Settings(SupervisedSettings):
+    """The factory's training, and the client's."""
+
+    client_lr: float = setting(0.05, gt=0, le=10)  # of the new classifier
+    # of the backbone; 0 = frozen, as in the paper
+    client_body_lr: float = setting(0.002, ge=0, le=10)
+
+
 def pretrain(factory: Factory, make_head: MakeHead = linear_head) -> Payload:
     classes = factory.images.classes
-    network = draw(factory, lambda features, chance: make_head(features, classes, chance))
+    network = draw(factory, lambda features, generator: make_head(features, classes, generator))
 
-    def loss(x, y):  # type: ignore[no-untyped-def]
+    def loss(x: Tensor, y: Tensor) -> Tensor:
         with factory.autocast():
-            said = network(x)
-        return F.cross_entropy(said.float(), y)
+            logits = network(x)
+        return F.cross_entropy(logits.float(), y)
 
     supervised(factory, network, loss, budget=factory.budget)
     return payload_of(factory, network)
 
 
-def adapt(
-    context: ClientContext, name: str = "finetune", make_head: MakeHead = linear_head
-) -> Outcome:
-    network, own = rebuild(context), context.task["method"][name]
+def adapt(context: ClientContext, make_head: MakeHead = linear_head) -> Outcome:
+    settings: Settings = context.settings
+    network = rebuild(context)
     head = make_head(feature_count(network), context.shard.ways, context.generator("head"))
-    return fit(
-        context, SevenLayers(network), head, lr=own["client_lr"], body_lr=own["client_body_lr"]
-    )
+    body = BackboneFeatures(network)
+    return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 
-METHOD = Method(adapt, pretrain)
+METHOD = Method(adapt, pretrain, settings=Settings)

@@ -7,11 +7,21 @@ Differences: those of ``maml.py``.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
-from learngene.methods import meta
-from learngene.methods.interface import Method
+from learngene.methods.common import meta
+from learngene.utils.settings import setting
 
-METHOD = Method(
-    partial(meta.adapt, name="fomaml"), partial(meta.pretrain, second=False), for_ways=True
-)
+
+@dataclass
+class Settings(meta.MetaSettings):
+    """As MAML's, with values from trials of its own."""
+
+    lr: float = setting(0.001, gt=0, le=10)  # peak learning rate of the start (Adam)
+    inner_lr: float = setting(0.02, gt=0, le=10)  # as MAML's
+    tasks: int = setting(1, ge=1, le=1000)  # tasks of a step of the start
+    shots: int = setting(3, ge=1, le=1000)  # support images of a class, at the factory
+    queries: int = setting(5, ge=1, le=1000)  # query images of a class
+
+
+METHOD = meta.method(Settings, second=False)

@@ -6,18 +6,29 @@ classifier that starts from prototypes goes behind them and all of it is trained
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.individual import PrototypeHead
-from learngene.methods.fitting import fit
-from learngene.methods.interface import ClientContext, Method, Payload
-from learngene.methods.seven import arrays_of, fill
-from learngene.networks import Collective, Unit, Units
-from learngene.training import Outcome
+from learngene.adaptation.training import Outcome
+from learngene.methods.base import ClientContext, Method, Payload
+from learngene.methods.common.backbone import fill
+from learngene.methods.common.head import fit
+from learngene.networks.collective import Collective
+from learngene.networks.individual import PrototypeHead
+from learngene.networks.layers import Unit, Units, arrays_of
+from learngene.utils.settings import setting
+
+
+@dataclass
+class Settings:
+    """The client's training."""
+
+    client_lr: float = setting(0.0005, gt=0, le=10)  # of the classifier
+    client_body_lr: float = setting(0.0005, ge=0, le=10)  # of the 13 layers
 
 
 class LongPath(nn.Module):
@@ -37,24 +48,24 @@ class LongPath(nn.Module):
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
-def take(collective: Collective) -> Payload:
+def from_collective(collective: Collective) -> Payload:
     """The long path of a finished collective."""
     plan = [[u.conv.in_channels, u.conv.out_channels, u.pool] for u in collective.units]
-    arrays = {f"units.{name}": array for name, array in arrays_of(collective.units).items()}
-    return Payload(arrays, {"plan": plan})
+    return Payload(arrays_of(collective.units, "units."), {"plan": plan})
 
 
 def rebuild_long(context: ClientContext) -> LongPath:
     """The long path at the client."""
-    made = LongPath(context.card["plan"])
-    fill(made, context.payload)
-    return made.to(context.device).to(memory_format=torch.channels_last)
+    path = LongPath(context.card["plan"])
+    fill(path, context.payload)
+    return path.to(context.device).to(memory_format=torch.channels_last)
 
 
 def adapt(context: ClientContext) -> Outcome:
-    body, own = rebuild_long(context), context.task["method"]["full"]
+    settings: Settings = context.settings
+    body = rebuild_long(context)
     head = PrototypeHead(body.units[-1].conv.out_channels, context.shard.ways)
-    return fit(context, body, head, lr=own["client_lr"], body_lr=own["client_body_lr"])
+    return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 
-METHOD = Method(adapt, take=take)
+METHOD = Method(adapt, from_collective=from_collective, settings=Settings)

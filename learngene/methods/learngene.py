@@ -8,35 +8,36 @@ retain.normalise=false`` is the paper's form. See docs/FIDELITY.md.
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from learngene.card import read_card
-from learngene.choices import LABELS, among
-from learngene.gene import Learngene, check, inherited_modules, reconstruct
-from learngene.individual import Individual, PrototypeHead, measure_norms
-from learngene.methods import find
-from learngene.methods.interface import ClientContext, Method
-from learngene.retain import Retain, fisher_diagonal
-from learngene.safeguard import guarded
-from learngene.training import Outcome, TrainSettings, shard_features, train
+from learngene.adaptation.retain import Retain, fisher_diagonal
+from learngene.adaptation.training import Outcome, shard_features, train
+from learngene.gene.card import read_card
+from learngene.gene.gene import Learngene, check, inherited_modules, reconstruct
+from learngene.methods.base import ClientContext, Method
+from learngene.methods.registry import find
+from learngene.methods.safeguard import SAFEGUARD_METRICS, guarded
+from learngene.networks.individual import Individual, PrototypeHead, measure_norms
+from learngene.utils.settings import check_settings
+
+
+@dataclass
+class Settings:
+    """None here: the learngene's client half is what ``individual`` and ``retain`` describe."""
 
 
 def adapt(context: ClientContext) -> Outcome:
     """Check what was sent, reconstruct, retain, test; with the safeguard, see first if it helps."""
-    started = time.perf_counter()
     where = f"client {context.client}"
-    card = read_card(context.task["card"], where)
+    card = read_card(context.card, where)
     check(card, context.payload, where)
     build = partial(_adapt, Learngene(card, context.payload))
-    if context.task["individual"]["safeguard"]:
-        outcome = guarded(context, build, find("scratch").adapt)
-    else:
-        outcome = build(context)
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+    if context.individual.safeguard:
+        return guarded(context, build, find("scratch").adapt)
+    return build(context)
 
 
 def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
@@ -45,15 +46,11 @@ def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
 
 def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, Outcome]:
     """An individual around the learngene, trained on the context's shard, and its curves."""
-    task, shard, card = context.task, context.shard, gene.card
-    settings, retain_settings = task["individual"], task["retain"]
-    individual = (
-        reconstruct(
-            gene, ways=shard.ways, head=settings["head"], generator=context.generator("weights")
-        )
-        .to(context.device)
-        .to(memory_format=torch.channels_last)
-    )
+    check_settings(context.retain)
+    settings, shard, card = context.individual, context.shard, gene.card
+    generator = context.generator("weights")
+    individual = reconstruct(gene, ways=shard.ways, head=settings.head, generator=generator)
+    individual = individual.to(context.device).to(memory_format=torch.channels_last)
     if card.stem in ("seeded", "fresh"):  # the other stems bring their statistics along
         measure_norms(individual.stem, individual, shard.train_x)
     if card.stem == "seeded":
@@ -61,24 +58,21 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
     start_head(individual, context)
 
     retain = None
-    if retain_settings["ewc_lambda"] > 0:
-        held = inherited_modules(individual)
-        sample = _fisher_sample(context, retain_settings["fisher_samples"])
-        said = among("labels", retain_settings["labels"], LABELS)
-        labels = shard.train_y[sample] if said == "true" else None
-        fisher = fisher_diagonal(individual, held, shard.train_x[sample], labels)
-        parameters = [p for module in held for p in module.parameters()]
-        retain = Retain(parameters, fisher, normalise=retain_settings["normalise"])
+    if context.retain.ewc_lambda > 0:
+        inherited = inherited_modules(individual)
+        sample = _fisher_sample(context, context.retain.fisher_samples)
+        labels = shard.train_y[sample] if context.retain.labels == "true" else None
+        fisher = fisher_diagonal(individual, inherited, shard.train_x[sample], labels)
+        parameters = [p for module in inherited for p in module.parameters()]
+        retain = Retain(parameters, fisher, normalise=context.retain.normalise)
     outcome = train(
         individual,
         shard,
-        TrainSettings.of(
-            settings,
-            freeze_norms=card.stem != "fresh",
-            ewc_lambda=retain_settings["ewc_lambda"],
-        ),
+        settings,
         context.generator("training"),
         retain,
+        freeze_norms=card.stem != "fresh",
+        ewc_lambda=context.retain.ewc_lambda,
     )
     if retain:
         outcome.extras["fisher_mean"] = retain.fisher_mean
@@ -97,4 +91,5 @@ def _fisher_sample(context: ClientContext, limit: int) -> torch.Tensor:
     return order[:limit].to(context.device)
 
 
-METHOD = Method(adapt)
+METRICS = ("fisher_mean", *SAFEGUARD_METRICS)
+METHOD = Method(adapt, settings=Settings, inherits=True, extra_metrics=METRICS)

@@ -5,18 +5,28 @@ No paper: the practitioner's cheapest use of a big model; the same payload as ``
 
 from __future__ import annotations
 
-from learngene.methods.fitting import fit, linear_head
-from learngene.methods.full import rebuild_long, take
-from learngene.methods.interface import ClientContext, Method
-from learngene.training import Outcome
+from dataclasses import dataclass
+
+from learngene.adaptation.training import Outcome
+from learngene.methods.base import ClientContext, Method
+from learngene.methods.common.head import fit, linear_head
+from learngene.methods.full import from_collective, rebuild_long
+from learngene.utils.settings import setting
+
+
+@dataclass
+class Settings:
+    """The client's training."""
+
+    client_lr: float = setting(0.01, gt=0, le=10)  # of the classifier
 
 
 def adapt(context: ClientContext) -> Outcome:
-    body, own = rebuild_long(context), context.task["method"]["linear_probe"]
-    head = linear_head(
-        body.units[-1].conv.out_channels, context.shard.ways, context.generator("head")
-    )
-    return fit(context, body, head, lr=own["client_lr"], body_lr=0.0)
+    settings: Settings = context.settings
+    body = rebuild_long(context)
+    features, ways = body.units[-1].conv.out_channels, context.shard.ways
+    head = linear_head(features, ways, context.generator("head"))
+    return fit(context, body, head, lr=settings.client_lr, body_lr=0.0)
 
 
-METHOD = Method(adapt, take=take)
+METHOD = Method(adapt, from_collective=from_collective, settings=Settings)

@@ -8,11 +8,6 @@ one-cycle rate; at the client the whole shard is one batch.
 
 from __future__ import annotations
 
-from functools import partial
+from learngene.methods.common import meta
 
-from learngene.methods import meta
-from learngene.methods.interface import Method
-
-METHOD = Method(
-    partial(meta.adapt, name="maml"), partial(meta.pretrain, second=True), for_ways=True
-)
+METHOD = meta.method(meta.MetaSettings, second=True)

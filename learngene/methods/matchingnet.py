@@ -9,18 +9,28 @@ without which attention over 25 or more images is close to uniform (Chen et al. 
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learngene.methods.episodes import Episode, by_episodes
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
-from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome, features, shard_features
+from learngene.adaptation.training import Outcome, features, shard_features
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.pretraining import Episode, EpisodeSettings, by_episodes
+from learngene.utils.settings import setting
 
 FLOOR = 1e-6  # added to probabilities before their logarithm
+
+
+@dataclass
+class Settings(EpisodeSettings):
+    """As ProtoNet's, and the attention's."""
+
+    lr: float = setting(0.002, gt=0, le=10)  # peak learning rate (Adam)
+    shots: int = setting(2, ge=1, le=1000)  # support images of a class
+    scale: float = setting(50.0, gt=0, le=1000)  # of the cosines before the softmax
 
 
 def attend(queries: Tensor, support: Tensor, labels: Tensor, ways: int, scale: float) -> Tensor:
@@ -30,25 +40,23 @@ def attend(queries: Tensor, support: Tensor, labels: Tensor, ways: int, scale: f
 
 
 def pretrain(factory: Factory) -> Payload:
-    network, scale = draw(factory), factory.settings["scale"]
+    network, scale = draw(factory), factory.settings.scale
 
     def loss(support: Tensor, query: Tensor, task: Episode) -> Tensor:
-        said = attend(query, support, task.support_y, task.ways, scale)
-        return F.nll_loss(said, task.query_y)
+        scores = attend(query, support, task.support_y, task.ways, scale)
+        return F.nll_loss(scores, task.query_y)
 
     by_episodes(factory, network, loss)
     return payload_of(factory, network, scale=scale)
 
 
 def adapt(context: ClientContext) -> Outcome:
-    started = time.perf_counter()
     network, shard = rebuild(context), context.shard
     support, labels = shard_features(network, shard)
-    return one_point(
+    return evaluate_once(
         context,
         lambda x: attend(features(network, x), support, labels, shard.ways, context.card["scale"]),
-        started,
     )
 
 
-METHOD = Method(adapt, pretrain, at_once=True)
+METHOD = Method(adapt, pretrain, settings=Settings, training_free=True)

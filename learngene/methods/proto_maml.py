@@ -7,13 +7,19 @@ Differences: second order, where Meta-Dataset takes the first; else those of ``m
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
-from learngene.methods import meta
-from learngene.methods.interface import Method
+from learngene.methods.common import meta
+from learngene.utils.settings import setting
 
-METHOD = Method(
-    partial(meta.adapt, name="proto_maml", prototypes=True),
-    partial(meta.pretrain, second=True, prototypes=True),
-    for_ways=True,
-)
+
+@dataclass
+class Settings(meta.MetaSettings):
+    """As MAML's, with values from trials of its own."""
+
+    steps: int = setting(2, ge=1, le=100)  # on a task's support, at the factory
+    tasks: int = setting(2, ge=1, le=1000)  # tasks of a step of the start
+    client_steps: int = setting(50, ge=0, le=10_000)  # on the whole shard
+
+
+METHOD = meta.method(Settings, second=True, prototypes=True)

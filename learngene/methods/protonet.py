@@ -9,21 +9,19 @@ those of the client, which the paper advises; mirrored views at the client, as f
 
 from __future__ import annotations
 
-import time
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from learngene.methods.episodes import Episode, by_episodes
-from learngene.methods.interface import ClientContext, Factory, Method, Payload
-from learngene.methods.seven import draw, one_point, payload_of, rebuild
-from learngene.training import Outcome, features, shard_features
+from learngene.adaptation.training import Outcome, features, shard_features
+from learngene.methods.base import ClientContext, Factory, Method, Payload
+from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.pretraining import Episode, EpisodeSettings, by_episodes
 
 
-def class_means(found: Tensor, labels: Tensor, ways: int) -> Tensor:
+def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     """(N, D) features with labels 0..ways-1 -> (ways, D)."""
-    chosen = F.one_hot(labels, ways).to(found.dtype)
-    return (chosen.T @ found) / chosen.sum(0)[:, None]
+    members = F.one_hot(labels, ways).to(features.dtype)
+    return (members.T @ features) / members.sum(0)[:, None]
 
 
 def nearness(queries: Tensor, prototypes: Tensor) -> Tensor:
@@ -43,14 +41,11 @@ def pretrain(factory: Factory) -> Payload:
 
 
 def adapt(context: ClientContext) -> Outcome:
-    started = time.perf_counter()
     network, shard = rebuild(context), context.shard
     prototypes = class_means(*shard_features(network, shard), shard.ways)
-    return one_point(
-        context,
-        lambda x: F.log_softmax(nearness(features(network, x), prototypes), dim=1),
-        started,
+    return evaluate_once(
+        context, lambda x: F.log_softmax(nearness(features(network, x), prototypes), dim=1)
     )
 
 
-METHOD = Method(adapt, pretrain, at_once=True)
+METHOD = Method(adapt, pretrain, settings=EpisodeSettings, training_free=True)

@@ -1,4 +1,4 @@
-"""The same seven layers trained from nothing: what the learngene has to beat.
+"""The same layers trained from nothing: what the learngene has to beat.
 
 Same shard, same test images, same epochs and batches, same augmentation, same initialisation
 scheme. Its stem, classifier, learning rate and schedule are its own (``method.scratch``), tuned on
@@ -7,50 +7,46 @@ tasks of open-world classes (docs/FIDELITY.md says over what), never those of th
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass, replace
 
 import torch
 
-from learngene.individual import Individual, measure_norms
-from learngene.methods.interface import ClientContext, Method
+from learngene.adaptation.training import Outcome, train
+from learngene.methods.base import ClientContext, Method
 from learngene.methods.learngene import start_head
-from learngene.training import Outcome, TrainSettings, train
+from learngene.networks.individual import Individual, measure_norms
+from learngene.utils.settings import setting
+
+
+@dataclass
+class Settings:
+    """What scratch is built of and trained with, and the stem of every other opponent."""
+
+    lr: float = setting(0.01, gt=0, le=10)
+    schedule: str = setting("cosine", choices=("cosine", "constant"))  # cosine | constant
+    head: str = setting("prototype", choices=("prototype", "mlp"))  # prototype | mlp
+    stem: str = setting("whole", choices=("separable", "whole"))  # whole | separable
 
 
 def adapt(context: ClientContext) -> Outcome:
     """Draw an individual at random and train all of it."""
-    started = time.perf_counter()
-    task, shard = context.task, context.shard
-    settings, own = task["individual"], task["method"]["scratch"]
-    individual = (
-        Individual(
-            stem_kind=own["stem"],
-            inherited=task["inherited"],
-            ways=shard.ways,
-            width=task["width"],
-            head=own["head"],
-            generator=context.generator("weights"),
-            channels=shard.train_x.shape[1],
-        )
-        .to(context.device)
-        .to(memory_format=torch.channels_last)
+    settings: Settings = context.settings
+    shard = context.shard
+    individual = Individual(
+        stem_kind=settings.stem,
+        inherited=context.inherited,
+        ways=shard.ways,
+        width=context.width,
+        head=settings.head,
+        generator=context.generator("weights"),
+        channels=shard.train_x.shape[1],
     )
+    individual = individual.to(context.device).to(memory_format=torch.channels_last)
     measure_norms(individual, individual, shard.train_x)
     start_head(individual, context)
-    outcome = train(
-        individual,
-        shard,
-        TrainSettings.of(
-            settings,
-            lr=own["lr"],
-            inherited_lr=own["lr"],
-            schedule=own["schedule"],
-            freeze_norms=False,
-        ),
-        context.generator("training"),
-    )
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+    lr, schedule = settings.lr, settings.schedule
+    training = replace(context.individual, lr=lr, inherited_lr=lr, schedule=schedule)
+    return train(individual, shard, training, context.generator("training"), freeze_norms=False)
 
 
-METHOD = Method(adapt)
+METHOD = Method(adapt, settings=Settings)

@@ -9,8 +9,9 @@ import pytest
 from clients import faults
 from clients.faults import Order, PlantedFault, WorkerDied, armed, reached, spoil
 from clients.work import run_task
-from learngene.gene import extract
-from tests.clients.made import make_task
+from learngene.gene.gene import extract
+from protocol.task import FaultOrders
+from tests.clients.helpers import make_task
 
 
 @pytest.mark.parametrize(
@@ -40,15 +41,15 @@ def test_orders_that_are_none(text, problem):
         Order.read(text)
 
 
-def orders(folder: Path, *texts: str) -> dict:
-    return {"faults": {"orders": list(texts), "folder": str(folder)}}
+def orders(folder: Path, *texts: str) -> FaultOrders:
+    return FaultOrders(texts, str(folder))
 
 
 def test_it_strikes_its_client_after_its_epoch_and_no_other(tmp_path):
-    task = orders(tmp_path, "1:raise@2")
-    with armed(task, 0, 1, True):
+    asked = orders(tmp_path, "1:raise@2")
+    with armed(asked, 0, 1, True):
         reached(2)
-    with armed(task, 1, 1, True):
+    with armed(asked, 1, 1, True):
         reached(1)
         with pytest.raises(PlantedFault, match="after epoch 2"):
             reached(2)
@@ -71,10 +72,9 @@ def test_killed_in_the_middle_of_training_the_repeated_work_has_the_same_numbers
     payloads = {"learngene": gene.arrays}
     whole = run_task(1, 1, task, payloads)
     seen: list[int] = []
-    task |= orders(tmp_path, "1:kill_once")
     original = faults.reached
     monkeypatch.setattr(faults, "reached", lambda e: (seen.append(e), original(e)))
-    with armed(task, 1, 1, True):
+    with armed(orders(tmp_path, "1:kill_once"), 1, 1, True):
         with pytest.raises(WorkerDied):
             run_task(1, 1, task, payloads)
         assert seen == [0, 1]  # one epoch was over, another was due

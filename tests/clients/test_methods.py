@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from clients.work import _context
-from learngene import methods, training
-from learngene.gene import Learngene, extract, reconstruct
-from learngene.individual import Individual
+from clients.work import client_context
+from learngene import methods
+from learngene.adaptation import training
+from learngene.adaptation.retain import Retain
+from learngene.data.dataset import World
+from learngene.data.partition import draw_shard, read_shard
+from learngene.gene.gene import Learngene, extract, reconstruct
 from learngene.methods.learngene import start_head
-from learngene.networks import STEMS
-from learngene.retain import Retain
-from learngene.shard import read_shard
-from learngene.world import World, draw_shard
-from tests.clients.made import make_task
-from tests.made import CPU, torch_rng
+from learngene.networks.individual import Individual
+from learngene.networks.layers import STEMS
+from tests.clients.helpers import make_task
+from tests.helpers import CPU, torch_rng
 
 Find = Callable[..., dict[str, Any]]
 
@@ -32,7 +35,7 @@ def context_of(name: str, world: World, gene: Learngene, client: int = 0, **chan
     shard = draw_shard(world, ways=3, shots=5, shard_seed=0, client=client)
     data = read_shard(world, shard, CPU)
     payload = gene.arrays if name == "learngene" else {}
-    return _context(name, client, 0, task, payload, data, CPU)
+    return client_context(name, methods.find(name), client, 0, task, payload, data, CPU)
 
 
 @pytest.fixture
@@ -50,8 +53,8 @@ def trained(monkeypatch) -> list[Individual]:
     """Every individual that a method hands to training, with its arguments, untrained."""
     seen: list = []
 
-    def spy(individual, shard, settings, generator, retain=None):
-        seen.append((individual, settings, retain))
+    def spy(individual, shard, settings, generator, retain=None, **options):
+        seen.append((individual, SimpleNamespace(**asdict(settings), **options), retain))
         return training.Outcome([0], [0.5], [1.0], [1.0], [0.0])
 
     monkeypatch.setattr("learngene.methods.learngene.train", spy)
@@ -86,7 +89,7 @@ def test_scratch_depends_on_its_own(run, changed):
 def test_scratch_gets_no_retain_loss_and_its_own_rate(run, trained):
     run("scratch", method__scratch__lr=0.123)
     ((individual, settings, retain),) = trained
-    assert retain is None and settings.ewc_lambda == 0.0 and not settings.freeze_norms
+    assert retain is None and not hasattr(settings, "ewc_lambda") and not settings.freeze_norms
     assert settings.lr == settings.inherited_lr == 0.123
     assert all(p.requires_grad for p in individual.parameters())
 

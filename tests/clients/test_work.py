@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from clients import work
 from clients.work import run_task
 from learngene import methods
-from learngene.gene import Learngene, extract
-from learngene.methods.interface import Method
-from learngene.precision import at_precision, pack, unpack
-from learngene.world import draw_shard
-from tests.clients.made import make_task
+from learngene.data.partition import draw_shard
+from learngene.gene.gene import Learngene, extract
+from learngene.gene.quantize import at_precision, pack, unpack
+from learngene.methods.base import Method
+from tests.clients.helpers import make_task
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_method_that_fails_leaves_the_other_its_numbers(tiny_world, gene, monk
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(
-        methods, "find", lambda name, own=None: Method(fail) if name == culprit else find(name)
+        work, "find", lambda name, plugin=None: Method(fail) if name == culprit else find(name)
     )
     found = numbers(answer_of(tiny_world, gene))
     (other,) = set(whole) - {culprit}
@@ -117,14 +118,14 @@ def test_a_packed_payload_is_restored_before_its_method_sees_it(tiny_world, gene
     seen: dict[str, Any] = {}
     real = methods.find
 
-    def find(name, own=None):
+    def find(name, plugin=None):
         def adapt(context):
             seen.update(context.payload)
-            return real("scratch").adapt(context.as_method("scratch"))
+            return real("scratch").adapt(context.as_scratch())
 
-        return Method(adapt)
+        return Method(adapt) if name == "finetune" else real(name)
 
-    monkeypatch.setattr(methods, "find", find)
+    monkeypatch.setattr(work, "find", find)
     arrays = {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
     sent = pack(arrays, "int8")
     answer = run_task(1, 0, make_task(tiny_world, gene, methods=["finetune"]), {"finetune": sent})

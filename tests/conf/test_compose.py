@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import shlex
-from dataclasses import asdict
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from conf.check import CHOICES, RANGES, THRESHOLDS, check
-from conf.explain import explain, field_names, type_of
-from conf.own_methods import BUILT_IN
-from conf.schema import Config
+from conf.error_messages import explain, field_names, type_of
+from conf.schema import Config, read_config, register_schema
+from conf.typed import to_typed
+from conf.validate import THRESHOLDS, check
+from learngene.collective.forgetting import STRATEGIES
 from learngene.errors import InputError
-from learngene.memory import STRATEGIES
+from learngene.methods import BUILT_IN, find
+from learngene.utils.settings import limits_of
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+
+
+LIMITS = dict(limits_of(Config)) | {
+    f"method.{name}.{field}": limits
+    for name in BUILT_IN
+    for field, limits in limits_of(find(name).settings)
+}
+METHOD_FIELDS = {
+    f"method.{name}.{each.name}": str(each.type)
+    for name in BUILT_IN
+    for each in fields(find(name).settings)
+}
 
 
 def composed(*overrides: str) -> DictConfig:
-    ConfigStore.instance().store(name="schema", node=Config)
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
 
@@ -77,39 +96,52 @@ def test_every_experiment_fits_another_world(experiment: str, tmp_path: Path) ->
 
 
 def test_every_number_and_choice_is_checked() -> None:
-    bounded = set(RANGES) | set(CHOICES)
+    bounded = set(LIMITS)
     free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
-            "methods", "method.own", "resume", "faults", "cache", "experiment", "retain.normalise",
+            "methods", "method", "resume", "faults", "cache", "experiment", "retain.normalise",
             "individual.safeguard", "logger",
             "runtime.address", "collective.growth", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
-    assert set(field_names()) == bounded | free
+    assert {*field_names(), *METHOD_FIELDS} == bounded | free
     assert not bounded & free
 
 
 def test_every_field_is_documented() -> None:
     """Fields whose name says all (a decay, a momentum) may go without a comment."""
-    source = (CONF / "schema.py").read_text()
+    owners = [
+        each for each in (ROOT / "learngene").rglob("settings.py") if each.parent.name != "utils"
+    ]
+    files = [CONF / "schema.py", ROOT / "runtime" / "resources.py", *owners]
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    for path in sorted((ROOT / "learngene" / "methods").glob("*.py")):
+        text = path.read_text().splitlines()
+        lines += [
+            line
+            for above, line in pairwise(text)
+            if "= setting(" in line and "#" not in above + line
+        ]
     bare = [
         line.split(":")[0].strip()
-        for line in source.splitlines()
-        if line.startswith("    ") and ": " in line and "=" in line and "#" not in line
+        for above, line in pairwise(lines)
+        if re.match(r"    \w+: [\w\[\], |]+ = ", line) and "#" not in above + line
     ]
     plain = {"weight_decay", "momentum", "lr", "name", "methods", "experiment"}
-    groups = {"data", "collective", "learngene", "individual", "retain", "open_world", "method",
-              "labelled", "runtime", "report", *BUILT_IN}  # fmt: skip
+    groups = {"data", "collective", "learngene", "individual", "retain", "open_world",
+              "labelled", "runtime", "report"}  # fmt: skip
     assert set(bare) <= plain | groups
 
 
-@pytest.mark.parametrize("name", sorted(RANGES))
+@pytest.mark.parametrize("name", sorted(n for n, each in LIMITS.items() if not each.choices))
 def test_a_number_out_of_its_range_is_named(name: str) -> None:
-    low, high, closed = RANGES[name]
-    whole = type_of(name).startswith("int")
+    limits = LIMITS[name]
+    low, high, closed = limits.gt or limits.ge or 0, limits.le, limits.gt is None
+    whole = (METHOD_FIELDS.get(name) or type_of(name)).startswith("int")
+    run = [f"methods=[{name.split('.')[1]}]"] if name in METHOD_FIELDS else []
     below = low - 1 if closed else low
     for value in [below] + ([high + 1] if high < 1e15 else []):
         text = f"{int(value) if whole else value}"
         with pytest.raises(InputError) as raised:
-            check(composed(f"{name}={text}"))
+            check(composed(*run, f"{name}={text}"))
         assert raised.value.field == name
         assert "must be" in raised.value.problem
 
@@ -122,7 +154,7 @@ def test_ewc_is_refused_where_layers_widen() -> None:
 
 
 def test_the_memory_strategies_of_the_schema_are_those_of_the_code() -> None:
-    assert set(CHOICES["collective.memory"]) == set(STRATEGIES)
+    assert set(LIMITS["collective.memory"].choices) == set(STRATEGIES)
 
 
 def test_every_memory_strategy_fits_the_class_incremental_protocol() -> None:
@@ -149,6 +181,15 @@ def test_open_world_thresholds(value: str) -> None:
         (["threshold=paper_cifar100", "score=energy"], "threshold", "for max_softmax"),
         (["path=light", "individual.stem=fresh"], "path", "no light path"),
         (["score=mahalanobis", "collective.memory_per_class=0"], "score", "fitted on exemplars"),
+        *(
+            (
+                [f"score={score}", f"collective.memory={memory}", "collective.growth=none"],
+                "score",
+                f"collective.memory={memory} keeps none",
+            )
+            for score in ("mahalanobis", "relative_mahalanobis")
+            for memory in ("ewc", "lwf", "none")
+        ),
         (["score=softmax"], "score", "not one of max_softmax"),
     ],
 )
@@ -162,9 +203,10 @@ def test_open_world_settings_that_do_not_go_together(
 
 
 def test_the_choices_are_those_of_the_open_world() -> None:
-    from learngene.openworld import PAPER_THRESHOLDS, SCORES, OpenWorldSettings
+    from learngene.open_world.detector import PAPER_THRESHOLDS, SCORES
+    from learngene.open_world.settings import OpenWorldSettings
 
-    assert CHOICES["open_world.score"] == SCORES
+    assert LIMITS["open_world.score"].choices == SCORES
     assert list(THRESHOLDS) == ["calibrated", *PAPER_THRESHOLDS]
     own = OmegaConf.to_container(composed())["open_world"]  # type: ignore[index, call-overload]
     assert OpenWorldSettings(**{f: own[f] for f in asdict(OpenWorldSettings())}) == (
@@ -339,3 +381,26 @@ def test_the_word_that_cannot_be_read_is_the_one_that_is_named(words, blamed):
 def test_a_home_that_nobody_has_is_no_folder():
     with pytest.raises(InputError, match="no such folder"):
         check(composed("data=imagefolder", 'data.root="~nosuchuser/pics"'))
+
+
+def test_the_object_is_what_was_composed_and_is_read_back() -> None:
+    asked = composed("experiment=frontier", "learngene.layers=[5,6,7]", "method.mine.lr=1")
+    config = to_typed(asked)
+    assert asdict(config) == OmegaConf.to_container(asked, resolve=True)
+    assert config.method["mine"] == {"lr": 1}
+    plain = json.loads(json.dumps(asdict(config)))
+    assert read_config({**plain, "own_methods": {}}) == config
+
+
+@pytest.mark.parametrize(("shard_seed", "drawn"), [(None, 3), (0, 0), (7, 7)])
+def test_shards_are_drawn_from_the_seed_unless_they_have_one(
+    shard_seed: int | None, drawn: int
+) -> None:
+    config = Config(cache="", seed=3, shard_seed=shard_seed)
+    assert config.partition_seed == config.shards.seed == drawn
+    assert config.dataset.seed == 3
+
+
+def test_a_wrong_word_is_refused_without_waiting_for_torch() -> None:
+    code = "import sys, conf.validate; sys.exit(bool({'torch', 'flwr', 'ray'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.check import check
-from conf.explain import explain, field_names
+from conf.error_messages import explain, field_names
+from conf.validate import check
 from learngene.errors import InputError
-from tests.conf.test_compose import composed
+from tests.conf.test_compose import METHOD_FIELDS, composed
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = composed()
 QUICK = settings(derandomize=True, deadline=None, max_examples=200)
-FIELDS = sorted(field_names())
+FIELDS = sorted([*field_names(), *METHOD_FIELDS])
 
 ODD: list[Any] = [
     None, True, "", " ", "abc", "ünï©ødé", "٣", "a\nb", "\0", "\ud800", "${seed}", "${nowhere}",
@@ -60,6 +60,8 @@ def put(name: str, value: Any) -> bool:
     config = copy.deepcopy(BASE)
     try:
         OmegaConf.update(config, name, value, merge=False)
+        if name in METHOD_FIELDS:  # a method that the run has not is passed over
+            config.methods = [name.split(".")[1]]
     except (OmegaConfBaseException, OverflowError) as error:  # float(10**400) is not caught there
         one_line(explain(error, [f"{name}=..."]))
         return False

@@ -12,35 +12,38 @@ import numpy as np
 import pytest
 import torch
 
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
-from learngene.evolution import Evolution, EvolutionSettings
-from learngene.openworld import (
+from learngene.open_world.detector import (
     DISTANCES,
     SCORES,
-    OpenWorldSettings,
     calibrate,
     fit_score,
     unknown_probability,
 )
+from learngene.open_world.settings import OpenWorldSettings
 from server.collective import (
     EXEMPLARS,
-    Life,
-    at_stage,
+    TrainedCollective,
+    collective_after,
+    collective_key,
     exemplars,
-    life_key,
-    live,
     recognise,
+    train_collective,
 )
-from tests.made import CPU, settings
+from tests.helpers import CPU, hooked, settings
 
 
 @pytest.fixture
-def lived(tiny_world, tmp_path) -> Callable[..., Life]:
-    def live_it(resume=True, accept=0.9, on_task=lambda life, found: None, **changed: Any) -> Life:
+def lived(tiny_world, tmp_path) -> Callable[..., TrainedCollective]:
+    def live_it(
+        resume=True, accept=0.9, on_task=lambda trained, found: None, **changed: Any
+    ) -> TrainedCollective:
         asked = settings(**changed)
         how = OpenWorldSettings(accept=accept)
-        return live(
-            tiny_world, asked, CPU, tmp_path, open_world=how, resume=resume, on_task=on_task
+        watch = hooked(on_task_end=on_task)
+        return train_collective(
+            tiny_world, asked, CPU, tmp_path, open_world=how, resume=resume, callback=watch
         )
 
     return live_it
@@ -50,29 +53,29 @@ def lived(tiny_world, tmp_path) -> Callable[..., Life]:
 def ran(monkeypatch) -> list[int]:
     """Numbers of the tasks that were trained."""
     seen: list[int] = []
-    original = Evolution.run_task
+    original = CollectiveTrainer.run_task
 
     def spy(self, progress=None):
         seen.append(len(self.stages))
         return original(self, progress)
 
-    monkeypatch.setattr(Evolution, "run_task", spy)
+    monkeypatch.setattr(CollectiveTrainer, "run_task", spy)
     return seen
 
 
-def weights(life: Life) -> list[torch.Tensor]:
-    return list(life.evolution.collective.state_dict().values())
+def weights(trained: TrainedCollective) -> list[torch.Tensor]:
+    return list(trained.trainer.collective.state_dict().values())
 
 
-def assert_same(one: Life, other: Life) -> None:
+def assert_same(one: TrainedCollective, other: TrainedCollective) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
     assert one.open_world == other.open_world and one.key == other.key
-    first, second = one.evolution.stages, other.evolution.stages
+    first, second = one.trainer.stages, other.trainer.stages
     assert [replace(s, seconds=0) for s in first] == [replace(s, seconds=0) for s in second]
 
 
-def folder(life: Life, tmp_path: Path) -> Path:
-    return tmp_path / "collectives" / life.key
+def folder(trained: TrainedCollective, tmp_path: Path) -> Path:
+    return tmp_path / "collectives" / trained.key
 
 
 def test_a_second_life_is_not_lived_again(lived, ran, tmp_path):
@@ -80,7 +83,7 @@ def test_a_second_life_is_not_lived_again(lived, ran, tmp_path):
     first = lived(on_task=lambda e, found: told.append((len(e.stages), found)))
     assert first.reused == 0 and ran == [0, 1, 2]
     again = lived(on_task=lambda e, found: told.append((len(e.stages), found)))
-    assert again.reused == 3 == len(again.evolution.tasks) and ran == [0, 1, 2]
+    assert again.reused == 3 == len(again.trainer.tasks) and ran == [0, 1, 2]
     assert told == [(1, False), (2, False), (3, False), (3, True)]
     assert_same(first, again)
     assert len(list(folder(first, tmp_path).glob("task-*"))) == 6
@@ -151,22 +154,22 @@ def test_what_was_said_under_another_key_is_refused(lived, tmp_path):
 
 
 def test_a_stage_that_is_torn_is_lived_again_and_one_that_is_gone_is_not(lived, ran, tmp_path):
-    life = lived()
-    there = folder(life, tmp_path) / "task-002.safetensors"
-    whole = at_stage(life, tmp_path, 2).state_dict()
+    trained = lived()
+    there = folder(trained, tmp_path) / "task-002.safetensors"
+    whole = collective_after(trained, tmp_path, 2).state_dict()
     before = there.read_bytes()
     there.write_bytes(before[:-10])
     del ran[:]
-    mended = at_stage(life, tmp_path, 2).state_dict()
+    mended = collective_after(trained, tmp_path, 2).state_dict()
     assert ran == [1] and there.read_bytes() == before
     assert all(torch.equal(whole[name], mended[name]) for name in whole)
     there.unlink()
-    assert at_stage(life, tmp_path, 2) is None and ran == [1]
+    assert collective_after(trained, tmp_path, 2) is None and ran == [1]
 
 
 def test_a_life_that_was_cut_short_goes_on(lived, ran, tmp_path):
-    def stop(evolution, found):
-        if len(evolution.stages) == 2:
+    def stop(trainer, found):
+        if len(trainer.stages) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -189,7 +192,7 @@ def test_what_a_strategy_remembers_goes_on_with_the_life(lived, ran, tmp_path, s
     again = lived(**strategy)
     assert again.reused == 2 and ran == [0, 1, 2, 2]
     assert_same(whole, again)
-    one, other = whole.evolution, again.evolution
+    one, other = whole.trainer, again.trainer
     assert {c: r.tolist() for c, r in one.memory.items()} == {
         c: r.tolist() for c, r in other.memory.items()
     }
@@ -220,37 +223,41 @@ def test_other_settings_are_another_life(lived):
 
 def test_every_setting_the_world_and_the_threads_are_in_the_key(tiny_world):
     asked = settings()
-    keys = {life_key(tiny_world, asked, CPU)}
-    for field in fields(EvolutionSettings):
-        value = getattr(asked, field.name)
-        other = "other" if isinstance(value, str) else (value or 0) + 1
-        keys.add(life_key(tiny_world, replace(asked, **{field.name: other}), CPU))
-    keys.add(life_key(replace(tiny_world, sha256="0" * 64), asked, CPU))
+    keys = {collective_key(tiny_world, asked, CPU)}
+    for owner in (asked, asked.collective):
+        for name in {field.name for field in fields(owner)} & set(asked.cache_fields()):
+            value = getattr(owner, name)
+            other = "other" if isinstance(value, str) else (value or 0) + 1
+            changed = replace(owner, **{name: other})
+            if owner is asked.collective:
+                changed = replace(asked, collective=changed)
+            keys.add(collective_key(tiny_world, changed, CPU))
+    keys.add(collective_key(replace(tiny_world, sha256="0" * 64), asked, CPU))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    keys.add(life_key(tiny_world, asked, CPU))
+    keys.add(collective_key(tiny_world, asked, CPU))
     torch.set_num_threads(threads)
-    assert len(keys) == 1 + len(fields(EvolutionSettings)) + 2
-    assert life_key(tiny_world, settings(), CPU) in keys
+    assert len(keys) == 1 + len(asked.cache_fields()) + 2
+    assert collective_key(tiny_world, settings(), CPU) in keys
 
 
 def test_recognition_looks_at_the_right_images(evolved, tiny_world):
-    life = evolved("separable")
-    found = recognise(life, OpenWorldSettings(accept=0.9))
-    held = life.logits(tiny_world.train_images, life.calibration_rows)
+    trained = evolved("separable")
+    found = recognise(trained, OpenWorldSettings(accept=0.9))
+    held = trained.logits(tiny_world.train_images, trained.calibration_rows)
     known = unknown_probability(held).numpy()
     assert found["threshold"] == calibrate(known, 0.9)
     assert (known <= found["threshold"]).mean() >= 0.9
     assert (found["known_images"], found["open_world_images"]) == (16 * 6, 4 * 6)
-    assert found["closed_accuracy"] == pytest.approx(life.stages[-1].accuracy)
+    assert found["closed_accuracy"] == pytest.approx(trained.stages[-1].accuracy)
 
 
 def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
-    life = evolved("separable")
-    plain = recognise(life, OpenWorldSettings())
+    trained = evolved("separable")
+    plain = recognise(trained, OpenWorldSettings())
     assert list(plain["scores"]) == list(SCORES)
     for chosen in SCORES:
-        found = recognise(life, OpenWorldSettings(score=chosen))
+        found = recognise(trained, OpenWorldSettings(score=chosen))
         assert found["scores"] == plain["scores"]  # the choice changes none of them
         assert found["score"] == chosen and found["auroc"] == plain["scores"][chosen]["auroc"]
         assert found["accepted"] > 0.5  # calibrated for this score, not for another one
@@ -262,60 +269,60 @@ def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
 
 
 def test_distances_are_fitted_on_the_memory(evolved, tiny_world):
-    life = evolved("separable")
-    (_, features), labels = exemplars(life, "collective", False)
+    trained = evolved("separable")
+    (_, features), labels = exemplars(trained, "collective", False)
     assert labels.bincount().tolist() == [4] * 16 and EXEMPLARS > 4
-    shown = [tiny_world.train_labels[life.memory[c]].tolist() for c in life.known]
-    assert shown == [[c] * 4 for c in life.known]
+    shown = [tiny_world.train_labels[trained.memory[c]].tolist() for c in trained.known]
+    assert shown == [[c] * 4 for c in trained.known]
     rows = np.concatenate([tiny_world.rows("test", c) for c in tiny_world.division.open_world])
-    others = life.answers(tiny_world.test_images, rows)
-    base = life.answers(
-        tiny_world.test_images, np.concatenate([tiny_world.rows("test", c) for c in life.known])
+    others = trained.predict(tiny_world.test_images, rows)
+    base = trained.predict(
+        tiny_world.test_images, np.concatenate([tiny_world.rows("test", c) for c in trained.known])
     )
     score = fit_score("mahalanobis", features, labels)
     pairs = [float(u > k) for u in score(*others) for k in score(*base)]
-    found = recognise(life, OpenWorldSettings())["scores"]["mahalanobis"]["auroc"]
+    found = recognise(trained, OpenWorldSettings())["scores"]["mahalanobis"]["auroc"]
     assert found == pytest.approx(np.mean(pairs), abs=1e-3)
 
 
 def test_without_a_memory_there_are_no_distances(evolve):
-    life = evolve(memory_per_class=0)
-    while not life.done:
-        life.run_task()
-    found = recognise(life, OpenWorldSettings(score="energy"))
+    trained = evolve(memory_per_class=0)
+    while not trained.done:
+        trained.run_task()
+    found = recognise(trained, OpenWorldSettings(score="energy"))
     assert [name for name, one in found["scores"].items() if one is None] == list(DISTANCES)
     assert found["exemplars"] == 0 and found["best_score"] not in DISTANCES
 
 
 def test_paths_are_what_the_collective_says_by_them(evolved, tiny_world):
-    life, rows = evolved("separable"), tiny_world.rows("test", 0)
+    trained, rows = evolved("separable"), tiny_world.rows("test", 0)
     images = tiny_world.test_images
-    deep, light, both = (life.answers(images, rows, p) for p in ("collective", "light", "both"))
-    assert torch.equal(deep[0], life.logits(images, rows))
-    model = life.collective
+    deep, light, both = (trained.predict(images, rows, p) for p in ("collective", "light", "both"))
+    assert torch.equal(deep[0], trained.logits(images, rows))
+    model = trained.collective
     assert torch.allclose(model.head(deep[1]), deep[0], atol=1e-5)
     assert torch.allclose(model.light.head(light[1]), light[0], atol=1e-5)
     assert torch.allclose(both[0], (deep[0] + light[0]) / 2)
     assert both[1].shape == (len(rows), deep[1].shape[1] + light[1].shape[1])
-    accuracy = recognise(life, OpenWorldSettings(path="light"))["closed_accuracy"]
-    assert accuracy == pytest.approx(life.stages[-1].light_accuracy)
+    accuracy = recognise(trained, OpenWorldSettings(path="light"))["closed_accuracy"]
+    assert accuracy == pytest.approx(trained.stages[-1].light_accuracy)
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_answers_over_mirror_images_are_means_where_a_mirror_keeps_the_class(
     evolved, monkeypatch, flip
 ):
-    life = evolved("separable")
-    monkeypatch.setattr(life, "world", replace(life.world, flip=flip))
-    images, rows = life.world.test_images, life.world.rows("test", 0)
+    trained = evolved("separable")
+    monkeypatch.setattr(trained, "world", replace(trained.world, flip=flip))
+    images, rows = trained.world.test_images, trained.world.rows("test", 0)
     turned = np.ascontiguousarray(images[:, :, ::-1])
     for path in ("collective", "light", "both"):
-        plain, other = (life.answers(each, rows, path) for each in (images, turned))
-        found = life.answers(images, rows, path, mirror=True)
+        plain, other = (trained.predict(each, rows, path) for each in (images, turned))
+        found = trained.predict(images, rows, path, mirror=True)
         assert not torch.allclose(plain[0], other[0], atol=1e-3)
         mean = (plain[0] + other[0]) / 2 if flip else plain[0]
         assert torch.allclose(found[0], mean, atol=1e-5)
-    assert recognise(life, OpenWorldSettings(mirror=True))["mirror"] is flip
+    assert recognise(trained, OpenWorldSettings(mirror=True))["mirror"] is flip
 
 
 def test_the_papers_thresholds_are_measured_in_every_run(evolved):

@@ -12,20 +12,23 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.cycle import CycleSettings
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
-from learngene.evolution import Evolution
-from learngene.openworld import OpenWorldSettings
-from server.collective import Life, live
+from learngene.open_world.settings import OpenWorldSettings
+from server.collective import TrainedCollective, train_collective
 from server.cycle import run_cycles
-from tests.made import CPU, settings
+from tests.helpers import CPU, hooked, settings
 
-ASKED = CycleSettings(
-    cycles=2, labels_per_cycle=20, classes_per_cycle=2, images_to_add=2, known_share=0.4,
-    cycle_consolidate_epochs=1,
-)  # fmt: skip
 # A low bar: after three tiny tasks the collective knows little, and much looks unknown to it.
-HOW = OpenWorldSettings(accept=0.3)
+ASKED = OpenWorldSettings(
+    accept=0.3,
+    cycles=2,
+    labels_per_cycle=20,
+    classes_per_cycle=2,
+    images_to_add=2,
+    known_share=0.4,
+    cycle_consolidate_epochs=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,65 +37,67 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def life(tiny_world, cache: Path) -> Life:
-    return live(tiny_world, settings(), CPU, cache, open_world=HOW, resume=True)
+def trained(tiny_world, cache: Path) -> TrainedCollective:
+    return train_collective(tiny_world, settings(), CPU, cache, open_world=ASKED, resume=True)
 
 
 @pytest.fixture
-def cycled(life: Life, cache: Path) -> Callable[..., tuple[Evolution, dict[str, Any]]]:
-    def run(resume: bool = True, asked: CycleSettings = ASKED, **more: Any):
-        return run_cycles(life, asked, HOW, cache, resume=resume, **more)
+def cycled(
+    trained: TrainedCollective, cache: Path
+) -> Callable[..., tuple[CollectiveTrainer, dict[str, Any]]]:
+    def run(resume: bool = True, asked: OpenWorldSettings = ASKED, **more: Any):
+        return run_cycles(trained, asked, cache, resume=resume, **more)
 
     return run
 
 
-def weights(evolution: Evolution) -> list[torch.Tensor]:
-    return list(evolution.collective.state_dict().values())
+def weights(trainer: CollectiveTrainer) -> list[torch.Tensor]:
+    return list(trainer.collective.state_dict().values())
 
 
-def same(one: Evolution, other: Evolution) -> bool:
+def same(one: CollectiveTrainer, other: CollectiveTrainer) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-def test_a_cycle_weighs_classes_alike(life, tiny_world, cache, monkeypatch):
+def test_a_cycle_weighs_classes_alike(trained, tiny_world, cache, monkeypatch):
     balanced: list[bool] = []
-    real = Evolution.run_task
+    real = CollectiveTrainer.run_task
 
     def watched(self, on_step, epochs, *, balance):
         balanced.append(balance)
         return real(self, on_step, epochs, balance=balance)
 
-    monkeypatch.setattr(Evolution, "run_task", watched)
-    run_cycles(life, ASKED, HOW, cache, resume=False)
+    monkeypatch.setattr(CollectiveTrainer, "run_task", watched)
+    run_cycles(trained, ASKED, cache, resume=False)
     assert balanced and all(balanced)
 
 
-def test_another_labellers_cycles_are_not_taken_up(life, tmp_path):
+def test_another_labellers_cycles_are_not_taken_up(trained, tmp_path):
     class Refuses:
         name = "names everything a base class"
 
         def label(self, stream, positions):
             return np.full(len(positions), stream.world.division.base[0])
 
-    _, by_oracle = run_cycles(life, ASKED, HOW, tmp_path, resume=True)
+    _, by_oracle = run_cycles(trained, ASKED, tmp_path, resume=True)
     assert by_oracle["discovered"] > 0
-    grown, report = run_cycles(life, ASKED, HOW, tmp_path, resume=True, labeller=Refuses())
+    grown, report = run_cycles(trained, ASKED, tmp_path, resume=True, labeller=Refuses())
     assert report["discovered"] == 0 and report["labels_spent"] > 0
-    assert grown.known == life.evolution.known
+    assert grown.known == trained.trainer.known
 
 
 def plain(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "cycles": [{**each, "seconds": 0} for each in report["cycles"]]}
 
 
-def test_new_classes_are_learned_beside_the_old(cycled, life, tiny_world):
-    before = [value.clone() for value in weights(life.evolution)]
+def test_new_classes_are_learned_beside_the_old(cycled, trained, tiny_world):
+    before = [value.clone() for value in weights(trained.trainer)]
     grown, report = cycled(resume=False)
     division = tiny_world.division
     taken = [c for each in report["cycles"] for c in each["added"]]
     assert report["discovered"] == len(taken) == len(set(taken)) > 0
     assert set(taken) <= set(division.open_world)
-    assert grown.known[: len(division.base)] == life.evolution.known
+    assert grown.known[: len(division.base)] == trained.trainer.known
     assert grown.known[len(division.base) :] == taken
     assert len(grown.collective.head.weight) == len(grown.collective.light.head.weight)
     assert len(grown.collective.head.weight) == len(division.base) + len(taken)
@@ -101,20 +106,20 @@ def test_new_classes_are_learned_beside_the_old(cycled, life, tiny_world):
     assert report["before"]["new_accuracy"] is None
     assert report["before"]["accuracy"] == pytest.approx(report["before"]["old_accuracy"])
     # The life itself is as it was.
-    assert all(torch.equal(a, b) for a, b in zip(before, weights(life.evolution), strict=True))
-    assert len(life.evolution.known) == len(division.base) == len(life.evolution.memory)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(trained.trainer), strict=True))
+    assert len(trained.trainer.known) == len(division.base) == len(trained.trainer.memory)
 
 
 def test_only_labelled_rows_are_trained_on_and_no_test_image(cycled, tiny_world, monkeypatch):
     seen: set[int] = set()
-    original = Evolution._train
+    original = CollectiveTrainer._train
 
     def spy(self, phase, task, old, new, *rest):
         for c in new:
             seen.update(self.train_rows[c].tolist())
         return original(self, phase, task, old, new, *rest)
 
-    monkeypatch.setattr(Evolution, "_train", spy)
+    monkeypatch.setattr(CollectiveTrainer, "_train", spy)
     grown, report = cycled(resume=False)
     labelled = sum(sum(each["labelled_images"].values()) for each in report["cycles"])
     held = len(grown.calibration_rows) - 3 * len(tiny_world.division.base)
@@ -130,40 +135,42 @@ def test_finished_cycles_are_read_again(cycled, monkeypatch):
     def never(*_: Any) -> None:
         raise AssertionError("a finished cycle was trained again")
 
-    monkeypatch.setattr(Evolution, "run_task", never)
+    monkeypatch.setattr(CollectiveTrainer, "run_task", never)
     told: list[bool] = []
-    again, same_report = cycled(on_cycle=lambda record, found: told.append(found))
+    again, same_report = cycled(
+        callback=hooked(on_cycle_end=lambda record, found: told.append(found))
+    )
     assert told == [True, True] and report == same_report
     assert same(first, again) and first.known == again.known
     assert np.array_equal(first.calibration_rows, again.calibration_rows)
 
 
-def test_cut_short_after_one_cycle_it_ends_the_same(cycled, life, cache):
+def test_cut_short_after_one_cycle_it_ends_the_same(cycled, trained, cache):
     whole, report = cycled(resume=False)
-    (folder,) = (cache / "collectives" / life.key).glob("cycles-*")
+    (folder,) = (cache / "collectives" / trained.key).glob("cycles-*")
     for path in folder.glob("cycle-002*"):
         path.unlink()
     told: list[bool] = []
-    again, resumed = cycled(on_cycle=lambda record, found: told.append(found))
+    again, resumed = cycled(callback=hooked(on_cycle_end=lambda record, found: told.append(found)))
     assert told == [True, False]
     assert plain(report) == plain(resumed) and same(whole, again)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
-def test_a_damaged_cycle_is_gone_through_again(cycled, life, cache, suffix):
+def test_a_damaged_cycle_is_gone_through_again(cycled, trained, cache, suffix):
     whole, report = cycled(resume=False)
-    (folder,) = (cache / "collectives" / life.key).glob("cycles-*")
+    (folder,) = (cache / "collectives" / trained.key).glob("cycles-*")
     path = folder / f"cycle-002{suffix}"
     path.write_bytes(path.read_bytes()[:-30])
     told: list[bool] = []
-    again, resumed = cycled(on_cycle=lambda record, found: told.append(found))
+    again, resumed = cycled(callback=hooked(on_cycle_end=lambda record, found: told.append(found)))
     assert told == [True, False]
     assert plain(report) == plain(resumed) and same(whole, again)
 
 
-def test_cycles_under_another_key_are_refused(cycled, life, cache):
+def test_cycles_under_another_key_are_refused(cycled, trained, cache):
     cycled()
-    own = cache / "collectives" / life.key
+    own = cache / "collectives" / trained.key
     (folder,) = own.glob("cycles-*")
     other = replace(ASKED, labels_per_cycle=6)
     cycled(asked=other)
@@ -176,15 +183,15 @@ def test_cycles_under_another_key_are_refused(cycled, life, cache):
     shutil.rmtree(copy)
 
 
-def test_other_settings_are_other_cycles(cycled, life, cache):
+def test_other_settings_are_other_cycles(cycled, trained, cache):
     cycled()
     cycled(asked=replace(ASKED, labels_per_cycle=5))
-    assert len(list((cache / "collectives" / life.key).glob("cycles-*"))) == 2
+    assert len(list((cache / "collectives" / trained.key).glob("cycles-*"))) == 2
 
 
-def test_nothing_found_is_a_cycle_too(life, cache):
-    blind = OpenWorldSettings(threshold=2.0)  # Eq. 2 is below 1: nothing is ever called unknown
-    grown, report = run_cycles(life, ASKED, blind, cache, resume=False)
+def test_nothing_found_is_a_cycle_too(trained, cache):
+    blind = replace(ASKED, threshold=2.0)  # Eq. 2 is below 1: nothing is ever called unknown
+    grown, report = run_cycles(trained, blind, cache, resume=False)
     assert report["discovered"] == 0 == report["labels_spent"]
     assert report["unknown_missed"] == sum(each["unknown_images"] for each in report["cycles"])
-    assert grown.known == life.evolution.known and same(grown, life.evolution)
+    assert grown.known == trained.trainer.known and same(grown, trained.trainer)

@@ -11,14 +11,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.app.error import Error
 from flwr.common.serde import message_to_proto
 
-from clients.app import INFO, METRICS
-from server.app import Stopped, WatchedGrid, make_server_app
+from clients.client_app import INFO, METRICS
+from protocol.messages import message_bytes, read_reply
+from runtime.serial_backend import SerialGrid, run_serial
+from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
-from strategies.messages import message_bytes, read_reply
-from strategies.serial import SerialGrid, run_serial
-from tests.strategies.fake_work import METHODS, REPLY, app, plan
+from tests.runtime.fake_work import REPLY, app, fake_task, plan
 
-PLAN = plan({"methods": METHODS}, {"learngene": {"w": np.zeros((10, 10), np.float32)}})
+PLAN = plan(fake_task(), {"learngene": {"w": np.zeros((10, 10), np.float32)}})
 
 
 class LateGrid(SerialGrid):
@@ -99,7 +99,7 @@ def test_a_second_reply_changes_nothing():
 
 
 def test_payload_of_an_unknown_method():
-    stray = plan({"methods": ["scratch"]}, PLAN.payloads)
+    stray = plan(fake_task(("scratch",)), PLAN.payloads)
     with pytest.raises(ValueError, match="payloads for \\['learngene'\\]"):
         configure(LearngeneStrategy(1, lambda _: stray), SerialGrid(app, 1))
 

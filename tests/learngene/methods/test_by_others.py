@@ -12,7 +12,7 @@ from torch import nn
 from learngene.methods.deepemd import class_parts, flows, similarity
 from learngene.methods.matchingnet import attend
 from learngene.methods.protonet import class_means, nearness
-from tests.made import torch_rng
+from tests.helpers import torch_rng
 
 WAYS, SHOTS, FEATURES = 4, 3, 6
 

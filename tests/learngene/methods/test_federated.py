@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from learngene import methods
+from learngene.adaptation.settings import IndividualSettings
 from learngene.methods import ClientContext, Payload, find
-from learngene.methods.federated import (
+from learngene.methods.common.federated import (
     HEAD,
     Merged,
     average,
@@ -21,14 +22,13 @@ from learngene.methods.federated import (
     proximal,
     train_round,
 )
-from tests.clients.made import make_shard
-from tests.learngene.methods.made import make_context
-from tests.made import torch_rng
+from tests.clients.helpers import make_shard
+from tests.helpers import torch_rng
+from tests.learngene.methods.helpers import make_context
 
-ROUND: dict[str, Any] = {
-    "epochs": 2, "lr": 0.05, "batch_size": 8, "momentum": 0.9, "weight_decay": 0.0,
-    "augment": False,
-}  # fmt: skip
+ROUND = IndividualSettings(
+    epochs=2, lr=0.05, batch_size=8, momentum=0.9, weight_decay=0.0, augment=False
+)
 
 
 def test_the_average_is_weighted_by_images():
@@ -64,7 +64,7 @@ def moved(mu: float) -> float:
     with torch.no_grad():
         for p in network.parameters():
             p.zero_()
-    train_round(network, make_shard(), **ROUND, mu=mu, chance=torch_rng())
+    train_round(network, make_shard(), ROUND, mu=mu, generator=torch_rng())
     return float(sum(p.detach().pow(2).sum() for p in network.parameters()))
 
 
@@ -126,18 +126,19 @@ def _heads(payload: Payload) -> dict[str, np.ndarray]:
 def test_fedprox_without_its_term_is_fedavg(tiny_world):
     start = start_of(tiny_world)
     plain = context_of(tiny_world, start)
-    own = {"fedprox": {**plain.task["method"]["fedavg"], "mu": 0.0}}
-    same = replace(plain, task={**plain.task, "method": own})
+    method = find("fedprox")
+    same = replace(plain, settings=method.settings_from({**asdict(plain.settings), "mu": 0.0}))
     one, two = find("fedavg").update(plain), find("fedprox").update(same)
     assert all(np.array_equal(one.arrays[n], two.arrays[n]) for n in one.arrays)
-    own["fedprox"]["mu"] = 5.0
-    held = find("fedprox").update(same)
+    held = find("fedprox").update(replace(same, settings=replace(same.settings, mu=5.0)))
     assert not np.array_equal(one.arrays["top.2.conv.weight"], held.arrays["top.2.conv.weight"])
 
 
 def test_norms_begin_as_scratchs_do_in_the_first_round_only(tiny_world, monkeypatch):
     measured: list[int] = []
-    monkeypatch.setattr("learngene.methods.federated.measure_norms", lambda *_: measured.append(1))
+    monkeypatch.setattr(
+        "learngene.methods.common.federated.measure_norms", lambda *_: measured.append(1)
+    )
     for number in (1, 2):
         find("fedavg").update(context_of(tiny_world, start_of(tiny_world), round=number))
     assert measured == [1]

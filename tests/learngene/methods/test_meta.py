@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learngene.methods.fitting import linear_head
-from learngene.methods.meta import Learner, meta_loss
-from learngene.methods.seven import feature_count
-from learngene.methods.support_norm import SupportNorm, set_mode, with_support_norms
-from tests.clients.made import make_individual
-from tests.made import torch_rng
+from learngene.methods.common.backbone import feature_count
+from learngene.methods.common.head import linear_head
+from learngene.methods.common.meta import Learner, meta_loss
+from learngene.methods.common.support_norm import SupportNorm, set_mode, with_support_norms
+from tests.clients.helpers import make_individual
+from tests.helpers import torch_rng
 
 
 class Tiny(nn.Module):
@@ -121,7 +121,7 @@ def test_a_query_image_does_not_depend_on_its_company(case):
 def test_the_norm_is_batchnorms_on_the_images_that_it_was_taken_from():
     x = torch.randn(4, 3, 5, 5, generator=torch_rng(5))
     norm, plain = SupportNorm(3), nn.BatchNorm2d(3)
-    for mode in ("own", "take", "use"):
+    for mode in ("batch", "store", "use"):
         norm.mode = mode
         assert torch.allclose(norm(x), plain(x), atol=1e-5)
 

@@ -1,0 +1,179 @@
+"""The micro-institution's Flower app: unpack the message, do the work, send metrics back.
+
+The work itself is ``clients.work.run_task``; this module only translates between Flower's records
+and plain Python, and sees to it that whatever goes wrong reaches the server as text.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
+
+from clients import faults
+from clients.timeout import Overdue, time_limit
+from learngene.utils.hardware import torch_threads
+from protocol.keys import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
+from protocol.reply_schema import (
+    REASON,
+    TRACE,
+    DeclaredReply,
+    Undeclared,
+    clean,
+    declared_reply,
+    describe,
+)
+from protocol.task import ClientTask
+
+__all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_client_app"]
+
+IN_DRIVER = "in-driver"  # in the node's config where the client shares the driver's process
+
+RunTask = Callable[..., dict[str, Any]]  # (client, round, task, payloads) -> answer
+Declare = Callable[[ClientTask], DeclaredReply]  # task -> what may be sent
+
+INT64 = 2**63  # protobuf holds no larger integer
+
+
+def make_client_app(
+    run_task: RunTask | None = None, declare: Declare = declared_reply
+) -> ClientApp:
+    """A ClientApp that answers train messages with ``run_task``.
+
+    Args:
+        run_task: ``run_task(client, round, task, payloads)`` gives
+            ``{"client": int, "info": {...}, "methods": {NAME: {metric: number or list}}}``; a
+            method that failed is ``{NAME: {"error": "Type: message"}}``. In a federated round
+            ``"arrays": {NAME: {array name: array}}`` besides. None means
+            ``clients.work.run_task``.
+            It must be importable in a worker: Flower pickles the app with every message, a
+            module-level function as its name alone.
+        declare: ``declare(task)`` gives what a reply may hold; anything else is not sent.
+    """
+    made = ClientApp()
+    made.query()(_partition)
+    made.train()(partial(_train, run_task, declare))
+    return made
+
+
+def _partition(message: Message, context: Context) -> Message:
+    """Which client this node is. Node ids are random, so the server has to ask."""
+    record = ConfigRecord({"partition": int(context.node_config["partition-id"])})
+    return Message(RecordDict({NODE: record}), reply_to=message)
+
+
+def _train(
+    run_task: RunTask | None, declare: Declare, message: Message, context: Context
+) -> Message:
+    try:
+        task = ClientTask.from_json(str(message.content.config_records[TASK]["json"]))
+        content = _answer(run_task, task, message, context)
+        if problems := declare(task).problems(content):
+            raise Undeclared(f"not sent: {'; '.join(problems[:3])}")
+    # SystemExit too: in a Ray actor it would end the worker, in the serial runtime the whole run.
+    except (Exception, SystemExit, ClientOverdue) as error:
+        # Flower's own error reply wraps the text in a worker traceback and prints it on the
+        # driver; a record keeps type and message, and where it happened for whoever asks.
+        reason, where = clean(describe(error), REASON), traceback_locations(error)
+        content = RecordDict({ERROR: ConfigRecord({"reason": reason, "traceback": where})})
+    return Message(content, reply_to=message)
+
+
+class ClientOverdue(Overdue):
+    """This client's own time is over; another's alarm, the round's for one, is not its to name."""
+
+
+def traceback_locations(error: BaseException) -> str:
+    """Where it was raised, innermost last: file, line and function, no source and no values."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    return clean("\n".join(f"{at.filename}:{at.lineno} in {at.name}" for at in frames), TRACE)
+
+
+def _answer(
+    run_task: RunTask | None, task: ClientTask, message: Message, context: Context
+) -> RecordDict:
+    if run_task is None:
+        # Late: it imports torch, which a query does not need.
+        from clients.work import run_task as default_task
+
+        run_task = default_task
+    payloads = {
+        key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
+        for key, record in message.content.array_records.items()
+        if key.startswith(PAYLOAD)
+    }
+    client, round = int(context.node_config["partition-id"]), int(message.metadata.group_id)
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(task.threads))
+        in_driver = bool(context.node_config.get(IN_DRIVER, False))
+        stack.enter_context(faults.armed(task.faults, client, round, in_driver))
+        overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
+        stack.enter_context(time_limit(task.limit_s, overdue))
+        answer = faults.spoil(run_task(client, round, task, payloads))
+    if not isinstance(answer, dict):
+        raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")
+    return pack(answer)
+
+
+def pack(answer: Mapping[str, Any]) -> RecordDict:
+    """An answer as records; a method that failed, or whose metrics Flower refuses, is text.
+
+    Raises:
+        TypeError, ValueError: ``info`` is not plain JSON (NaN is not).
+    """
+    content, errors = RecordDict(), {}
+    for method, metrics in answer["methods"].items():
+        if "error" in metrics:
+            errors[method] = clean(str(metrics["error"]), REASON)
+            continue
+        try:
+            plain = {name: _number_or_list(name, value) for name, value in metrics.items()}
+        except (TypeError, ValueError) as error:
+            errors[method] = clean(describe(error), REASON)
+        else:
+            content[METRICS + method] = MetricRecord(plain)
+    for method, arrays in answer.get("arrays", {}).items():
+        content[WEIGHTS + method] = ArrayRecord({n: Array(array) for n, array in arrays.items()})
+    content[INFO] = ConfigRecord(
+        {
+            "client": int(answer["client"]),
+            "json": json.dumps(answer.get("info", {}), allow_nan=False),
+            "errors": json.dumps(errors),
+        }
+    )
+    return content
+
+
+def _number_or_list(name: str, value: Any) -> int | float | list[int] | list[float]:
+    if isinstance(value, list):
+        numbers = [_number(name, each) for each in value]
+        # protobuf wants lists of one type; [0, 0.5] becomes floats, [1, 2] stays integers
+        whole = all(isinstance(each, int) for each in numbers)
+        return numbers if whole else [float(each) for each in numbers]
+    return _number(name, value)
+
+
+def _number(name: str, value: Any) -> int | float:
+    # A NaN passes: naming it is the server's part, which must not trust a client anyway.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {type(value).__name__}, a Python int or float is due")
+    if isinstance(value, int) and not -INT64 <= value < INT64:
+        raise ValueError(f"{name} is {value}, which 64 bits do not hold")
+    return value
+
+
+app = make_client_app()

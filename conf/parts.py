@@ -1,0 +1,72 @@
+"""What each phase takes of the configuration; no phase is given the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conf.schema import Config
+from protocol.task import ClientTask, LabelledImages
+from runtime.resources import Federation
+from server.factory import FactorySettings
+from server.pretraining import PretrainingSettings
+
+
+def factory_settings(config: Config) -> FactorySettings:
+    """For the collective and the learngene."""
+    return FactorySettings(
+        collective=config.collective,
+        learngene=config.learngene,
+        open_world=config.open_world,
+        stem=config.individual.stem,
+        seed=config.seed,
+        rounds=config.rounds,
+        cache=Path(config.cache),
+        resume=config.resume,
+    )
+
+
+def pretraining_settings(config: Config, plain: Mapping[str, Any]) -> PretrainingSettings:
+    """For the other methods' halves at the factory; ``plain`` as ``client_task`` takes it."""
+    return PretrainingSettings(
+        factory=factory_settings(config),
+        methods=tuple(plain["methods"]),
+        method=plain["method"],
+        own_methods=plain.get("own_methods", {}),
+        ways=config.ways,
+        budget=config.budget,
+    )
+
+
+def client_task(
+    config: Config, plain: Mapping[str, Any], world: Path, labelled: LabelledImages | None = None
+) -> ClientTask:
+    """What all tasks of the run have in common.
+
+    Args:
+        plain: the configuration as ``conf.methods.with_methods`` gives it: ``methods``,
+            ``method`` and ``own_methods`` with modules under their short names.
+        world: where the dataset lies.
+    """
+    return ClientTask(
+        world=str(world),
+        methods=tuple(plain["methods"]),
+        seed=config.seed,
+        shard_seed=config.partition_seed,
+        ways=config.ways,
+        shots=config.shots,
+        classes_from=config.data.clients_from,
+        threads=max(1, int(config.runtime.num_cpus)),
+        individual=config.individual,
+        retain=config.retain,
+        method=plain["method"],
+        limit_s=config.runtime.client_timeout_s,
+        labelled=labelled,
+        own_methods=plain.get("own_methods", {}),
+    )
+
+
+def federation(config: Config) -> Federation:
+    """Who is asked, where they run, and where their answers are kept."""
+    return Federation(config.runtime, config.num_clients, Path(config.cache), config.resume)

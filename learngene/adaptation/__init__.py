@@ -1,0 +1,1 @@
+"""Train an individual on its shard, held to what it inherited."""

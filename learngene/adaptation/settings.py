@@ -1,0 +1,49 @@
+"""Settings of the individual and of the retain loss (``individual``, ``retain``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from learngene.utils.settings import setting
+
+SCHEDULES = ("cosine", "constant")
+FISHER_LABELS = ("exact", "true")
+# What a round of federated training reads of ``IndividualSettings``; it is sent no more.
+FEDERATED_FIELDS = ("batch_size", "momentum", "weight_decay", "augment")
+
+
+@dataclass
+class IndividualSettings:
+    """The individual, and how every method trains at a client."""
+
+    # separable | seeded | whole | fresh (the paper to the letter)
+    stem: str = setting("separable", choices=("separable", "seeded", "whole", "fresh"))
+    # prototype | mlp (the paper's fully connected layers)
+    head: str = setting("prototype", choices=("prototype", "mlp"))
+    epochs: int = setting(30, ge=0, le=100_000)  # passes over the shard, for every method
+    batch_size: int = setting(32, ge=2, le=65_536)  # images
+    lr: float = setting(0.002, ge=0, le=10)  # of stem and head (the paper: 0.005)
+    inherited_lr: float = setting(0.002, ge=0, le=10)  # of the inherited layers
+    schedule: str = setting("cosine", choices=SCHEDULES)  # cosine | constant
+    momentum: float = setting(0.9, ge=0, le=0.9999)
+    weight_decay: float = setting(5e-4, ge=0, le=1)
+    augment: bool = True  # shifted crops, and flips where the world allows them
+    # epochs between tests; the first and the last are always tested
+    eval_every: int = setting(10, ge=1, le=100_000)
+    safeguard: bool = False  # cross-validate the learngene against scratch; fall back if it hurts
+    # of that cross-validation; each class needs as many images
+    safeguard_folds: int = setting(3, ge=2, le=100)
+    # passes in each fold, for both; null = epochs
+    safeguard_epochs: int | None = setting(None, ge=0, le=100_000)
+
+
+@dataclass
+class RetainSettings:
+    """The retain loss (Eq. 7 to 9)."""
+
+    # Eq. 9's lambda, on the scale that normalise gives (the paper: 1000)
+    ewc_lambda: float = setting(1.0, ge=0)
+    normalise: bool = True  # scale the Fisher diagonal to mean 1, which gives ewc_lambda a scale
+    fisher_samples: int = setting(128, ge=1, le=1_000_000)  # images of the shard, at most
+    # exact (Eq. 7: expectation over the model's labels) | true (the shard's)
+    labels: str = setting("exact", choices=FISHER_LABELS)

@@ -1,0 +1,229 @@
+"""Training of an individual on its shard: L = L_rec + lambda L_ret (Eq. 6, 8, 9)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learngene.adaptation.retain import Retain
+from learngene.adaptation.settings import IndividualSettings
+from learngene.data.augment import augment
+from learngene.data.partition import ShardData
+from learngene.networks.individual import Individual
+from learngene.utils.settings import check_settings
+
+_after_epoch: ContextVar[Callable[[int], None]] = ContextVar(
+    "after_epoch", default=lambda epoch: None
+)
+
+
+@contextmanager
+def after_each_epoch(call: Callable[[int], None]) -> Iterator[None]:
+    """Have ``train`` call this with each epoch that is over (0: before any), while this is open."""
+    token = _after_epoch.set(call)
+    try:
+        yield
+    finally:
+        _after_epoch.reset(token)
+
+
+@dataclass
+class Outcome:
+    """What a method reports of one client: curves over epochs, the last epoch last.
+
+    The lists have one entry for each test. ``extras`` are further numbers of the last epoch:
+    ``train_accuracy``, a share of the shard's images, and ``fisher_mean``, the mean of the Fisher
+    information before it is scaled.
+    """
+
+    epochs: list[int] = field(default_factory=list)  # 0: before any training
+    accuracy: list[float] = field(default_factory=list)  # share of the test images, 0 to 1
+    loss: list[float] = field(default_factory=list)  # mean cross-entropy on them, nats
+    # Means over the epoch before; at epoch 0 of the untrained network on the plain images.
+    train_loss: list[float] = field(default_factory=list)  # L_rec
+    penalty: list[float] = field(default_factory=list)  # lambda L_ret
+    seconds: float = 0.0  # wall clock, tests included
+    extras: dict[str, float] = field(default_factory=dict)
+
+    def record(
+        self, epoch: int, accuracy: float, loss: float, train_loss: float, penalty: float = 0.0
+    ) -> None:
+        """Add a test to the curves."""
+        self.epochs.append(epoch)
+        self.accuracy.append(accuracy)
+        self.loss.append(loss)
+        self.train_loss.append(train_loss)
+        self.penalty.append(penalty)
+
+    def metrics(self) -> dict[str, float | int | list[float] | list[int]]:
+        """Flat numbers and lists of numbers, as a MetricRecord takes them."""
+        return {
+            "epochs": self.epochs,
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "train_loss": self.train_loss,
+            "penalty": self.penalty,
+            "seconds": self.seconds,
+            **self.extras,
+        }
+
+
+class Transferred(torch.nn.Module):
+    """A network of which everything but the classifier came from the factory.
+
+    ``train`` takes it as it takes an individual: its body is ``top`` (``inherited_lr``), in front
+    of which it has no layers of its own.
+    """
+
+    def __init__(self, body: torch.nn.Module, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.stem, self.top, self.head = torch.nn.Sequential(), body, head
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.top(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def train(
+    individual: Individual | Transferred,
+    shard: ShardData,
+    settings: IndividualSettings,
+    generator: torch.Generator,
+    retain: Retain | None = None,
+    *,
+    freeze_norms: bool,
+    ewc_lambda: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Outcome:
+    """Train ``individual`` in place and test it along the way.
+
+    Eq. 9 is minimised by proximal gradient steps: a step of SGD on L_rec, then the exact step on
+    lambda L_ret, which has a closed form. The Fisher's largest entries are a hundred times its
+    mean: explicit steps on the penalty would swing and diverge at the lambdas that matter.
+
+    Args:
+        individual: reconstructed, with its classifier started.
+        settings: of stem, head and safeguard nothing is read here.
+        retain: the retain loss of its inherited layers; None leaves Eq. 6 alone.
+        freeze_norms: keep the statistics of norms that were inherited or measured.
+        ewc_lambda: Eq. 9's lambda.
+
+    Returns:
+        Curves that begin at epoch 0, before any training, and end at the last epoch. The extra
+        ``train_accuracy`` is that of the trained individual on the shard's plain images (Eq. 10's
+        empirical error is 1 less this).
+    """
+    check_settings(settings)
+    outcome, started = Outcome(), clock()
+    optimiser = _optimiser(individual, settings)
+    base_lr = [group["lr"] for group in optimiser.param_groups]
+    size = min(settings.batch_size, len(shard.train_x))
+    batches = math.ceil(len(shard.train_x) / size)
+    steps, done = settings.epochs * batches, 0
+    _, before = _measure(individual, shard.train_x, shard.train_y)
+    outcome.record(0, *_measure(individual, shard.test_x, shard.test_y), before)
+    _after_epoch.get()(0)
+    for epoch in range(1, settings.epochs + 1):
+        individual.train()
+        if freeze_norms:
+            _freeze_norms(individual)
+        sums = [0.0, 0.0]
+        order = torch.randperm(len(shard.train_x), generator=generator)
+        for batch in order.to(shard.train_x.device).chunk(batches):
+            factor = cosine(done / steps) if settings.schedule == "cosine" else 1.0
+            for group, lr in zip(optimiser.param_groups, base_lr, strict=True):
+                group["lr"] = lr * factor
+            x = shard.train_x[batch]
+            if settings.augment:
+                x = augment(x, generator, flip=shard.flip)
+            loss = F.cross_entropy(individual(x), shard.train_y[batch])  # Eq. 6
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(individual.parameters(), 5.0)
+            optimiser.step()
+            sums[0] += float(loss.detach()) * len(batch)
+            if retain:  # the other half of Eq. 9
+                retain.pull(settings.inherited_lr * factor * ewc_lambda)
+                sums[1] += ewc_lambda * float(retain().detach()) * len(batch)
+            done += 1
+        if epoch % settings.eval_every == 0 or epoch == settings.epochs:
+            means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
+            outcome.record(epoch, *_measure(individual, shard.test_x, shard.test_y), *means)
+        _after_epoch.get()(epoch)
+    outcome.extras["train_accuracy"] = _measure(individual, shard.train_x, shard.train_y)[0]
+    outcome.seconds = clock() - started
+    return outcome
+
+
+def cosine(progress: float) -> float:
+    """Learning-rate factor at ``progress`` 0..1: half a cosine from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@torch.no_grad()
+def features(
+    individual: Individual | Transferred, x: Tensor, batch_size: int = 256
+) -> Tensor:  # (N, D)
+    individual.eval()
+    return torch.cat([individual.features(part) for part in x.split(batch_size)])
+
+
+def shard_features(
+    individual: Individual | Transferred,
+    shard: ShardData,
+    embed: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Features of the shard's images, (N, D), and their labels, (N,); 2N where flips are allowed.
+
+    There a mirrored image is one more view of its class. Every method that starts from class means
+    or answers from the shard's features takes them from here: equal terms.
+
+    Args:
+        embed: what gives features of images (B, C, H, W); None: ``features``.
+    """
+    embed = embed or (lambda x: features(individual, x))
+    plain, labels = embed(shard.train_x), shard.train_y
+    if not shard.flip:
+        return plain, labels
+    return torch.cat([plain, embed(shard.train_x.flip(3))]), torch.cat([labels, labels])
+
+
+def _optimiser(
+    individual: Individual | Transferred, settings: IndividualSettings
+) -> torch.optim.Optimizer:
+    """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
+    light = [*individual.stem.parameters(), *individual.head.parameters()]
+    matrices = [p for p in light if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in light if p.requires_grad and p.ndim <= 1]
+    inherited = [p for p in individual.top.parameters() if p.requires_grad]
+    groups = (
+        (matrices, settings.lr, settings.weight_decay),
+        (vectors, settings.lr, 0.0),
+        (inherited, settings.inherited_lr, 0.0),
+    )
+    named = [{"params": p, "lr": lr, "weight_decay": decay} for p, lr, decay in groups if p]
+    return torch.optim.SGD(named, lr=settings.lr, momentum=settings.momentum)
+
+
+def _freeze_norms(individual: Individual | Transferred) -> None:
+    for module in individual.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+
+@torch.no_grad()
+def _measure(individual: Individual | Transferred, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy and loss on plain images."""
+    logits = individual.head(features(individual, x))
+    right = int((logits.argmax(1) == y).sum())
+    return right / len(y), float(F.cross_entropy(logits, y))

@@ -1,0 +1,110 @@
+"""A learngene on images of one's own, without a run: what a client does, as one call.
+
+``adapt`` goes through the same function as the client half of the method ``learngene``: on a run's
+shard, with the run's settings and seed, it gives the numbers of the run's client 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
+from learngene.adaptation.training import Outcome, features
+from learngene.data.augment import to_batch
+from learngene.data.partition import ShardData, check_images
+from learngene.gene.gene import Learngene
+from learngene.methods.base import ClientContext, generators
+from learngene.methods.learngene import Settings, individual_of
+from learngene.networks.individual import Individual
+
+
+def adapt(
+    gene: Learngene,
+    shard: ShardData,
+    *,
+    seed: int = 0,
+    head: str = "prototype",
+    epochs: int = 30,
+    batch_size: int = 32,
+    lr: float = 0.002,
+    inherited_lr: float = 0.002,
+    schedule: str = "cosine",
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    augment: bool = True,
+    eval_every: int = 10,
+    ewc_lambda: float = 1.0,
+    normalise: bool = True,
+    fisher_samples: int = 128,
+    labels: str = "exact",
+) -> tuple[Individual, Outcome]:
+    """An individual around ``gene``, trained on ``shard``; and its curves, the last epoch last.
+
+    The paper's Algorithm 1: L_rec + lambda L_ret (Eq. 6 to 9).
+
+    Args:
+        shard: images and labels, as ``shard_of`` makes them.
+        seed: of everything that is drawn: weights, order and augmentation of the images, the
+            sample for the Fisher information.
+
+    The other keywords mean what they mean in ``IndividualSettings`` and ``RetainSettings``, with
+    the same defaults. The work is done where the shard's tensors lie.
+
+    Raises:
+        InputError: the learngene does not fit the individual, a word is no choice, or a number is
+            out of its range.
+        ZeroFisher: ``normalise`` finds a Fisher information that is zero everywhere.
+        ValueError: the images have another number of channels than those it grew up on.
+    """
+    channels = shard.train_x.shape[1]
+    if channels != gene.card.channels:
+        raise ValueError(
+            f"the learngene takes images of {gene.card.channels} channels, these have {channels}"
+        )
+    individual = IndividualSettings(
+        head=head,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        inherited_lr=inherited_lr,
+        schedule=schedule,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        augment=augment,
+        eval_every=eval_every,
+    )
+    retain = RetainSettings(
+        ewc_lambda=ewc_lambda, normalise=normalise, fisher_samples=fisher_samples, labels=labels
+    )
+    context = ClientContext(
+        settings=Settings(),
+        payload=gene.arrays,
+        shard=shard,
+        device=shard.train_x.device,
+        client=0,
+        round=1,
+        seed=seed,
+        generator=generators(seed, "learngene", 1, 0),
+        individual=individual,
+        retain=retain,
+    )
+    return individual_of(gene, context)
+
+
+def predict(individual: Individual, images: np.ndarray) -> np.ndarray:
+    """The class of each image, (N, H, W, C) uint8 -> (N,), counted from 0 as in the shard.
+
+    Raises:
+        ValueError: the images are not of this form, or have another number of channels.
+    """
+    check_images("images", images)
+    channels = individual.channels
+    if images.shape[3] != channels:
+        raise ValueError(
+            f"the individual takes images of {channels} channels, these have {images.shape[3]}"
+        )
+    device = next(individual.parameters()).device
+    with torch.no_grad():
+        logits = individual.head(features(individual, to_batch(images, device)))
+    return logits.argmax(1).cpu().numpy()

@@ -1,0 +1,1 @@
+"""The collective: training in sequence, what keeps old classes, the criterion."""

@@ -1,0 +1,152 @@
+"""The judgement criterion: how much of a layer still changes (Eq. 4-5), and what it selects.
+
+The paper selects layers by eye, from figure 3; ``TrendRule`` puts its words into numbers. What
+rho says of a layer depends on growth: a layer that has just been widened has new parameters with
+large gradients. Read it with growth on and off (``experiment=growth_ablation``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learngene.networks.collective import Collective
+
+
+def rho(gradient: Tensor, sigma: float) -> float:
+    """Share of a layer's parameters whose absolute gradient exceeds ``sigma`` (Eq. 4-5), 0..1."""
+    return float((gradient.abs() > sigma).float().mean())
+
+
+class Criterion:
+    """Mean rho of every conv layer over the training steps of one task.
+
+    ``observe`` is called after the backward pass of the collective's own loss and before that of
+    the light path, so that a shared layer's gradient is the collective's alone.
+    """
+
+    def __init__(self, sigma: float, layers: int) -> None:
+        self.sigma = sigma
+        self._sum = torch.zeros(layers)
+        self._steps = 0
+
+    @torch.no_grad()
+    def observe(self, collective: Collective) -> None:
+        gradients = [unit.conv.weight.grad for unit in collective.units]
+        now = [(g.abs() > self.sigma).float().mean() for g in gradients if g is not None]
+        self._sum += torch.stack(now).cpu()
+        self._steps += 1
+
+    def result(self) -> list[float]:
+        """rho of every layer, lowest first, each 0..1."""
+        if not self._steps:
+            raise ValueError("rho of a task without a training step is not defined")
+        return (self._sum / self._steps).tolist()
+
+
+# The trend rule
+
+
+@dataclass(frozen=True)
+class TrendRule:
+    """The paper's "from large to steadily small", as a statistic of one layer's rho over tasks.
+
+    With E the mean of rho over the first third of the layer's tasks, L the mean and S the standard
+    deviation over the last third (each third at least one task):
+
+        fall = 1 - L / E        unsteadiness = S / E        trend = fall - unsteadiness
+
+    It separates the paper's three scenarios. (1) Always close to 0: E is below ``large``, and the
+    trend counts as 0. (2) Always large: L is near E, the fall near 0. (3) Large, then small and
+    steady: the fall is near 1, the unsteadiness near 0. A layer speaks for itself by how far its
+    trend exceeds ``bar``. A trend needs ``TREND_TASKS`` tasks; with fewer it is 0 for every layer.
+    """
+
+    longest: int = 3  # layers that may be selected at most (the paper: k = 3)
+    bar: float = 0.5  # a layer above this trend speaks for being selected, one below against
+    large: float = 0.1  # an early rho below this is not large
+
+
+TREND_TASKS = 3
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The rule's statistic for one layer; see ``TrendRule``."""
+
+    tasks: int  # in which the layer was there
+    early: float
+    late: float
+    fall: float
+    unsteadiness: float
+    trend: float
+
+
+def layer_trend(values: Sequence[float], rule: TrendRule) -> Trend:
+    """The statistic of one layer from its rho, task by task (at least one).
+
+    Never NaN: where E is not large, and with fewer than ``TREND_TASKS`` tasks, fall, unsteadiness
+    and trend are 0.
+    """
+    series = np.asarray(values, dtype=float)
+    third = max(1, len(series) // 3)
+    early, late = float(series[:third].mean()), float(series[-third:].mean())
+    if len(series) < TREND_TASKS or early < rule.large or early == 0:
+        return Trend(len(series), early, late, 0.0, 0.0, 0.0)
+    fall, unsteadiness = 1 - late / early, float(series[-third:].std()) / early
+    return Trend(len(series), early, late, fall, unsteadiness, fall - unsteadiness)
+
+
+def layer_trends(rho_by_task: Sequence[Sequence[float | None]], rule: TrendRule) -> list[Trend]:
+    """The statistic of every layer. ``rho_by_task`` is [task][layer], None before a layer was."""
+    return [
+        layer_trend([value for value in layer if value is not None], rule)
+        for layer in zip(*rho_by_task, strict=True)
+    ]
+
+
+def select_layers(
+    trends: Sequence[Trend], rule: TrendRule, eligible: Sequence[bool] | None = None
+) -> list[int]:
+    """The consecutive layers, counted from 1, that follow the rule best; empty if none does.
+
+    Of all runs of at most ``rule.longest`` layers, the one in which the trends exceed ``rule.bar``
+    by the largest sum. A layer below the bar counts against its run, so a run is never longer than
+    its layers warrant. Of equal runs the deepest one is taken, as the paper expects the knowledge
+    of all tasks at the top.
+
+    Args:
+        eligible: layers that may be selected at all; None = every layer.
+    """
+    depth = len(trends)
+    allowed = [True] * depth if eligible is None else list(eligible)
+    best, chosen = 0.0, []
+    for last in range(depth, 0, -1):
+        total = 0.0
+        for first in range(last, max(0, last - rule.longest), -1):
+            if not allowed[first - 1]:
+                break
+            total += trends[first - 1].trend - rule.bar
+            if total > best + 1e-12:
+                best, chosen = total, list(range(first, last + 1))
+    return chosen
+
+
+def align(
+    rows: Sequence[Sequence[float]], names: Sequence[Sequence[str]]
+) -> list[list[float | None]]:
+    """Rows of rho of a collective that deepens, brought to the layers of the last row.
+
+    Args:
+        rows: rho by task, each of that task's layers.
+        names: the layers' names by task; a later task has all names of an earlier one.
+
+    Returns:
+        (tasks, layers of the last task); None where a layer was not yet there.
+    """
+    found = [dict(zip(its, row, strict=True)) for row, its in zip(rows, names, strict=True)]
+    return [[row.get(name) for name in names[-1]] for row in found]

@@ -1,0 +1,111 @@
+"""What a collective says of images: logits, features, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learngene.collective.records import Accuracy, TrainerSettings
+from learngene.data.augment import shrink, to_batch
+from learngene.data.dataset import World
+from learngene.networks.collective import Collective
+
+
+class Predictor:
+    """A collective with what it needs to look at images; ``CollectiveTrainer`` trains it, too."""
+
+    world: World
+    settings: TrainerSettings
+    device: torch.device
+    collective: Collective
+
+    def _batches(
+        self, images: np.ndarray, rows: Sequence[int] | np.ndarray, side: int | None = None
+    ) -> Iterator[Tensor]:
+        """Plain images (B, C, H, W) on the device, at most 256 at once; shrunk to ``side``."""
+        for start in range(0, len(rows), 256):
+            x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
+            yield x if side is None else shrink(x, side)
+
+    @torch.no_grad()
+    def _logits(
+        self,
+        logits_of: Callable[[Tensor], Tensor],
+        images: np.ndarray,
+        rows: Sequence[int] | np.ndarray,
+        side: int | None = None,
+    ) -> Tensor:  # (N, known classes), or (N, D) where features are asked for; on the CPU
+        bf16 = self.settings.collective.precision == "bf16"
+        out = []
+        for x in self._batches(images, rows, side):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                out.append(logits_of(x).float().cpu())
+        return torch.cat(out)
+
+    def predict(
+        self,
+        images: np.ndarray,
+        rows: np.ndarray,
+        path: str = "collective",
+        mirror: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, known classes) and the features in front of the head (N, D), in eval mode.
+
+        Args:
+            path: ``collective`` (13 layers), ``light``, or ``both``: the mean of their logits, and
+                their features, each of length 1, side by side.
+            mirror: answers are means over the image and its mirror image, in worlds whose images
+                keep their class in a mirror.
+        """
+        if path == "both":
+            deep, light = (
+                self.predict(images, rows, one, mirror) for one in ("collective", "light")
+            )
+            features = [F.normalize(deep[1]), F.normalize(light[1])]
+            return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
+        model = self.collective.eval()
+        light_path = model.light
+
+        def answer(x: Tensor) -> Tensor:  # logits and features side by side: one forward pass
+            if path == "collective":
+                seen = model.features(x)
+                return torch.cat([model.head(seen), seen], dim=1)
+            assert light_path is not None, "a collective with a fresh stem has no light path"
+            seen = light_path.features(x, model.top)
+            return torch.cat([light_path.head(seen), seen], dim=1)
+
+        def mean_of_views(x: Tensor) -> Tensor:
+            return (answer(x) + answer(x.flip(3))) / 2
+
+        found = self._logits(mean_of_views if mirror and self.world.flip else answer, images, rows)
+        known = len(model.head.weight)
+        return found[:, :known], found[:, known:]
+
+    def logits(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
+        """The collective's logits in eval mode, (N, known classes)."""
+        return self.predict(images, rows)[0]
+
+    def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
+        """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.
+
+        One pass over the images of all known classes; a task's accuracy is read off its part.
+        """
+        world, known = self.world, [c for task in tasks for c in task]
+        rows = np.concatenate([world.rows("test", c) for c in known])
+        position = np.full(len(world.class_names), -1)
+        position[known] = np.arange(len(known))
+        truth = torch.from_numpy(position[world.test_labels[rows]])
+        sizes = [sum(len(world.rows("test", c)) for c in task) for task in tasks]
+
+        def accuracy(logits_of: Callable[[Tensor], Tensor]) -> Accuracy:
+            right = self._logits(logits_of, world.test_images, rows).argmax(1) == truth
+            by_task = [float(part.float().mean()) for part in right.split(sizes)]
+            return Accuracy(float(right.float().mean()), by_task)
+
+        model = self.collective.eval()
+        heavy = accuracy(model.__call__)
+        return heavy, None if model.light is None else accuracy(model.light_logits)

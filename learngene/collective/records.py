@@ -1,0 +1,63 @@
+"""What determines a collective, and what each of its tasks left behind."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from learngene.collective.settings import CollectiveSettings
+from learngene.networks.collective import COLLECTIVE_START
+from learngene.networks.growth import PlannedStep
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What determines a collective, besides the dataset."""
+
+    collective: CollectiveSettings  # growth: a plan's is "plan"; precision: fp32 | bf16
+    stem: str
+    shared: int  # layers that both paths have
+    sigma: float  # Eq. 5
+    calibration_per_class: int  # base images held out, never trained on
+    seed: int
+    shared_last: int = len(COLLECTIVE_START)  # the last of the ``shared`` layers, at the start
+    plan: tuple[PlannedStep, ...] = ()  # with growth=plan: what the file says, not its name
+
+    def cache_fields(self) -> dict[str, Any]:
+        """What a collective's cache key is made of; these names stay, or ``FORMAT`` rises."""
+        own = asdict(self)
+        collective = own.pop("collective")
+        del collective["device"], collective["threads"]  # in the key as what they come to
+        return {**collective, **own}
+
+
+@dataclass
+class TaskRecord:
+    """What one task left behind. Accuracies are shares of the test images of all known classes."""
+
+    task: int
+    new_classes: list[int]
+    known_classes: int
+    widened: list[dict[str, int]]  # layer, counted from 1 at that moment, and its new width
+    parameters: int
+    accuracy: float
+    light_accuracy: float | None
+    accuracy_by_task: list[float]  # over the test images of task 0, 1, ... up to this one
+    light_accuracy_by_task: list[float] | None
+    rho: list[float]  # of ``layers``
+    image_passes: int
+    seconds: float
+    layers: list[str] = field(default_factory=list)  # names of the layers in this task, from below
+    # What preceded the task, by name: {layer, width} or {layer, deepened: the copy's name}.
+    grown: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of test images that a path names right; all known classes are possible answers."""
+
+    known: float  # over the images of all known classes
+    by_task: list[float]  # over those of each task's classes

@@ -1,0 +1,54 @@
+"""Settings of the collective (``collective``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from learngene.utils.settings import setting
+
+
+@dataclass
+class CollectiveSettings:
+    """How the collective is trained over its sequence of tasks."""
+
+    # scale of every width of the paper's networks (1 = 64..512 channels)
+    width: float = setting(0.25, ge=0.05, le=4)
+    # base classes that a task brings (the paper: 5)
+    classes_per_task: int = setting(8, ge=1, le=100_000)
+    # passes over a task's images, each with a share of the memory
+    epochs: int = setting(4, ge=1, le=10_000)
+    batch_size: int = setting(64, ge=2, le=65_536)  # images
+    # batches of the light path for each one that all 13 layers see, too
+    light_steps: int = setting(3, ge=1, le=1000)
+    lr: float = setting(0.05, gt=0, le=10)  # peak learning rate of a task's schedule
+    weight_decay: float = setting(5e-4, ge=0, le=1)
+    label_smoothing: float = setting(0.0, ge=0, le=0.9)  # 0..1
+    # rehearsal | ewc | lwf | none: what keeps classes that have gone by
+    memory: str = setting("rehearsal", choices=("rehearsal", "ewc", "lwf", "none"))
+    # random | herding (iCaRL's): which images rehearsal keeps
+    exemplars: str = setting("random", choices=("random", "herding"))
+    # stiffness that each task adds under memory=ewc (Fisher of mean 1)
+    ewc_lambda: float = setting(1.0, ge=0)
+    memory_per_class: int = setting(300, ge=0)  # exemplars kept of a class that has gone by, images
+    # of these, seen in an epoch of a later task, images
+    rehearse_per_class: int = setting(100, ge=0)
+    # passes over all exemplars after the last task
+    consolidate_epochs: int = setting(16, ge=0, le=10_000)
+    # weight of distillation from the previous stage, 0 = none
+    distill: float = setting(1.0, ge=0, le=1000)
+    temperature: float = setting(2.0, gt=0, le=100)  # of the distillation
+    # schedule (the paper's 20 widenings) | none (final widths at once) | equal (one width for all
+    # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
+    # deepenings, as conf/growth/deepen.yaml)
+    growth: str = "schedule"  # schedule | none | equal | path of a plan
+    # of a copied filter, in units of its standard deviation
+    growth_noise: float = setting(0.01, ge=0, le=1)
+    # side of the training crops in pixels; null = image_size
+    train_size: int | None = setting(None, ge=32, le=512)
+    # smallest side of a training crop as a share of the image; 1 = shifts only
+    zoom: float = setting(1.0, ge=0.1, le=1)
+    # auto (bf16 where the processor has it) | fp32 | bf16
+    precision: str = setting("auto", choices=("auto", "fp32", "bf16"))
+    # auto (cuda where there is one) | cpu | cuda
+    device: str = setting("auto", choices=("auto", "cpu", "cuda"))
+    threads: int = setting(0, ge=0, le=1024)  # CPU threads; 0 = all cores that this process may use

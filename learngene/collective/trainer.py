@@ -1,0 +1,381 @@
+"""Train the collective on a sequence of tasks: grow, rehearse, distil, train, test.
+
+Each task brings new base classes. The collective sees their images together with the exemplars
+of the classes gone by, through a head that grows, and is held to what its previous stage said of
+the old classes (distillation). The light path (see ``networks``) is trained on every batch, the
+13 layers on every ``light_steps``-th of them.
+After the last task the collective consolidates: it trains on its exemplars alone, equally many of
+every class, which takes away what the order of the tasks left behind.
+
+That is ``collective.memory=rehearsal``. The other strategies (see ``memory``) keep no exemplars,
+hence do not consolidate; of them only ``lwf`` distils.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learngene.adaptation.retain import Retain
+from learngene.collective.criterion import Criterion
+from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
+from learngene.collective.predictor import Predictor
+from learngene.collective.records import TaskRecord, TrainerSettings
+from learngene.collective.sampling import epoch_positions, hold_out, one_cycle
+from learngene.data.augment import augment, to_batch
+from learngene.data.dataset import World
+from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
+from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
+from learngene.networks.individual import stem_generator
+from learngene.networks.layers import scaled
+from learngene.seeding import generator, torch_generator
+
+
+@dataclass
+class CollectiveTrainer(Predictor):
+    """A collective and its place in the sequence; ``run_task`` takes it one task further."""
+
+    world: World
+    settings: TrainerSettings
+    device: torch.device
+    stages: list[TaskRecord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        s, world = self.settings.collective, self.world
+        check_growth(s.memory, s.growth)
+        self.strategy = STRATEGIES[s.memory]
+        order = generator(self.settings.seed, "task-order").permutation(list(world.division.base))
+        step = s.classes_per_task
+        self.tasks: list[list[int]] = [
+            [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
+        ]
+        self.train_rows, self.calibration_rows = hold_out(
+            world, self.settings.seed, self.settings.calibration_per_class
+        )
+        start, self.plan = self._growth()
+        self.collective = self._build(start, len(self.tasks[0]))
+        self.memory: dict[int, np.ndarray] = {}  # rows of the exemplars of every known class
+        self.fisher: list[Tensor] = []  # of ``anchored``, added up over the tasks (ewc)
+
+    def _growth(self) -> tuple[tuple[int, ...], list[Growth]]:
+        """Widths at the start and the steps of growth; a frozen stem pins the layer beside it."""
+        s, tasks = self.settings, len(self.tasks)
+        growth, width = s.collective.growth, s.collective.width
+        first, frozen = s.shared_last - s.shared + 1, s.stem == "seeded"
+        if growth == "plan":
+            run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
+            return written_plan(s.plan, tasks, width, run=run, frozen_stem=frozen)
+        if growth == "equal":
+            return scaled(COLLECTIVE_EQUAL, width), []
+        pinned = [first - 1] if frozen and first > 1 else []
+        return growth_plan(tasks, width, grow=growth == "schedule", pinned=pinned)
+
+    def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
+        s = self.settings
+        drawn = torch_generator(s.seed, "collective-weights")
+        made = Collective(
+            widths,
+            classes,
+            stem=s.stem,
+            shared=s.shared,
+            last=s.shared_last,
+            width=s.collective.width,
+            generator=drawn,
+            channels=self.world.image_shape[0],
+            stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
+        )
+        return made.to(memory_format=torch.channels_last).to(self.device)
+
+    @property
+    def known(self) -> list[int]:
+        """Known classes, in the order of the head's outputs."""
+        return [c for stage in self.stages for c in stage.new_classes]
+
+    @property
+    def done(self) -> bool:
+        return len(self.stages) == len(self.tasks)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next task goes on from: the weights and the Fisher."""
+        names = anchored(self.collective) if self.fisher else {}
+        fisher = {f"fisher.{n}": f for n, f in zip(names, self.fisher, strict=True)}
+        return {**self.collective.state_dict(), **fisher}
+
+    def load_state(
+        self, stages: list[TaskRecord], state: dict[str, Tensor], memory: dict[int, np.ndarray]
+    ) -> None:
+        """Go on from where another trainer was saved.
+
+        Args:
+            stages: the tasks that are done.
+            state: what ``state()`` was after them.
+            memory: the exemplars' rows then; they cannot be found again, since herding chose them
+                by weights that are gone.
+        """
+        for task in range(len(self.stages), len(stages)):  # depth, names, pools: not in weights
+            self.grow(task)
+        before = len(self.known) or len(self.tasks[0])
+        self._grow_heads(stages[-1].known_classes - before, round=0)
+        self.stages = stages
+        weights = {n: v for n, v in state.items() if not n.startswith("fisher.")}
+        self.collective.load_state_dict(weights)
+        self.memory = {c: memory[c] for c in self.known}
+        if self.strategy.anchors:
+            names = anchored(self.collective)
+            self.fisher = [state[f"fisher.{n}"].to(self.device) for n in names]
+
+    def grow(self, task: int) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
+        """Take the steps that precede ``task``; returns ``TaskRecord.grown`` and ``widened``."""
+        noise = self.settings.collective.growth_noise
+        grown: list[dict[str, Any]] = []
+        widened = []
+        for number, step in enumerate(self.plan):
+            if step.task != task:
+                continue
+            drawn = generator(self.settings.seed, "growth", round=number)
+            layer = self.collective.names.index(step.layer) + 1
+            if step.width is None:
+                self.collective = deepen(self.collective, layer, drawn, noise)
+                grown.append({"layer": step.layer, "deepened": self.collective.names[layer]})
+            else:
+                self.collective = widen(self.collective, layer, step.width, drawn, noise)
+                grown.append({"layer": step.layer, "width": step.width})
+                widened.append({"layer": layer, "width": step.width})
+        return grown, widened
+
+    def _grow_heads(self, classes: int, round: int) -> None:
+        """Both paths' classifiers learn of ``classes`` more; their weights are of ``round``."""
+        drawn = torch_generator(self.settings.seed, "head", round=round)
+        self.collective.head.grow(classes, drawn)
+        if self.collective.light is not None:
+            self.collective.light.head.grow(classes, drawn)
+
+    def clone(self) -> CollectiveTrainer:
+        """A copy that can go on by itself; the world is shared."""
+        twin = copy.copy(self)
+        twin.collective = copy.deepcopy(self.collective)
+        twin.stages, twin.tasks = list(self.stages), list(self.tasks)
+        twin.train_rows, twin.memory = dict(self.train_rows), dict(self.memory)
+        twin.fisher = [f.clone() for f in self.fisher]
+        return twin
+
+    def add_task(self, rows: dict[int, np.ndarray], held_out: np.ndarray) -> None:
+        """Append a task of new classes to the sequence: what the open-world cycle found.
+
+        Args:
+            rows: labelled training images of each new class.
+            held_out: further ones, kept for the open-world threshold.
+        """
+        if strangers := sorted(set(rows) & set(self.train_rows)):
+            raise ValueError(f"classes {strangers} are in the sequence already")
+        self.tasks.append(list(rows))
+        self.train_rows |= rows
+        self.calibration_rows = np.concatenate([self.calibration_rows, held_out])
+
+    def run_task(
+        self,
+        progress: Callable[[int, int, float], None] | None = None,
+        consolidate_epochs: int | None = None,
+        balance: bool = False,
+    ) -> TaskRecord:
+        """Grow, learn the next task and test.
+
+        Args:
+            progress: called with (steps done, steps in this task, mean loss of the collective).
+            consolidate_epochs: passes over all exemplars after the task; None takes the settings'
+                after the last task, and none after the others.
+            balance: show the images of scarce classes several times an epoch (``epoch_positions``).
+
+        Raises:
+            ValueError: when there is no task left, or the loss is not finite.
+        """
+        if self.done:
+            raise ValueError(f"all {len(self.tasks)} tasks are done")
+        started = time.perf_counter()
+        task = len(self.stages)
+        new, old = self.tasks[task], self.known
+        distils = old and self.strategy.distils and self.settings.collective.distill
+        teacher = copy.deepcopy(self.collective).eval() if distils else None
+        grown, widened = self.grow(task)
+        if old:
+            self._grow_heads(len(new), round=task)
+        s = self.settings.collective
+        rho, passes = self._train(
+            "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class, balance
+        )
+        self._update_memory(task, new)
+        known = [*old, *new]
+        if consolidate_epochs is None:
+            consolidate_epochs = s.consolidate_epochs if task == len(self.tasks) - 1 else 0
+        if consolidate_epochs and s.memory_per_class and self.strategy.exemplars:
+            passes += self._train(
+                "consolidate", task, known, [], None, progress, consolidate_epochs, None, balance
+            )[1]
+        heavy, light = self.test([*(stage.new_classes for stage in self.stages), new])
+        self.stages.append(
+            TaskRecord(
+                task=task,
+                new_classes=new,
+                known_classes=len(known),
+                widened=widened,
+                parameters=sum(p.numel() for p in self.collective.parameters()),
+                accuracy=heavy.known,
+                light_accuracy=light.known if light else None,
+                accuracy_by_task=heavy.by_task,
+                light_accuracy_by_task=light.by_task if light else None,
+                rho=rho,
+                image_passes=passes,
+                seconds=time.perf_counter() - started,
+                layers=list(self.collective.names),
+                grown=grown,
+            )
+        )
+        return self.stages[-1]
+
+    def _update_memory(self, task: int, new: list[int]) -> None:
+        """Keep of the task that was just learned what the strategy needs later."""
+        s, images = self.settings.collective, self.world.train_images
+        count = s.memory_per_class if self.strategy.exemplars else 0
+        for c in new:
+            rows = self.train_rows[c]  # in random order
+            if count and s.exemplars == "herding":
+                features = self._logits(self.collective.eval().features, images, rows)
+                rows = rows[herd(features.numpy(), count)]
+            self.memory[c] = rows[:count]
+        if self.strategy.anchors:
+            rows = np.concatenate([self.train_rows[c] for c in new])
+            drawn = torch_generator(self.settings.seed, "ewc-labels", round=task)
+            fresh = task_fisher(self.collective, self._batches(images, rows), drawn)
+            before = self.fisher or [torch.zeros_like(f) for f in fresh]
+            self.fisher = [b + f for b, f in zip(before, fresh, strict=True)]
+
+    def _train(
+        self,
+        phase: str,
+        task: int,
+        old: list[int],
+        new: list[int],
+        teacher: Collective | None,
+        progress: Callable[[int, int, float], None] | None,
+        number_of_epochs: int,
+        rehearse: int | None,
+        balance: bool,
+    ) -> tuple[list[float], int]:
+        """Train on a task; returns rho of every layer and the number of images passed."""
+        s, world, model = self.settings.collective, self.world, self.collective
+        seed = self.settings.seed
+        known = [*old, *new]
+        # Positions below index this union of the task's images and the memory.
+        parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
+        rows = np.concatenate(parts)
+        labels = torch.repeat_interleave(
+            torch.arange(len(known)), torch.tensor([len(part) for part in parts])
+        )
+        targets = self._distillation_targets(teacher, rows)
+        # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
+        # around every task's own end add up to one around the last (Huszár, PNAS 2018).
+        held = list(anchored(model).values())
+        anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
+        optimiser, parameters = self._optimiser()
+        order = generator(seed, f"{phase}-order", round=task)
+        chance = torch_generator(seed, f"{phase}-augment", round=task)
+        criterion = Criterion(self.settings.sigma, len(model.units))
+        epochs = [
+            epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
+            for _ in range(number_of_epochs)
+        ]
+        size = min(s.batch_size, len(epochs[0]))
+        steps = number_of_epochs * (len(epochs[0]) // size)
+        # Weights without a gradient are left alone by SGD: between its turns the long path rests.
+        every = s.light_steps if model.light is not None else 1
+        done, turns, total = 0, 0, 0.0
+        model.train()
+        for positions in epochs:
+            for start in range(0, len(positions) - size + 1, size):
+                for group in optimiser.param_groups:
+                    group["lr"] = s.lr * one_cycle(done / steps)
+                batch = torch.from_numpy(positions[start : start + size])
+                x = to_batch(world.train_images[rows[positions[start : start + size]]], self.device)
+                x = augment(x, chance, flip=world.flip, side=s.train_size, zoom=s.zoom)
+                y = labels[batch].to(self.device)
+                optimiser.zero_grad(set_to_none=True)
+                losses = []
+                if done % every == 0:
+                    losses.append(self._loss(model.__call__, x, y, targets, 0, batch))
+                    losses[-1].backward()
+                    criterion.observe(model)
+                    total, turns = total + float(losses[-1].detach()), turns + 1
+                if model.light is not None:
+                    losses.append(self._loss(model.light_logits, x, y, targets, 1, batch))
+                    losses[-1].backward()
+                if not all(math.isfinite(float(loss.detach())) for loss in losses):
+                    raise ValueError(
+                        f"the collective's loss is not finite in task {task}: lower collective.lr"
+                    )
+                torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+                optimiser.step()
+                if anchor is not None:
+                    anchor.pull(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
+                done += 1
+                if progress and done % 10 == 0:
+                    progress(done, steps, total / turns)
+        return criterion.result(), done * size
+
+    def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
+        """SGD; a seeded stem is frozen, norms and scales do not decay."""
+        model, s = self.collective, self.settings.collective
+        if model.light is not None and model.stem_kind == "seeded":
+            for unit in model.light.stem:
+                unit.requires_grad_(False)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": s.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True), parameters
+
+    def _loss(
+        self,
+        logits_of: Callable[[Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        targets: list[Tensor] | None,
+        path: int,
+        batch: Tensor,
+    ) -> Tensor:
+        s = self.settings.collective
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            logits = logits_of(x)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, y, label_smoothing=s.label_smoothing)
+        if targets is None:
+            return loss
+        target = targets[path][batch].to(self.device)  # (B, old classes), probabilities
+        ours = F.log_softmax(logits[:, : target.shape[1]] / s.temperature, dim=1)
+        return loss + s.distill * s.temperature**2 * F.kl_div(ours, target, reduction="batchmean")
+
+    def _distillation_targets(
+        self, teacher: Collective | None, rows: np.ndarray
+    ) -> list[Tensor] | None:
+        """What the previous stage says of ``rows``: softened probabilities, one tensor a path.
+
+        Taken once a task on the plain images, not anew on every augmented batch: a forward pass
+        less for each epoch but one. Images are shrunk to the size of the training crops, which
+        the teacher knows as well and which costs less.
+        """
+        if teacher is None:
+            return None
+        s, images = self.settings.collective, self.world.train_images
+        paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
+        return [
+            F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths
+        ]

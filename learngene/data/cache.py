@@ -1,0 +1,232 @@
+"""Build a world once into the cache, or open the one that is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from itertools import chain
+from pathlib import Path
+
+import PIL
+
+from learngene.data.arrays import (
+    ImageFile,
+    describe,
+    first_copies,
+    hash_images,
+    sync_folder,
+    write_array,
+)
+from learngene.data.class_split import unusable
+from learngene.data.dataset import (
+    FORMAT,
+    GROUPS,
+    SPLITS,
+    World,
+    array_digest,
+    forget,
+    load,
+    read_card,
+    seal,
+)
+from learngene.data.settings import SeededDataSettings
+from learngene.data.sources.base import Source, check_labels, decode, suspicious
+from learngene.errors import InputError
+from learngene.utils.files import naming, refuse_other, write_atomically
+
+CARD = "world.json"
+_STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
+
+
+def open_source(settings: SeededDataSettings) -> Source:
+    """The source that the settings name, checked, without reading pixels.
+
+    Raises:
+        InputError: the name is unknown, or the source cannot be used.
+    """
+    # Imported here: a glyph world should not wait for pyarrow.
+    source: Source
+    if settings.name == "glyphs":
+        from learngene.data.sources.glyphs import GlyphSource
+
+        source = GlyphSource(settings)
+    elif settings.name in ("cifar100", "imagenet100", "imagefolder"):
+        from learngene.data.sources.named import open_images
+
+        source = open_images(settings)
+    else:
+        fix = "Choose glyphs, cifar100, imagenet100 or imagefolder"
+        raise InputError("data", settings.name, "no such world", fix)
+    check_labels(source.labels, source.class_names, settings)
+    return source
+
+
+def world_key(settings: SeededDataSettings, source: Source) -> str:
+    """The cache key: hash of what the world is made of."""
+    parts = world_parts(settings, source)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def world_parts(settings: SeededDataSettings, source: Source) -> dict[str, object]:
+    """Content of the source, settings that shape arrays, decoder, format."""
+    return {
+        "format": FORMAT,
+        "name": settings.name,
+        "content": source.content(),
+        "pillow": PIL.__version__,  # it draws, decodes and resizes
+        **source.shaping,
+    }
+
+
+def build(
+    settings: SeededDataSettings, cache: Path, progress: Callable[[str], None] = lambda text: None
+) -> World:
+    """Open ``cache/worlds/KEY``, building it first where it is missing or not what was written.
+
+    Built under a temporary name beside it and renamed, so that a killed run leaves nothing under
+    KEY and two runs at once end with one whole folder. One that is there and not whole (a file is
+    torn, or its checksum is not the card's) is moved aside and built again.
+
+    Args:
+        settings: what to build.
+        cache: folder of all caches; made where it is missing.
+        progress: takes a line on how far decoding is.
+
+    Raises:
+        InputError: the source cannot be used (see ``open_source``), an image is broken, or the
+            folder is another world's.
+    """
+    source = open_source(settings)
+    worlds = Path(cache) / "worlds"
+    final = worlds / world_key(settings, source)
+    if final.exists():
+        try:
+            world = _whole(final)
+        except InputError:  # torn or altered: made again from its source
+            progress(f"{settings.name}: the cached world is damaged")
+            _set_aside(final)
+        else:
+            refuse_other(final / CARD, read_card(final)["of"], world_parts(settings, source))
+            return world
+    with naming(final):
+        _build(settings, source, final, progress)
+    return load(final)
+
+
+def _build(
+    settings: SeededDataSettings, source: Source, final: Path, progress: Callable[[str], None]
+) -> None:
+    worlds = final.parent
+    worlds.mkdir(parents=True, exist_ok=True)
+    _sweep(worlds)
+    making = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=worlds))
+    try:
+        making.chmod(0o755)  # mkdtemp's 0700 would shut other users out of a shared cache
+        _write(settings, source, making, progress)
+        try:
+            making.rename(final)
+        except OSError:
+            if not final.exists():  # anything but a lost race
+                raise
+        else:
+            sync_folder(worlds)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _whole(folder: Path) -> World:
+    """The world in ``folder``, every image of it read once and held against its sha256.
+
+    Raises:
+        InputError: it is not complete, or not what was written.
+    """
+    world = load(folder)
+    groups = {g: world.division.group(g) for g in GROUPS}
+    digest = hashlib.sha256(describe(world.class_names, groups))
+    for split in SPLITS:
+        hash_images(folder / f"{split}_images.npy", digest)
+        digest.update(getattr(world, f"{split}_labels").astype("<i8").tobytes())
+    if digest.hexdigest() != world.sha256:
+        problem = "its images are not those that were written"
+        raise InputError("cache", folder, problem, "Delete that folder")
+    return world
+
+
+def _set_aside(folder: Path) -> None:
+    """Take a damaged world away; who has it mapped keeps what is mapped."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    with suppress(FileNotFoundError):  # another run was faster
+        folder.rename(aside / folder.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    forget()
+
+
+def _write(
+    settings: SeededDataSettings, source: Source, folder: Path, progress: Callable[[str], None]
+) -> None:
+    size = source.image_size
+    for split in SPLITS:
+        for data, where in chain.from_iterable(source.encoded(split)):
+            if suspicious(data):
+                decode(data, size, where)
+    total = sum(len(source.labels[split]) for split in SPLITS)
+    with ExitStack() as stack:
+        files: dict[str, ImageFile] = {}
+        done = 0
+        for split in SPLITS:
+            rows = len(source.labels[split])
+            file = ImageFile(folder / f"{split}_images.npy", rows, (size, size, 3))
+            stack.callback(file.close)
+            files[split] = file
+            for batch in source.batches(split):
+                file.append(batch)
+                done += len(batch)
+                progress(f"{settings.name}: {done:,} of {total:,} images")
+            if file.written != rows:
+                problem = f"the {split} images end after {file.written} of {rows}"
+                raise unusable(settings, problem, "Fetch the files again")
+        masks, conflicts = first_copies({s: files[s].hashes for s in SPLITS}, source.labels)
+        labels = {split: source.labels[split][masks[split]] for split in SPLITS}
+        check_labels(labels, source.class_names, settings)
+        groups = {g: source.division.group(g) for g in GROUPS}
+        digest, digests = hashlib.sha256(describe(source.class_names, groups)), {}
+        for split in SPLITS:
+            files[split].keep(masks[split])
+            files[split].close(digest)
+            digest.update(labels[split].astype("<i8").tobytes())
+            write_array(folder / f"{split}_labels.npy", labels[split])
+            write_array(folder / f"{split}_hashes.npy", files[split].hashes)
+            digests[f"{split}_labels"] = array_digest(labels[split])
+            digests[f"{split}_hashes"] = array_digest(files[split].hashes)
+    card = {
+        "format": FORMAT,
+        "name": settings.name,
+        "image_shape": [3, size, size],
+        "class_names": source.class_names,
+        "division": groups,
+        "sha256": digest.hexdigest(),
+        "images": {split: len(labels[split]) for split in SPLITS},
+        "duplicates_dropped": int(sum((~mask).sum() for mask in masks.values())),
+        "conflicting_labels": conflicts,
+        "flip": source.flip,
+        "of": world_parts(settings, source),
+        "digests": digests,
+    }
+    text = json.dumps(seal(card), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder / CARD, text.encode())  # last: it makes the folder a world
+    sync_folder(folder)
+
+
+def _sweep(worlds: Path) -> None:
+    """Remove what killed processes left, so that their gigabytes do not pile up."""
+    for left in worlds.glob(".*-*"):
+        try:
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # its owner finished it meanwhile
+            continue

@@ -1,0 +1,225 @@
+"""A client's private shard, and the check that nothing leaks between shards, tests and base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learngene.data.augment import to_batch
+from learngene.data.dataset import GROUPS, World
+from learngene.errors import InputError
+from learngene.seeding import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The images that one client holds, as rows of its world."""
+
+    client: int
+    classes: tuple[int, ...]  # class indices, in the order of the client's labels 0..ways-1
+    train_rows: NDArray[np.int64]  # (shots * ways,): a first image of every class, then a second..
+    test_rows: NDArray[np.int64]  # all test images of those classes, ascending
+
+
+def draw_shard(
+    world: World,
+    *,
+    ways: int,
+    shots: int,
+    shard_seed: int,
+    client: int,
+    classes_from: str = "novel",
+) -> Shard:
+    """Draw a client's shard; a pure function of its arguments.
+
+    Fewer shots (or ways) from the same seed are a prefix of more: the same classes, and
+    ``train_rows`` of the smaller draw begin those of the larger.
+
+    Args:
+        world: where the images are.
+        ways: number of classes.
+        shots: training images of a class, drawn without replacement.
+        shard_seed: seed of all clients' shards.
+        client: index of the client, from 0.
+        classes_from: ``novel`` or ``open_world``.
+
+    Raises:
+        InputError: the world has fewer classes, or a class fewer training images, than asked.
+    """
+    if classes_from not in ("novel", "open_world"):
+        fix = "Choose novel or open_world"
+        raise InputError("data.clients_from", classes_from, "no such group", fix)
+    group = world.division.group(classes_from)
+    if not 1 <= ways <= len(group):
+        needed = f"a client needs {max(ways, 1)} {classes_from.replace('_', '-')} classes"
+        fix = "Lower ways or choose another division" if ways > 0 else "Raise ways"
+        raise InputError("ways", ways, f"{needed}, {world.name} has {len(group)}", fix)
+    # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
+    scarce = min(group, key=lambda index: len(world.rows("train", index)))
+    held = len(world.rows("train", scarce))
+    if not 1 <= shots <= held:
+        needed = f"a client needs {max(shots, 1)} training images of each class"
+        problem = f"{needed}, class {world.class_names[scarce]} of {world.name} has {held}"
+        raise InputError("shots", shots, problem, "Lower shots" if shots > 0 else "Raise shots")
+    order = generator(shard_seed, "shard", client=client).permutation(len(group))
+    classes = tuple(group[i] for i in order[:ways])
+    # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
+    picked = [
+        generator(shard_seed, f"shard/{index}", client=client).permutation(
+            world.rows("train", index)
+        )[:shots]
+        for index in classes
+    ]
+    tests = np.sort(np.concatenate([world.rows("test", index) for index in classes]))
+    return Shard(client, classes, np.stack(picked, axis=1).ravel(), tests)
+
+
+def _contents(hashes: NDArray[np.void], rows: NDArray[np.int64]) -> set[bytes]:
+    return set(hashes[rows].tolist())
+
+
+def check_leakage(
+    world: World,
+    shards: Sequence[Shard],
+    base_rows: NDArray[np.int64],
+    *,
+    with_open_world: bool = False,
+) -> dict[str, bool | int]:
+    """Look by content hash for images, and by label for classes, that are where they must not be.
+
+    Args:
+        world: where the images are.
+        shards: every client's shard.
+        base_rows: rows of ``train`` that any model saw before the clients did, calibration
+            images included.
+        with_open_world: the models learn open-world classes, too (``open_world.cycles``): then
+            these count as base.
+
+    Returns:
+        ``classes_disjoint``: the three groups share no class, base rows hold base classes only,
+        shards hold their own classes only and none of base; ``shard_test_overlap``: images both
+        in a client's shard and in its test set, summed over clients; ``shard_base_overlap`` and
+        ``test_base_overlap``: images of any shard or its test set that are also in base;
+        ``duplicates_dropped``: by ``build``; ``images_checked``: distinct rows looked at;
+        ``passed``: disjoint and no overlap.
+    """
+    base, open_world, novel = (set(world.division.group(group)) for group in GROUPS)
+    disjoint = not (base & open_world or base & novel or open_world & novel)
+    if with_open_world:
+        base = base | open_world
+    disjoint &= set(world.train_labels[base_rows].tolist()) <= base
+    for shard in shards:
+        private = set(shard.classes)
+        labels = world.train_labels[shard.train_rows], world.test_labels[shard.test_rows]
+        disjoint &= not private & base and all(set(part.tolist()) <= private for part in labels)
+
+    seen = _contents(world.train_hashes, base_rows)
+    train = [_contents(world.train_hashes, shard.train_rows) for shard in shards]
+    test = [_contents(world.test_hashes, shard.test_rows) for shard in shards]
+    overlaps = {
+        "shard_test_overlap": sum(len(a & b) for a, b in zip(train, test, strict=True)),
+        "shard_base_overlap": len(set().union(*train) & seen),
+        "test_base_overlap": len(set().union(*test) & seen),
+    }
+    train_rows = np.unique(np.concatenate([base_rows, *(shard.train_rows for shard in shards)]))
+    test_rows = {row for shard in shards for row in shard.test_rows.tolist()}
+    return {
+        "classes_disjoint": bool(disjoint),
+        **overlaps,
+        "duplicates_dropped": world.duplicates_dropped,
+        "images_checked": len(train_rows) + len(test_rows),
+        "passed": bool(disjoint) and not any(overlaps.values()),
+    }
+
+
+@dataclass(frozen=True)
+class ShardData:
+    """Images (N, C, H, W) normalised, labels (N,) as 0..ways-1, for training and test."""
+
+    classes: tuple[int, ...]  # the label i stands for classes[i] of the world, or of the user
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    flip: bool  # whether a mirrored image keeps its class
+
+    @property
+    def ways(self) -> int:
+        return len(self.classes)
+
+
+def shard_of(
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    flip: bool = True,
+    device: torch.device | str = "cpu",
+) -> ShardData:
+    """A shard of images that one holds oneself.
+
+    Args:
+        train_images, test_images: uint8 (N, H, W, C), all of one size.
+        train_labels, test_labels: (N,) any integers; the classes are those of the training images.
+        flip: whether a mirrored image keeps its class (letters do not).
+
+    Raises:
+        ValueError: the arrays do not fit each other, or a test label is of no training image.
+    """
+    for name, images, labels in (
+        ("train", train_images, train_labels),
+        ("test", test_images, test_labels),
+    ):
+        check_images(f"{name}_images", images)
+        if len(images) != len(labels) or len(images) == 0:
+            raise ValueError(f"{len(images)} {name} images have {len(labels)} labels")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise ValueError(
+            f"training images are {train_images.shape[1:]}, test images {test_images.shape[1:]}"
+        )
+    classes = np.unique(train_labels)
+    if strange := np.setdiff1d(test_labels, classes).tolist():
+        raise ValueError(f"test label {strange[0]} is of no training image")
+
+    train, test = (train_images, train_labels), (test_images, test_labels)
+    return _shard_data(tuple(classes.tolist()), train, test, flip, torch.device(device))
+
+
+def _shard_data(
+    classes: tuple[int, ...],
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    flip: bool,
+    device: torch.device,
+) -> ShardData:
+    """``train`` and ``test`` are images (N, H, W, C) and their labels (N,), each in ``classes``."""
+    way = {label: i for i, label in enumerate(classes)}
+    train_y, test_y = (
+        torch.tensor([way[label] for label in labels.tolist()], device=device)
+        for _, labels in (train, test)
+    )
+    train_x, test_x = to_batch(train[0], device), to_batch(test[0], device)
+    return ShardData(classes, train_x, train_y, test_x, test_y, flip)
+
+
+def check_images(name: str, images: np.ndarray) -> None:
+    """Hold that images are as they come from files.
+
+    Raises:
+        ValueError: they are not uint8 (N, H, W, C); others would be normalised twice.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"{name} are {images.dtype} {images.shape}, uint8 (N, H, W, C) is due")
+
+
+def read_shard(world: World, shard: Shard, device: torch.device) -> ShardData:
+    """Read a shard's images from the world's mmap; nothing else of the world is touched."""
+    train = world.train_images[shard.train_rows], world.train_labels[shard.train_rows]
+    test = world.test_images[shard.test_rows], world.test_labels[shard.test_rows]
+    return _shard_data(tuple(shard.classes), train, test, world.flip, device)

@@ -1,0 +1,48 @@
+"""Settings of the dataset (``data``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from learngene.utils.settings import setting
+
+
+@dataclass
+class DataSettings:
+    """Which images, and how their classes are divided."""
+
+    # glyphs | cifar100 | imagenet100 | imagefolder
+    name: str = setting("glyphs", choices=("glyphs", "cifar100", "imagenet100", "imagefolder"))
+    root: str | None = None  # folder with the images; not used by glyphs
+    download: bool = False  # ask the Hugging Face hub when root is not given
+    # side in pixels; null keeps the source's (imagefolder needs one)
+    image_size: int | None = setting(None, ge=32, le=512)
+    classes: int = setting(100, ge=10)  # glyphs: number of classes
+    train_per_class: int = setting(100, ge=1, le=100_000)  # glyphs: training images of a class
+    test_per_class: int = setting(60, ge=1, le=100_000)  # glyphs: test images of a class
+    # glyphs, imagefolder: share of the classes that are base
+    base: float = setting(0.64, gt=0, le=1)
+    open_world: float = setting(0.16, gt=0, le=1)  # glyphs, imagefolder: share that is open-world
+    novel: float = setting(0.20, gt=0, le=1)  # glyphs, imagefolder: share that is novel
+    # imagefolder without train/ and test/: share of images that is test
+    test_share: float = setting(0.2, gt=0, le=0.9)
+    # novel | open_world: the classes that clients hold
+    clients_from: str = setting("novel", choices=("novel", "open_world"))
+
+
+@dataclass
+class SeededDataSettings(DataSettings):
+    """The same with the seed of what is drawn: glyphs, splits and the division into classes."""
+
+    seed: int = 0  # the run's
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """What determines the clients' shards, besides the dataset."""
+
+    ways: int  # classes of a shard
+    shots: int  # images of a class
+    seed: int  # of the draws of classes and images
+    classes_from: str = "novel"  # novel | open_world
+    draws: int = 0  # of classes, under table 2's protocol (``LabelledSettings``)

@@ -1,0 +1,1 @@
+"""Where images come from: glyphs, folders, parquet tables, CIFAR's pickles."""

@@ -1,0 +1,117 @@
+"""The original ``cifar-100-python/``: three pickles, read by an unpickler that can run nothing."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from learngene.data.class_split import paper_division
+from learngene.data.dataset import SPLITS
+from learngene.data.settings import SeededDataSettings
+from learngene.data.sources.base import BATCH, Source, hash_files, resize
+from learngene.errors import InputError
+
+_FILES = ("train", "test", "meta")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """What Python 3 writes for bytes in old pickles: ``_codecs.encode(text, 'latin1')``."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding} is not allowed")
+    return text.encode("latin1")
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads plain containers, text, numbers and NumPy arrays; refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            from numpy._core.multiarray import _reconstruct
+
+            return _reconstruct
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a CIFAR-100 pickle")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The pickled dict with text keys; ``bytes`` lets Python 2 strings through unharmed."""
+    try:
+        with file.open("rb") as stream:
+            content = ArrayUnpickler(stream, encoding="bytes").load()
+        return {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
+    except Exception as error:  # damaged pickles raise nearly anything
+        problem = f"not a CIFAR-100 pickle ({type(error).__name__}: {error})"
+        fix = "Unpack cifar-100-python.tar.gz again"
+        raise InputError("data.root", file, problem, fix) from error
+
+
+def find_cifar_python(root: Path) -> Path | None:
+    """The folder with CIFAR-100's three files, at ``root`` or right below it."""
+    for folder in (root / "cifar-100-python", root):
+        if all((folder / name).is_file() for name in _FILES):
+            return folder
+    return None
+
+
+@dataclass(kw_only=True)
+class CifarPythonSource(Source):
+    """The 60,000 images of ``cifar-100-python/``, held in memory (180 MB) while they are read."""
+
+    folder: Path
+    pixels: dict[str, NDArray[np.uint8]]  # split -> (N, 3072), channel by channel
+
+    def content(self) -> str:
+        return hash_files([self.folder / name for name in _FILES])
+
+    def batches(self, split: str) -> Iterator[NDArray[np.uint8]]:
+        for i in range(0, len(self.pixels[split]), BATCH):
+            part = self.pixels[split][i : i + BATCH].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            if self.image_size != 32:
+                images = (Image.fromarray(np.ascontiguousarray(image)) for image in part)
+                part = np.stack([np.asarray(resize(im, self.image_size)) for im in images])
+            yield part
+
+
+def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> CifarPythonSource:
+    """Read the three files.
+
+    Raises:
+        InputError: a file is damaged, not CIFAR-100's, or wants to run something.
+    """
+    names = tuple(
+        name.decode() if isinstance(name, bytes) else str(name)
+        for name in _read(folder / "meta").get("fine_label_names", ())
+    )
+    division = paper_division(settings, names)
+    labels: dict[str, NDArray[np.int64]] = {}
+    pixels: dict[str, NDArray[np.uint8]] = {}
+    for split in SPLITS:
+        file = folder / split
+        content = _read(file)
+        data, fine = content.get("data"), content.get("fine_labels")
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not isinstance(fine, list):
+            problem = "it needs 'data' (uint8) and 'fine_labels' (a list)"
+            raise InputError("data.root", file, problem, "Use CIFAR-100's python version")
+        if data.shape != (len(fine), 3072):
+            problem = f"data has shape {data.shape}, {len(fine)} labels need ({len(fine)}, 3072)"
+            raise InputError("data.root", file, problem, "Unpack the archive again")
+        labels[split], pixels[split] = np.asarray(fine, np.int64), data
+    return CifarPythonSource(
+        folder=folder,
+        class_names=names,
+        division=division,
+        image_size=size,
+        labels=labels,
+        pixels=pixels,
+        shaping={"image_size": size, "layout": "cifar-100-python"},
+    )

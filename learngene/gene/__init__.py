@@ -1,0 +1,1 @@
+"""The learngene as a thing that travels: layers, card, number format."""

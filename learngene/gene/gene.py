@@ -1,0 +1,221 @@
+"""The learngene: what the factory sends and the client builds around (definition 2).
+
+It holds consecutive conv layers of the collective (by default its top three) with their BatchNorm,
+and the stem they grew up behind (its weights, or for a seeded stem the integer they are drawn
+from). It is saved as ``learngene.safetensors`` with a readable card, ``learngene.json``, beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from torch import nn
+
+from learngene.errors import InputError
+from learngene.gene.card import CARD_LIMIT, Card, check_card, misfit, read_card, refuse
+from learngene.networks.collective import Collective
+from learngene.networks.individual import Individual, stem_generator
+from learngene.networks.layers import arrays_of, initialise, load_arrays
+from learngene.seeding import torch_generator
+from learngene.utils.files import is_file, write_atomically
+from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
+
+BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
+HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
+
+
+@dataclass(frozen=True)
+class Learngene:
+    """What is inherited from a collective (the paper's definition 2): arrays and their card.
+
+    ``arrays`` are float32: ``top.I.conv.weight`` (C_out, C_in, 3, 3) and ``top.I.norm.*`` (C_out,)
+    of the I-th inherited layer, counted from 0, and, for the stems ``separable`` and ``whole``,
+    ``stem.*``. ``card`` says shapes, where the layers stood, and the sha256 of all.
+    """
+
+    card: Card
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def inherited(self) -> int:
+        return len(self.card.layers)
+
+
+def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
+    """sha256 over what the card says is built (``BUILT``), and the arrays by name."""
+    h = hashlib.sha256(json.dumps([built[name] for name in BUILT]).encode())
+    for name in sorted(arrays):
+        h.update(f"{name}{arrays[name].shape}".encode())
+        h.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
+    return h.hexdigest()
+
+
+def extract(
+    collective: Collective,
+    *,
+    layers: int | Sequence[int],
+    stem_seed: int,
+    rho: list[list[float | None]],
+    source: dict,
+) -> Learngene:
+    """The learngene of a collective: a run of its layers and the stem of its light path.
+
+    The norms are the light path's own; without a light path (a fresh stem, the paper's form) they
+    are the collective's.
+
+    Args:
+        layers: how many of the top layers, or the numbers of consecutive layers, counted from 1
+            in the collective as it is now (figure 6b takes them from the front and the middle).
+
+    Raises:
+        ValueError: the layers are not consecutive ones of the collective, or the light path shares
+            other ones.
+    """
+    light, kind, depth = collective.light, collective.stem_kind, len(collective.units)
+    top = range(depth - layers + 1, depth + 1) if isinstance(layers, int) else layers
+    numbers = list(top)
+    possible = range(1, depth + 1)
+    if not numbers or numbers != [n for n in possible if numbers[0] <= n <= numbers[-1]]:
+        raise ValueError(f"{numbers} are no consecutive layers of a collective of {depth}")
+    if light is not None and numbers != collective.run:
+        raise ValueError(f"the light path shares layers {collective.run}, not {numbers}")
+    arrays: dict[str, np.ndarray] = {}
+    for place, number in enumerate(numbers):
+        unit = collective.units[number - 1]
+        norm = unit.norm if light is None else light.norms[place]
+        arrays |= arrays_of(unit.conv, f"top.{place}.conv.")
+        arrays |= arrays_of(norm, f"top.{place}.norm.")
+    top_bytes = sum(a.nbytes for a in arrays.values())
+    if light is not None and kind != "seeded":
+        arrays |= arrays_of(light.stem, "stem.")
+    built: dict[str, Any] = {
+        "layers": numbers,
+        "stem": kind,
+        "stem_seed": stem_seed if kind == "seeded" else None,
+        "width": collective.width,
+        "channels": collective.units[0].conv.in_channels,
+    }
+    card = Card(
+        **built,
+        shapes={name: list(a.shape) for name, a in arrays.items()},
+        parameters=sum(a.size for a in arrays.values()),
+        bytes=sum(a.nbytes for a in arrays.values()),
+        top_layers_bytes=top_bytes,
+        sha256=digest(arrays, built),
+        rho=rho,
+        source=source,
+    )
+    return Learngene(card, arrays)
+
+
+def save(gene: Learngene, folder: Path) -> Path:
+    """Write ``learngene.safetensors`` and its card into ``folder``; returns the former's path."""
+    path = folder / "learngene.safetensors"
+    write_atomically(path, save_tensors(gene.arrays))
+    text = json.dumps(asdict(gene.card), indent=1, allow_nan=False) + "\n"
+    write_atomically(path.with_suffix(".json"), text.encode())
+    return path
+
+
+def load(path: str | Path) -> Learngene:
+    """Read a saved learngene. The card is read and checked first; it says how much more is read.
+
+    Raises:
+        InputError: a file is missing, too large or cannot be read, the card is none of a learngene
+            that can be, the sha256 is not the card's, an array is missing or has another shape.
+    """
+    path = card_path = Path(path)
+    if is_file(path):  # what is no file need not have a name
+        card_path = path.with_suffix(".json")
+    if not is_file(card_path):
+        fix = "Name the learngene.safetensors of a finished run; its .json lies beside it"
+        raise InputError("learngene.path", path, f"{card_path} does not exist", fix)
+    try:
+        card = read_card(read_json(card_path, CARD_LIMIT), where=str(path))
+        arrays = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))
+    except InputError:
+        raise
+    # KeyError: a number format that NumPy does not have.
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise refuse(str(path), f"not a learngene: {str(error)[:200]}") from error
+    check(card, arrays, where=str(path))
+    return Learngene(card, arrays)
+
+
+def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
+    """Raise InputError unless ``card`` can be and ``arrays`` are what it says."""
+
+    check_card(card, where)
+    if missing := sorted(set(card.shapes) - set(arrays)):
+        raise refuse(where, f"array {missing[0]} is missing")
+    for name, array in sorted(arrays.items()):
+        due, shape = card.shapes.get(name), list(array.shape)
+        if due != shape:
+            raise refuse(where, f"array {name[:80]} has shape {shape}, the card says {due}")
+        if array.dtype != np.float32:
+            raise refuse(where, f"array {name} holds {array.dtype}, float32 is due")
+        if not np.isfinite(array).all():
+            raise refuse(where, f"array {name} holds numbers that are not finite")
+        if name.endswith("running_var") and (array < 0).any():
+            raise refuse(where, f"array {name} holds variances below 0")
+    if digest(arrays, asdict(card)) != card.sha256:
+        problem = "the sha256 of card and arrays is not the one that the card names"
+        raise refuse(where, problem)
+
+
+def reconstruct(
+    gene: Learngene,
+    *,
+    ways: int,
+    head: str = "prototype",
+    generator: torch.Generator | None = None,
+) -> Individual:
+    """RECONSTRUCT of Algorithm 1: an individual around the learngene.
+
+    The inherited layers come from the gene; the stem, too (``separable``, ``whole``), or it is
+    drawn again from the gene's integer (``seeded``), or drawn at random (``fresh``).
+
+    Args:
+        ways: number of classes of the task.
+        head: ``prototype`` (zeros until ``start`` gives it class means) or ``mlp`` (the paper's).
+        generator: of what is not inherited; None = one of the seed 0.
+
+    Raises:
+        InputError: when an array does not fit the individual, or there is no such head.
+    """
+    card, arrays = gene.card, gene.arrays
+    # A card that was forged could leave a part of the individual at its random start.
+    if problem := misfit(card, {name: list(array.shape) for name, array in arrays.items()}):
+        raise refuse(card.sha256[:12], problem)
+    shapes = [arrays[f"top.{i}.conv.weight"].shape for i in range(gene.inherited)]
+    individual = Individual(
+        stem_kind=card.stem,
+        inherited=gene.inherited,
+        ways=ways,
+        width=card.width,
+        head=head,
+        generator=generator or torch_generator(0, "reconstruct"),
+        channels=card.channels,
+        c_in=shapes[0][1],
+        top_widths=tuple(shape[0] for shape in shapes),
+    )
+    if card.stem == "seeded":
+        assert card.stem_seed is not None
+        initialise(individual.stem, stem_generator(card.stem_seed))
+    load_arrays(individual, arrays)
+    return individual
+
+
+def inherited_modules(individual: Individual) -> list[nn.Module]:
+    """The modules that the retain loss holds: conv and norm of every inherited layer."""
+    return [part for unit in individual.top for part in (unit.conv, unit.norm)]

@@ -1,0 +1,24 @@
+"""Settings of the learngene (``learngene``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from learngene.utils.settings import setting
+
+
+@dataclass
+class LearngeneSettings:
+    """Which layers are the learngene, and how it travels."""
+
+    layers: Any = 3  # inherited: 3 (the top three) | [5,6,7] (these, counted from 1) | auto (rule)
+    path: str | None = None  # start clients from this learngene.safetensors, without any collective
+    # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
+    precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
+    sigma: float = setting(1e-3, gt=0)  # Eq. 5: a gradient above this is large
+    # rule (learngene.collective.criterion.TrendRule): layers at most
+    auto_layers: int = setting(3, ge=1, le=6)
+    # rule: fall less unsteadiness of rho above which a layer is wanted
+    auto_bar: float = setting(0.5, ge=0, le=1)
+    auto_large: float = setting(0.1, ge=0, le=1)  # rule: an early rho below this is not large

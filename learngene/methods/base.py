@@ -1,0 +1,191 @@
+"""The two halves of a method, at the factory and at the client, and what travels between them.
+
+A method module holds ``METHOD``, a value of class ``Method``, and a dataclass ``Settings`` with the
+method's group of the configuration (``method.NAME``), ranges included. Its factory half is one of
+
+- ``pretrain(factory) -> Payload``: trained on the factory's base images, within a budget;
+- ``from_collective(collective) -> Payload``: read off the finished collective;
+- neither: nothing is sent (scratch), or the learngene itself (``server.factory`` makes it).
+
+Its client half is ``adapt(context) -> Outcome``: payload and shard in, curves out. A method that is
+trained among the clients has ``update(context) -> Update``, too: its part in a federated round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
+from learngene.adaptation.training import Outcome
+from learngene.data.augment import augment, to_batch
+from learngene.data.dataset import World
+from learngene.data.partition import ShardData
+from learngene.networks.collective import Collective
+from learngene.seeding import generator, torch_generator
+
+if TYPE_CHECKING:
+    from learngene.methods.scratch import Settings as ScratchSettings
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a client is sent for a method: named float32 arrays, and a few words in plain JSON."""
+
+    arrays: dict[str, np.ndarray]
+    card: dict[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+    @property
+    def parameters(self) -> int:
+        return sum(array.size for array in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class BaseImages:
+    """The factory's labelled images: those that the collective is trained on, and no others."""
+
+    world: World
+    rows: tuple[np.ndarray, ...]  # of the training images of each base class
+    device: torch.device
+    side: int | None = None  # of the training crops in pixels, as the collective's
+    zoom: float = 1.0  # smallest side of a crop as a share of the image, as the collective's
+
+    @property
+    def classes(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:  # (B, C, side, side)
+        """Augmented images, as the collective sees them."""
+        x = to_batch(self.world.train_images[rows], self.device)
+        return augment(x, generator, flip=self.world.flip, side=self.side, zoom=self.zoom)
+
+
+Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss
+
+
+@dataclass(frozen=True)
+class Factory:
+    """What a method may use before any client is known."""
+
+    name: str
+    images: BaseImages
+    settings: Any  # the method's: an object of its ``Settings``
+    budget: int  # image passes: an image that goes forward and backward once is one
+    ways: int  # classes of a client's task
+    width: float
+    stem: str  # of the backbone, as scratch's
+    seed: int
+    bf16: bool  # convolutions in bfloat16, where the collective computes so, too
+    # Half-done work, as it was last kept, and where to keep it (tensors, plain JSON).
+    checkpoint: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+    keep: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda state, card: None
+    progress: Progress = lambda done, steps, loss: None
+
+    def generator(self, phase: str, step: int = 0) -> torch.Generator:
+        return torch_generator(self.seed, f"pretrain-{self.name}-{phase}", round=step)
+
+    def order(self, phase: str, step: int = 0) -> np.random.Generator:
+        return generator(self.seed, f"pretrain-{self.name}-{phase}", round=step)
+
+    def autocast(self, cache: bool = True) -> AbstractContextManager:
+        """Convolutions in bfloat16 where ``bf16`` says so. ``cache`` keeps a weight's narrow copy
+        for the next use; ``torch.func`` wraps weights anew at every step and must not meet one."""
+        kind = self.images.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.bf16, cache_enabled=cache)
+
+
+@dataclass(frozen=True)
+class ClientContext:
+    """What a method may use at a client: no other client's shard, no other method's work."""
+
+    settings: Any  # the method's: an object of its ``Settings``; a plugin without one gets a dict
+    payload: dict[str, np.ndarray]
+    shard: ShardData
+    device: torch.device
+    client: int
+    round: int
+    seed: int
+    generator: Callable[[str], torch.Generator]  # by phase; equal phases give equal draws
+    individual: IndividualSettings  # epochs, batches and augmentation that all methods share
+    retain: RetainSettings
+    card: dict[str, Any] = field(default_factory=dict)  # the payload's; the learngene's own one
+    # What scratch is built by; a federated round, in which it has no part, does without.
+    scratch: ScratchSettings | None = None
+    width: float = 1.0  # of the backbone
+    inherited: int = 3  # layers that an individual takes over
+
+    def as_scratch(self) -> ClientContext:
+        """The same client with the settings and draws of scratch, and without a payload."""
+        drawn = generators(self.seed, "scratch", self.round, self.client)
+        return replace(self, settings=self.scratch, payload={}, card={}, generator=drawn)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client sends up in a federated round: weights, and what they were trained on."""
+
+    arrays: dict[str, np.ndarray]  # float32
+    images: int
+    loss: float  # mean over the local training
+    seconds: float
+
+    def metrics(self) -> dict[str, float | int]:
+        return {"images": self.images, "loss": self.loss, "seconds": self.seconds}
+
+
+def generators(seed: int, method: str, round: int, client: int) -> Callable[[str], torch.Generator]:
+    """A method's generators at a client, by phase."""
+    return lambda phase: torch_generator(seed, f"client-{method}-{phase}", round, client)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyForm:
+    """What a method's answer holds: how long its curves are, and which further numbers."""
+
+    # It answers without epochs (``backbone.evaluate_once``): one point, at epoch 0.
+    training_free: bool = False
+    # The method's own setting that says where its curves end; None: ``individual.epochs``.
+    epochs_setting: str | None = None
+    # Names in ``Outcome.extras`` beside ``train_accuracy``: others are not sent.
+    extra_metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method(ReplyForm):
+    """The two halves of a method and its settings."""
+
+    adapt: Callable[[ClientContext], Outcome]
+    pretrain: Callable[[Factory], Payload] | None = None
+    from_collective: Callable[[Collective], Payload] | None = None
+    update: Callable[[ClientContext], Update] | None = None  # its part in a federated round
+    settings: type | None = None  # dataclass of ``method.NAME``; None: any names, unchecked
+    depends_on_ways: bool = False  # the payload depends on the number of a client's classes
+    inherits: bool = False  # it is sent the learngene, and asked again as the collective evolves
+
+    def __post_init__(self) -> None:
+        names = {f.name for f in fields(self.settings)} if self.settings else set()
+        if self.epochs_setting is not None and self.epochs_setting not in names:
+            raise ValueError(f"no setting is called {self.epochs_setting} (epochs_setting)")
+
+    @property
+    def trained_by(self) -> Literal["factory", "collective", "clients", "none"]:
+        """Who makes what the client starts from, beside the learngene, which every run has."""
+        if self.pretrain is not None:
+            return "factory"
+        if self.from_collective is not None:
+            return "collective"
+        return "none" if self.update is None else "clients"
+
+    def settings_from(self, values: Mapping[str, Any]) -> Any:
+        """The method's settings from plain values, as they travel."""
+        return dict(values) if self.settings is None else self.settings(**values)

@@ -1,0 +1,136 @@
+"""The opponents' backbone: an individual's layers, all of them trained by the method.
+
+Width, pools and features are the individual's, the stem's kind is scratch's, so that every method
+has the network that scratch trains. What a method puts behind it is the method's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learngene.adaptation.training import Outcome
+from learngene.methods.base import ClientContext, Factory, Payload
+from learngene.networks.individual import Individual
+from learngene.networks.layers import FEATURE_SIDE, arrays_of, load_arrays, state_of
+
+Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
+INHERITED = 3  # how the layers are counted in an Individual; without effect here
+
+
+class BackboneFeatures(nn.Module):
+    """What ``Individual.features`` computes, as a module by itself."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
+        return self.network.features(x)  # type: ignore[operator]
+
+
+def draw(factory: Factory, head: Head | None = None) -> Individual:
+    """A random backbone on the factory's device; ``head`` makes what comes behind it."""
+    channels = factory.images.world.image_shape[0]
+    generator = factory.generator("weights")
+    network = random_backbone(factory.stem, factory.width, channels, generator, head)
+    return network.to(factory.images.device).to(memory_format=torch.channels_last)
+
+
+def rebuild(
+    context: ClientContext,
+    head: Head | None = None,
+    change: Callable[[Individual], Individual] = lambda network: network,
+) -> Individual:
+    """A payload's backbone at the client, and the head where it travels along.
+
+    Args:
+        head: makes the head that the payload then fills; None = nothing behind the backbone.
+        change: done to the network before it is filled.
+
+    Raises:
+        ValueError: the arrays are not exactly those that the network needs.
+    """
+    card, channels = context.card, context.shard.train_x.shape[1]
+    generator = context.generator("weights")
+    network = random_backbone(card["stem"], card["width"], channels, generator, head)
+    fill(change(network), context.payload)
+    return network.to(context.device).to(memory_format=torch.channels_last)
+
+
+def random_backbone(
+    stem: str,
+    width: float,
+    channels: int,
+    generator: torch.Generator,
+    head: Head | None = None,
+) -> Individual:
+    """A backbone with weights from ``generator``, then those of ``head``, or nothing behind it."""
+    network = Individual(
+        stem_kind=stem,
+        inherited=INHERITED,
+        ways=1,
+        width=width,
+        head="prototype",
+        generator=generator,
+        channels=channels,
+    )
+    network.head = head(feature_count(network), generator) if head else nn.Identity()
+    return network
+
+
+def feature_count(individual: Individual) -> int:
+    """Features that the backbone gives of an image."""
+    return individual.top[-1].conv.out_channels * FEATURE_SIDE**2
+
+
+def fill(module: nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Load ``arrays``; batch counters, which do not travel, keep their start.
+
+    Raises:
+        ValueError: an array is missing, has no place, or another shape.
+    """
+    due = {name: tuple(value.shape) for name, value in state_of(module).items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if due != shapes:
+        name = min(n for n in due.keys() | shapes.keys() if due.get(n) != shapes.get(n))
+        raise ValueError(
+            f"array {name} has shape {shapes.get(name)}, the network needs {due.get(name)}"
+        )
+    load_arrays(module, arrays)
+
+
+def payload_of(
+    factory: Factory, individual: Individual, *, head: bool = False, **card: Any
+) -> Payload:
+    """What a client needs of ``individual``; its head stays behind unless it is asked for."""
+    arrays = arrays_of(individual)
+    if not head:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("head.")}
+    return Payload(arrays, {"stem": factory.stem, "width": factory.width, **card})
+
+
+@torch.no_grad()
+def evaluate_once(context: ClientContext, log_probabilities: Callable[[Tensor], Tensor]) -> Outcome:
+    """The outcome of a method that answers without training: one point, at epoch 0.
+
+    Args:
+        log_probabilities: of (B, C, H, W) images, (B, ways).
+    """
+    shard, outcome = context.shard, Outcome()
+    train_accuracy, train_loss = _score(log_probabilities, shard.train_x, shard.train_y)
+    outcome.record(0, *_score(log_probabilities, shard.test_x, shard.test_y), train_loss)
+    outcome.extras["train_accuracy"] = train_accuracy
+    return outcome
+
+
+def _score(
+    log_probabilities: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
+) -> tuple[float, float]:
+    scores = torch.cat([log_probabilities(part) for part in x.split(256)])
+    return int((scores.argmax(1) == y).sum()) / len(y), float(F.nll_loss(scores, y))

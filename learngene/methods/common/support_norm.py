@@ -1,0 +1,53 @@
+"""BatchNorm for methods that learn from a few images at once.
+
+Every norm uses the statistics of the support images, also for query and test images
+(MetaBN of Bronskill et al., "TaskNorm", ICML 2020). Statistics of the test batch itself, as MAML's
+own code takes them, would look at several test images at once, which no other method here may.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learngene.networks.individual import Individual
+
+
+class SupportNorm(nn.BatchNorm2d):
+    """BatchNorm with the statistics of the support images.
+
+    ``mode`` is ``batch``: of this batch; ``store``: of this batch, and remembered; ``use``: those
+    that were remembered.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, track_running_stats=False)
+        self.mode = "batch"
+        self.statistics: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "batch":
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        if self.mode == "store":
+            self.statistics = (x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False))
+        assert self.statistics is not None, "no support images went through"
+        mean, variance = self.statistics
+        slope = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * slope
+        return x * slope[:, None, None] + shift[:, None, None]
+
+
+def with_support_norms(individual: Individual) -> Individual:
+    """Put a ``SupportNorm`` in the place of every norm, in place."""
+    for module in list(individual.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, SupportNorm(child.num_features))
+    return individual
+
+
+def set_mode(network: nn.Module, mode: str) -> None:
+    for module in network.modules():
+        if isinstance(module, SupportNorm):
+            module.mode = mode

@@ -1,0 +1,50 @@
+"""The registry of methods: a built-in one is its file and its line here.
+
+Nothing here brings torch before a method is asked for, so that a wrong word is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from learngene.methods.base import Method
+
+BUILT_IN = (
+    "learngene",
+    "scratch",
+    "maml",
+    "fomaml",
+    "protonet",
+    "proto_maml",
+    "matchingnet",
+    "finetune",
+    "finetune_pp",
+    "deepemd",
+    "full",
+    "linear_probe",
+    "fedavg",
+    "fedprox",
+)
+
+
+def find(name: str, plugin: Mapping[str, Any] | None = None) -> Method:
+    """The method called ``name``.
+
+    Args:
+        plugin: of a method from elsewhere, what ``learngene.methods.plugins.describe`` gives.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: the plugin's module is not here, or another one.
+    """
+    if plugin is not None:
+        from learngene.methods.plugins import load
+
+        return load(plugin)
+    if name not in BUILT_IN:
+        raise KeyError(name)
+    method: Method = import_module(f"learngene.methods.{name}").METHOD
+    return method

@@ -1,0 +1,1 @@
+"""The networks: layers, collective, individual, growth."""

@@ -1,0 +1,160 @@
+"""The individual: seven conv layers, the last of them inherited (Algorithm 1, RECONSTRUCT)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learngene.networks.layers import (
+    FEATURE_SIDE,
+    INDIVIDUAL_POOLS,
+    INDIVIDUAL_WIDTHS,
+    Unit,
+    Units,
+    build_stem,
+    initialise,
+    scaled,
+)
+from learngene.seeding import torch_generator
+from learngene.utils.settings import check_choice
+
+HEADS = ("prototype", "mlp")
+LAYERS = 7
+FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
+
+
+def stem_generator(seed: int) -> torch.Generator:
+    """The generator of a seeded stem; factory and client draw the same weights from it."""
+    return torch_generator(seed, "seeded-stem")
+
+
+class PrototypeHead(nn.Module):
+    """Cosine classifier that starts from the class means of the shard's features.
+
+    Features are brought to length 1, moved by their mean over the shard and brought to length 1
+    again; a class weight is the mean of its images. With these weights the head is a
+    nearest-prototype classifier before any training; weights, centre and scale can then be trained.
+    """
+
+    centre: Tensor
+
+    def __init__(self, features: int, ways: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(ways, features))
+        self.register_buffer("centre", torch.zeros(features))
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def _embed(self, features: Tensor) -> Tensor:
+        return F.normalize(F.normalize(features) - self.centre)
+
+    @torch.no_grad()
+    def start(self, features: Tensor, labels: Tensor) -> None:
+        """Set centre and class means from (N, D) features and (N,) labels 0..ways-1."""
+        self.centre.copy_(F.normalize(features).mean(0))
+        embedded = self._embed(features)
+        for way in range(len(self.weight)):
+            self.weight[way] = F.normalize(embedded[labels == way].mean(0), dim=0)
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, D) -> (B, ways)
+        return self.scale * F.linear(self._embed(features), F.normalize(self.weight))
+
+
+def mlp_head(features: int, ways: int, width: float) -> nn.Sequential:
+    """The paper's classifier: FC 1024, FC 1024, FC ways, the 1024 scaled with the network."""
+    hidden = max(8, round(FC_WIDTH * width))
+    return nn.Sequential(
+        nn.Linear(features, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, ways),
+    )
+
+
+class Individual(nn.Module):
+    """Stem, inherited layers, classifier: images (B, C, H, W) to logits (B, ways).
+
+    Source: the paper's Algorithm 1 (RECONSTRUCT); widths and pools from its appendix, figure 1.
+
+    Args:
+        stem_kind: ``separable``, or full convolutions for every other kind.
+        ways: number of classes.
+        width: factor of the paper's channels, 64 to 512, and of the MLP's 1024.
+        channels: of the images.
+        inherited: number of layers after the stem; the stem has the rest of the seven.
+        top_widths: channels of the inherited layers' outputs; None = the paper's times ``width``.
+        c_in: channels that the first inherited layer takes; None = the paper's times ``width``.
+        head: ``prototype`` or ``mlp``.
+        generator: every initial weight is drawn from it.
+
+    Raises:
+        InputError: there is no such head.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem_kind: str,
+        inherited: int,
+        ways: int,
+        width: float,
+        head: str,
+        generator: torch.Generator,
+        channels: int = 3,
+        c_in: int | None = None,
+        top_widths: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("head", head, HEADS)
+        self.channels = channels
+        stem_layers = LAYERS - inherited
+        paper = scaled(INDIVIDUAL_WIDTHS, width)
+        tops = top_widths or paper[stem_layers:]
+        ins = (c_in or paper[stem_layers - 1], *tops[:-1])
+        self.stem = build_stem(stem_kind, stem_layers, ins[0], width, channels)
+        self.top = Units(
+            Unit(i, o, pool=position in INDIVIDUAL_POOLS)
+            for position, (i, o) in enumerate(zip(ins, tops, strict=True), start=stem_layers + 1)
+        )
+        features = tops[-1] * FEATURE_SIDE**2
+        self.head: nn.Module = PrototypeHead(features, ways)
+        if head == "mlp":
+            self.head = mlp_head(features, ways, width)
+        initialise(self, generator)
+
+    def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
+        x = self.stem(x)
+        for unit in self.top:
+            x = unit(x)
+        return F.adaptive_avg_pool2d(x, FEATURE_SIDE).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, ways)
+        return self.head(self.features(x))
+
+
+@torch.no_grad()
+def measure_norms(part: nn.Module, run: nn.Module, x: Tensor) -> None:
+    """Set the running statistics of the norms in ``part`` to those of ``x`` sent through ``run``.
+
+    A stem that is drawn and not inherited has never seen an image: its statistics are measured on
+    the shard before anything is trained.
+    """
+    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    modes = [(module, module.training) for module in run.modules()]
+    run.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    run(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, training in modes:
+        module.training = training
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(math.prod(p.shape) for p in module.parameters())

@@ -1,0 +1,138 @@
+"""Building blocks of the networks: conv units, stems, heads, and the paper's widths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
+INDIVIDUAL_POOLS = (1, 2, 3, 7)
+STEMS = ("separable", "seeded", "whole", "fresh")
+CHANNELS_LIMIT = 8192  # of a layer, at most: sixteen times the paper's widest
+FEATURE_SIDE = 2  # the individual's features are pooled to 2 x 2 positions
+
+
+def scaled(widths: tuple[int, ...], scale: float) -> tuple[int, ...]:
+    """The paper's widths times ``scale``, at least 4 channels each."""
+    return tuple(max(4, round(width * scale)) for width in widths)
+
+
+class Unit(nn.Module):
+    """Convolution, BatchNorm, ReLU, and a 2x2 max-pool where the layer has one.
+
+    ``separable`` makes the convolution depthwise 3x3 followed by pointwise 1x1, with a BatchNorm
+    after each: about a ninth of the parameters.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, pool: bool, separable: bool = False) -> None:
+        super().__init__()
+        self.depth: nn.Module = nn.Identity()
+        if separable:
+            self.depth = nn.Sequential(
+                nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in, bias=False), nn.BatchNorm2d(c_in)
+            )
+        size, padding = (1, 0) if separable else (3, 1)
+        self.conv = nn.Conv2d(c_in, c_out, size, padding=padding, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+        self.relu = nn.ReLU()  # a module: collective.gradcam looks at what comes out of it
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, c_in, H, W) -> (B, c_out, H/2 or H, W/2 or W)
+        x = self.relu(self.norm(self.conv(self.depth(x))))
+        return F.max_pool2d(x, 2) if self.pool else x
+
+
+class Units(nn.ModuleList):
+    """A ``ModuleList`` whose elements are known to be units."""
+
+    def __iter__(self) -> Iterator[Unit]:
+        return super().__iter__()  # type: ignore[return-value]
+
+    def __getitem__(self, index: int) -> Unit:  # type: ignore[override]
+        return super().__getitem__(index)  # type: ignore[return-value]
+
+
+class CosineHead(nn.Module):
+    """Classifier on the cosine between features and class weights, times a learned scale.
+
+    Its logits do not favour the classes with the longest weights, which are the newest ones in
+    class-incremental training, and prototypes (class means) are weights of the same kind.
+    """
+
+    def __init__(self, features: int, classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        nn.init.normal_(self.weight, std=1 / math.sqrt(features), generator=generator)
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, D) -> (B, classes)
+        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
+
+    def grow(self, classes: int, generator: torch.Generator) -> None:
+        """Append ``classes`` new random class weights; the old logits do not change."""
+        fresh = torch.empty(classes, self.weight.shape[1])
+        nn.init.normal_(fresh, std=1 / math.sqrt(fresh.shape[1]), generator=generator)
+        weight = torch.cat([self.weight.data, fresh.to(self.weight)])
+        self.weight = nn.Parameter(weight)
+
+
+def state_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Weights and statistics by name; batch counters are of no use to a client."""
+    return {
+        prefix + name: value
+        for name, value in module.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def arrays_of(module: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
+    """Weights and statistics as float32 arrays."""
+    return {
+        name: np.ascontiguousarray(value.detach().float().cpu().numpy())
+        for name, value in state_of(module, prefix).items()
+    }
+
+
+def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Load ``arrays``, whose names and shapes are known to fit; what they lack stays as it is."""
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    module.load_state_dict(state, strict=False)
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """He initialisation of every convolution and linear layer, from one generator, in order."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            if isinstance(part, nn.Conv2d):  # BatchNorm follows: the backward pass counts
+                fan = part.weight.shape[0] * part.weight[0, 0].numel() // part.groups
+            else:  # nothing rescales a classifier's layers: the forward pass counts
+                fan = part.in_features
+            nn.init.normal_(part.weight, std=math.sqrt(2 / fan), generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def build_stem(
+    kind: str, layers: int, c_out: int, width: float, channels: int = 3
+) -> nn.Sequential:
+    """The individual's light layers in front of the inherited ones, weights not yet drawn.
+
+    Args:
+        kind: ``separable`` (a 3x3 convolution, then depthwise-separable ones), else full
+            convolutions.
+        layers: how many (seven less the inherited ones).
+        c_out: channels that the first inherited layer takes.
+    """
+    widths = (channels, *scaled(INDIVIDUAL_WIDTHS, width)[: layers - 1], c_out)
+    return nn.Sequential(
+        *(
+            Unit(i, o, pool=n in INDIVIDUAL_POOLS, separable=kind == "separable" and n > 1)
+            for n, (i, o) in enumerate(pairwise(widths), start=1)
+        )
+    )

@@ -1,0 +1,1 @@
+"""Images of classes that the collective does not know."""

@@ -1,0 +1,105 @@
+"""Shards of images that the collective called unknown and a labeller named (table 2).
+
+A draw is ``ways`` open-world classes. A client meets the training images of its draw's classes in
+an order of its own; those that the collective calls unknown are named, until it has ``shots`` of a
+class. What the collective misses nobody names: a class may end with fewer. Every method of a run
+gets these same images, with their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learngene.data.dataset import World
+from learngene.data.partition import Shard
+from learngene.errors import InputError
+from learngene.seeding import generator
+
+Flags = Mapping[int, NDArray[np.bool_]]  # class -> of its training images, in their order
+
+
+def draw_of(client: int, draws: int) -> int:
+    """The draw that a client belongs to."""
+    return client % draws
+
+
+def draw_classes(world: World, *, ways: int, shard_seed: int, draw: int) -> tuple[int, ...]:
+    """The open-world classes of a draw, in the order of its clients' labels.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    group = world.division.open_world
+    if ways > len(group):
+        raise InputError(
+            "ways",
+            ways,
+            f"{world.name} has {len(group)} open-world classes",
+            "Lower ways or choose another division",
+        )
+    order = generator(shard_seed, "labelled-draw", client=draw).permutation(len(group))
+    return tuple(group[i] for i in order[:ways])
+
+
+def draw_labelled_shard(
+    world: World, flags: Flags, *, ways: int, shots: int, shard_seed: int, client: int, draws: int
+) -> Shard:
+    """A client's shard of named images; a pure function of its arguments.
+
+    Fewer shots from the same seed are of the same images.
+
+    Args:
+        flags: which training images the collective called unknown, of every class of the draw.
+
+    Raises:
+        InputError: there are too few classes, or of one of them no image was called unknown.
+    """
+    classes = draw_classes(world, ways=ways, shard_seed=shard_seed, draw=draw_of(client, draws))
+    picked = []
+    for c in classes:
+        rows = world.rows("train", c)
+        order = generator(shard_seed, f"labelled/{c}", client=client).permutation(len(rows))
+        named = rows[order[flags[c][order]][:shots]]
+        if not len(named):
+            raise InputError(
+                "open_world.accept",
+                "too high",
+                f"not one of the {len(rows)} images of class {world.class_names[c]} was called "
+                "unknown, so nobody could name it",
+                "Lower it, or choose another open_world.score",
+            )
+        picked.append(named)
+    turns = [row for turn in zip_longest(*picked) for row in turn if row is not None]
+    tests = np.sort(np.concatenate([world.rows("test", c) for c in classes]))
+    return Shard(client, classes, np.array(turns, dtype=np.int64), tests)
+
+
+def all_flagged(world: World) -> Flags:
+    """As if every image were called unknown: the most that shards could hold."""
+    return {c: np.ones(len(world.rows("train", c)), bool) for c in world.division.open_world}
+
+
+def encode_flags(flags: Flags) -> dict[str, str]:
+    """Flags by class as hexadecimal bits, which a message holds in few bytes."""
+    return {str(c): np.packbits(its).tobytes().hex() for c, its in flags.items()}
+
+
+def decode_flags(world: World, kept: Mapping[str, Any]) -> Flags:
+    """What ``as_text`` was given.
+
+    Raises:
+        ValueError: the bits are not as many as the class has images.
+    """
+    found: dict[int, NDArray[np.bool_]] = {}
+    for name, text in kept.items():
+        count = len(world.rows("train", int(name)))
+        bits = np.frombuffer(bytes.fromhex(text), np.uint8)
+        if len(bits) != -(-count // 8):
+            raise ValueError(f"flags of class {name}: {8 * len(bits)} bits, {count} images")
+        found[int(name)] = np.unpackbits(bits, count=count).astype(bool)
+    return found

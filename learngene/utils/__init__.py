@@ -1,0 +1,1 @@
+"""Files, checkpoints, what is not trusted, the machine."""

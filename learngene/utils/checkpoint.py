@@ -1,0 +1,98 @@
+"""Checkpoints as safetensors and JSON, each whole or not there, checked by sha256 when read.
+
+A card says under ``of`` what its folder's key was made of, so that a folder which was copied to
+another key is refused and not taken up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from learngene.errors import InputError
+from learngene.utils.files import refuse_other, write_atomically
+from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
+
+CARD_LIMIT = 256 * MEBIBYTE  # bytes; the rows of all exemplars are nearly all of it
+WEIGHTS_LIMIT = 8192 * MEBIBYTE  # bytes; the paper's widths take 70 MB
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """Name of a folder or file for what ``parts`` determine: 16 hex digits of their sha256."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_checkpoint(
+    stem: Path, state: dict[str, Tensor], card: dict, *, of: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``stem.safetensors``, then ``stem.json`` with the sha256 of both.
+
+    The card comes last: it is there only when the weights are.
+
+    Args:
+        of: what the key of its folder is made of (see ``key_of``).
+    """
+    data = save_tensors({name: value.contiguous().cpu() for name, value in state.items()})
+    write_atomically(stem.with_suffix(".safetensors"), data)
+    write_card(stem.with_suffix(".json"), card, of=of, data=data)
+
+
+def write_card(
+    path: Path, card: dict, *, of: Mapping[str, Any] | None = None, data: bytes = b""
+) -> None:
+    """Write a card alone, with the sha256 of itself and of the ``data`` it stands beside."""
+    if of is not None:
+        card = {**card, "of": of}
+    card = json.loads(json.dumps(card, allow_nan=False))
+    write_atomically(path, json.dumps({**card, "sha256": _digest(data, card)}).encode())
+
+
+def _digest(data: bytes, card: dict) -> str:
+    """sha256 over the weights and the card beside them."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode() + data).hexdigest()
+
+
+def read_checkpoint(
+    stem: Path, *, of: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Tensor], dict] | None:
+    """The state and card of a checkpoint; None when it is not there or not whole.
+
+    A torn or altered file counts as not there: the caller goes on from the one before.
+
+    Raises:
+        InputError: it is whole, and was written under other settings than ``of``.
+    """
+    try:
+        data = read_limited(stem.with_suffix(".safetensors"), WEIGHTS_LIMIT)
+        card = read_card(stem.with_suffix(".json"), of=of, data=data)
+        return None if card is None else (load_tensors(data), card)
+    except InputError:
+        raise
+    except (OSError, ValueError, SafetensorError):
+        return None
+
+
+def read_card(path: Path, *, of: Mapping[str, Any] | None = None, data: bytes = b"") -> dict | None:
+    """A card, or None when it is not there, or it or the ``data`` beside it is not whole.
+
+    Raises:
+        InputError: as ``read_checkpoint``.
+    """
+    try:
+        card = read_json(path, CARD_LIMIT)
+        if card.pop("sha256") != _digest(data, card):
+            return None
+        recorded = card.pop("of", None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if of is not None:
+        refuse_other(path, recorded, of)
+    return card

@@ -1,0 +1,109 @@
+"""Files that are whole or not there, and whether they belong where they lie."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from learngene.errors import InputError
+
+MOST_NAMED = 8  # differences in one message
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``: temporary file beside it, fsync, rename.
+
+    Raises:
+        OSError: with ``filename``, also where the kernel names none (a full disk).
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not mkstemp, whose files nobody else may read: results are for sharing.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
+    """Write rows as CSV with LF line ends, as ``write_atomically`` does; returns the path."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+    return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError of the block its file: a write that the disk refuses has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+# Unlike those of ``Path``, these answer False for names that nothing can have: too long, a NUL in
+# them, in a folder that may not be entered.
+is_file, is_folder = os.path.isfile, os.path.isdir
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` as the home it stands for; as it is where nobody has that name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - ``Path.expanduser`` raises there
+
+
+def refuse_other(path: Path, recorded: Any, due: Mapping[str, Any]) -> None:
+    """Refuse a cached file of other settings than those its folder stands for.
+
+    The name of a folder is the hash of its settings, so this is a folder that somebody copied or
+    renamed: its files are whole, and would give other numbers.
+
+    Args:
+        recorded: the settings that the file names.
+        due: the settings it has to be of.
+
+    Raises:
+        InputError: naming the settings that differ, with both values.
+    """
+    ours, theirs = _flat(json.loads(json.dumps(due))), _flat(recorded)
+    differing = [
+        f"{name} is {_short(theirs.get(name))} there and {_short(ours.get(name))} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if not differing:
+        return
+    problem = "it was kept under other settings: " + "; ".join(differing[:MOST_NAMED])
+    if len(differing) > MOST_NAMED:
+        problem += f"; and {len(differing) - MOST_NAMED} more"
+    raise InputError("cache", path, problem, f"Delete {path.parent}")
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Leaves of nested objects by their dotted names."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        leaves |= _flat(item, f"{name}.{key}" if name else str(key))
+    return leaves
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,108 @@
+"""Settings: dataclasses whose fields carry their range or their choices beside the default.
+
+    @dataclass
+    class IndividualSettings:
+        lr: float = setting(0.002, ge=0, le=10)  # of stem and head
+        schedule: str = setting("cosine", choices=("cosine", "constant"))
+
+The command line (``conf/``) and the Python functions hold to the same ones. This module brings no
+torch, and neither do the ``settings.py`` of the packages, so that a wrong word is refused at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
+from typing import Any, get_type_hints
+
+from learngene.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a field may be: a number in a range, or one of some words."""
+
+    gt: float | None = None  # above this
+    ge: float | None = None  # at least this
+    le: float = math.inf  # at most this
+    choices: tuple[str, ...] = ()
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    le: float = math.inf,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A dataclass field with its range (``gt`` or ``ge``, ``le``) or its ``choices``."""
+    return field(default=default, metadata={"limits": Limits(gt, ge, le, tuple(choices))})
+
+
+def limits_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Limits]]:
+    """Every limited field of a settings class or object, nested ones too, by its dotted name."""
+    kinds = get_type_hints(settings if isinstance(settings, type) else type(settings))
+    for each in fields(settings):
+        if is_dataclass(kinds[each.name]):
+            yield from limits_of(kinds[each.name], f"{prefix}{each.name}.")
+        elif limits := each.metadata.get("limits"):
+            yield prefix + each.name, limits
+
+
+def check_settings(settings: Any, prefix: str = "") -> None:
+    """Hold every field of a settings object, nested ones too, to its range and its choices.
+
+    None passes: it is what a field says that is not set.
+
+    Args:
+        prefix: what stands in front of the names in messages, as ``individual.``.
+
+    Raises:
+        InputError: the first field that is out of its range or none of its choices.
+    """
+    for each in fields(settings):
+        name, value = prefix + each.name, getattr(settings, each.name)
+        if is_dataclass(value):
+            check_settings(value, f"{name}.")
+        elif value is not None and (limits := each.metadata.get("limits")):
+            check_value(name, value, limits, whole=str(each.type).startswith("int"))
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Hold a word to its choices, so that a misspelt one does not pass for another.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    check_value(name, value, Limits(choices=tuple(choices)))
+
+
+def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -> None:
+    """Hold one value to its limits.
+
+    Raises:
+        InputError: it is none of the choices, no number (``whole``: no integer), or out of range.
+    """
+    if limits.choices:
+        if value not in limits.choices:
+            raise InputError(
+                name,
+                value,
+                "not one of " + ", ".join(limits.choices),
+                f"Write {name}={limits.choices[0]}",
+            )
+        return
+    low, closed = (limits.gt, False) if limits.gt is not None else (limits.ge or 0, True)
+    rule = f"must be {'at least' if closed else 'above'} {low:g}"
+    if math.isfinite(limits.le):
+        rule += f" and at most {limits.le:g}"
+    nearest = low if closed else (min(limits.le, 1) if low == 0 else low)
+    kind: Any = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        rule = f"not {'a whole number' if whole else 'a number'}: {rule}"
+    elif math.isfinite(value) and (value >= low if closed else value > low) and value <= limits.le:
+        return
+    raise InputError(name, value, rule, f"Write, for instance, {name}={nearest:g}")

@@ -1,0 +1,1 @@
+"""What may cross between server and clients: keys, task, messages, the guard."""

@@ -1,0 +1,157 @@
+"""No data interaction: every message is looked at, and only what was declared may cross.
+
+Down, ``GuardedGrid`` holds each message against the round's ``Declared`` before any of them is
+sent. Up, ``protocol.messages.read_reply`` holds each reply against ``Declared.reply`` before
+anything of it is read; ``clients.client_app`` has done so before it was serialised. ``inspect``
+says what a message holds, without its values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.serverapp import Grid
+
+from protocol.grid import WrappedGrid
+from protocol.keys import PAYLOAD, TASK
+from protocol.reply_schema import DeclaredReply, Shapes, Undeclared, array_problems, clean, name
+
+TASK_CHARACTERS = 65_536  # of a task's JSON: settings and the card, never images
+NUMBER_BYTES = 8  # a number counts as this, whatever it is
+
+
+class Entry(NamedTuple):
+    """One array, metric or setting that crossed; a plain tuple, so that it can be kept as JSON."""
+
+    record: str
+    kind: str  # array | metric | config
+    name: str
+    dtype: str
+    shape: str  # "64x3x3", "5" of a list, "" of one value
+    bytes: int  # of the values alone, without names and framing
+
+
+@dataclass(frozen=True)
+class Declared:
+    """All that may cross in a round. ``protocol.plan`` makes it; it is a value.
+
+    Args:
+        task: keys of the task.
+        payloads: method -> its arrays, name -> type and shape.
+        reply: what each client may answer.
+    """
+
+    task: frozenset[str]
+    payloads: Mapping[str, Shapes]
+    reply: DeclaredReply
+
+    def problems(self, content: RecordDict) -> list[str]:
+        """What is in a message to a client and not declared."""
+        return list(self._problems(content))
+
+    def _problems(self, content: RecordDict) -> Iterator[str]:
+        for key, record in content.items():
+            shapes = self.payloads.get(key.removeprefix(PAYLOAD))
+            if key == TASK and isinstance(record, ConfigRecord):
+                yield from self._task(record)
+            elif key.startswith(PAYLOAD) and shapes and isinstance(record, ArrayRecord):
+                yield from array_problems(key, record, shapes)
+            else:
+                yield f"{type(record).__name__} {name(key)} was not declared"
+
+    def _task(self, record: ConfigRecord) -> Iterator[str]:
+        text = record.get("json")
+        if set(record) != {"json"} or not isinstance(text, str):
+            yield f"{TASK} holds more than its JSON"
+        elif len(text) > TASK_CHARACTERS:
+            yield f"{TASK} has {len(text):,} characters, {TASK_CHARACTERS:,} are allowed"
+        else:
+            for key in sorted(set(json.loads(text)) - self.task):
+                yield f"{TASK} field {name(key)} was not declared"
+
+
+class GuardedGrid(WrappedGrid):
+    """A Grid that sends a message only when all of it was declared.
+
+    Args:
+        grid: which delivers.
+        declared: what may be sent now; None before the first round, when only empty questions may.
+    """
+
+    def __init__(self, grid: Grid, declared: Callable[[], Declared | None]) -> None:
+        super().__init__(grid)
+        self._declared = declared
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send all or none.
+
+        Raises:
+            Undeclared: one of them holds what was not declared. Nothing has been sent.
+        """
+        messages = list(messages)
+        self._check(messages)
+        return super().push_messages(messages)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """As ``push_messages``, and then wait as the wrapped grid does."""
+        messages = list(messages)
+        self._check(messages)
+        return super().send_and_receive(messages, timeout=timeout)
+
+    def _check(self, messages: Sequence[Message]) -> None:
+        declared = self._declared()
+        seen: set[tuple[int, ...]] = set()  # a round's messages share their records
+        for message in messages:
+            # A question which client a node is holds nothing, and nothing was declared for it.
+            train = message.metadata.message_type == MessageType.TRAIN
+            same = (train, *map(id, message.content.values()))
+            if same in seen:
+                continue
+            seen.add(same)
+            if not train or declared is None:
+                problems = [f"{name(key)} was not declared" for key in message.content]
+            else:
+                problems = declared.problems(message.content)
+            if problems:
+                raise Undeclared(f"refused to send to clients: {'; '.join(problems[:5])}")
+
+
+def inspect(content: RecordDict) -> tuple[Entry, ...]:
+    """What the records hold, in their order; names are foreign, so long ones are cut."""
+    return tuple(
+        _entry(clean(key, 60), record, clean(str(each), 60), value)
+        for key, record in content.items()
+        for each, value in record.items()
+    )
+
+
+def _entry(record: str, of: Any, each: str, value: Any) -> Entry:
+    if isinstance(value, Array):
+        shape = "x".join(str(side) for side in value.shape)
+        return Entry(record, "array", each, clean(value.dtype, 20), shape, len(value.data))
+    kind = "metric" if isinstance(of, MetricRecord) else "config"
+    first, shape = value, ""
+    if isinstance(value, list):
+        first, shape = (value[0] if value else 0.0), str(len(value))
+    values = value if isinstance(value, list) else [value]
+    return Entry(record, kind, each, type(first).__name__, shape, sum(map(_bytes, values)))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    return len(value) if isinstance(value, bytes) else NUMBER_BYTES

@@ -1,0 +1,205 @@
+"""What a message weighs, and what a reply says: the only places that trust nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_to_proto, recorddict_to_proto
+
+from protocol.guard import inspect
+from protocol.keys import ERROR, INFO, METRICS, NODE
+from protocol.reply_schema import CURVES, DeclaredReply, clean, describe
+
+Metric = int | float | list[int] | list[float]
+
+UINT64 = 2**64 - 1
+# Ray's names of a process that is gone; max_task_retries has run the client's work twice by then.
+WORKER_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError")
+WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
+CODES = {code: name for name, code in vars(ErrorCode).items() if isinstance(code, int)}
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Serialised bytes from the server to the client and back."""
+
+    down: int = 0
+    up: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reply holds once checked; ``errors`` is empty when all of it is good."""
+
+    methods: dict[str, dict[str, Metric]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    refused: bool = False  # it held what was not declared, and nothing of it was read
+
+
+def message_bytes(message: Message) -> int:
+    """Bytes of the message in Flower's wire format (protobuf).
+
+    Node, run and message ids are random, and protobuf spends 1 to 10 bytes on an integer: they
+    are counted at full width, so that equal messages weigh the same in every run and runtime.
+    """
+    proto = message_to_proto(message)
+    proto.metadata.run_id = UINT64
+    proto.metadata.src_node_id = UINT64
+    proto.metadata.dst_node_id = UINT64
+    proto.metadata.message_id = "0" * 36  # a uuid, which Flower fills in when it sends
+    return proto.ByteSize()
+
+
+def record_bytes(content: RecordDict, key: str) -> int:
+    """Bytes that one record of a message takes, its key and framing included."""
+    return recorddict_to_proto(RecordDict({key: content[key]})).ByteSize()
+
+
+def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence[str]) -> list[int]:
+    """What each method alone would have cost: the message less the other methods' records.
+
+    Args:
+        message: the message, ``total`` bytes of it (from ``message_bytes``).
+        prefix: how the keys of the methods' own records begin.
+        methods: the methods, in the order of the result.
+    """
+    own = {
+        key.removeprefix(prefix): record_bytes(message.content, key)
+        for key in message.content
+        if key.startswith(prefix)
+    }
+    return [total - sum(own.values()) + own.get(method, 0) for method in methods]
+
+
+def weigh_reply(reply: Message | None, methods: Sequence[str]) -> tuple[int, list[int]]:
+    """Bytes of a reply, and per method; zeros where there is none or it cannot be serialised.
+
+    An error reply is made up on the server's side, by the runtime: no client sent it.
+    """
+    nothing = 0, [0] * len(methods)
+    if reply is None or reply.has_error():
+        return nothing
+    try:
+        total = message_bytes(reply)
+        return total, bytes_by_method(reply, total, METRICS, methods)
+    except Exception:  # Ray hands over what protobuf refuses, a 65 bit integer for one
+        return nothing
+
+
+def array_record(arrays: dict[str, Any]) -> ArrayRecord:
+    """Named NumPy arrays as Flower sends them (``.npy`` bytes, never a pickle)."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def read_reply(
+    reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply
+) -> Answer:
+    """Check a reply and take it apart. Never raises: whatever is wrong becomes a named error.
+
+    A reply that holds anything but what was declared is refused whole, before it is read. A method
+    that is missing, failed, not finite or not as long as it is due is an error and yields no
+    numbers; the other methods of the same client keep theirs. A reply that claims another client
+    yields none at all.
+    """
+    try:
+        return _read(reply, client, methods, declared)
+    except Exception as error:
+        return Answer(errors=[f"unreadable reply: {describe(error)}"])
+
+
+def _read(reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply) -> Answer:
+    if reply.has_error():
+        # worker death, lost node, app that could not be loaded: Flower's words, first lines only
+        reason = " ".join((reply.error.reason or "no reason given").split())
+        if WORKER_DIED in reason or any(death in reason for death in WORKER_DEATHS):
+            return Answer(errors=[WORKER_DIED])
+        reason = clean(reason, 300)
+        return Answer(errors=[f"{CODES.get(reply.error.code, reply.error.code)}: {reason}"])
+    content = reply.content
+    if problems := declared.problems(content):
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        return Answer(errors=[f"refused: {'; '.join(problems[:3])}{more}"], refused=True)
+    if ERROR in content:
+        failure = content.config_records[ERROR]
+        info = {"traceback": str(failure.get("traceback", ""))}
+        return Answer(info=info, errors=[str(failure["reason"])])
+    head = content.config_records[INFO]
+    if head["client"] != client:
+        problem = f"the reply claims client {head['client']!r}, its node is client {client}"
+        return Answer(errors=[problem])
+    info = json.loads(str(head["json"]))
+    failed = json.loads(str(head["errors"]))
+    good: dict[str, dict[str, Metric]] = {}
+    errors: list[str] = []
+    for method in methods:
+        if method in failed:
+            errors.append(f"{method}: {failed[method]}")
+        elif METRICS + method not in content.metric_records:
+            errors.append(f"{method}: no metrics in the reply")
+        else:
+            metrics = dict(content.metric_records[METRICS + method])
+            wrong = [bad for name in metrics if (bad := _not_finite(name, metrics[name]))]
+            if not metrics:
+                wrong = ["no metrics in the reply"]
+            if not wrong and method in declared.last_epochs:
+                wrong = _not_due(metrics, declared.last_epochs[method])
+            errors.extend(f"{method}: {problem}" for problem in wrong)
+            if not wrong:
+                good[method] = metrics
+    return Answer(good, info, errors)
+
+
+def read_partition(reply: Message) -> int:
+    """Which client a node says it is.
+
+    Raises:
+        ValueError: the reply is an error, or holds anything but that number.
+    """
+    if reply.has_error():
+        raise ValueError(clean(" ".join((reply.error.reason or "no reason given").split()), 300))
+    found = inspect(reply.content)
+    if [each[:4] for each in found] != [(NODE, "config", "partition", "int")]:
+        raise ValueError(
+            f"refused: {[each.record for each in found][:3]}, its number was asked for"
+        )
+    return int(reply.content.config_records[NODE]["partition"])  # type: ignore[arg-type]
+
+
+def _not_finite(name: str, value: Metric) -> str | None:
+    """The problem in words, or None. (MetricRecord itself refuses everything but numbers.)"""
+    values = value if isinstance(value, list) else [value]
+    bad = next((each for each in values if not math.isfinite(each)), None)
+    return None if bad is None else f"{name} is {bad}, a finite number is due"
+
+
+def _not_due(metrics: dict[str, Any], last_epoch: int) -> list[str]:
+    """What is wrong with a method's curves: lengths, epochs, ranges. All numbers are finite."""
+    if missing := [name for name in (*CURVES, "seconds") if name not in metrics]:
+        return [f"{name} is missing" for name in missing]
+    if single := [name for name in CURVES if not isinstance(metrics[name], list)]:
+        return [f"{name} is no list" for name in single]
+    epochs = metrics["epochs"]
+    wrong = [
+        f"{name} has {len(metrics[name])} values, epochs {len(epochs)}"
+        for name in CURVES
+        if len(metrics[name]) != len(epochs)
+    ]
+    if epochs != sorted(set(epochs)):
+        wrong.append("epochs do not rise")
+    if not epochs or epochs[-1] != last_epoch:
+        wrong.append(f"epochs end at {epochs[-1] if epochs else 'none'}, {last_epoch} is due")
+    for name in ("accuracy", "train_accuracy"):
+        values = metrics.get(name, [])
+        values = values if isinstance(values, list) else [values]
+        if outside := [each for each in values if not 0 <= each <= 1]:
+            wrong.append(f"{name} is {outside[0]}, 0..1 is due")
+    if isinstance(metrics["seconds"], list) or metrics["seconds"] < 0:
+        wrong.append(f"seconds is {metrics['seconds']}, a time is due")
+    return wrong

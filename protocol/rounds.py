@@ -1,0 +1,96 @@
+"""What a round sends and what it brings, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from protocol.guard import Declared, Entry
+from protocol.messages import Metric, Traffic
+from protocol.task import ClientTask
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What every client is sent in a round; ``task.methods`` names the answers that are due."""
+
+    task: ClientTask
+    payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
+    declared: Declared = field(kw_only=True)  # what may cross; the guard refuses all else
+    kept: AnswerStore | None = None  # answers that an earlier run got: these clients are not asked
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return self.task.methods
+
+
+@dataclass(frozen=True)
+class ClientOutcome:
+    """What became of one client in one round. ``methods`` holds checked, finite numbers only."""
+
+    client: int  # the partition
+    node_id: int
+    replied: bool  # False: no reply before the deadline
+    methods: dict[str, dict[str, Metric]]
+    info: dict[str, Any]
+    bytes_down: int
+    bytes_up: int
+    bytes_by_method: dict[str, Traffic]  # what the method alone would have cost
+    error: str | None = None  # None: every method that was asked for is in ``methods``
+    sent: tuple[Entry, ...] = ()  # what its reply held, also where that was refused
+    refused: bool = False  # the reply held what was not declared
+    kept: bool = False  # answered in an earlier run
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """A finished round, clients sorted by partition; asked = answered + failed + missing."""
+
+    round: int
+    clients: list[ClientOutcome]
+    queries: int  # "which client are you" messages before this round
+    query_bytes: int  # of those and their replies
+    # of each of those: client, bytes of the question, bytes of the answer, what the answer held
+    who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...] = ()
+    down: tuple[Entry, ...] = ()  # what the message to each client held
+
+    @property
+    def asked(self) -> int:
+        return len(self.clients)
+
+    @property
+    def answered(self) -> int:
+        return sum(each.error is None for each in self.clients)
+
+    @property
+    def failed(self) -> int:
+        return sum(each.replied and each.error is not None for each in self.clients)
+
+    @property
+    def missing(self) -> int:
+        return sum(not each.replied for each in self.clients)
+
+    @property
+    def kept(self) -> int:
+        """How many of the answers are an earlier run's."""
+        return sum(each.kept for each in self.clients)
+
+    @property
+    def bytes_down(self) -> int:
+        return sum(each.bytes_down for each in self.clients)
+
+    @property
+    def bytes_up(self) -> int:
+        return sum(each.bytes_up for each in self.clients)
+
+
+class AnswerStore(Protocol):
+    """Answers of one round that are there already."""
+
+    def get(self, client: int) -> ClientOutcome | None:
+        """The kept answer; what was sent down for it is the strategy's to fill in."""
+
+    def put(self, outcome: ClientOutcome) -> None:
+        """Keep a good answer."""

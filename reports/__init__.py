@@ -1,0 +1,1 @@
+"""What people read: results, statistics, figures, tables, the report, the ledger."""

@@ -1,0 +1,171 @@
+"""Run everything that comes after a run: ``python -m reports COMMAND --help``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from learngene.errors import InputError
+from reports.runs import GatherError, OutputError, read_runs, writing
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="What can be made of runs that have ended. A run is the folder that sim.py wrote, which "
+    "holds results.json; of a multirun, name the folder above.",
+)
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders of runs.")]
+
+
+@contextmanager
+def _one_message(command: str) -> Iterator[None]:
+    """Wrong input is one message and exit code 2."""
+    try:
+        yield
+    except (GatherError, OutputError, InputError) as error:
+        print(f"reports {command}: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="One run.")]) -> None:
+    """Draw one run's figures and report.html anew.
+
+    All is read from its results.json.
+
+    \b
+    Example:
+      python -m reports report outputs/2025-01-31/12-00-00
+    """
+    from reports.html.report import rewrite_report
+
+    with _one_message("report"), writing(run):
+        print(rewrite_report(run))
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")],
+) -> None:
+    """Put runs of one experiment into one table and one figure.
+
+    Runs that differ in their seeds alone are averaged; those with other
+    settings stand beside each other, and beside the paper's numbers. Writes
+    comparison.html, .md, .csv, .json and .png.
+
+    \b
+    Example:
+      python sim.py -m shots=1,5,10,20 seed=0,1,2
+      python -m reports compare multirun/DATE/TIME -o shots
+    """
+    from reports.experiments.table import write_comparison
+    from reports.variants import group_runs
+
+    with _one_message("compare"):
+        group = group_runs([results for _, results in read_runs(runs)])
+        with writing(out):
+            print(write_comparison(group, out))
+
+
+@app.command()
+def frontier(
+    runs: Runs,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")] = Path(
+        "frontier"
+    ),
+) -> None:
+    """Draw accuracy against bytes received, and its Pareto front.
+
+    Runs may be of several experiments, and differ in stem, number format and
+    methods. Writes frontier.png and frontier.csv.
+
+    \b
+    Example:
+      python sim.py -m individual.stem=separable,seeded learngene.precision=fp32,int8
+      python -m reports frontier multirun/DATE/TIME -o frontier
+    """
+    from reports.experiments.frontier import write_frontier
+    from reports.format import percent, size
+
+    with _one_message("frontier"), writing(out):
+        best = write_frontier(runs, out)
+    print(out / "frontier.png")
+    for point in best:
+        print(f"{point.label}: {percent(point.accuracy, point.ci95)} for {size(point.bytes)}")
+
+
+@app.command()
+def bound(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Three runs or more.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Where to write; default: above the runs."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Fit the form of theorem 1 to runs that differ in shots.
+
+    Writes bound.json and bound.png, and prints the constants with their intervals.
+
+    \b
+    Example:
+      python sim.py -m experiment=bound shots=1,2,5,10,20,40 hydra.sweep.dir=multirun/bound
+      python -m reports bound multirun/bound/*/
+    """
+    from reports.experiments.bound import write_bound
+
+    folder = out or Path(os.path.commonpath([run.resolve() for run in runs]))
+    with _one_message("bound"), writing(folder):
+        print(write_bound(runs, folder, seed))
+    print(f"\n{folder / 'bound.json'}\n{folder / 'bound.png'}")
+
+
+@app.command()
+def ledger(
+    folder: Annotated[
+        Path, typer.Argument(metavar="LEDGER", help="Folder of kept runs: docs/results.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The page: docs/RESULTS.md.")
+    ],
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN_DIR", help="Copy a run in first; may be repeated."),
+    ] = None,
+) -> None:
+    """Generate docs/RESULTS.md, tables and figures from kept runs.
+
+    \b
+    Example:
+      python -m reports ledger docs/results -o docs/RESULTS.md --add multirun/table3
+    """
+    from reports.ledger.ledger import add_runs, write_ledger
+
+    with _one_message("ledger"):
+        if add:
+            with writing(folder):
+                add_runs(add, folder)
+        with writing(out):
+            write_ledger(folder, out)
+    print(out)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code, 2 where runs cannot be used."""
+    try:
+        app(list(arguments), prog_name="python -m reports")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

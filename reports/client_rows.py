@@ -1,0 +1,113 @@
+"""Clients' answers as the rows of ``results.json`` and ``clients.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learngene.utils.files import write_csv
+
+if TYPE_CHECKING:
+    from protocol.messages import Traffic
+    from protocol.rounds import ClientOutcome, RoundOutcome
+
+CURVES = ("accuracy", "loss", "train_loss", "penalty")  # of an answer: a number an epoch
+
+
+def client_rows(
+    answers: Sequence[ClientOutcome],
+    shots: int,
+    class_names: Sequence[str],
+    federated: Mapping[str, Sequence[RoundOutcome]] | None = None,
+) -> list[dict[str, Any]]:
+    """One row a client. Accuracy is the last epoch's, never the best one's.
+
+    Args:
+        federated: method -> the rounds of its training among the clients, whose bytes and seconds
+            are the method's, too.
+
+    Returns:
+        Rows of ``reports.schema.Client``, but for a client that answered in part: it has ``error``
+        beside the ``methods`` that it did answer (``reports.results.build_results`` decides).
+    """
+    rows = [_row(answer, shots, class_names) for answer in answers]
+    for name, rounds in (federated or {}).items():
+        for row in rows:
+            if name in row["methods"]:
+                _add_rounds(row["methods"][name], name, rounds, row["id"])
+    return rows
+
+
+def _row(answer: ClientOutcome, shots: int, class_names: Sequence[str]) -> dict[str, Any]:
+    info = answer.info
+    classes = [int(c) for c in str(info.get("classes", "")).split(",") if c]
+    return {
+        "id": answer.client,
+        "classes": [class_names[c] for c in classes],
+        "shots": shots,
+        "train_images": int(info.get("train_images", 0)),
+        "test_images": int(info.get("test_images", 0)),
+        "device": str(info.get("device", "")),
+        "methods": {
+            name: _method(metrics, answer.bytes_by_method[name])
+            for name, metrics in answer.methods.items()
+        },
+        **({"error": answer.error} if answer.error else {}),
+    }
+
+
+def _method(metrics: Mapping[str, Any], traffic: Traffic) -> dict[str, Any]:
+    epochs = [int(epoch) for epoch in metrics["epochs"]]
+    curves = {
+        f"{name}_by_epoch": [list(point) for point in zip(epochs, metrics[name], strict=True)]
+        for name in CURVES
+    }
+    further = {n: v for n, v in metrics.items() if n not in (*CURVES, "epochs", "seconds")}
+    return {
+        "accuracy": metrics["accuracy"][-1],
+        "seconds": metrics["seconds"],
+        "bytes_down": traffic.down,
+        "bytes_up": traffic.up,
+        **curves,
+        "epochs": epochs[-1],
+        **further,
+    }
+
+
+def _add_rounds(
+    method: dict[str, Any], name: str, rounds: Sequence[RoundOutcome], client: int
+) -> None:
+    answers = [answer for r in rounds for answer in r.clients if answer.client == client]
+    for field in ("bytes_down", "bytes_up"):
+        method[field] += sum(getattr(answer, field) for answer in answers)
+    # A round in which the client failed has no seconds that anybody knows of.
+    seconds: list[Any] = [answer.methods[name]["seconds"] for answer in answers if answer.methods]
+    method["seconds"] += sum(seconds)
+
+
+def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:
+    """One row per client, method and recorded epoch; accuracy a fraction, loss in nats.
+
+    Accuracy and loss are joined by epoch: one that was not recorded at an epoch is an empty cell.
+    A run of several rounds has a last column ``round``.
+    """
+    header = ("client", "method", "epoch", "accuracy", "loss")
+    rounds = results.get("rounds")
+    if not rounds:
+        return write_csv(path, [header, *_curve_rows(results["clients"])])
+    rows = [
+        (*row, point["round"])
+        for point in rounds  # the last one's clients are the run's
+        for row in _curve_rows(point.get("clients", results["clients"]))
+    ]
+    return write_csv(path, [(*header, "round"), *rows])
+
+
+def _curve_rows(clients: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    for client in clients:
+        for name, method in client.get("methods", {}).items():
+            accuracy = dict(method["accuracy_by_epoch"])
+            loss = dict(method.get("loss_by_epoch", []))
+            for epoch in sorted(accuracy.keys() | loss.keys()):
+                yield client["id"], name, epoch, accuracy.get(epoch), loss.get(epoch)

@@ -1,0 +1,240 @@
+"""What an experiment is: its rows, its figure, and what the paper says of it.
+
+A row is one quantity, ours beside the paper's (Wang et al., *Learngene: From Open-World to Your
+Learning Task*, AAAI 2022). One that the paper has no number for stays, with an empty cell: what it
+rests on should be seen. Accuracies are percent, differences percentage points. The paper's ± is as
+printed; the paper does not say what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+
+from reports.figures.measured import draw_variants
+from reports.figures.style import STYLE, NoDataError
+from reports.format import p_value
+from reports.results import MAIN, REFERENCE
+from reports.schema import Results
+from reports.statistics import holm, paired_gain
+from reports.summary import answered
+from reports.units import Measured, mean_by_task, mean_over_runs
+from reports.variants import RunGroup, Variant
+
+CIFAR, IMAGENET = "cifar100", "imagenet100"
+OPPONENTS = {  # by their names in the paper's tables
+    "MAML": "maml",
+    "First-order MAML": "fomaml",
+    "ProtoNet": "protonet",
+    "Proto-MAML": "proto_maml",
+    "MatchingNet": "matchingnet",
+    "Fine-tuning": "finetune",
+    "Fine-tuning++": "finetune_pp",
+    "DeepEMD": "deepemd",
+}
+ENOUGH = 0.9  # of the clients must have arrived where a mean is of a level that they reach
+
+
+@dataclass(frozen=True)
+class PaperNumber:
+    """A number of the paper."""
+
+    value: float
+    spread: float | None  # the paper's ±
+    where: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper that has a number.
+
+    ``bound`` says how the number is meant: ``about`` is an estimate, ``at least`` and ``at most``
+    are met by anything beyond.
+    """
+
+    name: str
+    words: str
+    numbers: Mapping[str, PaperNumber]  # by data set
+    unit: str  # %, points, epochs, images
+    bound: str  # about | at least | at most
+    quantity: str  # the row that measures it
+    direction: tuple[str, ...]  # rows that are all above zero where the effect has the paper's sign
+
+
+@dataclass(frozen=True)
+class ReachedLevel:
+    """How many clients reached what is measured; a mean is over these alone."""
+
+    clients: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.clients / self.of if self.of else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.clients} of {self.of} arrived"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity."""
+
+    quantity: str  # behind the settings that tell its runs from others: ``shots=10: learngene``
+    unit: str
+    ours: Measured
+    commands: tuple[str, ...]  # of the runs that it was measured in
+    paper: PaperNumber | None = None
+    note: str = ""
+    reached: ReachedLevel | None = None  # None: a quantity that every client has
+
+    @property
+    def name(self) -> str:
+        """The quantity without settings."""
+        return self.quantity.rpartition(": ")[2]
+
+    @property
+    def censored(self) -> bool:
+        """Whether too few clients arrived for a mean over them to speak for all."""
+        return self.reached is not None and self.reached.share < ENOUGH
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's; none where ours is of a selection."""
+        if self.paper is None or self.ours.mean is None or self.censored:
+            return None
+        return self.ours.mean - self.paper.value
+
+
+def row(
+    variant: Variant,
+    quantity: str,
+    unit: str,
+    ours: Measured,
+    *,
+    paper: PaperNumber | None = None,
+    note: str = "",
+    hide_settings: Sequence[str] = (),
+    reached: ReachedLevel | None = None,
+    variants: Sequence[Variant] = (),
+) -> Row:
+    """A row of a variant.
+
+    Args:
+        paper: the paper's number, where it is not that of a claim about this quantity.
+        hide_settings: settings that ``quantity`` already tells (``*`` for all: a quantity of all
+            variants together); the others stand in front of it, so that no two rows have one name.
+        reached: of a level that not every client reaches.
+        variants: all that it was measured in; none: ``variant`` alone.
+    """
+    label = "" if "*" in hide_settings else variant.label_without(hide_settings)
+    commands = tuple(measured_in.command for measured_in in variants or (variant,))
+    named = f"{label}: {quantity}" if label else quantity
+    return Row(named, unit, ours, commands, paper, note, reached)
+
+
+def client_rows(group: RunGroup) -> list[Row]:
+    """Accuracy of every method and the learngene's gain over scratch, for each variant."""
+    rows = []
+    for variant in group.variants:
+        for name in variant.methods:
+            rows.append(row(variant, name, "%", variant.accuracy(name)))
+        if {MAIN, REFERENCE} <= set(variant.methods):
+            rows.append(gain_row(variant, "gain over scratch"))
+    return rows
+
+
+def gain_row(variant: Variant, quantity: str, hide_settings: Sequence[str] = ()) -> Row:
+    """What the learngene gains over scratch, and on how many clients (or draws) it is better."""
+    gains = variant.differences(MAIN, REFERENCE)
+    by_task = mean_by_task(gains)
+    note = f"better on {(by_task > 0).sum()} of {len(by_task)} {variant.unit}s"
+    mean = variant.mean(gains)
+    return row(variant, quantity, "points", mean, note=note, hide_settings=hide_settings)
+
+
+def collective_row(
+    variant: Variant,
+    runs: Sequence[Results],
+    quantity: str,
+    unit: str,
+    values: Sequence[float | None],
+    note: str = "",
+) -> list[Row]:
+    """The row of one value a run, or none where no run has one. Accuracies and their differences
+    come as fractions. An interval needs seeds: runs of one have one collective."""
+    scale = 100 if unit in ("%", "points") else 1
+    known = [(run, scale * x) for run, x in zip(runs, values, strict=True) if x is not None]
+    return [row(variant, quantity, unit, mean_over_runs(known), note=note)] if known else []
+
+
+def lead_rows(variant: Variant, prefix: str = "") -> list[Row]:
+    """The learngene's lead over every other method; the note has Wilcoxon's p over the variant's
+    clients (or draws), with Holm's correction over these methods, as a run's own table has it."""
+    if MAIN not in variant.methods:
+        return []
+    leads = {n: variant.differences(MAIN, n) for n in variant.methods if n != MAIN}
+    tests = [
+        paired_gain(by_task.tolist(), [0.0] * len(by_task))
+        for by_task in map(mean_by_task, leads.values())
+    ]
+    corrected = holm([test["p_value"] for test in tests])
+    return [
+        row(
+            variant,
+            f"{prefix}lead over {name}",
+            "points",
+            variant.mean(lead),
+            note=f"p {p_value(p)}; ahead on {test['wins']} of {test['n']} {variant.unit}s",
+            hide_settings=["shots"],
+        )
+        for (name, lead), test, p in zip(leads.items(), tests, corrected, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment; its module is ``reports/experiments/NAME.py``, what it runs is
+    ``conf/experiment/NAME.yaml``."""
+
+    name: str
+    methods: tuple[str, ...] = ()  # without these its rows and its figure have nothing to show
+    rows: Callable[[RunGroup], list[Row]] = client_rows
+    figure: Callable[[RunGroup, Path], Path] = draw_variants
+    claims: tuple[Claim, ...] = ()
+
+    def missing_methods(self, group: RunGroup) -> list[str]:
+        """The methods that it compares and that a run has not."""
+        return [n for n in self.methods if any(n not in v.methods for v in group.variants)]
+
+    def claim_of(self, measured: Row) -> Claim | None:
+        """The claim of the paper's text that is about a row."""
+        return next((claim for claim in self.claims if claim.quantity == measured.name), None)
+
+    def table(self, group: RunGroup) -> list[Row]:
+        """Its rows with the paper's numbers; runs without a method that it compares get those of
+        any run."""
+        if self.missing_methods(group):
+            return client_rows(group)
+        return [
+            replace(measured, paper=claim.numbers.get(group.data))
+            if measured.paper is None and (claim := self.claim_of(measured))
+            else measured
+            for measured in self.rows(group)
+        ]
+
+    def draw(self, group: RunGroup, path: Path) -> Path:
+        """Draw its figure.
+
+        Raises:
+            NoDataError: the runs do not hold what it shows.
+        """
+        if not any(answered(run) for run in group.runs):
+            raise NoDataError("no client answered")
+        if missing := self.missing_methods(group):
+            raise NoDataError(f"{self.name} compares {missing[0]}, which a run has not")
+        with matplotlib.rc_context(STYLE):
+            return self.figure(group, path)

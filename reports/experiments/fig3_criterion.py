@@ -1,0 +1,54 @@
+"""Figure 3: rho (Eq. 5) of every layer over the sequence of tasks."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from reports.collective import layer_names
+from reports.experiments.base import Experiment, Row, row
+from reports.figures.rho import rho_heatmap
+from reports.schema import Results
+from reports.units import mean_over_runs
+from reports.variants import RunGroup
+
+ENDS = 3  # so many layers at either end have their rho in numbers: the paper inherits three
+
+
+def rows(group: RunGroup) -> list[Row]:
+    """rho of the front and of the top layers, early and late, and what the criterion selects."""
+    table = []
+    for variant in group.variants:
+        runs = [run for run in variant.runs if run["criterion"]]
+        names = layer_names(variant.runs[0])
+        for layers in (slice(ENDS), slice(-ENDS, None)):
+            lowest, *_, highest = names[layers]
+            for part, late in (("first", False), ("last", True)):
+                values = [(run, _rho(run, layers, late)) for run in runs]
+                mean = mean_over_runs([(run, rho) for run, rho in values if rho is not None])
+                quantity = f"rho of layers {lowest} to {highest}, {part} third of the tasks"
+                table.append(row(variant, quantity, "share", mean))
+        selected = sorted({tuple(run["criterion"]["selected"]) for run in runs})
+        is_top = [(run, float(run["criterion"]["selected"] == top_layers(run))) for run in runs]
+        shown = "; ".join(f"[{', '.join(names[n - 1] for n in layers)}]" for layers in selected)
+        note = f"the paper selects the top three; selected here: {shown}"
+        quantity = "runs that select the top three"
+        table.append(row(variant, quantity, "share", mean_over_runs(is_top), note=note))
+    return table
+
+
+def top_layers(run: Results) -> list[int]:
+    """The top three layers, counted from 1 in the collective at its end."""
+    depth = len(layer_names(run))
+    return list(range(depth - ENDS + 1, depth + 1))
+
+
+def _rho(run: Results, layers: slice, late: bool) -> float | None:
+    """Mean rho of some layers in a third of the tasks; None where none of them was there yet."""
+    rho = run["criterion"]["rho"]
+    third = max(1, len(rho) // 3)
+    tasks = rho[-third:] if late else rho[:third]
+    values = [value for task in tasks for value in task[layers] if value is not None]
+    return fmean(values) if values else None
+
+
+EXPERIMENT = Experiment("fig3_criterion", rows=rows, figure=rho_heatmap)

@@ -1,0 +1,114 @@
+"""Figure 4 (c, d): accuracy over images per class, and the images that the learngene saves."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.experiments.base import CIFAR, Claim, Experiment, PaperNumber, Row, gain_row, row
+from reports.experiments.savings import reached_level, to_level
+from reports.figures.measured import draw_sweep
+from reports.results import MAIN, REFERENCE
+from reports.units import mean_over_units
+from reports.variants import RunGroup
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVELS = (0.6, 0.7)
+FEW = 25  # images a class: "such a small sample"
+HIDDEN = ["shots"]  # quantities tell them
+
+
+def rows(group: RunGroup) -> list[Row]:
+    """Images to reach a level and images saved, along the shots of every client."""
+    return [row for part in group.split_by_others("shots") for row in _rows(part)]
+
+
+def _rows(group: RunGroup) -> list[Row]:
+    table: list[Row] = []
+    variants = group.variants
+    along = partial(row, variants[-1], hide_settings=HIDDEN, variants=variants)
+    # One number of images is no line: every client would need as many, and save none.
+    for level in LEVELS if len(variants) > 1 else ():
+        to = f"{100 * level:.0f} %"
+        saving = to_level(along_shots(group, MAIN), along_shots(group, REFERENCE), level)
+        for name, images in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
+            mean, reached = mean_over_units(images), reached_level(images)
+            quantity = f"images a class for {to}, {name}"
+            table.append(along(quantity, "images", mean, reached=reached))
+        both = partial(along, note=saving.note, reached=saving.reached)
+        mean, share = mean_over_units(saving.saved), mean_over_units(100 * saving.shares)
+        table.append(both(f"images a class saved to reach {to}", "images", mean))
+        table.append(both(f"share of images saved to reach {to}", "%", share))
+    for variant in variants:
+        table.append(gain_row(variant, f"gain at {variant.config('shots')} images a class", HIDDEN))
+    return table
+
+
+def along_shots(group: RunGroup, method: str) -> pd.DataFrame:
+    """A client a row, accuracy over images per class, fractions; of each seed, the clients that
+    answered in the most runs."""
+    import pandas as pd
+
+    curves = pd.concat(
+        {v.config("shots"): v.final_by_client(method).accuracy for v in group.variants}, axis=1
+    ).sort_index()
+    answers = curves.notna().sum(axis="columns")
+    return curves[answers == answers.groupby(level=[0, 1]).transform("max")]
+
+
+def figure(group: RunGroup, path: Path) -> Path:
+    """A line a method, over shots."""
+    return draw_sweep(group, path, "shots", (MAIN, REFERENCE), LEVELS)
+
+
+def _claim(
+    name: str, words: str, value: float, unit: str, bound: str, quantity: str, direction: str
+) -> Claim:
+    numbers = {CIFAR: PaperNumber(value, None, "Experiments, figure 4 (c)")}
+    return Claim(name, words, numbers, unit, bound, quantity, (direction,))
+
+
+_saved_60, _saved_70 = (f"images a class saved to reach {level} %" for level in (60, 70))
+_few = f"gain at {FEW} images a class"
+CLAIMS = (
+    _claim(
+        "samples-60",
+        "25 images a class reach 60 % after 10 epochs",
+        25,
+        "images",
+        "at most",
+        f"images a class for 60 %, {MAIN}",
+        _saved_60,
+    ),
+    _claim(
+        "few-samples",
+        "at least 20 points over scratch with so few images",
+        20,
+        "points",
+        "at least",
+        _few,
+        _few,
+    ),
+    _claim(
+        "saved-60",
+        "2/3 of the images saved on the way to 60 %",
+        200 / 3,
+        "%",
+        "about",
+        "share of images saved to reach 60 %",
+        _saved_60,
+    ),
+    _claim(
+        "saved-70",
+        "100 images a class saved on the way to 70 %",
+        100,
+        "images",
+        "about",
+        _saved_70,
+        _saved_70,
+    ),
+)
+EXPERIMENT = Experiment("fig4_samples", (MAIN, REFERENCE), rows, figure, CLAIMS)

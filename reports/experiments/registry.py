@@ -1,0 +1,62 @@
+"""Find the experiments: the modules of this folder that have an ``EXPERIMENT``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # drawing and statistics are seconds that only an experiment's run pays
+    from reports.experiments.base import Claim, Experiment, Row
+    from reports.variants import RunGroup
+
+SECTIONS = ("Experiments", "Discussion", "table")  # of the paper: its text, then its tables
+
+
+def experiment(name: str | None) -> Experiment:
+    """The experiment of a name; one without a module compares what its variants gain."""
+    if name in _modules():
+        declared: Experiment | None = getattr(
+            import_module(f"reports.experiments.{name}"), "EXPERIMENT", None
+        )
+        if declared is not None:
+            return declared
+    from reports.experiments.base import Experiment
+
+    return Experiment(name or "no experiment")
+
+
+def compared_methods(name: str | None) -> tuple[str, ...]:
+    """The methods without which an experiment has nothing to show."""
+    return experiment(name).methods if name in _modules() else ()
+
+
+def claims() -> list[tuple[Experiment, Claim]]:
+    """The paper's claims in its own order, each with the experiment that measures it."""
+    pairs = [(owner, claim) for owner in map(experiment, _modules()) for claim in owner.claims]
+    return sorted(pairs, key=lambda pair: SECTIONS.index(_section(pair[1])))
+
+
+def rows(group: RunGroup) -> list[Row]:
+    """The table of the runs' experiment."""
+    return experiment(group.experiment).table(group)
+
+
+def draw(group: RunGroup, path: Path) -> Path:
+    """Draw the figure of the runs' experiment.
+
+    Raises:
+        NoDataError: the runs do not hold what it shows.
+    """
+    return experiment(group.experiment).draw(group, path)
+
+
+def _section(claim: Claim) -> str:
+    where = next(iter(claim.numbers.values())).where
+    return where.partition(",")[0].partition(" ")[0]
+
+
+def _modules() -> list[str]:
+    """The modules of this folder, by name."""
+    return sorted(module.name for module in iter_modules(import_module(__package__).__path__))

@@ -1,0 +1,1 @@
+"""Figures of a run, and the style that all figures share."""

@@ -1,0 +1,34 @@
+"""A figure's caption and its text alternative, from the templates in ``words``."""
+
+from __future__ import annotations
+
+from reports.collective import depth_label, layer_names
+from reports.figures import pareto
+from reports.figures.run import mean_curve
+from reports.schema import Results
+from reports.summary import answered, method_names, method_rows
+from reports.text import sentence
+
+
+def caption(name: str) -> str:
+    """How to read the figure."""
+    return sentence(f"figures/words/{name}.j2", "caption")
+
+
+def alt_text(name: str, results: Results) -> str:
+    """What the figure shows, in words and numbers, for those who do not see it.
+
+    Only for figures that were drawn: the others' data is absent.
+    """
+    return sentence(
+        f"figures/words/{name}.j2",
+        "alt",
+        results=results,
+        clients=answered(results),
+        methods=method_names(results),
+        method_rows=method_rows(results),
+        layers=layer_names(results),
+        depth=depth_label([results]),
+        mean_curve=mean_curve,
+        pareto=pareto,
+    )

@@ -1,0 +1,210 @@
+"""Accuracy against the bytes that a client receives, and the Pareto front.
+
+A run gives one point a method. A learngene's point is named after its stem and precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from reports.experiments.base import OPPONENTS
+from reports.figures import style
+from reports.format import percent, size
+from reports.results import MAIN, REFERENCE
+from reports.schema import Results
+from reports.summary import answered, method_names
+
+LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
+FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
+NAME_POINTS = 9  # type size of the names beside the axes
+STEMS = ("separable", "seeded", "whole", "fresh")
+KNOWN = (*(f"{MAIN} {stem}" for stem in STEMS), *OPPONENTS.values())
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a method costs and brings."""
+
+    method: str
+    label: str
+    bytes: float  # that one client receives, mean
+    accuracy: float  # mean over clients, a fraction
+    ci95: float | None
+    sent_as: str = "fp32"  # the number format of what is sent
+
+    @property
+    def series(self) -> str:
+        """What it shares with the same thing sent in other number formats."""
+        return self.label.replace(f" {self.sent_as}", "")
+
+
+def points(results: Results) -> list[Point]:
+    """One point a method of a run, in the run's order."""
+    clients = answered(results)
+    if not clients:
+        return []
+    measured = []
+    for name in method_names(results):
+        summary = results["summary"][name]
+        received = fmean(client["methods"][name]["bytes_down"] for client in clients)
+        label, sent_as = _named(results, name)
+        measured.append(Point(name, label, received, summary["mean"], summary["ci95"], sent_as))
+    return measured
+
+
+def _named(results: Results, method: str) -> tuple[str, str]:
+    """The method's name; of a learngene with its stem. Where what it sends is not fp32, with that.
+
+    And the number format by itself. Scratch is sent nothing.
+    """
+    config, gene = results["run"].get("config") or {}, results["learngene"] or {}
+    if method == REFERENCE:
+        return method, "fp32"
+    if method == MAIN and gene.get("stem"):
+        method = f"{method} {gene['stem']}"
+        precision = config.get("learngene", {}).get("precision", "fp32")
+    else:
+        precision = config.get("payload_precision", "fp32")
+    return method + (f" {precision}" if precision != "fp32" else ""), precision
+
+
+def front(candidates: Sequence[Point]) -> list[Point]:
+    """The points that none beats: no other is as accurate for fewer bytes, or better for as many.
+
+    Costs within ``LITTLE`` are the same: a method's name in its message is no cost. Fewest bytes
+    first; of points that are alike, one.
+    """
+    order = sorted(candidates, key=lambda point: (point.bytes, -point.accuracy))
+
+    def beaten(at: int) -> bool:
+        point = order[at]
+        return any(
+            (other.bytes <= point.bytes + LITTLE and other.accuracy > point.accuracy)
+            or (place < at and other.accuracy == point.accuracy)
+            for place, other in enumerate(order)
+        )
+
+    return [point for at, point in enumerate(order) if not beaten(at)]
+
+
+def draw(axes: Axes, every: Sequence[Point]) -> None:
+    """The points, and a line through the front.
+
+    A method sent in several number formats is one line of points, filled by format; its name stands
+    beside the axes, where twenty names fit without lying on one another.
+    """
+    on_front = front(every)
+    sent = [p for p in every if p.method != REFERENCE]
+    # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
+    # the others, it would crowd them into the last one: it is a level.
+    levels = [p for p in every if p.method == REFERENCE] if sent else []
+    shown = sent or every
+    names = list(dict.fromkeys(point.series for point in shown))
+    colours = style.method_style([REFERENCE, *dict.fromkeys(point.method for point in shown)])
+    best = _coordinates([p for p in on_front if p in shown])
+    step = axes.step(
+        *best, where="post", color=style.GREY, lw=1.4, ls="--", zorder=3, label="Pareto front"
+    )
+    axes.plot(*best, "o", ms=13, mfc="none", color=style.GREY, mew=1, zorder=3)
+    last: dict[str, Point] = {}  # of each line, where its name points to
+    for name in names:
+        line = sorted((p for p in shown if p.series == name), key=lambda point: point.bytes)
+        last[name] = line[-1]
+        colour = colours[line[0].method]["color"]
+        axes.plot(*_coordinates(line), lw=1, color=colour)
+        for point in line:
+            at, half = _coordinates([point]), 100 * (point.ci95 or 0.0)
+            axes.errorbar(*at, yerr=half, capsize=2, lw=0.6, linestyle="", color=colour, alpha=0.5)
+            axes.plot(*at, ms=7, color=colour, marker=_marker(name, names), **_fill(point.sent_as))
+    for level in levels:
+        axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
+    axes.set_xscale("log")
+    axes.margins(x=0.1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(style.size_tick)
+    axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
+    forms = [form for form in FILLED if any(p.sent_as == form for p in shown)]
+    signs = [
+        Line2D([], [], color=style.GREY, marker="o", label=form, **_fill(form))
+        for form in (forms if len(forms) > 1 else [])
+    ]
+    where: style.Look = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4}
+    axes.legend(handles=[*step, *signs], fontsize=NAME_POINTS, **where)
+    _names_beside(axes, last, {_level_label(p, p in on_front): p for p in levels})
+
+
+def _coordinates(line: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Bytes and percent."""
+    return [point.bytes for point in line], [100 * point.accuracy for point in line]
+
+
+def _fill(form: str) -> style.Look:
+    """A marker without a line, filled by number format."""
+    return {"ls": "", "fillstyle": FILLED[form], "markerfacecoloralt": "white"}
+
+
+def _marker(name: str, names: Sequence[str]) -> str:
+    """The same in every figure for the methods that a name is known of."""
+    order = [*KNOWN, *(other for other in names if other not in KNOWN)]
+    return style.MARKERS[order.index(name) % len(style.MARKERS)]
+
+
+def _level_label(level: Point, best: bool) -> str:
+    return f"{level.label}, {size(level.bytes)}{' (on the front)' if best else ''}"
+
+
+def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) -> None:
+    """Names in a column on the right, each with a thin line to its points, scratch's to its level,
+    with what it receives."""
+    ends = [(name, point.bytes, 100 * point.accuracy) for name, point in last.items()]
+    for name, level in levels.items():
+        ends.append((name, axes.get_xlim()[1], 100 * level.accuracy))
+    low, high = axes.get_ylim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
+    gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)
+    at = style.spread([height for *_, height in ends], gap, low, high)
+    axes.set_ylim(low, high)
+    thin: style.Look = {"arrowstyle": "-", "color": style.GREY, "lw": 0.5, "shrinkB": 4}
+    column: style.Look = {
+        "textcoords": axes.get_yaxis_transform(),
+        "va": "center",
+        "arrowprops": thin,
+    }
+    for (name, x, height), y in zip(ends, at, strict=True):
+        axes.annotate(name, (x, height), (1.04, y), fontsize=NAME_POINTS, **column)
+
+
+@style.styled
+def frontier(results: Results, folder: Path) -> Path:
+    """The run's methods by cost and accuracy."""
+    measured = points(results)
+    if not measured:
+        raise style.NoDataError("no client answered")
+    if len(measured) < 3:
+        raise style.NoDataError("the run compares fewer than three methods")
+    return save_points(measured, folder / "frontier.png")
+
+
+def save_points(measured: Sequence[Point], path: Path) -> Path:
+    """Points of one run or several as a figure."""
+    figure, axes = style.new_axes(4.5)
+    draw(axes, measured)
+    return style.save(figure, path)
+
+
+def alt(results: Results) -> str:
+    """The figure in words."""
+    measured = points(results)
+    costs = "; ".join(f"{p.label} {percent(p.accuracy)} for {size(p.bytes)}" for p in measured)
+    best = ", ".join(point.label for point in front(measured))
+    return f"Accuracy against bytes received: {costs}. On the Pareto front: {best}."

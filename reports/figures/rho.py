@@ -1,0 +1,88 @@
+"""Draw heat maps of the criterion: figure 3, and collectives side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+
+from reports.collective import layer_names
+from reports.figures import style
+from reports.figures.collective import NO_COLLECTIVE
+from reports.units import counted
+from reports.variants import RunGroup, Variant
+
+BESIDE = 3  # panels in a row of a figure that is 6 inches wide
+
+
+def rho_heatmap(group: RunGroup, path: Path) -> Path:
+    """Figure 3: rho by layer and task, mean over seeds, a panel a variant."""
+    maps = [_mean(variant) for variant in group.variants]
+    figure = style.new_figure(4.4 * len(maps))
+    panels = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
+    for axes, variant, mean in zip(panels, group.variants, maps, strict=True):
+        image = _panel(axes, variant, mean)
+        axes.set(xlabel="task", ylabel="layer of the collective", title=variant.label or group.data)
+        _scale(figure, image, [axes], len(variant.runs))
+    return style.save(figure, path)
+
+
+def rho_side_by_side(group: RunGroup, path: Path) -> Path:
+    """The same maps side by side on one scale, so that variants can be compared."""
+    maps = [_mean(variant) for variant in group.variants]
+    high = max(float(mean.max()) for mean in maps)
+    columns = min(BESIDE, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = style.new_figure(rows * max(4.4, 0.7 + 0.29 * max(len(mean) for mean in maps)))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.ravel()[len(maps) :]:
+        axes.set_axis_off()
+    for place, (axes, variant, mean) in enumerate(
+        zip(grid.ravel(), group.variants, maps, strict=False)
+    ):  # the last row may have places left
+        image = _panel(axes, variant, mean, high)
+        axes.tick_params(labelsize=9)
+        style.task_ticks(axes.xaxis, most=5)
+        axes.set_xlabel("task")
+        axes.set_title(_title(variant) or group.data, fontsize=10)
+        if place % columns == 0:
+            axes.set_ylabel("layer of the collective")
+    _scale(figure, image, grid.ravel().tolist(), len(group.variants[0].runs))
+    return style.save(figure, path)
+
+
+def _mean(variant: Variant) -> np.ma.MaskedArray:
+    """rho (layers, tasks), mean over the variant's runs; masked where a layer was not there."""
+    if any(run["criterion"] is None for run in variant.runs):
+        raise style.NoDataError(NO_COLLECTIVE)
+    maps = [np.array(run["criterion"]["rho"], dtype=float).T for run in variant.runs]
+    if len({rho.shape for rho in maps}) > 1:
+        raise style.NoDataError("the seeds differ in their layers or tasks")
+    return np.ma.masked_invalid(np.mean(maps, axis=0))
+
+
+def _panel(
+    axes: Axes, variant: Variant, mean: np.ma.MaskedArray, high: float | None = None
+) -> QuadMesh:
+    """Draw a map, layer 1 at the bottom; ``high`` is the value of the brightest colour."""
+    image = style.heat_map(axes, mean, high)
+    axes.set_facecolor(style.ABSENT)
+    axes.set_yticks(range(1, len(mean) + 1), layer_names(variant.runs[0]))
+    style.task_ticks(axes.xaxis)
+    return image
+
+
+def _scale(figure: Figure, image: QuadMesh, panels: Sequence[Axes], runs: int) -> None:
+    style.colour_bar(figure, image, panels, f"ρ, mean of {counted(runs, 'run')}")
+
+
+def _title(variant: Variant) -> str:
+    """The variant's settings, one a line, without their groups and without folders."""
+    return "\n".join(
+        f"{name.rpartition('.')[2]}: {str(value).rpartition('/')[2]}"
+        for name, value in variant.settings.items()
+    )

@@ -1,0 +1,58 @@
+"""Render the HTML pages from the templates of this folder, with everything escaped.
+
+Class names come from folders on disk and errors from exceptions, and either may hold a ``<``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from reports.text import environment
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG as a data URI, with its text alternative and its caption."""
+
+    source: str
+    alt: str
+    caption: str
+
+    @classmethod
+    def read(cls, path: Path, alt: str, caption: str) -> Figure:
+        data = base64.b64encode(path.read_bytes()).decode()
+        return cls(f"data:image/png;base64,{data}", alt, caption)
+
+
+def render(template: str, **context: object) -> str:
+    """The page of a template, one self-contained document.
+
+    Raises:
+        jinja2.UndefinedError: the template reads a value that is not there.
+    """
+    return _environment().get_template(template).render(context)
+
+
+def _environment() -> Environment:
+    templates = environment(Path(__file__).parent, autoescape=True, finalize=_unbroken)
+    templates.filters["csp_hash"] = csp_hash
+    return templates
+
+
+def _unbroken(value: object) -> object:
+    """Keep a number on a line with its percent sign and its interval; what a template built is
+    such already."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return value.replace(" %", "\N{NO-BREAK SPACE}%").replace("± ", "±\N{NO-BREAK SPACE}")
+
+
+def csp_hash(script: str) -> str:
+    """The script's source expression in a Content-Security-Policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,85 @@
+"""A run's results in a few kilobytes: what tables and figures of experiments need, and no more."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from reports.runs import GatherError, seeds_of
+from reports.schema import Results, check_results
+from reports.variants import PATH_PLACEHOLDERS, command_of, portable_overrides, variant_settings
+
+LIMIT = 200_000  # bytes of a kept result
+# Declared fields (``reports.schema``) that are not kept; further ones are not kept either.
+NOT_KEPT: dict[str, Any] = {
+    "run": {"collective_cached": True, "kept_answers": True},
+    "collective": {"continual": {"matrix": True, "light": {"matrix": True}}},
+    "retain": True,
+}
+
+
+class TooLargeError(GatherError):
+    """The compact results are larger than is small."""
+
+
+def compact_results(results: Results) -> dict[str, Any]:
+    """The results without what can be large; still good by the contract, marked as ``kept``."""
+    whole = {"schema": results["schema"], "kept": True, **results}
+    declared = check_results(whole, extra="ignore")
+    part = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
+    small: dict[str, Any] = _in_order(part, whole)
+    small["run"] |= _run(results)
+    if small.get("gradcam") is None:
+        small.pop("gradcam", None)
+    else:
+        for image in small["gradcam"]["images"]:
+            image |= {"picture": "", "maps": ""}
+    return small
+
+
+def _in_order(part: Any, whole: Any) -> Any:
+    """``part`` with its keys in the order in which ``whole`` has them."""
+    if isinstance(part, dict):
+        return {key: _in_order(part[key], whole[key]) for key in whole if key in part}
+    if isinstance(part, list):
+        return [_in_order(*pair) for pair in zip(part, whole, strict=True)]
+    return part
+
+
+def name_of(results: Results) -> str:
+    """A folder's name, the same for the same settings and seeds: a repetition replaces a run."""
+    text = json.dumps(variant_settings(results), sort_keys=True)
+    seed, shard_seed = seeds_of(results)
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-seed{seed}-{shard_seed}"
+
+
+def content(results: Results) -> bytes:
+    """The compact results as a file, a client a line.
+
+    Raises:
+        TooLargeError: they are larger than ``LIMIT``.
+    """
+    small = compact_results(results)
+    clients = small.pop("clients")
+    lines = ",\n".join(json.dumps(client, ensure_ascii=False) for client in clients)
+    rest = json.dumps(small, ensure_ascii=False, allow_nan=False)
+    written = f'{rest[:-1]},\n"clients": [\n{lines}\n]}}\n'.encode()
+    if len(written) > LIMIT:
+        raise TooLargeError(f"{len(written):,} bytes, at most {LIMIT:,} are kept")
+    return written
+
+
+def _run(results: Results) -> dict[str, Any]:
+    """Of the run's section what is of one machine, without its folders."""
+    config = {name: value for name, value in results["run"]["config"].items() if name != "cache"}
+    for setting, placeholder in PATH_PLACEHOLDERS.items():
+        group, name = setting.split(".")
+        section = config.get(group)
+        if isinstance(section, dict) and section.get(name):
+            config[group] = {**section, name: placeholder}
+    return {
+        "overrides": portable_overrides(results),
+        "command": command_of(results),
+        "config": config,
+    }

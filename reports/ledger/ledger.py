@@ -1,0 +1,142 @@
+"""Generate ``docs/RESULTS.md`` from kept runs.
+
+The ledger holds ``DATASET/EXPERIMENT/RUN/results.json`` (compact, see ``reports.ledger.compact``)
+and beside the runs of an experiment its table and figure; runs of no experiment lie under ``main``.
+The page depends on these files alone: no clock, no path of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from learngene.utils.files import write_atomically
+from reports.client_rows import write_clients_csv
+from reports.experiments import registry, table
+from reports.figures.run import accuracy_over_epochs
+from reports.figures.style import NoDataError
+from reports.ledger import compact
+from reports.ledger.page import page
+from reports.runs import GatherError, read_runs
+from reports.schema import Results
+from reports.variants import RunGroup, experiment_of, group_runs
+
+TABLES = ("csv", "json")  # of an experiment, written anew with the page
+MAIN_JOB = "main"  # the folder of runs that name no experiment
+OF_MAPS = "fig5_gradcam"  # the experiment whose figure is not drawn from kept runs
+
+
+def add_runs(folders: Sequence[Path], ledger: Path) -> None:
+    """Copy the small results of every run at or below the folders into the ledger.
+
+    Nothing is written unless all of it fits: to what is kept, and into its size.
+
+    Raises:
+        GatherError: a folder holds no results, or its experiment's runs do not fit together.
+        TooLargeError: a run's results are too large to be kept.
+    """
+    added: dict[Path, Results] = {}
+    contents: dict[Path, bytes] = {}
+    for folder, results in read_runs(folders):
+        home = _home(ledger, results)
+        try:
+            contents[home] = compact.content(results)
+        except compact.TooLargeError as error:
+            raise compact.TooLargeError(f"{folder}: {error}") from error
+        added[home] = results
+    for place in {home.parent for home in added}:
+        if place.name != MAIN_JOB:
+            others = _read([home for home in _homes(place) if home not in added])
+            group_runs([*others, *(run for home, run in added.items() if home.parent == place)])
+    for home, results in added.items():
+        write_atomically(home / "results.json", contents[home])
+        if home.parent.name == MAIN_JOB:
+            write_clients_csv(results, home / "clients.csv")
+        elif home.parent.name == OF_MAPS and not results.get("kept"):
+            draw_experiment(home.parent, group_runs([results]))
+
+
+def redraw(
+    ledger: Path, runs: Sequence[Results], experiments: Mapping[tuple[str, str], RunGroup]
+) -> None:
+    """Every figure, from what is kept, so that none is older than the rules that it is drawn by.
+
+    Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
+    """
+    for results in runs:
+        home = _home(ledger, results)
+        _draw(home / "accuracy_over_epochs.png", partial(accuracy_over_epochs, results, home))
+    for (name, data), group in experiments.items():
+        if name != OF_MAPS:
+            draw_experiment(ledger / data / name, group)
+
+
+def draw_experiment(place: Path, group: RunGroup) -> None:
+    """The figure of an experiment."""
+    figure = place / f"{table.NAME}.png"
+    _draw(figure, partial(registry.draw, group, figure))
+
+
+def _draw(figure: Path, draw: Callable[[], Path]) -> None:
+    """Draw it; where the runs do not hold what it shows, there is none, and it is said why."""
+    try:
+        draw()
+    except NoDataError as reason:
+        figure.unlink(missing_ok=True)
+        print(f"{figure.parent}: the figure was not drawn: {reason}", file=sys.stderr)
+
+
+def _home(ledger: Path, results: Results) -> Path:
+    """Where a run is kept."""
+    name = experiment_of(results) or MAIN_JOB
+    return ledger / results["data"]["name"] / name / compact.name_of(results)
+
+
+def _homes(place: Path) -> list[Path]:
+    """The folders of the runs under a folder, by name."""
+    return sorted(path.parent for path in place.glob("*/results.json"))
+
+
+def _read(homes: Sequence[Path]) -> list[Results]:
+    return [results for _, results in read_runs(homes)] if homes else []
+
+
+def load(ledger: Path) -> tuple[list[Results], dict[tuple[str, str], RunGroup]]:
+    """The main job's runs, and every experiment's by (experiment, world).
+
+    Raises:
+        GatherError: it is no ledger, a folder of it holds no run, or runs do not fit together.
+    """
+    if not any(ledger.glob("*/*/*/results.json")):
+        raise GatherError(
+            f"{ledger}: no run is kept there as DATASET/EXPERIMENT/RUN/results.json. Name the "
+            "ledger (docs/results), or runs to --add"
+        )
+    main, experiments = [], {}
+    for place in sorted(p for p in ledger.glob("*/*") if p.is_dir()):
+        if not _homes(place):
+            raise GatherError(f"{place}: no run is kept there. Remove the folder")
+        runs = _read(_homes(place))
+        if place.name == MAIN_JOB:
+            main += runs
+        else:
+            experiments[place.name, place.parent.name] = group_runs(runs)
+    return main, experiments
+
+
+def write_ledger(ledger: Path, out: Path) -> None:
+    """Write figures, tables and the page: all follow the rules of today.
+
+    Raises:
+        GatherError: as ``load`` does; nothing is written then.
+    """
+    runs, experiments = load(ledger)
+    redraw(ledger, runs, experiments)
+    for (name, data), group in experiments.items():
+        table.write(group, ledger / data / name, endings=TABLES)
+    drawn = {path.relative_to(ledger).as_posix() for path in ledger.rglob("*.png")}
+    base = os.path.relpath(ledger, out.parent)
+    write_atomically(out, page(runs, experiments, drawn, base).encode())

@@ -1,0 +1,248 @@
+"""``results.json``: built from the run's parts, held to the contract, written and read whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from learngene.open_world.flagged import draw_of
+from learngene.utils.files import write_atomically
+from learngene.utils.untrusted import RESULTS_LIMIT, read_json
+from reports.schema import ResultsFile, check_results
+from reports.statistics import holm, paired_gain, summarise
+
+REFERENCE = "scratch"  # what every other method is compared with
+MAIN = "learngene"  # summary.gain is this method's gain over the reference
+CIRCUMSTANCES = ("seconds", "device")  # wall-clock, and which of several equal devices was free
+
+
+def build_results(
+    *,
+    clients: Sequence[Mapping[str, Any]],
+    methods: Sequence[str] | None = None,
+    rounds: Sequence[Mapping[str, Any]] | None = None,
+    **sections: Any,
+) -> dict[str, Any]:
+    """The content of ``results.json``: plain JSON types, fields in the order of the models.
+
+    Args:
+        clients: one a client, in any order. One that failed carries ``error`` (a text).
+        methods: the run's methods in the order to show them; default: the order in which the
+            clients' answers name them.
+        rounds: the points of the collective's evolution at which clients reconstructed, each
+            {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
+            ``clients``. Kept with a summary each when there is more than one.
+        sections: further fields of ``reports.schema.ResultsFile``; one that may be left out is,
+            where it is None. With ``labelled``, summaries are over its draws: means over a draw's
+            clients are the numbers compared.
+
+    A client counts as answered when each of the run's methods has a finite accuracy; else it is
+    failed: ``error`` says why (a method's own ``error`` is quoted) and its methods are left out,
+    so that all methods are summarised over the same clients. A method besides learngene and
+    scratch that most clients have no answer of is left out itself, and named with a reason under
+    ``methods_left_out``, as are those that failed at the factory or in training among the clients.
+    Numbers that are not finite elsewhere (a loss that diverged) are null.
+
+    Raises:
+        ValueError: the parts break the contract, or a method is called ``gain``.
+        TypeError: a part holds what has no JSON form.
+        KeyError: a section without a value is none of the contract's.
+    """
+    answers = to_json_types(sorted(clients, key=lambda client: client["id"]))
+    names = list(methods) if methods is not None else _method_names(answers)
+    if "gain" in names:
+        raise ValueError("a method cannot be called 'gain': summary.gain is taken")
+    failures = _failed_methods(answers, names)
+    names = [name for name in names if name not in failures]
+    rows = [_client(client, names, failures) for client in answers]
+    for name in ("pretraining", "federated"):
+        failures = {**(sections[name]["failed"] if sections.get(name) else {}), **failures}
+    draws = sections["labelled"]["draws"] if sections.get("labelled") else None
+    sections |= {"summary": _summary(rows, names, draws), "methods_left_out": failures or None}
+    fields = ResultsFile.model_fields
+    content = {"schema": 1, "gradcam": None} | {
+        name: section
+        for name, section in sections.items()
+        if section is not None or fields[name].is_required()
+    }
+    content = {**to_json_types(content), "clients": rows}
+    if rounds is not None and len(rounds) > 1:
+        content["rounds"] = _rounds(to_json_types(rounds), rows)
+    results = check_results(content).model_dump(mode="json", exclude_unset=True)
+    results["run"]["result_sha256"] = result_sha256(results)
+    return results
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> Path:
+    """Check ``results`` against the contract and write it, whole or not at all.
+
+    Raises:
+        ValueError: it breaks the contract, or holds what is not JSON (NaN, for one).
+    """
+    check_results(results)
+    try:
+        text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"not valid JSON: {error}") from error
+    write_atomically(path, (text + "\n").encode())
+    return path
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read and check a ``results.json``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not JSON, or breaks the contract.
+    """
+    results = read_json(path, RESULTS_LIMIT)
+    check_results(results)
+    return results
+
+
+def comparable(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal, bit for bit, between two runs of one configuration.
+
+    ``results`` without ``run`` and, wherever they stand, without ``CIRCUMSTANCES``.
+    """
+    stripped = _strip({name: value for name, value in results.items() if name != "run"})
+    assert isinstance(stripped, dict)
+    return stripped
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _strip(item) for k, item in value.items() if k not in CIRCUMSTANCES}
+    if isinstance(value, list | tuple):
+        return [_strip(item) for item in value]
+    return value
+
+
+def result_sha256(results: Mapping[str, Any]) -> str:
+    """sha256 over ``comparable(results)``, 64 hex digits; kept as ``run.result_sha256``."""
+    text = json.dumps(comparable(results), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_json_types(value: Any) -> Any:
+    """``value`` with JSON's types: numpy to Python, tuples to lists, NaN and infinities to None.
+
+    Raises:
+        TypeError: a type that has no JSON form.
+    """
+
+    def convert(part: Any) -> Any:
+        if isinstance(part, np.ndarray | np.generic):
+            return part.tolist()
+        raise TypeError(f"results hold plain values only, got {type(part).__name__}: {part!r}")
+
+    return json.loads(json.dumps(value, default=convert), parse_constant=lambda word: None)
+
+
+def _method_names(clients: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Methods in the order in which the clients' answers first name them."""
+    answers = (client.get("methods") or {} for client in clients)
+    return list(dict.fromkeys(name for methods in answers for name in methods))
+
+
+def _failed_methods(clients: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
+    """Methods that most clients have no answer of, with a reason: their fault, not the clients'.
+
+    Counted over the clients of which any method answered. Learngene and scratch are what a run is
+    about: without them a client has not answered.
+    """
+    answered = [client for client in clients if client.get("methods")]
+    failures = {}
+    for name in names:
+        if name in (MAIN, REFERENCE):
+            continue
+        without = [c for c in answered if (c["methods"].get(name) or {}).get("accuracy") is None]
+        if 2 * len(without) > len(answered):
+            why = without[0]["methods"].get(name, {}).get("error") or without[0].get("error")
+            failures[name] = f"failed on {len(without)} of {len(answered)} clients: {why}"
+    return failures
+
+
+def _client(
+    client: Mapping[str, Any], names: Sequence[str], failures: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """A client's row: with methods when it answered, else with ``error`` and without methods.
+
+    ``error`` is dropped where nothing but the methods in ``failures`` failed.
+    """
+    row = {name: value for name, value in client.items() if name not in ("methods", "error")}
+    answers = {name: (client.get("methods") or {}).get(name) or {} for name in names}
+    error = client.get("error")
+    if not error or (failures and all(answers.values())):
+        bad = {name: a.get("error") for name, a in answers.items() if a.get("accuracy") is None}
+        error = "; ".join(f"{name}: {why or 'no finite accuracy'}" for name, why in bad.items())
+    return {**row, "error": error} if error else {**row, "methods": answers}
+
+
+def _rounds(
+    rounds: Sequence[dict[str, Any]], last: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every round with its summary; scratch, which is asked for in the last one, is the reference
+    of all. The last round's clients are the run's and are not kept twice."""
+    reference = {c["id"]: c["methods"].get(REFERENCE) for c in last if "methods" in c}
+    rows = []
+    for number, point in enumerate(rounds, start=1):
+        names = _method_names(point["clients"]) or [MAIN]  # nobody answered: a mean of nothing
+        final = number == len(rounds)
+        clients = last if final else [_client(client, names) for client in point["clients"]]
+        answers = [
+            c["methods"] | ({REFERENCE: reference[c["id"]]} if reference.get(c["id"]) else {})
+            for c in clients
+            if "methods" in c
+        ]
+        pairs = [methods for methods in answers if MAIN in methods and REFERENCE in methods]
+        ours, theirs = ([m[name]["accuracy"] for m in pairs] for name in (MAIN, REFERENCE))
+        row = {
+            **{name: value for name, value in point.items() if name != "clients"},
+            "answered": len(answers),
+            "summary": {n: summarise([m[n]["accuracy"] for m in answers]) for n in names},
+            "gain": paired_gain(ours, theirs) if pairs else None,
+        }
+        rows.append(row if final else {**row, "clients": clients})
+    return rows
+
+
+def _summary(
+    clients: Sequence[Mapping[str, Any]], names: Sequence[str], draws: int | None = None
+) -> dict[str, Any]:
+    """Per method its accuracy (and gain over scratch) over the clients that answered, or over the
+    draws of classes that these share."""
+    answered = [client for client in clients if "methods" in client]
+    groups = [[client] for client in answered]
+    if draws:
+        groups = [[c for c in answered if draw_of(c["id"], draws) == d] for d in range(draws)]
+        groups = [group for group in groups if group]
+    accuracy = {
+        name: [fmean(c["methods"][name]["accuracy"] for c in group) for group in groups]
+        for name in names
+    }
+    summary: dict[str, Any] = {name: summarise(accuracy[name]) for name in names}
+    if REFERENCE in names:
+        for name in names:
+            if name != REFERENCE:
+                gain = paired_gain(accuracy[name], accuracy[REFERENCE])
+                summary[name]["gain_over_scratch"] = gain
+    if MAIN in names:
+        _compare(summary, accuracy)
+    summary["gain"] = summary.get(MAIN, {}).get("gain_over_scratch")
+    return summary
+
+
+def _compare(summary: dict[str, Any], accuracy: Mapping[str, Sequence[float]]) -> None:
+    """Add ``lead`` to every other method: what the learngene gains over it, paired by client, with
+    Wilcoxon's p as it is and (``p_holm``) corrected for the number of these comparisons."""
+    leads = {name: paired_gain(accuracy[MAIN], accuracy[name]) for name in summary if name != MAIN}
+    corrected = holm([lead["p_value"] for lead in leads.values()])
+    for (name, lead), p in zip(leads.items(), corrected, strict=True):
+        summary[name]["lead"] = {**lead, "p_holm": p}

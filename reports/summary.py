@@ -1,0 +1,188 @@
+"""The run's answer: rows of its tables and, in ``summary.j2``, what is said of them.
+
+KB and MB are 1,000 and 1,000,000 bytes. Accuracies are fractions in the results and percent here;
+differences of accuracies are percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from reports.format import NONE, kilobytes, p_value, percent, points, seconds
+from reports.results import MAIN
+from reports.schema import Results
+from reports.text import sentence
+
+LEAST_PAIRS = 3  # from so many on a sentence claims a difference
+ROUND_HEADINGS = ("round", "known classes", "accuracy", "gain over scratch", "wins", "answered")
+NOTES = ("labelled_note", "pretraining_note", "federated_note", "tuning_note")
+
+Difference = tuple[str, str, str]  # percentage points with 95 % interval, wins of pairs, p
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One line of the summary table, as text."""
+
+    name: str
+    accuracy: str  # percent, with its 95 % interval
+    gain: Difference  # of this method over scratch
+    lead: Difference  # of the learngene over this method, p corrected for the number of methods
+    kb_down: str  # KB that one client receives, mean
+    kb_up: str  # KB that one client sends, mean
+    seconds: str  # of one client, mean
+
+
+def answered(results: Results) -> list[Mapping[str, Any]]:
+    """The clients that answered, by id."""
+    return [client for client in results["clients"] if "methods" in client]
+
+
+def failures(results: Results) -> list[tuple[str, str]]:
+    """Who failed and why, in all rounds, the last one's at the end."""
+    earlier = [
+        (f"client {client['id']} in round {point['round']}", client["error"])
+        for point in (results.get("rounds") or [])[:-1]
+        for client in point["clients"]
+        if "error" in client
+    ]
+    return earlier + [(f"client {client['id']}", client["error"]) for client in failed(results)]
+
+
+def failed(results: Results) -> list[Mapping[str, Any]]:
+    """The clients that failed, by id."""
+    return [client for client in results["clients"] if "methods" not in client]
+
+
+def method_names(results: Results) -> list[str]:
+    """The run's methods in the order to show them."""
+    return [name for name in results["summary"] if name != "gain"]
+
+
+def method_rows(results: Results) -> list[MethodRow]:
+    """One row a method, in the run's order."""
+    rows = []
+    for name in method_names(results):
+        summary = results["summary"][name]
+        rows.append(
+            MethodRow(
+                name=name,
+                accuracy=percent(summary["mean"], summary["ci95"]),
+                gain=_difference(summary.get("gain_over_scratch"), "p_value"),
+                lead=_difference(summary.get("lead"), "p_holm"),
+                kb_down=kilobytes(_client_mean(results, name, "bytes_down")),
+                kb_up=kilobytes(_client_mean(results, name, "bytes_up")),
+                seconds=seconds(_client_mean(results, name, "seconds")),
+            )
+        )
+    return rows
+
+
+def summary_rows(results: Results) -> list[tuple[str, ...]]:
+    """The summary table, a row a method: name, accuracy, its gain over scratch or, with more to
+    compare, the learngene's lead over it (three cells), KB received and seconds per client."""
+    opponents = has_opponents(results)
+    return [
+        (row.name, row.accuracy, *(row.lead if opponents else row.gain), row.kb_down, row.seconds)
+        for row in method_rows(results)
+    ]
+
+
+def round_rows(results: Results) -> list[tuple[str, ...]]:
+    """One row a round, in the order of ``ROUND_HEADINGS``."""
+    return [_round_row(point) for point in results.get("rounds") or []]
+
+
+def _round_row(point: Mapping[str, Any]) -> tuple[str, ...]:
+    summary = point["summary"].get(MAIN, {})
+    accuracy = percent(summary.get("mean"), summary.get("ci95"))
+    gain, wins, _ = _difference(point["gain"], "p_value")
+    number, known, clients = point["round"], point["known_classes"], point["answered"]
+    return str(number), str(known), accuracy, gain, wins, str(clients)
+
+
+def _difference(difference: Mapping[str, Any] | None, p: str) -> Difference:
+    if difference is None:
+        return NONE, NONE, NONE
+    wins = f"{difference['wins']} of {difference['n']}" if difference["n"] else NONE
+    return points(difference["mean"], difference["ci95"]), wins, p_value(difference[p])
+
+
+def _client_mean(results: Results, method: str, field: str) -> float | None:
+    values = [client["methods"][method][field] for client in answered(results)]
+    return fmean(values) if values else None
+
+
+def has_opponents(results: Results) -> bool:
+    """Whether there is more to compare than learngene and scratch: leads are then shown."""
+    return MAIN in results["summary"] and len(method_names(results)) > 2
+
+
+def best_opponent(results: Results) -> str | None:
+    """The most accurate method besides the learngene; None where none has a mean."""
+    means = {name: results["summary"][name]["mean"] for name in method_names(results)}
+    opponents = [name for name, mean in means.items() if name != MAIN and mean is not None]
+    return max(opponents, key=means.__getitem__, default=None)
+
+
+def left_out(results: Results) -> Mapping[str, str]:
+    """Methods that failed, with their reasons."""
+    return results.get("methods_left_out") or {}
+
+
+def unit_name(results: Results) -> str:
+    """What summaries are over: the run's clients, or draws of classes that clients share."""
+    return "draws of classes" if results.get("labelled") else "clients"
+
+
+def is_inconclusive(difference: Mapping[str, Any]) -> bool:
+    """Whether a paired difference says nothing: its interval includes zero, or two pairs make it,
+    which are equally far apart by chance."""
+    return abs(difference["mean"]) <= difference["ci95"] or difference["n"] < LEAST_PAIRS
+
+
+def headline(results: Results) -> str:
+    """The run's answer in one sentence, whichever way it turned out."""
+    return _sentence(results, "headline")
+
+
+def setting(results: Results) -> str:
+    """Data, seed, clients, ways and shots, in one line."""
+    return _sentence(results, "setting")
+
+
+def interval_note(results: Results) -> str:
+    """What ± and p are, for the terminal."""
+    return _sentence(results, "interval_note")
+
+
+def safeguard_line(results: Results) -> str | None:
+    """How many clients fell back to scratch, and on what grounds; None without a safeguard."""
+    return _sentence(results, "safeguard") or None
+
+
+def footnotes(results: Results) -> list[str]:
+    """The sentences under the table, in order; each says one thing."""
+    return [note for name in NOTES if (note := _sentence(results, name))]
+
+
+def _sentence(results: Results, macro: str) -> str:
+    draws, names = bool(results.get("labelled")), method_names(results)
+    return sentence(
+        "summary.j2",
+        macro,
+        results=results,
+        clients=answered(results),
+        methods=names,
+        opponent=best_opponent(results),
+        received={name: _client_mean(results, name, "bytes_down") for name in names},
+        has_opponents=has_opponents(results),
+        is_inconclusive=is_inconclusive,
+        units=unit_name(results),
+        unit="draw of classes" if draws else "client",
+        pair="draw" if draws else "client",
+        fmean=fmean,
+    )

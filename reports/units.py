@@ -1,0 +1,69 @@
+"""Means of one number a client or a run, with their intervals.
+
+A *unit* is what a mean is over: a client's private task, or a draw of classes that clients share
+(table 2), at one collective. Runs of one shard seed have the same tasks: where clients are counted,
+what two collectives did on a task is one client, not two. Values are a pandas series with the index
+seed (which makes the collective), shard seed, unit; values that a client has not are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports.runs import seeds_of
+from reports.schema import Results
+from reports.statistics import summarise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEAST_SEEDS = 3  # from so many on, the interval is over seeds: two would give no useful one
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean over clients or over seeds, in any unit."""
+
+    mean: float | None
+    ci95: float | None  # half the 95 % Student-t interval
+    n: str  # ``20 clients``, ``3 seeds``
+
+
+def mean_over_units(values: pd.Series, unit: str = "client") -> Measured:
+    """A mean over all tasks of one or two seeds, over the means of the seeds of three or more.
+
+    With several seeds, the collective itself differs between them: only an interval over seeds
+    speaks for a further collective. Several shard seeds of one seed are further clients of one
+    collective.
+    """
+    values = values.dropna()
+    by_seed = values.groupby(level=0, sort=False).mean()
+    if len(by_seed) >= LEAST_SEEDS:
+        summary, unit = summarise(by_seed.tolist()), "seed"
+    else:
+        summary = summarise(mean_by_task(values).tolist())
+    return Measured(summary["mean"], summary["ci95"], counted(int(summary["n"] or 0), unit))
+
+
+def mean_by_task(values: pd.Series) -> pd.Series:
+    """A value a task: one that was learned twice, from two collectives, is no second task."""
+    return values.groupby(level=[1, 2], sort=False).mean()
+
+
+def mean_over_runs(values: Sequence[tuple[Results, float]]) -> Measured:
+    """The mean over seeds of one number a run, with an interval from three seeds on: one over two
+    would say nothing. Runs of one seed have one collective: their mean is the seed's."""
+    by_seed: dict[int, list[float]] = {}
+    for run, value in values:
+        by_seed.setdefault(seeds_of(run)[0], []).append(value)
+    summary = summarise([sum(numbers) / len(numbers) for numbers in by_seed.values()])
+    if len(by_seed) < LEAST_SEEDS:
+        return Measured(summary["mean"], None, counted(len(values), "run"))
+    return Measured(summary["mean"], summary["ci95"], counted(len(by_seed), "seed"))
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things, as a table says it: ``1 run``, ``3 seeds``."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"

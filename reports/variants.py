@@ -1,0 +1,269 @@
+"""Several runs of one experiment as one thing: which it is, its variants, the seeds of each.
+
+A *variant* is a setting that the experiment compares (a number of shots, a stem): runs whose
+configurations are equal but for their seeds. What tells variants apart is read off the
+configurations, so nobody has to name them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.runs import GatherError, check_equal, runs_table, seeds_of
+from reports.schema import Results
+from reports.summary import method_names
+from reports.units import Measured, mean_over_units
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIENT = ["seed", "shard_seed", "client"]  # the index of what is measured of clients
+IGNORED_SETTINGS = (  # that make no variant: groups, or fields
+    *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
+    *("logger", "data.root", "data.download", "collective.threads"),
+)
+PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
+LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs that differ in their seeds alone."""
+
+    label: str  # what tells it from the others: ``shots=10``; empty where there is one variant
+    settings: Mapping[str, Any]  # the same by dotted name
+    runs: tuple[Results, ...]  # by seed
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Its runs as one table."""
+        return runs_table(self.runs)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that were compared, in their order."""
+        return method_names(self.runs[0])
+
+    @property
+    def unit(self) -> str:
+        """What a mean over one or two runs is over."""
+        return "draw" if self.runs[0].get("labelled") else "client"
+
+    @property
+    def command(self) -> str:
+        """The command of the first run, alone even where it was a job of a multirun; a remark names
+        the seeds of all where there are several."""
+        seeds = ", ".join(
+            str(seed) if seed == shards else f"{seed} (shard_seed {shards})"
+            for seed, shards in map(seeds_of, self.runs)
+        )
+        return command_of(self.runs[0]) + (f"  # seeds {seeds}" if len(self.runs) > 1 else "")
+
+    def label_without(self, names: Sequence[str]) -> str:
+        """The label without some of the settings."""
+        return label_of({n: v for n, v in self.settings.items() if n not in names})
+
+    def config(self, name: str) -> Any:
+        """A setting by its dotted name."""
+        value: Any = self.runs[0]["run"]["config"]
+        for part in name.split("."):
+            value = value[part]
+        return value
+
+    def final_by_client(self, method: str) -> pd.DataFrame:
+        """``accuracy`` at the last epoch (a fraction), ``bytes`` received and ``unit`` of a method:
+        a row a client; none where it did not take part."""
+        table = self.table
+        return table[table["last"] & (table.method == method)].set_index(CLIENT)
+
+    def accuracies(self, method: str) -> pd.Series:
+        """A method's accuracy by unit, percent."""
+        final = self.final_by_client(method).set_index("unit", append=True)
+        return _by_unit(100 * final.accuracy)
+
+    def accuracy(self, method: str) -> Measured:
+        """A method's mean accuracy, percent."""
+        return self.mean(self.accuracies(method))
+
+    def differences(self, first: str, second: str) -> pd.Series:
+        """The first method's accuracy less the second's on the same clients, by unit, points."""
+        one, other = (
+            self.final_by_client(method).set_index("unit", append=True).accuracy
+            for method in (first, second)
+        )
+        return _by_unit(100 * (one - other))
+
+    def curves(self, method: str) -> pd.DataFrame:
+        """A method's accuracy, fractions: a row a client, a column an epoch that any recorded."""
+        rows = self.table[self.table.method == method]
+        return rows.pivot(index=CLIENT, columns="epoch", values="accuracy").astype(float)
+
+    def mean(self, values: pd.Series) -> Measured:
+        """The mean of one number a unit."""
+        return mean_over_units(values, self.unit)
+
+
+def _by_unit(by_client: pd.Series) -> pd.Series:
+    """The mean of a unit's clients, in the order of the table."""
+    levels = ["seed", "shard_seed", "unit"]
+    return by_client.dropna().groupby(level=levels, sort=False).mean()
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs of one experiment on one data set."""
+
+    experiment: str | None  # None: no experiment was named
+    data: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def runs(self) -> list[Results]:
+        return [run for variant in self.variants for run in variant.runs]
+
+    def split_by_others(self, *names: str) -> list[RunGroup]:
+        """The variants in groups within which only ``names`` differ, in their order."""
+        groups: dict[str, list[Variant]] = {}
+        for variant in self.variants:
+            groups.setdefault(variant.label_without(names), []).append(variant)
+        return [RunGroup(self.experiment, self.data, tuple(same)) for same in groups.values()]
+
+
+def group_runs(runs: Sequence[Results]) -> RunGroup:
+    """Sort runs into variants and seeds.
+
+    Raises:
+        GatherError: they are of several experiments or data sets, or two have the same settings
+            and the same seeds.
+    """
+    for what, values in (
+        ("experiments", [experiment_of(run) or "none" for run in runs]),
+        ("worlds", [run["data"]["name"] for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            several = ", ".join(sorted(set(values)))
+            raise GatherError(f"these runs are of several {what}: {several}. Gather each alone")
+    settings = [variant_settings(run) for run in runs]
+    _check_same_images(runs, settings)
+    # A setting that only some have is of a method that the others do not compare.
+    shared = [name for name in settings[0] if all(name in other for other in settings)]
+    varied = [name for name in shared if len({repr(other[name]) for other in settings}) > 1]
+    members: dict[str, list[Results]] = {}
+    varied_settings: dict[str, dict[str, Any]] = {}
+    for run, run_settings in zip(runs, settings, strict=True):
+        distinct = {name: run_settings[name] for name in varied}
+        label = label_of(distinct)
+        varied_settings[label] = distinct
+        members.setdefault(label, []).append(run)
+    for label, same in members.items():
+        if len(set(map(seeds_of, same))) < len(same):
+            raise GatherError(
+                f"two runs have the same settings{f' ({label})' if label else ''} and the same "
+                "seeds: name each run once"
+            )
+    variants = [
+        Variant(label, varied_settings[label], tuple(sorted(same, key=seeds_of)))
+        for label, same in members.items()
+    ]
+    variants.sort(key=lambda variant: [_rank(value) for value in variant.settings.values()])
+    return RunGroup(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(variants))
+
+
+def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
+    """Hold that runs with the same settings of the data had the same images: ``data.root`` makes no
+    variant, and two folders may hold other ones."""
+    hashes: dict[str, str] = {}
+    for run, run_settings in zip(runs, settings, strict=True):
+        data = repr([(n, v) for n, v in run_settings.items() if n.startswith("data.")])
+        sha = run["data"]["sha256"]
+        if hashes.setdefault(data, sha) != sha:
+            raise GatherError(
+                f"the images differ between these runs: data.sha256 is {hashes[data][:12]} and "
+                f"{sha[:12]}. Gather runs on the same images"
+            )
+
+
+def variant_settings(run: Results) -> dict[str, Any]:
+    """The settings that make a variant, by dotted name: all but seeds, circumstances and the
+    settings of methods that the run has not (but scratch's, whose stem all opponents have). A
+    learngene that came from a file is told by its content, wherever the file lay."""
+    config = run["run"]["config"]
+    methods = {f"method.{name}" for name in (*config.get("methods", ()), "scratch")}
+    flat = {
+        name: value
+        for name, value in flatten(config)
+        if not name.startswith("method.") or ".".join(name.split(".")[:2]) in methods
+    }
+    if flat.get("learngene.path"):
+        flat["learngene.path"] = run["learngene"]["sha256"][:12]
+    return {n: v for n, v in flat.items() if not {n, n.split(".")[0]} & set(IGNORED_SETTINGS)}
+
+
+def check_comparable(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) -> None:
+    """Hold that the runs differ in nothing but the settings ``free``, seeds and circumstances;
+    those that only some have are passed over, as in ``group_runs``.
+
+    Raises:
+        GatherError: they differ in another one.
+    """
+    settings = {folder: variant_settings(results) for folder, results in runs}
+    for name in next(iter(settings.values())):
+        if name not in free and all(name in other for other in settings.values()):
+            check_equal(name, {folder: other[name] for folder, other in settings.items()})
+
+
+def paired_difference(one: Variant, other: Variant, method: str) -> Measured:
+    """A method's accuracy in one variant less that in another on the same clients, points."""
+    return mean_over_units(one.accuracies(method) - other.accuracies(method))
+
+
+def experiment_of(run: Results) -> str | None:
+    """The experiment's name."""
+    return run["run"].get("experiment")
+
+
+def command_of(run: Results) -> str:
+    """What this run was asked for, without what belongs to one machine; data lie in DIR, a
+    learngene that was given in FILE."""
+    return shlex.join(["python", "sim.py", *portable_overrides(run)])
+
+
+def portable_overrides(run: Results) -> list[str]:
+    """The overrides of ``command_of``."""
+    pairs = [(word.split("=")[0], word) for word in run["run"]["overrides"]]
+    return [
+        f"{name}={PATH_PLACEHOLDERS[name]}" if name in PATH_PLACEHOLDERS else word
+        for name, word in pairs
+        if name not in LOCAL_OVERRIDES
+    ]
+
+
+def label_of(settings: Mapping[str, Any]) -> str:
+    """Settings as the command line has them, with commas between."""
+    return ", ".join(f"{name}={_text(value)}" for name, value in settings.items())
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings by dotted name."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _text(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _rank(value: Any) -> tuple[int, list[float], str]:
+    """Numbers and lists of them in their order, then texts in theirs."""
+    numbers = value if isinstance(value, list) else [value]
+    if all(isinstance(number, int | float) for number in numbers):
+        return 0, [float(number) for number in numbers], ""
+    return 1, [], _text(value)

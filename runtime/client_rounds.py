@@ -1,0 +1,100 @@
+"""The clients' phase of a run: every round planned, kept answers found, the rest asked."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from learngene.gene.gene import Learngene
+from learngene.methods import Payload
+from protocol.callbacks import SILENT, RunCallback
+from protocol.plan import plan_round
+from protocol.rounds import RoundOutcome, RoundPlan
+from protocol.task import ClientTask, FaultOrders
+from runtime.ray_backend import simulate
+from runtime.resources import Federation, client_device
+from strategies.answer_cache import answer_cache
+from strategies.learngene import LearngeneStrategy
+
+
+def run_client_rounds(
+    task: ClientTask,
+    world_sha256: str,
+    gene_of: Callable[[int], Learngene],
+    payloads: Mapping[str, Payload],
+    federation: Federation,
+    *,
+    rounds: int = 1,
+    precision: str = "fp32",
+    payload_precision: str = "fp32",
+    faults: Sequence[str] = (),
+    callback: RunCallback = SILENT,
+) -> list[RoundOutcome]:
+    """Ask every client in every round; an answer of an earlier run that is kept is not asked again.
+
+    Args:
+        task: what all rounds have in common, without the methods that have failed by now.
+        world_sha256: content of the dataset, which kept answers depend on.
+        gene_of: the learngene that a round (from 1) sends.
+        payloads: what methods send besides, by name.
+        precision, payload_precision: see ``protocol.plan.plan_round``.
+        faults: CLIENT:KIND, planted on purpose.
+
+    Raises:
+        InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
+    """
+    device, clients = client_device(federation.runtime), federation.num_clients
+    with fault_orders(faults, federation.cache) as orders:
+
+        @cache  # asked for by the count of kept answers, by the runtime and by the round
+        def plan(number: int) -> RoundPlan:
+            made = plan_round(
+                replace(task, faults=orders),
+                gene_of(number),
+                number,
+                payloads,
+                rounds=rounds,
+                precision=precision,
+                payload_precision=payload_precision,
+            )
+            if faults:  # every client is asked, so that its fault can strike
+                return made
+            kept = answer_cache(
+                made, number, world_sha256, federation.cache, device, resume=federation.resume
+            )
+            return replace(made, kept=kept)
+
+        strategy = LearngeneStrategy(clients, plan)
+        asked, found = clients * rounds, strategy.kept(rounds)
+        if found:
+            callback.on_note(
+                f"{found} of {asked} clients answered in an earlier run: not asked again"
+            )
+        callback.on_clients_begin(asked - found)
+        simulate(strategy, rounds, federation.runtime, clients, callback=callback)
+    return strategy.rounds
+
+
+@contextmanager
+def fault_orders(faults: Sequence[str], cache: Path) -> Iterator[FaultOrders | None]:
+    """``faults`` as ``clients.faults.armed`` reads it, or None where none is planted.
+
+    Its folder remembers who has been killed once. It lies in the cache, which all workers can
+    write to, and is gone when the run is over; a folder that a killed driver leaves behind is empty
+    or holds empty files, and nothing ever looks into it again.
+    """
+    if not faults:
+        yield None
+        return
+    cache = cache.absolute()
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="faults-", dir=cache)
+    try:
+        yield FaultOrders(tuple(faults), folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

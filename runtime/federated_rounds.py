@@ -1,0 +1,151 @@
+"""The federated methods of a run: trained among the clients before these are asked for the rest.
+
+What comes of a training travels to every client in the run's last round, as other methods'
+payloads do; the bytes of the training's own rounds are the method's, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from flwr.clientapp import ClientApp
+
+from learngene.data.dataset import World
+from learngene.methods import BUILT_IN, Payload, find
+from learngene.methods.common.federated import begin, finished
+from protocol.callbacks import SILENT, RunCallback
+from protocol.plan import plan_federated_round
+from protocol.rounds import RoundOutcome, RoundPlan
+from protocol.task import ClientTask
+from runtime.ray_backend import simulate
+from runtime.resources import Federation, client_device
+from strategies.answer_cache import cache_key_fields
+from strategies.fedavg import FederatedStrategy, Training
+from strategies.training_cache import TrainingCache
+
+
+@dataclass(frozen=True)
+class Federated:
+    """What the federated methods of a run came to."""
+
+    payloads: dict[str, Payload] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # method -> reason
+    rounds: dict[str, list[RoundOutcome]] = field(default_factory=dict)  # of each method
+    section: dict[str, Any] | None = None  # ``results.json``, "federated"
+
+
+def federated_methods(names: Sequence[str]) -> list[str]:
+    """Those that are trained among the clients. A plugin is not: its weights would need a
+    declaration of what may go up."""
+    return [name for name in names if name in BUILT_IN and find(name).trained_by == "clients"]
+
+
+def run_federated_training(
+    task: ClientTask,
+    names: Sequence[str],
+    world: World,
+    width: float,
+    federation: Federation,
+    *,
+    callback: RunCallback = SILENT,
+    client_app: ClientApp | None = None,
+) -> Federated:
+    """Train the methods in ``names`` among the clients, or take up what is kept of them.
+
+    Args:
+        task: what all tasks of the run have in common.
+        width: of the seven layers, as scratch's.
+        client_app: what answers; default ``clients.client_app.app``.
+
+    Raises:
+        InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
+    """
+    if not names:
+        return Federated()
+    clients = federation.num_clients
+    trainings = [
+        Training(name, task.method[name]["rounds"], _start(task, world, width)) for name in names
+    ]
+    kept = {each.name: _kept(task, world, each, federation) for each in trainings}
+    if federation.resume:
+        for each in trainings:
+            kept[each.name].load(each)
+            if each.done:
+                callback.on_note(
+                    f"{each.name}: {each.done} of {each.rounds} federated rounds were done "
+                    "by an earlier run"
+                )
+
+    def after(training: Training) -> None:
+        kept[training.name].save(training)
+        callback.on_round_end(training.name, training.done, training.rounds)
+
+    def plan(training: Training, number: int) -> RoundPlan:
+        return plan_federated_round(task, training.name, number, training.state)
+
+    strategy = FederatedStrategy(clients, trainings, plan, after_round=after)
+    if strategy.rounds_left:
+        simulate(strategy, strategy.rounds_left, federation.runtime, clients, client_app=client_app)
+    failed = {each.name: each.failed for each in trainings if each.failed is not None}
+    for name, reason in failed.items():
+        callback.on_note(f"{name} failed: {reason}")
+    return Federated(
+        {each.name: finished(each.state) for each in trainings if each.failed is None},
+        failed,
+        {each.name: each.history for each in trainings},
+        {
+            "methods": {
+                each.name: _summary(each, task.method[each.name])
+                for each in trainings
+                if each.failed is None
+            },
+            "failed": failed,
+        },
+    )
+
+
+def _start(task: ClientTask, world: World, width: float) -> Payload:
+    return begin(
+        task.seed,
+        task.method["scratch"]["stem"],
+        width,
+        world.image_shape[0],
+        world.division.group(task.classes_from),
+        task.ways,
+    )
+
+
+def _kept(
+    task: ClientTask, world: World, training: Training, federation: Federation
+) -> TrainingCache:
+    """Where the training is kept: the key is its first message and the number of clients."""
+    plan = plan_federated_round(task, training.name, 1, training.state)
+    parts = cache_key_fields(plan, 1, world.sha256, client_device(federation.runtime)) | {
+        "clients": federation.num_clients
+    }
+    return TrainingCache(federation.cache, training.name, parts)
+
+
+def _summary(training: Training, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A training in ``results.json``."""
+    losses = [
+        fmean(float(c.methods[training.name]["loss"]) for c in each.clients if c.error is None)  # type: ignore[arg-type]
+        for each in training.history
+    ]
+    return {
+        "rounds": training.rounds,
+        "local_epochs": settings["local_epochs"],
+        "parameters": training.state.parameters,
+        "loss_by_round": [[number, loss] for number, loss in enumerate(losses, start=1)],
+        "left_out": [
+            {"round": each.round, "client": c.client, "error": c.error}
+            for each in training.history
+            for c in each.clients
+            if c.error is not None
+        ],
+        "bytes_down": sum(each.bytes_down for each in training.history),
+        "bytes_up": sum(each.bytes_up for each in training.history),
+    }

@@ -1,0 +1,259 @@
+"""Where clients run: the only caller of Flower's simulation entry point.
+
+``run_simulation`` is deprecated and has sharp edges (``docs/ARCHITECTURE.md``): it swallows errors,
+waits for clients that hang, joins any Ray cluster it finds and leaves the environment changed.
+``simulate`` comes back, or raises, with no process and no variable left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from logging import CRITICAL, getLogger
+from pathlib import Path
+from typing import Any
+
+# Read when flwr and ray are imported, here and in the workers.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from flwr.clientapp import ClientApp
+
+from learngene.errors import InputError
+from protocol.callbacks import SILENT, RunCallback
+from runtime.resources import Resources, RuntimeSettings, check_resources
+from runtime.serial_backend import run_serial
+from runtime.signals import ENDING, exit_code
+from server.server_app import LearngeneServerApp, make_server_app
+from strategies.learngene import LearngeneStrategy
+
+__all__ = ["RuntimeSettings", "leave", "simulate"]
+
+# After a kill -9 of the driver the kernel ends gcs and raylet, and the raylet's workers follow. Its
+# two agents try to report that to the gcs, which is gone, for as many seconds as this (60).
+GIVE_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
+JOIN_S = 10.0  # how long the ServerApp's thread may take to notice that the run is over
+
+
+def simulate(
+    strategy: LearngeneStrategy,
+    rounds: int,
+    runtime: RuntimeSettings,
+    num_clients: int,
+    *,
+    client_app: ClientApp | None = None,
+    callback: RunCallback = SILENT,
+) -> None:
+    """Run all rounds; what they brought is in ``strategy.rounds``.
+
+    A client that misses the round's deadline keeps its worker busy, so later rounds have one fewer;
+    ``runtime.client_timeout_s`` ends it earlier and frees the worker.
+
+    Args:
+        strategy: made for ``num_clients``.
+        rounds: how many times each client is asked.
+        runtime: ``ray`` or ``serial``, and what a client may hold.
+        num_clients: nodes to simulate.
+        client_app: what answers; default ``clients.client_app.app``.
+        callback: its ``on_reply`` is called as replies arrive; with Ray not in the main thread.
+
+    Raises:
+        InputError: the runtime asks for what the machine does not have. Before Ray starts.
+        RuntimeError: the backend could not start, or died.
+        KeyboardInterrupt: passed on after cleaning up; ``strategy.finish_round()`` has what was
+            finished. Whatever else the strategy raised is raised here, too.
+    """
+    if client_app is None:
+        from clients.client_app import app
+
+        client_app = app
+    strategy.timeout_s = runtime.timeout_s
+    server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback)
+    if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
+        resources = check_resources(runtime, num_clients)
+    # Where earlier runs have every answer there is nothing to start Ray for.
+    everything = rounds * num_clients
+    if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
+        with _quiet():
+            run_serial(server_app, client_app, num_clients, runtime.timeout_s)
+    elif runtime.name == "ray":
+        _run_ray(server_app, client_app, num_clients, resources)
+    else:
+        raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")
+    if server_app.error is not None:
+        raise server_app.error
+
+
+def _run_ray(
+    server_app: LearngeneServerApp, client_app: ClientApp, num_clients: int, resources: Resources
+) -> None:
+    import flwr.simulation
+    import ray
+
+    if ray.is_initialized():
+        raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
+    backend: dict[str, Any] = {
+        # Passed through to Ray's .options(). Without the last two, a worker that died once stays
+        # in the pool and swallows every later message; with them, the client is run again.
+        "client_resources": {
+            "num_cpus": resources.num_cpus,
+            "num_gpus": resources.num_gpus,
+            "max_restarts": -1,
+            "max_task_retries": 1,
+        },
+        "init_args": resources.init_args(),
+    }
+    with ExitStack() as stack:
+        stack.enter_context(_environment())
+        stack.enter_context(_signals())
+        stack.enter_context(_quiet())
+        kill_workers = stack.enter_context(_workers())
+        # The backend waits for every client under way, also for one that has missed the deadline
+        # or will never end: once the ServerApp is through, nobody wants their replies.
+        server_app.on_finish = kill_workers
+        try:
+            flwr.simulation.run_simulation(
+                server_app, client_app, num_clients, backend_config=backend
+            )
+        except Exception as error:
+            if server_app.error is None:
+                cause = _root(error)
+                raise RuntimeError(f"the Ray backend failed: {_say(cause)}") from cause
+        except SystemExit as error:  # flwr exits the process over a missing dependency
+            raise RuntimeError(f"Flower gave up (exit code {error.code})") from error
+        finally:
+            server_app.stop.set()
+            kill_workers()
+            ray.shutdown()
+            if server_app.started.is_set():
+                server_app.finished.wait(JOIN_S)
+    if not server_app.finished.is_set():
+        raise RuntimeError("the ServerApp did not end with its backend")
+
+
+@contextmanager
+def _workers() -> Iterator[Callable[[], None]]:
+    """Gives a function that kills all of Flower's Ray actors, busy ones included.
+
+    Flower keeps their handles to itself and can only end idle ones, so the pool that it is about to
+    make is replaced by one that remembers them. flwr is pinned exactly; a test holds this to work.
+    """
+    import ray
+    from flwr.server.superlink.fleet.vce.backend import raybackend
+
+    actors: list[Any] = []
+    lock = threading.Lock()
+    original = raybackend.BasicActorPool
+
+    class RememberingPool(original):  # type: ignore[misc, valid-type]
+        create_actor_fn: Callable[[], Any]
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            create = self.create_actor_fn
+
+            def remember() -> Any:
+                actors.append(create())
+                return actors[-1]
+
+            self.create_actor_fn = remember
+
+        def terminate_all_actors(self) -> None:
+            kill()  # the original asks idle actors to leave, and busy ones never hear of it
+
+    def kill() -> None:
+        with lock:  # the ServerApp's thread and the backend's may come at once
+            while actors and ray.is_initialized():
+                ray.kill(actors.pop(), no_restart=True)
+
+    raybackend.BasicActorPool = RememberingPool  # type: ignore[misc]
+    try:
+        yield kill
+    finally:
+        raybackend.BasicActorPool = original  # type: ignore[misc]
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Variables for Ray and its workers; what was there comes back (flwr itself overwrites it)."""
+    names = ("PYTHONPATH", "RAY_ADDRESS", GIVE_UP)
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.pop("RAY_ADDRESS", None)
+    # Workers import clients/ also where the project is not installed and the driver runs from
+    # another folder. (Flower puts the driver's sys.path before this.)
+    os.environ.setdefault(GIVE_UP, "10")
+    root = str(Path(__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, before["PYTHONPATH"]]))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM stays ours: ``ray.init`` takes it over, and would exit with code 1 or 15."""
+    import ray._private.utils as utils
+
+    original = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No lines from Flower and Ray between the driver's own; failures are named in the outcome."""
+    from flwr.supercore import telemetry
+
+    telemetry.FLWR_TELEMETRY_ENABLED = os.environ["FLWR_TELEMETRY_ENABLED"]  # if imported earlier
+    logger = getLogger("flwr")
+    level, propagate = logger.level, logger.propagate
+    # Own handler plus propagation to Hydra's would print each line twice.
+    logger.propagate = False
+    logger.setLevel(CRITICAL)
+    ray_worker = sys.modules.get("ray._private.worker")
+    if ray_worker is not None:  # the raylet's notices of retries and deaths go straight to stdout
+        ray_worker._worker_logs_enabled = False  # type: ignore[attr-defined]
+    warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _say(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def leave(code: int) -> None:
+    """End the process with this exit code, also when a library left a thread that does not end.
+
+    After a signal nothing more is run: Ray's own end, at an interpreter that is going away, may
+    abort the process (seen once in 30 random kills), and what called would read -6 for 143. Ray's
+    processes end with ours.
+    """
+    with suppress(OSError):  # whoever read them may be gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    alive = [each for each in threading.enumerate() if not each.daemon]
+    if code in map(exit_code, ENDING) or alive != [threading.main_thread()]:
+        os._exit(code)
+    sys.exit(code)

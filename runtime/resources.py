@@ -1,0 +1,136 @@
+"""What a runtime asks of the machine, held against what the machine has."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from learngene.errors import InputError
+from learngene.utils.hardware import usable_cores
+from learngene.utils.settings import setting
+
+
+@dataclass
+class RuntimeSettings:
+    """Where clients run, and within which limits."""
+
+    name: str = setting("ray", choices=("ray", "serial"))  # ray | serial
+    # a round's deadline for answers, seconds
+    timeout_s: float = setting(3600.0, gt=0, le=1_000_000)
+    # One client's own time: a longer one has failed, and its worker is free for the next. Without
+    # it a client that hangs keeps its worker until the round's deadline.
+    # seconds; null = only the round's deadline
+    client_timeout_s: float | None = setting(None, gt=0, le=1_000_000)
+    # fewer clients than this is exit code 3; null = all
+    min_answered: int | None = setting(None, ge=0)
+    # cores of one client, fractions allowed; also its threads
+    num_cpus: float = setting(1.0, gt=0, le=1024)
+    # GPUs that a client holds; null = 1 where there is one, else 0
+    num_gpus: float | None = setting(None, ge=0, le=64)
+    total_cpus: int | None = setting(None, ge=1, le=4096)  # cores that Ray may use; null = all
+    total_gpus: int | None = setting(None, ge=0, le=4096)  # GPUs that Ray may use; null = all
+    address: str | None = None  # join this Ray cluster; null = a new one on this machine
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who is asked, where they run, and where their answers are kept."""
+
+    runtime: RuntimeSettings
+    num_clients: int
+    cache: Path
+    resume: bool = True  # take up what an earlier run has kept
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Ray is started with, and what a client holds of it."""
+
+    total_cpus: int | None  # None: the cluster's own
+    total_gpus: int | None
+    num_cpus: float
+    num_gpus: float
+    address: str | None = None  # None: a new cluster on this machine
+
+    def init_args(self) -> dict[str, Any]:
+        """What ``ray.init`` is called with."""
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        if self.address:
+            return {"address": self.address, **quiet}
+        # "local": never a cluster that happens to be there
+        own = {"address": "local", "num_cpus": self.total_cpus, "num_gpus": self.total_gpus}
+        return {**own, **quiet}
+
+
+def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
+    """Hold what clients ask for against what there is; Flower would hang where it is too little.
+
+    ``total_cpus`` and ``total_gpus`` are believed, also beyond what the machine has: this is how
+    four GPUs are pretended. Ray is given no more cores than all clients need, since it starts a
+    worker for each (370 MB with torch).
+
+    Raises:
+        InputError: naming the field, both numbers and the fix.
+    """
+    cpus, asked = runtime.num_cpus, runtime.num_gpus
+    if cpus <= 0:
+        raise InputError("runtime.num_cpus", cpus, "a client needs a share of a core", "Use 1")
+    if asked is not None and (asked < 0 or (asked > 1 and asked != int(asked))):
+        raise InputError(
+            "runtime.num_gpus",
+            asked,
+            "a client holds a fraction of one GPU or a whole number of them",
+            "Use 0, 0 < x <= 1 or an integer",
+        )
+    if runtime.address:  # the cluster has what it has; it was sized by whoever started it
+        if runtime.total_cpus is not None or runtime.total_gpus is not None:
+            raise InputError(
+                "runtime.address",
+                runtime.address,
+                "a running cluster has its own total_cpus and total_gpus",
+                "Leave runtime.total_cpus and runtime.total_gpus away",
+            )
+        return Resources(None, None, cpus, float(asked or 0), runtime.address)
+    have_cpus = usable_cores() if runtime.total_cpus is None else runtime.total_cpus
+    if cpus > have_cpus:
+        raise InputError(
+            "runtime.num_cpus",
+            cpus,
+            f"a client asks for {cpus:g} cores, there are {have_cpus}",
+            f"Use {have_cpus} or fewer, or raise runtime.total_cpus",
+        )
+    have_gpus = runtime.total_gpus
+    if have_gpus is None:
+        have_gpus = 0 if asked == 0 else _gpus()
+    if asked is None:
+        asked = 1.0 if have_gpus and _gpus() else 0.0
+    if asked > have_gpus:
+        raise InputError(
+            "runtime.num_gpus",
+            asked,
+            f"a client asks for {asked:g} GPUs, there are {have_gpus}",
+            "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus",
+        )
+    return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
+
+
+def client_device(runtime: RuntimeSettings) -> dict[str, Any]:
+    """Where clients compute; on a cluster elsewhere only what they are given of it is known."""
+    import torch  # late: half of what the driver's start costs
+
+    if runtime.name == "serial":
+        gpus = float(torch.cuda.is_available())
+    else:
+        gpus = check_resources(runtime, 1).num_gpus
+    if not gpus:
+        return {"kind": "cpu"}
+    here = torch.cuda.get_device_name() if torch.cuda.is_available() else "elsewhere"
+    return {"kind": here, "gpus": "some" if gpus <= 1 else gpus}
+
+
+def _gpus() -> int:
+    import torch  # late: half of what the driver's start costs
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

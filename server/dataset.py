@@ -1,0 +1,71 @@
+"""Load the run's dataset and check that no client's image is one of the factory's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learngene.data.cache import build
+from learngene.data.dataset import World
+from learngene.data.partition import Shard, check_leakage, draw_shard
+from learngene.data.settings import SeededDataSettings, ShardSettings
+from learngene.errors import InputError
+from learngene.open_world.flagged import all_flagged, draw_labelled_shard
+from protocol.callbacks import RunCallback
+
+
+def load_dataset(
+    data: SeededDataSettings,
+    shards: ShardSettings,
+    num_clients: int,
+    cache: Path,
+    *,
+    open_world_learned: bool = False,
+    callback: RunCallback,
+) -> tuple[World, dict[str, Any]]:
+    """The dataset and the result of the leakage guard over all clients' shards.
+
+    Args:
+        open_world_learned: the collective's cycles will learn open-world classes, too.
+
+    Raises:
+        InputError: the data cannot be used, holds too little for the settings, or leaks.
+    """
+    world = build(data, cache, callback.on_progress)
+    drawn = [_shard(shards, world, client) for client in range(num_clients)]
+    further = world.division.open_world if open_world_learned else ()
+    trained = (*world.division.base, *further)
+    base = np.concatenate([world.rows("train", c) for c in trained])
+    leakage = check_leakage(world, drawn, base, with_open_world=open_world_learned)
+    if not leakage["passed"]:
+        raise InputError(
+            "data.name",
+            world.name,
+            f"clients' images leak: {leakage}",
+            "Delete the cached world and build it again",
+        )
+    return world, leakage
+
+
+def _shard(shards: ShardSettings, world: World, client: int) -> Shard:
+    """A client's shard; where its images will be named ones, all of which these may be."""
+    if shards.draws:
+        return draw_labelled_shard(
+            world,
+            all_flagged(world),
+            ways=shards.ways,
+            shots=max(len(world.rows("train", c)) for c in world.division.open_world),
+            shard_seed=shards.seed,
+            client=client,
+            draws=shards.draws,
+        )
+    return draw_shard(
+        world,
+        ways=shards.ways,
+        shots=shards.shots,
+        shard_seed=shards.seed,
+        client=client,
+        classes_from=shards.classes_from,
+    )

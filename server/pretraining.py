@@ -1,0 +1,295 @@
+"""The factory half of the methods besides the learngene: train once, keep, send to every client.
+
+``cache/methods/KEY/NAME`` holds one payload. KEY hashes everything that determines it; client
+settings (``method.NAME.client_*``), shots and shards are not among it. Half-done work lies beside
+it as ``NAME-part`` and is taken up by the next run.
+
+Equal terms: every method that is trained here gets the same seven layers, the base images that the
+collective is trained on, and the same number of image passes (``budget``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learngene.collective.sampling import hold_out
+from learngene.data.dataset import World
+from learngene.methods import Factory, Method, Payload, find
+from learngene.methods.base import BaseImages
+from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
+from learngene.utils.hardware import torch_threads
+from protocol.callbacks import SILENT, RunCallback
+from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
+from server.parallel import JobResult, ProgressFn, max_workers, run_parallel
+
+FORMAT = 3  # raise it when a factory half changes: payloads of the old one must not be sent
+CLIENT = "client_"  # how the names of settings begin that only the client half reads
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """What the methods' factory halves read of the configuration."""
+
+    factory: FactorySettings
+    methods: tuple[str, ...]
+    method: Mapping[str, Mapping[str, Any]]  # settings, by method
+    own_methods: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
+    ways: int
+    budget: int | None  # image passes of a method; None: as many as the light path had
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """What the factory sends for the methods, and how it came about."""
+
+    methods: list[str]  # of the run, without those that failed
+    payloads: dict[str, Payload] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # method -> reason
+    # ``results.json``, "pretraining"; None where no method needed any
+    section: dict[str, Any] | None = None
+
+    def merge(self, payloads: Mapping[str, Payload], failed: Mapping[str, str]) -> Payloads:
+        """With what further methods send, and without those that failed.
+
+        Raises:
+            RuntimeError: no method is left.
+        """
+        left = [name for name in self.methods if name not in failed]
+        if not left:
+            raise RuntimeError("every method failed: " + "; ".join(failed.values()))
+        return Payloads(
+            left, {**self.payloads, **payloads}, {**self.failed, **failed}, self.section
+        )
+
+
+def pretrain_methods(
+    settings: PretrainingSettings,
+    world: World,
+    result: FactoryResult,
+    callback: RunCallback = SILENT,
+) -> Payloads:
+    """Make or find the payload of every method of the run that has a factory half.
+
+    A method that fails is named with its reason; the others go on without it.
+
+    Raises:
+        RuntimeError: no method is left.
+    """
+    plugins, threads = settings.own_methods, settings.factory.threads
+    asked = {name: find(name, plugins.get(name)) for name in settings.methods}
+    needed = {n: m for n, m in asked.items() if m.trained_by in ("factory", "collective")}
+    if not needed:
+        return Payloads(list(asked))
+    light_path = light_path_passes(result)
+    budget = light_path if settings.budget is None else settings.budget
+    assert budget is not None, "conf.validate asks for a budget where there is no collective"
+    settings = replace(settings, budget=budget)
+    payloads: dict[str, Payload] = {}
+    failed: dict[str, str] = {}
+    record: dict[str, Any] = {}
+
+    def made(name: str, payload: Payload, seconds: float, found: bool) -> None:
+        payloads[name] = payload
+        record[name] = {
+            "image_passes": budget if needed[name].pretrain else None,
+            "seconds": seconds,
+            "cached": found,
+            "parameters": payload.parameters,
+            "bytes": payload.bytes,
+        }
+        callback.on_note(_line(name, record[name]))
+
+    def fault(name: str, reason: str) -> None:  # one method's must not take the others along
+        failed[name] = reason
+        callback.on_note(f"{name} failed at the factory: {reason}")
+
+    to_train: list[str] = []
+    with torch_threads(threads):
+        for name, method in needed.items():
+            started = time.perf_counter()
+            if method.from_collective is not None:
+                assert result.trained is not None, (
+                    "conf.validate wants a collective for this method"
+                )
+                try:
+                    payload = method.from_collective(result.trained.trainer.collective)
+                except (Exception, SystemExit) as error:
+                    fault(name, f"{type(error).__name__}: {error}")
+                    continue
+                made(name, payload, time.perf_counter() - started, found=False)
+            elif settings.factory.resume and (kept := _kept(name, method, settings, world)):
+                made(name, kept, time.perf_counter() - started, found=True)
+            else:
+                to_train.append(name)
+    collective = settings.factory.collective
+    at_once = max_workers(collective.threads, choose_device(collective.device))
+    each = {name: (name, settings, world) for name in to_train}
+    if at_once > 1 and len(each) > 1:
+        ends = run_parallel(train, each, at_once, callback.on_method_step)
+    else:
+        ends = _run_serially(each, callback)
+    for end in ends:
+        if end.error is not None:
+            fault(end.name, end.error)
+            continue
+        with torch_threads(threads):
+            trained = _kept(end.name, needed[end.name], settings, world)
+        assert trained is not None, "``train`` keeps what it made"
+        made(end.name, trained, end.seconds, found=False)
+    left = [name for name in asked if name not in failed]
+    if not left:
+        raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
+    section = {
+        "budget": budget,
+        "light_path_passes": light_path,
+        "methods": {name: record[name] for name in needed if name in record},
+        "failed": failed,
+    }
+    in_order = {name: payloads[name] for name in needed if name in payloads}
+    return Payloads(left, in_order, failed, section)
+
+
+def _run_serially(
+    asked: Mapping[str, tuple[str, PretrainingSettings, World]], callback: RunCallback
+) -> Iterator[JobResult]:
+    """As ``side_by_side``, in this process."""
+    for name, arguments in asked.items():
+        started, error = time.perf_counter(), None
+        try:
+            train(*arguments, partial(callback.on_method_step, name))
+        except (Exception, SystemExit) as fault:
+            error = f"{type(fault).__name__}: {fault}"
+        yield JobResult(name, time.perf_counter() - started, error)
+
+
+def light_path_passes(result: FactoryResult) -> int | None:
+    """Image passes of the collective's light path, the budget of the others unless it is set.
+
+    Every image that the collective was trained on went through the light path (where there is
+    one), which has the seven layers that the other methods have, too. None: no collective.
+    """
+    if result.trained is None:
+        return None
+    return sum(stage.image_passes for stage in result.trained.trainer.stages)
+
+
+def _stem(name: str, method: Method, settings: PretrainingSettings, world: World) -> Path:
+    """Where the payload lies in the cache; for as many threads as torch has now."""
+    key = payload_key(_factory(name, settings, world), settings, method)
+    return settings.factory.cache / "methods" / key / name
+
+
+def _kept(name: str, method: Method, settings: PretrainingSettings, world: World) -> Payload | None:
+    """The payload in the cache; None where there is none that is whole."""
+    kept = read_checkpoint(_stem(name, method, settings, world))
+    if kept is None:
+        return None
+    return Payload({n: value.numpy() for n, value in kept[0].items()}, kept[1]["card"])
+
+
+def train(name: str, settings: PretrainingSettings, world: World, tell: ProgressFn) -> None:
+    """Train a method's factory half and keep its payload; goes on with half-done work.
+
+    A function of its own, with arguments that cross to another process (see ``server.parallel``).
+
+    Raises:
+        ValueError: the payload is not finite; and whatever the method raises.
+    """
+    method = find(name, settings.own_methods.get(name))
+    assert method.pretrain is not None
+    with torch_threads(settings.factory.threads):
+        stem = _stem(name, method, settings, world)
+        part = stem.with_name(f"{name}-part")
+        made = method.pretrain(
+            _factory(
+                name,
+                settings,
+                world,
+                checkpoint=read_checkpoint(part) if settings.factory.resume else None,
+                keep=lambda state, card: write_checkpoint(part, state, card),
+                progress=lambda done, steps, loss: tell(done, steps),
+            )
+        )
+    for array in made.arrays.values():
+        if not np.isfinite(array).all():
+            raise ValueError("the payload holds numbers that are not finite")
+    tensors = {n: torch.from_numpy(array) for n, array in made.arrays.items()}
+    write_checkpoint(stem, tensors, {"card": made.card})
+    for suffix in (".json", ".safetensors"):
+        part.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _factory(name: str, settings: PretrainingSettings, world: World, **more: Any) -> Factory:
+    factory, collective = settings.factory, settings.factory.collective
+    assert settings.budget is not None, "``pretrain_methods`` has filled it in"
+    device = choose_device(collective.device)
+    rows, _ = hold_out(world, factory.seed, factory.open_world.calibration_per_class)
+    method = find(name, settings.own_methods.get(name))
+    return Factory(
+        name=name,
+        images=BaseImages(
+            world,
+            tuple(rows[c] for c in world.division.base),
+            device,
+            collective.train_size,
+            collective.zoom,
+        ),
+        settings=method.settings_from(settings.method.get(name, {})),
+        budget=settings.budget,
+        ways=settings.ways,
+        width=collective.width,
+        stem=settings.method["scratch"]["stem"],
+        seed=factory.seed,
+        bf16=choose_precision(collective.precision, device) == "bf16",
+        **more,
+    )
+
+
+def payload_key(factory: Factory, settings: PretrainingSettings, method: Method) -> str:
+    """Hash of everything that determines a payload, 16 hex digits."""
+    device, values = factory.images.device, settings.method.get(factory.name, {})
+    parts = {
+        "format": FORMAT,
+        "world": factory.images.world.sha256,
+        "calibration_per_class": settings.factory.open_world.calibration_per_class,
+        "method": factory.name,
+        "settings": {k: v for k, v in values.items() if not k.startswith(CLIENT)},
+        "budget": factory.budget,
+        "ways": factory.ways if method.depends_on_ways else None,
+        "width": factory.width,
+        "stem": factory.stem,
+        "side": factory.images.side,
+        "zoom": factory.images.zoom,
+        "seed": factory.seed,
+        "bf16": factory.bf16,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "POT": version("POT") if factory.name == "deepemd" else None,
+    }
+    if plugin := settings.own_methods.get(factory.name):
+        parts["module"] = plugin["module"], plugin["sha256"]
+    return key_of(parts)
+
+
+def _line(name: str, made: Mapping[str, Any]) -> str:
+    passes = made["image_passes"]
+    how = (
+        "found from an earlier run"
+        if made["cached"]
+        else f"{passes:,} image passes, {made['seconds']:.0f} s"
+        if passes
+        else "read off the collective"
+    )
+    return f"{name}: {how}, {made['bytes'] / 1e6:.2f} MB"

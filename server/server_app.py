@@ -1,0 +1,138 @@
+"""The factory's Flower app: run the strategy, pass replies on as they arrive, keep the error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from flwr.app import ArrayRecord, Context, Message
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Result
+
+from protocol.callbacks import SILENT, RunCallback
+from protocol.grid import WrappedGrid
+
+POLL_S = 0.05  # between two looks for replies
+TTL_MARGIN_S = 600.0  # a message outlives the deadline for its reply by this
+
+
+class Stopped(RuntimeError):
+    """The runtime has ended under the ServerApp; there is nobody left to wait for."""
+
+
+class Outcome(Protocol):
+    """What the strategy makes of a client's reply."""
+
+    @property
+    def client(self) -> int: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class ObservingStrategy(Protocol):
+    """A Flower strategy that can be shown replies one by one (server/ knows no more of it)."""
+
+    def start(
+        self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Result: ...
+    def receive(self, reply: Message) -> Outcome | None: ...
+    def guarded(self, grid: Grid) -> Grid: ...
+
+
+class LearngeneServerApp(ServerApp):
+    """A ServerApp that its runtime can stop, and that keeps its error instead of losing it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = threading.Event()  # set by the runtime: give up waiting
+        self.started = threading.Event()  # set by the app: main is running
+        self.finished = threading.Event()  # set by the app: main has returned
+        self.error: Exception | None = None
+        self.on_finish: Callable[[], None] = lambda: None  # called in the app's thread
+
+
+def make_server_app(
+    strategy: ObservingStrategy,
+    rounds: int,
+    timeout_s: float,
+    callback: RunCallback = SILENT,
+) -> LearngeneServerApp:
+    """A ServerApp that runs ``strategy`` for some rounds.
+
+    Args:
+        strategy: see ``strategies.learngene.LearngeneStrategy``.
+        rounds: messages that each client is sent.
+        timeout_s: deadline of a round, seconds.
+        callback: its ``on_reply`` is called in the ServerApp's thread.
+    """
+    app = LearngeneServerApp()
+
+    def observe(reply: Message) -> None:
+        outcome = strategy.receive(reply)
+        if outcome is not None:
+            callback.on_reply(outcome.client, outcome.error is None)
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        app.started.set()
+        try:
+            watched = WatchedGrid(strategy.guarded(grid), app.stop, observe)
+            strategy.start(watched, ArrayRecord(), num_rounds=rounds, timeout=timeout_s)
+        except Exception as error:  # run_simulation would end with exit code 0
+            app.error = error
+        finally:
+            app.finished.set()
+            app.on_finish()
+
+    return app
+
+
+class WatchedGrid(WrappedGrid):
+    """A Grid that shows every reply as it arrives and that can be told to stop waiting.
+
+    Flower's own ``send_and_receive`` is silent until the last reply, and nothing ends it before
+    its timeout, also when the backend has died in the meantime.
+    """
+
+    def __init__(
+        self, grid: Grid, stop: threading.Event, on_message: Callable[[Message], None]
+    ) -> None:
+        super().__init__(grid)
+        self._stop, self._on_message = stop, on_message
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Replies in the order of arrival; those that miss the deadline are left out.
+
+        Raises:
+            Stopped: the runtime has ended.
+        """
+        messages = list(messages)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if timeout is not None:
+            for message in messages:  # the default is 12 h; Flower forgets expired messages
+                message.metadata.ttl = max(message.metadata.ttl, timeout + TTL_MARGIN_S)
+        waiting = set(self.push_messages(messages))
+        del messages
+        replies: list[Message] = []
+        while waiting:
+            arrived = list(self.pull_messages(waiting))
+            for reply in arrived:
+                self._on_message(reply)
+            replies.extend(arrived)
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            if not arrived and self._stop.wait(POLL_S):
+                break
+        if waiting and self._stop.is_set():
+            raise Stopped(f"the runtime ended while {len(waiting)} replies were due")
+        return replies
+
+    def get_node_ids(self) -> Iterable[int]:
+        if self._stop.is_set():
+            raise Stopped("the runtime ended before the nodes were there")
+        return super().get_node_ids()

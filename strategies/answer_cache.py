@@ -1,0 +1,136 @@
+"""Clients' answers, kept as they arrive: a run that was killed asks only those that are missing.
+
+``cache/clients/KEY/client-NNNN.json`` holds one answer. KEY hashes all that the answers of a round
+depend on: the message itself (with the world's content in the place of its path), the round, the
+kind of device, and the libraries. How many clients are asked is not in it, nor how they are run, so
+forty clients find the answers of the twenty that were asked before. Only good answers are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learngene.utils.checkpoint import key_of, read_card, write_card
+from protocol.guard import Entry
+from protocol.messages import Traffic
+from protocol.rounds import ClientOutcome, RoundPlan
+
+NO_NUMBERS = ("world", "limit_s")  # of a task: where the world lies, and for how long to wait
+FORMAT = 1  # raise it when clients compute something else of the same message
+
+
+class AnswerCache:
+    """The answers of one round in a folder.
+
+    Args:
+        cache: folder of all caches.
+        parts: what the answers depend on (``cache_key_fields``).
+        resume: False finds nothing, and writes over what is there.
+    """
+
+    def __init__(self, cache: Path, parts: Mapping[str, Any], *, resume: bool = True) -> None:
+        self.folder = cache / "clients" / key_of(parts)
+        self._parts, self._resume = parts, resume
+        self._seen: dict[int, ClientOutcome | None] = {}
+
+    def get(self, client: int) -> ClientOutcome | None:
+        """A kept answer; None where none is kept or its file is torn or altered.
+
+        Raises:
+            InputError: the file is whole, and is another client's or of other settings.
+        """
+        if not self._resume:
+            return None
+        if client not in self._seen:
+            card = read_card(self._path(client), of=self._of(client))
+            self._seen[client] = None if card is None else _outcome(client, card)
+        return self._seen[client]
+
+    def put(self, outcome: ClientOutcome) -> None:
+        """Keep an answer, whole or not at all. One with an error is not kept.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if outcome.error is not None:
+            return
+        card = {
+            "methods": outcome.methods,
+            "info": outcome.info,
+            "bytes_up": outcome.bytes_up,
+            "bytes_up_by_method": {n: t.up for n, t in outcome.bytes_by_method.items()},
+            "sent": [list(entry) for entry in outcome.sent],
+        }
+        write_card(self._path(outcome.client), card, of=self._of(outcome.client))
+
+    def _path(self, client: int) -> Path:
+        return self.folder / f"client-{client:04d}.json"
+
+    def _of(self, client: int) -> dict[str, Any]:
+        return {**self._parts, "client": client}
+
+
+def _outcome(client: int, card: Mapping[str, Any]) -> ClientOutcome:
+    up = card["bytes_up_by_method"]
+    return ClientOutcome(
+        client=client,
+        node_id=0,
+        replied=True,
+        methods=card["methods"],
+        info=card["info"],
+        bytes_down=0,
+        bytes_up=card["bytes_up"],
+        bytes_by_method={name: Traffic(0, up[name]) for name in up},
+        sent=tuple(Entry(*entry) for entry in card["sent"]),
+        kept=True,
+    )
+
+
+def cache_key_fields(
+    plan: RoundPlan, number: int, world: str, device: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that the answers of round ``number`` depend on, as plain JSON.
+
+    Args:
+        world: the world's sha256.
+        device: where clients compute (``runtime.resources.client_device``).
+    """
+    task = plan.task.to_plain()
+    return {
+        "format": FORMAT,
+        "round": number,
+        "world": world,
+        "task": {name: value for name, value in task.items() if name not in NO_NUMBERS},
+        "payloads": {name: _digest(arrays) for name, arrays in plan.payloads.items()},
+        "device": dict(device),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def answer_cache(
+    plan: RoundPlan,
+    number: int,
+    world: str,
+    cache: Path,
+    device: Mapping[str, Any],
+    *,
+    resume: bool,
+) -> AnswerCache:
+    """The kept answers of round ``number``."""
+    return AnswerCache(cache, cache_key_fields(plan, number, world, device), resume=resume)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    h = hashlib.sha256()
+    for name in sorted(arrays):
+        h.update(f"{name}{arrays[name].dtype.str}{arrays[name].shape}".encode())
+        h.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return h.hexdigest()

@@ -1,0 +1,167 @@
+"""Federated training (FedAvg, FedProx) as a Flower strategy: weights come up, and are averaged.
+
+It asks, guards, weighs and names failures as ``strategies.learngene`` does. Beside that it reads
+the weights of each checked reply and, when a round is over, makes the next global model of them, in
+the order of the clients: who answered first changes nothing. A client that fails is named and left
+out of that round's average. A round in which nobody answers ends that method's training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+
+from learngene.methods import Payload
+from learngene.methods.common.federated import HEAD, Merged, average
+from protocol.keys import WEIGHTS
+from protocol.messages import Answer
+from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
+
+
+@dataclass
+class Training:
+    """One method's federated training, as far as it has come."""
+
+    name: str
+    rounds: int
+    state: Payload  # the global model
+    history: list[RoundOutcome] = field(default_factory=list)  # one a finished round
+    failed: str | None = None
+
+    @property
+    def done(self) -> int:
+        return len(self.history)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every client has answered in every round so far."""
+        return all(each.answered == each.asked for each in self.history)
+
+
+class FederatedStrategy(LearngeneStrategy):
+    """Trains several methods one after another, each from where it is to its last round.
+
+    Args:
+        num_clients: how many nodes the federation has.
+        trainings: one a method.
+        plan: ``plan(training, number)`` gives the message of that method's round ``number``.
+        after_round: called after each round that brought a model.
+    """
+
+    def __init__(
+        self,
+        num_clients: int,
+        trainings: Sequence[Training],
+        plan: Callable[[Training, int], RoundPlan],
+        *,
+        after_round: Callable[[Training], None] = lambda training: None,
+    ) -> None:
+        self._trainings = list(trainings)
+        self._order = [each for each in trainings for _ in range(each.rounds - each.done)]
+        self._last: Training | None = None
+        self._resumed = {each.name for each in trainings if each.done}
+        self._merged: dict[int, Merged] = {}
+        self._after_round = after_round
+
+        def prepare(server_round: int) -> RoundPlan:
+            training = self._order[server_round - 1]
+            return plan(training, training.done + 1)
+
+        super().__init__(num_clients, prepare)
+
+    @property
+    def rounds_left(self) -> int:
+        """How many rounds Flower has to run for all of them."""
+        return len(self._order)
+
+    def kept(self, rounds: int) -> int:
+        """None: what is kept of a training is taken up before, as a whole."""
+        return 0
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        training = self._order[server_round - 1]
+        if training.failed is not None:
+            return []
+        if training is not self._last:  # each training asks anew who is there: it stands by itself
+            self._partitions, self._last = {}, training
+        self._merged = {}
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def accept(self, answer: Answer, reply: Message, client: int) -> Answer:
+        """Keep the weights of a good answer for the average; name what is wrong with them."""
+        if answer.errors or self._last is None:
+            return answer
+        name, card = self._last.name, self._last.state.card
+        try:
+            record = reply.content.array_records[WEIGHTS + name]
+            arrays = {each: array.numpy() for each, array in record.items()}
+            images = int(answer.methods[name]["images"])  # type: ignore[arg-type]
+            rows = head_rows(str(answer.info.get("classes", "")), card)
+            check_weights(arrays, card, images, int(answer.info.get("train_images", 0)))
+        except Exception as error:  # whatever a client sends must not end the round
+            why = f"{name}: weights that cannot be used: {error}"
+            return replace(answer, methods={}, errors=[why])
+        self._merged[client] = Merged(arrays, images, rows)
+        return answer
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average what came in, in the order of the clients, and close the round."""
+        found = super().aggregate_train(server_round, replies)
+        training = self._order[server_round - 1]
+        if found[1] is None or training.failed is not None:
+            return found
+        outcome = replace(self.rounds[-1], round=training.done + 1)
+        if training.name in self._resumed:  # the run that began it has asked who is there
+            self._resumed.discard(training.name)
+            outcome = replace(outcome, who=(), queries=0, query_bytes=0)
+        merged = [self._merged[client] for client in sorted(self._merged)]
+        self._merged = {}
+        training.history.append(outcome)
+        if not merged:
+            why = next((each.error for each in outcome.clients if each.error), "no reason given")
+            training.failed = f"federated round {outcome.round}: no client answered: {why}"
+            return found
+        training.state = Payload(average(training.state.arrays, merged), training.state.card)
+        self._after_round(training)
+        return found
+
+
+def head_rows(classes: str, card: Mapping[str, Any]) -> tuple[int, ...]:
+    """The head's rows of the classes that a client says it holds.
+
+    Raises:
+        ValueError: these are not as many different ones of those that clients may hold as due.
+    """
+    rows = tuple(card["classes"].index(int(c)) for c in classes.split(","))
+    due = card["up"][HEAD[1]][0]
+    if len(set(rows)) != due or len(rows) != due:
+        raise ValueError(f"{len(set(rows))} different classes, {due} are due")
+    return rows
+
+
+def check_weights(
+    arrays: Mapping[str, np.ndarray], card: Mapping[str, Any], images: int, held: int
+) -> None:
+    """Hold a client's weights against what is due; a record's own word for it is not enough.
+
+    Raises:
+        ValueError: an array is missing or of another type or shape, a number is not finite, or the
+            client claims other images than it holds.
+    """
+    for name, shape in card["up"].items():
+        array = arrays.get(name)
+        if array is None or array.dtype != np.float32 or list(array.shape) != list(shape):
+            raise ValueError(f"{name} is not float32 {list(shape)}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    if images < 1 or images != held:
+        raise ValueError(f"trained on {images} images, {held} are held")

@@ -1,0 +1,112 @@
+"""Federated trainings, kept after every round: a run that was killed goes on with the next one.
+
+``cache/federated/KEY/NAME-0`` and ``NAME-1`` hold the global model and what every round so far
+brought, by turns, so that one of them is whole whenever a run is killed. A training in which a
+client failed is not kept from there on: another run may have all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from learngene.methods import Payload
+from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
+from protocol.guard import Entry
+from protocol.messages import Traffic
+from protocol.rounds import ClientOutcome, RoundOutcome
+from strategies.fedavg import Training
+
+
+class TrainingCache:
+    """Where one method's training is kept.
+
+    Args:
+        cache: folder of all caches.
+        parts: what the training depends on.
+    """
+
+    def __init__(self, cache: Path, name: str, parts: Mapping[str, Any]) -> None:
+        self.folder, self._name, self._parts = cache / "federated" / key_of(parts), name, parts
+
+    def load(self, training: Training) -> None:
+        """Bring ``training`` to the last round that is kept whole, if there is one.
+
+        Raises:
+            InputError: the files are whole and belong to other settings.
+        """
+        found = [read_checkpoint(self._stem(turn), of=self._parts) for turn in (0, 1)]
+        there = [each for each in found if each is not None]
+        if not there:
+            return
+        state, card = max(there, key=lambda each: len(each[1]["history"]["rounds"]))
+        arrays = {name: value.numpy() for name, value in state.items()}
+        training.state = Payload(arrays, training.state.card)
+        training.history = unpack_rounds(card["history"], training.name)
+
+    def save(self, training: Training) -> None:
+        """Keep the training as it is now, unless a client has failed in it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not training.whole:
+            return
+        tensors = {name: torch.from_numpy(a) for name, a in training.state.arrays.items()}
+        card = {"history": pack_rounds(training.history)}
+        write_checkpoint(self._stem(training.done % 2), tensors, card, of=self._parts)
+
+    def _stem(self, turn: int) -> Path:
+        return self.folder / f"{self._name}-{turn}"
+
+
+def pack_rounds(history: list[RoundOutcome]) -> dict[str, Any]:
+    """Rounds in which all answered, as plain JSON. What a message held is alike for all clients of
+    all rounds, so each such list is written once."""
+    table: list[list[list[Any]]] = []
+
+    def place(entries: tuple[Entry, ...]) -> int:
+        plain = [list(entry) for entry in entries]
+        if plain not in table:
+            table.append(plain)
+        return table.index(plain)
+
+    rounds = [
+        {
+            "queries": each.queries,
+            "query_bytes": each.query_bytes,
+            "who": [[client, down, up, place(held)] for client, down, up, held in each.who],
+            "down": place(each.down),
+            "clients": [
+                [c.client, c.bytes_down, c.bytes_up, c.methods, c.info, place(c.sent)]
+                for c in each.clients
+            ],
+        }
+        for each in history
+    ]
+    return {"entries": table, "rounds": rounds}
+
+
+def unpack_rounds(packed: Mapping[str, Any], name: str) -> list[RoundOutcome]:
+    """What ``pack_rounds`` was given."""
+    table = [tuple(Entry(*entry) for entry in entries) for entries in packed["entries"]]
+
+    def client(row: list[Any]) -> ClientOutcome:
+        number, down, up, methods, info, sent = row
+        traffic = {name: Traffic(down, up)}
+        return ClientOutcome(number, 0, True, methods, info, down, up, traffic, sent=table[sent])
+
+    return [
+        RoundOutcome(
+            number,
+            [client(row) for row in each["clients"]],
+            each["queries"],
+            each["query_bytes"],
+            tuple((who, down, up, table[held]) for who, down, up, held in each["who"]),
+            table[each["down"]],
+        )
+        for number, each in enumerate(packed["rounds"], start=1)
+    ]

@@ -1,0 +1,506 @@
+"""The life of a collective in a tiny world: heads, memory, rows, resuming, distillation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import astuple, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from learngene.collective import trainer as evolution_module
+from learngene.collective.records import Accuracy, TaskRecord
+from learngene.collective.sampling import epoch_positions, one_cycle
+from learngene.collective.trainer import CollectiveTrainer
+from learngene.data.augment import to_batch
+from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START
+from learngene.networks.growth import PlannedStep
+from learngene.networks.layers import scaled
+from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
+
+
+def state(life: CollectiveTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in life.collective.state_dict().items()}
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert list(one) == list(other)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_tasks_hold_every_base_class_once_in_an_order_of_the_seed(evolve, tiny_world):
+    tasks = evolve().tasks
+    assert [len(task) for task in tasks] == [6, 6, 4]
+    assert sorted(chain.from_iterable(tasks)) == sorted(tiny_world.division.base)
+    assert evolve().tasks == tasks and evolve(seed=6).tasks != tasks
+
+
+@pytest.mark.parametrize("stem", ["separable", "seeded", "fresh"])
+def test_heads_and_widths_grow_with_the_tasks(evolved, stem):
+    life = evolved(stem)
+    assert [stage.known_classes for stage in life.stages] == [6, 12, 16]
+    assert life.known == list(chain.from_iterable(life.tasks))
+    assert life.collective.head.weight.shape[0] == 16
+    if stem != "fresh":
+        assert life.collective.light.head.weight.shape[0] == 16
+    assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
+    steps = 9 if stem == "seeded" else 10  # a pinned layer has no steps of its own
+    assert [len(stage.widened) for stage in life.stages] == [0, steps, steps]
+    assert life.stages[0].parameters < life.stages[1].parameters < life.stages[2].parameters
+
+
+def test_starts_with_the_papers_narrow_widths(evolve):
+    assert evolve().collective.widths == scaled(COLLECTIVE_START, 0.0625)
+
+
+def test_stages_report_shares_and_thirteen_rhos(evolved):
+    for stem in ("separable", "fresh"):
+        for stage in evolved(stem).stages:
+            assert len(stage.rho) == 13 and all(0 <= r <= 1 for r in stage.rho)
+            assert max(stage.rho) > 0 and 0 <= stage.accuracy <= 1
+            assert (stage.light_accuracy is None) == (stem == "fresh")
+            assert (stage.light_accuracy_by_task is None) == (stem == "fresh")
+
+
+def test_a_life_ends(evolved):
+    with pytest.raises(ValueError, match="all 3 tasks are done"):
+        evolved("separable").run_task()
+
+
+def test_memory_is_bounded_and_holds_no_calibration_row(evolve, evolved, tiny_world):
+    life = evolved("separable")
+    held = set(life.calibration_rows.tolist())
+    assert len(held) == 16 * 3
+    assert set(life.memory) == set(tiny_world.division.base)
+    for c, rows in life.memory.items():
+        assert len(rows) == 4 and set(tiny_world.train_labels[rows]) == {c}
+    for c, rows in life.train_rows.items():
+        every = set(tiny_world.rows("train", c).tolist())
+        assert set(rows.tolist()) == every - held and len(rows) == len(every) - 3
+    assert set(tiny_world.train_labels[life.calibration_rows]) == set(tiny_world.division.base)
+
+
+def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monkeypatch):
+    """Every image that reaches the network, by content."""
+    seen: list[bytes] = []
+
+    def spy(images, device="cpu"):
+        seen.extend(image.tobytes() for image in np.asarray(images))
+        return to_batch(images, device)
+
+    life = evolve()
+    for module in ("trainer", "predictor"):
+        monkeypatch.setattr(f"learngene.collective.{module}.to_batch", spy)
+    monkeypatch.setattr(life, "test", lambda tasks: (Accuracy(0.0, []), Accuracy(0.0, [])))
+    life.run_task()
+    first = len(seen)
+    life.run_task()
+    images = tiny_world.train_images
+    allowed = [
+        {images[row].tobytes() for c in classes for row in life.train_rows[c]}
+        for classes in life.tasks
+    ]
+    kept = {images[row].tobytes() for c in life.tasks[0] for row in life.memory[c]}
+    assert set(seen[:first]) <= allowed[0]
+    assert set(seen[first:]) <= allowed[1] | kept
+    assert set(seen[first:]) & kept
+
+
+def test_an_epoch_takes_every_new_image_and_some_of_each_old_class():
+    labels = np.repeat([0, 1, 2, 3], [4, 4, 9, 9])  # two old classes of four exemplars, two new
+    order = np.random.default_rng(0)
+    first, second = epoch_positions(labels, 2, 2, order), epoch_positions(labels, 2, 2, order)
+    for positions in (first, second):
+        assert len(set(positions)) == len(positions)
+        assert np.bincount(labels[positions]).tolist() == [2, 2, 9, 9]
+    assert first.tolist() != sorted(first) and set(first) != set(second)  # drawn anew
+
+
+def test_a_balanced_epoch_shows_scarce_classes_as_often_as_the_old_one_that_has_most():
+    labels = np.repeat([0, 1, 2, 3], [8, 2, 3, 9])  # old: 8 and 2 exemplars; new: 3 and 9 images
+    order = np.random.default_rng(0)
+    task = epoch_positions(labels, 2, 5, order, balance=True)
+    assert np.bincount(labels[task]).tolist() == [5, 5, 5, 9]
+    often = np.bincount(task, minlength=len(labels))
+    # As evenly as can be.
+    assert sorted(often[8:10]) == [2, 3] and sorted(often[10:13]) == [1, 2, 2]
+    all_old = epoch_positions(labels, 4, None, order, balance=True)  # a consolidation
+    assert np.bincount(labels[all_old]).tolist() == [9, 9, 9, 9]
+
+
+def test_balance_changes_no_epoch_of_classes_with_equally_many_images():
+    labels = np.repeat([0, 1, 2], [4, 4, 9])
+    plain, balanced = (
+        epoch_positions(labels, 2, 3, np.random.default_rng(0), balance=b) for b in (False, True)
+    )
+    assert plain.tolist() == balanced.tolist()
+
+
+def test_passes_count_whole_batches(evolve):
+    life = evolve(epochs=2)
+    assert life.run_task().image_passes == 2 * 48  # 6 classes of 9 images: three batches of 16
+    assert life.run_task().image_passes == 2 * 64  # 54 and 6 times 2 rehearsed: four batches
+
+
+KINDS = [
+    *({"stem": stem} for stem in ("separable", "seeded", "whole", "fresh")),
+    {"exemplars": "herding"},
+    {"memory": "ewc", "growth": "none"},
+    {"memory": "lwf"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind.values()))
+def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_path, kind):
+    first = evolve(**kind)
+    first.run_task()
+    first.run_task()
+    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    write_checkpoint(Path(tmp_path / "two"), first.state(), card)
+    saved, card = read_checkpoint(tmp_path / "two")
+    second = evolve(**kind)
+    second.load_state([TaskRecord(**stage) for stage in card["stages"]], saved, first.memory)
+    assert second.known == first.known and second.collective.widths == first.collective.widths
+    last = second.run_task()
+    if "stem" in kind:
+        whole = evolved(kind["stem"])
+    else:
+        whole = evolve(**kind)
+        while not whole.done:
+            whole.run_task()
+    assert_equal(second.state(), whole.state())
+    assert replace(last, seconds=0) == replace(whole.stages[-1], seconds=0)
+    assert {c: r.tolist() for c, r in second.memory.items()} == {
+        c: r.tolist() for c, r in whole.memory.items()
+    }
+    assert second.done
+
+
+def test_global_random_state_changes_nothing(evolve, evolved):
+    life = evolve()
+    while not life.done:
+        torch.rand(7)
+        np.random.random(3)
+        life.run_task()
+    assert_equal(state(life), state(evolved("separable")))
+
+
+def test_a_seeded_stem_is_not_trained(evolve, evolved):
+    drawn, lived = evolve(stem="seeded"), evolved("seeded")
+    pairs = zip(drawn.collective.light.stem, lived.collective.light.stem, strict=True)
+    for before, after in pairs:
+        assert torch.equal(before.conv.weight, after.conv.weight)
+        assert after.norm.weight.tolist() == [1.0] * len(after.norm.weight)
+        assert after.norm.bias.tolist() == [0.0] * len(after.norm.bias)
+        assert not torch.equal(before.norm.running_mean, after.norm.running_mean)
+
+
+def test_a_separable_stem_is_trained(evolve, evolved):
+    before, after = evolve().collective.light.stem, evolved("separable").collective.light.stem
+    assert not torch.equal(before[0].conv.weight, after[0].conv.weight)
+
+
+def test_without_growth_nothing_widens(evolve):
+    life = evolve(growth="none")
+    assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
+    life.run_task()
+    assert life.run_task().widened == []
+
+
+def test_equal_layers_have_one_width_and_the_final_widths_weights(evolve):
+    life = evolve(growth="equal", shared_last=4)
+    assert life.collective.widths == (round(369 * 0.0625),) * 13
+    assert life.collective.run == [2, 3, 4]
+    life.run_task()
+    assert life.run_task().widened == []
+    convolutions = [
+        sum(9 * a * b for a, b in zip((3, *widths[:-1]), widths, strict=True))
+        for widths in (COLLECTIVE_EQUAL, COLLECTIVE_END)
+    ]
+    assert convolutions[0] == pytest.approx(convolutions[1], rel=1e-3)
+
+
+def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_world):
+    life = evolve(temperature=3.0)
+    life.run_task()
+    rows = np.array([5, 90, 7, 33])
+    heavy, light = life._distillation_targets(life.collective.eval(), rows)
+    for i, row in enumerate(rows):
+        x = to_batch(tiny_world.train_images[[row]])
+        with torch.no_grad():
+            for goal, logits in (
+                (heavy, life.collective(x)),
+                (light, life.collective.light_logits(x)),
+            ):
+                assert torch.allclose(goal[i], F.softmax(logits[0] / 3.0, 0), atol=1e-6)
+    assert life._distillation_targets(None, rows) is None
+
+
+def test_the_loss_by_hand(evolve):
+    """Cross-entropy, plus distill * T^2 * KL(goal, ours) over the old classes at temperature T."""
+    life = evolve(temperature=2.0, distill=0.5)
+    logits = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
+    y, batch = torch.tensor([2, 1]), torch.tensor([3, 0])
+    goals = torch.full((4, 2), float("nan"))
+    goals[3], goals[0] = torch.tensor([0.7, 0.3]), torch.tensor([0.2, 0.8])  # rows 3 and 0 of goals
+    found = life._loss(lambda x: logits, torch.zeros(2), y, [goals], 0, batch)
+    entropy = -(F.log_softmax(logits, 1)[0, 2] + F.log_softmax(logits, 1)[1, 1]) / 2
+    ours = F.softmax(logits[:, :2] / 2, 1)
+    goal = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
+    divergence = (goal * (goal / ours).log()).sum() / 2
+    assert float(found) == pytest.approx(float(entropy + 0.5 * 4 * divergence), abs=1e-6)
+    plain = life._loss(lambda x: logits, torch.zeros(2), y, None, 0, batch)
+    assert float(plain) == pytest.approx(float(entropy), abs=1e-6)
+
+
+def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
+    """In a second task every row's goal is the teacher's word on that very row's image."""
+    life = evolve(distill=1.0)
+    life.run_task()
+    kept: dict[str, list] = {"goals": [], "batches": [], "rows": []}
+    targets, loss, read = life._distillation_targets, life._loss, to_batch
+
+    def spy_targets(teacher, rows):
+        kept["rows"].append(rows)
+        kept["teacher"] = teacher
+        return targets(teacher, rows)
+
+    def spy_loss(logits_of, x, y, goals, path, batch):
+        kept["batches"].append((path, batch, goals, y))
+        return loss(logits_of, x, y, goals, path, batch)
+
+    monkeypatch.setattr(life, "_distillation_targets", spy_targets)
+    monkeypatch.setattr(life, "_loss", spy_loss)
+    old = list(life.known)
+    life.run_task()
+    (rows,) = kept["rows"]
+    known, teacher = life.known, kept["teacher"]
+    assert kept["batches"]
+    for path, batch, goals, y in kept["batches"]:
+        here = rows[batch.numpy()]
+        assert [known[int(label)] for label in y] == life.world.train_labels[here].tolist()
+        with torch.no_grad():
+            x = read(life.world.train_images[here])
+            said = teacher.light_logits(x) if path else teacher(x)
+        assert goals[path].shape[1] == len(old)
+        assert torch.allclose(goals[path][batch], F.softmax(said / 2.0, 1), atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_raises(evolve, monkeypatch):
+    life = evolve()
+    monkeypatch.setattr(life.collective.head.scale, "data", torch.tensor(float("nan")))
+    with pytest.raises(ValueError, match=r"loss is not finite in task 0: lower collective\.lr"):
+        life.run_task()
+    assert life.stages == []
+
+
+def test_a_light_loss_that_is_not_finite_raises(evolve, monkeypatch):
+    """Also in a task's last step, after which no other would show it."""
+    life = evolve()
+    monkeypatch.setattr(life.collective.light.head.scale, "data", torch.tensor(float("nan")))
+    with pytest.raises(ValueError, match=r"loss is not finite in task 0"):
+        life.run_task()
+    assert life.stages == []
+
+
+def test_consolidation_follows_the_last_task_on_equally_many_of_every_class(evolve, monkeypatch):
+    life = evolve(consolidate_epochs=2, memory_per_class=3)
+    taken = []
+    real = evolution_module.epoch_positions
+
+    def watched(labels, old, limit, order, balance):
+        assert not balance  # a life's classes are weighed as they come
+        taken.append((np.bincount(labels).tolist(), old, limit))
+        return real(labels, old, limit, order, balance=balance)
+
+    monkeypatch.setattr(evolution_module, "epoch_positions", watched)
+    while not life.done:
+        life.run_task()
+    known = len(life.known)
+    assert taken[-2:] == [([3] * known, known, None)] * 2
+    assert sum(limit is None for _, _, limit in taken) == 2  # and after no other task
+    assert life.stages[-1].image_passes > 2 * 3 * known - 2 * life.settings.collective.batch_size
+
+
+def test_test_accuracy_by_hand(evolved, tiny_world):
+    life = evolved("separable")
+    right, light, total = Counter(), Counter(), Counter()
+    task_of = {c: task for task, classes in enumerate(life.tasks) for c in classes}
+    for place, c in enumerate(life.known):
+        x = to_batch(tiny_world.test_images[tiny_world.rows("test", c)])
+        with torch.no_grad():
+            right[task_of[c]] += int((life.collective.eval()(x).argmax(1) == place).sum())
+            light[task_of[c]] += int((life.collective.light_logits(x).argmax(1) == place).sum())
+        total[task_of[c]] += len(x)
+    for found, expected in zip(life.test(life.tasks), (right, light), strict=True):
+        assert found.known == pytest.approx(expected.total() / total.total())
+        assert found.by_task == pytest.approx([expected[t] / total[t] for t in range(3)])
+    last = life.stages[-1]
+    assert (last.accuracy, last.accuracy_by_task) == astuple(life.test(life.tasks)[0])
+    assert (last.light_accuracy, last.light_accuracy_by_task) == astuple(life.test(life.tasks)[1])
+
+
+def test_accuracy_by_task_is_read_off_the_pass_over_all_known_classes(evolve, monkeypatch):
+    life = evolve()
+    passed: list[int] = []
+    logits = life._logits
+
+    def spy(logits_of, images, rows, side=None):
+        if images is life.world.test_images:
+            passed.append(len(rows))
+        return logits(logits_of, images, rows, side)
+
+    monkeypatch.setattr(life, "_logits", spy)
+    while not life.done:
+        life.run_task()
+    sizes = [6 * known for known in (6, 12, 16)]  # six test images a class
+    assert passed == [size for size in sizes for _ in range(2)]  # once a path
+    for stage in life.stages:
+        weights = [6 * len(task) for task in life.tasks[: stage.task + 1]]
+        for whole, parts in (
+            (stage.accuracy, stage.accuracy_by_task),
+            (stage.light_accuracy, stage.light_accuracy_by_task),
+        ):
+            assert len(parts) == stage.task + 1
+            assert np.average(parts, weights=weights) == pytest.approx(whole)
+
+
+def test_both_paths_learn(evolve, tiny_world):
+    """One task of three classes to the end: its training images are told apart."""
+    life = evolve(classes_per_task=3, epochs=25, batch_size=9, width=0.125)
+    life.run_task()
+    rows = np.concatenate([life.train_rows[c] for c in life.known])
+    truth = torch.arange(3).repeat_interleave(len(rows) // 3)
+    model, x = life.collective.eval(), to_batch(tiny_world.train_images[rows])
+    with torch.no_grad():
+        for logits in (model(x), model.light_logits(x)):
+            assert float((logits.argmax(1) == truth).float().mean()) > 0.8  # chance is a third
+
+
+def test_between_its_turns_the_long_path_rests(evolve, monkeypatch):
+    """light_steps=3: the 13 layers' own weights move on every third step, the others on each."""
+    life = evolve(light_steps=3, epochs=2)
+    moved: list[list[bool]] = []
+
+    def spy(self, *args, **kwargs):
+        model = life.collective
+        before = [model.units[0].conv.weight.clone(), model.units[12].conv.weight.clone()]
+        result = step(self, *args, **kwargs)
+        after = [model.units[0].conv.weight, model.units[12].conv.weight]
+        moved.append([not torch.equal(a, b) for a, b in zip(before, after, strict=True)])
+        return result
+
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    life.run_task()
+    own, shared = ([each[i] for each in moved] for i in (0, 1))
+    assert len(own) > 3 and own == [number % 3 == 0 for number in range(len(own))]
+    assert all(shared)
+
+
+def test_without_a_light_path_every_step_is_the_long_ones(evolve):
+    one, three = evolve(stem="fresh"), evolve(stem="fresh", light_steps=3)
+    one.run_task()
+    three.run_task()
+    assert_equal(state(one), state(three))
+
+
+def test_progress_counts_to_the_last_step(evolve):
+    told = []
+    evolve(epochs=10).run_task(lambda *step: told.append(step))
+    assert [done for done, _, _ in told] == [10, 20, 30]
+    assert {steps for _, steps, _ in told} == {30}
+
+
+def test_one_cycle():
+    assert one_cycle(0.0) == pytest.approx(0.01 / 0.11)
+    assert one_cycle(0.05) == pytest.approx(0.06 / 0.11)
+    assert one_cycle(0.1) == pytest.approx(1.0)
+    assert one_cycle(0.55) == pytest.approx(0.5)
+    assert one_cycle(1.0) == pytest.approx(0.0)
+    falls = [one_cycle(p) for p in np.linspace(0.1, 1, 50)]
+    assert falls == sorted(falls, reverse=True)
+
+
+PLAN = (
+    PlannedStep(2, "5", None), PlannedStep(2, "5", 64), PlannedStep(3, "5b", 64),
+    PlannedStep(3, "4", None), PlannedStep(3, "12", 256),
+)  # fmt: skip
+
+
+def test_a_life_by_a_written_plan(evolve):
+    life = evolve(growth="plan", plan=PLAN)
+    while not life.done:
+        life.run_task()
+    first, second, third = life.stages
+    assert (first.grown, first.layers) == ([], [str(n) for n in range(1, 14)])
+    assert second.grown == [{"layer": "5", "deepened": "5b"}, {"layer": "5", "width": 12}]
+    assert second.layers[4:6] == ["5", "5b"]
+    assert third.grown == [
+        {"layer": "5b", "width": 12},
+        {"layer": "4", "deepened": "4b"},
+        {"layer": "12", "width": 32},
+    ]
+    assert third.layers[3:8] == ["4", "4b", "5", "5b", "6"]
+    # numbers of that moment: 5b is the sixth, then 12 the fourteenth after both copies
+    assert third.widened == [{"layer": 6, "width": 12}, {"layer": 14, "width": 32}]
+    assert [len(stage.rho) for stage in life.stages] == [13, 14, 15]
+    assert life.collective.names == third.layers and life.collective.run == [13, 14, 15]
+    assert life.collective.widths == (4, 4, 4, 4, 4, 12, 12, 8, 8, 16, 16, 16, 16, 32, 16)
+
+
+@pytest.mark.parametrize(("stem", "last"), [("separable", 13), ("seeded", 9), ("fresh", 13)])
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path, stem, last, done):
+    changed = {"growth": "plan", "plan": PLAN, "stem": stem, "shared_last": last}
+    first = evolve(**changed)
+    for _ in range(done):
+        first.run_task()
+    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    write_checkpoint(Path(tmp_path / "kept"), first.collective.state_dict(), card)
+    saved, card = read_checkpoint(tmp_path / "kept")
+    second = evolve(**changed)
+    second.load_state([TaskRecord(**stage) for stage in card["stages"]], saved, first.memory)
+    assert second.collective.names == first.collective.names
+    assert [u.pool for u in second.collective.units] == [u.pool for u in first.collective.units]
+    first.run_task()
+    second.run_task()
+    assert_equal(state(first), state(second))
+    assert second.stages[-1].rho == first.stages[-1].rho
+
+
+def test_a_life_is_taken_up_further_from_where_it_is(evolve):
+    """What rounds need: stop by stop, each read from what was saved."""
+    first, second = (evolve(growth="plan", plan=PLAN) for _ in range(2))
+    while not first.done:
+        first.run_task()
+        second.load_state(list(first.stages), first.state(), first.memory)
+        assert second.collective.names == first.collective.names
+        assert_equal(state(first), state(second))
+
+
+@pytest.mark.parametrize("last", [3, 8])
+def test_a_light_path_in_front_or_in_the_middle_learns(evolve, last):
+    life = evolve(shared_last=last)
+    before = {name: value.clone() for name, value in life.collective.state_dict().items()}
+    while not life.done:
+        life.run_task()
+    assert life.collective.run == [last - 2, last - 1, last]
+    assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
+    assert life.stages[-1].light_accuracy is not None
+    for number in range(3):
+        name = f"light.norms.{number}.running_mean"
+        assert not torch.equal(before[name], state(life)[name][: len(before[name])])
+
+
+def test_a_seeded_stem_pins_the_layer_in_front_of_its_run(evolve):
+    life = evolve(stem="seeded", shared_last=8)
+    start, end = scaled(COLLECTIVE_START, 0.0625), scaled(COLLECTIVE_END, 0.0625)
+    assert life.collective.widths == (*start[:4], end[4], *start[5:])
+    assert "5" not in {step.layer for step in life.plan}
+    assert evolve(stem="seeded", shared_last=3).collective.widths == start

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from learngene.data.cache import build
+from learngene.data.dataset import World
+from learngene.data.settings import SeededDataSettings
+from learngene.data.sources.base import decode
+from learngene.errors import InputError
+from tests.learngene.data.helpers import FOLDERS, noise, write_folders
+
+
+def _settings(root: Path, **change: object) -> SeededDataSettings:
+    return replace(FOLDERS, root=str(root), **change)  # type: ignore[arg-type]
+
+
+def _names(world: World, group: str) -> set[str]:
+    return {world.class_names[index] for index in world.division.group(group)}
+
+
+def test_two_splits(tmp_path: Path) -> None:
+    write_folders(tmp_path / "in/train", list("abcdefgh"), 4, 0)
+    write_folders(tmp_path / "in/test", list("abcdefgh"), 2, 1)
+    (tmp_path / "in/train/a/notes.txt").write_text("no image")
+    world = build(_settings(tmp_path / "in"), tmp_path)
+    assert world.class_names == tuple("abcdefgh") and world.flip
+    assert np.array_equal(world.train_images[world.rows("train", 2)], noise(2, 4))
+    assert np.array_equal(world.test_images[world.rows("test", 2)], noise(1002, 2))
+    assert [len(world.division.group(g)) for g in ("base", "open_world", "novel")] == [4, 2, 2]
+
+
+def test_one_level_is_split_by_seed(tmp_path: Path) -> None:
+    # CIFAR-100 has a class called train: a folder of images is a class whatever its name
+    write_folders(tmp_path / "in", ["a", "b", "test", "train"], 10)
+    world = build(_settings(tmp_path / "in", test_share=0.3), tmp_path)
+    assert world.class_names == ("a", "b", "test", "train")
+    assert np.bincount(world.train_labels).tolist() == [7, 7, 7, 7]
+    assert np.bincount(world.test_labels).tolist() == [3, 3, 3, 3]
+    both = {*world.train_hashes.tolist(), *world.test_hashes.tolist()}
+    assert len(both) == 40
+    other = build(_settings(tmp_path / "in", test_share=0.3, seed=1), tmp_path)
+    assert {*other.test_hashes.tolist()} != {*world.test_hashes.tolist()}
+
+
+def test_division_follows_seed_and_shares(tmp_path: Path) -> None:
+    write_folders(tmp_path / "in", list("abcdefghijkl"), 2)
+    drawn = {
+        frozenset(_names(build(_settings(tmp_path / "in", seed=s), tmp_path), "novel"))
+        for s in range(5)
+    }
+    assert len(drawn) > 1 and all(len(some) == 3 for some in drawn)
+    wide = build(_settings(tmp_path / "in", base=0.25, novel=0.5), tmp_path)
+    assert (len(wide.division.base), len(wide.division.novel)) == (3, 6)
+
+
+def test_any_mode_and_size(tmp_path: Path) -> None:
+    def save(image: Image.Image, name: str = "x.png") -> np.ndarray:
+        image.save(tmp_path / name)
+        return decode(tmp_path / name, 8, "here")
+
+    grey = Image.new("L", (20, 10), 100)
+    assert (save(grey) == 100).all()
+    assert (save(grey.convert("P")) == 100).all()
+    assert (save(grey, "x.jpg") == 100).all()
+    deep = Image.fromarray(np.full((9, 9), 100 * 256, np.uint16))
+    assert (save(deep) == 100).all()
+    clear = Image.new("RGBA", (30, 12), (10, 20, 30, 0))
+    assert (save(clear) == 255).all()  # what cannot be seen is white
+    solid = Image.new("RGBA", (8, 8), (10, 20, 30, 255))
+    assert (save(solid) == [10, 20, 30]).all()
+    # the centred square is kept: a red band left and right of a wide image goes
+    wide = Image.new("RGB", (64, 8), "red")
+    wide.paste((0, 0, 255), (20, 0, 44, 8))
+    assert (save(wide) == [0, 0, 255]).all()
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    write_folders(tmp_path / "in", list("abcd"), 3)
+    whole = (tmp_path / "in/d/2.png").read_bytes()
+    (tmp_path / "in/d/2.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"in/d/2\.png: this image does not decode"):
+        build(_settings(tmp_path / "in"), tmp_path)
+    assert list((tmp_path / "worlds").iterdir()) == []
+
+
+def test_what_cannot_be_used(tmp_path: Path) -> None:
+    def refuse(says: str, **change: object) -> None:
+        with pytest.raises(InputError, match=says):
+            build(replace(_settings(tmp_path / "in"), **change), tmp_path)
+
+    refuse("no such folder")
+    (tmp_path / "in").mkdir()
+    refuse(r"found no images in train/CLASS/\* or CLASS/\*")
+    refuse("data.root=None", root=None)
+    write_folders(tmp_path / "in", ["a", "b"], 3)
+    refuse("data.image_size=None: .* Give one", image_size=None)
+    refuse("2 classes divide into 1 base, 1 open-world and 0 novel")
+    write_folders(tmp_path / "in", ["c", "d"], 3)
+    refuse("sum to 1.25", base=0.75)
+    refuse("data.test_share=1.5", test_share=1.5)
+    (tmp_path / "in/c/1.png").unlink()
+    (tmp_path / "in/c/2.png").unlink()
+    refuse("class c has 1 image, a split into train and test needs 2")
+
+
+def test_splits_that_do_not_match(tmp_path: Path) -> None:
+    write_folders(tmp_path / "in/train", list("abcd"), 2, 0)
+    with pytest.raises(InputError, match=r"test/CLASS/\* beside train/"):
+        build(_settings(tmp_path / "in"), tmp_path)
+    write_folders(tmp_path / "in/test", list("abc"), 2, 1)
+    with pytest.raises(InputError, match=r"1 classes are in one split only, e.g. d in train"):
+        build(_settings(tmp_path / "in"), tmp_path)

@@ -1,0 +1,140 @@
+"""The networks against the table of facts.md."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
+from learngene.networks.layers import CosineHead, Unit, build_stem, initialise, scaled
+from tests.helpers import torch_rng
+
+START = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256, 256, 256)
+END = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+
+
+def collective(widths: tuple[int, ...], stem: str = "fresh", **other) -> Collective:
+    made = {"shared": 3, "width": 0.0625, "generator": torch_rng()} | other
+    return Collective(widths, 6, stem=stem, **made)
+
+
+def shapes(units: list[nn.Module], x: torch.Tensor) -> list[tuple[int, ...]]:
+    found = []
+    for unit in units:
+        x = unit(x)
+        found.append(tuple(x.shape[1:]))
+    return found
+
+
+def test_widths_of_the_paper():
+    assert COLLECTIVE_START == START and COLLECTIVE_END == END
+
+
+def test_scaled_widths_are_at_least_four():
+    assert scaled((64, 128, 512), 0.25) == (16, 32, 128)
+    assert scaled((64, 128, 512), 0.01) == (4, 4, 5)
+
+
+def test_collective_has_thirteen_3x3_layers_and_pools_after_2_4_7_10_13():
+    made = collective(scaled(END, 0.0625))
+    assert len(made.units) == 13 and made.widths == (4, 4, 8, 8, 16, 16, 16, *[32] * 6)
+    assert [unit.conv.in_channels for unit in made.units] == [3, 4, 4, 8, 8, 16, 16, 16, *[32] * 5]
+    assert {unit.conv.kernel_size for unit in made.units} == {(3, 3)}
+    # a pool halves the side of what the layer gives: 32 -> 16 8 4 2 1
+    found = shapes(made.units, torch.zeros(1, 3, 32, 32))
+    assert [s[1] for s in found] == [32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1]
+
+
+def test_a_layer_is_convolution_norm_relu_in_that_order():
+    unit = Unit(1, 1, pool=True).eval()
+    with torch.no_grad():
+        unit.conv.weight.zero_()[0, 0, 1, 1] = 2.0
+        unit.norm.running_mean.fill_(1.0)
+        unit.norm.running_var.fill_(4.0 - unit.norm.eps)
+        unit.norm.weight.fill_(3.0)
+        unit.norm.bias.fill_(0.5)
+    x = torch.tensor([[[[1.0, -4.0], [0.0, 2.0]]]])
+    # 2x = 2 -8 0 4; (2x - 1) / 2 * 3 + 0.5 = 2 -13 -1 5; ReLU, then the largest of four
+    with torch.no_grad():
+        assert unit(x).item() == pytest.approx(5.0)
+        assert unit(-x).item() == pytest.approx((8 - 1) / 2 * 3 + 0.5)
+        assert unit(torch.full_like(x, -1.0)).item() == 0.0
+
+
+@pytest.mark.parametrize("width", [0.25, 0.5, 1.0])
+def test_separable_stem_adds_under_five_percent_of_bytes(width):
+    light = build_stem("separable", 4, scaled((512,), width)[0], width)
+    units = nn.ModuleList(Unit(round(512 * width), round(512 * width), pool=False) for _ in "123")
+    sizes = [
+        sum(v.numel() for n, v in part.state_dict().items() if "num_batches" not in n)
+        for part in (light, units)
+    ]
+    assert sizes[0] / sizes[1] < 0.05
+    if width == 1.0:  # by hand: weights, then four numbers a channel and norm
+        weights = 3 * 64 * 9 + (64 * 9 + 64 * 128) + (128 * 9 + 128 * 256) + (256 * 9 + 256 * 512)
+        norms = 4 * (64 + 64 + 128 + 128 + 256 + 256 + 512)
+        assert sizes[0] == weights + norms
+        assert sizes[1] == 3 * (512 * 512 * 9 + 4 * 512)
+
+
+def test_he_initialisation():
+    conv = nn.Conv2d(64, 32, 3)
+    depth = nn.Conv2d(400, 400, 3, groups=400)
+    linear = nn.Linear(300, 200)
+    initialise(nn.ModuleList([conv, depth, linear]), torch_rng())
+    assert float(conv.weight.detach().std()) == pytest.approx(math.sqrt(2 / (32 * 9)), rel=0.05)
+    assert float(depth.weight.detach().std()) == pytest.approx(math.sqrt(2 / 9), rel=0.05)
+    assert linear.bias.tolist() == [0.0] * 200
+
+
+def test_weights_depend_on_the_generator_alone():
+    torch.rand(3)  # global state moves on
+    first = collective(scaled(START, 0.0625), "separable", generator=torch_rng(1))
+    torch.rand(3)
+    again = collective(scaled(START, 0.0625), "separable", generator=torch_rng(1))
+    other = collective(scaled(START, 0.0625), "separable", generator=torch_rng(2))
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert not torch.equal(first.light.stem[1].conv.weight, other.light.stem[1].conv.weight)
+
+
+def test_cosine_head_by_hand():
+    head = CosineHead(2, 2, torch_rng())
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[5.0, 0.0], [3.0, 4.0]]))
+        head.scale.fill_(10.0)
+    x = torch.tensor([[0.0, 7.0], [2.0, 0.0]])
+    assert torch.allclose(head(x), torch.tensor([[0.0, 8.0], [10.0, 6.0]]))
+
+
+def test_cosine_head_grows_behind_the_old_logits():
+    head, x = CosineHead(8, 3, torch_rng()), torch.randn(5, 8, generator=torch_rng(1))
+    before = head(x)
+    head.grow(2, torch_rng(2))
+    assert head(x).shape == (5, 5)
+    assert torch.equal(head(x)[:, :3], before)
+    assert head.weight.requires_grad
+    assert not torch.equal(head.weight[3], head.weight[4])
+
+
+def test_light_path_runs_through_the_same_top_convolutions():
+    made = collective(scaled(END, 0.0625), "separable").eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch_rng())
+    light, heavy = made.light_logits(x), made(x)
+    with torch.no_grad():
+        made.units[12].conv.weight.neg_()
+    assert not torch.allclose(made.light_logits(x), light)
+    assert not torch.allclose(made(x), heavy)
+    light, heavy = made.light_logits(x), made(x)
+    with torch.no_grad():
+        made.units[12].norm.bias += 1.0  # the norms are not shared
+        made.units[2].conv.weight.neg_()  # nor is what lies below
+    assert torch.equal(made.light_logits(x), light)
+    assert not torch.allclose(made(x), heavy)
+
+
+def test_a_fresh_stem_has_no_light_path():
+    assert collective(scaled(END, 0.0625), "fresh").light is None

@@ -1,0 +1,175 @@
+"""A learngene from Python: the numbers of a client, one's own images, and no Flower."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+import learngene
+from clients.work import run_task
+from learngene import adapt, predict, shard_of
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
+from learngene.data.partition import draw_shard, read_shard
+from learngene.gene.gene import extract, load, save
+from learngene.utils.settings import limits_of
+from tests.clients.helpers import make_task
+from tests.helpers import CPU
+
+SHORT = {"epochs": 2, "eval_every": 1, "batch_size": 8}  # as make_task has them
+
+
+@pytest.fixture(scope="module")
+def gene(evolved, tmp_path_factory):
+    made = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    return load(save(made, tmp_path_factory.mktemp("gene")))
+
+
+@pytest.fixture(scope="module")
+def shard(tiny_world):
+    return read_shard(tiny_world, draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=0),
+                      CPU)  # fmt: skip
+
+
+def test_adapt_gives_the_numbers_of_client_0(gene, shard, tiny_world):
+    answer = run_task(0, 1, make_task(tiny_world, gene), {"learngene": gene.arrays})
+    outcome = adapt(gene, shard, seed=0, **SHORT)[1].metrics()
+    theirs = answer["methods"]["learngene"]
+    assert {**outcome, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_defaults_are_those_of_a_run():
+    runs = asdict(IndividualSettings()) | asdict(RetainSettings())
+    ours = {
+        name: each.default
+        for name, each in inspect.signature(adapt).parameters.items()
+        if each.kind is each.KEYWORD_ONLY and name != "seed"
+    }
+    assert ours == {name: runs[name] for name in ours}
+    not_here = {"stem", "safeguard", "safeguard_folds", "safeguard_epochs"}  # the gene's; a run's
+    assert set(runs) - set(ours) == not_here
+
+
+def test_own_arrays_make_the_same_shard(shard, tiny_world):
+    drawn = draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=0)
+    train, test = drawn.train_rows, drawn.test_rows
+    made = shard_of(
+        tiny_world.train_images[train], tiny_world.train_labels[train],
+        tiny_world.test_images[test], tiny_world.test_labels[test], flip=False,
+    )  # fmt: skip
+    assert torch.equal(made.train_x, shard.train_x) and torch.equal(made.test_x, shard.test_x)
+    # The run numbers classes as they were drawn, this function in ascending order.
+    assert [made.classes[y] for y in made.train_y] == [shard.classes[y] for y in shard.train_y]
+    assert [made.classes[y] for y in made.test_y] == [shard.classes[y] for y in shard.test_y]
+
+
+def test_predict_agrees_with_the_curve(gene, shard, tiny_world):
+    individual, outcome = adapt(gene, shard, **SHORT)
+    rows = draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=0).test_rows
+    said = predict(individual, tiny_world.test_images[rows])
+    assert np.mean(said == shard.test_y.numpy()) == outcome.accuracy[-1]
+
+
+IMAGES, LABELS = np.zeros((4, 32, 32, 3), np.uint8), np.array([7, 7, 9, 9])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"train_images": IMAGES / 255}, "float64"),
+        ({"train_images": IMAGES[0]}, r"\(32, 32, 3\)"),
+        ({"test_labels": LABELS[:3]}, "4 test images have 3 labels"),
+        ({"test_images": IMAGES[:, :16]}, r"\(16, 32, 3\)"),
+        ({"test_labels": np.array([7, 7, 9, 8])}, "label 8"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changed, said):
+    whole = {"train_images": IMAGES, "train_labels": LABELS,
+             "test_images": IMAGES, "test_labels": LABELS}  # fmt: skip
+    with pytest.raises(ValueError, match=said):
+        shard_of(**(whole | changed))
+
+
+def test_grey_images_do_not_fit_a_learngene_of_colour(gene):
+    grey = IMAGES[..., :1]
+    with pytest.raises(ValueError, match="3 channels, these have 1"):
+        adapt(gene, shard_of(grey, LABELS, grey, LABELS))
+
+
+@pytest.mark.parametrize(
+    ("word", "among"),
+    [
+        ({"head": "protoype"}, "not one of prototype, mlp. Write "),
+        ({"schedule": "cosin"}, "not one of cosine, constant. Write "),
+        ({"labels": "model"}, "not one of exact, true. Write "),
+    ],
+)
+def test_a_misspelt_word_is_refused_and_not_taken_for_another(gene, shard, word, among):
+    ((field, value),) = word.items()
+    with pytest.raises(learngene.InputError, match=among) as refused:
+        adapt(gene, shard, **{**SHORT, **word})
+    assert (refused.value.field, refused.value.value) == (field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("epochs", -1), ("epochs", 2.5), ("batch_size", 0), ("eval_every", 0), ("momentum", 2)),
+        *(("lr", float("nan")), ("inherited_lr", -1.0), ("weight_decay", 2), ("ewc_lambda", -5)),
+        *(("fisher_samples", 0), ("ewc_lambda", float("inf")), ("epochs", True)),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(gene, shard, field, value):
+    with pytest.raises(learngene.InputError, match="Write, for instance, ") as refused:
+        adapt(gene, shard, **{**SHORT, field: value})
+    assert refused.value.field == field
+
+
+def test_every_number_of_adapt_has_a_range_and_numpys_are_numbers(gene, shard):
+    numbers = {
+        name
+        for name, each in inspect.signature(adapt).parameters.items()
+        if isinstance(each.default, int | float) and not isinstance(each.default, bool)
+    }
+    limits = {**dict(limits_of(IndividualSettings)), **dict(limits_of(RetainSettings))}
+    assert numbers - {"seed"} <= {name for name, each in limits.items() if not each.choices}
+    same = {"epochs": np.int64(1), "lr": np.float32(0.01), "ewc_lambda": np.int32(1)}
+    plain = {"epochs": 1, "lr": float(np.float32(0.01)), "ewc_lambda": 1.0}
+    one, other = (adapt(gene, shard, **{**SHORT, **each})[1] for each in (same, plain))
+    assert one.accuracy == other.accuracy
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (IMAGES / 255, "float64"),  # would be normalised twice
+        (IMAGES[0], r"\(32, 32, 3\), uint8"),
+        (IMAGES[..., :1], "3 channels, these have 1"),
+    ],
+)
+def test_images_that_do_not_fit_are_not_predicted(gene, shard, images, said):
+    individual, _ = adapt(gene, shard, **SHORT)
+    with pytest.raises(ValueError, match=said):
+        predict(individual, images)
+
+
+def test_the_package_alone_is_light_and_its_names_bring_no_flower():
+    code = (
+        "import sys, learngene\n"
+        "assert 'torch' not in sys.modules, 'importing learngene brings torch'\n"
+        "for name in learngene.__all__: getattr(learngene, name)\n"
+        "assert not {'flwr', 'ray', 'hydra'} & set(sys.modules), 'a name brings Flower'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    assert set(learngene.__all__) <= set(dir(learngene))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = learngene.nonsense

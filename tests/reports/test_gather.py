@@ -1,0 +1,89 @@
+"""Rows of ``results.json`` from answers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from reports.client_rows import client_rows
+from reports.schema import Client
+
+NAMES = ["a", "b", "c", "d"]
+
+
+def answer(**changed: Any) -> SimpleNamespace:
+    metrics = {
+        "epochs": [0, 5, 6],
+        "accuracy": [0.2, 0.9, 0.7],
+        "loss": [1.5, 0.5, 0.6],
+        "train_loss": [1.6, 0.4, 0.3],
+        "penalty": [0.0, 0.1, 0.2],
+        "seconds": 2.5,
+        "fisher_mean": 4e-6,
+    }
+    made: dict[str, Any] = {
+        "client": 3,
+        "methods": {"learngene": metrics},
+        "info": {"classes": "2,0", "train_images": 10, "test_images": 12, "device": "cuda:1"},
+        "bytes_by_method": {"learngene": SimpleNamespace(down=1000, up=20)},
+        "error": None,
+    }
+    return SimpleNamespace(**{**made, **changed})
+
+
+def test_a_row_by_hand():
+    (row,) = client_rows([answer()], 5, NAMES)
+    assert row == {
+        "id": 3,
+        "classes": ["c", "a"],
+        "shots": 5,
+        "train_images": 10,
+        "test_images": 12,
+        "device": "cuda:1",
+        "methods": {
+            "learngene": {
+                "accuracy": 0.7,  # the last epoch's, not the best
+                "accuracy_by_epoch": [[0, 0.2], [5, 0.9], [6, 0.7]],
+                "loss_by_epoch": [[0, 1.5], [5, 0.5], [6, 0.6]],
+                "train_loss_by_epoch": [[0, 1.6], [5, 0.4], [6, 0.3]],
+                "penalty_by_epoch": [[0, 0.0], [5, 0.1], [6, 0.2]],
+                "epochs": 6,
+                "seconds": 2.5,
+                "bytes_down": 1000,
+                "bytes_up": 20,
+                "fisher_mean": 4e-6,
+            }
+        },
+    }
+
+
+def test_rows_hold_what_the_contract_asks_for():
+    (row,) = client_rows([answer()], 5, NAMES)
+    assert Client.model_validate(row).methods["learngene"].bytes_down == 1000
+
+
+def test_one_failed_method_keeps_the_other():
+    (row,) = client_rows([answer(error="scratch: RuntimeError: x")], 5, NAMES)
+    assert row["error"] == "scratch: RuntimeError: x" and list(row["methods"]) == ["learngene"]
+
+
+def test_a_client_that_never_answered_is_a_row_with_its_error():
+    (row,) = client_rows(
+        [answer(methods={}, info={}, bytes_by_method={}, error="no reply in 9 s")], 5, NAMES
+    )
+    assert row["error"] == "no reply in 9 s" and row["methods"] == {} and row["classes"] == []
+    assert (row["train_images"], row["device"]) == (0, "")
+
+
+def test_rows_keep_the_order_of_the_answers():
+    rows = client_rows([answer(client=n) for n in (0, 1, 2)], 5, NAMES)
+    assert [row["id"] for row in rows] == [0, 1, 2]
+
+
+def test_curves_of_unequal_length_are_refused():
+    broken = answer()
+    broken.methods["learngene"]["loss"] = [1.0]
+    with pytest.raises(ValueError, match="zip"):
+        client_rows([broken], 5, NAMES)

@@ -1,0 +1,88 @@
+"""Golden values, worked out by hand."""
+
+import pytest
+
+from reports.statistics import holm, paired_gain, summarise
+
+
+def test_mean_deviation_and_interval_of_three_values():
+    # mean 4, deviations -2, 0, 2: std = sqrt(8 / 2) = 2; t(0.975, 2) = 4.302653
+    summary = summarise([2, 4, 6])
+    assert summary["mean"] == 4
+    assert summary["std"] == pytest.approx(2)
+    assert summary["ci95"] == pytest.approx(4.302653 * 2 / 3**0.5, rel=1e-6)
+    assert summary["n"] == 3
+
+
+def test_one_value_has_no_spread_and_nothing_has_no_mean():
+    assert summarise([0.5]) == {"mean": 0.5, "std": None, "ci95": None, "n": 1}
+    assert summarise([]) == {"mean": None, "std": None, "ci95": None, "n": 0}
+
+
+def test_equal_values_have_an_interval_of_width_zero():
+    assert summarise([0.5, 0.5]) == {"mean": 0.5, "std": 0.0, "ci95": 0.0, "n": 2}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match=r"values\[1\] is"):
+        summarise([0.5, bad])
+
+
+def test_gain_of_five_winning_pairs():
+    # differences .1 .2 .3 .4 .5: mean .3, std sqrt(.1 / 4); all ranks positive: p = 2 / 2^5
+    gain = paired_gain([0.6, 0.7, 0.8, 0.9, 1.0], [0.5] * 5)
+    assert gain["mean"] == pytest.approx(0.3)
+    assert gain["std"] == pytest.approx(0.025**0.5)
+    assert gain["ci95"] == pytest.approx(2.776445 * 0.025**0.5 / 5**0.5, rel=1e-6)
+    assert (gain["wins"], gain["losses"], gain["ties"], gain["n"]) == (5, 0, 0, 5)
+    assert gain["p_value"] == pytest.approx(1 / 16)
+
+
+def test_signed_ranks_with_one_loss():
+    # differences .4 .3 -.1 .2: ranks 4 3 1 2, the negative sum is 1. Of the 16 sign patterns two
+    # have a sum of at most 1 ({} and {1}): p = 2 * 2 / 16
+    gain = paired_gain([0.9, 0.8, 0.4, 0.7], [0.5] * 4)
+    assert (gain["wins"], gain["losses"], gain["ties"]) == (3, 1, 0)
+    assert gain["p_value"] == pytest.approx(0.25)
+
+
+def test_swapping_the_sides_changes_the_sign_alone():
+    a, b = [0.9, 0.8, 0.4, 0.7], [0.5, 0.6, 0.7, 0.1]
+    ours, theirs = paired_gain(a, b), paired_gain(b, a)
+    assert ours["mean"] == pytest.approx(-theirs["mean"])
+    assert (ours["wins"], ours["losses"]) == (theirs["losses"], theirs["wins"])
+    assert ours["p_value"] == theirs["p_value"]
+
+
+def test_last_bits_of_a_difference_are_no_win():
+    # 0.1 + 0.2 is 0.30000000000000004
+    gain = paired_gain([0.1 + 0.2, 0.5], [0.3, 0.5])
+    assert (gain["wins"], gain["ties"], gain["p_value"]) == (0, 2, None)
+
+
+def test_a_single_pair_has_no_test():
+    gain = paired_gain([0.9], [0.5])
+    assert (gain["n"], gain["wins"], gain["ci95"], gain["p_value"]) == (1, 1, None, None)
+
+
+def test_no_pair_at_all():
+    gain = paired_gain([], [])
+    assert (gain["mean"], gain["n"], gain["wins"], gain["p_value"]) == (None, 0, 0, None)
+
+
+def test_sides_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        paired_gain([1, 2], [1])
+
+
+def test_holm_of_its_own_example():
+    """Four tests; sorted p times 4, 3, 2, 1, never falling, at most 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+
+
+def test_holm_leaves_out_what_was_not_tested():
+    assert holm([None, 0.02, None, 0.03]) == [None, 0.04, None, 0.04]
+    assert holm([]) == []

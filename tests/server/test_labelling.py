@@ -1,0 +1,112 @@
+"""Which images the collective calls unknown, and summaries over draws of classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.work import _shard
+from learngene.data.settings import ShardSettings
+from learngene.open_world.detector import OpenSetDetector
+from learngene.open_world.settings import OpenWorldSettings
+from reports.results import build_results
+from reports.statistics import paired_gain, summarise
+from reports.summary import footnotes, headline, interval_note
+from server.collective import exemplars
+from server.labelling import label_open_world, labelling_summary
+from tests.protocol.helpers import client_task
+
+SECTION = {
+    "draws": 2, "score": "energy", "accept": 0.8, "flagged": {"a": 0.25},
+    "classes": [["a", "b", "c", "d", "e"]] * 2, "due": 200, "named": 180,
+}  # fmt: skip
+
+
+SHARDS = ShardSettings(ways=3, shots=4, seed=0, classes_from="open_world", draws=2)
+
+
+@pytest.fixture
+def result(evolved) -> Any:
+    return SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable"), threads=1))
+
+
+def test_shards_hold_what_the_collective_calls_unknown(result, tiny_world):
+    asked = OpenWorldSettings(accept=0.5)
+    found = label_open_world(asked, SHARDS, 3, tiny_world, result)
+    trainer = result.trained.trainer
+    held = trainer.predict(tiny_world.train_images, trainer.calibration_rows)
+    known = exemplars(trainer, "collective", False)
+    detector = OpenSetDetector.fit(asked, *known, held)
+    assert set(found.flags) == set(tiny_world.division.open_world)
+    for c, flags in found.flags.items():
+        answers = trainer.predict(tiny_world.train_images, tiny_world.rows("train", c))
+        assert np.array_equal(flags, detector.scores(*answers).numpy() > detector.threshold)
+        assert found.section["flagged"][tiny_world.class_names[c]] == flags.mean()
+    task = client_task(ways=3, shots=4, labelled=found.task)
+    shards = [_shard(tiny_world, client, task) for client in range(3)]
+    assert found.section["named"] == sum(len(each.train_rows) for each in shards)
+    assert found.section["due"] == 36 and len(found.section["classes"]) == 2
+    for shard in shards:
+        for row in shard.train_rows:
+            c = int(tiny_world.train_labels[row])
+            assert found.flags[c][tiny_world.rows("train", c).tolist().index(row)]
+    assert f"{found.section['named']} named images of 36, in 2 draws" in labelling_summary(
+        found.section
+    )
+
+
+def test_a_stricter_collective_flags_fewer(result, tiny_world):
+    few, many = (
+        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_world, result).flags
+        for accept in (0.6, 0.3)
+    )
+    assert sum(its.sum() for its in few.values()) < sum(its.sum() for its in many.values())
+    assert all((few[c] <= many[c]).all() for c in few)
+
+
+def test_without_draws_nothing_is_flagged(tiny_world):
+    shards, none = replace(SHARDS, draws=0), SimpleNamespace(trained=None)
+    assert label_open_world(OpenWorldSettings(), shards, 3, tiny_world, none) is None  # type: ignore[arg-type]
+
+
+def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]:
+    plain = make(n=5)
+    sections = {
+        name: plain[name]
+        for name in ("run", "data", "collective", "criterion", "learngene", "open_world",
+                     "clients", "messages")
+    }  # fmt: skip
+    return build_results(**sections, labelled=section)
+
+
+def test_means_are_over_draws_and_paired_by_draw(make):
+    results = over_draws(make)
+    of = {
+        name: [
+            np.mean(
+                [c["methods"][name]["accuracy"] for c in results["clients"] if c["id"] % 2 == d]
+            )
+            for d in (0, 1)
+        ]
+        for name in ("learngene", "scratch")
+    }
+    for name, values in of.items():
+        assert results["summary"][name]["n"] == 2
+        assert results["summary"][name]["mean"] == pytest.approx(summarise(values)["mean"])
+        assert results["summary"][name]["ci95"] == pytest.approx(summarise(values)["ci95"])
+    gain = paired_gain(of["learngene"], of["scratch"])
+    assert results["summary"]["gain"]["mean"] == pytest.approx(gain["mean"])
+    assert results["summary"]["gain"]["wins"] == 2
+    (said,) = footnotes(results)
+    assert said.startswith("Open-world classes: in each of 2 draws of 5 classes, clients hold")
+    assert "180 of the 200" in said and "energy, 80% of known" in said
+    note = interval_note(results)
+    assert "over draws of classes" in note and "paired by draw" in note
+    assert "2 of 2 draws of classes" in headline(results)
+    plain = over_draws(make, None)
+    assert plain["summary"]["learngene"]["n"] == 5 and footnotes(plain) == []
+    assert "over clients" in interval_note(plain)

@@ -1,0 +1,201 @@
+"""What is asked of ``learngene.layers`` becomes the light path's run, and auto what rho says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conf.parts import factory_settings
+from conf.schema import Config, read_config
+from learngene.collective.records import TrainerSettings
+from learngene.collective.trainer import CollectiveTrainer
+from learngene.errors import InputError
+from server import factory
+from server.factory import FactoryResult, FactorySettings, train_or_load_gene, trainer_settings
+from server.layer_selection import layer_numbers, shared_layers
+from tests.helpers import CPU, hooked, settings
+
+NAMES = ["1", "2", "2b", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"]
+
+
+def config(cache: Path, **changed: Any) -> FactorySettings:
+    """A configuration whose collective is that of ``tests.helpers.settings``."""
+    made = asdict(Config())
+    made["collective"] = asdict(settings().collective) | {"threads": 1, "device": "cpu"}
+    made["open_world"]["calibration_per_class"] = 3
+    made |= {"seed": 5, "cache": str(cache)}
+    for name, value in changed.items():
+        group, field = name.split("__")
+        made[group][field] = value
+    return factory_settings(read_config(made))
+
+
+@pytest.fixture
+def make(tiny_world, tmp_path) -> Callable[..., FactoryResult]:
+    def made(notes: list[str] | None = None, **changed: Any) -> FactoryResult:
+        told = hooked() if notes is None else hooked(on_note=notes.append)
+        return train_or_load_gene(config(tmp_path, **changed), tiny_world, told)
+
+    return made
+
+
+@pytest.fixture
+def lives(monkeypatch) -> list[TrainerSettings]:
+    """The settings of every life that was asked for."""
+    seen: list[TrainerSettings] = []
+    real = factory.train_collective
+
+    def spy(world, asked, *args, **kwargs):
+        seen.append(asked)
+        return real(world, asked, *args, **kwargs)
+
+    monkeypatch.setattr(factory, "train_collective", spy)
+    return seen
+
+
+def plant(monkeypatch, selected: set[int]) -> None:
+    """Rho falls from 0.9 to 0.05 over the tasks in ``selected`` layers and stays in the others."""
+    real = CollectiveTrainer.run_task
+
+    def planted(self, progress=None):
+        stage = real(self, progress)
+        share = 1 - (len(self.stages) - 1) / (len(self.tasks) - 1)
+        falling = 0.05 + 0.85 * share
+        stage.rho[:] = [falling if int(n) in selected else 0.9 for n in stage.layers]
+        return stage
+
+    monkeypatch.setattr(CollectiveTrainer, "run_task", planted)
+
+
+def test_layers_are_counted_at_the_end_of_growth():
+    assert layer_numbers(3, NAMES) == [12, 13, 14] and layer_numbers([5, 6], NAMES) == [5, 6]
+    assert shared_layers([12, 13, 14], NAMES, "separable") == (3, 13)
+    assert shared_layers([5, 6, 7], NAMES, "separable") == (3, 6)
+    with pytest.raises(InputError, match="ends with 14 layers"):
+        layer_numbers([14, 15], NAMES)
+    with pytest.raises(InputError, match="2b is a copy that growth makes"):
+        shared_layers([2, 3, 4], NAMES, "whole")
+    assert shared_layers([2, 3, 4], NAMES, "fresh") == (3, 13)
+
+
+def test_the_default_is_the_papers_top_three(tmp_path):
+    asked = trainer_settings(config(tmp_path), CPU)
+    assert (asked.shared, asked.shared_last, asked.plan) == (3, 13, ())
+    assert asked.collective.growth == "schedule"
+
+
+def test_a_plan_is_its_content_not_its_name(tmp_path):
+    one, two, other = (tmp_path / f"{name}.yaml" for name in "abc")
+    one.write_text("- {task: 2, layer: 2, deepen: true}")
+    two.write_text("# the same\n- task: 2\n  layer: 2\n  deepen: true\n")
+    other.write_text("- {task: 3, layer: 2, deepen: true}")
+    made = [
+        trainer_settings(config(tmp_path, collective__growth=str(path)), CPU)
+        for path in (one, two, other)
+    ]
+    assert made[0] == made[1] != made[2] and made[0].collective.growth == "plan"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("- {task: 2", "cannot be read as YAML"), ("", "at least one step"),
+     ("- {task: 2, layer: 5, wide: 3}", "there is no key wide"), ("\0", "cannot be read")],
+)  # fmt: skip
+def test_a_file_that_is_no_plan(tmp_path, text, words):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as raised:
+        trainer_settings(config(tmp_path, collective__growth=str(path)), CPU)
+    assert raised.value.field == "collective.growth" and raised.value.value == str(path)
+
+
+def test_a_file_that_went_away(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        trainer_settings(config(tmp_path, collective__growth=str(tmp_path / "no.yaml")), CPU)
+
+
+def test_the_example_plan_is_legal(tiny_world):
+    example = Path(__file__).resolve().parents[2] / "conf" / "growth" / "deepen.yaml"
+    asked = trainer_settings(config(Path("unused"), collective__growth=str(example)), CPU)
+    eight = replace(asked.collective, classes_per_task=2)
+    trained = CollectiveTrainer(tiny_world, replace(asked, collective=eight), CPU)  # eight tasks
+    for task in range(1, 8):
+        trained.grow(task)
+    assert [name for name in trained.collective.names if not name.isdigit()] == ["5b", "7b"]
+
+
+def test_a_named_run_is_what_the_client_gets(make, lives):
+    result = make(learngene__layers=[5, 6, 7])
+    assert result.gene.card.layers == [5, 6, 7] == result.trained.trainer.collective.run
+    assert [(s.shared, s.shared_last) for s in lives] == [(3, 7)]
+    sections = result.sections(1e-3)
+    assert sections["learngene"]["layers"] == [5, 6, 7]
+    assert len(sections["criterion"]["rule"]["layers"]) == 13
+    assert "chosen_on" not in sections["criterion"]
+
+
+def test_auto_lives_again_where_the_criterion_points_elsewhere(make, lives, monkeypatch):
+    plant(monkeypatch, {7, 8})
+    notes: list[str] = []
+    result = make(notes, learngene__layers="auto")
+    assert [(s.shared, s.shared_last) for s in lives] == [(3, 13), (2, 8)]
+    assert result.gene.card.layers == [7, 8]
+    assert len(notes) == 1 and "selects [7, 8]" in notes[0] and "lives again" in notes[0]
+    criterion = result.sections(1e-3)["criterion"]
+    assert criterion["chosen_on"]["selected"] == [7, 8] == criterion["selected"]
+    assert criterion["chosen_on"]["collective"] != result.trained.key
+    again = make(learngene__layers="auto")
+    assert again.trained.reused == 3 and again.gene.card.sha256 == result.gene.card.sha256
+    assert make(learngene__layers=[7, 8]).gene.card.sha256 == result.gene.card.sha256
+
+
+def test_auto_keeps_its_life_where_the_criterion_agrees(make, lives, monkeypatch):
+    plant(monkeypatch, {11, 12, 13})
+    notes: list[str] = []
+    result = make(notes, learngene__layers="auto")
+    assert len(lives) == 1 and result.gene.card.layers == [11, 12, 13]
+    assert "lives again" not in notes[0] and result.chosen_on is None
+
+
+def test_auto_needs_no_second_life_without_a_light_path(make, lives, monkeypatch):
+    plant(monkeypatch, {4, 5})
+    result = make(learngene__layers="auto", individual__stem="fresh")
+    assert lives[0] == lives[-1] and result.gene.card.layers == [4, 5]
+    assert result.trained.reused == len(result.trained.trainer.tasks)  # read again, not lived again
+
+
+def test_auto_says_when_nothing_follows_the_trend(make, monkeypatch):
+    plant(monkeypatch, set())
+    with pytest.raises(InputError, match=r"no layer .* above learngene\.auto_bar") as raised:
+        make(learngene__layers="auto")
+    assert raised.value.field == "learngene.layers"
+    assert make().sections(1e-3)["criterion"]["selected"] == []  # and without auto it only says so
+
+
+def test_auto_needs_three_tasks(make):
+    with pytest.raises(InputError, match="a trend needs 3 tasks, the collective had 2"):
+        make(learngene__layers="auto", collective__classes_per_task=8)
+
+
+def test_a_deepening_life_reports_its_lineage(make, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("- {task: 2, layer: 5, deepen: true}\n- {task: 3, layer: 5b, widen_by: 64}\n")
+    result = make(collective__growth=str(path))
+    assert result.gene.card.layers == [12, 13, 14]
+    sections = result.sections(1e-3)
+    criterion = sections["criterion"]
+    assert criterion["names"][4:6] == ["5", "5b"] == sections["collective"]["layers"][4:6]
+    assert criterion["rho"][0][5] is None and criterion["rho"][1][5] is not None
+    assert {len(row) for row in criterion["rho"]} == {14}
+    assert result.gene.card.rho == criterion["rho"]
+    assert sections["collective"]["stages"][1]["grown"] == [{"layer": "5", "deepened": "5b"}]
+    assert sections["collective"]["conv_widths"][4:6] == [8, 12]
+    ours = result.gene.arrays["top.0.conv.weight"]
+    theirs = result.trained.trainer.collective.units[11].conv.weight.detach()
+    assert np.array_equal(ours, theirs.numpy()) and torch.isfinite(theirs).all()

@@ -1,0 +1,213 @@
+"""The factory halves kept: made once, a fault contained, a key that hangs on what counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conf.parts import pretraining_settings
+from conf.schema import Config, read_config
+from learngene import methods
+from learngene.data.dataset import World
+from learngene.methods import Payload
+from protocol.plan import plan_round
+from server import pretraining as factory_side
+from server.pretraining import PretrainingSettings, payload_key, pretrain_methods
+from tests.helpers import hooked, method_settings
+from tests.protocol.helpers import client_task
+
+NO_LIFE: Any = SimpleNamespace(trained=None)
+
+
+def config_of(cache: Path, *names: str, **changed: Any) -> PretrainingSettings:
+    config = asdict(Config(cache=str(cache), method=method_settings()))
+    config["methods"] = list(names)
+    config |= {"budget": 100, "ways": 3}
+    config["collective"] |= {"width": 0.0625, "device": "cpu", "threads": 1, "precision": "fp32"}
+    config["open_world"]["calibration_per_class"] = 3
+    for path, value in changed.items():
+        *groups, field = path.split("__")
+        section = config
+        for group in groups:
+            section = section[group]
+        section[field] = value
+    return pretraining_settings(read_config(config), config)
+
+
+@pytest.fixture
+def halves(monkeypatch) -> dict[str, int]:
+    """Counts how often each method is trained; ``broken`` fails, ``slow`` keeps half-done work."""
+    counts: dict[str, int] = {}
+
+    def pretrain(factory):
+        counts[factory.name] = counts.get(factory.name, 0) + 1
+        if factory.name == "fomaml":
+            raise ValueError("out of luck")
+        start = 0 if factory.checkpoint is None else int(factory.checkpoint[1]["step"])
+        for step in range(start, 3):
+            import torch
+
+            factory.keep({"at": torch.tensor([float(step + 1)])}, {"phase": 0, "step": step + 1})
+            if factory.name == "maml" and counts["maml"] == 1 and step == 1:
+                raise KeyboardInterrupt
+        weights = np.full((2, 2), factory.settings.lr, np.float32)
+        return Payload({"w": weights}, {"from": start, "budget": factory.budget})
+
+    real = methods.find
+
+    def find(name, plugin=None):
+        method = real(name, plugin)
+        return method if method.pretrain is None else replace(method, pretrain=pretrain)
+
+    monkeypatch.setattr(factory_side, "find", find)
+    monkeypatch.setattr(factory_side, "max_workers", lambda threads, device: 1)  # in this process
+    return counts
+
+
+def test_runs_without_a_factory_half_are_left_as_they_were(tmp_path, tiny_world: World, halves):
+    found = pretrain_methods(config_of(tmp_path, "learngene", "scratch"), tiny_world, NO_LIFE)
+    assert (found.methods, found.payloads, found.section) == (["learngene", "scratch"], {}, None)
+    assert not halves and not (tmp_path / "methods").exists()
+
+
+def test_a_payload_is_made_once(tmp_path, tiny_world, halves):
+    config = config_of(tmp_path, "protonet", "scratch")
+    first = pretrain_methods(config, tiny_world, NO_LIFE)
+    notes: list[str] = []
+    again = pretrain_methods(config, tiny_world, NO_LIFE, hooked(on_note=notes.append))
+    assert halves == {"protonet": 1}
+    assert again.payloads["protonet"].card == first.payloads["protonet"].card
+    assert np.array_equal(
+        again.payloads["protonet"].arrays["w"], first.payloads["protonet"].arrays["w"]
+    )
+    assert not first.section["methods"]["protonet"]["cached"]
+    assert again.section["methods"]["protonet"]["cached"] and "earlier run" in notes[0]
+    pretrain_methods(
+        replace(config, factory=replace(config.factory, resume=False)), tiny_world, NO_LIFE
+    )
+    assert halves == {"protonet": 2}
+
+
+def test_a_damaged_payload_is_made_again(tmp_path, tiny_world, halves):
+    config = config_of(tmp_path, "protonet")
+    pretrain_methods(config, tiny_world, NO_LIFE)
+    (file,) = (tmp_path / "methods").rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    pretrain_methods(config, tiny_world, NO_LIFE)
+    assert halves == {"protonet": 2}
+
+
+def test_what_was_interrupted_goes_on_and_leaves_nothing_behind(tmp_path, tiny_world, halves):
+    config = config_of(tmp_path, "maml")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_methods(config, tiny_world, NO_LIFE)
+    found = pretrain_methods(config, tiny_world, NO_LIFE)
+    assert found.payloads["maml"].card["from"] == 2
+    files = sorted(path.name for path in (tmp_path / "methods").rglob("*.*"))
+    assert files == ["maml.json", "maml.safetensors"]
+
+
+def test_a_fault_is_named_and_takes_no_other_along(tmp_path, tiny_world, halves):
+    config = config_of(tmp_path, "learngene", "fomaml", "protonet")
+    found = pretrain_methods(config, tiny_world, NO_LIFE)
+    assert found.methods == ["learngene", "protonet"]
+    assert found.failed == {"fomaml": "ValueError: out of luck"} == found.section["failed"]
+    assert set(found.section["methods"]) == {"protonet"} == set(found.payloads)
+    with pytest.raises(RuntimeError, match=r"every method failed .* out of luck"):
+        pretrain_methods(replace(config, methods=("fomaml",)), tiny_world, NO_LIFE)
+
+
+def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path, tiny_world):
+    def key(name: str = "maml", **changed: Any) -> str:
+        config = config_of(tmp_path, name, **changed)
+        made = factory_side._factory(name, config, tiny_world)
+        return payload_key(made, config, methods.find(name))
+
+    plain = key()
+    for same in (
+        {"method__maml__client_steps": 3}, {"shots": 3}, {"shard_seed": 9}, {"num_clients": 2},
+        {"method__protonet__lr": 0.5}, {"individual__lr": 0.5}, {"collective__epochs": 9},
+    ):  # fmt: skip
+        assert key(**same) == plain, same
+    for other in (
+        {"method__maml__lr": 0.5}, {"budget": 101}, {"seed": 1}, {"ways": 4},
+        {"collective__width": 0.125}, {"collective__zoom": 0.5}, {"method__scratch__stem": "fresh"},
+        {"open_world__calibration_per_class": 2},
+    ):  # fmt: skip
+        assert key(**other) != plain, other
+    assert key("protonet", ways=4) == key("protonet")  # only the MAML family is made for its ways
+    assert key("fomaml") != plain
+
+
+def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path, tiny_world, halves):
+    stages = [SimpleNamespace(image_passes=30), SimpleNamespace(image_passes=12)]
+    result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=SimpleNamespace(stages=stages)))
+    for asked, spent in ((None, 42), (7, 7)):
+        found = pretrain_methods(config_of(tmp_path, "protonet", budget=asked), tiny_world, result)
+        assert found.payloads["protonet"].card["budget"] == found.section["budget"] == spent
+        assert found.section["light_path_passes"] == 42
+
+
+def test_the_whole_collective_is_read_off(tmp_path, tiny_world, evolved):
+    result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable")))
+    found = pretrain_methods(config_of(tmp_path, "full", "linear_probe"), tiny_world, result)
+    collective = evolved("separable").collective
+    widths = [o for _, o, _ in found.payloads["full"].card["plan"]]
+    assert widths == list(collective.widths)
+    assert found.section["methods"]["full"]["image_passes"] is None
+    assert np.array_equal(
+        found.payloads["linear_probe"].arrays["units.12.conv.weight"],
+        collective.units[12].conv.weight.detach().numpy(),
+    )
+
+
+def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
+    tmp_path, tiny_world, halves
+):
+    from learngene.gene.gene import Card, Learngene
+
+    card = Card([11, 12, 13], "fresh", None, 0.0625, 3, {}, 0, 0, 0, "")
+    gene = Learngene(card, {"w": np.zeros(1, np.float32)})
+    names = ("learngene", "scratch", "protonet")
+    made = pretrain_methods(config_of(tmp_path, *names), tiny_world, NO_LIFE)
+    task = client_task(methods=names, method=method_settings())
+    plain = plan_round(replace(task, methods=names[:2]), gene)
+    assert "cards" not in plain.task.to_plain() and set(plain.task.method) == {"scratch"}
+    assert set(plain.payloads) == {"learngene"}
+    more = plan_round(task, gene, 1, made.payloads)
+    assert set(more.task.method) == {"scratch", "protonet"}
+    assert more.task.cards == {"protonet": made.payloads["protonet"].card}
+    assert set(more.payloads) == {"learngene", "protonet"}
+    packed = plan_round(task, gene, 1, made.payloads, payload_precision="fp16")
+    assert packed.payloads["protonet"]["w"].dtype == np.float16
+    assert packed.declared.payloads["protonet"] == {"w": ("float16", (2, 2))}
+    assert packed.payloads["learngene"]["w"].dtype == np.float32  # it has a precision of its own
+    early = plan_round(task, gene, 1, made.payloads, rounds=2)
+    assert set(early.payloads) == {"learngene"} and not early.task.cards
+
+
+def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world, monkeypatch):
+    names, seen = ("finetune", "finetune_pp"), {}
+    for at_once in (1, 2):
+        monkeypatch.setattr(factory_side, "max_workers", lambda threads, device, n=at_once: n)
+        config = config_of(tmp_path / str(at_once), *names, budget=1000)
+        steps: list[tuple[str, int, int]] = []
+        found = pretrain_methods(
+            config,
+            tiny_world,
+            NO_LIFE,
+            hooked(on_method_step=lambda *told, all=steps: all.append(told)),
+        )
+        assert not found.failed
+        assert list(found.payloads) == list(found.section["methods"]) == list(names)
+        assert {name for name, *_ in steps} == set(names)
+        seen[at_once] = found.payloads
+    for name in names:
+        one, other = seen[1][name], seen[2][name]
+        assert one.card == other.card and one.arrays.keys() == other.arrays.keys()
+        assert all(np.array_equal(a, other.arrays[n]) for n, a in one.arrays.items()), name

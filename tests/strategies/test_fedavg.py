@@ -1,0 +1,272 @@
+"""Training among the clients through Flower: what may cross, who is left out, how it goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.client_app import make_client_app, pack
+from clients.work import run_task
+from conf.parts import client_task, federation
+from conf.schema import Config, read_config
+from learngene.data.dataset import World
+from protocol.keys import WEIGHTS
+from protocol.messages import Traffic
+from protocol.plan import plan_federated_round
+from protocol.reply_schema import declared_reply
+from protocol.rounds import ClientOutcome
+from protocol.task import ClientTask
+from reports.client_rows import client_rows
+from reports.traffic import write_messages_csv
+from runtime.federated_rounds import Federated, _start, run_federated_training
+from runtime.resources import Federation
+from strategies.fedavg import check_weights, head_rows
+from tests.helpers import hooked, method_settings
+
+CLIENTS, ROUNDS = 3, 3
+Change = Callable[[int, int, dict[str, Any]], None]
+
+
+def parts_of(cache: Path, world: World, **changed: Any) -> tuple[ClientTask, Federation]:
+    config = asdict(Config(cache=str(cache), method=method_settings()))
+    config |= {"num_clients": CLIENTS, "ways": 3, "shots": 4, **changed}
+    config["runtime"] |= {"name": "serial", "num_gpus": 0.0}
+    for name in ("fedavg", "fedprox"):
+        config["method"][name] |= {"rounds": ROUNDS, "local_epochs": 1}
+    typed = read_config(config)
+    return client_task(typed, config, world.path), federation(typed)
+
+
+def changed_task(change: Change, client: int, round: int, task: ClientTask, payloads: Any
+                 ) -> dict[str, Any]:  # fmt: skip
+    answer = run_task(client, round, task, payloads)
+    change(client, task.federated, answer)
+    return answer
+
+
+def train(cache: Path, world: World, *names: str, change: Change | None = None, **more: Any
+          ) -> Federated:  # fmt: skip
+    app = make_client_app(partial(changed_task, change)) if change else None
+    task, asked = parts_of(cache, world, **more)
+    return run_federated_training(task, names or ("fedavg",), world, 0.0625, asked, client_app=app)
+
+
+def same(one: Federated, two: Federated) -> bool:
+    return all(
+        np.array_equal(a, two.payloads[name].arrays[n])
+        for name, payload in one.payloads.items()
+        for n, a in payload.arrays.items()
+    )
+
+
+def counted(found: Federated) -> list[tuple[Any, ...]]:
+    return [
+        (name, r.round, r.queries, r.query_bytes, len(r.who), r.bytes_down, r.bytes_up,
+         [(c.client, c.info, c.sent) for c in r.clients])
+        for name, rounds in found.rounds.items() for r in rounds
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_world) -> tuple[Path, Federated]:
+    """Both methods, trained to the end without a disturbance."""
+    cache = tmp_path_factory.mktemp("federated")
+    return cache, train(cache, tiny_world, "fedavg", "fedprox")
+
+
+def test_both_are_trained_and_every_byte_is_theirs(whole, tmp_path):
+    _, found = whole
+    assert set(found.payloads) == {"fedavg", "fedprox"} and not found.failed
+    for name, rounds in found.rounds.items():
+        assert [each.round for each in rounds] == [1, 2, 3]
+        assert all(each.answered == CLIENTS for each in rounds)
+        told = found.section["methods"][name]
+        assert told["loss_by_round"][-1][1] < told["loss_by_round"][0][1]
+        assert told["left_out"] == []
+        weights = sum(np.prod(shape) for shape in up_of(rounds)) * 4
+        assert 0 < rounds[0].clients[0].bytes_up - weights < 20_000  # names, framing
+    answers = [answer(client) for client in range(CLIENTS)]
+    rows = client_rows(answers, 4, [str(n) for n in range(30)], found.rounds)
+    for row in rows:
+        own = [r.clients[row["id"]] for r in found.rounds["fedavg"]]
+        method = row["methods"]["fedavg"]
+        assert method["bytes_up"] == 7 + sum(each.bytes_up for each in own)
+        assert method["bytes_down"] == 100 + sum(each.bytes_down for each in own)
+        assert method["seconds"] == pytest.approx(
+            1 + sum(each.methods["fedavg"]["seconds"] for each in own)
+        )
+        assert row["methods"]["scratch"]["bytes_up"] == 7
+    path = write_messages_csv([], tmp_path / "messages.csv", found.rounds)
+    listed = list(csv.DictReader(path.read_text().splitlines()))
+    for name in found.rounds:
+        up = [r for r in listed if r["phase"] == name and r["record"] == f"weights.{name}"]
+        assert {r["direction"] for r in up} == {"up"} and {r["kind"] for r in up} == {"array"}
+        assert len({(r["client"], r["round"]) for r in up}) == CLIENTS * ROUNDS
+
+
+def up_of(rounds: list[Any]) -> list[tuple[int, ...]]:
+    held = [entry for entry in rounds[0].clients[0].sent if entry.kind == "array"]
+    return [tuple(int(side) for side in entry.shape.split("x")) for entry in held]
+
+
+def answer(client: int) -> ClientOutcome:
+    metrics: dict[str, Any] = {"epochs": [0], "accuracy": [0.5], "loss": [1.0], "seconds": 1.0,
+                               "train_loss": [1.0], "penalty": [0.0]}  # fmt: skip
+    traffic = {name: Traffic(100, 7) for name in ("scratch", "fedavg")}
+    methods = {name: dict(metrics) for name in traffic}
+    return ClientOutcome(client, 1, True, methods, {"classes": "1"}, 100, 7, traffic)
+
+
+def test_a_finished_training_is_found_with_all_that_it_sent(whole, tiny_world, monkeypatch):
+    cache, first = whole
+    monkeypatch.setattr("runtime.federated_rounds.simulate", None)  # nobody is asked
+    again = train(cache, tiny_world, "fedavg", "fedprox")
+    assert same(first, again) and counted(first) == counted(again)
+    assert again.section == first.section
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_a_killed_training_goes_on_and_ends_the_same(whole, tmp_path, tiny_world, stopped):
+    def die(client: int, round: int, answer: dict[str, Any]) -> None:
+        if (client, round) == (1, stopped + 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, tiny_world, change=die)
+    rounds: list[int] = []
+    task, asked = parts_of(tmp_path, tiny_world)
+    watch = hooked(on_round_end=lambda name, done, of: rounds.append(done))
+    again = run_federated_training(task, ["fedavg"], tiny_world, 0.0625, asked, callback=watch)
+    assert rounds == list(range(stopped + 1, ROUNDS + 1))
+    first = Federated(payloads={"fedavg": whole[1].payloads["fedavg"]},
+                      rounds={"fedavg": whole[1].rounds["fedavg"]})  # fmt: skip
+    assert same(first, again) and counted(first) == counted(again)
+
+
+def test_other_settings_are_another_training(whole, tiny_world):
+    cache, first = whole
+    for more in ({"seed": 1}, {"num_clients": 2}, {"shots": 3}):
+        assert not same(train(cache, tiny_world, **more), first), more
+
+
+def test_a_client_that_fails_is_left_out_of_that_round_and_nothing_is_kept(tmp_path, tiny_world):
+    def fail(client: int, round: int, answer: dict[str, Any]) -> None:
+        if (client, round) == (1, 2):
+            raise ValueError("battery empty")
+
+    found = train(tmp_path, tiny_world, change=fail)
+    (left,) = found.section["methods"]["fedavg"]["left_out"]
+    assert (left["round"], left["client"]) == (2, 1) and "battery empty" in left["error"]
+    assert "fedavg" in found.payloads
+    assert [each.answered for each in found.rounds["fedavg"]] == [3, 2, 3]
+    again = train(tmp_path, tiny_world)  # from the last round that all took part in
+    assert again.section["methods"]["fedavg"]["left_out"] == []
+    assert not same(found, again)
+
+
+def test_where_nobody_answers_the_method_fails_and_the_next_goes_on(tmp_path, tiny_world):
+    def fail(client: int, round: int, answer: dict[str, Any]) -> None:
+        if "fedavg" in answer["methods"]:
+            raise ValueError("no power")
+
+    found = train(tmp_path, tiny_world, "fedavg", "fedprox", change=fail)
+    assert set(found.failed) == {"fedavg"} == set(found.section["failed"])
+    assert "federated round 1: no client answered" in found.failed["fedavg"]
+    assert "no power" in found.failed["fedavg"]
+    assert set(found.payloads) == {"fedprox"}
+
+
+def spoil_nan(answer: dict[str, Any]) -> None:
+    answer["arrays"]["fedavg"]["head.bias"][0] = np.nan
+
+
+def spoil_shape(answer: dict[str, Any]) -> None:
+    answer["arrays"]["fedavg"]["head.bias"] = np.zeros(4, np.float32)
+
+
+def spoil_kind(answer: dict[str, Any]) -> None:
+    answer["arrays"]["fedavg"]["head.bias"] = np.zeros(3, np.float64)
+
+
+def spoil_image(answer: dict[str, Any]) -> None:
+    answer["arrays"]["fedavg"]["image"] = np.zeros((32, 32, 3), np.uint8)
+
+
+def spoil_missing(answer: dict[str, Any]) -> None:
+    del answer["arrays"]["fedavg"]["head.bias"]
+
+
+def spoil_none(answer: dict[str, Any]) -> None:
+    del answer["arrays"]
+
+
+def spoil_images(answer: dict[str, Any]) -> None:
+    answer["methods"]["fedavg"]["images"] = 10**9
+
+
+def spoil_classes(answer: dict[str, Any]) -> None:
+    answer["info"]["classes"] = ",".join([answer["info"]["classes"].split(",")[0]] * 3)
+
+
+SPOILED = {
+    spoil_nan: "head.bias holds numbers that are not finite",
+    spoil_shape: "head.bias' is float32 [4], float32 [3] was declared",
+    spoil_kind: "head.bias' is float64 [3], float32 [3] was declared",
+    spoil_image: "array 'image' was not declared",
+    spoil_missing: "lacks array 'head.bias'",
+    spoil_none: "weights that cannot be used",
+    spoil_images: "trained on 1000000000 images, 12 are held",
+    spoil_classes: "1 different classes, 3 are due",
+}
+
+
+def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, tiny_world):
+    """Each client but the first spoils its weights in another way."""
+    ways = dict(enumerate(SPOILED, start=1))
+
+    def spoil(client: int, round: int, answer: dict[str, Any]) -> None:
+        if client in ways and round == 1:
+            ways[client](answer)
+
+    found = train(tmp_path, tiny_world, change=spoil, num_clients=1 + len(ways))
+    left = {
+        each["client"]: each["error"] for each in found.section["methods"]["fedavg"]["left_out"]
+    }
+    assert set(left) == set(ways)
+    for client, way in ways.items():
+        assert SPOILED[way] in left[client], way.__name__
+
+
+def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_world):
+    task, _ = parts_of(tmp_path, tiny_world)
+    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_world, 0.0625))
+    answer = run_task(0, 1, plan.task, plan.payloads)
+    assert plan.declared.reply.problems(pack(answer)) == []
+    usual = replace(plan.task, federated=None)
+    (problem, *_) = [p for p in declared_reply(usual).problems(pack(answer)) if WEIGHTS in p]
+    assert problem == "ArrayRecord 'weights.fedavg' was not declared"
+    assert set(plan.declared.payloads) == {"fedavg"}
+
+
+def test_a_records_own_word_is_not_enough():
+    card = {"up": {"w": [2], "head.bias": [2]}, "classes": [7, 8, 9]}
+    good = {"w": np.zeros(2, np.float32), "head.bias": np.zeros(2, np.float32)}
+    check_weights(good, card, 5, 5)
+    for bad in (
+        {**good, "w": np.zeros(2)},
+        {"w": good["w"]},
+        {**good, "w": np.float32([1, np.inf])},
+    ):
+        with pytest.raises(ValueError, match=r"w |head\.bias "):
+            check_weights(bad, card, 5, 5)
+    assert head_rows("9,7", card) == (2, 0)
+    for classes in ("9", "9,9", "9,1", "x,9", ""):
+        with pytest.raises(ValueError):
+            head_rows(classes, card)
