@@ -122,7 +122,7 @@ class FederatedStrategy(LearngeneStrategy):
         outcome = replace(self.rounds[-1], round=training.done + 1)
         if training.name in self._resumed:  # the run that began it has asked who is there
             self._resumed.discard(training.name)
-            outcome = replace(outcome, who=(), queries=0, query_bytes=0)
+            outcome = replace(outcome, who=())
         merged = [self._merged[client] for client in sorted(self._merged)]
         self._merged = {}
         training.history.append(outcome)

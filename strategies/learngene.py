@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from protocol.guard import Declared, Entry, GuardedGrid, inspect
+from protocol.guard import Entry, GuardedGrid, inspect
 from protocol.keys import PAYLOAD, TASK
 from protocol.messages import (
     Answer,
@@ -27,7 +27,7 @@ from protocol.messages import (
     read_reply,
     weigh_reply,
 )
-from protocol.rounds import AnswerStore, ClientOutcome, RoundOutcome, RoundPlan
+from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
 
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
 
@@ -37,14 +37,12 @@ class _OpenRound:
     """The round under way."""
 
     number: int
-    methods: tuple[str, ...]
-    declared: Declared
+    plan: RoundPlan
     entries: tuple[Entry, ...]  # what the message holds
     bytes_down: int  # of one message; all clients are sent the same
     down: list[int]  # per method
     who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
-    opened: float  # time.monotonic()
-    kept: AnswerStore | None = None
+    opened: float = field(default_factory=time.monotonic)
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
 
 
@@ -71,7 +69,7 @@ class LearngeneStrategy(Strategy):
 
     def guarded(self, grid: Grid) -> Grid:
         """The grid that this strategy may send through: it lets out what the round declares."""
-        return GuardedGrid(grid, lambda: self._open.declared if self._open else None)
+        return GuardedGrid(grid, lambda: self._open.plan.declared if self._open else None)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -98,17 +96,7 @@ class LearngeneStrategy(Strategy):
         some = next(iter(messages.values()))
         total = message_bytes(some)  # equal for all: only the node differs
         down = bytes_by_method(some, total, PAYLOAD, plan.methods)
-        now = _OpenRound(
-            server_round,
-            plan.methods,
-            plan.declared,
-            inspect(some.content),
-            total,
-            down,
-            who,
-            time.monotonic(),
-            plan.kept,
-        )
+        now = _OpenRound(server_round, plan, inspect(some.content), total, down, who)
         for node, client in self._partitions.items():
             kept = plan.kept.get(client) if plan.kept else None
             if kept is not None:
@@ -183,11 +171,12 @@ class LearngeneStrategy(Strategy):
         ):
             return None
         if node not in now.outcomes:
-            answer = read_reply(reply, self._partitions[node], now.methods, now.declared.reply)
-            answer = self.accept(answer, reply, self._partitions[node])
+            client, plan = self._partitions[node], now.plan
+            answer = read_reply(reply, client, plan.methods, plan.declared.reply)
+            answer = self.accept(answer, reply, client)
             outcome = self._outcome(now, node, answer, reply)
-            if now.kept is not None and outcome.error is None:
-                now.kept.put(outcome)
+            if plan.kept is not None and outcome.error is None:
+                plan.kept.put(outcome)
             now.outcomes[node] = outcome
             if answer.refused:  # Flower keeps replies until the round is over: not this content
                 for key in list(reply.content):
@@ -201,7 +190,8 @@ class LearngeneStrategy(Strategy):
     def _outcome(
         self, now: _OpenRound, node: int, answer: Answer, reply: Message | None
     ) -> ClientOutcome:
-        total, up = weigh_reply(reply, now.methods)
+        methods = now.plan.methods
+        total, up = weigh_reply(reply, methods)
         return ClientOutcome(
             client=self._partitions[node],
             node_id=node,
@@ -211,7 +201,7 @@ class LearngeneStrategy(Strategy):
             bytes_down=now.bytes_down,
             bytes_up=total,
             bytes_by_method={
-                name: Traffic(*pair) for name, *pair in zip(now.methods, now.down, up, strict=True)
+                name: Traffic(*pair) for name, *pair in zip(methods, now.down, up, strict=True)
             },
             error="; ".join(answer.errors) or None,
             sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
@@ -235,8 +225,7 @@ class LearngeneStrategy(Strategy):
             now.outcomes.get(node) or self._outcome(now, node, absent, None)
             for node in self._partitions
         ]
-        asked = sum(down + up for _, down, up, _ in now.who)
-        outcome = RoundOutcome(now.number, clients, len(now.who), asked, now.who, now.entries)
+        outcome = RoundOutcome(now.number, clients, now.who, now.entries)
         self.rounds.append(outcome)
         return outcome
 
@@ -273,6 +262,6 @@ def _reuse_answer(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutc
     """A kept answer as this round's: what goes down is weighed as if it were sent."""
     traffic = {
         name: Traffic(down, kept.bytes_by_method[name].up)
-        for name, down in zip(now.methods, now.down, strict=True)
+        for name, down in zip(now.plan.methods, now.down, strict=True)
     }
     return replace(kept, node_id=node, bytes_down=now.bytes_down, bytes_by_method=traffic)
