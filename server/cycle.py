@@ -36,7 +36,7 @@ from server.collective import (
     checkpoint_card,
     decode_rows,
     encode_rows,
-    exemplars,
+    fit_detector,
     restore,
 )
 
@@ -74,7 +74,7 @@ def run_cycles(
     while len(records) < settings.cycles:
         cycle, started = len(records), time.perf_counter()
         stream = draw_stream(world, settings, cycle, trainer.settings.seed)
-        detector = _fit_detector(trainer, settings)
+        detector = fit_detector(trainer, settings)
         scores = _scores(trainer, detector, stream, settings)
         before = trainer.known
         met = encounter(
@@ -112,15 +112,6 @@ def run_cycles(
         "cycles": records,
         **account(records, world.division.open_world),
     }
-
-
-def _fit_detector(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> OpenSetDetector:
-    """Fitted anew on what is known by now."""
-    path, mirror = settings.path, settings.mirror
-    fitted_on, labels = exemplars(trainer, path, mirror)
-    images = trainer.world.train_images
-    held_out = trainer.predict(images, trainer.calibration_rows, path, mirror)
-    return OpenSetDetector.fit(settings, fitted_on, labels, held_out)
 
 
 def _scores(

@@ -28,6 +28,7 @@ from learngene.methods.base import BaseImages
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import torch_threads
 from protocol.callbacks import SILENT, RunCallback
+from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
 from server.parallel import JobResult, ProgressFn, max_workers, run_parallel
 
@@ -117,9 +118,7 @@ def pretrain_methods(
         for name, method in needed.items():
             started = time.perf_counter()
             if method.from_collective is not None:
-                assert result.trained is not None, (
-                    "conf.validate wants a collective for this method"
-                )
+                assert result.trained is not None, "conf.validate wants a collective for it"
                 try:
                     payload = method.from_collective(result.trained.trainer.collective)
                 except (Exception, SystemExit) as error:
@@ -161,7 +160,7 @@ def pretrain_methods(
 def _run_serially(
     asked: Mapping[str, tuple[str, PretrainingSettings, World]], callback: RunCallback
 ) -> Iterator[JobResult]:
-    """As ``side_by_side``, in this process."""
+    """As ``run_parallel``, in this process."""
     for name, arguments in asked.items():
         started, error = time.perf_counter(), None
         try:
@@ -256,7 +255,7 @@ def _factory(name: str, settings: PretrainingSettings, world: World, **more: Any
 
 def payload_key(factory: Factory, settings: PretrainingSettings, method: Method) -> str:
     """Hash of everything that determines a payload, 16 hex digits."""
-    device, values = factory.images.device, settings.method.get(factory.name, {})
+    values = settings.method.get(factory.name, {})
     parts = {
         "format": FORMAT,
         "world": factory.images.world.sha256,
@@ -271,11 +270,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "zoom": factory.images.zoom,
         "seed": factory.seed,
         "bf16": factory.bf16,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **machine_fields(factory.images.device),
         "POT": version("POT") if factory.name == "deepemd" else None,
     }
     if plugin := settings.own_methods.get(factory.name):
