@@ -155,10 +155,7 @@ def over_the_wire(message: Message) -> Message:
 
 
 def run_serial(
-    server_app: ServerApp,
-    client_app: ClientApp,
-    num_clients: int,
-    timeout_s: float | None = None,
+    server_app: ServerApp, client_app: ClientApp, num_clients: int, timeout_s: float | None = None
 ) -> None:
     """Run both apps in this process and thread; ``timeout_s`` as in ``SerialGrid``."""
     grid = SerialGrid(client_app, num_clients, timeout_s)
