@@ -226,9 +226,8 @@ def _of_data(config: Config) -> Iterator[Problem]:
     """What can be known of the data before anything of it is read."""
     data, source = config.data, config.data.clients_from
     if config.collective.memory == "ewc":
-        from learngene.collective.forgetting import (
-            check_growth,  # brings torch: seconds that other runs save
-        )
+        # Brings torch: seconds that other runs save.
+        from learngene.collective.forgetting import check_growth
 
         check_growth(config.collective.memory, config.collective.growth)
     if data.root is not None and not is_folder(expanded(data.root)):

@@ -84,13 +84,9 @@ class LearngeneStrategy(Strategy):
         # The records are shared by all messages: a gene is held once, however many clients.
         records: dict[str, Any] = {TASK: ConfigRecord({"json": plan.task.to_json()})}
         records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
+        group = str(server_round)
         messages = {
-            node: Message(
-                RecordDict(records),
-                dst_node_id=node,
-                message_type=MessageType.TRAIN,
-                group_id=str(server_round),
-            )
+            node: Message(RecordDict(records), node, MessageType.TRAIN, group_id=group)
             for node in self._partitions
         }
         some = next(iter(messages.values()))
@@ -132,10 +128,7 @@ class LearngeneStrategy(Strategy):
             time.sleep(0.05)
         if nodes == set(self._partitions):
             return ()
-        queries = [
-            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
-            for node in sorted(nodes)
-        ]
+        queries = [Message(RecordDict(), node, MessageType.QUERY) for node in sorted(nodes)]
         replies = list(grid.send_and_receive(queries, timeout=self.node_wait_s))
         found: dict[int, int] = {}
         problems = []
@@ -217,10 +210,8 @@ class LearngeneStrategy(Strategy):
         if now is None:
             return None
         late = self.timeout_s is not None and time.monotonic() - now.opened >= self.timeout_s
-        when = (
-            f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else "before the run ended"
-        )
-        absent = Answer(errors=[f"no reply {when}"])
+        deadline = f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else None
+        absent = Answer(errors=[f"no reply {deadline or 'before the run ended'}"])
         clients = [
             now.outcomes.get(node) or self._outcome(now, node, absent, None)
             for node in self._partitions
