@@ -103,14 +103,9 @@ def run_federated_training(
 
 
 def _start(task: ClientTask, world: World, width: float) -> Payload:
-    return begin(
-        task.seed,
-        task.method["scratch"]["stem"],
-        width,
-        world.image_shape[0],
-        world.division.group(task.classes_from),
-        task.ways,
-    )
+    stem, channels = task.method["scratch"]["stem"], world.image_shape[0]
+    classes = world.division.group(task.classes_from)
+    return begin(task.seed, stem, width, channels, classes, task.ways)
 
 
 def _kept(
