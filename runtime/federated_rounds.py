@@ -74,10 +74,8 @@ def run_federated_training(
         for each in trainings:
             kept[each.name].load(each)
             if each.done:
-                callback.on_note(
-                    f"{each.name}: {each.done} of {each.rounds} federated rounds were done "
-                    "by an earlier run"
-                )
+                done = f"{each.done} of {each.rounds} federated rounds"
+                callback.on_note(f"{each.name}: {done} were done by an earlier run")
 
     def after(training: Training) -> None:
         kept[training.name].save(training)

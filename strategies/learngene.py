@@ -122,30 +122,28 @@ class LearngeneStrategy(Strategy):
         deadline = time.monotonic() + self.node_wait_s
         while len(nodes := set(grid.get_node_ids())) < self.num_clients:
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"{len(nodes)} of {self.num_clients} nodes registered in {self.node_wait_s:g} s"
-                )
+                there = f"{len(nodes)} of {self.num_clients} nodes"
+                raise RuntimeError(f"{there} registered in {self.node_wait_s:g} s")
             time.sleep(0.05)
         if nodes == set(self._partitions):
             return ()
         queries = [Message(RecordDict(), node, MessageType.QUERY) for node in sorted(nodes)]
         replies = list(grid.send_and_receive(queries, timeout=self.node_wait_s))
-        found: dict[int, int] = {}
+        partitions: dict[int, int] = {}
         problems = []
         for reply in replies:
             try:
-                found[reply.metadata.src_node_id] = read_partition(reply)
+                partitions[reply.metadata.src_node_id] = read_partition(reply)
             except ValueError as error:
                 problems.append(str(error))
-        if sorted(found.values()) != list(range(self.num_clients)):
-            raise RuntimeError(
-                f"{len(found)} of {self.num_clients} clients said who they are within "
-                f"{self.node_wait_s:g} s (partitions {sorted(found.values())})"
-                + (f"; the first problem: {problems[0]}" if problems else "")
-            )
-        self._partitions = dict(sorted(found.items(), key=lambda item: item[1]))
+        if sorted(partitions.values()) != list(range(self.num_clients)):
+            there = f"{len(partitions)} of {self.num_clients} clients said who they are"
+            within = f"within {self.node_wait_s:g} s (partitions {sorted(partitions.values())})"
+            first = f"; the first problem: {problems[0]}" if problems else ""
+            raise RuntimeError(f"{there} {within}{first}")
+        self._partitions = dict(sorted(partitions.items(), key=lambda item: item[1]))
         asked = message_bytes(queries[0])  # equal for all: only the node differs
-        answers = {found[reply.metadata.src_node_id]: reply for reply in replies}
+        answers = {partitions[reply.metadata.src_node_id]: reply for reply in replies}
         return tuple(
             (client, asked, message_bytes(reply), inspect(reply.content))
             for client, reply in sorted(answers.items())
