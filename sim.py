@@ -103,11 +103,11 @@ def _simulation(
         del seconds["methods"]  # none of the methods has a half at the factory
     task = client_task(config, plain, world.path, labelled.task if labelled else None)
     federated = Federated()
-    if among := federated_methods(pretrained.methods):
+    if names := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar():
-            width = result.gene.card.width
+            width, clients = result.gene.card.width, federation(config)
             federated = run_federated_training(
-                task, among, world, width, federation(config), callback=callback
+                task, names, world, width, clients, callback=callback
             )
     pretrained = pretrained.merge(federated.payloads, federated.failed)
     with seconds.of("clients"), console.bar():
@@ -139,12 +139,10 @@ def _simulation(
     )
     callback.on_run_end(report[0])
     console.summary(report)
-    worst = min(rounds, key=lambda each: each.answered)
-    if worst.answered < config.least_answers:
-        console.problem(
-            f"{worst.answered} of {worst.asked} clients answered, runtime.min_answered is "
-            f"{config.least_answers}"
-        )
+    worst, least = min(rounds, key=lambda each: each.answered), config.least_answers
+    if worst.answered < least:
+        answered = f"{worst.answered} of {worst.asked} clients answered"
+        console.problem(f"{answered}, runtime.min_answered is {least}")
         return TOO_FEW_ANSWERS
     return FAILED if pretrained.failed else OK
 

@@ -9,19 +9,10 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Context,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import faults
@@ -117,12 +108,10 @@ def _answer(
         if key.startswith(PAYLOAD)
     }
     client, round = int(context.node_config["partition-id"]), int(message.metadata.group_id)
-    with ExitStack() as stack:
-        stack.enter_context(torch_threads(task.threads))
-        in_driver = bool(context.node_config.get(IN_DRIVER, False))
-        stack.enter_context(faults.armed(task.faults, client, round, in_driver))
-        overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
-        stack.enter_context(time_limit(task.limit_s, overdue))
+    in_driver = bool(context.node_config.get(IN_DRIVER, False))
+    overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
+    fault = faults.armed(task.faults, client, round, in_driver)
+    with torch_threads(task.threads), fault, time_limit(task.limit_s, overdue):
         answer = faults.spoil(run_task(client, round, task, payloads))
     if not isinstance(answer, dict):
         raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")

@@ -80,9 +80,8 @@ def armed(faults: FaultOrders | None, client: int, round: int, in_driver: bool) 
         yield
         return
     mark = Path(faults.folder) / f"died-{round}-{client}"
-    from learngene.adaptation.training import (
-        after_each_epoch,  # late: it imports torch, conf.validate does not
-    )
+    # Late: it imports torch, which conf.validate does not need.
+    from learngene.adaptation.training import after_each_epoch
 
     token = _armed.set(_Armed(orders[client], mark, in_driver))
     try:

@@ -77,19 +77,14 @@ def _add_plugin(module: str, plugins: dict[str, dict[str, Any]]) -> str:
         add_cwd_to_path()
         plugin = describe(module)
     except ValueError as error:
-        raise InputError(
-            "methods",
-            module,
-            f"there is no method of that name (there are {', '.join(BUILT_IN)}), and as a module: "
-            f"{error}",
-            "Write methods=[learngene,scratch], or name a module with a METHOD "
-            "(docs/tutorials/add_a_method.md)",
-        ) from error
+        built_in = f"there is no method of that name (there are {', '.join(BUILT_IN)})"
+        tutorial = "name a module with a METHOD (docs/tutorials/add_a_method.md)"
+        fix = f"Write methods=[learngene,scratch], or {tutorial}"
+        raise InputError("methods", module, f"{built_in}, and as a module: {error}", fix) from error
     name = name_of(module)
     if name in RESERVED or name in plugins:
-        raise InputError(
-            "methods", module, f"the name {name} is taken", "Give the file another name"
-        )
+        fix = "Give the file another name"
+        raise InputError("methods", module, f"the name {name} is taken", fix)
     plugins[name] = plugin
     return name
 

@@ -39,12 +39,8 @@ def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
     kinds = get_type_hints(schema)
     for name in map(str, config):
         if name not in kinds:
-            raise InputError(
-                f"{prefix}{name}",
-                OmegaConf.select(config, name),
-                "there is no field of that name",
-                "conf/schema.py lists the fields",
-            )
+            value, fix = OmegaConf.select(config, name), "conf/schema.py lists the fields"
+            raise InputError(f"{prefix}{name}", value, "there is no field of that name", fix)
         if is_dataclass(kinds[name]):
             _check_names(config[name], kinds[name], f"{prefix}{name}.")
 
@@ -64,8 +60,7 @@ def _check_values(value: Any, name: str = "") -> None:
     elif isinstance(value, str):
         shown = repr(value)[:60]
         if len(value) > TEXT_LIMIT:
-            raise InputError(
-                name, shown, f"{len(value):,} characters, at most {TEXT_LIMIT:,} fit", "Write less"
-            )
+            problem = f"{len(value):,} characters, at most {TEXT_LIMIT:,} fit"
+            raise InputError(name, shown, problem, "Write less")
         if not value.isprintable():  # a line break, a NUL, bytes that are no UTF-8
             raise InputError(name, shown, "holds characters that are no text", "Leave them out")

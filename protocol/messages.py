@@ -164,11 +164,10 @@ def read_partition(reply: Message) -> int:
     """
     if reply.has_error():
         raise ValueError(clean(" ".join((reply.error.reason or "no reason given").split()), 300))
-    found = inspect(reply.content)
-    if [each[:4] for each in found] != [(NODE, "config", "partition", "int")]:
-        raise ValueError(
-            f"refused: {[each.record for each in found][:3]}, its number was asked for"
-        )
+    entries = inspect(reply.content)
+    if [entry[:4] for entry in entries] != [(NODE, "config", "partition", "int")]:
+        records = [entry.record for entry in entries][:3]
+        raise ValueError(f"refused: {records}, its number was asked for")
     return int(reply.content.config_records[NODE]["partition"])  # type: ignore[arg-type]
 
 

@@ -15,12 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from learngene import methods
 from protocol.keys import ERROR, INFO, METRICS, WEIGHTS

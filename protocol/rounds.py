@@ -50,11 +50,19 @@ class RoundOutcome:
 
     round: int
     clients: list[ClientOutcome]
-    queries: int  # "which client are you" messages before this round
-    query_bytes: int  # of those and their replies
-    # of each of those: client, bytes of the question, bytes of the answer, what the answer held
+    # The "which client are you" messages before this round, one each: client, bytes of the
+    # question, bytes of the answer, what the answer held.
     who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...] = ()
     down: tuple[Entry, ...] = ()  # what the message to each client held
+
+    @property
+    def queries(self) -> int:
+        return len(self.who)
+
+    @property
+    def query_bytes(self) -> int:
+        """Of the queries and their replies."""
+        return sum(down + up for _, down, up, _ in self.who)
 
     @property
     def asked(self) -> int:

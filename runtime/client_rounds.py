@@ -18,7 +18,7 @@ from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import ClientTask, FaultOrders
 from runtime.ray_backend import simulate
 from runtime.resources import Federation, client_device
-from strategies.answer_cache import answer_cache
+from strategies.answer_cache import AnswerCache, cache_key_fields
 from strategies.learngene import LearngeneStrategy
 
 
@@ -64,18 +64,15 @@ def run_client_rounds(
             )
             if faults:  # every client is asked, so that its fault can strike
                 return made
-            kept = answer_cache(
-                made, number, world_sha256, federation.cache, device, resume=federation.resume
-            )
+            fields = cache_key_fields(made, number, world_sha256, device)
+            kept = AnswerCache(federation.cache, fields, resume=federation.resume)
             return replace(made, kept=kept)
 
         strategy = LearngeneStrategy(clients, plan)
-        asked, found = clients * rounds, strategy.kept(rounds)
-        if found:
-            callback.on_note(
-                f"{found} of {asked} clients answered in an earlier run: not asked again"
-            )
-        callback.on_clients_begin(asked - found)
+        due, kept = clients * rounds, strategy.kept(rounds)
+        if kept:
+            callback.on_note(f"{kept} of {due} clients answered in an earlier run: not asked again")
+        callback.on_clients_begin(due - kept)
         simulate(strategy, rounds, federation.runtime, clients, callback=callback)
     return strategy.rounds
 

@@ -74,10 +74,8 @@ def run_federated_training(
         for each in trainings:
             kept[each.name].load(each)
             if each.done:
-                callback.on_note(
-                    f"{each.name}: {each.done} of {each.rounds} federated rounds were done "
-                    "by an earlier run"
-                )
+                done = f"{each.done} of {each.rounds} federated rounds"
+                callback.on_note(f"{each.name}: {done} were done by an earlier run")
 
     def after(training: Training) -> None:
         kept[training.name].save(training)
@@ -92,30 +90,20 @@ def run_federated_training(
     failed = {each.name: each.failed for each in trainings if each.failed is not None}
     for name, reason in failed.items():
         callback.on_note(f"{name} failed: {reason}")
+    trained = [training for training in trainings if training.failed is None]
+    summaries = {each.name: _summary(each, task.method[each.name]) for each in trained}
     return Federated(
-        {each.name: finished(each.state) for each in trainings if each.failed is None},
+        {each.name: finished(each.state) for each in trained},
         failed,
         {each.name: each.history for each in trainings},
-        {
-            "methods": {
-                each.name: _summary(each, task.method[each.name])
-                for each in trainings
-                if each.failed is None
-            },
-            "failed": failed,
-        },
+        {"methods": summaries, "failed": failed},
     )
 
 
 def _start(task: ClientTask, world: World, width: float) -> Payload:
-    return begin(
-        task.seed,
-        task.method["scratch"]["stem"],
-        width,
-        world.image_shape[0],
-        world.division.group(task.classes_from),
-        task.ways,
-    )
+    stem, channels = task.method["scratch"]["stem"], world.image_shape[0]
+    classes = world.division.group(task.classes_from)
+    return begin(task.seed, stem, width, channels, classes, task.ways)
 
 
 def _kept(
@@ -123,10 +111,9 @@ def _kept(
 ) -> TrainingCache:
     """Where the training is kept: the key is its first message and the number of clients."""
     plan = plan_federated_round(task, training.name, 1, training.state)
-    parts = cache_key_fields(plan, 1, world.sha256, client_device(federation.runtime)) | {
-        "clients": federation.num_clients
-    }
-    return TrainingCache(federation.cache, training.name, parts)
+    fields = cache_key_fields(plan, 1, world.sha256, client_device(federation.runtime))
+    fields["clients"] = federation.num_clients
+    return TrainingCache(federation.cache, training.name, fields)
 
 
 def _summary(training: Training, settings: Mapping[str, Any]) -> dict[str, Any]:

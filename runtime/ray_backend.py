@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,7 @@ def _run_ray(
         },
         "init_args": resources.init_args(),
     }
-    with ExitStack() as stack:
-        stack.enter_context(_environment())
-        stack.enter_context(_signals())
-        stack.enter_context(_quiet())
-        kill_workers = stack.enter_context(_workers())
+    with _environment(), _signals(), _quiet(), _workers() as kill_workers:
         # The backend waits for every client under way, also for one that has missed the deadline
         # or will never end: once the ServerApp is through, nobody wants their replies.
         server_app.on_finish = kill_workers

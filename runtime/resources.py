@@ -78,41 +78,28 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
     if cpus <= 0:
         raise InputError("runtime.num_cpus", cpus, "a client needs a share of a core", "Use 1")
     if asked is not None and (asked < 0 or (asked > 1 and asked != int(asked))):
-        raise InputError(
-            "runtime.num_gpus",
-            asked,
-            "a client holds a fraction of one GPU or a whole number of them",
-            "Use 0, 0 < x <= 1 or an integer",
-        )
+        problem = "a client holds a fraction of one GPU or a whole number of them"
+        raise InputError("runtime.num_gpus", asked, problem, "Use 0, 0 < x <= 1 or an integer")
     if runtime.address:  # the cluster has what it has; it was sized by whoever started it
         if runtime.total_cpus is not None or runtime.total_gpus is not None:
-            raise InputError(
-                "runtime.address",
-                runtime.address,
-                "a running cluster has its own total_cpus and total_gpus",
-                "Leave runtime.total_cpus and runtime.total_gpus away",
-            )
+            problem = "a running cluster has its own total_cpus and total_gpus"
+            fix = "Leave runtime.total_cpus and runtime.total_gpus away"
+            raise InputError("runtime.address", runtime.address, problem, fix)
         return Resources(None, None, cpus, float(asked or 0), runtime.address)
     have_cpus = usable_cores() if runtime.total_cpus is None else runtime.total_cpus
     if cpus > have_cpus:
-        raise InputError(
-            "runtime.num_cpus",
-            cpus,
-            f"a client asks for {cpus:g} cores, there are {have_cpus}",
-            f"Use {have_cpus} or fewer, or raise runtime.total_cpus",
-        )
+        problem = f"a client asks for {cpus:g} cores, there are {have_cpus}"
+        fix = f"Use {have_cpus} or fewer, or raise runtime.total_cpus"
+        raise InputError("runtime.num_cpus", cpus, problem, fix)
     have_gpus = runtime.total_gpus
     if have_gpus is None:
         have_gpus = 0 if asked == 0 else _gpus()
     if asked is None:
         asked = 1.0 if have_gpus and _gpus() else 0.0
     if asked > have_gpus:
-        raise InputError(
-            "runtime.num_gpus",
-            asked,
-            f"a client asks for {asked:g} GPUs, there are {have_gpus}",
-            "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus",
-        )
+        problem = f"a client asks for {asked:g} GPUs, there are {have_gpus}"
+        fix = "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus"
+        raise InputError("runtime.num_gpus", asked, problem, fix)
     return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
 
 

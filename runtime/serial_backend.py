@@ -51,18 +51,12 @@ class SerialGrid(Grid):
         self._run = Run.create_empty(run_id=run_id)
         self._app = client_app
         self._contexts = {
-            node: Context(
-                run_id=run_id,
-                node_id=node,
-                node_config={
-                    "partition-id": partition,
-                    "num-partitions": num_clients,
-                    IN_DRIVER: True,
-                },
-                state=RecordDict(),
-                run_config={},
+            node: _context(
+                run_id,
+                node,
+                {"partition-id": client, "num-partitions": num_clients, IN_DRIVER: True},
             )
-            for partition, node in enumerate(nodes)
+            for client, node in enumerate(nodes)
         }
         self._pending: dict[str, Message] = {}
         self._deadlines: dict[str, float] = {}  # of those pending, time.monotonic()
@@ -148,6 +142,10 @@ class SerialGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
 
+def _context(run_id: int, node: int, config: dict[str, bool | float | int | str]) -> Context:
+    return Context(run_id, node, config, state=RecordDict(), run_config={})
+
+
 def over_the_wire(message: Message) -> Message:
     """The message as the other side reads it: serialised and parsed."""
     data = message_to_proto(message).SerializeToString()
@@ -155,14 +153,8 @@ def over_the_wire(message: Message) -> Message:
 
 
 def run_serial(
-    server_app: ServerApp,
-    client_app: ClientApp,
-    num_clients: int,
-    timeout_s: float | None = None,
+    server_app: ServerApp, client_app: ClientApp, num_clients: int, timeout_s: float | None = None
 ) -> None:
     """Run both apps in this process and thread; ``timeout_s`` as in ``SerialGrid``."""
     grid = SerialGrid(client_app, num_clients, timeout_s)
-    context = Context(
-        run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={}
-    )
-    server_app(grid, context)
+    server_app(grid, _context(grid.run.run_id, 0, {}))

@@ -61,6 +61,13 @@ def cache_key_fields(
         "format": FORMAT,
         "world": world.sha256,
         "settings": settings.cache_fields(),
+        **machine_fields(device),
+    }
+
+
+def machine_fields(device: torch.device) -> dict[str, Any]:
+    """What the rounding of a training depends on, besides its settings."""
+    return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -91,8 +98,8 @@ def train_collective(
     Args:
         open_world: how the finished collective recognises unknown images.
         resume: False starts at the first task whatever is saved.
-        stops: numbers of tasks done at which to call ``on_stop``, also when the tasks were done by
-            an earlier run; the last task is always a stop.
+        snapshot_tasks: numbers of tasks done at which to call ``on_snapshot``, also when the tasks
+            were done by an earlier run; the last task always counts.
         on_snapshot: called with the trainer as it is then, in rising order.
     """
     trainer = CollectiveTrainer(world, settings, device)
@@ -111,15 +118,13 @@ def train_collective(
         on_snapshot(trainer)
     reused = len(trainer.tasks) - trained
     # What was said of the open world is kept, too: passes over thousands of images.
-    asked = {"settings": open_world.detector_fields(), "pytorch-ood": version("pytorch-ood")}
-    said, of = folder / f"open-world-{key_of(asked)}", {"life": parts, "open_world": asked}
-    kept = read_checkpoint(said, of=of) if resume and not trained else None
-    if kept is None:
-        found = recognise(trainer, open_world)
-        write_checkpoint(said, {}, found, of=of)
-    else:
-        found = kept[1]
-    return TrainedCollective(trainer, found, reused, key, torch.get_num_threads())
+    fields = {"settings": open_world.detector_fields(), "pytorch-ood": version("pytorch-ood")}
+    stem, of = folder / f"open-world-{key_of(fields)}", {"life": parts, "open_world": fields}
+    cached = read_checkpoint(stem, of=of) if resume and not trained else None
+    measured = recognise(trainer, open_world) if cached is None else cached[1]
+    if cached is None:
+        write_checkpoint(stem, {}, measured, of=of)
+    return TrainedCollective(trainer, measured, reused, key, torch.get_num_threads())
 
 
 def checkpoint_card(trainer: CollectiveTrainer) -> dict[str, Any]:
@@ -163,7 +168,7 @@ def encode_rows(rows: Mapping[int, np.ndarray]) -> dict[str, list[int]]:
 
 
 def decode_rows(kept: Mapping[str, list[int]]) -> dict[int, np.ndarray]:
-    """What ``rows_as_text`` was given."""
+    """What ``encode_rows`` was given."""
     return {int(c): np.array(its, dtype=np.int64) for c, its in kept.items()}
 
 
@@ -191,8 +196,8 @@ def _load_task(
     trainer: CollectiveTrainer, folder: Path, task: int, parts: Mapping[str, Any]
 ) -> bool:
     """Bring ``trainer`` to the end of its ``task``-th task, where that is saved whole."""
-    found = read_checkpoint(folder / f"task-{task:03d}", of=parts)
-    return found is not None and restore(trainer, *found)
+    checkpoint = read_checkpoint(folder / f"task-{task:03d}", of=parts)
+    return checkpoint is not None and restore(trainer, *checkpoint)
 
 
 def collective_after(trained: TrainedCollective, cache: Path, task: int) -> Collective | None:
@@ -227,6 +232,15 @@ def exemplars(trainer: CollectiveTrainer, path: str, mirror: bool) -> tuple[Answ
         return (torch.empty(0, len(kept)), torch.empty(0, 0)), labels
     images = trainer.world.train_images
     return trainer.predict(images, np.concatenate(kept), path, mirror), labels
+
+
+def fit_detector(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> OpenSetDetector:
+    """For what is known by now: the score on exemplars, the threshold on held-out images."""
+    path, mirror = settings.path, settings.mirror
+    fitted_on, labels = exemplars(trainer, path, mirror)
+    images = trainer.world.train_images
+    held_out = trainer.predict(images, trainer.calibration_rows, path, mirror)
+    return OpenSetDetector.fit(settings, fitted_on, labels, held_out)
 
 
 def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:

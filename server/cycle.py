@@ -36,7 +36,7 @@ from server.collective import (
     checkpoint_card,
     decode_rows,
     encode_rows,
-    exemplars,
+    fit_detector,
     restore,
 )
 
@@ -62,9 +62,14 @@ def run_cycles(
     """
     trainer, world = trained.trainer.clone(), trained.trainer.world
     labeller = labeller or Oracle()
-    parts = _parts(settings, labeller)
-    folder = cache / "collectives" / trained.key / f"cycles-{key_of(parts)}"
-    of = {"life": cache_key_fields(world, trainer.settings, trainer.device), "cycles": parts}
+    fields = {  # what determines the cycles of one collective
+        "format": FORMAT,
+        "cycles": settings.cycle_fields(),
+        "open_world": settings.detector_fields(),
+        "labeller": labeller.name,
+    }
+    folder = cache / "collectives" / trained.key / f"cycles-{key_of(fields)}"
+    of = {"life": cache_key_fields(world, trainer.settings, trainer.device), "cycles": fields}
     records: list[dict[str, Any]] = []
     pool: dict[int, Rows] = {}
     if resume:
@@ -74,12 +79,9 @@ def run_cycles(
     while len(records) < settings.cycles:
         cycle, started = len(records), time.perf_counter()
         stream = draw_stream(world, settings, cycle, trainer.settings.seed)
-        detector = _fit_detector(trainer, settings)
-        scores = _scores(trainer, detector, stream, settings)
-        before = trainer.known
-        met = encounter(
-            stream, scores, detector.threshold, before, labeller, settings.labels_per_cycle
-        )
+        detector, before = fit_detector(trainer, settings), trainer.known
+        scores, limit = _scores(trainer, detector, stream, settings), settings.labels_per_cycle
+        met = encounter(stream, scores, detector.threshold, before, labeller, limit)
         pool = gather_labels(pool, stream, met, before)
         added = choose_classes(pool, settings)
         split = {c: split_held_out(pool.pop(c)) for c in added}
@@ -95,9 +97,7 @@ def run_cycles(
             "threshold": detector.threshold,
             **met.counts,
             "added": added,
-            "labelled_images": {
-                str(c): len(train) + len(held) for c, (train, held) in split.items()
-            },
+            "labelled_images": {str(c): sum(map(len, rows)) for c, rows in split.items()},
             "waiting_classes": len(pool),
             "known_classes": len(trainer.known),
             **_accuracies(trainer, len(trained.trainer.tasks)),
@@ -112,15 +112,6 @@ def run_cycles(
         "cycles": records,
         **account(records, world.division.open_world),
     }
-
-
-def _fit_detector(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> OpenSetDetector:
-    """Fitted anew on what is known by now."""
-    path, mirror = settings.path, settings.mirror
-    fitted_on, labels = exemplars(trainer, path, mirror)
-    images = trainer.world.train_images
-    held_out = trainer.predict(images, trainer.calibration_rows, path, mirror)
-    return OpenSetDetector.fit(settings, fitted_on, labels, held_out)
 
 
 def _scores(
@@ -163,16 +154,6 @@ def _accuracies(trainer: CollectiveTrainer, base_tasks: int) -> dict[str, Any]:
     }
 
 
-def _parts(settings: OpenWorldSettings, labeller: Labeller) -> dict[str, Any]:
-    """What determines the cycles of one collective."""
-    return {
-        "format": FORMAT,
-        "cycles": settings.cycle_fields(),
-        "open_world": settings.detector_fields(),
-        "labeller": labeller.name,
-    }
-
-
 def _save_checkpoint(
     trainer: CollectiveTrainer,
     folder: Path,
@@ -197,10 +178,10 @@ def _load_checkpoint(
 ) -> tuple[list[dict[str, Any]], dict[int, Rows]]:
     """Bring ``trainer`` to the last cycle whose files are whole; its records and its pool."""
     for cycle in range(cycles, 0, -1):
-        found = read_checkpoint(folder / f"cycle-{cycle:03d}", of=of)
-        if found is None:
+        checkpoint = read_checkpoint(folder / f"cycle-{cycle:03d}", of=of)
+        if checkpoint is None:
             continue
-        state, card = found
+        state, card = checkpoint
         twin = trainer.clone()
         try:
             twin.tasks = [list(task) for task in card["tasks"]]

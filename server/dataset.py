@@ -40,32 +40,16 @@ def load_dataset(
     base = np.concatenate([world.rows("train", c) for c in trained])
     leakage = check_leakage(world, drawn, base, with_open_world=open_world_learned)
     if not leakage["passed"]:
-        raise InputError(
-            "data.name",
-            world.name,
-            f"clients' images leak: {leakage}",
-            "Delete the cached world and build it again",
-        )
+        fix = "Delete the cached world and build it again"
+        raise InputError("data.name", world.name, f"clients' images leak: {leakage}", fix)
     return world, leakage
 
 
 def _shard(shards: ShardSettings, world: World, client: int) -> Shard:
     """A client's shard; where its images will be named ones, all of which these may be."""
+    drawn = {"ways": shards.ways, "shard_seed": shards.seed, "client": client}
     if shards.draws:
-        return draw_labelled_shard(
-            world,
-            all_flagged(world),
-            ways=shards.ways,
-            shots=max(len(world.rows("train", c)) for c in world.division.open_world),
-            shard_seed=shards.seed,
-            client=client,
-            draws=shards.draws,
-        )
-    return draw_shard(
-        world,
-        ways=shards.ways,
-        shots=shards.shots,
-        shard_seed=shards.seed,
-        client=client,
-        classes_from=shards.classes_from,
-    )
+        most = max(len(world.rows("train", c)) for c in world.division.open_world)
+        flags = all_flagged(world)
+        return draw_labelled_shard(world, flags, **drawn, shots=most, draws=shards.draws)
+    return draw_shard(world, **drawn, shots=shards.shots, classes_from=shards.classes_from)

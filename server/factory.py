@@ -68,23 +68,15 @@ class FactoryResult:
     def sections(self, sigma: float) -> dict[str, Any]:
         """The parts of ``results.json`` that are the factory's."""
         card = self.gene.card
-        shown = {
-            "layers": card.layers,
-            "stem": card.stem,
-            "parameters": card.parameters,
-            "bytes": card.bytes,
-            "top_layers_bytes": card.top_layers_bytes,
-            "sha256": card.sha256,
-        }
+        names = ("layers", "stem", "parameters", "bytes", "top_layers_bytes", "sha256")
+        shown = {name: getattr(card, name) for name in names}
         if self.trained is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
         trainer = self.trained.trainer
         criterion = apply_criterion(self.trained, self.rule).section(sigma, self.rule)
-        if self.chosen_on is not None:
-            criterion["chosen_on"] = {
-                "collective": self.chosen_on.collective,
-                **self.chosen_on.section(sigma, self.rule),
-            }
+        if (chosen := self.chosen_on) is not None:
+            section = chosen.section(sigma, self.rule)
+            criterion["chosen_on"] = {"collective": chosen.collective, **section}
         return {
             "collective": {
                 "tasks": len(trainer.tasks),
@@ -103,16 +95,12 @@ class FactoryResult:
         """The cycles with names in place of class numbers."""
         if self.cycle is None or self.trained is None:
             return None
-        names = self.trained.trainer.world.class_names
-        named = [
-            {
-                **record,
-                "added": [names[c] for c in record["added"]],
-                "labelled_images": {names[int(c)]: n for c, n in record["labelled_images"].items()},
-            }
-            for record in self.cycle["cycles"]
-        ]
-        return {**self.cycle, "cycles": named}
+        names, cycles = self.trained.trainer.world.class_names, []
+        for record in self.cycle["cycles"]:
+            labelled = {names[int(c)]: count for c, count in record["labelled_images"].items()}
+            added = [names[c] for c in record["added"]]
+            cycles.append({**record, "added": added, "labelled_images": labelled})
+        return {**self.cycle, "cycles": cycles}
 
 
 def choose_device(asked: str) -> torch.device:
@@ -122,9 +110,8 @@ def choose_device(asked: str) -> torch.device:
         InputError: a GPU is asked for and there is none.
     """
     if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "collective.device", asked, "torch sees no GPU", "Write collective.device=auto"
-        )
+        fix = "Write collective.device=auto"
+        raise InputError("collective.device", asked, "torch sees no GPU", fix)
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(asked)
@@ -163,8 +150,9 @@ class FactorySettings:
 
     @property
     def rule(self) -> TrendRule:
-        own = self.learngene
-        return TrendRule(own.auto_layers, own.auto_bar, own.auto_large)
+        """How ``learngene.layers=auto`` selects."""
+        settings = self.learngene
+        return TrendRule(settings.auto_layers, settings.auto_bar, settings.auto_large)
 
 
 def trainer_settings(settings: FactorySettings, device: torch.device) -> TrainerSettings:
@@ -182,13 +170,11 @@ def trainer_settings(settings: FactorySettings, device: torch.device) -> Trainer
     if growth not in ("schedule", "none", "equal"):
         growth, plan = "plan", read_plan(_yaml(growth), growth)
     asked, names = settings.learngene.layers, planned_names(plan)
-    shared, last = shared_layers(
-        layer_numbers(TOP if asked == "auto" else asked, names), names, settings.stem
-    )
+    layers = layer_numbers(TOP if asked == "auto" else asked, names)
+    shared, last = shared_layers(layers, names, settings.stem)
+    precision = choose_precision(collective.precision, device)
     return TrainerSettings(
-        replace(
-            collective, growth=growth, precision=choose_precision(collective.precision, device)
-        ),
+        replace(collective, growth=growth, precision=precision),
         stem=settings.stem,
         shared=shared,
         sigma=settings.learngene.sigma,
@@ -203,13 +189,19 @@ def _yaml(path: str) -> Any:
     try:
         return yaml.safe_load(read_limited(Path(path), PLAN_LIMIT).decode("utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            "collective.growth",
-            path,
-            f"cannot be read as YAML: {reason}",
-            "conf/growth/deepen.yaml is an example",
-        ) from error
+        problem = f"cannot be read as YAML: {' '.join(str(error).split())[:200]}"
+        fix = "conf/growth/deepen.yaml is an example"
+        raise InputError("collective.growth", path, problem, fix) from error
+
+
+def _load_gene(path: str, world: World) -> Learngene:
+    gene = load(path)
+    if gene.card.channels != world.image_shape[0]:
+        made_for = f"made for images of {gene.card.channels} channels"
+        problem = f"{made_for}, {world.name} has {world.image_shape[0]}"
+        fix = "Use a learngene of a world like this one"
+        raise InputError("learngene.path", path, problem, fix)
+    return gene
 
 
 def train_or_load_gene(
@@ -224,18 +216,9 @@ def train_or_load_gene(
         InputError: the saved learngene cannot be used, the world is too small for the settings, or
             ``auto`` finds no layer to select.
     """
-    asked, path = settings.learngene.layers, settings.learngene.path
-    if path:
-        gene = load(path)
-        if gene.card.channels != world.image_shape[0]:
-            raise InputError(
-                "learngene.path",
-                path,
-                f"made for images of {gene.card.channels} channels, "
-                f"{world.name} has {world.image_shape[0]}",
-                "Use a learngene of a world like this one",
-            )
-        return FactoryResult(gene, None)
+    asked = settings.learngene.layers
+    if settings.learngene.path:
+        return FactoryResult(_load_gene(settings.learngene.path, world), None)
     device = choose_device(settings.collective.device)
     pin_kernels(device)
     chosen_on = None
@@ -243,14 +226,8 @@ def train_or_load_gene(
 
     def train_with(setup: TrainerSettings, layers: list[int], *, resume: bool) -> TrainedCollective:
         tasks = math.ceil(len(world.division.base) / setup.collective.classes_per_task)
-        inherited = [names[layer - 1] for layer in layers]
         key = collective_key(world, setup, device)
         snapshots.clear()
-
-        def take_snapshot(trainer: CollectiveTrainer) -> None:
-            gene = _extract(trainer, inherited, world, key)
-            snapshots.append(GeneSnapshot(len(trainer.stages), len(trainer.known), gene))
-
         return train_collective(
             world,
             setup,
@@ -259,7 +236,7 @@ def train_or_load_gene(
             open_world=settings.open_world,
             resume=resume,
             snapshot_tasks=snapshot_tasks(tasks, settings.rounds),
-            on_snapshot=take_snapshot,
+            on_snapshot=lambda trainer: snapshots.append(_snapshot(trainer, layers, key)),
             callback=callback,
         )
 
@@ -284,41 +261,37 @@ def train_or_load_gene(
                 trained = train_with(setup, layers, resume=settings.resume)
             elif layers != layer_numbers(TOP, names):  # the same one, read again for other layers
                 trained = train_with(setup, layers, resume=True)
-        cycle = None
-        if settings.open_world.cycles:
+        cycle, open_world = None, settings.open_world
+        if open_world.cycles:
             grown, cycle = run_cycles(
-                trained,
-                settings.open_world,
-                settings.cache,
-                resume=settings.resume,
-                callback=callback,
+                trained, open_world, settings.cache, resume=settings.resume, callback=callback
             )
-            inherited = [names[layer - 1] for layer in layers]
-            gene = _extract(grown, inherited, world, trained.key)
-            snapshots[-1] = GeneSnapshot(len(grown.stages), len(grown.known), gene)
-    return FactoryResult(
-        snapshots[-1].gene, trained, tuple(snapshots), settings.rule, chosen_on, cycle
-    )
+            snapshots[-1] = _snapshot(grown, layers, trained.key)
+    gene = snapshots[-1].gene
+    return FactoryResult(gene, trained, tuple(snapshots), settings.rule, chosen_on, cycle)
 
 
-def _extract(trainer: CollectiveTrainer, inherited: list[str], world: World, key: str) -> Learngene:
-    """The learngene of the layers called ``inherited``, as the collective now is."""
-    stages, names = trainer.stages, trainer.collective.names
-    absent = [name for name in inherited if name not in names]
-    if absent:
-        raise InputError(
-            "learngene.layers",
-            inherited,
-            f"layer {absent[0]} is not there yet after task {len(stages)}",
-            "Write rounds=1",
-        )
-    return extract(
+def _snapshot(trainer: CollectiveTrainer, layers: list[int], key: str) -> GeneSnapshot:
+    """The collective as it now is, and its learngene.
+
+    Args:
+        layers: numbers of the inherited layers in the collective at the end of its growth.
+        key: the collective's.
+    """
+    stages, names, world = trainer.stages, trainer.collective.names, trainer.world
+    planned = planned_names(trainer.settings.plan)
+    inherited = [planned[layer - 1] for layer in layers]
+    if absent := [name for name in inherited if name not in names]:
+        problem = f"layer {absent[0]} is not there yet after task {len(stages)}"
+        raise InputError("learngene.layers", inherited, problem, "Write rounds=1")
+    gene = extract(
         trainer.collective,
         layers=[names.index(name) + 1 for name in inherited],
         stem_seed=trainer.settings.seed,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
         source={"world": world.name, "world_sha256": world.sha256, "collective": key},
     )
+    return GeneSnapshot(len(stages), len(trainer.known), gene)
 
 
 def snapshot_tasks(tasks: int, rounds: int) -> list[int]:
@@ -328,9 +301,8 @@ def snapshot_tasks(tasks: int, rounds: int) -> list[int]:
         InputError: there are more rounds than tasks.
     """
     if rounds > tasks:
-        raise InputError(
-            "rounds", rounds, f"the collective has {tasks} tasks", f"Write rounds={tasks} or less"
-        )
+        fix = f"Write rounds={tasks} or less"
+        raise InputError("rounds", rounds, f"the collective has {tasks} tasks", fix)
     return [math.ceil(tasks * (number + 1) / rounds) for number in range(rounds)]
 
 
@@ -349,10 +321,8 @@ def _continual(stages: Sequence[TaskRecord]) -> dict[str, Any]:
 
 def _check_fits(world: World, settings: TrainerSettings) -> None:
     fewest = min(len(world.rows("train", c)) for c in world.division.base)
-    if fewest <= settings.calibration_per_class:
-        raise InputError(
-            "open_world.calibration_per_class",
-            settings.calibration_per_class,
-            f"a base class has {fewest} training images: none would be left",
-            f"Lower it below {fewest}",
-        )
+    held_out = settings.calibration_per_class
+    if fewest <= held_out:
+        problem = f"a base class has {fewest} training images: none would be left"
+        fix = f"Lower it below {fewest}"
+        raise InputError("open_world.calibration_per_class", held_out, problem, fix)

@@ -10,12 +10,11 @@ import numpy as np
 
 from learngene.data.dataset import World
 from learngene.data.settings import ShardSettings
-from learngene.open_world.detector import OpenSetDetector
 from learngene.open_world.flagged import Flags, draw_labelled_shard, draw_of, encode_flags
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import torch_threads
 from protocol.task import LabelledImages
-from server.collective import exemplars
+from server.collective import fit_detector
 from server.factory import FactoryResult
 
 
@@ -54,23 +53,14 @@ def label_open_world(
     trainer, path, mirror = result.trained.trainer, settings.path, settings.mirror
     images, of_class = world.train_images, world.division.open_world
     with torch_threads(result.trained.threads):
-        known, labels = exemplars(trainer, path, mirror)
-        held = trainer.predict(images, trainer.calibration_rows, path, mirror)
-        detector = OpenSetDetector.fit(settings, known, labels, held)
+        detector = fit_detector(trainer, settings)
         flags = {}
         for c in of_class:
             answers = trainer.predict(images, world.rows("train", c), path, mirror)
             flags[c] = detector.scores(*answers).numpy() > detector.threshold
+    asked = {"ways": shards.ways, "shots": shards.shots, "shard_seed": shards.seed}
     drawn = [
-        draw_labelled_shard(
-            world,
-            flags,
-            ways=shards.ways,
-            shots=shards.shots,
-            shard_seed=shards.seed,
-            client=client,
-            draws=shards.draws,
-        )
+        draw_labelled_shard(world, flags, **asked, client=client, draws=shards.draws)
         for client in range(num_clients)
     ]
     names = world.class_names

@@ -33,11 +33,10 @@ class Selection:
 
     def section(self, sigma: float, rule: TrendRule) -> dict[str, Any]:
         """``criterion`` of ``results.json``."""
+        pairs = zip(self.names, self.trends, strict=True)
         layers = [
             {"layer": number, "name": name, **asdict(trend)}
-            for number, (name, trend) in enumerate(
-                zip(self.names, self.trends, strict=True), start=1
-            )
+            for number, (name, trend) in enumerate(pairs, start=1)
         ]
         return {
             "sigma": sigma,
@@ -73,12 +72,8 @@ def layer_numbers(asked: int | list[int], names: list[str]) -> list[int]:
     depth = len(names)
     layers = list(range(depth - asked + 1, depth + 1)) if isinstance(asked, int) else list(asked)
     if layers[-1] > depth:
-        raise InputError(
-            "learngene.layers",
-            layers,
-            f"the collective ends with {depth} layers: {', '.join(names)}",
-            f"Name layers up to {depth}",
-        )
+        problem = f"the collective ends with {depth} layers: {', '.join(names)}"
+        raise InputError("learngene.layers", layers, problem, f"Name layers up to {depth}")
     return layers
 
 
@@ -92,13 +87,10 @@ def shared_layers(layers: list[int], names: list[str], stem: str) -> tuple[int, 
     inside = [names[layer - 1] for layer in layers]
     copies = [name for name in inside if not name.isdigit()]
     if copies:
-        raise InputError(
-            "learngene.layers",
-            layers,
-            f"these are {', '.join(inside)}, and {copies[0]} is a copy that growth "
-            "makes: the light path shares its layers from the start",
-            "Name layers that the plan does not deepen, or write individual.stem=fresh",
-        )
+        copy = f"these are {', '.join(inside)}, and {copies[0]} is a copy that growth makes"
+        problem = f"{copy}: the light path shares its layers from the start"
+        fix = "Name layers that the plan does not deepen, or write individual.stem=fresh"
+        raise InputError("learngene.layers", layers, problem, fix)
     return len(layers), int(inside[-1])
 
 
@@ -108,17 +100,11 @@ def chosen_layers(selection: Selection) -> list[int]:
         return selection.selected
     tasks = len(selection.rho)
     if tasks < TREND_TASKS:
-        raise InputError(
-            "learngene.layers",
-            "auto",
-            f"a trend needs {TREND_TASKS} tasks, the collective had {tasks}",
-            "Write learngene.layers=3, or lower collective.classes_per_task",
-        )
-    highest = max(trend.trend for trend in selection.trends)
-    raise InputError(
-        "learngene.layers",
-        "auto",
-        f"no layer that may be selected has a trend above learngene.auto_bar; the "
-        f"highest of all is {highest:.2f}",
-        "Write learngene.layers=3, or lower learngene.auto_bar",
-    )
+        problem = f"a trend needs {TREND_TASKS} tasks, the collective had {tasks}"
+        fix = "Write learngene.layers=3, or lower collective.classes_per_task"
+    else:
+        highest = max(trend.trend for trend in selection.trends)
+        none = "no layer that may be selected has a trend above learngene.auto_bar"
+        problem = f"{none}; the highest of all is {highest:.2f}"
+        fix = "Write learngene.layers=3, or lower learngene.auto_bar"
+    raise InputError("learngene.layers", "auto", problem, fix)

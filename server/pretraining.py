@@ -28,6 +28,7 @@ from learngene.methods.base import BaseImages
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import torch_threads
 from protocol.callbacks import SILENT, RunCallback
+from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
 from server.parallel import JobResult, ProgressFn, max_workers, run_parallel
 
@@ -85,10 +86,10 @@ def pretrain_methods(
         RuntimeError: no method is left.
     """
     plugins, threads = settings.own_methods, settings.factory.threads
-    asked = {name: find(name, plugins.get(name)) for name in settings.methods}
-    needed = {n: m for n, m in asked.items() if m.trained_by in ("factory", "collective")}
+    methods = {name: find(name, plugins.get(name)) for name in settings.methods}
+    needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
-        return Payloads(list(asked))
+        return Payloads(list(methods))
     light_path = light_path_passes(result)
     budget = light_path if settings.budget is None else settings.budget
     assert budget is not None, "conf.validate asks for a budget where there is no collective"
@@ -97,55 +98,52 @@ def pretrain_methods(
     failed: dict[str, str] = {}
     record: dict[str, Any] = {}
 
-    def made(name: str, payload: Payload, seconds: float, found: bool) -> None:
+    def add(name: str, payload: Payload, seconds: float, cached: bool) -> None:
         payloads[name] = payload
         record[name] = {
             "image_passes": budget if needed[name].pretrain else None,
             "seconds": seconds,
-            "cached": found,
+            "cached": cached,
             "parameters": payload.parameters,
             "bytes": payload.bytes,
         }
         callback.on_note(_line(name, record[name]))
 
-    def fault(name: str, reason: str) -> None:  # one method's must not take the others along
+    def fail(name: str, reason: str) -> None:  # one method's must not take the others along
         failed[name] = reason
         callback.on_note(f"{name} failed at the factory: {reason}")
 
-    to_train: list[str] = []
+    jobs: dict[str, tuple[str, PretrainingSettings, World]] = {}
     with torch_threads(threads):
         for name, method in needed.items():
             started = time.perf_counter()
             if method.from_collective is not None:
-                assert result.trained is not None, (
-                    "conf.validate wants a collective for this method"
-                )
+                assert result.trained is not None, "conf.validate wants a collective for it"
                 try:
                     payload = method.from_collective(result.trained.trainer.collective)
                 except (Exception, SystemExit) as error:
-                    fault(name, f"{type(error).__name__}: {error}")
-                    continue
-                made(name, payload, time.perf_counter() - started, found=False)
-            elif settings.factory.resume and (kept := _kept(name, method, settings, world)):
-                made(name, kept, time.perf_counter() - started, found=True)
+                    fail(name, f"{type(error).__name__}: {error}")
+                else:
+                    add(name, payload, time.perf_counter() - started, cached=False)
+            elif settings.factory.resume and (found := _cached(name, method, settings, world)):
+                add(name, found, time.perf_counter() - started, cached=True)
             else:
-                to_train.append(name)
+                jobs[name] = name, settings, world
     collective = settings.factory.collective
     at_once = max_workers(collective.threads, choose_device(collective.device))
-    each = {name: (name, settings, world) for name in to_train}
-    if at_once > 1 and len(each) > 1:
-        ends = run_parallel(train, each, at_once, callback.on_method_step)
+    if at_once > 1 and len(jobs) > 1:
+        job_results = run_parallel(train, jobs, at_once, callback.on_method_step)
     else:
-        ends = _run_serially(each, callback)
-    for end in ends:
-        if end.error is not None:
-            fault(end.name, end.error)
+        job_results = _run_serially(jobs, callback)
+    for job in job_results:
+        if job.error is not None:
+            fail(job.name, job.error)
             continue
         with torch_threads(threads):
-            trained = _kept(end.name, needed[end.name], settings, world)
+            trained = _cached(job.name, needed[job.name], settings, world)
         assert trained is not None, "``train`` keeps what it made"
-        made(end.name, trained, end.seconds, found=False)
-    left = [name for name in asked if name not in failed]
+        add(job.name, trained, job.seconds, cached=False)
+    left = [name for name in methods if name not in failed]
     if not left:
         raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
     section = {
@@ -159,10 +157,10 @@ def pretrain_methods(
 
 
 def _run_serially(
-    asked: Mapping[str, tuple[str, PretrainingSettings, World]], callback: RunCallback
+    jobs: Mapping[str, tuple[str, PretrainingSettings, World]], callback: RunCallback
 ) -> Iterator[JobResult]:
-    """As ``side_by_side``, in this process."""
-    for name, arguments in asked.items():
+    """As ``run_parallel``, in this process."""
+    for name, arguments in jobs.items():
         started, error = time.perf_counter(), None
         try:
             train(*arguments, partial(callback.on_method_step, name))
@@ -188,12 +186,14 @@ def _stem(name: str, method: Method, settings: PretrainingSettings, world: World
     return settings.factory.cache / "methods" / key / name
 
 
-def _kept(name: str, method: Method, settings: PretrainingSettings, world: World) -> Payload | None:
+def _cached(
+    name: str, method: Method, settings: PretrainingSettings, world: World
+) -> Payload | None:
     """The payload in the cache; None where there is none that is whole."""
-    kept = read_checkpoint(_stem(name, method, settings, world))
-    if kept is None:
+    if (checkpoint := read_checkpoint(_stem(name, method, settings, world))) is None:
         return None
-    return Payload({n: value.numpy() for n, value in kept[0].items()}, kept[1]["card"])
+    state, card = checkpoint
+    return Payload({n: value.numpy() for n, value in state.items()}, card["card"])
 
 
 def train(name: str, settings: PretrainingSettings, world: World, tell: ProgressFn) -> None:
@@ -209,40 +209,31 @@ def train(name: str, settings: PretrainingSettings, world: World, tell: Progress
     with torch_threads(settings.factory.threads):
         stem = _stem(name, method, settings, world)
         part = stem.with_name(f"{name}-part")
-        made = method.pretrain(
-            _factory(
-                name,
-                settings,
-                world,
-                checkpoint=read_checkpoint(part) if settings.factory.resume else None,
-                keep=lambda state, card: write_checkpoint(part, state, card),
-                progress=lambda done, steps, loss: tell(done, steps),
-            )
+        factory = replace(
+            _factory(name, settings, world),
+            checkpoint=read_checkpoint(part) if settings.factory.resume else None,
+            keep=partial(write_checkpoint, part),
+            progress=lambda done, steps, loss: tell(done, steps),
         )
-    for array in made.arrays.values():
-        if not np.isfinite(array).all():
-            raise ValueError("the payload holds numbers that are not finite")
-    tensors = {n: torch.from_numpy(array) for n, array in made.arrays.items()}
-    write_checkpoint(stem, tensors, {"card": made.card})
+        payload = method.pretrain(factory)
+    if not all(np.isfinite(array).all() for array in payload.arrays.values()):
+        raise ValueError("the payload holds numbers that are not finite")
+    tensors = {n: torch.from_numpy(array) for n, array in payload.arrays.items()}
+    write_checkpoint(stem, tensors, {"card": payload.card})
     for suffix in (".json", ".safetensors"):
         part.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _factory(name: str, settings: PretrainingSettings, world: World, **more: Any) -> Factory:
+def _factory(name: str, settings: PretrainingSettings, world: World) -> Factory:
     factory, collective = settings.factory, settings.factory.collective
     assert settings.budget is not None, "``pretrain_methods`` has filled it in"
     device = choose_device(collective.device)
     rows, _ = hold_out(world, factory.seed, factory.open_world.calibration_per_class)
+    base = tuple(rows[c] for c in world.division.base)
     method = find(name, settings.own_methods.get(name))
     return Factory(
         name=name,
-        images=BaseImages(
-            world,
-            tuple(rows[c] for c in world.division.base),
-            device,
-            collective.train_size,
-            collective.zoom,
-        ),
+        images=BaseImages(world, base, device, collective.train_size, collective.zoom),
         settings=method.settings_from(settings.method.get(name, {})),
         budget=settings.budget,
         ways=settings.ways,
@@ -250,13 +241,12 @@ def _factory(name: str, settings: PretrainingSettings, world: World, **more: Any
         stem=settings.method["scratch"]["stem"],
         seed=factory.seed,
         bf16=choose_precision(collective.precision, device) == "bf16",
-        **more,
     )
 
 
 def payload_key(factory: Factory, settings: PretrainingSettings, method: Method) -> str:
     """Hash of everything that determines a payload, 16 hex digits."""
-    device, values = factory.images.device, settings.method.get(factory.name, {})
+    values = settings.method.get(factory.name, {})
     parts = {
         "format": FORMAT,
         "world": factory.images.world.sha256,
@@ -271,11 +261,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "zoom": factory.images.zoom,
         "seed": factory.seed,
         "bf16": factory.bf16,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **machine_fields(factory.images.device),
         "POT": version("POT") if factory.name == "deepemd" else None,
     }
     if plugin := settings.own_methods.get(factory.name):
@@ -283,13 +269,10 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
     return key_of(parts)
 
 
-def _line(name: str, made: Mapping[str, Any]) -> str:
-    passes = made["image_passes"]
-    how = (
-        "found from an earlier run"
-        if made["cached"]
-        else f"{passes:,} image passes, {made['seconds']:.0f} s"
-        if passes
-        else "read off the collective"
-    )
-    return f"{name}: {how}, {made['bytes'] / 1e6:.2f} MB"
+def _line(name: str, record: Mapping[str, Any]) -> str:
+    source = "read off the collective"
+    if record["cached"]:
+        source = "found from an earlier run"
+    elif passes := record["image_passes"]:
+        source = f"{passes:,} image passes, {record['seconds']:.0f} s"
+    return f"{name}: {source}, {record['bytes'] / 1e6:.2f} MB"

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Result
 
 from protocol.callbacks import SILENT, RunCallback
 from protocol.grid import WrappedGrid
+from protocol.rounds import ClientOutcome
 
 POLL_S = 0.05  # between two looks for replies
 TTL_MARGIN_S = 600.0  # a message outlives the deadline for its reply by this
@@ -22,22 +23,13 @@ class Stopped(RuntimeError):
     """The runtime has ended under the ServerApp; there is nobody left to wait for."""
 
 
-class Outcome(Protocol):
-    """What the strategy makes of a client's reply."""
-
-    @property
-    def client(self) -> int: ...
-    @property
-    def error(self) -> str | None: ...
-
-
 class ObservingStrategy(Protocol):
     """A Flower strategy that can be shown replies one by one (server/ knows no more of it)."""
 
     def start(
         self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Result: ...
-    def receive(self, reply: Message) -> Outcome | None: ...
+    def receive(self, reply: Message) -> ClientOutcome | None: ...
     def guarded(self, grid: Grid) -> Grid: ...
 
 
@@ -54,10 +46,7 @@ class LearngeneServerApp(ServerApp):
 
 
 def make_server_app(
-    strategy: ObservingStrategy,
-    rounds: int,
-    timeout_s: float,
-    callback: RunCallback = SILENT,
+    strategy: ObservingStrategy, rounds: int, timeout_s: float, callback: RunCallback = SILENT
 ) -> LearngeneServerApp:
     """A ServerApp that runs ``strategy`` for some rounds.
 

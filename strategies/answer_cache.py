@@ -115,19 +115,6 @@ def cache_key_fields(
     }
 
 
-def answer_cache(
-    plan: RoundPlan,
-    number: int,
-    world: str,
-    cache: Path,
-    device: Mapping[str, Any],
-    *,
-    resume: bool,
-) -> AnswerCache:
-    """The kept answers of round ``number``."""
-    return AnswerCache(cache, cache_key_fields(plan, number, world, device), resume=resume)
-
-
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     h = hashlib.sha256()
     for name in sorted(arrays):

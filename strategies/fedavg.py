@@ -115,24 +115,24 @@ class FederatedStrategy(LearngeneStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average what came in, in the order of the clients, and close the round."""
-        found = super().aggregate_train(server_round, replies)
+        counts = super().aggregate_train(server_round, replies)
         training = self._order[server_round - 1]
-        if found[1] is None or training.failed is not None:
-            return found
+        if counts[1] is None or training.failed is not None:
+            return counts
         outcome = replace(self.rounds[-1], round=training.done + 1)
         if training.name in self._resumed:  # the run that began it has asked who is there
             self._resumed.discard(training.name)
-            outcome = replace(outcome, who=(), queries=0, query_bytes=0)
+            outcome = replace(outcome, who=())
         merged = [self._merged[client] for client in sorted(self._merged)]
         self._merged = {}
         training.history.append(outcome)
         if not merged:
             why = next((each.error for each in outcome.clients if each.error), "no reason given")
             training.failed = f"federated round {outcome.round}: no client answered: {why}"
-            return found
+            return counts
         training.state = Payload(average(training.state.arrays, merged), training.state.card)
         self._after_round(training)
-        return found
+        return counts
 
 
 def head_rows(classes: str, card: Mapping[str, Any]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from protocol.guard import Declared, Entry, GuardedGrid, inspect
+from protocol.guard import Entry, GuardedGrid, inspect
 from protocol.keys import PAYLOAD, TASK
 from protocol.messages import (
     Answer,
@@ -27,7 +27,7 @@ from protocol.messages import (
     read_reply,
     weigh_reply,
 )
-from protocol.rounds import AnswerStore, ClientOutcome, RoundOutcome, RoundPlan
+from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
 
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
 
@@ -37,14 +37,12 @@ class _OpenRound:
     """The round under way."""
 
     number: int
-    methods: tuple[str, ...]
-    declared: Declared
+    plan: RoundPlan
     entries: tuple[Entry, ...]  # what the message holds
     bytes_down: int  # of one message; all clients are sent the same
     down: list[int]  # per method
     who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
-    opened: float  # time.monotonic()
-    kept: AnswerStore | None = None
+    opened: float = field(default_factory=time.monotonic)
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
 
 
@@ -71,7 +69,7 @@ class LearngeneStrategy(Strategy):
 
     def guarded(self, grid: Grid) -> Grid:
         """The grid that this strategy may send through: it lets out what the round declares."""
-        return GuardedGrid(grid, lambda: self._open.declared if self._open else None)
+        return GuardedGrid(grid, lambda: self._open.plan.declared if self._open else None)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -86,29 +84,15 @@ class LearngeneStrategy(Strategy):
         # The records are shared by all messages: a gene is held once, however many clients.
         records: dict[str, Any] = {TASK: ConfigRecord({"json": plan.task.to_json()})}
         records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
+        group = str(server_round)
         messages = {
-            node: Message(
-                RecordDict(records),
-                dst_node_id=node,
-                message_type=MessageType.TRAIN,
-                group_id=str(server_round),
-            )
+            node: Message(RecordDict(records), node, MessageType.TRAIN, group_id=group)
             for node in self._partitions
         }
         some = next(iter(messages.values()))
         total = message_bytes(some)  # equal for all: only the node differs
         down = bytes_by_method(some, total, PAYLOAD, plan.methods)
-        now = _OpenRound(
-            server_round,
-            plan.methods,
-            plan.declared,
-            inspect(some.content),
-            total,
-            down,
-            who,
-            time.monotonic(),
-            plan.kept,
-        )
+        now = _OpenRound(server_round, plan, inspect(some.content), total, down, who)
         for node, client in self._partitions.items():
             kept = plan.kept.get(client) if plan.kept else None
             if kept is not None:
@@ -138,33 +122,28 @@ class LearngeneStrategy(Strategy):
         deadline = time.monotonic() + self.node_wait_s
         while len(nodes := set(grid.get_node_ids())) < self.num_clients:
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"{len(nodes)} of {self.num_clients} nodes registered in {self.node_wait_s:g} s"
-                )
+                there = f"{len(nodes)} of {self.num_clients} nodes"
+                raise RuntimeError(f"{there} registered in {self.node_wait_s:g} s")
             time.sleep(0.05)
         if nodes == set(self._partitions):
             return ()
-        queries = [
-            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
-            for node in sorted(nodes)
-        ]
+        queries = [Message(RecordDict(), node, MessageType.QUERY) for node in sorted(nodes)]
         replies = list(grid.send_and_receive(queries, timeout=self.node_wait_s))
-        found: dict[int, int] = {}
+        partitions: dict[int, int] = {}
         problems = []
         for reply in replies:
             try:
-                found[reply.metadata.src_node_id] = read_partition(reply)
+                partitions[reply.metadata.src_node_id] = read_partition(reply)
             except ValueError as error:
                 problems.append(str(error))
-        if sorted(found.values()) != list(range(self.num_clients)):
-            raise RuntimeError(
-                f"{len(found)} of {self.num_clients} clients said who they are within "
-                f"{self.node_wait_s:g} s (partitions {sorted(found.values())})"
-                + (f"; the first problem: {problems[0]}" if problems else "")
-            )
-        self._partitions = dict(sorted(found.items(), key=lambda item: item[1]))
+        if sorted(partitions.values()) != list(range(self.num_clients)):
+            there = f"{len(partitions)} of {self.num_clients} clients said who they are"
+            within = f"within {self.node_wait_s:g} s (partitions {sorted(partitions.values())})"
+            first = f"; the first problem: {problems[0]}" if problems else ""
+            raise RuntimeError(f"{there} {within}{first}")
+        self._partitions = dict(sorted(partitions.items(), key=lambda item: item[1]))
         asked = message_bytes(queries[0])  # equal for all: only the node differs
-        answers = {found[reply.metadata.src_node_id]: reply for reply in replies}
+        answers = {partitions[reply.metadata.src_node_id]: reply for reply in replies}
         return tuple(
             (client, asked, message_bytes(reply), inspect(reply.content))
             for client, reply in sorted(answers.items())
@@ -183,11 +162,12 @@ class LearngeneStrategy(Strategy):
         ):
             return None
         if node not in now.outcomes:
-            answer = read_reply(reply, self._partitions[node], now.methods, now.declared.reply)
-            answer = self.accept(answer, reply, self._partitions[node])
+            client, plan = self._partitions[node], now.plan
+            answer = read_reply(reply, client, plan.methods, plan.declared.reply)
+            answer = self.accept(answer, reply, client)
             outcome = self._outcome(now, node, answer, reply)
-            if now.kept is not None and outcome.error is None:
-                now.kept.put(outcome)
+            if plan.kept is not None and outcome.error is None:
+                plan.kept.put(outcome)
             now.outcomes[node] = outcome
             if answer.refused:  # Flower keeps replies until the round is over: not this content
                 for key in list(reply.content):
@@ -201,7 +181,8 @@ class LearngeneStrategy(Strategy):
     def _outcome(
         self, now: _OpenRound, node: int, answer: Answer, reply: Message | None
     ) -> ClientOutcome:
-        total, up = weigh_reply(reply, now.methods)
+        methods = now.plan.methods
+        total, up = weigh_reply(reply, methods)
         return ClientOutcome(
             client=self._partitions[node],
             node_id=node,
@@ -211,7 +192,7 @@ class LearngeneStrategy(Strategy):
             bytes_down=now.bytes_down,
             bytes_up=total,
             bytes_by_method={
-                name: Traffic(*pair) for name, *pair in zip(now.methods, now.down, up, strict=True)
+                name: Traffic(*pair) for name, *pair in zip(methods, now.down, up, strict=True)
             },
             error="; ".join(answer.errors) or None,
             sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
@@ -227,16 +208,13 @@ class LearngeneStrategy(Strategy):
         if now is None:
             return None
         late = self.timeout_s is not None and time.monotonic() - now.opened >= self.timeout_s
-        when = (
-            f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else "before the run ended"
-        )
-        absent = Answer(errors=[f"no reply {when}"])
+        deadline = f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else None
+        absent = Answer(errors=[f"no reply {deadline or 'before the run ended'}"])
         clients = [
             now.outcomes.get(node) or self._outcome(now, node, absent, None)
             for node in self._partitions
         ]
-        asked = sum(down + up for _, down, up, _ in now.who)
-        outcome = RoundOutcome(now.number, clients, len(now.who), asked, now.who, now.entries)
+        outcome = RoundOutcome(now.number, clients, now.who, now.entries)
         self.rounds.append(outcome)
         return outcome
 
@@ -273,6 +251,6 @@ def _reuse_answer(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutc
     """A kept answer as this round's: what goes down is weighed as if it were sent."""
     traffic = {
         name: Traffic(down, kept.bytes_by_method[name].up)
-        for name, down in zip(now.methods, now.down, strict=True)
+        for name, down in zip(now.plan.methods, now.down, strict=True)
     }
     return replace(kept, node_id=node, bytes_down=now.bytes_down, bytes_by_method=traffic)

@@ -76,8 +76,6 @@ def pack_rounds(history: list[RoundOutcome]) -> dict[str, Any]:
 
     rounds = [
         {
-            "queries": each.queries,
-            "query_bytes": each.query_bytes,
             "who": [[client, down, up, place(held)] for client, down, up, held in each.who],
             "down": place(each.down),
             "clients": [
@@ -103,8 +101,6 @@ def unpack_rounds(packed: Mapping[str, Any], name: str) -> list[RoundOutcome]:
         RoundOutcome(
             number,
             [client(row) for row in each["clients"]],
-            each["queries"],
-            each["query_bytes"],
             tuple((who, down, up, table[held]) for who, down, up, held in each["who"]),
             table[each["down"]],
         )

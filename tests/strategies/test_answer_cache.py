@@ -16,7 +16,7 @@ from protocol.guard import Entry
 from protocol.messages import Traffic
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, client_device
-from strategies.answer_cache import AnswerCache, answer_cache, cache_key_fields
+from strategies.answer_cache import AnswerCache, cache_key_fields
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import hooked
 from tests.runtime.fake_work import app, fake_task, plan
@@ -148,7 +148,8 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
     def prepare(number: int) -> RoundPlan:
         # What clients do wrong is no part of the question here, or it would be another one.
         question = plan(fake_task(), {"learngene": GENE})
-        kept = answer_cache(question, number, "w", cache, client_device(SERIAL), resume=resume)
+        fields = cache_key_fields(question, number, "w", client_device(SERIAL))
+        kept = AnswerCache(cache, fields, resume=resume)
         return replace(plan(task, {"learngene": GENE}), kept=kept)
 
     strategy = LearngeneStrategy(clients, prepare)
