@@ -119,7 +119,7 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
 
     space = {_path(method, field): values for field, values in SPACES[method].items()}
     first = {path: section[field] for path in space for section, field in [_section(config, path)]}
-    every = [dict(zip(space, values, strict=True)) for values in itertools.result(*space.values())]
+    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     others = [each for each in every if each != first]
     if len(others) < count - 1:
         raise ValueError(f"{method}: {len(others) + 1} settings, {count} trials are asked for")
