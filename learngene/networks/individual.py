@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from learngene.networks.layers import (
     Unit,
     Units,
     build_stem,
+    evaluation_mode,
     initialise,
     scaled,
 )
@@ -144,17 +143,10 @@ def measure_norms(part: nn.Module, run: nn.Module, x: Tensor) -> None:
     """
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    modes = [(module, module.training) for module in run.modules()]
-    run.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-    run(x)
+    with evaluation_mode(run):
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        run(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, training in modes:
-        module.training = training
-
-
-def parameter_count(module: nn.Module) -> int:
-    return sum(math.prod(p.shape) for p in module.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -80,6 +81,18 @@ class CosineHead(nn.Module):
         nn.init.normal_(fresh, std=1 / math.sqrt(fresh.shape[1]), generator=generator)
         weight = torch.cat([self.weight.data, fresh.to(self.weight)])
         self.weight = nn.Parameter(weight)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, then each of its parts back into the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def state_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
