@@ -70,13 +70,13 @@ class CollectiveTrainer(Predictor):
         """Widths at the start and the steps of growth; a frozen stem pins the layer beside it."""
         s, tasks = self.settings, len(self.tasks)
         growth, width = s.collective.growth, s.collective.width
-        first, frozen = s.shared_last - s.shared + 1, s.stem == "seeded"
+        first = s.shared_last - s.shared + 1
+        pinned = [first - 1] if s.stem == "seeded" and first > 1 else []
         if growth == "plan":
             run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
-            return written_plan(s.plan, tasks, width, run=run, frozen_stem=frozen)
+            return written_plan(s.plan, tasks, width, run=run, pinned=pinned)
         if growth == "equal":
             return scaled(COLLECTIVE_EQUAL, width), []
-        pinned = [first - 1] if frozen and first > 1 else []
         return growth_plan(tasks, width, grow=growth == "schedule", pinned=pinned)
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
