@@ -65,15 +65,9 @@ class Outcome:
 
     def metrics(self) -> dict[str, float | int | list[float] | list[int]]:
         """Flat numbers and lists of numbers, as a MetricRecord takes them."""
-        return {
-            "epochs": self.epochs,
-            "accuracy": self.accuracy,
-            "loss": self.loss,
-            "train_loss": self.train_loss,
-            "penalty": self.penalty,
-            "seconds": self.seconds,
-            **self.extras,
-        }
+        flat = {**vars(self), **self.extras}
+        del flat["extras"]
+        return flat
 
 
 class Transferred(torch.nn.Module):

@@ -81,19 +81,18 @@ class CollectiveTrainer(Predictor):
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
         s = self.settings
-        drawn = torch_generator(s.seed, "collective-weights")
-        made = Collective(
+        collective = Collective(
             widths,
             classes,
             stem=s.stem,
             shared=s.shared,
             last=s.shared_last,
             width=s.collective.width,
-            generator=drawn,
+            generator=torch_generator(s.seed, "collective-weights"),
             channels=self.world.image_shape[0],
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
         )
-        return made.to(memory_format=torch.channels_last).to(self.device)
+        return collective.to(memory_format=torch.channels_last).to(self.device)
 
     @property
     def known(self) -> list[int]:

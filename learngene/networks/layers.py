@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
+LAYERS = len(INDIVIDUAL_WIDTHS)
 INDIVIDUAL_POOLS = (1, 2, 3, 7)
 STEMS = ("separable", "seeded", "whole", "fresh")
 CHANNELS_LIMIT = 8192  # of a layer, at most: sixteen times the paper's widest
@@ -129,6 +130,20 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.normal_(part.weight, std=math.sqrt(2 / fan), generator=generator)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def build_top(c_in: int, widths: Sequence[int]) -> Units:
+    """The individual's last layers, which it inherits, weights not yet drawn.
+
+    Args:
+        c_in: channels that the first of them takes.
+        widths: channels of their outputs.
+    """
+    first = LAYERS - len(widths) + 1
+    return Units(
+        Unit(i, o, pool=n in INDIVIDUAL_POOLS)
+        for n, (i, o) in enumerate(pairwise((c_in, *widths)), start=first)
+    )
 
 
 def build_stem(
