@@ -143,8 +143,8 @@ class Retain:
         self.fisher = [f * scale for f in fisher]
 
     @torch.no_grad()
-    def pull(self, step: float) -> None:
-        """The proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 step).
+    def proximal_step(self, step: float) -> None:
+        """Take the proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 step).
 
         theta = (now + step F theta*) / (1 + step F), elementwise. To first order this is a
         gradient step of length ``step`` (learning rate times lambda); it is stable for any length.

@@ -323,7 +323,7 @@ class CollectiveTrainer(Predictor):
                 torch.nn.utils.clip_grad_norm_(parameters, 5.0)
                 optimiser.step()
                 if anchor is not None:
-                    anchor.pull(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
+                    anchor.proximal_step(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
                 done += 1
                 if progress and done % 10 == 0:
                     progress(done, steps, total / turns)
