@@ -219,7 +219,8 @@ def written_plan(
             widths[name] = widths[step.layer]
             plan.append(Growth(step.task - 1, step.layer, None))
             continue
-        if behind_pinned.intersection(names[names.index(name) + 1 :][:1]):
+        above = names[names.index(name) + 1 :]
+        if above and above[0] in behind_pinned:
             problem = (
                 "a seeded stem is frozen, and this layer in front of the shared ones would have to "
                 "widen along with it"
