@@ -180,7 +180,7 @@ def written_plan(
     run: Sequence[int] = (),
     pinned: Sequence[int] = (),
 ) -> tuple[tuple[int, ...], list[Growth]]:
-    """Widths at the start, and the steps of a plan that was written by hand.
+    """Widths at the start, and the steps of a plan, held to what can be grown.
 
     The collective starts with the paper's narrow widths and ends with what the plan makes of them.
 
