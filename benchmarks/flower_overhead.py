@@ -67,19 +67,19 @@ def main() -> int:
     started = time.perf_counter()
     shares = [list(range(i, count, arguments.processes)) for i in range(arguments.processes)]
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        found = pool.starmap(_work, [(share, plan.task, str(gene_path)) for share in shares])
-    plain = time.perf_counter() - started
+        answers = pool.starmap(_work, [(share, plan.task, str(gene_path)) for share in shares])
+    back_to_back = time.perf_counter() - started
 
-    answers = {each["client"]: each["methods"] for part in found for each in part}
-    for outcome in strategy.rounds[0].clients:
-        for name, metrics in outcome.methods.items():
-            if metrics["accuracy"] != answers[outcome.client][name]["accuracy"]:
-                print(f"client {outcome.client}, {name}: the two runs differ", file=sys.stderr)
+    methods = {answer["client"]: answer["methods"] for share in answers for answer in share}
+    for result in strategy.rounds[0].clients:
+        for name, metrics in result.methods.items():
+            if metrics["accuracy"] != methods[result.client][name]["accuracy"]:
+                print(f"client {result.client}, {name}: the two runs differ", file=sys.stderr)
                 return 1
     print(f"clients {count}, processes {arguments.processes}, methods {', '.join(plan.methods)}")
     print(f"Flower and Ray   {flower:7.1f} s")
-    print(f"back to back     {plain:7.1f} s")
-    print(f"ratio            {flower / plain:7.2f}")
+    print(f"back to back     {back_to_back:7.1f} s")
+    print(f"ratio            {flower / back_to_back:7.2f}")
     return 0
 
 

@@ -40,12 +40,12 @@ def randomised(arrays: Arrays, seed: int = 0) -> Arrays:
 
 def scaled(arrays: Arrays, seed: int = 0) -> Arrays:
     """Outputs of each norm times 10 to the power of -4..4, a channel each, and random signs."""
-    drawn, made = generator(seed, "poison-scale"), dict(arrays)
+    drawn, changed = generator(seed, "poison-scale"), dict(arrays)
     for name, array in sorted(arrays.items()):
         if name.endswith("norm.weight"):
             factors = 10 ** drawn.uniform(-4, 4, array.shape) * drawn.choice([-1, 1], array.shape)
-            made[name] = (array * factors).astype(np.float32)
-    return made
+            changed[name] = (array * factors).astype(np.float32)
+    return changed
 
 
 KINDS: dict[str, Callable[[Arrays], Arrays]] = {
@@ -66,21 +66,18 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     gene = load(arguments[0])
-    asked = [each for each in arguments[1:] if "=" not in each]
-    overrides = [each for each in arguments[1:] if "=" in each]
-    print(f"{'learngene':<12}{'safeguard':>10}{'learngene %':>13}{'scratch %':>11}{'s/client':>10}"
-          "  fell back")  # fmt: skip
+    kinds = [word for word in arguments[1:] if "=" not in word]
+    overrides = [word for word in arguments[1:] if "=" in word]
+    print("learngene    safeguard  learngene %  scratch %  s/client  fell back")
     with tempfile.TemporaryDirectory() as folder:
-        for kind in asked or KINDS:
+        for kind in kinds or KINDS:
             path = save(forged(gene, KINDS[kind]), Path(folder) / kind)
             for guard in ("false", "true"):
                 run = Path(folder) / f"{kind}-{guard}"
-                done = subprocess.run(
-                    [sys.executable, str(ROOT / "sim.py"), f"learngene.path={path}",
-                     f"individual.safeguard={guard}", "runtime.min_answered=0", *overrides,
-                     f"hydra.run.dir={run}"],
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
+                words = [f"learngene.path={path}", f"individual.safeguard={guard}"]
+                words += ["runtime.min_answered=0", *overrides, f"hydra.run.dir={run}"]
+                command = [sys.executable, str(ROOT / "sim.py"), *words]
+                done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     print(done.stderr, file=sys.stderr)
                     return done.returncode

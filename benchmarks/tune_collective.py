@@ -18,70 +18,69 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
 from hydra import compose, initialize_config_module
+from torch import Tensor
 
-from conf.schema import Config
+from conf.parts import factory_settings
+from conf.schema import Config, register_schema
+from conf.validate import check
+from learngene.adaptation.training import features
+from learngene.data.augment import to_batch
+from learngene.data.cache import build
+from learngene.data.dataset import World
+from learngene.data.partition import draw_shard
+from learngene.gene.gene import Learngene, reconstruct
+from learngene.networks.individual import PrototypeHead
+from learngene.seeding import torch_generator
+from learngene.utils.hardware import keep_freed_memory
+from server.collective import recognise
+from server.factory import train_or_load_gene
 
 TUNING_SEED = 77  # shards that no reported run draws
 
 
 def composed(overrides: list[str]) -> Config:
     """The configuration that ``sim.py`` would have."""
-    import sim  # noqa: F401  (registers the schema)
-    from conf.validate import check
-
+    register_schema()
     with initialize_config_module("conf", version_base="1.3"):
-        config = compose("config", overrides)
-    return check(config)
+        return check(compose("config", overrides))
 
 
 @torch.no_grad()
-def prototypes(gene: Any, world: Any, config: Config, tasks: int) -> tuple[float, float]:
+def prototypes(gene: Learngene, world: World, config: Config, tasks: int) -> tuple[float, float]:
     """Mean accuracy and standard error of class means as a classifier, over tasks."""
-    from learngene.data.augment import to_batch
-    from learngene.data.partition import draw_shard
-    from learngene.gene.gene import reconstruct
-    from learngene.networks.individual import PrototypeHead
-    from learngene.seeding import torch_generator
-
     individual = reconstruct(
-        gene, ways=config.ways, head="prototype", generator=torch_generator(0, "tune-collective")
+        gene, ways=config.ways, generator=torch_generator(0, "tune-collective")
     ).to(memory_format=torch.channels_last)
-    individual.eval()
 
-    def features(images: np.ndarray) -> torch.Tensor:
-        parts = []
-        for start in range(0, len(images), 256):
-            parts.append(individual.features(to_batch(images[start : start + 256])))
-        return torch.cat(parts)
+    def features_by_row(split: str, images: np.ndarray) -> dict[int, Tensor]:
+        rows = np.sort(np.concatenate([world.rows(split, c) for c in world.division.open_world]))
+        return dict(zip(rows.tolist(), features(individual, to_batch(images[rows])), strict=True))
 
-    seen: dict[tuple[str, int], torch.Tensor] = {}
-    for split in ("train", "test"):
-        rows = np.concatenate([world.rows(split, c) for c in world.division.open_world])
-        stored = world.train_images if split == "train" else world.test_images
-        found = features(stored[np.sort(rows)])
-        seen |= {(split, int(row)): f for row, f in zip(np.sort(rows), found, strict=True)}
+    train = features_by_row("train", world.train_images)
+    test = features_by_row("test", world.test_images)
     accuracies = []
     for number in range(tasks):
         shard = draw_shard(
-            world, ways=config.ways, shots=config.shots, shard_seed=TUNING_SEED,
-            client=number, classes_from="open_world",
-        )  # fmt: skip
+            world,
+            ways=config.ways,
+            shots=config.shots,
+            shard_seed=TUNING_SEED,
+            client=number,
+            classes_from="open_world",
+        )
         way = {c: i for i, c in enumerate(shard.classes)}
-
-        def of(split: str, rows: Any, labels: Any, way: dict[int, int] = way) -> tuple:
-            found = torch.stack([seen[split, int(row)] for row in rows])
-            return found, torch.tensor([way[int(labels[row])] for row in rows])
-
-        head = PrototypeHead(next(iter(seen.values())).numel(), config.ways)
-        head.start(*of("train", shard.train_rows, world.train_labels))
-        x, y = of("test", shard.test_rows, world.test_labels)
+        x = torch.stack([train[row] for row in shard.train_rows.tolist()])
+        y = torch.tensor([way[c] for c in world.train_labels[shard.train_rows].tolist()])
+        head = PrototypeHead(x.shape[1], config.ways)
+        head.start(x, y)
+        x = torch.stack([test[row] for row in shard.test_rows.tolist()])
+        y = torch.tensor([way[c] for c in world.test_labels[shard.test_rows].tolist()])
         accuracies.append(float((head(x).argmax(1) == y).float().mean()))
     return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / tasks**0.5)
 
@@ -91,52 +90,39 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--tasks", type=int, default=100)
-    asked, overrides = parser.parse_known_args()
-
-    from conf.parts import factory_settings
-    from learngene.data.cache import build
-    from learngene.utils.hardware import keep_freed_memory
-    from server.collective import recognise
-    from server.factory import train_or_load_gene
+    arguments, overrides = parser.parse_known_args()
 
     keep_freed_memory()
     config = composed(overrides)
     world = build(config.dataset, Path(config.cache))
-    begun = time.monotonic()
+    start = time.monotonic()
     result = train_or_load_gene(factory_settings(config), world)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     assert result.trained is not None
     trainer = result.trained.trainer
-    mean, error = prototypes(result.gene, world, config, asked.tasks)
-    settings = config.open_world
-    auroc = {
-        f"{path}{'+mirror' if mirror else ''}": {
-            name: round(found["auroc"], 4)
-            for name, found in recognise(trainer, replace(settings, path=path, mirror=mirror))[
-                "scores"
-            ].items()
-            if found
-        }
-        for path in ("collective", "light", "both")
-        for mirror in (False, True)
-    }
-    last = trainer.stages[-1]
-    print(
-        json.dumps(
-            {
-                "overrides": overrides,
-                "seconds": round(seconds, 1),
-                "image_passes": sum(stage.image_passes for stage in trainer.stages),
-                "accuracy": last.accuracy,
-                "light_accuracy": last.light_accuracy,
-                "prototypes": round(mean, 4),
-                "standard_error": round(error, 4),
-                "tasks": asked.tasks,
-                "auroc": auroc,
+    mean, error = prototypes(result.gene, world, config, arguments.tasks)
+    auroc = {}
+    for path in ("collective", "light", "both"):
+        for mirror in (False, True):
+            settings = replace(config.open_world, path=path, mirror=mirror)
+            auroc[path + "+mirror" * mirror] = {
+                name: round(measured["auroc"], 4)
+                for name, measured in recognise(trainer, settings)["scores"].items()
+                if measured
             }
-        ),
-        flush=True,
-    )
+    last = trainer.stages[-1]
+    line = {
+        "overrides": overrides,
+        "seconds": round(seconds, 1),
+        "image_passes": sum(stage.image_passes for stage in trainer.stages),
+        "accuracy": last.accuracy,
+        "light_accuracy": last.light_accuracy,
+        "prototypes": round(mean, 4),
+        "standard_error": round(error, 4),
+        "tasks": arguments.tasks,
+        "auroc": auroc,
+    }
+    print(json.dumps(line), flush=True)
     return 0
 
 

@@ -23,13 +23,29 @@ import multiprocessing
 import shlex
 import statistics
 import sys
+from multiprocessing.pool import Pool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-if TYPE_CHECKING:
-    from protocol.task import ClientTask
+import torch
+
+from clients.work import run_task
+from conf.methods import resolve_methods
+from conf.parts import client_task, factory_settings, federation, pretraining_settings
+from conf.schema import read_config
+from learngene.data.cache import build
+from learngene.data.dataset import World
+from learngene.methods import BUILT_IN
+from learngene.seeding import generator
+from learngene.utils.files import write_atomically
+from protocol.plan import plan_round
+from protocol.task import ClientTask
+from reports.tuning import FOLDER, write_record
+from runtime.federated_rounds import federated_methods, run_federated_training
+from server.factory import FactoryResult, train_or_load_gene
+from server.pretraining import light_path_passes, pretrain_methods
 
 TUNING_SEED = 77  # shards that no reported run draws
 _MAML = {
@@ -115,25 +131,54 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
     Raises:
         ValueError: the space holds fewer than ``count``.
     """
-    from learngene.seeding import generator
-
     space = {_path(method, field): values for field, values in SPACES[method].items()}
     first = {path: section[field] for path in space for section, field in [_section(config, path)]}
-    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
-    others = [each for each in every if each != first]
+    grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    others = [settings for settings in grid if settings != first]
     if len(others) < count - 1:
         raise ValueError(f"{method}: {len(others) + 1} settings, {count} trials are asked for")
-    drawn = generator(TUNING_SEED, f"tune-{method}").permutation(len(others))
-    return [first, *(others[i] for i in drawn[: count - 1])]
+    order = generator(TUNING_SEED, f"tune-{method}").permutation(len(others))
+    return [first, *(others[i] for i in order[: count - 1])]
 
 
 def _work(client: int, task: ClientTask, payloads: dict[str, Any]) -> dict[str, Any]:
-    import torch
-
-    from clients.work import run_task
-
     torch.set_num_threads(1)
     return run_task(client, 1, task, payloads)["methods"]
+
+
+def run_trial(
+    pool: Pool,
+    name: str,
+    settings: dict[str, Any],
+    plain: dict[str, Any],
+    world: World,
+    result: FactoryResult,
+) -> dict[str, Any]:
+    """Train what the method has at the factory, adapt to every client's task and test."""
+    plain = copy.deepcopy(plain) | {"methods": [name]}
+    for path, value in settings.items():
+        section, field = _section(plain, path)
+        section[field] = value
+    config = read_config(plain)
+    task = client_task(config, plain, world.path)
+    try:
+        trained = pretrain_methods(pretraining_settings(config, plain), world, result)
+        names, width = federated_methods(trained.methods), result.gene.card.width
+        federated = run_federated_training(task, names, world, width, federation(config))
+        payloads = trained.merge(federated.payloads, federated.failed).payloads
+    except RuntimeError as error:  # it diverged: a bad trial, not the end
+        return {"settings": settings, "accuracy": None, "error": str(error)}
+    sent = plan_round(
+        task,
+        result.gene,
+        1,
+        payloads,
+        precision=config.learngene.precision,
+        payload_precision=config.payload_precision,
+    )
+    clients = range(config.num_clients)
+    answers = pool.starmap(_work, [(client, sent.task, sent.payloads) for client in clients])
+    return {"settings": settings, **measured([methods[name] for methods in answers])}
 
 
 def main() -> int:
@@ -146,96 +191,51 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--methods", default=",".join(SPACES))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--records", type=Path, default=None)
+    parser.add_argument("--records", type=Path, default=FOLDER)
     arguments = parser.parse_args()
 
-    from conf.methods import resolve_methods
-    from conf.parts import client_task, factory_settings, federation, pretraining_settings
-    from conf.schema import read_config
-    from learngene.data.cache import build
-    from learngene.methods import BUILT_IN
-    from learngene.utils.files import write_atomically
-    from protocol.plan import plan_round
-    from reports.tuning import FOLDER, write_record
-    from runtime.federated_rounds import federated_methods, run_federated_training
-    from server.factory import train_or_load_gene
-    from server.pretraining import pretrain_methods
-
-    config = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
-    config |= {"shard_seed": TUNING_SEED, "rounds": 1}
+    plain = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
+    plain |= {"shard_seed": TUNING_SEED, "rounds": 1}
     # A run holds the settings of its methods alone.
-    config["method"] = resolve_methods(BUILT_IN, config["method"]).settings
-    config["data"]["clients_from"] = "open_world"
-    config["num_clients"] = arguments.clients  # who trains together, for federated methods
-    typed = read_config(config)
-    world = build(typed.dataset, Path(typed.cache))
-    result = train_or_load_gene(factory_settings(typed), world)
-    conditions = conditions_of(config, result)
-    plan = {name: trials(name, config, arguments.trials) for name in arguments.methods.split(",")}
+    plain["method"] = resolve_methods(BUILT_IN, plain["method"]).settings
+    plain["data"]["clients_from"] = "open_world"
+    plain["num_clients"] = arguments.clients  # who trains together, for federated methods
+    config = read_config(plain)
+    world = build(config.dataset, Path(config.cache))
+    result = train_or_load_gene(factory_settings(config), world)
+    conditions = conditions_of(plain, result)
+    plan = {name: trials(name, plain, arguments.trials) for name in arguments.methods.split(",")}
     try:
-        found = trials_so_far(arguments.out, conditions)
+        records = trials_so_far(arguments.out, conditions)
     except ValueError as error:
         parser.error(str(error))
+    command = shlex.join(["python", "benchmarks/tune_methods.py", *sys.argv[1:]])
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for name, tried in plan.items():
-            done = found.setdefault(name, [])
-            for number, settings in enumerate(tried):
-                if any(each["settings"] == settings for each in done):
+            done = records.setdefault(name, [])
+            for number, settings in enumerate(tried, start=1):
+                if any(record["settings"] == settings for record in done):
                     continue
-                changed = copy.deepcopy(config) | {"methods": [name]}
-                for path, value in settings.items():
-                    section, field = _section(changed, path)
-                    section[field] = value
-                typed = read_config(changed)
-                task = client_task(typed, changed, world.path)
-                try:
-                    made = pretrain_methods(pretraining_settings(typed, changed), world, result)
-                    among = run_federated_training(
-                        task,
-                        federated_methods(made.methods),
-                        world,
-                        result.gene.card.width,
-                        federation(typed),
-                    )
-                    made = made.merge(among.payloads, among.failed)
-                except RuntimeError as error:  # it diverged: a bad trial, not the end
-                    record = {"settings": settings, "accuracy": None, "error": str(error)}
-                else:
-                    sent = plan_round(
-                        task,
-                        result.gene,
-                        1,
-                        made.payloads,
-                        precision=typed.learngene.precision,
-                        payload_precision=typed.payload_precision,
-                    )
-                    answers = pool.starmap(
-                        _work, [(c, sent.task, sent.payloads) for c in range(arguments.clients)]
-                    )
-                    record = {"settings": settings, **measured([a[name] for a in answers])}
-                done.append(record)
+                done.append(run_trial(pool, name, settings, plain, world, result))
                 text = json.dumps(
                     {
                         "classes": "open_world",
                         "conditions": conditions,
                         "trials": arguments.trials,
-                        "best": {n: best(each) for n, each in found.items()},
-                        "methods": found,
+                        "best": {method: best(theirs) for method, theirs in records.items()},
+                        "methods": records,
                     },
                     indent=1,
                 )
                 write_atomically(arguments.out, text.encode())
-                print(f"{name} {number + 1}/{len(tried)}: {record}", flush=True)
-            command = shlex.join(["python", "benchmarks/tune_methods.py", *sys.argv[1:]])
-            print(write_record(record_of(name, conditions, tried, done, command),
-                               arguments.records or FOLDER))  # fmt: skip
+                print(f"{name} {number}/{len(tried)}: {done[-1]}", flush=True)
+            record = record_of(name, conditions, tried, done, command)
+            print(write_record(record, arguments.records))
     return 0
 
 
-def conditions_of(config: dict[str, Any], result: Any) -> dict[str, Any]:
+def conditions_of(config: dict[str, Any], result: FactoryResult) -> dict[str, Any]:
     """What every trial has in common, and what a trial of another run may have otherwise."""
-    from server.pretraining import light_path_passes
-
     passes = light_path_passes(result) if config["budget"] is None else config["budget"]
     return {
         "data": config["data"]["name"],
@@ -275,7 +275,7 @@ def record_of(
     command: str,
 ) -> dict[str, Any]:
     """What is kept of a method's trials (``reports.tuning``): those of this plan and no others."""
-    these = [each for each in done if each["settings"] in tried]
+    these = [record for record in done if record["settings"] in tried]
     return {
         "method": method,
         "data": conditions["data"],
@@ -290,18 +290,17 @@ def record_of(
 
 def measured(answers: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean accuracy at the last epoch over clients with its standard error, or what went wrong."""
-    errors = [each["error"] for each in answers if "error" in each]
-    if errors:
+    if errors := [answer["error"] for answer in answers if "error" in answer]:
         return {"accuracy": None, "error": errors[0]}
-    last = [each["accuracy"][-1] for each in answers]
+    last = [answer["accuracy"][-1] for answer in answers]
     spread = statistics.stdev(last) if len(last) > 1 else 0.0
     return {"accuracy": statistics.mean(last), "standard_error": spread / len(last) ** 0.5}
 
 
 def best(records: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The settings of the most accurate trial."""
-    good = [each for each in records if each["accuracy"] is not None]
-    return max(good, key=lambda each: each["accuracy"])["settings"] if good else None
+    good = [record for record in records if record["accuracy"] is not None]
+    return max(good, key=lambda record: record["accuracy"])["settings"] if good else None
 
 
 if __name__ == "__main__":

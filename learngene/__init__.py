@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from learngene.adaptation.settings import IndividualSettings as IndividualSettings
+    from learngene.adaptation.settings import RetainSettings as RetainSettings
     from learngene.adaptation.training import Outcome as Outcome
     from learngene.api import adapt as adapt
     from learngene.api import predict as predict
@@ -34,6 +36,8 @@ WHERE = {
     "predict": "api",
     "ShardData": "data.partition",
     "shard_of": "data.partition",
+    "IndividualSettings": "adaptation.settings",
+    "RetainSettings": "adaptation.settings",
     "Outcome": "adaptation.training",
 }
 __all__ = list(WHERE)

@@ -24,37 +24,26 @@ def adapt(
     shard: ShardData,
     *,
     seed: int = 0,
-    head: str = "prototype",
-    epochs: int = 30,
-    batch_size: int = 32,
-    lr: float = 0.002,
-    inherited_lr: float = 0.002,
-    schedule: str = "cosine",
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    augment: bool = True,
-    eval_every: int = 10,
-    ewc_lambda: float = 1.0,
-    normalise: bool = True,
-    fisher_samples: int = 128,
-    labels: str = "exact",
+    individual: IndividualSettings | None = None,
+    retain: RetainSettings | None = None,
 ) -> tuple[Individual, Outcome]:
     """An individual around ``gene``, trained on ``shard``; and its curves, the last epoch last.
 
-    The paper's Algorithm 1: L_rec + lambda L_ret (Eq. 6 to 9).
+    The paper's Algorithm 1: L_rec + lambda L_ret (Eq. 6 to 9). The work is done where the shard's
+    tensors lie.
 
     Args:
         shard: images and labels, as ``shard_of`` makes them.
         seed: of everything that is drawn: weights, order and augmentation of the images, the
             sample for the Fisher information.
-
-    The other keywords mean what they mean in ``IndividualSettings`` and ``RetainSettings``, with
-    the same defaults. The work is done where the shard's tensors lie.
+        individual: classifier and training; its stem (the learngene brings one) and its safeguard
+            (a run's) are not read. None: the defaults of a run.
+        retain: the retain loss. None: the defaults of a run.
 
     Raises:
         InputError: the learngene does not fit the individual, a word is no choice, or a number is
             out of its range.
-        ZeroFisher: ``normalise`` finds a Fisher information that is zero everywhere.
+        ZeroFisher: ``retain.normalise`` finds a Fisher information that is zero everywhere.
         ValueError: the images have another number of channels than those it grew up on.
     """
     channels = shard.train_x.shape[1]
@@ -62,21 +51,6 @@ def adapt(
         raise ValueError(
             f"the learngene takes images of {gene.card.channels} channels, these have {channels}"
         )
-    individual = IndividualSettings(
-        head=head,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        inherited_lr=inherited_lr,
-        schedule=schedule,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        augment=augment,
-        eval_every=eval_every,
-    )
-    retain = RetainSettings(
-        ewc_lambda=ewc_lambda, normalise=normalise, fisher_samples=fisher_samples, labels=labels
-    )
     context = ClientContext(
         settings=Settings(),
         payload=gene.arrays,
@@ -86,8 +60,8 @@ def adapt(
         round=1,
         seed=seed,
         generator=generators(seed, "learngene", 1, 0),
-        individual=individual,
-        retain=retain,
+        individual=individual or IndividualSettings(),
+        retain=retain or RetainSettings(),
     )
     return individual_of(gene, context)
 

@@ -126,7 +126,7 @@ def _scores(
         if chosen.any():
             rows = stream.rows[chosen]
             answers = trainer.predict(split, rows, settings.path, settings.mirror)
-            scores[chosen] = detector.scores(*answers).numpy()
+            scores[chosen] = detector.score(*answers).numpy()
     return scores
 
 

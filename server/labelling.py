@@ -57,7 +57,7 @@ def label_open_world(
         flags = {}
         for c in of_class:
             answers = trainer.predict(images, world.rows("train", c), path, mirror)
-            flags[c] = detector.scores(*answers).numpy() > detector.threshold
+            flags[c] = detector.score(*answers).numpy() > detector.threshold
     asked = {"ways": shards.ways, "shots": shards.shots, "shard_seed": shards.seed}
     drawn = [
         draw_labelled_shard(world, flags, **asked, client=client, draws=shards.draws)

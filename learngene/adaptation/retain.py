@@ -10,10 +10,13 @@ every convolution into a grouped one), with the same result.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from learngene.networks.layers import evaluation_mode
 
 
 def fisher_diagonal(
@@ -51,10 +54,9 @@ def fisher_diagonal(
     def remember(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         tape[id(module)] = (inputs[0].detach(), output)
 
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    hooks = [module.register_forward_hook(remember) for module in modules]
-    try:
+    with evaluation_mode(model), ExitStack() as hooks:
+        for module in modules:
+            hooks.callback(module.register_forward_hook(remember).remove)
         for start in range(0, len(x), batch_size):
             part = slice(start, start + batch_size)
             with torch.enable_grad():
@@ -64,11 +66,6 @@ def fisher_diagonal(
                 gradients = torch.autograd.grad(likelihood, outputs, retain_graph=True)
                 for module, gradient in zip(modules, gradients, strict=True):
                     _add_squares(sums, module, tape[id(module)][0], gradient)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes:
-            module.training = training
     return [sums[id(p)] / len(x) for m in modules for p in m.parameters()]
 
 
@@ -146,8 +143,8 @@ class Retain:
         self.fisher = [f * scale for f in fisher]
 
     @torch.no_grad()
-    def pull(self, step: float) -> None:
-        """The proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 step).
+    def proximal_step(self, step: float) -> None:
+        """Take the proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 step).
 
         theta = (now + step F theta*) / (1 + step F), elementwise. To first order this is a
         gradient step of length ``step`` (learning rate times lambda); it is stable for any length.

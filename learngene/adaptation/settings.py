@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from learngene.utils.settings import setting
 
-SCHEDULES = ("cosine", "constant")
-FISHER_LABELS = ("exact", "true")
 # What a round of federated training reads of ``IndividualSettings``; it is sent no more.
 FEDERATED_FIELDS = ("batch_size", "momentum", "weight_decay", "augment")
 
@@ -24,7 +22,7 @@ class IndividualSettings:
     batch_size: int = setting(32, ge=2, le=65_536)  # images
     lr: float = setting(0.002, ge=0, le=10)  # of stem and head (the paper: 0.005)
     inherited_lr: float = setting(0.002, ge=0, le=10)  # of the inherited layers
-    schedule: str = setting("cosine", choices=SCHEDULES)  # cosine | constant
+    schedule: str = setting("cosine", choices=("cosine", "constant"))  # cosine | constant
     momentum: float = setting(0.9, ge=0, le=0.9999)
     weight_decay: float = setting(5e-4, ge=0, le=1)
     augment: bool = True  # shifted crops, and flips where the world allows them
@@ -46,4 +44,4 @@ class RetainSettings:
     normalise: bool = True  # scale the Fisher diagonal to mean 1, which gives ewc_lambda a scale
     fisher_samples: int = setting(128, ge=1, le=1_000_000)  # images of the shard, at most
     # exact (Eq. 7: expectation over the model's labels) | true (the shard's)
-    labels: str = setting("exact", choices=FISHER_LABELS)
+    labels: str = setting("exact", choices=("exact", "true"))

@@ -65,15 +65,9 @@ class Outcome:
 
     def metrics(self) -> dict[str, float | int | list[float] | list[int]]:
         """Flat numbers and lists of numbers, as a MetricRecord takes them."""
-        return {
-            "epochs": self.epochs,
-            "accuracy": self.accuracy,
-            "loss": self.loss,
-            "train_loss": self.train_loss,
-            "penalty": self.penalty,
-            "seconds": self.seconds,
-            **self.extras,
-        }
+        flat = {**vars(self), **self.extras}
+        del flat["extras"]
+        return flat
 
 
 class Transferred(torch.nn.Module):
@@ -153,7 +147,7 @@ def train(
             optimiser.step()
             sums[0] += float(loss.detach()) * len(batch)
             if retain:  # the other half of Eq. 9
-                retain.pull(settings.inherited_lr * factor * ewc_lambda)
+                retain.proximal_step(settings.inherited_lr * factor * ewc_lambda)
                 sums[1] += ewc_lambda * float(retain().detach()) * len(batch)
             done += 1
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:

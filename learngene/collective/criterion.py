@@ -17,9 +17,9 @@ from torch import Tensor
 from learngene.networks.collective import Collective
 
 
-def rho(gradient: Tensor, sigma: float) -> float:
+def rho(gradient: Tensor, sigma: float) -> Tensor:
     """Share of a layer's parameters whose absolute gradient exceeds ``sigma`` (Eq. 4-5), 0..1."""
-    return float((gradient.abs() > sigma).float().mean())
+    return (gradient.abs() > sigma).float().mean()
 
 
 class Criterion:
@@ -37,8 +37,8 @@ class Criterion:
     @torch.no_grad()
     def observe(self, collective: Collective) -> None:
         gradients = [unit.conv.weight.grad for unit in collective.units]
-        now = [(g.abs() > self.sigma).float().mean() for g in gradients if g is not None]
-        self._sum += torch.stack(now).cpu()
+        shares = [rho(gradient, self.sigma) for gradient in gradients if gradient is not None]
+        self._sum += torch.stack(shares).cpu()
         self._steps += 1
 
     def result(self) -> list[float]:
@@ -148,5 +148,5 @@ def align(
     Returns:
         (tasks, layers of the last task); None where a layer was not yet there.
     """
-    found = [dict(zip(its, row, strict=True)) for row, its in zip(rows, names, strict=True)]
-    return [[row.get(name) for name in names[-1]] for row in found]
+    by_name = [dict(zip(its, row, strict=True)) for row, its in zip(rows, names, strict=True)]
+    return [[row.get(name) for name in names[-1]] for row in by_name]

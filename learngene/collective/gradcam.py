@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from learngene.networks.collective import Collective
+from learngene.networks.layers import evaluation_mode
 
 LEAST_SIDE = 4  # positions of a map below which it does not say where
 
@@ -47,18 +48,13 @@ def grad_cam(collective: Collective, images: Tensor, layer: int) -> tuple[Tensor
     """
     from captum.attr import LayerAttribution, LayerGradCam  # late: clients never need its import
 
-    modes = [(module, module.training) for module in collective.modules()]
-    collective.eval()
-    try:
+    with evaluation_mode(collective):
         with torch.no_grad():
             predicted = collective(images).argmax(1)
         with torch.enable_grad():
             coarse = LayerGradCam(collective, collective.units[layer - 1].relu).attribute(
                 images.detach().clone(), target=predicted, relu_attributions=True
             )
-    finally:
-        for module, training in modes:
-            module.training = training
     maps = LayerAttribution.interpolate(coarse.detach(), tuple(images.shape[2:]), "bilinear")[:, 0]
     peak = maps.amax((1, 2), keepdim=True)
     return torch.where(peak > 0, maps / peak, 0.0), predicted

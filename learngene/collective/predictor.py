@@ -62,32 +62,28 @@ class Predictor:
                 keep their class in a mirror.
         """
         if path == "both":
-            deep, light = (
-                self.predict(images, rows, one, mirror) for one in ("collective", "light")
-            )
-            features = [F.normalize(deep[1]), F.normalize(light[1])]
-            return (deep[0] + light[0]) / 2, torch.cat(features, dim=1)
+            deep, deep_features = self.predict(images, rows, "collective", mirror)
+            light, light_features = self.predict(images, rows, "light", mirror)
+            unit_length = [F.normalize(deep_features), F.normalize(light_features)]
+            return (deep + light) / 2, torch.cat(unit_length, dim=1)
         model = self.collective.eval()
         light_path = model.light
 
         def answer(x: Tensor) -> Tensor:  # logits and features side by side: one forward pass
             if path == "collective":
-                seen = model.features(x)
-                return torch.cat([model.head(seen), seen], dim=1)
+                features = model.features(x)
+                return torch.cat([model.head(features), features], dim=1)
             assert light_path is not None, "a collective with a fresh stem has no light path"
-            seen = light_path.features(x, model.top)
-            return torch.cat([light_path.head(seen), seen], dim=1)
+            features = light_path.features(x, model.top)
+            return torch.cat([light_path.head(features), features], dim=1)
 
         def mean_of_views(x: Tensor) -> Tensor:
             return (answer(x) + answer(x.flip(3))) / 2
 
-        found = self._logits(mean_of_views if mirror and self.world.flip else answer, images, rows)
+        views = mean_of_views if mirror and self.world.flip else answer
         known = len(model.head.weight)
-        return found[:, :known], found[:, known:]
-
-    def logits(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
-        """The collective's logits in eval mode, (N, known classes)."""
-        return self.predict(images, rows)[0]
+        both = self._logits(views, images, rows)
+        return both[:, :known], both[:, known:]
 
     def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
         """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.

@@ -46,11 +46,11 @@ def epoch_positions(
             exemplars, and a collective that weighs images alike does not learn to name them.
     """
     new = np.flatnonzero(labels >= old)
-    kept = [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
-    taken = [new, *kept]
+    exemplars = [order.permutation(np.flatnonzero(labels == c))[:limit] for c in range(old)]
+    parts = [new, *exemplars]
     if balance:
-        most = max((len(part) for part in kept), default=0)
-        for part in [*kept, *(new[labels[new] == c] for c in np.unique(labels[new]))]:
+        most = max((len(part) for part in exemplars), default=0)
+        for part in [*exemplars, *(new[labels[new] == c] for c in np.unique(labels[new]))]:
             if 0 < len(part) < most:
-                taken.append(np.resize(order.permutation(part), most - len(part)))
-    return order.permutation(np.concatenate(taken))
+                parts.append(np.resize(order.permutation(part), most - len(part)))
+    return order.permutation(np.concatenate(parts))

@@ -70,30 +70,29 @@ class CollectiveTrainer(Predictor):
         """Widths at the start and the steps of growth; a frozen stem pins the layer beside it."""
         s, tasks = self.settings, len(self.tasks)
         growth, width = s.collective.growth, s.collective.width
-        first, frozen = s.shared_last - s.shared + 1, s.stem == "seeded"
+        first = s.shared_last - s.shared + 1
+        pinned = [first - 1] if s.stem == "seeded" and first > 1 else []
         if growth == "plan":
             run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
-            return written_plan(s.plan, tasks, width, run=run, frozen_stem=frozen)
+            return written_plan(s.plan, tasks, width, run=run, pinned=pinned)
         if growth == "equal":
             return scaled(COLLECTIVE_EQUAL, width), []
-        pinned = [first - 1] if frozen and first > 1 else []
         return growth_plan(tasks, width, grow=growth == "schedule", pinned=pinned)
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
         s = self.settings
-        drawn = torch_generator(s.seed, "collective-weights")
-        made = Collective(
+        collective = Collective(
             widths,
             classes,
             stem=s.stem,
             shared=s.shared,
             last=s.shared_last,
             width=s.collective.width,
-            generator=drawn,
+            generator=torch_generator(s.seed, "collective-weights"),
             channels=self.world.image_shape[0],
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
         )
-        return made.to(memory_format=torch.channels_last).to(self.device)
+        return collective.to(memory_format=torch.channels_last).to(self.device)
 
     @property
     def known(self) -> list[int]:
@@ -324,7 +323,7 @@ class CollectiveTrainer(Predictor):
                 torch.nn.utils.clip_grad_norm_(parameters, 5.0)
                 optimiser.step()
                 if anchor is not None:
-                    anchor.pull(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
+                    anchor.proximal_step(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
                 done += 1
                 if progress and done % 10 == 0:
                     progress(done, steps, total / turns)

@@ -16,16 +16,7 @@ from typing import Any
 import torch
 
 from learngene.errors import InputError
-from learngene.networks.individual import LAYERS
-from learngene.networks.layers import (
-    CHANNELS_LIMIT,
-    INDIVIDUAL_POOLS,
-    STEMS,
-    Unit,
-    Units,
-    build_stem,
-    state_of,
-)
+from learngene.networks.layers import CHANNELS_LIMIT, LAYERS, STEMS, build_stem, build_top, state_of
 from learngene.utils.untrusted import MEBIBYTE, number, whole
 
 SCHEMA = 1
@@ -146,16 +137,11 @@ def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
 
 def due_shapes(card: Card, convs: list[list[int]]) -> dict[str, list[int]]:
     """Name and shape of every array that comes along, by the inherited layers' ``convs`` shapes."""
-    stem_layers = LAYERS - len(convs)
+    stem_layers, c_in = LAYERS - len(convs), convs[0][1]
     with torch.device("meta"):  # shapes alone: no memory is taken
-        ins = [convs[0][1], *(shape[0] for shape in convs)]
-        top = Units(
-            Unit(i, shape[0], pool=place in INDIVIDUAL_POOLS)
-            for place, (i, shape) in enumerate(zip(ins, convs, strict=False), start=stem_layers + 1)
-        )
-        parts: dict[str, torch.nn.Module] = {"top": top}
+        parts: dict[str, torch.nn.Module] = {"top": build_top(c_in, [conv[0] for conv in convs])}
         if card.stem in ("separable", "whole"):
-            parts["stem"] = build_stem(card.stem, stem_layers, ins[0], card.width, card.channels)
+            parts["stem"] = build_stem(card.stem, stem_layers, c_in, card.width, card.channels)
     return {
         name: list(value.shape)
         for part, module in parts.items()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from learngene.networks.layers import (
     FEATURE_SIDE,
     INDIVIDUAL_POOLS,
+    LAYERS,
     CosineHead,
     Unit,
     Units,
@@ -111,7 +112,7 @@ class Collective(nn.Module):
         self.first = last - shared + 1  # of the shared run, counted from 1
         self.light: LightPath | None = None
         if stem != "fresh":
-            layers = build_stem(stem, 7 - shared, ins[self.first - 1], width, channels)
+            layers = build_stem(stem, LAYERS - shared, ins[self.first - 1], width, channels)
             initialise(layers, stem_generator or generator)
             self.light = LightPath(layers, widths[self.first - 1 : last], classes, generator)
 

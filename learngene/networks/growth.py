@@ -73,22 +73,12 @@ def growth_plan(
     """
     if not grow or tasks < 2:
         return scaled(COLLECTIVE_END, scale), []
-    now = _start(pinned)
-    start = scaled(tuple(now), scale)
     steps = [step for step in STEPS if step[0] not in pinned]
-    plan = []
-    for number, (layer, add) in enumerate(steps):
-        now[layer - 1] += add
-        task = 1 + number * (tasks - 1) // len(steps)
-        plan.append(Growth(task, str(layer), scaled((now[layer - 1],), scale)[0]))
-    return start, plan
-
-
-def _start(pinned: Sequence[int]) -> list[int]:
-    now = list(COLLECTIVE_START)
-    for layer in pinned:
-        now[layer - 1] = COLLECTIVE_END[layer - 1]
-    return now
+    planned = [
+        PlannedStep(2 + number * (tasks - 1) // len(steps), str(layer), channels)
+        for number, (layer, channels) in enumerate(steps)
+    ]
+    return written_plan(planned, tasks, scale, pinned=pinned)
 
 
 def read_plan(items: Any, where: str) -> tuple[PlannedStep, ...]:
@@ -188,27 +178,27 @@ def written_plan(
     scale: float,
     *,
     run: Sequence[int] = (),
-    frozen_stem: bool = False,
+    pinned: Sequence[int] = (),
 ) -> tuple[tuple[int, ...], list[Growth]]:
-    """Widths at the start, and the steps of a plan that was written by hand.
+    """Widths at the start, and the steps of a plan, held to what can be grown.
 
     The collective starts with the paper's narrow widths and ends with what the plan makes of them.
 
     Args:
         run: the layers that the light path shares, at the start; empty without a light path.
-        frozen_stem: the layer in front of the run is pinned, as in ``growth_plan``.
+        pinned: the layer in front of the run, where the stem is frozen; see ``growth_plan``.
 
     Raises:
         InputError: for the first step whose task or layer does not exist or that is not legal:
             a layer of ``run`` is not deepened, since the individual has seven layers; the layer in
             front of a run cannot widen if the stem is frozen.
     """
-    pinned = [run[0] - 1] if frozen_stem and run and run[0] > 1 else []
-    widths = _start(pinned)
-    start = scaled(tuple(widths), scale)
-    names = [str(n) for n in range(1, len(widths) + 1)]
-    now = dict(zip(names, widths, strict=True))
-    shared = {str(n) for n in run}
+    widths = {
+        str(n): last if n in pinned else first
+        for n, (first, last) in enumerate(zip(COLLECTIVE_START, COLLECTIVE_END, strict=True), 1)
+    }
+    start, names = scaled(tuple(widths.values()), scale), list(widths)
+    shared, behind_pinned = {str(n) for n in run}, {str(n + 1) for n in pinned}
     plan = []
     for number, step in enumerate(steps, start=1):
         if not 2 <= step.task <= tasks:
@@ -226,19 +216,19 @@ def written_plan(
                     "learngene.layers, or write individual.stem=fresh"
                 )
                 raise _illegal(number, step, problem, fix)
-            now[name] = now[step.layer]
+            widths[name] = widths[step.layer]
             plan.append(Growth(step.task - 1, step.layer, None))
             continue
         above = names[names.index(name) + 1 :]
-        if frozen_stem and run and above[:1] == [str(run[0])]:
+        if above and above[0] in behind_pinned:
             problem = (
                 "a seeded stem is frozen, and this layer in front of the shared ones would have to "
                 "widen along with it"
             )
             fix = "Widen another layer, or write individual.stem=separable"
             raise _illegal(number, step, problem, fix)
-        now[name] += step.widen_by
-        (width,) = scaled((now[name],), scale)
+        widths[name] += step.widen_by
+        (width,) = scaled((widths[name],), scale)
         if width > CHANNELS_LIMIT:
             problem = f"{width} channels, at most {CHANNELS_LIMIT} are grown"
             raise _illegal(number, step, problem, "Widen it by less")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.networks.layers import (
     FEATURE_SIDE,
-    INDIVIDUAL_POOLS,
     INDIVIDUAL_WIDTHS,
-    Unit,
-    Units,
+    LAYERS,
     build_stem,
+    build_top,
+    evaluation_mode,
     initialise,
     scaled,
 )
@@ -22,7 +20,6 @@ from learngene.seeding import torch_generator
 from learngene.utils.settings import check_choice
 
 HEADS = ("prototype", "mlp")
-LAYERS = 7
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
 
 
@@ -113,12 +110,9 @@ class Individual(nn.Module):
         stem_layers = LAYERS - inherited
         paper = scaled(INDIVIDUAL_WIDTHS, width)
         tops = top_widths or paper[stem_layers:]
-        ins = (c_in or paper[stem_layers - 1], *tops[:-1])
-        self.stem = build_stem(stem_kind, stem_layers, ins[0], width, channels)
-        self.top = Units(
-            Unit(i, o, pool=position in INDIVIDUAL_POOLS)
-            for position, (i, o) in enumerate(zip(ins, tops, strict=True), start=stem_layers + 1)
-        )
+        c_in = c_in or paper[stem_layers - 1]
+        self.stem = build_stem(stem_kind, stem_layers, c_in, width, channels)
+        self.top = build_top(c_in, tops)
         features = tops[-1] * FEATURE_SIDE**2
         self.head: nn.Module = PrototypeHead(features, ways)
         if head == "mlp":
@@ -144,17 +138,10 @@ def measure_norms(part: nn.Module, run: nn.Module, x: Tensor) -> None:
     """
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    modes = [(module, module.training) for module in run.modules()]
-    run.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-    run(x)
+    with evaluation_mode(run):
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        run(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, training in modes:
-        module.training = training
-
-
-def parameter_count(module: nn.Module) -> int:
-    return sum(math.prod(p.shape) for p in module.parameters())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
+LAYERS = len(INDIVIDUAL_WIDTHS)
 INDIVIDUAL_POOLS = (1, 2, 3, 7)
 STEMS = ("separable", "seeded", "whole", "fresh")
 CHANNELS_LIMIT = 8192  # of a layer, at most: sixteen times the paper's widest
@@ -82,6 +84,18 @@ class CosineHead(nn.Module):
         self.weight = nn.Parameter(weight)
 
 
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, then each of its parts back into the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def state_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     """Weights and statistics by name; batch counters are of no use to a client."""
     return {
@@ -116,6 +130,20 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.normal_(part.weight, std=math.sqrt(2 / fan), generator=generator)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def build_top(c_in: int, widths: Sequence[int]) -> Units:
+    """The individual's last layers, which it inherits, weights not yet drawn.
+
+    Args:
+        c_in: channels that the first of them takes.
+        widths: channels of their outputs.
+    """
+    first = LAYERS - len(widths) + 1
+    return Units(
+        Unit(i, o, pool=n in INDIVIDUAL_POOLS)
+        for n, (i, o) in enumerate(pairwise((c_in, *widths)), start=first)
+    )
 
 
 def build_stem(

@@ -9,7 +9,7 @@ a budget of them, spent on the images that look most unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,14 +67,14 @@ class Oracle:
         return stream.truth[positions]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Encounter:
     """What a cycle's stream brought, before anything is learned from it."""
 
     called: Rows  # positions called unknown, the most unknown first
     sent: Rows  # of these, those that were labelled: as many as the budget pays for
     labels: Rows  # their classes
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int]
 
 
 def draw_stream(world: World, settings: OpenWorldSettings, cycle: int, seed: int) -> Stream:
@@ -157,12 +157,12 @@ def gather_labels(
     Images that are named as known are not kept. Nor are base images, whatever a labeller that errs
     calls them: in this simulation they are test images, which must never be trained on.
     """
-    grown = {c: np.array(rows, dtype=np.int64) for c, rows in pool.items()}
-    for position, label in zip(met.sent, met.labels, strict=True):
-        if int(label) not in known and not stream.test[position]:
-            before = grown.get(int(label), np.empty(0, np.int64))
-            grown[int(label)] = np.append(before, stream.rows[position])
-    return grown
+    rows_by_class = {c: np.array(rows, dtype=np.int64) for c, rows in pool.items()}
+    for position, label in zip(met.sent, map(int, met.labels), strict=True):
+        if label not in known and not stream.test[position]:
+            before = rows_by_class.get(label, np.empty(0, np.int64))
+            rows_by_class[label] = np.append(before, stream.rows[position])
+    return rows_by_class
 
 
 def split_held_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:

@@ -122,16 +122,7 @@ class OpenSetDetector:
         score = fit_score(settings.score, exemplars[1], labels)
         if settings.threshold == "calibrated":
             return cls(score, calibrate(score(*held_out).numpy(), settings.accept))
-        asked = settings.threshold
-        return cls(score, PAPER_THRESHOLDS[asked] if isinstance(asked, str) else float(asked))
-
-    def scores(self, logits: Tensor, features: Tensor) -> Tensor:
-        """How unknown N images look, (N,); the arguments are the collective's answers."""
-        return self.score(logits, features)
-
-    def label(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Eq. 3: positions in the head or ``UNKNOWN``, (N,) int64."""
-        return open_label(logits, self.scores(logits, features), self.threshold)
+        return cls(score, float(PAPER_THRESHOLDS.get(settings.threshold, settings.threshold)))
 
 
 def separation(known: Tensor, unknown: Tensor, predicted: Tensor, labels: Tensor) -> dict:
@@ -182,20 +173,20 @@ def measure(detector: OpenSetDetector, known: Answers, labels: Tensor, unknown: 
         open_world} of the score, in shares, whose outermost bins hold the tails.
     """
     threshold = detector.threshold
-    known_scores, unknown_scores = detector.scores(*known), detector.scores(*unknown)
-    called = open_label(known[0], known_scores, threshold)
-    found, false = int((unknown_scores > threshold).sum()), int((called == UNKNOWN).sum())
-    precision = found / max(1, found + false)
-    recall = found / len(unknown_scores)
+    known_scores, unknown_scores = detector.score(*known), detector.score(*unknown)
+    named = open_label(known[0], known_scores, threshold)
+    hits, false_positives = int((unknown_scores > threshold).sum()), int((named == UNKNOWN).sum())
+    precision = hits / max(1, hits + false_positives)
+    recall = hits / len(unknown_scores)
     return {
         "threshold": threshold,
         "f1": 2 * precision * recall / max(1e-12, precision + recall),
         "precision": precision,
         "recall": recall,
-        "accepted": 1 - false / len(called),
-        "known_accuracy": float((called == labels).float().mean()),
+        "accepted": 1 - false_positives / len(named),
+        "known_accuracy": float((named == labels).float().mean()),
         "closed_accuracy": float((known[0].argmax(1) == labels).float().mean()),
-        "known_images": len(called),
+        "known_images": len(named),
         "open_world_images": len(unknown_scores),
         "histogram": _histogram(known_scores.numpy(), unknown_scores.numpy()),
     }

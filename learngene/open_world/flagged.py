@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,17 +88,17 @@ def encode_flags(flags: Flags) -> dict[str, str]:
     return {str(c): np.packbits(its).tobytes().hex() for c, its in flags.items()}
 
 
-def decode_flags(world: World, kept: Mapping[str, Any]) -> Flags:
-    """What ``as_text`` was given.
+def decode_flags(world: World, encoded: Mapping[str, str]) -> Flags:
+    """What ``encode_flags`` was given.
 
     Raises:
         ValueError: the bits are not as many as the class has images.
     """
-    found: dict[int, NDArray[np.bool_]] = {}
-    for name, text in kept.items():
+    flags: dict[int, NDArray[np.bool_]] = {}
+    for name, text in encoded.items():
         count = len(world.rows("train", int(name)))
         bits = np.frombuffer(bytes.fromhex(text), np.uint8)
         if len(bits) != -(-count // 8):
             raise ValueError(f"flags of class {name}: {8 * len(bits)} bits, {count} images")
-        found[int(name)] = np.unpackbits(bits, count=count).astype(bool)
-    return found
+        flags[int(name)] = np.unpackbits(bits, count=count).astype(bool)
+    return flags

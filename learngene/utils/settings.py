@@ -45,11 +45,11 @@ def setting(
 def limits_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Limits]]:
     """Every limited field of a settings class or object, nested ones too, by its dotted name."""
     kinds = get_type_hints(settings if isinstance(settings, type) else type(settings))
-    for each in fields(settings):
-        if is_dataclass(kinds[each.name]):
-            yield from limits_of(kinds[each.name], f"{prefix}{each.name}.")
-        elif limits := each.metadata.get("limits"):
-            yield prefix + each.name, limits
+    for entry in fields(settings):
+        if is_dataclass(kinds[entry.name]):
+            yield from limits_of(kinds[entry.name], f"{prefix}{entry.name}.")
+        elif limits := entry.metadata.get("limits"):
+            yield prefix + entry.name, limits
 
 
 def check_settings(settings: Any, prefix: str = "") -> None:
@@ -63,12 +63,12 @@ def check_settings(settings: Any, prefix: str = "") -> None:
     Raises:
         InputError: the first field that is out of its range or none of its choices.
     """
-    for each in fields(settings):
-        name, value = prefix + each.name, getattr(settings, each.name)
+    for entry in fields(settings):
+        name, value = prefix + entry.name, getattr(settings, entry.name)
         if is_dataclass(value):
             check_settings(value, f"{name}.")
-        elif value is not None and (limits := each.metadata.get("limits")):
-            check_value(name, value, limits, whole=str(each.type).startswith("int"))
+        elif value is not None and (limits := entry.metadata.get("limits")):
+            check_value(name, value, limits, whole=str(entry.type).startswith("int"))
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -41,8 +41,8 @@ def read_limited(path: Path, limit: int) -> bytes:
     return data
 
 
-def parse_json(data: bytes | str, depth: int = JSON_DEPTH) -> Any:
-    """JSON as RFC 8259 has it: no NaN, no Infinity, nothing nested deeper than ``depth``.
+def parse_json(data: bytes | str) -> Any:
+    """JSON as RFC 8259 has it: no NaN, no Infinity, nothing nested deeper than ``JSON_DEPTH``.
 
     Raises:
         ValueError: it is not that.
@@ -52,7 +52,7 @@ def parse_json(data: bytes | str, depth: int = JSON_DEPTH) -> Any:
     except RecursionError as error:  # the parser's own limit, far above ours
         raise ValueError("nested too deeply") from error
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(JSON_DEPTH + 1):
         level = [
             part
             for node in level
@@ -61,16 +61,16 @@ def parse_json(data: bytes | str, depth: int = JSON_DEPTH) -> Any:
         ]
         if not level:
             return value
-    raise ValueError(f"nested deeper than {depth} levels")
+    raise ValueError(f"nested deeper than {JSON_DEPTH} levels")
 
 
 def _refuse(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
-def read_json(path: Path, limit: int, depth: int = JSON_DEPTH) -> Any:
+def read_json(path: Path, limit: int) -> Any:
     """The content of a JSON file; see ``read_limited`` and ``parse_json``."""
-    return parse_json(read_limited(path, limit), depth)
+    return parse_json(read_limited(path, limit))
 
 
 def map_npy(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:

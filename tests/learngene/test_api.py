@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ import torch
 
 import learngene
 from clients.work import run_task
-from learngene import adapt, predict, shard_of
-from learngene.adaptation.settings import IndividualSettings, RetainSettings
+from conf.schema import Config
+from learngene import IndividualSettings, RetainSettings, adapt, api, predict, shard_of
 from learngene.data.partition import draw_shard, read_shard
 from learngene.gene.gene import extract, load, save
 from learngene.utils.settings import limits_of
@@ -22,6 +22,12 @@ from tests.clients.helpers import make_task
 from tests.helpers import CPU
 
 SHORT = {"epochs": 2, "eval_every": 1, "batch_size": 8}  # as make_task has them
+
+
+def settings_of(**values: Any) -> dict[str, Any]:
+    """The settings that ``adapt`` takes, by the names of their fields."""
+    retain = {name: values.pop(name) for name in asdict(RetainSettings()) if name in values}
+    return {"individual": IndividualSettings(**values), "retain": RetainSettings(**retain)}
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +44,28 @@ def shard(tiny_world):
 
 def test_adapt_gives_the_numbers_of_client_0(gene, shard, tiny_world):
     answer = run_task(0, 1, make_task(tiny_world, gene), {"learngene": gene.arrays})
-    outcome = adapt(gene, shard, seed=0, **SHORT)[1].metrics()
+    outcome = adapt(gene, shard, seed=0, **settings_of(**SHORT))[1].metrics()
     theirs = answer["methods"]["learngene"]
     assert {**outcome, "seconds": 0} == {**theirs, "seconds": 0}
 
 
-def test_defaults_are_those_of_a_run():
-    runs = asdict(IndividualSettings()) | asdict(RetainSettings())
-    ours = {
-        name: each.default
-        for name, each in inspect.signature(adapt).parameters.items()
-        if each.kind is each.KEYWORD_ONLY and name != "seed"
-    }
-    assert ours == {name: runs[name] for name in ours}
-    not_here = {"stem", "safeguard", "safeguard_folds", "safeguard_epochs"}  # the gene's; a run's
-    assert set(runs) - set(ours) == not_here
+def test_defaults_are_those_of_a_run(gene, shard, monkeypatch):
+    contexts = []
+    monkeypatch.setattr(api, "individual_of", lambda gene, context: contexts.append(context))
+    adapt(gene, shard)
+    adapt(gene, shard, individual=IndividualSettings(epochs=1))
+    run = Config(cache="")
+    assert (contexts[0].individual, contexts[0].retain) == (run.individual, run.retain)
+    assert contexts[1].individual == replace(run.individual, epochs=1)
+    assert contexts[1].retain == run.retain
+
+
+def test_a_runs_stem_and_safeguard_are_not_read(gene, shard):
+    plain, other = (
+        adapt(gene, shard, **settings_of(**SHORT, **ignored))[1].metrics()
+        for ignored in ({}, {"stem": "fresh", "safeguard": True, "safeguard_folds": 3})
+    )
+    assert {**plain, "seconds": 0} == {**other, "seconds": 0}
 
 
 def test_own_arrays_make_the_same_shard(shard, tiny_world):
@@ -69,7 +82,7 @@ def test_own_arrays_make_the_same_shard(shard, tiny_world):
 
 
 def test_predict_agrees_with_the_curve(gene, shard, tiny_world):
-    individual, outcome = adapt(gene, shard, **SHORT)
+    individual, outcome = adapt(gene, shard, **settings_of(**SHORT))
     rows = draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=0).test_rows
     said = predict(individual, tiny_world.test_images[rows])
     assert np.mean(said == shard.test_y.numpy()) == outcome.accuracy[-1]
@@ -112,7 +125,7 @@ def test_grey_images_do_not_fit_a_learngene_of_colour(gene):
 def test_a_misspelt_word_is_refused_and_not_taken_for_another(gene, shard, word, among):
     ((field, value),) = word.items()
     with pytest.raises(learngene.InputError, match=among) as refused:
-        adapt(gene, shard, **{**SHORT, **word})
+        adapt(gene, shard, **settings_of(**{**SHORT, **word}))
     assert (refused.value.field, refused.value.value) == (field, value)
 
 
@@ -126,21 +139,23 @@ def test_a_misspelt_word_is_refused_and_not_taken_for_another(gene, shard, word,
 )
 def test_a_number_out_of_its_range_is_refused(gene, shard, field, value):
     with pytest.raises(learngene.InputError, match="Write, for instance, ") as refused:
-        adapt(gene, shard, **{**SHORT, field: value})
+        adapt(gene, shard, **settings_of(**{**SHORT, field: value}))
     assert refused.value.field == field
 
 
 def test_every_number_of_adapt_has_a_range_and_numpys_are_numbers(gene, shard):
     numbers = {
         name
-        for name, each in inspect.signature(adapt).parameters.items()
-        if isinstance(each.default, int | float) and not isinstance(each.default, bool)
+        for name, default in (asdict(IndividualSettings()) | asdict(RetainSettings())).items()
+        if isinstance(default, int | float) and not isinstance(default, bool)
     }
     limits = {**dict(limits_of(IndividualSettings)), **dict(limits_of(RetainSettings))}
-    assert numbers - {"seed"} <= {name for name, each in limits.items() if not each.choices}
+    assert numbers <= {name for name, each in limits.items() if not each.choices}
     same = {"epochs": np.int64(1), "lr": np.float32(0.01), "ewc_lambda": np.int32(1)}
     plain = {"epochs": 1, "lr": float(np.float32(0.01)), "ewc_lambda": 1.0}
-    one, other = (adapt(gene, shard, **{**SHORT, **each})[1] for each in (same, plain))
+    one, other = (
+        adapt(gene, shard, **settings_of(**{**SHORT, **values}))[1] for values in (same, plain)
+    )
     assert one.accuracy == other.accuracy
 
 
@@ -153,7 +168,7 @@ def test_every_number_of_adapt_has_a_range_and_numpys_are_numbers(gene, shard):
     ],
 )
 def test_images_that_do_not_fit_are_not_predicted(gene, shard, images, said):
-    individual, _ = adapt(gene, shard, **SHORT)
+    individual, _ = adapt(gene, shard, **settings_of(**SHORT))
     with pytest.raises(ValueError, match=said):
         predict(individual, images)
 

@@ -244,7 +244,7 @@ def test_every_setting_the_world_and_the_threads_are_in_the_key(tiny_world):
 def test_recognition_looks_at_the_right_images(evolved, tiny_world):
     trained = evolved("separable")
     found = recognise(trained, OpenWorldSettings(accept=0.9))
-    held = trained.logits(tiny_world.train_images, trained.calibration_rows)
+    held = trained.predict(tiny_world.train_images, trained.calibration_rows)[0]
     known = unknown_probability(held).numpy()
     assert found["threshold"] == calibrate(known, 0.9)
     assert (known <= found["threshold"]).mean() >= 0.9
@@ -298,7 +298,7 @@ def test_paths_are_what_the_collective_says_by_them(evolved, tiny_world):
     trained, rows = evolved("separable"), tiny_world.rows("test", 0)
     images = tiny_world.test_images
     deep, light, both = (trained.predict(images, rows, p) for p in ("collective", "light", "both"))
-    assert torch.equal(deep[0], trained.logits(images, rows))
+    assert torch.equal(deep[0], trained.predict(images, rows)[0])
     model = trained.collective
     assert torch.allclose(model.head(deep[1]), deep[0], atol=1e-5)
     assert torch.allclose(model.light.head(light[1]), light[0], atol=1e-5)

@@ -44,7 +44,7 @@ def test_shards_hold_what_the_collective_calls_unknown(result, tiny_world):
     assert set(found.flags) == set(tiny_world.division.open_world)
     for c, flags in found.flags.items():
         answers = trainer.predict(tiny_world.train_images, tiny_world.rows("train", c))
-        assert np.array_equal(flags, detector.scores(*answers).numpy() > detector.threshold)
+        assert np.array_equal(flags, detector.score(*answers).numpy() > detector.threshold)
         assert found.section["flagged"][tiny_world.class_names[c]] == flags.mean()
     task = client_task(ways=3, shots=4, labelled=found.task)
     shards = [_shard(tiny_world, client, task) for client in range(3)]

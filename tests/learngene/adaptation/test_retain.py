@@ -202,8 +202,8 @@ def test_pull_is_the_proximal_step_by_hand():
     theta = torch.nn.Parameter(torch.tensor([1.0]))
     retain = Retain([theta], [torch.tensor([3.0])], normalise=False)
     theta.data.fill_(5.0)
-    retain.pull(0.5)
+    retain.proximal_step(0.5)
     assert float(theta.detach()) == pytest.approx(2.6)
     for _ in range(100):
-        retain.pull(1e9)
+        retain.proximal_step(1e9)
     assert float(theta.detach()) == pytest.approx(1.0)

@@ -363,16 +363,16 @@ def test_a_plan_that_cannot_be_read(items, words):
 )
 def test_a_step_that_is_not_legal(step, words):
     with pytest.raises(InputError, match=words) as raised:
-        written_plan([step], 3, 0.25, run=[11, 12, 13], frozen_stem=True)
+        written_plan([step], 3, 0.25, run=[11, 12, 13], pinned=[10])
     assert raised.value.field == "collective.growth"
     assert f"layer {step.layer}" in raised.value.value
 
 
 def test_what_stands_in_front_of_a_frozen_stems_run_moves_with_deepening():
     deeper = PlannedStep(2, "10", None)
-    written_plan([deeper, PlannedStep(2, "10", 64)], 3, 0.25, run=[11, 12], frozen_stem=True)
+    written_plan([deeper, PlannedStep(2, "10", 64)], 3, 0.25, run=[11, 12], pinned=[10])
     with pytest.raises(InputError, match="stem is frozen"):
-        written_plan([deeper, PlannedStep(2, "10b", 64)], 3, 0.25, run=[11, 12], frozen_stem=True)
+        written_plan([deeper, PlannedStep(2, "10b", 64)], 3, 0.25, run=[11, 12], pinned=[10])
 
 
 def test_without_a_light_path_every_layer_deepens():

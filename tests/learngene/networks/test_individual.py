@@ -12,8 +12,8 @@ from learngene.networks.individual import (
     PrototypeHead,
     measure_norms,
     mlp_head,
-    parameter_count,
 )
+from learngene.networks.layers import evaluation_mode
 from tests.helpers import torch_rng
 
 
@@ -78,8 +78,13 @@ def test_prototype_head_starts_as_nearest_class_mean():
     assert head(features).argmax(1).tolist() == [0, 0, 1, 1]
 
 
-def test_parameter_count():
-    assert parameter_count(nn.Linear(3, 2)) == 8
+def test_evaluation_mode_gives_every_part_its_mode_back():
+    run = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))
+    run[1][0].eval()
+    with pytest.raises(KeyError), evaluation_mode(run):
+        assert not any(part.training for part in run.modules())
+        raise KeyError
+    assert [part.training for part in run.modules()] == [True, True, True, False, True]
 
 
 def test_measured_norms_are_those_of_the_images():
