@@ -14,6 +14,7 @@ from scipy import stats
 # Accuracies are ratios of small integers; differences that are equal on paper differ in the last
 # bits and would be ranked apart (or counted as a win) without this rounding.
 _DECIMALS = 12
+EXACT = 200  # differences up to which all patterns of signs are counted, in milliseconds
 
 
 def summarise(values: Sequence[float]) -> dict[str, float | int | None]:
@@ -51,9 +52,8 @@ def paired_gain(a: Sequence[float], b: Sequence[float]) -> dict[str, float | int
     Returns:
         ``mean``, ``std``, ``ci95`` and ``n`` of a - b as in :func:`summarise`; ``wins``,
         ``losses``, ``ties``: clients with a > b, a < b, a = b; ``p_value``: two-sided Wilcoxon
-        signed-rank test, None with fewer than two clients or without any difference. It is exact
-        unless there are ties among more than 13 clients; then scipy takes the normal
-        approximation, which for 20 wins of 20 gives 9e-5 in place of 2e-6.
+        signed-rank test (``signed_rank_p``), None with fewer than two clients or without any
+        difference.
 
     Raises:
         ValueError: lengths differ, or a value is not finite.
@@ -64,7 +64,7 @@ def paired_gain(a: Sequence[float], b: Sequence[float]) -> dict[str, float | int
     n = len(difference)
     p_value = None
     if n >= 2 and difference.any():
-        p_value = float(stats.wilcoxon(difference, alternative="two-sided").pvalue)
+        p_value = signed_rank_p(difference)
     summary = summarise(difference)
     return {
         "mean": summary["mean"],
@@ -76,6 +76,28 @@ def paired_gain(a: Sequence[float], b: Sequence[float]) -> dict[str, float | int
         "n": n,
         "p_value": p_value,
     }
+
+
+def signed_rank_p(differences: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test (1945), exact also where ranks are tied.
+
+    The sum of the ranks of positive differences is held against all 2^n ways to set the signs,
+    counted rank by rank. Equal magnitudes share their mean rank, zeros are left out. Where scipy
+    takes the normal approximation (ties among more than 13 values), 20 wins of 20 have p = 9e-5 in
+    place of 2e-6. Beyond ``EXACT`` values the approximation is taken here, too.
+
+    Args:
+        differences: (n,), at least one of them not 0.
+    """
+    differences = differences[differences != 0]
+    if len(differences) > EXACT:
+        return float(stats.wilcoxon(differences, method="asymptotic").pvalue)
+    ranks = np.rint(2 * stats.rankdata(np.abs(differences))).astype(int)  # halves become whole
+    share = np.ones(1)  # of the sign patterns, by the (doubled) sum of the positive ranks
+    for rank in ranks:
+        share = (np.pad(share, (0, rank)) + np.pad(share, (rank, 0))) / 2
+    positive = ranks[differences > 0].sum()
+    return float(min(1.0, 2 * min(share[: positive + 1].sum(), share[positive:].sum())))
 
 
 def holm(p_values: Sequence[float | int | None]) -> list[float | None]:

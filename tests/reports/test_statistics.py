@@ -1,8 +1,11 @@
 """Golden values, worked out by hand."""
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from reports.statistics import holm, paired_gain, summarise
+from learngene.seeding import generator
+from reports.statistics import EXACT, holm, paired_gain, signed_rank_p, summarise
 
 
 def test_mean_deviation_and_interval_of_three_values():
@@ -45,6 +48,30 @@ def test_signed_ranks_with_one_loss():
     gain = paired_gain([0.9, 0.8, 0.4, 0.7], [0.5] * 4)
     assert (gain["wins"], gain["losses"], gain["ties"]) == (3, 1, 0)
     assert gain["p_value"] == pytest.approx(0.25)
+
+
+def test_twenty_wins_with_ties_are_counted_exactly():
+    # of 2^20 patterns of signs one has as large a sum, one as small: scipy's default says 8.8e-5
+    gain = paired_gain([0.9] * 15 + [0.7] * 5, [0.5] * 20)
+    assert gain["p_value"] == pytest.approx(2 / 2**20, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_p_is_that_of_all_permutations_of_the_signs(seed):
+    drawn = generator(seed, "signed-ranks")
+    differences = drawn.integers(-4, 6, size=12) / 10  # ties and zeros
+    every = stats.PermutationMethod(n_resamples=np.inf)
+    assert signed_rank_p(differences) == pytest.approx(
+        stats.wilcoxon(differences, method=every).pvalue, rel=1e-9
+    )
+
+
+def test_p_of_many_values_meets_the_normal_approximation():
+    differences = generator(1, "signed-ranks").normal(0.1, 1, EXACT)
+    exact = signed_rank_p(differences)
+    near = stats.wilcoxon(differences, method="asymptotic").pvalue
+    assert exact == pytest.approx(near, rel=0.02)
+    assert signed_rank_p(np.append(differences, 0.01)) == pytest.approx(near, rel=0.1)
 
 
 def test_swapping_the_sides_changes_the_sign_alone():
