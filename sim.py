@@ -2,7 +2,7 @@
 
     python sim.py num_clients=20
 
-A table of contents: compose and check the configuration, open the world, evolve the collective,
+A table of contents: compose and check the configuration, open the dataset, evolve the collective,
 simulate the clients, report. Every field is in conf/schema.py, the way of the data in
 docs/ARCHITECTURE.md.
 """
@@ -81,8 +81,8 @@ def _simulation(
 
     keep_freed_memory()
     callback, seconds = CallbackList([console, logger]), Seconds()
-    with seconds.of("world"), console.working(f"world {config.data.name}"):
-        world, leakage = load_dataset(
+    with seconds.of("world"), console.working(f"dataset {config.data.name}"):
+        dataset, leakage = load_dataset(
             config.dataset,
             config.shards,
             config.num_clients,
@@ -90,30 +90,34 @@ def _simulation(
             open_world_learned=config.open_world.cycles > 0,
             callback=callback,
         )
-    console.world(world, leakage, seconds["world"])
+    console.dataset(dataset, leakage, seconds["world"])
     with seconds.of("collective"), console.bar("collective, task 1"):
-        result = train_or_load_gene(factory_settings(config), world, callback)
+        result = train_or_load_gene(factory_settings(config), dataset, callback)
     console.result(result)
-    labelled = label_open_world(config.open_world, config.shards, config.num_clients, world, result)
+    labelled = label_open_world(
+        config.open_world, config.shards, config.num_clients, dataset, result
+    )
     if labelled:
         callback.on_note(labelling_summary(labelled.section))
     with seconds.of("methods"), console.bar():
-        pretrained = pretrain_methods(pretraining_settings(config, plain), world, result, callback)
+        pretrained = pretrain_methods(
+            pretraining_settings(config, plain), dataset, result, callback
+        )
     if pretrained.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
-    task = client_task(config, plain, world.path, labelled.task if labelled else None)
+    task = client_task(config, plain, dataset.path, labelled.task if labelled else None)
     federated = Federated()
     if names := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar():
             width, clients = result.gene.card.width, federation(config)
             federated = run_federated_training(
-                task, names, world, width, clients, callback=callback
+                task, names, dataset, width, clients, callback=callback
             )
     pretrained = pretrained.merge(federated.payloads, federated.failed)
     with seconds.of("clients"), console.bar():
         rounds = run_client_rounds(
             replace(task, methods=tuple(pretrained.methods)),  # without those that have failed
-            world.sha256,
+            dataset.sha256,
             result.gene_of,
             pretrained.payloads,
             federation(config),
@@ -128,7 +132,7 @@ def _simulation(
         plain,
         config.partition_seed,
         overrides,
-        world,
+        dataset,
         leakage,
         result,
         rounds,

@@ -2,7 +2,7 @@
 
     python benchmarks/flower_overhead.py RUN_DIR [--processes 2]
 
-RUN_DIR is a finished run (its learngene, world and settings are used). The client phase is timed
+RUN_DIR is a finished run (its learngene, dataset and settings are used). The client phase is timed
 as ``sim.py`` runs it, Ray's start included; the baseline is as many fresh processes as there are
 Ray workers, each calling ``clients.work.run_task`` for its share of the clients, their start
 included. Both compute the same numbers, which is checked.
@@ -53,11 +53,11 @@ def main() -> int:
 
     plain = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     config = read_config(plain)
-    world = build(config.dataset, Path(config.cache))
+    dataset = build(config.dataset, Path(config.cache))
     gene_path = arguments.run_dir / "learngene.safetensors"
     gene = load(gene_path)
     count = config.num_clients
-    plan = plan_round(client_task(config, plain, world.path), gene)
+    plan = plan_round(client_task(config, plain, dataset.path), gene)
 
     started = time.perf_counter()
     strategy = LearngeneStrategy(count, lambda _: plan)

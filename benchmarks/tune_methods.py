@@ -3,7 +3,7 @@
     python benchmarks/tune_methods.py RUN_DIR --out tuned.json [--trials 8] [--clients 16]
         [--methods maml,protonet] [--processes 2]
 
-RUN_DIR is a finished run: its world, budget and client settings are used, its collective is found
+RUN_DIR is a finished run: its dataset, budget and client settings are used, its collective is found
 in the cache. A trial is one setting of a method's own space: what it has at the factory is trained
 anew with the run's whole budget (and kept in the cache), then CLIENTS tasks of open-world classes
 are adapted to and tested. The first trial is the settings as they are, the others are drawn without
@@ -36,7 +36,7 @@ from conf.methods import resolve_methods
 from conf.parts import client_task, factory_settings, federation, pretraining_settings
 from conf.schema import read_config
 from learngene.data.cache import build
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.methods import BUILT_IN
 from learngene.seeding import generator
 from learngene.utils.files import write_atomically
@@ -151,7 +151,7 @@ def run_trial(
     name: str,
     settings: dict[str, Any],
     plain: dict[str, Any],
-    world: World,
+    dataset: ImageDataset,
     result: FactoryResult,
 ) -> dict[str, Any]:
     """Train what the method has at the factory, adapt to every client's task and test."""
@@ -160,11 +160,11 @@ def run_trial(
         section, field = _section(plain, path)
         section[field] = value
     config = read_config(plain)
-    task = client_task(config, plain, world.path)
+    task = client_task(config, plain, dataset.path)
     try:
-        trained = pretrain_methods(pretraining_settings(config, plain), world, result)
+        trained = pretrain_methods(pretraining_settings(config, plain), dataset, result)
         names, width = federated_methods(trained.methods), result.gene.card.width
-        federated = run_federated_training(task, names, world, width, federation(config))
+        federated = run_federated_training(task, names, dataset, width, federation(config))
         payloads = trained.merge(federated.payloads, federated.failed).payloads
     except RuntimeError as error:  # it diverged: a bad trial, not the end
         return {"settings": settings, "accuracy": None, "error": str(error)}
@@ -201,8 +201,8 @@ def main() -> int:
     plain["data"]["clients_from"] = "open_world"
     plain["num_clients"] = arguments.clients  # who trains together, for federated methods
     config = read_config(plain)
-    world = build(config.dataset, Path(config.cache))
-    result = train_or_load_gene(factory_settings(config), world)
+    dataset = build(config.dataset, Path(config.cache))
+    result = train_or_load_gene(factory_settings(config), dataset)
     conditions = conditions_of(plain, result)
     plan = {name: trials(name, plain, arguments.trials) for name in arguments.methods.split(",")}
     try:
@@ -216,7 +216,7 @@ def main() -> int:
             for number, settings in enumerate(tried, start=1):
                 if any(record["settings"] == settings for record in done):
                     continue
-                done.append(run_trial(pool, name, settings, plain, world, result))
+                done.append(run_trial(pool, name, settings, plain, dataset, result))
                 text = json.dumps(
                     {
                         "classes": "open_world",

@@ -11,7 +11,7 @@ import torch
 
 from learngene.adaptation.settings import RetainSettings
 from learngene.adaptation.training import Outcome
-from learngene.data.dataset import World, load
+from learngene.data.dataset import ImageDataset, load
 from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
 from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
@@ -36,9 +36,9 @@ def run_task(
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
-    world = load(task.world)
-    shard = _shard(world, client, task)
-    data = read_shard(world, shard, device)
+    dataset = load(task.world)
+    shard = _shard(dataset, client, task)
+    data = read_shard(dataset, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
     # The method's own count of rounds: Flower's goes on over several methods.
@@ -85,14 +85,14 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     return outcome
 
 
-def _shard(world: World, client: int, task: ClientTask) -> Shard:
+def _shard(dataset: ImageDataset, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
     drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
     if task.labelled is not None:
-        flags = decode_flags(world, task.labelled.flags)
+        flags = decode_flags(dataset, task.labelled.flags)
         draws = task.labelled.draws
-        return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
-    return draw_shard(world, **drawn, client=client, classes_from=task.classes_from)
+        return draw_labelled_shard(dataset, flags, **drawn, client=client, draws=draws)
+    return draw_shard(dataset, **drawn, client=client, classes_from=task.classes_from)
 
 
 def _federated_round(

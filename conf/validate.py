@@ -16,7 +16,7 @@ from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
 from conf.typed import to_typed
 from learngene.errors import InputError
-from learngene.utils.files import expanded, is_file, is_folder
+from learngene.utils.files import expand_user, is_file, is_folder
 from reports.experiments.registry import compared_methods
 from reports.loggers import check_logger
 
@@ -230,10 +230,10 @@ def _of_data(config: Config) -> Iterator[Problem]:
         from learngene.collective.forgetting import check_growth
 
         check_growth(config.collective.memory, config.collective.growth)
-    if data.root is not None and not is_folder(expanded(data.root)):
+    if data.root is not None and not is_folder(expand_user(data.root)):
         yield "data.root", "no such folder", "Name a folder that exists"
     if data.name in ("cifar100", "imagenet100"):
-        group = {"novel": 20, "open_world": 16}[source]  # the appendix's division
+        group = {"novel": 20, "open_world": 16}[source]  # the appendix's class split
         if config.ways > group:
             yield "ways", f"{data.name} has {group} {source} classes", f"Write ways={group} or less"
     if data.name == "glyphs":

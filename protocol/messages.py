@@ -14,7 +14,7 @@ from flwr.common.serde import message_to_proto, recorddict_to_proto
 
 from protocol.guard import inspect
 from protocol.keys import ERROR, INFO, METRICS, NODE
-from protocol.reply_schema import CURVES, DeclaredReply, clean, describe
+from protocol.reply_schema import CURVES, ReplySchema, clean, describe
 
 Metric = int | float | list[int] | list[float]
 
@@ -26,7 +26,7 @@ CODES = {code: name for name, code in vars(ErrorCode).items() if isinstance(code
 
 
 @dataclass(frozen=True)
-class Traffic:
+class ByteCount:
     """Serialised bytes from the server to the client and back."""
 
     down: int = 0
@@ -34,7 +34,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckedReply:
     """What a reply holds once checked; ``errors`` is empty when all of it is good."""
 
     methods: dict[str, dict[str, Metric]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence
     return [total - sum(own.values()) + own.get(method, 0) for method in methods]
 
 
-def weigh_reply(reply: Message | None, methods: Sequence[str]) -> tuple[int, list[int]]:
+def reply_bytes(reply: Message | None, methods: Sequence[str]) -> tuple[int, list[int]]:
     """Bytes of a reply, and per method; zeros where there is none or it cannot be serialised.
 
     An error reply is made up on the server's side, by the runtime: no client sent it.
@@ -99,8 +99,8 @@ def array_record(arrays: dict[str, Any]) -> ArrayRecord:
 
 
 def read_reply(
-    reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply
-) -> Answer:
+    reply: Message, client: int, methods: Sequence[str], schema: ReplySchema
+) -> CheckedReply:
     """Check a reply and take it apart. Never raises: whatever is wrong becomes a named error.
 
     A reply that holds anything but what was declared is refused whole, before it is read. A method
@@ -109,31 +109,31 @@ def read_reply(
     yields none at all.
     """
     try:
-        return _read(reply, client, methods, declared)
+        return _read(reply, client, methods, schema)
     except Exception as error:
-        return Answer(errors=[f"unreadable reply: {describe(error)}"])
+        return CheckedReply(errors=[f"unreadable reply: {describe(error)}"])
 
 
-def _read(reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply) -> Answer:
+def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySchema) -> CheckedReply:
     if reply.has_error():
         # worker death, lost node, app that could not be loaded: Flower's words, first lines only
         reason = " ".join((reply.error.reason or "no reason given").split())
         if WORKER_DIED in reason or any(death in reason for death in WORKER_DEATHS):
-            return Answer(errors=[WORKER_DIED])
+            return CheckedReply(errors=[WORKER_DIED])
         reason = clean(reason, 300)
-        return Answer(errors=[f"{CODES.get(reply.error.code, reply.error.code)}: {reason}"])
+        return CheckedReply(errors=[f"{CODES.get(reply.error.code, reply.error.code)}: {reason}"])
     content = reply.content
-    if problems := declared.problems(content):
+    if problems := schema.problems(content):
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return Answer(errors=[f"refused: {'; '.join(problems[:3])}{more}"], refused=True)
+        return CheckedReply(errors=[f"refused: {'; '.join(problems[:3])}{more}"], refused=True)
     if ERROR in content:
         failure = content.config_records[ERROR]
         info = {"traceback": str(failure.get("traceback", ""))}
-        return Answer(info=info, errors=[str(failure["reason"])])
+        return CheckedReply(info=info, errors=[str(failure["reason"])])
     head = content.config_records[INFO]
     if head["client"] != client:
         problem = f"the reply claims client {head['client']!r}, its node is client {client}"
-        return Answer(errors=[problem])
+        return CheckedReply(errors=[problem])
     info = json.loads(str(head["json"]))
     failed = json.loads(str(head["errors"]))
     good: dict[str, dict[str, Metric]] = {}
@@ -148,12 +148,12 @@ def _read(reply: Message, client: int, methods: Sequence[str], declared: Declare
             wrong = [bad for name in metrics if (bad := _not_finite(name, metrics[name]))]
             if not metrics:
                 wrong = ["no metrics in the reply"]
-            if not wrong and method in declared.last_epochs:
-                wrong = _not_due(metrics, declared.last_epochs[method])
+            if not wrong and method in schema.last_epochs:
+                wrong = _not_due(metrics, schema.last_epochs[method])
             errors.extend(f"{method}: {problem}" for problem in wrong)
             if not wrong:
                 good[method] = metrics
-    return Answer(good, info, errors)
+    return CheckedReply(good, info, errors)
 
 
 def read_partition(reply: Message) -> int:

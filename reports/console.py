@@ -38,7 +38,7 @@ from reports.summary import (
 
 if TYPE_CHECKING:  # they bring torch, seconds before the first line
     from learngene.collective.trainer import CollectiveTrainer
-    from learngene.data.dataset import World
+    from learngene.data.dataset import ImageDataset
     from server.factory import FactoryResult
 
 
@@ -119,14 +119,14 @@ class Console(RunCallback):
         if self._progress is not None and self._bar is not None:
             self._progress.advance(self._bar)
 
-    def world(self, world: World, leakage: Mapping[str, Any], seconds: float) -> None:
-        images = len(world.train_labels) + len(world.test_labels)
-        division = world.division
+    def dataset(self, dataset: ImageDataset, leakage: Mapping[str, Any], seconds: float) -> None:
+        images = len(dataset.train_labels) + len(dataset.test_labels)
+        split = dataset.class_split
         self.on_note(
-            f"world: {images:,} images {world.image_shape[1]}x{world.image_shape[2]}, classes "
-            f"{len(division.base)} base, {len(division.open_world)} open-world, "
-            f"{len(division.novel)} novel; {world.duplicates_dropped} duplicates dropped; leakage "
-            f"check passed over {leakage['images_checked']:,} images, {seconds:.1f} s"
+            f"dataset: {images:,} images {dataset.image_shape[1]}x{dataset.image_shape[2]}, "
+            f"classes {len(split.base)} base, {len(split.open_world)} open-world, "
+            f"{len(split.novel)} novel; {dataset.duplicates_dropped} duplicates dropped; "
+            f"leakage check passed over {leakage['images_checked']:,} images, {seconds:.1f} s"
         )
 
     def problem(self, text: str) -> None:

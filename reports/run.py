@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.gene.gene import save
 from reports.client_rows import client_rows, write_clients_csv
 from reports.results import build_results, write_results
@@ -68,7 +68,7 @@ def write_run(
     config: Mapping[str, Any],
     shard_seed: int,
     overrides: Sequence[str],
-    world: World,
+    dataset: ImageDataset,
     leakage: Mapping[str, Any],
     factory: FactoryResult,
     rounds: Sequence[RoundOutcome],
@@ -78,7 +78,7 @@ def write_run(
     labelled: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
-    names = world.class_names
+    names = dataset.class_names
     last = len(rounds) - 1  # in which the federated methods answer, too
     rows = [
         client_rows(each.clients, config["shots"], names, federated.rounds if i == last else None)
@@ -112,14 +112,14 @@ def write_run(
             "config": config,
         },
         data={
-            "name": world.name,
-            "image_shape": list(world.image_shape),
+            "name": dataset.name,
+            "image_shape": list(dataset.image_shape),
             "classes": {
-                group: [names[c] for c in world.division.group(group)]
+                group: [names[c] for c in dataset.class_split.group(group)]
                 for group in ("base", "open_world", "novel")
             },
-            "sha256": world.sha256,
-            "duplicates_dropped": world.duplicates_dropped,
+            "sha256": dataset.sha256,
+            "duplicates_dropped": dataset.duplicates_dropped,
             "leakage": leakage,
         },
         **factory.sections(config["learngene"]["sigma"]),

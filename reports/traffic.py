@@ -11,7 +11,7 @@ from learngene.utils.files import write_csv
 from reports.text import sentence
 
 if TYPE_CHECKING:
-    from protocol.guard import Entry
+    from protocol.guard import RecordEntry
     from protocol.rounds import RoundOutcome
 
 COLUMNS = (
@@ -102,7 +102,7 @@ def traffic_summary(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     ]
 
 
-def _messages(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[str, bool, Sequence[Entry]]]:
+def _messages(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[str, bool, Sequence[RecordEntry]]]:
     for outcome in rounds:
         for _, _, _, entries in outcome.who:
             yield "up", False, entries

@@ -143,7 +143,7 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     """
     for what, values in (
         ("experiments", [experiment_of(run) or "none" for run in runs]),
-        ("worlds", [run["data"]["name"] for run in runs]),
+        ("datasets", [run["data"]["name"] for run in runs]),
     ):
         if len(set(values)) > 1:
             several = ", ".join(sorted(set(values)))

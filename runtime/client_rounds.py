@@ -24,7 +24,7 @@ from strategies.learngene import LearngeneStrategy
 
 def run_client_rounds(
     task: ClientTask,
-    world_sha256: str,
+    dataset_sha256: str,
     gene_of: Callable[[int], Learngene],
     payloads: Mapping[str, Payload],
     federation: Federation,
@@ -39,7 +39,7 @@ def run_client_rounds(
 
     Args:
         task: what all rounds have in common, without the methods that have failed by now.
-        world_sha256: content of the dataset, which kept answers depend on.
+        dataset_sha256: content of the dataset, which kept answers depend on.
         gene_of: the learngene that a round (from 1) sends.
         payloads: what methods send besides, by name.
         precision, payload_precision: see ``protocol.plan.plan_round``.
@@ -64,7 +64,7 @@ def run_client_rounds(
             )
             if faults:  # every client is asked, so that its fault can strike
                 return made
-            fields = cache_key_fields(made, number, world_sha256, device)
+            fields = cache_key_fields(made, number, dataset_sha256, device)
             kept = AnswerCache(federation.cache, fields, resume=federation.resume)
             return replace(made, kept=kept)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.collective.trainer import CollectiveTrainer
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.networks.collective import Collective
 from learngene.open_world.detector import (
     DISTANCES,
@@ -54,12 +54,12 @@ class TrainedCollective:
 
 
 def cache_key_fields(
-    world: World, settings: TrainerSettings, device: torch.device
+    dataset: ImageDataset, settings: TrainerSettings, device: torch.device
 ) -> dict[str, Any]:
     """Everything that determines a collective."""
     return {
         "format": FORMAT,
-        "world": world.sha256,
+        "world": dataset.sha256,
         "settings": settings.cache_fields(),
         **machine_fields(device),
     }
@@ -76,13 +76,13 @@ def machine_fields(device: torch.device) -> dict[str, Any]:
     }
 
 
-def collective_key(world: World, settings: TrainerSettings, device: torch.device) -> str:
+def collective_key(dataset: ImageDataset, settings: TrainerSettings, device: torch.device) -> str:
     """Hash of everything that determines a collective, 16 hex digits."""
-    return key_of(cache_key_fields(world, settings, device))
+    return key_of(cache_key_fields(dataset, settings, device))
 
 
 def train_collective(
-    world: World,
+    dataset: ImageDataset,
     settings: TrainerSettings,
     device: torch.device,
     cache: Path,
@@ -102,8 +102,8 @@ def train_collective(
             were done by an earlier run; the last task always counts.
         on_snapshot: called with the trainer as it is then, in rising order.
     """
-    trainer = CollectiveTrainer(world, settings, device)
-    parts = cache_key_fields(world, settings, device)
+    trainer = CollectiveTrainer(dataset, settings, device)
+    parts = cache_key_fields(dataset, settings, device)
     key = key_of(parts)
     folder = cache / "collectives" / key
     trained = 0
@@ -209,10 +209,10 @@ def collective_after(trained: TrainedCollective, cache: Path, task: int) -> Coll
     last = trained.trainer
     if task == len(last.stages):
         return last.collective
-    earlier = CollectiveTrainer(last.world, last.settings, last.device)
+    earlier = CollectiveTrainer(last.dataset, last.settings, last.device)
     folder = cache / "collectives" / trained.key
     with torch_threads(trained.threads):
-        parts = cache_key_fields(last.world, last.settings, last.device)
+        parts = cache_key_fields(last.dataset, last.settings, last.device)
         if _load_task(earlier, folder, task, parts):
             return earlier.collective
         if not (folder / f"task-{task:03d}.safetensors").exists():
@@ -230,7 +230,7 @@ def exemplars(trainer: CollectiveTrainer, path: str, mirror: bool) -> tuple[Answ
     labels = _positions([len(rows) for rows in kept])
     if len(labels) == 0:
         return (torch.empty(0, len(kept)), torch.empty(0, 0)), labels
-    images = trainer.world.train_images
+    images = trainer.dataset.train_images
     return trainer.predict(images, np.concatenate(kept), path, mirror), labels
 
 
@@ -238,7 +238,7 @@ def fit_detector(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> Ope
     """For what is known by now: the score on exemplars, the threshold on held-out images."""
     path, mirror = settings.path, settings.mirror
     fitted_on, labels = exemplars(trainer, path, mirror)
-    images = trainer.world.train_images
+    images = trainer.dataset.train_images
     held_out = trainer.predict(images, trainer.calibration_rows, path, mirror)
     return OpenSetDetector.fit(settings, fitted_on, labels, held_out)
 
@@ -250,15 +250,15 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
     threshold comes from held-out base images; all else is measured on test images of base and of
     open-world classes, never of novel ones.
     """
-    world, known = trainer.world, trainer.known
+    dataset, known = trainer.dataset, trainer.known
     path, mirror = settings.path, settings.mirror
     fitted_on, classes = exemplars(trainer, path, mirror)
-    held_out = trainer.predict(world.train_images, trainer.calibration_rows, path, mirror)
-    of_class = [world.rows("test", c) for c in known]
+    held_out = trainer.predict(dataset.train_images, trainer.calibration_rows, path, mirror)
+    of_class = [dataset.rows("test", c) for c in known]
     labels = _positions([len(rows) for rows in of_class])
-    base = trainer.predict(world.test_images, np.concatenate(of_class), path, mirror)
-    rows = np.concatenate([world.rows("test", c) for c in world.division.open_world])
-    others = trainer.predict(world.test_images, rows, path, mirror)
+    base = trainer.predict(dataset.test_images, np.concatenate(of_class), path, mirror)
+    rows = np.concatenate([dataset.rows("test", c) for c in dataset.class_split.open_world])
+    others = trainer.predict(dataset.test_images, rows, path, mirror)
     scores: dict[str, dict | None] = {}
     for name in SCORES:
         if name in DISTANCES and len(classes) == 0:  # collective.memory_per_class=0
@@ -273,7 +273,7 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
     return {
         "score": settings.score,
         "path": path,
-        "mirror": mirror and world.flip,
+        "mirror": mirror and dataset.flip,
         "threshold_from": settings.threshold,
         "accept": settings.accept,
         "auroc": chosen["auroc"],
@@ -282,7 +282,7 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
         "best_score": max(measured, key=measured.__getitem__),  # by AUROC, on these very images
         "exemplars": len(classes),
         "known_classes": len(known),
-        "openness": openness(len(known), len(world.division.open_world)),
+        "openness": openness(len(known), len(dataset.class_split.open_world)),
         "paper_thresholds": paper_thresholds(base[0], others[0]),
         "doubled_softmax_floor": doubled_softmax_floor(len(known)),
     }

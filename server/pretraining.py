@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from learngene.collective.sampling import hold_out
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
@@ -43,7 +43,7 @@ class PretrainingSettings:
     factory: FactorySettings
     methods: tuple[str, ...]
     method: Mapping[str, Mapping[str, Any]]  # settings, by method
-    own_methods: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
+    plugins: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
     ways: int
     budget: int | None  # image passes of a method; None: as many as the light path had
 
@@ -74,7 +74,7 @@ class Payloads:
 
 def pretrain_methods(
     settings: PretrainingSettings,
-    world: World,
+    dataset: ImageDataset,
     result: FactoryResult,
     callback: RunCallback = SILENT,
 ) -> Payloads:
@@ -85,7 +85,7 @@ def pretrain_methods(
     Raises:
         RuntimeError: no method is left.
     """
-    plugins, threads = settings.own_methods, settings.factory.threads
+    plugins, threads = settings.plugins, settings.factory.threads
     methods = {name: find(name, plugins.get(name)) for name in settings.methods}
     needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
@@ -113,7 +113,7 @@ def pretrain_methods(
         failed[name] = reason
         callback.on_note(f"{name} failed at the factory: {reason}")
 
-    jobs: dict[str, tuple[str, PretrainingSettings, World]] = {}
+    jobs: dict[str, tuple[str, PretrainingSettings, ImageDataset]] = {}
     with torch_threads(threads):
         for name, method in needed.items():
             started = time.perf_counter()
@@ -125,10 +125,10 @@ def pretrain_methods(
                     fail(name, f"{type(error).__name__}: {error}")
                 else:
                     add(name, payload, time.perf_counter() - started, cached=False)
-            elif settings.factory.resume and (found := _cached(name, method, settings, world)):
+            elif settings.factory.resume and (found := _cached(name, method, settings, dataset)):
                 add(name, found, time.perf_counter() - started, cached=True)
             else:
-                jobs[name] = name, settings, world
+                jobs[name] = name, settings, dataset
     collective = settings.factory.collective
     at_once = max_workers(collective.threads, choose_device(collective.device))
     if at_once > 1 and len(jobs) > 1:
@@ -140,7 +140,7 @@ def pretrain_methods(
             fail(job.name, job.error)
             continue
         with torch_threads(threads):
-            trained = _cached(job.name, needed[job.name], settings, world)
+            trained = _cached(job.name, needed[job.name], settings, dataset)
         assert trained is not None, "``train`` keeps what it made"
         add(job.name, trained, job.seconds, cached=False)
     left = [name for name in methods if name not in failed]
@@ -157,7 +157,7 @@ def pretrain_methods(
 
 
 def _run_serially(
-    jobs: Mapping[str, tuple[str, PretrainingSettings, World]], callback: RunCallback
+    jobs: Mapping[str, tuple[str, PretrainingSettings, ImageDataset]], callback: RunCallback
 ) -> Iterator[JobResult]:
     """As ``run_parallel``, in this process."""
     for name, arguments in jobs.items():
@@ -180,23 +180,25 @@ def light_path_passes(result: FactoryResult) -> int | None:
     return sum(stage.image_passes for stage in result.trained.trainer.stages)
 
 
-def _stem(name: str, method: Method, settings: PretrainingSettings, world: World) -> Path:
+def _stem(name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset) -> Path:
     """Where the payload lies in the cache; for as many threads as torch has now."""
-    key = payload_key(_factory(name, settings, world), settings, method)
+    key = payload_key(_factory(name, settings, dataset), settings, method)
     return settings.factory.cache / "methods" / key / name
 
 
 def _cached(
-    name: str, method: Method, settings: PretrainingSettings, world: World
+    name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset
 ) -> Payload | None:
     """The payload in the cache; None where there is none that is whole."""
-    if (checkpoint := read_checkpoint(_stem(name, method, settings, world))) is None:
+    if (checkpoint := read_checkpoint(_stem(name, method, settings, dataset))) is None:
         return None
     state, card = checkpoint
     return Payload({n: value.numpy() for n, value in state.items()}, card["card"])
 
 
-def train(name: str, settings: PretrainingSettings, world: World, tell: ProgressFn) -> None:
+def train(
+    name: str, settings: PretrainingSettings, dataset: ImageDataset, tell: ProgressFn
+) -> None:
     """Train a method's factory half and keep its payload; goes on with half-done work.
 
     A function of its own, with arguments that cross to another process (see ``server.parallel``).
@@ -204,13 +206,13 @@ def train(name: str, settings: PretrainingSettings, world: World, tell: Progress
     Raises:
         ValueError: the payload is not finite; and whatever the method raises.
     """
-    method = find(name, settings.own_methods.get(name))
+    method = find(name, settings.plugins.get(name))
     assert method.pretrain is not None
     with torch_threads(settings.factory.threads):
-        stem = _stem(name, method, settings, world)
+        stem = _stem(name, method, settings, dataset)
         part = stem.with_name(f"{name}-part")
         factory = replace(
-            _factory(name, settings, world),
+            _factory(name, settings, dataset),
             checkpoint=read_checkpoint(part) if settings.factory.resume else None,
             keep=partial(write_checkpoint, part),
             progress=lambda done, steps, loss: tell(done, steps),
@@ -224,16 +226,16 @@ def train(name: str, settings: PretrainingSettings, world: World, tell: Progress
         part.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _factory(name: str, settings: PretrainingSettings, world: World) -> Factory:
+def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) -> Factory:
     factory, collective = settings.factory, settings.factory.collective
     assert settings.budget is not None, "``pretrain_methods`` has filled it in"
     device = choose_device(collective.device)
-    rows, _ = hold_out(world, factory.seed, factory.open_world.calibration_per_class)
-    base = tuple(rows[c] for c in world.division.base)
-    method = find(name, settings.own_methods.get(name))
+    rows, _ = hold_out(dataset, factory.seed, factory.open_world.calibration_per_class)
+    base = tuple(rows[c] for c in dataset.class_split.base)
+    method = find(name, settings.plugins.get(name))
     return Factory(
         name=name,
-        images=BaseImages(world, base, device, collective.train_size, collective.zoom),
+        images=BaseImages(dataset, base, device, collective.train_size, collective.zoom),
         settings=method.settings_from(settings.method.get(name, {})),
         budget=settings.budget,
         ways=settings.ways,
@@ -249,7 +251,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
     values = settings.method.get(factory.name, {})
     parts = {
         "format": FORMAT,
-        "world": factory.images.world.sha256,
+        "world": factory.images.dataset.sha256,
         "calibration_per_class": settings.factory.open_world.calibration_per_class,
         "method": factory.name,
         "settings": {k: v for k, v in values.items() if not k.startswith(CLIENT)},
@@ -264,7 +266,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         **machine_fields(factory.images.device),
         "POT": version("POT") if factory.name == "deepemd" else None,
     }
-    if plugin := settings.own_methods.get(factory.name):
+    if plugin := settings.plugins.get(factory.name):
         parts["module"] = plugin["module"], plugin["sha256"]
     return key_of(parts)
 

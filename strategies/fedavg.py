@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from learngene.methods import Payload
 from learngene.methods.common.federated import HEAD, Merged, average
 from protocol.keys import WEIGHTS
-from protocol.messages import Answer
+from protocol.messages import CheckedReply
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
 
 
@@ -94,7 +94,7 @@ class FederatedStrategy(LearngeneStrategy):
         self._merged = {}
         return super().configure_train(server_round, arrays, config, grid)
 
-    def accept(self, answer: Answer, reply: Message, client: int) -> Answer:
+    def accept(self, answer: CheckedReply, reply: Message, client: int) -> CheckedReply:
         """Keep the weights of a good answer for the average; name what is wrong with them."""
         if answer.errors or self._last is None:
             return answer

@@ -15,17 +15,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from protocol.guard import Entry, GuardedGrid, inspect
+from protocol.guard import GuardedGrid, RecordEntry, inspect
 from protocol.keys import PAYLOAD, TASK
 from protocol.messages import (
-    Answer,
-    Traffic,
+    ByteCount,
+    CheckedReply,
     array_record,
     bytes_by_method,
     message_bytes,
     read_partition,
     read_reply,
-    weigh_reply,
+    reply_bytes,
 )
 from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
 
@@ -38,10 +38,10 @@ class _OpenRound:
 
     number: int
     plan: RoundPlan
-    entries: tuple[Entry, ...]  # what the message holds
+    entries: tuple[RecordEntry, ...]  # what the message holds
     bytes_down: int  # of one message; all clients are sent the same
     down: list[int]  # per method
-    who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
+    who: tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...]  # as in RoundOutcome
     opened: float = field(default_factory=time.monotonic)
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
 
@@ -69,7 +69,7 @@ class LearngeneStrategy(Strategy):
 
     def guarded(self, grid: Grid) -> Grid:
         """The grid that this strategy may send through: it lets out what the round declares."""
-        return GuardedGrid(grid, lambda: self._open.plan.declared if self._open else None)
+        return GuardedGrid(grid, lambda: self._open.plan.schema if self._open else None)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -114,7 +114,9 @@ class LearngeneStrategy(Strategy):
             for client in range(self.num_clients)
         )
 
-    def _discover_clients(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
+    def _discover_clients(
+        self, grid: Grid
+    ) -> tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...]:
         """Wait for all nodes and learn which client each is; gives ``RoundOutcome.who``.
 
         The ServerApp starts before the nodes register, so asking at once finds none of them.
@@ -163,7 +165,7 @@ class LearngeneStrategy(Strategy):
             return None
         if node not in now.outcomes:
             client, plan = self._partitions[node], now.plan
-            answer = read_reply(reply, client, plan.methods, plan.declared.reply)
+            answer = read_reply(reply, client, plan.methods, plan.schema.reply)
             answer = self.accept(answer, reply, client)
             outcome = self._outcome(now, node, answer, reply)
             if plan.kept is not None and outcome.error is None:
@@ -174,15 +176,15 @@ class LearngeneStrategy(Strategy):
                     del reply.content[key]
         return now.outcomes[node]
 
-    def accept(self, answer: Answer, reply: Message, client: int) -> Answer:
+    def accept(self, answer: CheckedReply, reply: Message, client: int) -> CheckedReply:
         """Here a strategy may take in more of a checked reply, or find fault with it."""
         return answer
 
     def _outcome(
-        self, now: _OpenRound, node: int, answer: Answer, reply: Message | None
+        self, now: _OpenRound, node: int, answer: CheckedReply, reply: Message | None
     ) -> ClientOutcome:
         methods = now.plan.methods
-        total, up = weigh_reply(reply, methods)
+        total, up = reply_bytes(reply, methods)
         return ClientOutcome(
             client=self._partitions[node],
             node_id=node,
@@ -192,7 +194,7 @@ class LearngeneStrategy(Strategy):
             bytes_down=now.bytes_down,
             bytes_up=total,
             bytes_by_method={
-                name: Traffic(*pair) for name, *pair in zip(methods, now.down, up, strict=True)
+                name: ByteCount(*pair) for name, *pair in zip(methods, now.down, up, strict=True)
             },
             error="; ".join(answer.errors) or None,
             sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
@@ -209,7 +211,7 @@ class LearngeneStrategy(Strategy):
             return None
         late = self.timeout_s is not None and time.monotonic() - now.opened >= self.timeout_s
         deadline = f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else None
-        absent = Answer(errors=[f"no reply {deadline or 'before the run ended'}"])
+        absent = CheckedReply(errors=[f"no reply {deadline or 'before the run ended'}"])
         clients = [
             now.outcomes.get(node) or self._outcome(now, node, absent, None)
             for node in self._partitions
@@ -250,7 +252,7 @@ class LearngeneStrategy(Strategy):
 def _reuse_answer(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutcome:
     """A kept answer as this round's: what goes down is weighed as if it were sent."""
     traffic = {
-        name: Traffic(down, kept.bytes_by_method[name].up)
+        name: ByteCount(down, kept.bytes_by_method[name].up)
         for name, down in zip(now.plan.methods, now.down, strict=True)
     }
     return replace(kept, node_id=node, bytes_down=now.bytes_down, bytes_by_method=traffic)

@@ -2,7 +2,7 @@
 
     python tests/chaos.py --runs 30 --seed 0
 
-One undisturbed run of a tiny glyph world gives the hash that is due. Then, each time with a fresh
+One undisturbed run of a tiny glyph dataset gives the hash that is due. Then, each time with a fresh
 cache, the same command is started and disturbed (``EVENTS``), once or twice, and run again until it
 ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise. Nothing
 in the program knows of this script: it watches the cache's files to find its moments.
@@ -210,8 +210,8 @@ def at_a_time(cache: Path, draw: random.Random, seconds: float) -> tuple[str, Ca
     return f"after {due:.1f} s", lambda: time.monotonic() - begun >= due
 
 
-def in_the_world(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
-    return "world under way", lambda: list(cache.glob("worlds/.*"))
+def in_the_dataset(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    return "dataset under way", lambda: list(cache.glob("worlds/.*"))
 
 
 def after_a_task(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
@@ -247,7 +247,7 @@ def while_reporting(cache: Path, draw: random.Random, _: float) -> tuple[str, Ca
 
 
 MOMENTS = (
-    *(at_a_time, in_the_world, after_a_task, after_the_cycle, after_clients, in_a_write),
+    *(at_a_time, in_the_dataset, after_a_task, after_the_cycle, after_clients, in_a_write),
     while_reporting,
 )
 

@@ -151,7 +151,7 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
     first, second = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[:2]
     assert first == "# @package _global_"  # Hydra reads it on the first line alone
     assert second.split()[:4] == ["#", "python", "sim.py", f"experiment={experiment}"]
-    # A tiny world has 30 images a class; the commands are for worlds with more.
+    # A tiny dataset has 30 images a class; the commands are for datasets with more.
     tiny = (f"data.root={tmp_path}", "scale=tiny", "data.train_per_class=500")
     found = []
     for command in _commands(experiment):

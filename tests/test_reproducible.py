@@ -74,7 +74,7 @@ def test_a_cached_collective_and_another_folder(first, cache, tmp_path):
 
 def test_a_fresh_cache(first, cache, tmp_path, tmp_path_factory):
     fresh = tmp_path_factory.mktemp("fresh")
-    # The task names where the world lies: bytes_down counts the characters of the cache's path.
+    # The task names where the dataset lies: bytes_down counts the characters of the cache's path.
     assert len(str(fresh)) == len(str(cache))
     again = run(config_of(fresh), tmp_path / "run")
     assert again["run"]["collective_cached"] is False

@@ -329,7 +329,7 @@ def test_wrong_input_is_one_message_and_exit_2(
     overrides: list[str], words: list[str], cache: Path, first: Path, tmp_path: Path
 ) -> None:
     if any(o.startswith("learngene.path") for o in overrides):
-        overrides = ["scale=tiny", *overrides]  # its world is there: only the file is wrong
+        overrides = ["scale=tiny", *overrides]  # its dataset is there: only the file is wrong
     done = sim(*overrides, cache=cache, run=tmp_path / "run")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -6,15 +6,17 @@ import math
 
 import numpy as np
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.seeding import generator
 
 
-def hold_out(world: World, seed: int, per_class: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
+def hold_out(
+    dataset: ImageDataset, seed: int, per_class: int
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """Rows of every base class to train on, and ``per_class`` kept for the open-world threshold."""
     train, held = {}, []
-    for c in world.division.base:
-        rows = generator(seed, "calibration", client=c).permutation(world.rows("train", c))
+    for c in dataset.class_split.base:
+        rows = generator(seed, "calibration", client=c).permutation(dataset.rows("train", c))
         held.append(rows[:per_class])
         train[c] = rows[per_class:]
     return train, np.concatenate(held)

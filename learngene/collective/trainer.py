@@ -32,7 +32,7 @@ from learngene.collective.predictor import Predictor
 from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.collective.sampling import epoch_positions, hold_out, one_cycle
 from learngene.data.augment import augment, to_batch
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.individual import stem_generator
@@ -44,22 +44,24 @@ from learngene.seeding import generator, torch_generator
 class CollectiveTrainer(Predictor):
     """A collective and its place in the sequence; ``run_task`` takes it one task further."""
 
-    world: World
+    dataset: ImageDataset
     settings: TrainerSettings
     device: torch.device
     stages: list[TaskRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        s, world = self.settings.collective, self.world
+        s, dataset = self.settings.collective, self.dataset
         check_growth(s.memory, s.growth)
         self.strategy = STRATEGIES[s.memory]
-        order = generator(self.settings.seed, "task-order").permutation(list(world.division.base))
+        order = generator(self.settings.seed, "task-order").permutation(
+            list(dataset.class_split.base)
+        )
         step = s.classes_per_task
         self.tasks: list[list[int]] = [
             [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
         ]
         self.train_rows, self.calibration_rows = hold_out(
-            world, self.settings.seed, self.settings.calibration_per_class
+            dataset, self.settings.seed, self.settings.calibration_per_class
         )
         start, self.plan = self._growth()
         self.collective = self._build(start, len(self.tasks[0]))
@@ -89,7 +91,7 @@ class CollectiveTrainer(Predictor):
             last=s.shared_last,
             width=s.collective.width,
             generator=torch_generator(s.seed, "collective-weights"),
-            channels=self.world.image_shape[0],
+            channels=self.dataset.image_shape[0],
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
         )
         return collective.to(memory_format=torch.channels_last).to(self.device)
@@ -159,7 +161,7 @@ class CollectiveTrainer(Predictor):
             self.collective.light.head.grow(classes, drawn)
 
     def clone(self) -> CollectiveTrainer:
-        """A copy that can go on by itself; the world is shared."""
+        """A copy that can go on by itself; the dataset is shared."""
         twin = copy.copy(self)
         twin.collective = copy.deepcopy(self.collective)
         twin.stages, twin.tasks = list(self.stages), list(self.tasks)
@@ -242,7 +244,7 @@ class CollectiveTrainer(Predictor):
 
     def _update_memory(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""
-        s, images = self.settings.collective, self.world.train_images
+        s, images = self.settings.collective, self.dataset.train_images
         count = s.memory_per_class if self.strategy.exemplars else 0
         for c in new:
             rows = self.train_rows[c]  # in random order
@@ -270,7 +272,7 @@ class CollectiveTrainer(Predictor):
         balance: bool,
     ) -> tuple[list[float], int]:
         """Train on a task; returns rho of every layer and the number of images passed."""
-        s, world, model = self.settings.collective, self.world, self.collective
+        s, dataset, model = self.settings.collective, self.dataset, self.collective
         seed = self.settings.seed
         known = [*old, *new]
         # Positions below index this union of the task's images and the memory.
@@ -303,8 +305,10 @@ class CollectiveTrainer(Predictor):
                 for group in optimiser.param_groups:
                     group["lr"] = s.lr * one_cycle(done / steps)
                 batch = torch.from_numpy(positions[start : start + size])
-                x = to_batch(world.train_images[rows[positions[start : start + size]]], self.device)
-                x = augment(x, chance, flip=world.flip, side=s.train_size, zoom=s.zoom)
+                x = to_batch(
+                    dataset.train_images[rows[positions[start : start + size]]], self.device
+                )
+                x = augment(x, chance, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
                 y = labels[batch].to(self.device)
                 optimiser.zero_grad(set_to_none=True)
                 losses = []
@@ -373,7 +377,7 @@ class CollectiveTrainer(Predictor):
         """
         if teacher is None:
             return None
-        s, images = self.settings.collective, self.world.train_images
+        s, images = self.settings.collective, self.dataset.train_images
         paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
         return [
             F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths

@@ -139,5 +139,5 @@ def sync_folder(path: Path) -> None:
 
 
 def describe(names: Sequence[str], groups: Mapping[str, Sequence[int]]) -> bytes:
-    """Class names and division as bytes for a world's hash."""
+    """Class names and class split as bytes for a dataset's hash."""
     return json.dumps([list(names), {k: list(v) for k, v in groups.items()}]).encode()

@@ -1,4 +1,4 @@
-"""Build a world once into the cache, or open the one that is there."""
+"""Build a dataset once into the cache, or open the one that is there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from learngene.data.dataset import (
     FORMAT,
     GROUPS,
     SPLITS,
-    World,
+    ImageDataset,
     array_digest,
     forget,
     load,
@@ -37,7 +37,7 @@ from learngene.data.dataset import (
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, check_labels, decode, suspicious
 from learngene.errors import InputError
-from learngene.utils.files import naming, refuse_other, write_atomically
+from learngene.utils.files import attach_filename, refuse_other, write_atomically
 
 CARD = "world.json"
 _STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
@@ -49,7 +49,7 @@ def open_source(settings: SeededDataSettings) -> Source:
     Raises:
         InputError: the name is unknown, or the source cannot be used.
     """
-    # Imported here: a glyph world should not wait for pyarrow.
+    # Imported here: a glyph dataset should not wait for pyarrow.
     source: Source
     if settings.name == "glyphs":
         from learngene.data.sources.glyphs import GlyphSource
@@ -61,18 +61,18 @@ def open_source(settings: SeededDataSettings) -> Source:
         source = open_images(settings)
     else:
         fix = "Choose glyphs, cifar100, imagenet100 or imagefolder"
-        raise InputError("data", settings.name, "no such world", fix)
+        raise InputError("data", settings.name, "no such dataset", fix)
     check_labels(source.labels, source.class_names, settings)
     return source
 
 
-def world_key(settings: SeededDataSettings, source: Source) -> str:
-    """The cache key: hash of what the world is made of."""
-    parts = world_parts(settings, source)
+def dataset_key(settings: SeededDataSettings, source: Source) -> str:
+    """The cache key: hash of what the dataset is made of."""
+    parts = cache_key_fields(settings, source)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def world_parts(settings: SeededDataSettings, source: Source) -> dict[str, object]:
+def cache_key_fields(settings: SeededDataSettings, source: Source) -> dict[str, object]:
     """Content of the source, settings that shape arrays, decoder, format."""
     return {
         "format": FORMAT,
@@ -85,7 +85,7 @@ def world_parts(settings: SeededDataSettings, source: Source) -> dict[str, objec
 
 def build(
     settings: SeededDataSettings, cache: Path, progress: Callable[[str], None] = lambda text: None
-) -> World:
+) -> ImageDataset:
     """Open ``cache/worlds/KEY``, building it first where it is missing or not what was written.
 
     Built under a temporary name beside it and renamed, so that a killed run leaves nothing under
@@ -99,21 +99,21 @@ def build(
 
     Raises:
         InputError: the source cannot be used (see ``open_source``), an image is broken, or the
-            folder is another world's.
+            folder is another dataset's.
     """
     source = open_source(settings)
-    worlds = Path(cache) / "worlds"
-    final = worlds / world_key(settings, source)
+    datasets = Path(cache) / "worlds"
+    final = datasets / dataset_key(settings, source)
     if final.exists():
         try:
-            world = _whole(final)
+            dataset = _whole(final)
         except InputError:  # torn or altered: made again from its source
-            progress(f"{settings.name}: the cached world is damaged")
+            progress(f"{settings.name}: the cached dataset is damaged")
             _set_aside(final)
         else:
-            refuse_other(final / CARD, read_card(final)["of"], world_parts(settings, source))
-            return world
-    with naming(final):
+            refuse_other(final / CARD, read_card(final)["of"], cache_key_fields(settings, source))
+            return dataset
+    with attach_filename(final):
         _build(settings, source, final, progress)
     return load(final)
 
@@ -121,10 +121,10 @@ def build(
 def _build(
     settings: SeededDataSettings, source: Source, final: Path, progress: Callable[[str], None]
 ) -> None:
-    worlds = final.parent
-    worlds.mkdir(parents=True, exist_ok=True)
-    _sweep(worlds)
-    making = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=worlds))
+    datasets = final.parent
+    datasets.mkdir(parents=True, exist_ok=True)
+    _sweep(datasets)
+    making = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=datasets))
     try:
         making.chmod(0o755)  # mkdtemp's 0700 would shut other users out of a shared cache
         _write(settings, source, making, progress)
@@ -134,31 +134,31 @@ def _build(
             if not final.exists():  # anything but a lost race
                 raise
         else:
-            sync_folder(worlds)
+            sync_folder(datasets)
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _whole(folder: Path) -> World:
-    """The world in ``folder``, every image of it read once and held against its sha256.
+def _whole(folder: Path) -> ImageDataset:
+    """The dataset in ``folder``, every image of it read once and held against its sha256.
 
     Raises:
         InputError: it is not complete, or not what was written.
     """
-    world = load(folder)
-    groups = {g: world.division.group(g) for g in GROUPS}
-    digest = hashlib.sha256(describe(world.class_names, groups))
+    dataset = load(folder)
+    groups = {g: dataset.class_split.group(g) for g in GROUPS}
+    digest = hashlib.sha256(describe(dataset.class_names, groups))
     for split in SPLITS:
         hash_images(folder / f"{split}_images.npy", digest)
-        digest.update(getattr(world, f"{split}_labels").astype("<i8").tobytes())
-    if digest.hexdigest() != world.sha256:
+        digest.update(getattr(dataset, f"{split}_labels").astype("<i8").tobytes())
+    if digest.hexdigest() != dataset.sha256:
         problem = "its images are not those that were written"
         raise InputError("cache", folder, problem, "Delete that folder")
-    return world
+    return dataset
 
 
 def _set_aside(folder: Path) -> None:
-    """Take a damaged world away; who has it mapped keeps what is mapped."""
+    """Take a damaged dataset away; who has it mapped keeps what is mapped."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     with suppress(FileNotFoundError):  # another run was faster
         folder.rename(aside / folder.name)
@@ -193,7 +193,7 @@ def _write(
         masks, conflicts = first_copies({s: files[s].hashes for s in SPLITS}, source.labels)
         labels = {split: source.labels[split][masks[split]] for split in SPLITS}
         check_labels(labels, source.class_names, settings)
-        groups = {g: source.division.group(g) for g in GROUPS}
+        groups = {g: source.class_split.group(g) for g in GROUPS}
         digest, digests = hashlib.sha256(describe(source.class_names, groups)), {}
         for split in SPLITS:
             files[split].keep(masks[split])
@@ -214,17 +214,17 @@ def _write(
         "duplicates_dropped": int(sum((~mask).sum() for mask in masks.values())),
         "conflicting_labels": conflicts,
         "flip": source.flip,
-        "of": world_parts(settings, source),
+        "of": cache_key_fields(settings, source),
         "digests": digests,
     }
     text = json.dumps(seal(card), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / CARD, text.encode())  # last: it makes the folder a world
+    write_atomically(folder / CARD, text.encode())  # last: it makes the folder a dataset
     sync_folder(folder)
 
 
-def _sweep(worlds: Path) -> None:
+def _sweep(datasets: Path) -> None:
     """Remove what killed processes left, so that their gigabytes do not pile up."""
-    for left in worlds.glob(".*-*"):
+    for left in datasets.glob(".*-*"):
         try:
             if time.time() - left.stat().st_mtime > _STALE_S:
                 shutil.rmtree(left, ignore_errors=True)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learngene.data.dataset import Division
+from learngene.data.dataset import ClassSplit
 from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
 from learngene.seeding import generator
 
 # The paper's appendix A.1.2. Its list of base classes names 65, one of them also open-world;
-# 64/16/20 is the division without that overlap (docs/FIDELITY.md).
+# 64/16/20 is the class split without that overlap (docs/FIDELITY.md).
 PAPER: dict[str, tuple[str, str, str]] = {  # name -> base, open-world, novel
     "cifar100": (
         """apple aquarium_fish bear bee bottle bowl boy bridge bus can castle caterpillar chair
@@ -56,8 +56,8 @@ def unusable(settings: SeededDataSettings, problem: str, fix: str) -> InputError
     return InputError("data.root", settings.root, problem, fix)
 
 
-def paper_division(settings: SeededDataSettings, class_names: Sequence[str]) -> Division:
-    """The appendix's division of ``cifar100`` or ``imagenet100``, as indices of ``class_names``.
+def paper_class_split(settings: SeededDataSettings, class_names: Sequence[str]) -> ClassSplit:
+    """The appendix's split of ``cifar100`` or ``imagenet100``, as indices of ``class_names``.
 
     Raises:
         InputError: a listed class is missing, or one is there that the lists do not have.
@@ -74,10 +74,10 @@ def paper_division(settings: SeededDataSettings, class_names: Sequence[str]) -> 
                 f"Use {name}'s own class names, or data=imagefolder for other classes",
             )
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    return Division(*(tuple(sorted(index[n] for n in group)) for group in groups))
+    return ClassSplit(*(tuple(sorted(index[n] for n in group)) for group in groups))
 
 
-def draw_division(classes: int, settings: SeededDataSettings) -> Division:
+def draw_class_split(classes: int, settings: SeededDataSettings) -> ClassSplit:
     """Divide ``classes`` by ``settings.base``, ``open_world`` and ``novel``, drawn by seed.
 
     Raises:
@@ -102,4 +102,4 @@ def draw_division(classes: int, settings: SeededDataSettings) -> Division:
         raise unusable(settings, problem, fix)
     order = generator(settings.seed, "division").permutation(classes)
     parts = np.split(order, np.cumsum(sizes)[:2])
-    return Division(*(tuple(sorted(part.tolist())) for part in parts))
+    return ClassSplit(*(tuple(sorted(part.tolist())) for part in parts))

@@ -32,7 +32,7 @@ class DataSettings:
 
 @dataclass
 class SeededDataSettings(DataSettings):
-    """The same with the seed of what is drawn: glyphs, splits and the division into classes."""
+    """The same with the seed of what is drawn: glyphs, splits and groups of classes."""
 
     seed: int = 0  # the run's
 

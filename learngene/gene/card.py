@@ -17,7 +17,7 @@ import torch
 
 from learngene.errors import InputError
 from learngene.networks.layers import CHANNELS_LIMIT, LAYERS, STEMS, build_stem, build_top, state_of
-from learngene.utils.untrusted import MEBIBYTE, number, whole
+from learngene.utils.untrusted import MEBIBYTE, is_finite_number, is_int_in_range
 
 SCHEMA = 1
 COPY_AGAIN = "Copy the file and its card again from the run that made them"
@@ -83,16 +83,16 @@ def check_card(card: Card, where: str) -> None:
 
 def _problem(card: Card) -> str | None:
     """What is wrong with a card in words, or None. Allocates nothing that depends on it."""
-    if not whole(card.schema, SCHEMA, SCHEMA):
+    if not is_int_in_range(card.schema, SCHEMA, SCHEMA):
         return f"card of schema {_short(card.schema)}, this release reads {SCHEMA}"
     rules = {
         "layers": _run(card.layers),
         "stem": isinstance(card.stem, str) and card.stem in STEMS,
-        "stem_seed": whole(card.stem_seed, 0, 2**63 - 1)
+        "stem_seed": is_int_in_range(card.stem_seed, 0, 2**63 - 1)
         if card.stem == "seeded"
         else card.stem_seed is None,
-        "width": number(card.width, 0, WIDTH_LIMIT) and card.width > 0,
-        "channels": whole(card.channels, 1, 16),
+        "width": is_finite_number(card.width, 0, WIDTH_LIMIT) and card.width > 0,
+        "channels": is_int_in_range(card.channels, 1, 16),
         "shapes": _shapes(card.shapes),
         "sha256": isinstance(card.sha256, str)
         and re.fullmatch("[0-9a-f]{64}", card.sha256) is not None,
@@ -106,7 +106,7 @@ def _problem(card: Card) -> str | None:
     top = sum(size for name, size in sizes.items() if name.startswith("top."))
     due = {"parameters": sum(sizes.values()), "bytes": 4 * sum(sizes.values())}
     for name, value in {**due, "top_layers_bytes": 4 * top}.items():
-        if not whole(getattr(card, name), value, value):
+        if not is_int_in_range(getattr(card, name), value, value):
             return f"the card says {name}={_short(getattr(card, name))}, its shapes make {value}"
     if due["bytes"] > ARRAYS_LIMIT:
         return f"{due['bytes']:,} bytes of arrays, at most {ARRAYS_LIMIT:,} are read"
@@ -153,7 +153,7 @@ def _run(layers: Any) -> bool:
     """Consecutive layers of a collective, one to six of them."""
     if not isinstance(layers, list) or not 1 <= len(layers) < LAYERS:
         return False
-    if not all(whole(layer, 1, DEPTH_LIMIT) for layer in layers):
+    if not all(is_int_in_range(layer, 1, DEPTH_LIMIT) for layer in layers):
         return False
     return layers == list(range(layers[0], layers[0] + len(layers)))
 
@@ -166,7 +166,7 @@ def _shapes(shapes: Any) -> bool:
             isinstance(name, str)
             and isinstance(shape, list)
             and 1 <= len(shape) <= 4
-            and all(whole(side, 1, ARRAYS_LIMIT) for side in shape)
+            and all(is_int_in_range(side, 1, ARRAYS_LIMIT) for side in shape)
             for name, shape in shapes.items()
         )
     )
@@ -174,7 +174,8 @@ def _shapes(shapes: Any) -> bool:
 
 def _rho(rho: Any) -> bool:
     return isinstance(rho, list) and all(
-        isinstance(row, list) and all(value is None or number(value, 0, 1) for value in row)
+        isinstance(row, list)
+        and all(value is None or is_finite_number(value, 0, 1) for value in row)
         for row in rho
     )
 

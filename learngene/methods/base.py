@@ -25,7 +25,7 @@ from torch import Tensor
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.augment import augment, to_batch
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.partition import ShardData
 from learngene.networks.collective import Collective
 from learngene.seeding import generator, torch_generator
@@ -54,7 +54,7 @@ class Payload:
 class BaseImages:
     """The factory's labelled images: those that the collective is trained on, and no others."""
 
-    world: World
+    dataset: ImageDataset
     rows: tuple[np.ndarray, ...]  # of the training images of each base class
     device: torch.device
     side: int | None = None  # of the training crops in pixels, as the collective's
@@ -66,8 +66,8 @@ class BaseImages:
 
     def batch(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:  # (B, C, side, side)
         """Augmented images, as the collective sees them."""
-        x = to_batch(self.world.train_images[rows], self.device)
-        return augment(x, generator, flip=self.world.flip, side=self.side, zoom=self.zoom)
+        x = to_batch(self.dataset.train_images[rows], self.device)
+        return augment(x, generator, flip=self.dataset.flip, side=self.side, zoom=self.zoom)
 
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss

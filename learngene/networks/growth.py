@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
 from learngene.networks.layers import CHANNELS_LIMIT, FEATURE_SIDE, CosineHead, Unit, scaled
-from learngene.utils.untrusted import whole
+from learngene.utils.untrusted import is_int_in_range
 
 # The released code's 20 steps between 21 tasks: (layer, channels added at width 1).
 STEPS: tuple[tuple[int, int], ...] = (
@@ -121,7 +121,7 @@ def _step_rules(item: Any) -> Iterator[tuple[bool, str, str]]:
     yield number, f"task {task!r} is no number", "Count tasks from 1"
     problem = f"widen_by {str(channels)[:40]} is no number of channels"
     fix = f"Write a whole number from 1 to {CHANNELS_LIMIT}"
-    yield deepens or whole(channels, 1, CHANNELS_LIMIT), problem, fix
+    yield deepens or is_int_in_range(channels, 1, CHANNELS_LIMIT), problem, fix
     fix = "Write deepen: true, or no such step"
     yield item.get("deepen", True) is True, f"deepen {item.get('deepen')!r}", fix
 

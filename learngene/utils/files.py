@@ -23,7 +23,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: with ``filename``, also where the kernel names none (a full disk).
     """
-    with naming(path):
+    with attach_filename(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not mkstemp, whose files nobody else may read: results are for sharing.
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -47,7 +47,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def attach_filename(path: Path) -> Iterator[None]:
     """Give an OSError of the block its file: a write that the disk refuses has none."""
     try:
         yield
@@ -62,7 +62,7 @@ def naming(path: Path) -> Iterator[None]:
 is_file, is_folder = os.path.isfile, os.path.isdir
 
 
-def expanded(path: str | Path) -> Path:
+def expand_user(path: str | Path) -> Path:
     """The path with ``~`` as the home it stands for; as it is where nobody has that name."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - ``Path.expanduser`` raises there
 

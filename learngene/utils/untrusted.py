@@ -103,12 +103,12 @@ def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def whole(value: Any, low: int, high: int) -> bool:
+def is_int_in_range(value: Any, low: int, high: int) -> bool:
     """Whether ``value`` is an integer (no bool) in ``low`` .. ``high``."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+def is_finite_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
     """Whether ``value`` is a finite integer or float (no bool) in ``low`` .. ``high``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         return False

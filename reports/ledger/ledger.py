@@ -105,7 +105,7 @@ def _read(homes: Sequence[Path]) -> list[Results]:
 
 
 def load(ledger: Path) -> tuple[list[Results], dict[tuple[str, str], RunGroup]]:
-    """The main job's runs, and every experiment's by (experiment, world).
+    """The main job's runs, and every experiment's by (experiment, dataset).
 
     Raises:
         GatherError: it is no ledger, a folder of it holds no run, or runs do not fit together.

@@ -15,10 +15,10 @@ from reports.schema import Results
 from reports.summary import method_rows
 from reports.variants import RunGroup, command_of
 
-Key = tuple[str, str]  # experiment, world
+Key = tuple[str, str]  # experiment, dataset
 Experiments = Mapping[Key, RunGroup]
 Tables = Mapping[Key, list[Row]]
-WORLDS = {CIFAR: "CIFAR-100", IMAGENET: "ImageNet100"}
+DATASETS = {CIFAR: "CIFAR-100", IMAGENET: "ImageNet100"}
 
 HEAD = """# Results
 
@@ -104,24 +104,25 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
         "|" + "---|" * 6,
     ]
     for experiment, claim in registry.claims():
-        rows = {data: tables.get((experiment.name, data), []) for data in WORLDS}
+        rows = {data: tables.get((experiment.name, data), []) for data in DATASETS}
         judged = {data: verdicts(claim, paper, rows[data]) for data, paper in claim.numbers.items()}
         papers = [
             f"{number(paper.value, paper.spread, unit=claim.unit)} {claim.unit}"
             if (paper := claim.numbers.get(data))
             else NONE
-            for data in WORLDS
+            for data in DATASETS
         ]
         same = papers[0] == papers[1] or papers[1] == NONE
         where = next(iter(claim.numbers.values())).where
         links = [
-            _linked(WORLDS[data], _figure(experiment.name, data), drawn, base) for data in WORLDS
+            _linked(DATASETS[data], _figure(experiment.name, data), drawn, base)
+            for data in DATASETS
         ]
         bound = "" if claim.bound == "about" else f"{claim.bound} "
-        shown = "; ".join(f"{WORLDS[data]}: {_verdict(held)}" for data, held in judged.items())
+        shown = "; ".join(f"{DATASETS[data]}: {_verdict(held)}" for data, held in judged.items())
         cells = (
             *(f"{claim.words} ({where})", bound + (papers[0] if same else " / ".join(papers))),
-            *(*(_ours(claim, rows[data]) for data in WORLDS), shown),
+            *(*(_ours(claim, rows[data]) for data in DATASETS), shown),
             ", ".join(filter(None, links)) or NONE,
         )
         lines.append("| " + " | ".join(cells) + " |")

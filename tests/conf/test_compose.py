@@ -55,7 +55,7 @@ def choices(group: str) -> list[str]:
 @pytest.mark.parametrize(
     ("data", "scale"), itertools.product(choices("data"), choices("scale")), ids=str
 )
-def test_every_world_and_scale_is_valid(data: str, scale: str, tmp_path: Path) -> None:
+def test_every_dataset_and_scale_is_valid(data: str, scale: str, tmp_path: Path) -> None:
     more = [] if data == "glyphs" else [f"data.root={tmp_path}"]
     config = composed(f"data={data}", f"scale={scale}", *more)
     check(config)
@@ -79,8 +79,8 @@ def test_scale_tiny_is_tiny_whatever_an_experiment_asks_for(experiment: str) -> 
     assert made.experiment == experiment and made.num_clients <= 3
 
 
-def test_the_later_of_world_scale_experiment_and_command_line_wins() -> None:
-    assert composed("data=glyphs").collective.epochs == 2  # the world over the schema
+def test_the_later_of_dataset_scale_experiment_and_command_line_wins() -> None:
+    assert composed("data=glyphs").collective.epochs == 2  # the dataset over the schema
     assert composed("data=glyphs", "scale=paper").collective.epochs == 40  # the scale over it
     asked = ["scale=paper", "experiment=class_incremental"]
     assert composed(*asked).collective.epochs == 70  # the experiment over the scale
@@ -91,7 +91,7 @@ def test_the_later_of_world_scale_experiment_and_command_line_wins() -> None:
 
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
-def test_every_experiment_fits_another_world(experiment: str, tmp_path: Path) -> None:
+def test_every_experiment_fits_another_dataset(experiment: str, tmp_path: Path) -> None:
     check(composed(f"experiment={experiment}", "data=imagenet100", f"data.root={tmp_path}"))
 
 

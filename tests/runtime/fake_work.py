@@ -11,20 +11,20 @@ import numpy as np
 
 from clients import faults
 from clients.client_app import make_client_app
-from protocol.guard import Declared
-from protocol.reply_schema import DEVICE, DeclaredReply
+from protocol.guard import MessageSchema
+from protocol.reply_schema import DEVICE, ReplySchema
 from protocol.rounds import RoundPlan
 from protocol.task import TASK_FIELDS, ClientTask
 from tests.protocol.helpers import client_task
 
 METHODS = ("learngene", "scratch")
-REPLY = DeclaredReply(
+REPLY = ReplySchema(
     metrics={"learngene": {"accuracy": 0, "curve": 3}, "scratch": {"accuracy": 0, "steps": 3}},
     info={"device": DEVICE, "round": 0, "visible": DEVICE, "pid": 0},
 )
 
 
-def declare(task: ClientTask) -> DeclaredReply:
+def make_schema(task: ClientTask) -> ReplySchema:
     """What ``run_task`` may answer: its made-up metrics, which are no curves."""
     return REPLY
 
@@ -35,14 +35,14 @@ def fake_task(methods: tuple[str, ...] = METHODS, **told: Any) -> ClientTask:
 
 
 def plan(task: ClientTask, payloads: dict[str, dict[str, np.ndarray]] | None = None, **changed):
-    """A round's plan that declares just what it holds; ``changed`` are fields of ``Declared``."""
+    """A round's plan that declares what it holds; ``changed`` are fields of ``MessageSchema``."""
     payloads = payloads or {}
     shapes = {
         method: {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
         for method, arrays in payloads.items()
     }
     made = {"task": TASK_FIELDS, "payloads": shapes, "reply": REPLY} | changed
-    return RoundPlan(task, payloads, declared=Declared(**made))
+    return RoundPlan(task, payloads, schema=MessageSchema(**made))
 
 
 def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]) -> Any:
@@ -96,4 +96,4 @@ def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]
     return answer
 
 
-app = make_client_app(run_task, declare)
+app = make_client_app(run_task, make_schema)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from learngene.data.class_split import unusable
-from learngene.data.dataset import Division
+from learngene.data.dataset import ClassSplit
 from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
 from learngene.utils.hardware import usable_cores
@@ -30,7 +30,7 @@ class Source(ABC):
     """Images that a dataset can be built from. Opening one reads labels only, never pixels."""
 
     class_names: tuple[str, ...]
-    division: Division
+    class_split: ClassSplit
     image_size: int  # side in pixels of what ``batches`` yields
     labels: dict[str, NDArray[np.int64]]  # split -> (N,)
     shaping: dict[str, object]  # every setting that the arrays depend on, for the cache key

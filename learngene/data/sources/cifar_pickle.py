@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from learngene.data.class_split import paper_division
+from learngene.data.class_split import paper_class_split
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, Source, hash_files, resize
@@ -92,7 +92,7 @@ def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> 
         name.decode() if isinstance(name, bytes) else str(name)
         for name in _read(folder / "meta").get("fine_label_names", ())
     )
-    division = paper_division(settings, names)
+    class_split = paper_class_split(settings, names)
     labels: dict[str, NDArray[np.int64]] = {}
     pixels: dict[str, NDArray[np.uint8]] = {}
     for split in SPLITS:
@@ -109,7 +109,7 @@ def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> 
     return CifarPythonSource(
         folder=folder,
         class_names=names,
-        division=division,
+        class_split=class_split,
         image_size=size,
         labels=labels,
         pixels=pixels,

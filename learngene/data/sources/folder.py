@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learngene.data.class_split import draw_division, paper_division, unusable
+from learngene.data.class_split import draw_class_split, paper_class_split, unusable
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, Source, hash_files
@@ -71,7 +71,7 @@ def open_folder(root: Path, settings: SeededDataSettings, size: int) -> FolderSo
     """Class folders under ``root``; ``imagefolder`` or a named data set's classes.
 
     Args:
-        settings: ``name`` decides the division: the paper's, or drawn by seed for ``imagefolder``.
+        settings: ``name`` decides the split: the paper's, or drawn by seed for ``imagefolder``.
         size: side of the images in pixels.
 
     Raises:
@@ -97,10 +97,10 @@ def open_folder(root: Path, settings: SeededDataSettings, size: int) -> FolderSo
     names = tuple(sorted(parts["train"]))
     shaping: dict[str, object] = {"image_size": size, "layout": "folders"}
     if settings.name == "imagefolder":
-        division = draw_division(len(names), settings)
+        class_split = draw_class_split(len(names), settings)
         shaping["shares"] = [settings.base, settings.open_world, settings.novel]
     else:
-        division = paper_division(settings, names)
+        class_split = paper_class_split(settings, names)
     if not split_in_source:
         shaping["test_share"] = settings.test_share
     if settings.name == "imagefolder" or not split_in_source:
@@ -109,7 +109,7 @@ def open_folder(root: Path, settings: SeededDataSettings, size: int) -> FolderSo
     return FolderSource(
         root=root,
         class_names=names,
-        division=division,
+        class_split=class_split,
         image_size=size,
         files={s: [file for name in names for file in parts[s][name]] for s in SPLITS},
         labels={s: np.repeat(np.arange(len(names)), counts[s]) for s in SPLITS},

@@ -1,4 +1,4 @@
-"""The embedded world: characters of the typefaces that matplotlib carries, drawn in colour."""
+"""The embedded dataset: characters of the typefaces that matplotlib carries, drawn in colour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
-from learngene.data.class_split import draw_division
+from learngene.data.class_split import draw_class_split
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, hash_files
@@ -150,7 +150,7 @@ class GlyphSource(Source):
         """Check the settings and divide the classes.
 
         Raises:
-            InputError: more classes than characters, no images of a class, or a bad division.
+            InputError: more classes than characters, no images of a class, or a bad class split.
         """
         if not 3 <= settings.classes <= len(CHARACTERS):
             problem = f"glyphs has 3 to {len(CHARACTERS)} classes"
@@ -165,11 +165,11 @@ class GlyphSource(Source):
         if not 16 <= size <= 256:
             problem = "glyphs are drawn with sides of 16 to 256 pixels"
             raise InputError("data.image_size", size, problem, "Try 32")
-        # Shuffled, so that a smaller world is not Latin alone and no group is of one script.
+        # Shuffled, so that a smaller dataset is not Latin alone and no group is of one script.
         order = generator(settings.seed, "glyphs-classes").permutation(len(CHARACTERS))
         super().__init__(
             class_names=tuple(CHARACTERS[i] for i in order[: settings.classes]),
-            division=draw_division(settings.classes, settings),
+            class_split=draw_class_split(settings.classes, settings),
             image_size=size,
             labels={s: np.repeat(np.arange(settings.classes), counts[s]) for s in SPLITS},
             shaping={

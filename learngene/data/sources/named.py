@@ -9,7 +9,7 @@ from learngene.data.sources.cifar_pickle import find_cifar_python, open_cifar_py
 from learngene.data.sources.folder import open_folder
 from learngene.data.sources.parquet import HUB, find_parquet, open_hub, open_parquet
 from learngene.errors import InputError
-from learngene.utils.files import expanded
+from learngene.utils.files import expand_user
 
 _SIZE = {"cifar100": 32, "imagenet100": 84}  # sides in pixels
 
@@ -34,7 +34,7 @@ def open_images(settings: SeededDataSettings) -> Source:
                 return open_hub(settings, size)
             fix += f", or let the hub be asked for {HUB[name]} with data.download=true"
         raise InputError("data.root", None, f"{name} has to come from somewhere", fix)
-    root = expanded(settings.root).resolve()
+    root = expand_user(settings.root).resolve()
     if not root.is_dir():
         raise unusable(settings, "no such folder", "Check the path")
     if name == "imagefolder":

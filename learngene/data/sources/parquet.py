@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from learngene.data.class_split import class_list, paper_division, unusable
+from learngene.data.class_split import class_list, paper_class_split, unusable
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, Source, hash_files
@@ -178,7 +178,7 @@ def _table_source(
 ) -> TableSource:
     return TableSource(
         class_names=names,
-        division=paper_division(settings, names),
+        class_split=paper_class_split(settings, names),
         image_size=size,
         labels=labels,
         shaping={"image_size": size, "layout": "table"},

@@ -36,7 +36,7 @@ class BackboneFeatures(nn.Module):
 
 def draw(factory: Factory, head: Head | None = None) -> Individual:
     """A random backbone on the factory's device; ``head`` makes what comes behind it."""
-    channels = factory.images.world.image_shape[0]
+    channels = factory.images.dataset.image_shape[0]
     generator = factory.generator("weights")
     network = random_backbone(factory.stem, factory.width, channels, generator, head)
     return network.to(factory.images.device).to(memory_format=torch.channels_last)

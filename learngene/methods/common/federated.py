@@ -72,7 +72,7 @@ def begin(
     """The global model before its first round, the same for every federated method.
 
     Args:
-        classes: world classes that clients may hold; row i of the head is ``classes[i]``.
+        classes: dataset classes that clients may hold; row i of the head is ``classes[i]``.
         ways: classes that a client holds.
     """
     generator = torch_generator(seed, "federated-start")

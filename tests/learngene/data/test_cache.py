@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from learngene.data.arrays import ImageFile, first_copies
-from learngene.data.cache import build, open_source, world_key
-from learngene.data.dataset import HASH, Division, World, load
+from learngene.data.cache import build, dataset_key, open_source
+from learngene.data.dataset import HASH, ClassSplit, ImageDataset, load
 from learngene.data.sources.glyphs import GlyphSource
 from learngene.errors import InputError
 from tests.learngene.data.helpers import FOLDERS, GLYPHS, noise, write_folders
@@ -23,7 +23,7 @@ from tests.learngene.data.helpers import FOLDERS, GLYPHS, noise, write_folders
 def test_key_follows_settings_and_content(tmp_path: Path) -> None:
     def key(**change: object) -> str:
         settings = replace(GLYPHS, **change)
-        return world_key(settings, open_source(settings))
+        return dataset_key(settings, open_source(settings))
 
     changes: list[dict] = [{"seed": 1}, {"classes": 21}, {"train_per_class": 7}, {"image_size": 40}]
     changes += [{"test_per_class": 4}, {"base": 0.4, "open_world": 0.3}]
@@ -32,9 +32,9 @@ def test_key_follows_settings_and_content(tmp_path: Path) -> None:
 
     write_folders(tmp_path / "images", list("abcd"), 5)
     settings = replace(FOLDERS, root=str(tmp_path / "images"))
-    before = world_key(settings, open_source(settings))
+    before = dataset_key(settings, open_source(settings))
     Image.fromarray(noise(99, 1)[0]).save(tmp_path / "images/a/0.png")
-    assert world_key(settings, open_source(settings)) != before
+    assert dataset_key(settings, open_source(settings)) != before
 
 
 def test_second_build_opens_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,15 +74,15 @@ def _race(cache: Path, gate: object, out: object) -> None:
 
     def meet(self: GlyphSource, split: str) -> Iterator[np.ndarray]:
         if split == "train":
-            gate.wait(60)  # type: ignore[attr-defined]  # both have found no world by now
+            gate.wait(60)  # type: ignore[attr-defined]  # both have found no dataset by now
         return whole(self, split)
 
     GlyphSource.batches = meet  # type: ignore[method-assign]
-    world = build(GLYPHS, cache)
-    out.put((str(world.path), world.sha256, int(world.train_images.sum())))  # type: ignore[attr-defined]
+    dataset = build(GLYPHS, cache)
+    out.put((str(dataset.path), dataset.sha256, int(dataset.train_images.sum())))  # type: ignore[attr-defined]
 
 
-def test_two_processes_at_once(tmp_path: Path, glyphs: World) -> None:
+def test_two_processes_at_once(tmp_path: Path, glyphs: ImageDataset) -> None:
     context = multiprocessing.get_context("spawn")
     gate, out = context.Barrier(2), context.Queue()
     both = [context.Process(target=_race, args=(tmp_path, gate, out)) for _ in range(2)]
@@ -99,7 +99,7 @@ def test_two_processes_at_once(tmp_path: Path, glyphs: World) -> None:
 
 def test_a_copy_under_another_key_is_refused(tmp_path: Path) -> None:
     first, other = build(GLYPHS, tmp_path), replace(GLYPHS, seed=1)
-    copy = first.path.with_name(world_key(other, open_source(other)))
+    copy = first.path.with_name(dataset_key(other, open_source(other)))
     shutil.copytree(first.path, copy)
     with pytest.raises(InputError, match=r"other settings.*seed is 0 there and 1 here"):
         build(other, tmp_path)
@@ -107,11 +107,11 @@ def test_a_copy_under_another_key_is_refused(tmp_path: Path) -> None:
 
 def test_classes_in_two_groups_are_refused() -> None:
     with pytest.raises(InputError, match="share 2 classes, they may share 0"):
-        Division((0, 1, 2), (2, 3), (3, 4))
+        ClassSplit((0, 1, 2), (2, 3), (3, 4))
 
 
 def test_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="data=mnist: no such world"):
+    with pytest.raises(InputError, match="data=mnist: no such dataset"):
         build(replace(GLYPHS, name="mnist"), tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from learngene.data.cache import build
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import decode
 from learngene.errors import InputError
@@ -19,35 +19,35 @@ def _settings(root: Path, **change: object) -> SeededDataSettings:
     return replace(FOLDERS, root=str(root), **change)  # type: ignore[arg-type]
 
 
-def _names(world: World, group: str) -> set[str]:
-    return {world.class_names[index] for index in world.division.group(group)}
+def _names(dataset: ImageDataset, group: str) -> set[str]:
+    return {dataset.class_names[index] for index in dataset.class_split.group(group)}
 
 
 def test_two_splits(tmp_path: Path) -> None:
     write_folders(tmp_path / "in/train", list("abcdefgh"), 4, 0)
     write_folders(tmp_path / "in/test", list("abcdefgh"), 2, 1)
     (tmp_path / "in/train/a/notes.txt").write_text("no image")
-    world = build(_settings(tmp_path / "in"), tmp_path)
-    assert world.class_names == tuple("abcdefgh") and world.flip
-    assert np.array_equal(world.train_images[world.rows("train", 2)], noise(2, 4))
-    assert np.array_equal(world.test_images[world.rows("test", 2)], noise(1002, 2))
-    assert [len(world.division.group(g)) for g in ("base", "open_world", "novel")] == [4, 2, 2]
+    dataset = build(_settings(tmp_path / "in"), tmp_path)
+    assert dataset.class_names == tuple("abcdefgh") and dataset.flip
+    assert np.array_equal(dataset.train_images[dataset.rows("train", 2)], noise(2, 4))
+    assert np.array_equal(dataset.test_images[dataset.rows("test", 2)], noise(1002, 2))
+    assert [len(dataset.class_split.group(g)) for g in ("base", "open_world", "novel")] == [4, 2, 2]
 
 
 def test_one_level_is_split_by_seed(tmp_path: Path) -> None:
     # CIFAR-100 has a class called train: a folder of images is a class whatever its name
     write_folders(tmp_path / "in", ["a", "b", "test", "train"], 10)
-    world = build(_settings(tmp_path / "in", test_share=0.3), tmp_path)
-    assert world.class_names == ("a", "b", "test", "train")
-    assert np.bincount(world.train_labels).tolist() == [7, 7, 7, 7]
-    assert np.bincount(world.test_labels).tolist() == [3, 3, 3, 3]
-    both = {*world.train_hashes.tolist(), *world.test_hashes.tolist()}
+    dataset = build(_settings(tmp_path / "in", test_share=0.3), tmp_path)
+    assert dataset.class_names == ("a", "b", "test", "train")
+    assert np.bincount(dataset.train_labels).tolist() == [7, 7, 7, 7]
+    assert np.bincount(dataset.test_labels).tolist() == [3, 3, 3, 3]
+    both = {*dataset.train_hashes.tolist(), *dataset.test_hashes.tolist()}
     assert len(both) == 40
     other = build(_settings(tmp_path / "in", test_share=0.3, seed=1), tmp_path)
-    assert {*other.test_hashes.tolist()} != {*world.test_hashes.tolist()}
+    assert {*other.test_hashes.tolist()} != {*dataset.test_hashes.tolist()}
 
 
-def test_division_follows_seed_and_shares(tmp_path: Path) -> None:
+def test_class_split_follows_seed_and_shares(tmp_path: Path) -> None:
     write_folders(tmp_path / "in", list("abcdefghijkl"), 2)
     drawn = {
         frozenset(_names(build(_settings(tmp_path / "in", seed=s), tmp_path), "novel"))
@@ -55,7 +55,7 @@ def test_division_follows_seed_and_shares(tmp_path: Path) -> None:
     }
     assert len(drawn) > 1 and all(len(some) == 3 for some in drawn)
     wide = build(_settings(tmp_path / "in", base=0.25, novel=0.5), tmp_path)
-    assert (len(wide.division.base), len(wide.division.novel)) == (3, 6)
+    assert (len(wide.class_split.base), len(wide.class_split.novel)) == (3, 6)
 
 
 def test_any_mode_and_size(tmp_path: Path) -> None:

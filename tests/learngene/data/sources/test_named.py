@@ -37,14 +37,14 @@ def _cifar(root: Path, **change: object) -> SeededDataSettings:
 
 
 def test_parquet(cifar: Write, tmp_path: Path) -> None:
-    world = build(_cifar(cifar()), tmp_path)
-    assert np.array_equal(world.train_images, noise(0, 300, 32))
-    assert np.array_equal(world.test_images, noise(1, 100, 32))
-    assert world.train_labels.tolist() == [i % 100 for i in range(300)]
-    assert world.class_names == class_list("cifar100") and world.flip
-    novel = {world.class_names[i] for i in world.division.novel}
+    dataset = build(_cifar(cifar()), tmp_path)
+    assert np.array_equal(dataset.train_images, noise(0, 300, 32))
+    assert np.array_equal(dataset.test_images, noise(1, 100, 32))
+    assert dataset.train_labels.tolist() == [i % 100 for i in range(300)]
+    assert dataset.class_names == class_list("cifar100") and dataset.flip
+    novel = {dataset.class_names[i] for i in dataset.class_split.novel}
     assert len(novel) == 20 and {"baby", "plain", "worm"} < novel
-    open_world = {world.class_names[i] for i in world.division.open_world}
+    open_world = {dataset.class_names[i] for i in dataset.class_split.open_world}
     assert len(open_world) == 16 and {"sea", "cattle"} < open_world
     assert build(_cifar(tmp_path / "parquet", image_size=16), tmp_path).image_shape == (3, 16, 16)
 
@@ -59,7 +59,7 @@ def test_class_names_from_meta(cifar: Write, tmp_path: Path) -> None:
     names = list(reversed(class_list("cifar100")))
     (root / "meta.json").write_text(json.dumps({"fine_label_names": names}))
     source = open_source(_cifar(root))
-    assert list(source.class_names) == names and names[source.division.novel[-1]] == "baby"
+    assert list(source.class_names) == names and names[source.class_split.novel[-1]] == "baby"
     (root / "meta.json").write_text(json.dumps({"fine_label_names": ["aeroplane", *names[1:]]}))
     with pytest.raises(InputError, match=r"lacks class worm \(1 of 100\)"):
         open_source(_cifar(root))
@@ -70,9 +70,9 @@ def test_imagenet(tmp_path: Path) -> None:
         images = [png(image) for image in noise(seed, 100, 20)]
         file = tmp_path / f"data/{split}-00000.parquet"  # as the hub's repository has it
         write_parquet(file, images, list(range(100)), ("image", "label"))
-    world = build(SeededDataSettings("imagenet100", root=str(tmp_path)), tmp_path)
-    assert world.image_shape == (3, 84, 84)
-    assert world.class_names[world.division.novel[0]] == "n01930112"
+    dataset = build(SeededDataSettings("imagenet100", root=str(tmp_path)), tmp_path)
+    assert dataset.image_shape == (3, 84, 84)
+    assert dataset.class_names[dataset.class_split.novel[0]] == "n01930112"
 
 
 def test_duplicates_are_dropped_and_counted(cifar: Write, tmp_path: Path) -> None:
@@ -91,13 +91,13 @@ def test_duplicates_are_dropped_and_counted(cifar: Write, tmp_path: Path) -> Non
         parts["test"][0].append(png(noise(7, 1, 32)[0]))
         parts["test"][1].append(11)
 
-    world = build(_cifar(cifar(edit_again)), tmp_path)
-    assert (world.duplicates_dropped, world.conflicting_labels) == (4, 2)
-    assert len(world.train_labels) == 297 and len(world.test_labels) == 100
-    every = [*world.train_hashes.tolist(), *world.test_hashes.tolist()]
+    dataset = build(_cifar(cifar(edit_again)), tmp_path)
+    assert (dataset.duplicates_dropped, dataset.conflicting_labels) == (4, 2)
+    assert len(dataset.train_labels) == 297 and len(dataset.test_labels) == 100
+    every = [*dataset.train_hashes.tolist(), *dataset.test_hashes.tolist()]
     assert len(set(every)) == len(every)
     kept = np.delete(np.arange(300), [7, 8, 105])
-    assert np.array_equal(world.train_images, noise(0, 300, 32)[kept])
+    assert np.array_equal(dataset.train_images, noise(0, 300, 32)[kept])
 
 
 def _cifar_python(root: Path, change: dict | None = None) -> Path:
@@ -114,11 +114,11 @@ def _cifar_python(root: Path, change: dict | None = None) -> Path:
 
 
 def test_original_pickles(tmp_path: Path) -> None:
-    world = build(_cifar(_cifar_python(tmp_path)), tmp_path)
-    assert np.array_equal(world.train_images, noise(0, 100, 32))
-    assert np.array_equal(world.test_images, noise(1, 100, 32))
+    dataset = build(_cifar(_cifar_python(tmp_path)), tmp_path)
+    assert np.array_equal(dataset.train_images, noise(0, 100, 32))
+    assert np.array_equal(dataset.test_images, noise(1, 100, 32))
     same = build(_cifar(tmp_path / "cifar-100-python"), tmp_path)
-    assert same.sha256 == world.sha256
+    assert same.sha256 == dataset.sha256
 
 
 class _Harm:
@@ -143,8 +143,8 @@ def test_a_pickle_that_ends_early(tmp_path: Path) -> None:
 def test_class_folders(tmp_path: Path) -> None:
     for seed, split in enumerate(("train", "test")):
         write_folders(tmp_path / "in" / split, list(class_list("cifar100")), 1, seed)
-    world = build(_cifar(tmp_path / "in"), tmp_path)
-    assert world.image_shape == (3, 32, 32) and len(world.division.base) == 64
+    dataset = build(_cifar(tmp_path / "in"), tmp_path)
+    assert dataset.image_shape == (3, 32, 32) and len(dataset.class_split.base) == 64
     (tmp_path / "in/test/apple").rename(tmp_path / "in/test/quince")
     (tmp_path / "in/train/apple").rename(tmp_path / "in/train/quince")
     with pytest.raises(InputError, match="lacks class apple"):
@@ -188,8 +188,8 @@ def test_hub(cifar: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         )
 
     monkeypatch.setattr(datasets, "load_dataset", local)
-    world = build(SeededDataSettings("cifar100", download=True), tmp_path)
-    assert world.sha256 == build(_cifar(root), tmp_path).sha256
+    dataset = build(SeededDataSettings("cifar100", download=True), tmp_path)
+    assert dataset.sha256 == build(_cifar(root), tmp_path).sha256
 
 
 def test_truncated_parquet(cifar: Write, tmp_path: Path) -> None:
