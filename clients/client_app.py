@@ -23,7 +23,7 @@ from protocol.reply_schema import (
     REASON,
     TRACE,
     ReplySchema,
-    UndeclaredContentError,
+    UndeclaredError,
     clean,
     describe,
     reply_schema,
@@ -74,7 +74,7 @@ def _train(
         task = ClientTask.from_json(str(message.content.config_records[TASK]["json"]))
         content = _answer(run_task, task, message, context)
         if problems := make_schema(task).problems(content):
-            raise UndeclaredContentError(f"not sent: {'; '.join(problems[:3])}")
+            raise UndeclaredError(f"not sent: {'; '.join(problems[:3])}")
     # SystemExit too: in a Ray actor it would end the worker, in the serial runtime the whole run.
     except (Exception, SystemExit, ClientOverdue) as error:
         # Flower's own error reply wraps the text in a worker traceback and prints it on the

@@ -26,14 +26,7 @@ from flwr.serverapp import Grid
 
 from protocol.grid import WrappedGrid
 from protocol.keys import PAYLOAD, TASK
-from protocol.reply_schema import (
-    ReplySchema,
-    Shapes,
-    UndeclaredContentError,
-    array_problems,
-    clean,
-    name,
-)
+from protocol.reply_schema import ReplySchema, Shapes, UndeclaredError, array_problems, clean, name
 
 TASK_CHARACTERS = 65_536  # of a task's JSON: settings and the card, never images
 NUMBER_BYTES = 8  # a number counts as this, whatever it is
@@ -94,7 +87,7 @@ class GuardedGrid(WrappedGrid):
 
     Args:
         grid: which delivers.
-        declared: what may be sent now; None before the first round, when only empty questions may.
+        schema: what may be sent now; None before the first round, when only empty questions may.
     """
 
     def __init__(self, grid: Grid, schema: Callable[[], MessageSchema | None]) -> None:
@@ -105,7 +98,7 @@ class GuardedGrid(WrappedGrid):
         """Send all or none.
 
         Raises:
-            UndeclaredContentError: one of them holds what was not declared. Nothing has been sent.
+            UndeclaredError: one of them holds what was not declared. Nothing has been sent.
         """
         messages = list(messages)
         self._check(messages)
@@ -134,9 +127,7 @@ class GuardedGrid(WrappedGrid):
             else:
                 problems = schema.problems(message.content)
             if problems:
-                raise UndeclaredContentError(
-                    f"refused to send to clients: {'; '.join(problems[:5])}"
-                )
+                raise UndeclaredError(f"refused to send to clients: {'; '.join(problems[:5])}")
 
 
 def inspect(content: RecordDict) -> tuple[RecordEntry, ...]:

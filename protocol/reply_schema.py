@@ -37,7 +37,7 @@ NPY_HEADER = 256  # bytes, more than NumPy writes before the numbers of a small 
 _RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{LONGEST_RUN + 1},}}")
 
 
-class UndeclaredContentError(ValueError):
+class UndeclaredError(ValueError):
     """A message that holds what was not declared; it is not sent."""
 
 

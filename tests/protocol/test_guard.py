@@ -20,7 +20,7 @@ from protocol.guard import MessageSchema, RecordEntry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
 from protocol.messages import read_reply
 from protocol.plan import message_schema, plan_round
-from protocol.reply_schema import CURVES, ReplySchema, UndeclaredContentError, reply_schema
+from protocol.reply_schema import CURVES, ReplySchema, UndeclaredError, reply_schema
 from protocol.task import ClientTask, FaultOrders
 from reports.traffic import statement, traffic_summary, write_messages_csv
 from runtime.ray_backend import simulate
@@ -186,7 +186,7 @@ def test_the_client_sends_no_image(given, words):
     reply = make_client_app(lambda *_: given)(message(), context)
     assert list(reply.content) == [ERROR]
     reason = str(reply.content[ERROR]["reason"])
-    assert reason.startswith("UndeclaredContentError: not sent: ") and words in reason
+    assert reason.startswith("UndeclaredError: not sent: ") and words in reason
     assert inspect(reply.content)[0].bytes < 500
 
 
@@ -331,7 +331,7 @@ def test_the_server_sends_nothing_undeclared(task, gene, words):
     whole = fake_work.plan(fake_work.fake_task(), {"learngene": GENE})
     leaky = LeakyTask(**vars(whole.task), more=task)
     changed = RoundPlan(leaky, {"learngene": gene}, schema=whole.schema)
-    with pytest.raises(UndeclaredContentError, match=f"refused to send to clients: .*{words}"):
+    with pytest.raises(UndeclaredError, match=f"refused to send to clients: .*{words}"):
         sent(changed)
 
 

@@ -115,7 +115,7 @@ def test_every_failure_is_named(serial):
         "scratch: steps is -inf, a finite number is due",
         "learngene: RuntimeError: out of memory",
         "learngene: TypeError: accuracy is float32, a Python int or float is due",
-        "UndeclaredContentError: not sent: MetricRecord 'metrics.maml' was not declared",
+        "UndeclaredError: not sent: MetricRecord 'metrics.maml' was not declared",
     ]
 
 
