@@ -9,7 +9,7 @@ says what a message holds, without its values.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -100,20 +100,16 @@ class GuardedGrid(WrappedGrid):
         Raises:
             UndeclaredError: one of them holds what was not declared. Nothing has been sent.
         """
-        messages = list(messages)
-        self._check(messages)
-        return super().push_messages(messages)
+        return super().push_messages(self._checked(messages))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """As ``push_messages``, and then wait as the wrapped grid does."""
-        messages = list(messages)
-        self._check(messages)
-        return super().send_and_receive(messages, timeout=timeout)
+        return super().send_and_receive(self._checked(messages), timeout=timeout)
 
-    def _check(self, messages: Sequence[Message]) -> None:
-        schema = self._schema()
+    def _checked(self, messages: Iterable[Message]) -> list[Message]:
+        schema, messages = self._schema(), list(messages)
         seen: set[tuple[int, ...]] = set()  # a round's messages share their records
         for message in messages:
             # A question which client a node is holds nothing, and nothing was declared for it.
@@ -128,6 +124,7 @@ class GuardedGrid(WrappedGrid):
                 problems = schema.problems(message.content)
             if problems:
                 raise UndeclaredError(f"refused to send to clients: {'; '.join(problems[:5])}")
+        return messages
 
 
 def inspect(content: RecordDict) -> tuple[RecordEntry, ...]:
@@ -144,11 +141,9 @@ def _entry(record: str, of: Any, each: str, value: Any) -> RecordEntry:
         shape = "x".join(str(side) for side in value.shape)
         return RecordEntry(record, "array", each, clean(value.dtype, 20), shape, len(value.data))
     kind = "metric" if isinstance(of, MetricRecord) else "config"
-    first, shape = value, ""
-    if isinstance(value, list):
-        first, shape = (value[0] if value else 0.0), str(len(value))
-    values = value if isinstance(value, list) else [value]
-    return RecordEntry(record, kind, each, type(first).__name__, shape, sum(map(_bytes, values)))
+    values, shape = (value, str(len(value))) if isinstance(value, list) else ([value], "")
+    dtype = type(values[0]).__name__ if values else "float"
+    return RecordEntry(record, kind, each, dtype, shape, sum(map(_bytes, values)))
 
 
 def _bytes(value: Any) -> int:

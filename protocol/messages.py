@@ -57,11 +57,6 @@ def message_bytes(message: Message) -> int:
     return proto.ByteSize()
 
 
-def record_bytes(content: RecordDict, key: str) -> int:
-    """Bytes that one record of a message takes, its key and framing included."""
-    return recorddict_to_proto(RecordDict({key: content[key]})).ByteSize()
-
-
 def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence[str]) -> list[int]:
     """What each method alone would have cost: the message less the other methods' records.
 
@@ -70,9 +65,9 @@ def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence
         prefix: how the keys of the methods' own records begin.
         methods: the methods, in the order of the result.
     """
-    own = {
-        key.removeprefix(prefix): record_bytes(message.content, key)
-        for key in message.content
+    own = {  # with each record's key and framing
+        key.removeprefix(prefix): recorddict_to_proto(RecordDict({key: record})).ByteSize()
+        for key, record in message.content.items()
         if key.startswith(prefix)
     }
     return [total - sum(own.values()) + own.get(method, 0) for method in methods]

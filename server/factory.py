@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class FactoryResult:
                 "conv_widths": list(trainer.collective.widths),
                 "layers": list(trainer.collective.names),
                 "parameters": trainer.stages[-1].parameters,
-                "stages": [{**each.as_dict(), "task": each.task + 1} for each in trainer.stages],
+                "stages": [{**asdict(each), "task": each.task + 1} for each in trainer.stages],
                 "continual": _continual(trainer.stages),
             },
             "criterion": criterion,

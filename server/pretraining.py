@@ -66,10 +66,10 @@ class Payloads:
         """
         left = [name for name in self.methods if name not in failed]
         if not left:
-            raise RuntimeError("every method failed: " + "; ".join(failed.values()))
-        return Payloads(
-            left, {**self.payloads, **payloads}, {**self.failed, **failed}, self.section
-        )
+            reasons = (f"{name}: {reason}" for name, reason in failed.items())
+            raise RuntimeError("every method failed: " + "; ".join(reasons))
+        made = {**self.payloads, **payloads}
+        return Payloads(left, made, {**self.failed, **failed}, self.section)
 
 
 def pretrain_methods(
@@ -143,9 +143,6 @@ def pretrain_methods(
             trained = _cached(job.name, needed[job.name], settings, dataset)
         assert trained is not None, "``train`` keeps what it made"
         add(job.name, trained, job.seconds, cached=False)
-    left = [name for name in methods if name not in failed]
-    if not left:
-        raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
     section = {
         "budget": budget,
         "light_path_passes": light_path,
@@ -153,7 +150,7 @@ def pretrain_methods(
         "failed": failed,
     }
     in_order = {name: payloads[name] for name in needed if name in payloads}
-    return Payloads(left, in_order, failed, section)
+    return Payloads(list(methods), section=section).merge(in_order, failed)
 
 
 def _run_serially(

@@ -61,7 +61,6 @@ class FederatedStrategy(LearngeneStrategy):
         *,
         after_round: Callable[[Training], None] = lambda training: None,
     ) -> None:
-        self._trainings = list(trainings)
         self._order = [each for each in trainings for _ in range(each.rounds - each.done)]
         self._last: Training | None = None
         self._resumed = {each.name for each in trainings if each.done}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from learngene.data.dataset import ImageDataset
 from learngene.seeding import generator
@@ -20,6 +23,12 @@ def hold_out(
         held.append(rows[:per_class])
         train[c] = rows[per_class:]
     return train, np.concatenate(held)
+
+
+def class_positions(rows: Sequence[np.ndarray]) -> Tensor:
+    """Labels (N,) of images that lie class by class: the place of each image in ``rows``."""
+    counts = torch.tensor([len(its) for its in rows])
+    return torch.repeat_interleave(torch.arange(len(rows)), counts)
 
 
 def one_cycle(progress: float, warm_up: float = 0.1) -> float:

@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.retain import Retain
+from learngene.adaptation.training import decay_groups
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
 from learngene.collective.predictor import Predictor
 from learngene.collective.records import TaskRecord, TrainerSettings
-from learngene.collective.sampling import epoch_positions, hold_out, one_cycle
+from learngene.collective.sampling import class_positions, epoch_positions, hold_out, one_cycle
 from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import ImageDataset
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
@@ -53,9 +54,7 @@ class CollectiveTrainer(Predictor):
         s, dataset = self.settings.collective, self.dataset
         check_growth(s.memory, s.growth)
         self.strategy = STRATEGIES[s.memory]
-        order = generator(self.settings.seed, "task-order").permutation(
-            list(dataset.class_split.base)
-        )
+        order = generator(self.settings.seed, "task-order").permutation(dataset.class_split.base)
         step = s.classes_per_task
         self.tasks: list[list[int]] = [
             [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
@@ -274,19 +273,19 @@ class CollectiveTrainer(Predictor):
         """Train on a task; returns rho of every layer and the number of images passed."""
         s, dataset, model = self.settings.collective, self.dataset, self.collective
         seed = self.settings.seed
-        known = [*old, *new]
         # Positions below index this union of the task's images and the memory.
         parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
         rows = np.concatenate(parts)
-        labels = torch.repeat_interleave(
-            torch.arange(len(known)), torch.tensor([len(part) for part in parts])
-        )
+        labels = class_positions(parts)
         targets = self._distillation_targets(teacher, rows)
         # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
         # around every task's own end add up to one around the last (Huszár, PNAS 2018).
         held = list(anchored(model).values())
         anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
-        optimiser, parameters = self._optimiser()
+        if model.light is not None and model.stem_kind == "seeded":  # frozen
+            model.light.stem.requires_grad_(False)
+        groups = decay_groups(model.parameters(), s.weight_decay)
+        optimiser = torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True)
         order = generator(seed, f"{phase}-order", round=task)
         chance = torch_generator(seed, f"{phase}-augment", round=task)
         criterion = Criterion(self.settings.sigma, len(model.units))
@@ -304,10 +303,9 @@ class CollectiveTrainer(Predictor):
             for start in range(0, len(positions) - size + 1, size):
                 for group in optimiser.param_groups:
                     group["lr"] = s.lr * one_cycle(done / steps)
-                batch = torch.from_numpy(positions[start : start + size])
-                x = to_batch(
-                    dataset.train_images[rows[positions[start : start + size]]], self.device
-                )
+                chosen = positions[start : start + size]
+                batch = torch.from_numpy(chosen)
+                x = to_batch(dataset.train_images[rows[chosen]], self.device)
                 x = augment(x, chance, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
                 y = labels[batch].to(self.device)
                 optimiser.zero_grad(set_to_none=True)
@@ -324,7 +322,7 @@ class CollectiveTrainer(Predictor):
                     raise ValueError(
                         f"the collective's loss is not finite in task {task}: lower collective.lr"
                     )
-                torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
                 optimiser.step()
                 if anchor is not None:
                     anchor.proximal_step(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
@@ -332,19 +330,6 @@ class CollectiveTrainer(Predictor):
                 if progress and done % 10 == 0:
                     progress(done, steps, total / turns)
         return criterion.result(), done * size
-
-    def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
-        """SGD; a seeded stem is frozen, norms and scales do not decay."""
-        model, s = self.collective, self.settings.collective
-        if model.light is not None and model.stem_kind == "seeded":
-            for unit in model.light.stem:
-                unit.requires_grad_(False)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": s.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True), parameters
 
     def _loss(
         self,

@@ -16,9 +16,8 @@ import PIL
 
 from learngene.data.arrays import (
     ImageFile,
-    describe,
+    content_sha256,
     first_copies,
-    hash_images,
     sync_folder,
     write_array,
 )
@@ -147,11 +146,8 @@ def _whole(folder: Path) -> ImageDataset:
     """
     dataset = load(folder)
     groups = {g: dataset.class_split.group(g) for g in GROUPS}
-    digest = hashlib.sha256(describe(dataset.class_names, groups))
-    for split in SPLITS:
-        hash_images(folder / f"{split}_images.npy", digest)
-        digest.update(getattr(dataset, f"{split}_labels").astype("<i8").tobytes())
-    if digest.hexdigest() != dataset.sha256:
+    labels = {"train": dataset.train_labels, "test": dataset.test_labels}
+    if content_sha256(folder, dataset.class_names, groups, labels) != dataset.sha256:
         problem = "its images are not those that were written"
         raise InputError("cache", folder, problem, "Delete that folder")
     return dataset
@@ -194,11 +190,9 @@ def _write(
         labels = {split: source.labels[split][masks[split]] for split in SPLITS}
         check_labels(labels, source.class_names, settings)
         groups = {g: source.class_split.group(g) for g in GROUPS}
-        digest, digests = hashlib.sha256(describe(source.class_names, groups)), {}
+        digests = {}
         for split in SPLITS:
             files[split].keep(masks[split])
-            files[split].close(digest)
-            digest.update(labels[split].astype("<i8").tobytes())
             write_array(folder / f"{split}_labels.npy", labels[split])
             write_array(folder / f"{split}_hashes.npy", files[split].hashes)
             digests[f"{split}_labels"] = array_digest(labels[split])
@@ -209,7 +203,7 @@ def _write(
         "image_shape": [3, size, size],
         "class_names": source.class_names,
         "division": groups,
-        "sha256": digest.hexdigest(),
+        "sha256": content_sha256(folder, source.class_names, groups, labels),
         "images": {split: len(labels[split]) for split in SPLITS},
         "duplicates_dropped": int(sum((~mask).sum() for mask in masks.values())),
         "conflicting_labels": conflicts,

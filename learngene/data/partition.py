@@ -14,6 +14,7 @@ from learngene.data.augment import to_batch
 from learngene.data.dataset import GROUPS, ImageDataset
 from learngene.errors import InputError
 from learngene.seeding import generator
+from learngene.utils.settings import check_choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,22 @@ class Shard:
     classes: tuple[int, ...]  # class indices, in the order of the client's labels 0..ways-1
     train_rows: NDArray[np.int64]  # (shots * ways,): a first image of every class, then a second..
     test_rows: NDArray[np.int64]  # all test images of those classes, ascending
+
+
+def draw_classes(
+    dataset: ImageDataset, name: str, ways: int, chance: np.random.Generator
+) -> tuple[int, ...]:
+    """``ways`` classes of the group ``name``, in the order in which they were drawn.
+
+    Raises:
+        InputError: the group has fewer.
+    """
+    group = dataset.class_split.group(name)
+    if not 1 <= ways <= len(group):
+        needed = f"a client needs {max(ways, 1)} {name.replace('_', '-')} classes"
+        fix = "Lower ways or choose another class split" if ways > 0 else "Raise ways"
+        raise InputError("ways", ways, f"{needed}, {dataset.name} has {len(group)}", fix)
+    return tuple(group[i] for i in chance.permutation(len(group))[:ways])
 
 
 def draw_shard(
@@ -51,14 +68,10 @@ def draw_shard(
     Raises:
         InputError: the dataset has fewer classes, or a class fewer training images, than asked.
     """
-    if classes_from not in ("novel", "open_world"):
-        fix = "Choose novel or open_world"
-        raise InputError("data.clients_from", classes_from, "no such group", fix)
+    check_choice("data.clients_from", classes_from, ("novel", "open_world"))
+    chance = generator(shard_seed, "shard", client=client)
+    classes = draw_classes(dataset, classes_from, ways, chance)
     group = dataset.class_split.group(classes_from)
-    if not 1 <= ways <= len(group):
-        needed = f"a client needs {max(ways, 1)} {classes_from.replace('_', '-')} classes"
-        fix = "Lower ways or choose another class split" if ways > 0 else "Raise ways"
-        raise InputError("ways", ways, f"{needed}, {dataset.name} has {len(group)}", fix)
     # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
     scarce = min(group, key=lambda index: len(dataset.rows("train", index)))
     held = len(dataset.rows("train", scarce))
@@ -66,8 +79,6 @@ def draw_shard(
         needed = f"a client needs {max(shots, 1)} training images of each class"
         problem = f"{needed}, class {dataset.class_names[scarce]} of {dataset.name} has {held}"
         raise InputError("shots", shots, problem, "Lower shots" if shots > 0 else "Raise shots")
-    order = generator(shard_seed, "shard", client=client).permutation(len(group))
-    classes = tuple(group[i] for i in order[:ways])
     # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
     picked = [
         generator(shard_seed, f"shard/{index}", client=client).permutation(

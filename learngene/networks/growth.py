@@ -278,7 +278,10 @@ def widen(
             _splice_head(light.head, index, factor, positions=FEATURE_SIDE**2)
 
     if layer < len(units):
-        _splice_inputs(units[layer].conv, index, factor)
+        above = units[layer].conv
+        inputs = factor.to(above.weight).view(1, -1, 1, 1)
+        _set_weight(above, above.weight.data[:, index] * inputs)
+        above.in_channels = len(index)
     else:
         _splice_head(collective.head, index, factor, positions=1)
     return collective
@@ -353,12 +356,6 @@ def _splice_outputs(
         weight[old:] += noise * float(weight.std()) * torch.from_numpy(normal).to(weight)
     _set_weight(conv, weight)
     conv.out_channels = len(index)
-
-
-def _splice_inputs(conv: nn.Conv2d, index: Tensor, factor: Tensor) -> None:
-    weight = conv.weight.data[:, index] * factor.to(conv.weight).view(1, -1, 1, 1)
-    _set_weight(conv, weight)
-    conv.in_channels = len(index)
 
 
 def _splice_norm(norm: nn.BatchNorm2d, index: Tensor, factor: Tensor) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.data.dataset import ImageDataset
-from learngene.data.partition import Shard
+from learngene.data.partition import Shard, draw_classes
 from learngene.errors import InputError
 from learngene.seeding import generator
 
@@ -27,24 +27,14 @@ def draw_of(client: int, draws: int) -> int:
     return client % draws
 
 
-def draw_classes(
-    dataset: ImageDataset, *, ways: int, shard_seed: int, draw: int
-) -> tuple[int, ...]:
+def classes_of(dataset: ImageDataset, *, ways: int, shard_seed: int, draw: int) -> tuple[int, ...]:
     """The open-world classes of a draw, in the order of its clients' labels.
 
     Raises:
         InputError: there are fewer.
     """
-    group = dataset.class_split.open_world
-    if ways > len(group):
-        raise InputError(
-            "ways",
-            ways,
-            f"{dataset.name} has {len(group)} open-world classes",
-            "Lower ways or choose another class split",
-        )
-    order = generator(shard_seed, "labelled-draw", client=draw).permutation(len(group))
-    return tuple(group[i] for i in order[:ways])
+    chance = generator(shard_seed, "labelled-draw", client=draw)
+    return draw_classes(dataset, "open_world", ways, chance)
 
 
 def draw_labelled_shard(
@@ -67,7 +57,7 @@ def draw_labelled_shard(
     Raises:
         InputError: there are too few classes, or of one of them no image was called unknown.
     """
-    classes = draw_classes(dataset, ways=ways, shard_seed=shard_seed, draw=draw_of(client, draws))
+    classes = classes_of(dataset, ways=ways, shard_seed=shard_seed, draw=draw_of(client, draws))
     picked = []
     for c in classes:
         rows = dataset.rows("train", c)

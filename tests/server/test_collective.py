@@ -27,7 +27,7 @@ from server.collective import (
     TrainedCollective,
     collective_after,
     collective_key,
-    exemplars,
+    fitting_answers,
     recognise,
     train_collective,
 )
@@ -270,7 +270,7 @@ def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
 
 def test_distances_are_fitted_on_the_memory(evolved, tiny_dataset):
     trained = evolved("separable")
-    (_, features), labels = exemplars(trained, "collective", False)
+    (_, features), labels, _ = fitting_answers(trained, OpenWorldSettings())
     assert labels.bincount().tolist() == [4] * 16 and EXEMPLARS > 4
     shown = [tiny_dataset.train_labels[trained.memory[c]].tolist() for c in trained.known]
     assert shown == [[c] * 4 for c in trained.known]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,9 +129,7 @@ def test_a_class_that_was_taken_in_is_not_shown(
     trainer = evolve()
     taken = trainer.dataset.class_split.open_world[:3]
     trainer.stages = [*trained.trainer.stages]
-    trainer.stages[-1] = type(trainer.stages[-1])(
-        **{**trained.trainer.stages[-1].as_dict(), "new_classes": list(taken)}
-    )
+    trainer.stages[-1] = replace(trainer.stages[-1], new_classes=list(taken))
     assert not set(trainer.dataset.test_labels[draw_rows(trainer, 12)]) & set(taken)
 
 

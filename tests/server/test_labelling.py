@@ -16,7 +16,7 @@ from learngene.open_world.settings import OpenWorldSettings
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval_note
-from server.collective import exemplars
+from server.collective import fitting_answers
 from server.labelling import label_open_world, labelling_summary
 from tests.protocol.helpers import client_task
 
@@ -38,9 +38,7 @@ def test_shards_hold_what_the_collective_calls_unknown(result, tiny_dataset):
     asked = OpenWorldSettings(accept=0.5)
     found = label_open_world(asked, SHARDS, 3, tiny_dataset, result)
     trainer = result.trained.trainer
-    held = trainer.predict(tiny_dataset.train_images, trainer.calibration_rows)
-    known = exemplars(trainer, "collective", False)
-    detector = OpenSetDetector.fit(asked, *known, held)
+    detector = OpenSetDetector.fit(asked, *fitting_answers(trainer, asked))
     assert set(found.flags) == set(tiny_dataset.class_split.open_world)
     for c, flags in found.flags.items():
         answers = trainer.predict(tiny_dataset.train_images, tiny_dataset.rows("train", c))

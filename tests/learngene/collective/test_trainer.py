@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from itertools import chain
 from pathlib import Path
 
@@ -162,7 +162,7 @@ def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_
     first = evolve(**kind)
     first.run_task()
     first.run_task()
-    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    card = {"stages": [asdict(stage) for stage in first.stages]}
     write_checkpoint(Path(tmp_path / "two"), first.state(), card)
     saved, card = read_checkpoint(tmp_path / "two")
     second = evolve(**kind)
@@ -463,7 +463,7 @@ def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path,
     first = evolve(**changed)
     for _ in range(done):
         first.run_task()
-    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    card = {"stages": [asdict(stage) for stage in first.stages]}
     write_checkpoint(Path(tmp_path / "kept"), first.collective.state_dict(), card)
     saved, card = read_checkpoint(tmp_path / "kept")
     second = evolve(**changed)

@@ -161,7 +161,7 @@ def test_an_episode_that_asks_for_too_many_images_says_so(tiny_dataset):
 def test_batches_pass_over_all_images(tiny_dataset):
     factory = make_factory("finetune", tiny_dataset)
     images = sum(len(rows) for rows in factory.images.rows)
-    batch = batches(factory, 16, "classes")
+    batch = batches(factory, 16)
     labels = torch.cat([batch(step)[1] for step in range(images // 16)])
     assert torch.bincount(labels).tolist() == [9] * 16
     assert not torch.equal(batch(0)[1], batch(images // 16)[1])  # another epoch, another order
@@ -188,7 +188,7 @@ def test_the_collective_goes_on_where_it_stood(evolved, tiny_dataset, name):
     context = make_context(name, tiny_dataset, made)
     with torch.no_grad():
         x = context.shard.test_x
-        assert torch.equal(rebuild_long(context).eval()(x), collective.eval().features(x))
+        assert torch.equal(rebuild_long(context)[0].eval()(x), collective.eval().features(x))
     found = find(name).adapt(context)
     assert found.epochs == [0, 1, 2] and found.loss[0] != found.loss[2]
 
@@ -208,7 +208,7 @@ def test_a_frozen_body_is_not_changed_and_a_tuned_one_is(tiny_dataset, payloads,
         find("finetune").adapt(context)
     frozen, tuned = seen
     assert not list(frozen.top.parameters())  # features were taken beforehand
-    after = tuned.top.network.top[0].conv.weight.detach().numpy()
+    after = tuned.top.top[0].conv.weight.detach().numpy()
     assert not np.array_equal(after, before)
-    assert np.array_equal(tuned.top.network.top[0].norm.running_mean.numpy(),
+    assert np.array_equal(tuned.top.top[0].norm.running_mean.numpy(),
                           payloads["finetune"].arrays["top.0.norm.running_mean"])  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 from learngene.errors import InputError
 from learngene.open_world.flagged import (
     all_flagged,
+    classes_of,
     decode_flags,
-    draw_classes,
     draw_labelled_shard,
     encode_flags,
 )
@@ -29,7 +29,7 @@ def test_a_shard_holds_flagged_images_of_its_draws_classes_and_no_others(tiny_da
     flags = flags_of(tiny_dataset)
     for client in range(4):
         shard = draw_labelled_shard(tiny_dataset, flags, client=client, **ASKED)
-        assert shard.classes == draw_classes(tiny_dataset, ways=3, shard_seed=7, draw=client % 2)
+        assert shard.classes == classes_of(tiny_dataset, ways=3, shard_seed=7, draw=client % 2)
         assert set(shard.classes) <= set(tiny_dataset.class_split.open_world)
         for c in shard.classes:
             flagged = set(tiny_dataset.rows("train", c)[flags[c]].tolist())
@@ -58,7 +58,7 @@ def test_fewer_shots_are_of_the_same_images(tiny_dataset):
 
 def test_a_class_with_few_flagged_images_ends_with_fewer(tiny_dataset):
     flags = all_flagged(tiny_dataset)
-    classes = draw_classes(tiny_dataset, ways=3, shard_seed=7, draw=0)
+    classes = classes_of(tiny_dataset, ways=3, shard_seed=7, draw=0)
     flags[classes[1]][:] = False
     flags[classes[1]][4] = True
     shard = draw_labelled_shard(tiny_dataset, flags, client=0, **ASKED)
@@ -69,13 +69,13 @@ def test_a_class_with_few_flagged_images_ends_with_fewer(tiny_dataset):
 
 def test_a_class_that_was_never_flagged_is_an_error_that_names_it(tiny_dataset):
     flags = all_flagged(tiny_dataset)
-    c = draw_classes(tiny_dataset, ways=3, shard_seed=7, draw=0)[2]
+    c = classes_of(tiny_dataset, ways=3, shard_seed=7, draw=0)[2]
     flags[c][:] = False
     with pytest.raises(InputError, match=r"12 images of class .* called unknown") as caught:
         draw_labelled_shard(tiny_dataset, flags, client=0, **ASKED)
     assert tiny_dataset.class_names[c] in str(caught.value)
-    with pytest.raises(InputError, match="has 4 open-world classes"):
-        draw_classes(tiny_dataset, ways=5, shard_seed=7, draw=0)
+    with pytest.raises(InputError, match="open-world classes, glyphs has 4"):
+        classes_of(tiny_dataset, ways=5, shard_seed=7, draw=0)
 
 
 def test_flags_travel_as_text(tiny_dataset):
