@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
 from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
 from learngene.methods.base import generators
+from learngene.methods.isolation import in_words, isolated
 from learngene.methods.plugins import error_line
 from learngene.open_world.flagged import decode_flags, draw_labelled_shard
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
@@ -27,7 +29,8 @@ def run_task(
 ) -> dict[str, Any]:
     """Run every method of the task on the client's own shard.
 
-    A method that fails is named with its reason; the others are not touched by it.
+    A method that fails is named with its reason; the others are not touched by it. Each is given a
+    task and a shard of its own, which it may write to.
 
     Returns:
         ``client``, ``info`` (classes, image counts, device) and ``methods`` {name: metrics}; in a
@@ -46,18 +49,17 @@ def run_task(
     for name in task.methods:
         plugin = task.own_methods.get(name)
         try:
-            payload = unpack(payloads.get(name, {}))
-            method = find(name, plugin)
-            context = client_context(name, method, client, number, task, payload, data, device)
-            if task.federated is not None:
-                answers[name], weights[name] = _federated_round(name, method, context)
-            else:
-                answers[name] = _adapted(name, method, context).metrics()
-        # One method's fault must not take the others' results along, nor its sys.exit.
-        except (Exception, SystemExit) as error:
+            payload, (own, shown) = unpack(payloads.get(name, {})), deepcopy((task, data))
+            with isolated(task.seed, f"client-{name}", number, client):
+                method = find(name, plugin)
+                context = client_context(name, method, client, number, own, payload, shown, device)
+                if task.federated is not None:
+                    answers[name], weights[name] = _federated_round(name, method, context)
+                else:
+                    answers[name] = _adapted(name, method, context).metrics()
+        except Exception as error:  # one method's fault must not take the others' results along
             where = error_line(plugin["module"], error) if plugin else ""
-            reason = f"{type(error).__name__}: {error}"
-            answers[name] = {"error": f"{reason} ({where})" if where else reason}
+            answers[name] = {"error": f"{in_words(error)} ({where})" if where else in_words(error)}
     return {
         "client": client,
         "info": {

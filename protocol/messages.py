@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto, recorddict_to_proto
 
 from protocol.guard import inspect
-from protocol.keys import ERROR, INFO, METRICS, NODE
+from protocol.keys import ERROR, INFO, METRICS, NODE, TASK
 from protocol.reply_schema import CURVES, ReplySchema, clean, describe
+from protocol.task import NO_NUMBERS
 
 Metric = int | float | list[int] | list[float]
 
 UINT64 = 2**64 - 1
+WORLD = "0" * 72  # stands for the path of a dataset where bytes are counted (its key is 24 of them)
 # Ray's names of a process that is gone; max_task_retries has run the client's work twice by then.
 WORKER_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError")
 WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
@@ -41,6 +44,36 @@ class CheckedReply:
     info: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     refused: bool = False  # it held what was not declared, and nothing of it was read
+
+
+def counted(message: Message) -> Message:
+    """The message as its bytes are counted: what moves no number has a fixed width.
+
+    Where the dataset lies, how long to wait, which faults are planted, what the device is called and
+    in which words a failure is told differ between runs of equal results, as ids do (see
+    ``message_bytes``). Of a declared form: a refused reply is to be counted as it is.
+    """
+    if not message.has_content():
+        return message
+    content = RecordDict(dict(message.content))
+    try:
+        if TASK in content:
+            task = json.loads(str(content.config_records[TASK]["json"]))
+            kept = {name: value for name, value in task.items() if name not in NO_NUMBERS}
+            content[TASK] = ConfigRecord({"json": json.dumps({"world": WORLD, **kept})})
+        if ERROR in content:
+            content[ERROR] = ConfigRecord(dict.fromkeys(content.config_records[ERROR], ""))
+        if INFO in content:
+            head = content.config_records[INFO]
+            info, errors = json.loads(str(head["json"])), json.loads(str(head["errors"]))
+            info |= {"device": "cpu"} if "device" in info else {}
+            texts = {"json": json.dumps(info), "errors": json.dumps(dict.fromkeys(errors, ""))}
+            content[INFO] = ConfigRecord({**head, **texts})
+    except (KeyError, TypeError, ValueError):  # unreadable: ``read_reply`` names it
+        return message
+    made = copy(message)
+    made.content = content
+    return made
 
 
 def message_bytes(message: Message) -> int:

@@ -11,20 +11,22 @@ collective is trained on, and the same number of image passes (``budget``).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from learngene.collective.sampling import hold_out
 from learngene.data.dataset import ImageDataset
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
+from learngene.methods.isolation import in_words, isolated
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import torch_threads
 from protocol.callbacks import SILENT, RunCallback
@@ -46,6 +48,9 @@ class PretrainingSettings:
     plugins: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
     ways: int
     budget: int | None  # image passes of a method; None: as many as the light path had
+
+
+Job = tuple[str, PretrainingSettings, ImageDataset]  # what ``train`` is called with
 
 
 @dataclass(frozen=True)
@@ -113,29 +118,30 @@ def pretrain_methods(
         failed[name] = reason
         callback.on_note(f"{name} failed at the factory: {reason}")
 
-    jobs: dict[str, tuple[str, PretrainingSettings, ImageDataset]] = {}
+    jobs: dict[str, Job] = {}
     with torch_threads(threads):
         for name, method in needed.items():
             started = time.perf_counter()
             if method.from_collective is not None:
                 assert result.trained is not None, "conf.validate wants a collective for it"
+                collective = deepcopy(result.trained.trainer.collective)  # its own, to write to
                 try:
-                    payload = method.from_collective(result.trained.trainer.collective)
-                except (Exception, SystemExit) as error:
-                    fail(name, f"{type(error).__name__}: {error}")
+                    payload = _made(name, settings, partial(method.from_collective, collective))
+                except Exception as error:
+                    fail(name, in_words(error))
                 else:
                     add(name, payload, time.perf_counter() - started, cached=False)
             elif settings.factory.resume and (found := _cached(name, method, settings, dataset)):
                 add(name, found, time.perf_counter() - started, cached=True)
             else:
                 jobs[name] = name, settings, dataset
-    collective = settings.factory.collective
-    at_once = max_workers(collective.threads, choose_device(collective.device))
-    if at_once > 1 and len(jobs) > 1:
-        job_results = run_parallel(train, jobs, at_once, callback.on_method_step)
-    else:
-        job_results = _run_serially(jobs, callback)
-    for job in job_results:
+    asked = settings.factory.collective
+    at_once = max_workers(asked.threads, choose_device(asked.device))
+    # A plugin is never trained in this process, which it might end.
+    apart = jobs if at_once > 1 and len(jobs) > 1 else {n: jobs[n] for n in jobs if n in plugins}
+    here = {name: job for name, job in jobs.items() if name not in apart}
+    job_results = run_parallel(train, apart, at_once, callback.on_method_step)
+    for job in chain(job_results, _run_serially(here, callback)):
         if job.error is not None:
             fail(job.name, job.error)
             continue
@@ -153,16 +159,14 @@ def pretrain_methods(
     return Payloads(list(methods), section=section).merge(in_order, failed)
 
 
-def _run_serially(
-    jobs: Mapping[str, tuple[str, PretrainingSettings, ImageDataset]], callback: RunCallback
-) -> Iterator[JobResult]:
+def _run_serially(jobs: Mapping[str, Job], callback: RunCallback) -> Iterator[JobResult]:
     """As ``run_parallel``, in this process."""
     for name, arguments in jobs.items():
         started, error = time.perf_counter(), None
         try:
             train(*arguments, partial(callback.on_method_step, name))
-        except (Exception, SystemExit) as fault:
-            error = f"{type(fault).__name__}: {fault}"
+        except Exception as fault:
+            error = in_words(fault)
         yield JobResult(name, time.perf_counter() - started, error)
 
 
@@ -201,7 +205,7 @@ def train(
     A function of its own, with arguments that cross to another process (see ``server.parallel``).
 
     Raises:
-        ValueError: the payload is not finite; and whatever the method raises.
+        TypeError, ValueError: no payload that may be sent; and whatever the method raises.
     """
     method = find(name, settings.plugins.get(name))
     assert method.pretrain is not None
@@ -214,13 +218,21 @@ def train(
             keep=partial(write_checkpoint, part),
             progress=lambda done, steps, loss: tell(done, steps),
         )
-        payload = method.pretrain(factory)
-    if not all(np.isfinite(array).all() for array in payload.arrays.values()):
-        raise ValueError("the payload holds numbers that are not finite")
+        payload = _made(name, settings, partial(method.pretrain, factory))
     tensors = {n: torch.from_numpy(array) for n, array in payload.arrays.items()}
     write_checkpoint(stem, tensors, {"card": payload.card})
     for suffix in (".json", ".safetensors"):
         part.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _made(name: str, settings: PretrainingSettings, half: Callable[[], Payload]) -> Payload:
+    """What the method's half at the factory makes, held against what may be kept and sent."""
+    with isolated(settings.factory.seed, f"pretrain-{name}"):
+        payload = half()
+        if not isinstance(payload, Payload):
+            raise TypeError(f"it returned {type(payload).__name__}, a Payload is due")
+        payload.check()
+    return payload
 
 
 def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) -> Factory:

@@ -20,8 +20,8 @@ from learngene.utils.checkpoint import key_of, read_card, write_card
 from protocol.guard import RecordEntry
 from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundPlan
+from protocol.task import NO_NUMBERS
 
-NO_NUMBERS = ("world", "limit_s")  # of a task: where the dataset lies, and for how long to wait
 FORMAT = 1  # raise it when clients compute something else of the same message
 
 

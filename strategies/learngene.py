@@ -22,6 +22,7 @@ from protocol.messages import (
     CheckedReply,
     array_record,
     bytes_by_method,
+    counted,
     message_bytes,
     read_partition,
     read_reply,
@@ -89,7 +90,7 @@ class LearngeneStrategy(Strategy):
             node: Message(RecordDict(records), node, MessageType.TRAIN, group_id=group)
             for node in self._partitions
         }
-        some = next(iter(messages.values()))
+        some = counted(next(iter(messages.values())))
         total = message_bytes(some)  # equal for all: only the node differs
         down = bytes_by_method(some, total, PAYLOAD, plan.methods)
         now = _OpenRound(server_round, plan, inspect(some.content), total, down, who)
@@ -184,6 +185,8 @@ class LearngeneStrategy(Strategy):
         self, now: _OpenRound, node: int, answer: CheckedReply, reply: Message | None
     ) -> ClientOutcome:
         methods = now.plan.methods
+        if reply is not None and not answer.refused:
+            reply = counted(reply)
         total, up = reply_bytes(reply, methods)
         return ClientOutcome(
             client=self._partitions[node],

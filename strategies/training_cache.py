@@ -20,6 +20,8 @@ from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundOutcome
 from strategies.fedavg import Training
 
+FORMAT = 2  # raise it when what is kept of a round changes
+
 
 class TrainingCache:
     """Where one method's training is kept.
@@ -30,7 +32,8 @@ class TrainingCache:
     """
 
     def __init__(self, cache: Path, name: str, parts: Mapping[str, Any]) -> None:
-        self.folder, self._name, self._parts = cache / "federated" / key_of(parts), name, parts
+        self._name, self._parts = name, {**parts, "history": FORMAT}
+        self.folder = cache / "federated" / key_of(self._parts)
 
     def load(self, training: Training) -> None:
         """Bring ``training`` to the last round that is kept whole, if there is one.

@@ -37,10 +37,17 @@ ASKED = (
     *("scale=tiny", "num_clients=4", "rounds=2", "shots=3", "individual.epochs=1"),
     *("data.classes=20", "data.train_per_class=12", "data.test_per_class=6"),
     *("collective.classes_per_task=5", "open_world.calibration_per_class=3"),
-    *("open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"),
     *("report.gradcam_images=2", "ways=2", "data.novel=0.2", "data.base=0.6"),
     *("data.open_world=0.2", "collective.threads=1"),
 )
+# Every second run has the one, every second the other: the two exclude each other.
+KINDS = {
+    "cycles": ("open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"),
+    "methods": (
+        "methods=[learngene,scratch,protonet,finetune,fedavg]",
+        *("budget=100", "method.fedavg.rounds=2", "method.fedavg.local_epochs=1"),
+    ),
+}
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
@@ -125,6 +132,7 @@ def import_everything() -> None:
 @dataclass
 class Trial:
     number: int
+    kind: str  # of KINDS
     runtime: str
     forked: bool
     events: list[str] = field(default_factory=list)
@@ -138,7 +146,7 @@ def start(cache: Path, trial: Trial) -> Run:
     folder = cache.with_name(f"run-{cache.name}")
     shutil.rmtree(folder, ignore_errors=True)
     log = cache.with_name(f"log-{cache.name}.txt")
-    arguments = [*ASKED, f"runtime={trial.runtime}", "runtime.total_cpus=2"]
+    arguments = [*ASKED, *KINDS[trial.kind], f"runtime={trial.runtime}", "runtime.total_cpus=2"]
     arguments.append(f"hydra.run.dir={folder}")
     environment = {"LEARNGENE_CACHE": str(cache), MARK: mark}
     process: Command | Fork
@@ -224,6 +232,18 @@ def after_the_cycle(cache: Path, draw: random.Random, _: float) -> tuple[str, Ca
     return "cycle kept", lambda: files(cache, "collectives/*/cycles-*/cycle-001.json")
 
 
+def after_a_method(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    name = draw.choice(["protonet", "finetune-part", "finetune"])
+    return f"{name} kept", lambda: files(cache, f"methods/*/{name}.json")
+
+
+def after_a_round(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    turn = draw.randint(0, 1)
+    return f"federated round {2 - turn} kept", lambda: files(
+        cache, f"federated/*/fedavg-{turn}.json"
+    )
+
+
 def after_clients(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
     count = draw.randint(1, 7)
     return f"{count} answers kept", lambda: len(files(cache, "clients/*/client-*.json")) >= count
@@ -234,7 +254,7 @@ def in_a_write(cache: Path, draw: random.Random, _: float) -> tuple[str, Callabl
     seen: set[str] = set()
 
     def writing() -> bool:
-        for pattern in ("collectives/*/.*-*", "collectives/*/*/.*-*", "clients/*/.*-*"):
+        for pattern in ("*/*/.*-*", "collectives/*/*/.*-*"):
             seen.update(str(path) for path in cache.glob(pattern))
         return len(seen) >= nth
 
@@ -246,10 +266,8 @@ def while_reporting(cache: Path, draw: random.Random, _: float) -> tuple[str, Ca
     return "report under way", lambda: list(folder.glob("learngene.safetensors"))
 
 
-MOMENTS = (
-    *(at_a_time, in_the_dataset, after_a_task, after_the_cycle, after_clients, in_a_write),
-    while_reporting,
-)
+MOMENTS = (at_a_time, in_the_dataset, after_a_task, after_clients, in_a_write, while_reporting)
+OF_KIND = {"cycles": (after_the_cycle,), "methods": (after_a_method, after_a_round)}
 
 
 # -- disturbances ----------------------------------------------------------------------------------
@@ -257,7 +275,7 @@ MOMENTS = (
 
 def disturb(run: Run, trial: Trial, draw: random.Random, seconds: float) -> None:
     """Wait for a random moment and send a random signal; checks how the run ended."""
-    moments = list(MOMENTS)
+    moments = [*MOMENTS, *OF_KIND[trial.kind]]
     if run.runtime == "ray":
         moments, seconds = [after_clients, at_a_time], seconds + RAY_S
     said, condition = draw.choice(moments)(run.cache, draw, seconds)
@@ -311,6 +329,12 @@ def damage(cache: Path, trial: Trial, draw: random.Random) -> None:
     trial.events.append(f"{how} {path.name}")
 
 
+def move(cache: Path, trial: Trial) -> Path:
+    """The cache in a folder of a longer name, as on another machine."""
+    trial.events.append("cache moved")
+    return cache.rename(cache.with_name(f"{cache.name}-moved-elsewhere"))
+
+
 def finish(run: Run, trial: Trial) -> str | None:
     """Wait for the end; the result's hash, or None with the reason among the problems."""
     try:
@@ -335,19 +359,20 @@ def left_behind(mark: str) -> dict[int, str]:
     return {pid: name[:80] for pid, name in left.items()}
 
 
-def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, seconds: float,
-           ) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
+def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: dict[str, str],
+           seconds: float) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
     for number in numbers:
         draw = random.Random(f"{seed}-{number}")
         ray = ray_every and number % ray_every == ray_every - 1
-        trial = Trial(number, "ray" if ray else "serial", not ray and number % 5 != 4)
+        kind = "methods" if number % 4 in (1, 2) else "cycles"  # both with Ray, too
+        trial = Trial(number, kind, "ray" if ray else "serial", not ray and number % 5 != 4)
         cache = folder / f"c{number:04d}"
         found = None
         for _ in range(draw.choice([1, 1, 2])):
             run = start(cache, trial)
             if draw.random() < 0.2 and trial.runtime == "serial":
                 found = finish(run, trial)  # whole, then damaged
-                if found not in (due, None):
+                if found not in (due[kind], None):
                     trial.problems.append("differs before it was damaged")
                 damage(cache, trial, draw)
                 continue
@@ -358,12 +383,14 @@ def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, se
                 trial.problems.append(f"left behind: {left}")
             if draw.random() < 0.3:
                 damage(cache, trial, draw)
+        if draw.random() < 0.3 and cache.exists():
+            cache = move(cache, trial)
         run = start(cache, trial)
         found = finish(run, trial)
         if left := left_behind(run.mark):
             trial.problems.append(f"left behind: {left}")
         yield trial, found
-        if found == due and not trial.problems:
+        if found == due[kind] and not trial.problems:
             for each in (cache, cache.with_name(f"run-{cache.name}")):
                 shutil.rmtree(each, ignore_errors=True)
 
@@ -381,25 +408,25 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     begun = time.monotonic()
     import_everything()
-    whole = Trial(-1, "serial", forked=False)
-    due = finish(start(folder / "c-ref", whole), whole)
-    begun_again = time.monotonic()
-    again = Trial(-1, "serial", forked=True)
-    if finish(start(folder / "c-two", again), again) != due:
-        print(f"two undisturbed runs differ: {again.problems}", file=sys.stderr)
-        return 1
-    seconds = time.monotonic() - begun_again
-    if due is None:
-        print(f"the undisturbed run failed: {whole.problems}", file=sys.stderr)
-        return 1
-    print(f"undisturbed: {seconds:.1f} s, {due[:16]}, files in {folder}", flush=True)
+    due, seconds = {}, 0.0
+    for kind in KINDS:
+        whole, again = (Trial(-1, kind, "serial", forked=forked) for forked in (False, True))
+        found = finish(start(folder / f"c-ref-{kind}", whole), whole)
+        begun_again = time.monotonic()
+        if finish(start(folder / f"c-two-{kind}", again), again) != found or found is None:
+            problems = f"{whole.problems} {again.problems}"
+            print(f"two undisturbed runs differ or failed: {problems}", file=sys.stderr)
+            return 1
+        due[kind], seconds = found, time.monotonic() - begun_again
+        print(f"undisturbed: {kind} {seconds:.1f} s, {found[:16]}, files in {folder}", flush=True)
     wrong, numbers = 0, range(asked.first, asked.first + asked.runs)
     for trial, found in trials(folder, numbers, asked.seed, asked.ray_every, due, seconds):
-        verdict = "equal" if found == due else "DIFFERS" if found else "FAILED"
+        verdict = "equal" if found == due[trial.kind] else "DIFFERS" if found else "FAILED"
         wrong += verdict != "equal" or bool(trial.problems)
         problems = "; ".join(trial.problems)
         print(
-            f"{trial.number:3d} {trial.runtime:6s} {trial.starts} starts  {verdict:8s}"
+            f"{trial.number:3d} {trial.runtime:6s} {trial.kind:7s} {trial.starts} starts  "
+            f"{verdict:8s}"
             f"{'; '.join(trial.events)}{'  PROBLEM: ' + problems if problems else ''}",
             flush=True,
         )

@@ -19,6 +19,7 @@ from runtime.resources import RuntimeSettings, client_device
 from server.pretraining import _factory, payload_key
 from strategies.answer_cache import cache_key_fields
 from tests.clients.helpers import make_task
+from tests.hostile_methods import write_hostile
 from tests.own_method import here, write_method
 
 
@@ -105,3 +106,19 @@ def test_runs_without_one_send_what_they_sent(tiny_dataset, gene, tmp_path):
     config = Config(cache=str(tmp_path))
     task = client_task(config, with_methods(asdict(config)), tiny_dataset.path)
     assert "own_methods" not in plan_round(task, gene).task.to_plain()
+
+
+def test_hostile_methods_change_no_other_methods_numbers(tmp_path, monkeypatch, tiny_dataset, gene):
+    here(monkeypatch, tmp_path)
+    hostile = write_hostile(tmp_path, "_a")
+    others = ["learngene", "scratch"]
+    task = make_task(tiny_dataset, gene, methods=others)
+    payloads = {"learngene": gene.arrays}
+    alone = run_task(1, 1, task, payloads)["methods"]
+    own = {name: describe(name) for name in hostile}
+    task = replace(task, methods=(*hostile, *others), own_methods=own)
+    beside = run_task(1, 1, task, payloads)["methods"]
+    for name in others:
+        assert {**beside[name], "seconds": 0} == {**alone[name], "seconds": 0}
+    said = {name: each["error"] for name, each in beside.items() if "error" in each}
+    assert said.keys() == {"on_the_rest_a"} and "Own: gone (on_the_rest_a.py" in said.popitem()[1]

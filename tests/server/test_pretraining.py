@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conf.parts import pretraining_settings
 from conf.schema import Config, read_config
 from learngene import methods
 from learngene.data.dataset import ImageDataset
 from learngene.methods import Payload
+from learngene.methods.plugins import describe
 from protocol.plan import plan_round
 from server import pretraining as factory_side
 from server.pretraining import PretrainingSettings, payload_key, pretrain_methods
 from tests.helpers import hooked, method_settings
+from tests.own_method import here, write_method
 from tests.protocol.helpers import client_task
 
 NO_LIFE: Any = SimpleNamespace(trained=None)
@@ -50,8 +53,6 @@ def halves(monkeypatch) -> dict[str, int]:
             raise ValueError("out of luck")
         start = 0 if factory.checkpoint is None else int(factory.checkpoint[1]["step"])
         for step in range(start, 3):
-            import torch
-
             factory.keep({"at": torch.tensor([float(step + 1)])}, {"phase": 0, "step": step + 1})
             if factory.name == "maml" and counts["maml"] == 1 and step == 1:
                 raise KeyboardInterrupt
@@ -215,3 +216,60 @@ def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_datas
         one, other = seen[1][name], seen[2][name]
         assert one.card == other.card and one.arrays.keys() == other.arrays.keys()
         assert all(np.array_equal(a, other.arrays[n]) for n, a in one.arrays.items()), name
+
+
+IN_PLACE = (
+    "import torch; torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False)\n"
+    "    [p.detach().zero_() for p in getattr(given, 'parameters', list)()]\n"
+    "    return Payload({'w': np.ones(3, np.float32)}, {})"
+)
+HALVES = {  # what a plugin's half at the factory does, and what is said of it
+    "in_place": (IN_PLACE, None),
+    "escapes": ("raise type('Own', (BaseException,), {})('gone')", "Own: gone"),
+    "forgets": ("pass", "TypeError: it returned NoneType, a Payload is due"),
+    "too_large": (
+        "return Payload({'w': np.broadcast_to(np.float32(1), (3, 2**28))}, {})",
+        "ValueError: the payload has 3,221,225,472 bytes of arrays, at most 1,073,741,824",
+    ),
+    "not_float32": ("return Payload({'w': np.zeros(3)}, {})", "w of the payload is float64"),
+    "long_card": (
+        "return Payload({}, {'text': 'x' * 20_000})",
+        "ValueError: the payload's card has 20,012 characters of JSON",
+    ),
+}
+IN_ITS_PROCESS = {
+    "in_place_too": (IN_PLACE, None),
+    "ends_it": ("import os; os._exit(7)", "its process ended with exit code 7"),
+}
+
+
+@pytest.mark.parametrize(
+    ("half", "halves"), [("from_collective", HALVES), ("pretrain", IN_ITS_PROCESS)]
+)
+def test_a_plugins_half_is_named_and_takes_no_other_along(
+    tmp_path, monkeypatch, tiny_dataset, evolved, half, halves
+):
+    here(monkeypatch, tmp_path)
+    own, trainer = {}, evolved("separable")
+    for name, (body, _) in halves.items():
+        source = "import numpy as np\nfrom learngene.methods import Method, Payload\n\n\n"
+        source += f"def half(given):\n    {body}\n\n\nMETHOD = Method(print, {half}=half)\n"
+        write_method(tmp_path, name, source)
+        own[name] = describe(name)
+    monkeypatch.setattr(factory_side, "max_workers", lambda threads, device: 1)
+    config = config_of(tmp_path, "full", "finetune", budget=60)
+    life: Any = SimpleNamespace(trained=SimpleNamespace(trainer=trainer))
+    before = {name: value.clone() for name, value in trainer.collective.state_dict().items()}
+    alone = pretrain_methods(config, tiny_dataset, life).payloads
+    elsewhere = replace(config.factory, cache=tmp_path / "other")
+    config = replace(config, methods=(*own, *config.methods), own_methods=own, factory=elsewhere)
+    found = pretrain_methods(config, tiny_dataset, life)
+    for name, (_, said) in halves.items():
+        assert (name in found.payloads) == (said is None)
+        assert said is None or said in found.failed[name]
+    for name, payload in alone.items():
+        beside = found.payloads[name]
+        assert beside.card == payload.card
+        assert all(np.array_equal(array, beside.arrays[n]) for n, array in payload.arrays.items())
+    after = trainer.collective.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
