@@ -2,14 +2,15 @@
 
     python tests/chaos.py --runs 30 --seed 0
 
-One undisturbed run of a tiny glyph dataset gives the hash that is due. Then, each time with a fresh
-cache, the same command is started and disturbed (``EVENTS``), once or twice, and run again until it
-ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise. Nothing
-in the program knows of this script: it watches the cache's files to find its moments.
+Undisturbed runs of a tiny glyph dataset give the hashes that are due. Then, each time with a fresh
+cache, the same command is started and disturbed (``disturb``), once or twice, and run again until
+it ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise.
+Nothing in the program knows of this script: it watches the cache's files to find its moments.
 
-Most runs are forks of this process, which has imported everything already (half of what a tiny run
-takes is imports); ``sim.main`` is called in them with the command's arguments. Every fifth one, and
-all with Ray, are commands of their own.
+Every second run has a method of the factory's and a federated one besides, every third runs with
+Ray, whose workers, raylet and gcs are disturbed, too. The others are forks of this process, which
+has imported everything already (half of what a tiny run takes is imports); ``sim.main`` is called
+in them with the command's arguments. Every fifth one, and all with Ray, are commands of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +43,20 @@ ASKED = (
     *("report.gradcam_images=2", "ways=2", "data.novel=0.2", "data.base=0.6"),
     *("data.open_world=0.2", "collective.threads=1"),
 )
+MORE = (  # methods with a half at the factory, or trained among the clients
+    *("methods=[learngene,scratch,protonet,fedavg]", "method.protonet.ways=4"),
+    *("method.protonet.shots=2", "method.fedavg.rounds=3", "method.fedavg.local_epochs=1"),
+)
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+FROZEN = "a worker frozen"  # for seconds, or for good
+TO_A_WORKER = {
+    "kill -9 of a worker": signal.SIGKILL,
+    "SIGTERM to a worker": signal.SIGTERM,
+    FROZEN: signal.SIGSTOP,
+    f"{FROZEN} for good": signal.SIGSTOP,
+}
+OF_RAY = {"kill -9 of the raylet": "raylet", "kill -9 of the gcs": "gcs_server"}
+FAILED = 1  # the exit code where Ray itself has died
 SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 IMPORTED = (
@@ -127,6 +142,7 @@ class Trial:
     number: int
     runtime: str
     forked: bool
+    more: bool = False  # with MORE methods
     events: list[str] = field(default_factory=list)
     starts: int = 0
     problems: list[str] = field(default_factory=list)
@@ -138,7 +154,8 @@ def start(cache: Path, trial: Trial) -> Run:
     folder = cache.with_name(f"run-{cache.name}")
     shutil.rmtree(folder, ignore_errors=True)
     log = cache.with_name(f"log-{cache.name}.txt")
-    arguments = [*ASKED, f"runtime={trial.runtime}", "runtime.total_cpus=2"]
+    arguments = [*ASKED, *(MORE if trial.more else ())]
+    arguments += [f"runtime={trial.runtime}", "runtime.total_cpus=2"]
     arguments.append(f"hydra.run.dir={folder}")
     environment = {"LEARNGENE_CACHE": str(cache), MARK: mark}
     process: Command | Fork
@@ -220,6 +237,11 @@ def after_a_task(cache: Path, draw: random.Random, _: float) -> tuple[str, Calla
     return f"task {task} kept", lambda: files(cache, name)
 
 
+def in_a_training(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    name = draw.choice(["methods/*/*.json", "federated/*/*.json"])
+    return f"{name} kept", lambda: files(cache, name)
+
+
 def after_the_cycle(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
     return "cycle kept", lambda: files(cache, "collectives/*/cycles-*/cycle-001.json")
 
@@ -257,36 +279,43 @@ MOMENTS = (
 
 def disturb(run: Run, trial: Trial, draw: random.Random, seconds: float) -> None:
     """Wait for a random moment and send a random signal; checks how the run ended."""
-    moments = list(MOMENTS)
+    moments = [*MOMENTS, *([in_a_training] if trial.more else [])]
+    kinds: list[Iterable[str]] = [SIGNALS]
     if run.runtime == "ray":
         moments, seconds = [after_clients, at_a_time], seconds + RAY_S
+        kinds = [SIGNALS, TO_A_WORKER, TO_A_WORKER, OF_RAY]
     said, condition = draw.choice(moments)(run.cache, draw, seconds)
-    name, signum = draw.choice(list(SIGNALS.items()))
-    if run.runtime == "ray" and draw.random() < 0.4:
-        name = "kill -9 of a worker"
+    name = draw.choice(list(draw.choice(kinds)))
     came = until(run, condition)
     if came and draw.random() < 0.5:
         time.sleep(draw.uniform(0, 0.3))
     trial.events.append(f"{name}, {said}" + ("" if came else " (it had ended)"))
     if not came:
         return
-    if name == "kill -9 of a worker":
-        workers = [pid for pid, cmd in processes(run.mark).items() if "ClientAppActor" in cmd]
-        if workers:
-            os.kill(draw.choice(workers), signal.SIGKILL)
-        else:
+    there = processes(run.mark) if run.runtime == "ray" else {}  # and to know its session
+    what = "ClientAppActor" if name in TO_A_WORKER else f"/{OF_RAY.get(name)} "
+    if name not in SIGNALS:
+        found = [pid for pid, cmd in there.items() if what in cmd]
+        if not found:
             trial.events[-1] += " (none was there)"
+            return
+        with suppress(ProcessLookupError):
+            pid = draw.choice(found)
+            os.kill(pid, TO_A_WORKER.get(name, signal.SIGKILL))
+            if name == FROZEN:
+                time.sleep(draw.uniform(1, 15))
+                os.kill(pid, signal.SIGCONT)
+    if name in TO_A_WORKER:  # the run itself goes on
         return
-    if run.runtime == "ray":
-        processes(run.mark)  # while the raylet is there, to know its session
-    run.process.send_signal(signum)
+    if name in SIGNALS:
+        run.process.send_signal(SIGNALS[name])
     try:
         code = run.process.wait(LEAVING_S)
     except subprocess.TimeoutExpired:
         trial.problems.append(f"alive {LEAVING_S:g} s after {name}")
         run.process.kill()
         code = run.process.wait()
-    if code not in (*CODES[signum], 0):
+    if code not in (*(CODES[SIGNALS[name]] if name in SIGNALS else (FAILED,)), 0):
         trial.problems.append(f"exit {code} after {name}")
 
 
@@ -335,13 +364,14 @@ def left_behind(mark: str) -> dict[int, str]:
     return {pid: name[:80] for pid, name in left.items()}
 
 
-def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, seconds: float,
-           ) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
+def trials(folder: Path, numbers: range, seed: int, ray_every: int, hashes: list[str],
+           seconds: float) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
     for number in numbers:
         draw = random.Random(f"{seed}-{number}")
         ray = ray_every and number % ray_every == ray_every - 1
-        trial = Trial(number, "ray" if ray else "serial", not ray and number % 5 != 4)
-        cache = folder / f"c{number:04d}"
+        more = number // 3 % 2 == 1  # of the runs with Ray half, too
+        trial = Trial(number, "ray" if ray else "serial", not ray and number % 5 != 4, more)
+        cache, due = folder / f"c{number:04d}", hashes[more]
         found = None
         for _ in range(draw.choice([1, 1, 2])):
             run = start(cache, trial)
@@ -352,7 +382,7 @@ def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, se
                 damage(cache, trial, draw)
                 continue
             disturb(run, trial, draw, seconds)
-            if run.alive():  # a worker was killed: the run itself goes on
+            if run.alive():  # a worker was disturbed: the run itself goes on
                 finish(run, trial)
             if left := left_behind(run.mark):
                 trial.problems.append(f"left behind: {left}")
@@ -373,7 +403,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first; to repeat one")
-    parser.add_argument("--ray-every", type=int, default=6, help="every n-th run with Ray; 0: none")
+    parser.add_argument("--ray-every", type=int, default=3, help="every n-th run with Ray; 0: none")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all files")
     asked = parser.parse_args(arguments)
     # Ignored where a shell started this in the background, and that is inherited.
@@ -381,25 +411,29 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     begun = time.monotonic()
     import_everything()
-    whole = Trial(-1, "serial", forked=False)
-    due = finish(start(folder / "c-ref", whole), whole)
-    begun_again = time.monotonic()
-    again = Trial(-1, "serial", forked=True)
-    if finish(start(folder / "c-two", again), again) != due:
-        print(f"two undisturbed runs differ: {again.problems}", file=sys.stderr)
-        return 1
-    seconds = time.monotonic() - begun_again
-    if due is None:
-        print(f"the undisturbed run failed: {whole.problems}", file=sys.stderr)
-        return 1
-    print(f"undisturbed: {seconds:.1f} s, {due[:16]}, files in {folder}", flush=True)
+    hashes: list[str] = []
+    for more in (False, True):
+        whole, again = (Trial(-1, "serial", forked, more) for forked in (False, True))
+        due = finish(start(folder / f"{more:d}-ref", whole), whole)
+        begun_again = time.monotonic()
+        if finish(start(folder / f"{more:d}-two", again), again) != due:
+            print(f"two undisturbed runs differ: {again.problems}", file=sys.stderr)
+            return 1
+        seconds = time.monotonic() - begun_again
+        if due is None:
+            print(f"the undisturbed run failed: {whole.problems}", file=sys.stderr)
+            return 1
+        print(f"undisturbed: {seconds:.1f} s, {due[:16]}, files in {folder}", flush=True)
+        hashes.append(due)
     wrong, numbers = 0, range(asked.first, asked.first + asked.runs)
-    for trial, found in trials(folder, numbers, asked.seed, asked.ray_every, due, seconds):
+    for trial, found in trials(folder, numbers, asked.seed, asked.ray_every, hashes, seconds):
+        due = hashes[trial.more]
         verdict = "equal" if found == due else "DIFFERS" if found else "FAILED"
         wrong += verdict != "equal" or bool(trial.problems)
         problems = "; ".join(trial.problems)
         print(
-            f"{trial.number:3d} {trial.runtime:6s} {trial.starts} starts  {verdict:8s}"
+            f"{trial.number:3d} {trial.runtime:6s} {'more' if trial.more else '    '} "
+            f"{trial.starts} starts  {verdict:8s}"
             f"{'; '.join(trial.events)}{'  PROBLEM: ' + problems if problems else ''}",
             flush=True,
         )

@@ -73,7 +73,6 @@ def without_node(outcome: ClientOutcome) -> ClientOutcome:
     failed = outcome.error is not None
     return replace(
         outcome,
-        node_id=0,
         info=info,
         bytes_up=0 if failed else outcome.bytes_up,
         bytes_by_method={} if failed else outcome.bytes_by_method,
@@ -185,7 +184,7 @@ def test_ray_equals_serial(serial, with_ray):
 
 @pytest.mark.ray
 def test_client_killed_once_answers_in_the_same_round(with_ray):
-    """max_restarts and max_task_retries: undocumented in Flower, so this holds it to them."""
+    """The pool in the place of Flower's; ``test_workers.py`` has what else may happen to it."""
     fourth = with_ray[0][3]
     assert [each.error for each in fourth.clients] == [None] * 5
 
