@@ -33,7 +33,7 @@ from conf.methods import with_methods
 from conf.schema import Config, register_schema
 from conf.validate import check
 from learngene.errors import InputError
-from runtime.signals import MESSAGE, Terminated, catch_signals
+from runtime.signals import KEPT, MESSAGE, BackendLost, Terminated, catch_signals
 
 if TYPE_CHECKING:
     from reports.console import Console
@@ -164,6 +164,8 @@ def _job(composed: DictConfig) -> None:
         _codes.append(simulation(config, run_dir, asked))
     except InputError as error:  # here, since Hydra would add a line of its own
         _codes.append(_say(str(error), WRONG_INPUT))
+    except BackendLost as error:
+        _codes.append(_say(f"{error}; {KEPT}", FAILED))
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

@@ -7,6 +7,7 @@ and plain Python, and sees to it that whatever goes wrong reaches the server as 
 from __future__ import annotations
 
 import json
+import signal
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -59,6 +60,15 @@ def make_client_app(
     made.query()(_partition)
     made.train()(partial(_train, run_task, make_schema))
     return made
+
+
+def end_at_sigterm() -> None:
+    """For a worker's start: SIGTERM ends it at once, as SIGKILL does, and its client is repeated.
+
+    Ray would raise SystemExit in whatever runs; an import that is broken off half-way spoils all
+    later clients of the process.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _partition(message: Message, context: Context) -> Message:

@@ -22,9 +22,8 @@ Metric = int | float | list[int] | list[float]
 
 UINT64 = 2**64 - 1
 WORLD = "0" * 72  # stands for the path of a dataset where bytes are counted (its key is 24 of them)
-# Ray's names of a process that is gone; max_task_retries has run the client's work twice by then.
-WORKER_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError")
 WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
+WORKER_STUCK = "the worker was stuck while running this client, and again when it was repeated"
 CODES = {code: name for name, code in vars(ErrorCode).items() if isinstance(code, int)}
 
 
@@ -146,8 +145,9 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
     if reply.has_error():
         # worker death, lost node, app that could not be loaded: Flower's words, first lines only
         reason = " ".join((reply.error.reason or "no reason given").split())
-        if WORKER_DIED in reason or any(death in reason for death in WORKER_DEATHS):
-            return CheckedReply(errors=[WORKER_DIED])
+        for ours in (WORKER_DIED, WORKER_STUCK):
+            if ours in reason:
+                return CheckedReply(errors=[ours])
         reason = clean(reason, 300)
         return CheckedReply(errors=[f"{CODES.get(reply.error.code, reply.error.code)}: {reason}"])
     content = reply.content

@@ -31,7 +31,6 @@ class ClientOutcome:
     """What became of one client in one round. ``methods`` holds checked, finite numbers only."""
 
     client: int  # the partition
-    node_id: int
     replied: bool  # False: no reply before the deadline
     methods: dict[str, dict[str, Metric]]
     info: dict[str, Any]

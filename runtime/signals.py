@@ -15,11 +15,16 @@ from types import FrameType
 # that does not come back. Files are written whole or not at all, and Ray's processes end with ours.
 GRACE_S = 8.0
 ENDING = (signal.SIGINT, signal.SIGTERM)
-MESSAGE = "interrupted; what was finished is kept, the same command goes on"
+KEPT = "what was finished is kept, the same command goes on"
+MESSAGE = f"interrupted; {KEPT}"
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM. A KeyboardInterrupt: whatever lets Ctrl-C through must let this through, too."""
+
+
+class BackendLost(RuntimeError):
+    """What runs the clients could not start, or died under the run."""
 
 
 def exit_code(signum: int) -> int:

@@ -80,7 +80,6 @@ def _outcome(client: int, card: Mapping[str, Any]) -> ClientOutcome:
     up = card["bytes_up_by_method"]
     return ClientOutcome(
         client=client,
-        node_id=0,
         replied=True,
         methods=card["methods"],
         info=card["info"],

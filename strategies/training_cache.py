@@ -98,7 +98,7 @@ def unpack_rounds(packed: Mapping[str, Any], name: str) -> list[RoundOutcome]:
     def client(row: list[Any]) -> ClientOutcome:
         number, down, up, methods, info, sent = row
         traffic = {name: ByteCount(down, up)}
-        return ClientOutcome(number, 0, True, methods, info, down, up, traffic, sent=table[sent])
+        return ClientOutcome(number, True, methods, info, down, up, traffic, sent=table[sent])
 
     return [
         RoundOutcome(

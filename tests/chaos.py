@@ -2,14 +2,15 @@
 
     python tests/chaos.py --runs 30 --seed 0
 
-One undisturbed run of a tiny glyph dataset gives the hash that is due. Then, each time with a fresh
-cache, the same command is started and disturbed (``EVENTS``), once or twice, and run again until it
-ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise. Nothing
-in the program knows of this script: it watches the cache's files to find its moments.
+Undisturbed runs of a tiny glyph dataset give the hashes that are due. Then, each time with a fresh
+cache, the same command is started and disturbed (``disturb``), once or twice, and run again until
+it ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise.
+Nothing in the program knows of this script: it watches the cache's files to find its moments.
 
-Most runs are forks of this process, which has imported everything already (half of what a tiny run
-takes is imports); ``sim.main`` is called in them with the command's arguments. Every fifth one, and
-all with Ray, are commands of their own.
+Every second run has a method of the factory's and a federated one besides, every third runs with
+Ray, whose workers, raylet and gcs are disturbed, too. The others are forks of this process, which
+has imported everything already (half of what a tiny run takes is imports); ``sim.main`` is called
+in them with the command's arguments. Every fifth one, and all with Ray, are commands of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +51,15 @@ KINDS = {
     ),
 }
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+FROZEN = "a worker frozen"  # for seconds, or for good
+TO_A_WORKER = {
+    "kill -9 of a worker": signal.SIGKILL,
+    "SIGTERM to a worker": signal.SIGTERM,
+    FROZEN: signal.SIGSTOP,
+    f"{FROZEN} for good": signal.SIGSTOP,
+}
+OF_RAY = {"kill -9 of the raylet": "raylet", "kill -9 of the gcs": "gcs_server"}
+FAILED = 1  # the exit code where Ray itself has died
 SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 IMPORTED = (
@@ -276,35 +287,42 @@ OF_KIND = {"cycles": (after_the_cycle,), "methods": (after_a_method, after_a_rou
 def disturb(run: Run, trial: Trial, draw: random.Random, seconds: float) -> None:
     """Wait for a random moment and send a random signal; checks how the run ended."""
     moments = [*MOMENTS, *OF_KIND[trial.kind]]
+    kinds: list[Iterable[str]] = [SIGNALS]
     if run.runtime == "ray":
         moments, seconds = [after_clients, at_a_time], seconds + RAY_S
+        kinds = [SIGNALS, TO_A_WORKER, TO_A_WORKER, OF_RAY]
     said, condition = draw.choice(moments)(run.cache, draw, seconds)
-    name, signum = draw.choice(list(SIGNALS.items()))
-    if run.runtime == "ray" and draw.random() < 0.4:
-        name = "kill -9 of a worker"
+    name = draw.choice(list(draw.choice(kinds)))
     came = until(run, condition)
     if came and draw.random() < 0.5:
         time.sleep(draw.uniform(0, 0.3))
     trial.events.append(f"{name}, {said}" + ("" if came else " (it had ended)"))
     if not came:
         return
-    if name == "kill -9 of a worker":
-        workers = [pid for pid, cmd in processes(run.mark).items() if "ClientAppActor" in cmd]
-        if workers:
-            os.kill(draw.choice(workers), signal.SIGKILL)
-        else:
+    there = processes(run.mark) if run.runtime == "ray" else {}  # and to know its session
+    what = "ClientAppActor" if name in TO_A_WORKER else f"/{OF_RAY.get(name)} "
+    if name not in SIGNALS:
+        found = [pid for pid, cmd in there.items() if what in cmd]
+        if not found:
             trial.events[-1] += " (none was there)"
+            return
+        with suppress(ProcessLookupError):
+            pid = draw.choice(found)
+            os.kill(pid, TO_A_WORKER.get(name, signal.SIGKILL))
+            if name == FROZEN:
+                time.sleep(draw.uniform(1, 15))
+                os.kill(pid, signal.SIGCONT)
+    if name in TO_A_WORKER:  # the run itself goes on
         return
-    if run.runtime == "ray":
-        processes(run.mark)  # while the raylet is there, to know its session
-    run.process.send_signal(signum)
+    if name in SIGNALS:
+        run.process.send_signal(SIGNALS[name])
     try:
         code = run.process.wait(LEAVING_S)
     except subprocess.TimeoutExpired:
         trial.problems.append(f"alive {LEAVING_S:g} s after {name}")
         run.process.kill()
         code = run.process.wait()
-    if code not in (*CODES[signum], 0):
+    if code not in (*(CODES[SIGNALS[name]] if name in SIGNALS else (FAILED,)), 0):
         trial.problems.append(f"exit {code} after {name}")
 
 
@@ -377,7 +395,7 @@ def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: dict[st
                 damage(cache, trial, draw)
                 continue
             disturb(run, trial, draw, seconds)
-            if run.alive():  # a worker was killed: the run itself goes on
+            if run.alive():  # a worker was disturbed: the run itself goes on
                 finish(run, trial)
             if left := left_behind(run.mark):
                 trial.problems.append(f"left behind: {left}")
@@ -400,7 +418,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first; to repeat one")
-    parser.add_argument("--ray-every", type=int, default=6, help="every n-th run with Ray; 0: none")
+    parser.add_argument("--ray-every", type=int, default=3, help="every n-th run with Ray; 0: none")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all files")
     asked = parser.parse_args(arguments)
     # Ignored where a shell started this in the background, and that is inherited.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,17 @@ def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]
             methods["learngene"]["accuracy"] = np.float32(0.5)
         case "stranger":
             methods["maml"] = {"accuracy": 1.0}
-        case "die once":
+        case "die once" | "end once" | "freeze once" as how:
             mark = Path(told["folder"]) / f"died-{round}-{client}"
             if not mark.exists():
                 mark.touch()
-                os._exit(1)
+                signum = {"d": signal.SIGKILL, "e": signal.SIGTERM, "f": signal.SIGSTOP}[how[0]]
+                os.kill(os.getpid(), signum)
+                time.sleep(600)
         case "hang":
             time.sleep(600)
         case "slow":
-            time.sleep(0.4)
+            time.sleep(told.get("seconds", 0.4))
         case "meet":  # until all have come: proves that they run side by side
             folder = Path(told["folder"])
             (folder / f"here-{client}").touch()

@@ -69,7 +69,7 @@ def with_ray(folder) -> tuple[list[RoundOutcome], float]:
 def without_node(outcome: ClientOutcome) -> ClientOutcome:
     """Node ids are random, and a traceback tells of the caller's frames."""
     info = {key: value for key, value in outcome.info.items() if key != "traceback"}
-    return replace(outcome, node_id=0, info=info)
+    return replace(outcome, info=info)
 
 
 def test_good_round(serial):
@@ -177,7 +177,7 @@ def test_ray_equals_serial(serial, with_ray):
 
 @pytest.mark.ray
 def test_client_killed_once_answers_in_the_same_round(with_ray):
-    """max_restarts and max_task_retries: undocumented in Flower, so this holds it to them."""
+    """The pool in the place of Flower's; ``test_workers.py`` has what else may happen to it."""
     fourth = with_ray[0][3]
     assert [each.error for each in fourth.clients] == [None] * 5
 

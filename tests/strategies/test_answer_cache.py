@@ -26,7 +26,6 @@ GENE = {"w": np.arange(12, dtype=np.float32).reshape(3, 4)}
 PLAN = plan(replace(fake_task(), world="/some/where"), {"learngene": GENE})
 GOOD = ClientOutcome(
     client=3,
-    node_id=77,
     replied=True,
     methods={"scratch": {"accuracy": [0.1, 1 / 3], "epochs": [0, 1], "seconds": 1.25}},
     info={"classes": "4,7", "train_images": 50},
@@ -51,7 +50,7 @@ def test_what_is_put_is_got(kept):
     assert kept.get(3) is None
     kept.put(GOOD)
     found = again(kept).get(3)
-    sent = replace(found, node_id=77, bytes_down=1000, kept=False)
+    sent = replace(found, bytes_down=1000, kept=False)
     assert replace(sent, bytes_by_method={"scratch": ByteCount(1000, 150)}) == GOOD
     assert found.kept and found.bytes_by_method == {"scratch": ByteCount(0, 150)}
     assert again(kept).get(4) is None
@@ -162,8 +161,7 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
 def plain(rounds: list[RoundOutcome]) -> list[RoundOutcome]:
     """Without what may differ: random node ids, and who was asked when."""
     return [
-        replace(each, clients=[replace(c, node_id=0, kept=False) for c in each.clients])
-        for each in rounds
+        replace(each, clients=[replace(c, kept=False) for c in each.clients]) for each in rounds
     ]
 
 

@@ -123,7 +123,7 @@ def answer(client: int) -> ClientOutcome:
                                "train_loss": [1.0], "penalty": [0.0]}  # fmt: skip
     traffic = {name: ByteCount(100, 7) for name in ("scratch", "fedavg")}
     methods = {name: dict(metrics) for name in traffic}
-    return ClientOutcome(client, 1, True, methods, {"classes": "1"}, 100, 7, traffic)
+    return ClientOutcome(client, True, methods, {"classes": "1"}, 100, 7, traffic)
 
 
 def test_a_finished_training_is_found_with_all_that_it_sent(whole, tiny_dataset, monkeypatch):
