@@ -19,6 +19,7 @@ from learngene.errors import InputError
 from learngene.utils.files import expand_user, is_file, is_folder
 from reports.experiments.registry import compared_methods
 from reports.loggers import check_logger
+from runtime.resources import check_resources
 
 GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
@@ -66,6 +67,8 @@ def _problems(config: Config) -> Iterator[Problem]:
     yield from _of_the_run(config)
     # Last, since methods bring torch: seconds that a wrong word above need not wait for.
     yield from _of_halves(config, resolve_methods(config.methods, config.method))
+    if config.runtime.name == "ray":
+        check_resources(config.runtime, config.num_clients)
 
 
 def _of_methods(methods: Any) -> Iterator[Problem]:

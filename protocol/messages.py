@@ -48,8 +48,8 @@ class CheckedReply:
 def counted(message: Message) -> Message:
     """The message as its bytes are counted: what moves no number has a fixed width.
 
-    Where the dataset lies, how long to wait, which faults are planted, what the device is called and
-    in which words a failure is told differ between runs of equal results, as ids do (see
+    Where the dataset lies, how long to wait, which faults are planted, what the device is called
+    and in which words a failure is told differ between runs of equal results, as ids do (see
     ``message_bytes``). Of a declared form: a refused reply is to be counted as it is.
     """
     if not message.has_content():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from learngene.gene.gene import Learngene
 from learngene.methods import Payload
+from learngene.utils.files import temporary_name
 from protocol.callbacks import SILENT, RunCallback
 from protocol.plan import plan_round
 from protocol.rounds import RoundOutcome, RoundPlan
@@ -82,16 +82,14 @@ def fault_orders(faults: Sequence[str], cache: Path) -> Iterator[FaultOrders | N
     """``faults`` as ``clients.faults.armed`` reads it, or None where none is planted.
 
     Its folder remembers who has been killed once. It lies in the cache, which all workers can
-    write to, and is gone when the run is over; a folder that a killed driver leaves behind is empty
-    or holds empty files, and nothing ever looks into it again.
+    write to, and is gone when the run is over.
     """
     if not faults:
         yield None
         return
-    cache = cache.absolute()
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="faults-", dir=cache)
+    folder = temporary_name(cache.absolute() / "faults")
+    folder.mkdir(parents=True)
     try:
-        yield FaultOrders(tuple(faults), folder)
+        yield FaultOrders(tuple(faults), str(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

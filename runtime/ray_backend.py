@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
+from runtime.cluster import GIVE_UP
+from runtime.private_ray import environment, private_ray
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import run_serial
 from runtime.signals import ENDING, BackendLost, exit_code
@@ -36,9 +38,10 @@ from strategies.learngene import LearngeneStrategy
 
 __all__ = ["RuntimeSettings", "leave", "simulate"]
 
-# After a kill -9 of the driver the kernel ends gcs and raylet, and the raylet's workers follow. Its
-# two agents try to report that to the gcs, which is gone, for as many seconds as this (60).
-GIVE_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
+# Messages a worker that are out at once. Flower looks through all of them for every node, ten times
+# a second: with a message a client, 1,000 clients keep a core busy. Enough to leave no worker idle
+# between two looks, and more than workers that hang can hold on to.
+IN_FLIGHT = 4
 JOIN_S = 10.0  # how long the ServerApp's thread may take to notice that the run is over
 
 
@@ -75,9 +78,11 @@ def simulate(
 
         client_app = app
     strategy.timeout_s = runtime.timeout_s
-    server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback)
+    in_flight = None
     if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
         resources = check_resources(runtime, num_clients)
+        in_flight = IN_FLIGHT * resources.workers
+    server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback, in_flight=in_flight)
     # Where earlier runs have every answer there is nothing to start Ray for.
     everything = rounds * num_clients
     if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
@@ -105,10 +110,12 @@ def _run_ray(
         raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
     backend: dict[str, Any] = {
         "client_resources": {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus},
-        "init_args": resources.init_args(),
     }
+    own: AbstractContextManager[dict[str, Any]]
+    own = private_ray() if resources.address is None else nullcontext({})
     workers = lasting_workers(client_timeout_s, on_lost=server_app.stop.set)
-    with _environment(), _signals(), _quiet(), workers as pool:
+    with _environment(), own as of_its_own, _signals(), _quiet(), workers as pool:
+        backend["init_args"] = resources.init_args() | of_its_own
         # The backend waits for every client under way, also for one that has missed the deadline
         # or will never end: once the ServerApp is through, nobody wants their replies.
         server_app.on_finish = pool.end
@@ -135,25 +142,16 @@ def _run_ray(
         raise BackendLost("the ServerApp did not end with its backend")
 
 
-@contextmanager
-def _environment() -> Iterator[None]:
+def _environment() -> AbstractContextManager[None]:
     """Variables for Ray and its workers; what was there comes back (flwr itself overwrites it)."""
-    names = ("PYTHONPATH", "RAY_ADDRESS", GIVE_UP)
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.pop("RAY_ADDRESS", None)
     # Workers import clients/ also where the project is not installed and the driver runs from
     # another folder. (Flower puts the driver's sys.path before this.)
-    os.environ.setdefault(GIVE_UP, "10")
     root = str(Path(__file__).resolve().parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, before["PYTHONPATH"]]))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    # After a kill -9 of the driver the kernel ends gcs and raylet, and the raylet's workers follow.
+    # Its two agents try to report that to the gcs, which is gone, for as many seconds as this.
+    gives_up = os.environ.get(GIVE_UP, "10")
+    return environment({"PYTHONPATH": paths, "RAY_ADDRESS": None, GIVE_UP: gives_up})
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from learngene.data.partition import Shard, check_leakage, draw_shard
 from learngene.data.settings import SeededDataSettings, ShardSettings
 from learngene.errors import InputError
 from learngene.open_world.flagged import all_flagged, draw_labelled_shard
+from learngene.utils.files import sweep_temporary
 from protocol.callbacks import RunCallback
 
 
@@ -27,12 +28,15 @@ def load_dataset(
 ) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset and the result of the leakage guard over all clients' shards.
 
+    What killed writers have left anywhere in the cache is removed first.
+
     Args:
         open_world_learned: the collective's cycles will learn open-world classes, too.
 
     Raises:
         InputError: the data cannot be used, holds too little for the settings, or leaks.
     """
+    sweep_temporary(cache)
     dataset = build(data, cache, callback.on_progress)
     drawn = [_shard(shards, dataset, client) for client in range(num_clients)]
     further = dataset.class_split.open_world if open_world_learned else ()

@@ -361,7 +361,7 @@ def test_planted_faults_are_named_everywhere_and_spare_the_others(
             method.pop("bytes_down")
     assert ours == theirs
     assert found["run"]["config_sha256"] == whole["run"]["config_sha256"]
-    assert not list(cache.glob("faults-*"))
+    assert not list(cache.rglob(".*"))
 
 
 def test_messages_csv_states_what_crossed(first: Path) -> None:

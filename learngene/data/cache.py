@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from itertools import chain
@@ -36,10 +34,9 @@ from learngene.data.dataset import (
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, check_labels, decode, suspicious
 from learngene.errors import InputError
-from learngene.utils.files import attach_filename, refuse_other, write_atomically
+from learngene.utils.files import attach_filename, refuse_other, temporary_name, write_atomically
 
 CARD = "world.json"
-_STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
 
 
 def open_source(settings: SeededDataSettings) -> Source:
@@ -122,10 +119,9 @@ def _build(
 ) -> None:
     datasets = final.parent
     datasets.mkdir(parents=True, exist_ok=True)
-    _sweep(datasets)
-    making = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=datasets))
+    making = temporary_name(final)
+    making.mkdir()
     try:
-        making.chmod(0o755)  # mkdtemp's 0700 would shut other users out of a shared cache
         _write(settings, source, making, progress)
         try:
             making.rename(final)
@@ -155,9 +151,9 @@ def _whole(folder: Path) -> ImageDataset:
 
 def _set_aside(folder: Path) -> None:
     """Take a damaged dataset away; who has it mapped keeps what is mapped."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    aside = temporary_name(folder)
     with suppress(FileNotFoundError):  # another run was faster
-        folder.rename(aside / folder.name)
+        folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
     forget()
 
@@ -214,13 +210,3 @@ def _write(
     text = json.dumps(seal(card), indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / CARD, text.encode())  # last: it makes the folder a dataset
     sync_folder(folder)
-
-
-def _sweep(datasets: Path) -> None:
-    """Remove what killed processes left, so that their gigabytes do not pile up."""
-    for left in datasets.glob(".*-*"):
-        try:
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:  # its owner finished it meanwhile
-            continue

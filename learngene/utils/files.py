@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import csv
+import glob
+import hashlib
 import io
 import json
 import os
+import platform
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from learngene.errors import InputError
 
 MOST_NAMED = 8  # differences in one message
+STALE_S = 24 * 3600.0  # after this, what a process elsewhere was writing counts as abandoned
+TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -25,8 +34,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     with attach_filename(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not mkstemp, whose files nobody else may read: results are for sharing.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        temporary = temporary_name(path)  # not mkstemp's, which nobody else may read
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -36,6 +44,58 @@ def write_atomically(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Where this process makes what is to become ``path``: .NAME.MACHINE-PID-RANDOM beside it."""
+    mine = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{mine}")
+
+
+def sweep_temporary(folder: Path, *, depth: int = 3) -> None:
+    """Remove what writers that were killed have left in ``folder``, and so many folders below.
+
+    It goes by the name (``temporary_name``): its process is gone, or ran elsewhere (a shared disk,
+    another container) and what it made has not changed for a day. Other users' files stay, and all
+    do on Windows, which cannot ask for a process without ending it.
+    """
+    for level in range(depth + 1 if os.name == "posix" else 0):
+        pattern = "*/" * level + ".*.*-*-*"
+        # ``Path.glob`` raises where another process takes a folder away meanwhile.
+        for name in glob.glob(pattern, root_dir=folder):  # noqa: PTH207
+            path = folder / name
+            with suppress(OSError):  # its owner, or another sweeper, was faster
+                if _abandoned(path):
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink()
+
+
+def _abandoned(path: Path) -> bool:
+    made, there = TEMPORARY.fullmatch(path.name), path.lstat()
+    if made is None or there.st_uid != os.getuid():
+        return False
+    if made["machine"] != _machine():
+        return time.time() - there.st_mtime > STALE_S
+    try:
+        os.kill(int(made["pid"]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # it lives, as another user's
+        pass
+    return False
+
+
+@cache
+def _machine() -> str:
+    """Where a process id says which process it is: this machine until it boots, this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        where = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        where = platform.node()
+    return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:

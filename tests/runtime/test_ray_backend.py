@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -207,6 +208,9 @@ def test_interrupt_keeps_what_was_finished_and_leaves_nothing(tmp_path):
     """From another folder, without PYTHONPATH: workers find ``clients`` all the same."""
     script = REPO / "tests" / "runtime" / "interrupted.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    short = Path("/tmp") / secrets.token_hex(2)  # where Ray's folder is made, sockets and all
+    short.mkdir()
+    environment["RAY_TMPDIR"] = str(short)
     done = subprocess.run(
         [sys.executable, script],
         cwd=tmp_path,
@@ -218,6 +222,7 @@ def test_interrupt_keeps_what_was_finished_and_leaves_nothing(tmp_path):
     assert done.returncode == 130, done.stderr
     assert json.loads(done.stdout) == [[0, True], [1, False]]  # and no foreign line
     assert done.stderr == ""
+    short.rmdir()  # it is empty
 
 
 def test_too_many_gpus_fails_at_once(tmp_path, monkeypatch):

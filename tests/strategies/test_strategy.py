@@ -14,6 +14,7 @@ from flwr.common.serde import message_to_proto
 from clients.client_app import INFO, METRICS
 from protocol.keys import NODE
 from protocol.messages import message_bytes, read_reply
+from protocol.reply_schema import UndeclaredError
 from runtime.serial_backend import SerialGrid, run_serial
 from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
@@ -204,6 +205,62 @@ def test_watched_grid_stops_waiting():
     with pytest.raises(Stopped):
         configure(strategy, grid)
     assert time.monotonic() - started < 5
+
+
+class Counting(SerialGrid):
+    """Remembers how many messages were out after each push."""
+
+    def __init__(self, num_clients: int) -> None:
+        super().__init__(app, num_clients)
+        self.out: list[int] = []
+
+    def push_messages(self, messages):
+        pushed = super().push_messages(messages)
+        self.out.append(len(self._pending))
+        return pushed
+
+
+def watched(grid: SerialGrid, in_flight: int | None) -> list[Message]:
+    grid = WatchedGrid(grid, threading.Event(), lambda reply: None, in_flight)
+    return list(grid.send_and_receive(configure(LearngeneStrategy(7, lambda _: PLAN), grid)))
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 7, 100])
+def test_no_more_messages_are_out_than_allowed(in_flight):
+    grid = Counting(7)
+    replies = watched(grid, in_flight)
+    assert max(grid.out) == min(in_flight, 7)
+    assert len({reply.metadata.src_node_id for reply in replies}) == 7
+
+
+def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
+    class Slow(Counting):
+        def pull_messages(self, message_ids):
+            time.sleep(0.2)
+            return super().pull_messages(message_ids)
+
+    strategy, grid = LearngeneStrategy(7, lambda _: PLAN), Slow(7)
+    messages = configure(strategy, grid)
+    limited = WatchedGrid(grid, threading.Event(), lambda reply: None, 2)
+    replies = list(limited.send_and_receive(messages, timeout=0.5))
+    assert 1 <= len(replies) < 7
+    assert {each.metadata.ttl for each in messages} == {max(each.metadata.ttl for each in messages)}
+
+
+def test_the_guard_sees_all_messages_before_the_first_goes():
+    """The last of three holds what was not declared; one may be out at a time."""
+
+    class Leaking(LearngeneStrategy):
+        def configure_train(self, *args):
+            *good, last = super().configure_train(*args)
+            last.content["more"] = ConfigRecord({"image": 1})
+            return [*good, last]
+
+    grid = Counting(3)
+    server_app = make_server_app(Leaking(3, lambda _: PLAN), 1, 5.0, in_flight=1)
+    server_app(grid, None)
+    assert isinstance(server_app.error, UndeclaredError)
+    assert len(grid.out) == 3  # the three questions which client each node is
 
 
 def test_server_app_keeps_the_error():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -58,15 +57,6 @@ def test_failure_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         build(GLYPHS, tmp_path)
     assert list((tmp_path / "worlds").iterdir()) == []
-
-
-def test_old_leftovers_are_removed(tmp_path: Path) -> None:
-    for name, age in ((".abc-old", 3e5), (".abc-young", 0)):
-        left = tmp_path / "worlds" / name
-        left.mkdir(parents=True)
-        os.utime(left, (left.stat().st_atime, left.stat().st_mtime - age))
-    build(GLYPHS, tmp_path)
-    assert sorted(p.name for p in (tmp_path / "worlds").glob(".*")) == [".abc-young"]
 
 
 def _race(cache: Path, gate: object, out: object) -> None:
