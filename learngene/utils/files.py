@@ -7,7 +7,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise
 
 
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> Path:
     """Write rows as CSV with LF line ends, as ``write_atomically`` does; returns the path."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
