@@ -29,6 +29,7 @@ from reports.summary import (
     footnotes,
     has_opponents,
     interval_note,
+    interval_scope,
     left_out,
     round_rows,
     safeguard_line,
@@ -174,7 +175,7 @@ def summary_table(results: Results) -> Table:
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     # Text, not str: a name from the data must not be read as rich's markup.
-    notes = [setting(results), interval_note(results), *footnotes(results)]
+    notes = [setting(results), interval_note(results), interval_scope(results), *footnotes(results)]
     table.caption = Text("\n".join(notes))
     table.add_column("method", overflow="fold", min_width=9)
     difference = ("lead of\nlearngene", "ahead")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -63,6 +65,18 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def below_home(value: Any) -> Any:
+    """``value`` with ``~`` for the home folder, whose name is that of a user, in every path: those
+    who read the results find the cache and the data where they are."""
+    if isinstance(value, str):
+        home = os.path.expanduser("~")  # noqa: PTH111 - ``Path.home`` raises where there is none
+        path = rf"(?<![^=\s'\"]){re.escape(home)}(?=/|$)"
+        return re.sub(path, "~", value) if len(home) > 1 else value
+    if isinstance(value, Mapping):
+        return {name: below_home(item) for name, item in value.items()}
+    return [below_home(item) for item in value] if isinstance(value, list) else value
+
+
 def write_run(
     run_dir: Path,
     config: Mapping[str, Any],
@@ -97,9 +111,9 @@ def write_run(
         run={
             "seed": config["seed"],
             "shard_seed": shard_seed,
-            "command": shlex.join(["python", *sys.argv]),
+            "command": below_home(shlex.join(["python", *sys.argv])),
             "experiment": config["experiment"],
-            "overrides": list(overrides),
+            "overrides": below_home(list(overrides)),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in LIBRARIES},
             "config_sha256": config_digest(config),
@@ -109,7 +123,7 @@ def write_run(
             and factory.trained.reused == len(factory.trained.trainer.tasks),
             "kept_answers": sum(each.kept for each in rounds),
             "collective_key": factory.trained.key if factory.trained else None,
-            "config": config,
+            "config": below_home(config),
         },
         data={
             "name": dataset.name,

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -98,7 +98,7 @@ def _machine() -> str:
     return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> Path:
     """Write rows as CSV with LF line ends, as ``write_atomically`` does; returns the path."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)

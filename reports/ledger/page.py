@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence, Set
 from reports.experiments import registry, table
 from reports.experiments.base import CIFAR, IMAGENET, Claim, Row
 from reports.experiments.claims import NOT_RUN, Judged, verdicts
-from reports.experiments.table import KEY, format_ours, markdown, notes, number
-from reports.format import NONE, seconds, size
+from reports.experiments.table import KEY, format_ours, markdown, markdown_table, notes, number
+from reports.format import NONE, format_bytes, seconds
 from reports.ledger.compact import name_of
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
-from reports.summary import method_rows
+from reports.summary import client_mean, method_rows
 from reports.variants import RunGroup, command_of
 
 Key = tuple[str, str]  # experiment, dataset
@@ -38,6 +38,17 @@ fewer than 90 % of the clients arrived at the level that the claim is about, so 
 selection. **not**: not in direction. **not run**: no kept run says anything. ImageNet100 is
 mini-ImageNet's 100 classes at 84x84.
 """
+MAIN_NOTE = (
+    "Mean and 95 % interval over clients (of the same novel classes: it does not speak for others) "
+    "at the last epoch, gain paired by client, p by Wilcoxon's signed-rank test. The name of the "
+    "data leads to the figure."
+)
+MAIN_HEADINGS = (
+    *("data", "command", "learngene", "scratch", "gain", "better", "p", "received"),
+    *("collective, s", "device"),
+)
+OURS = (f"ours, {name}" for name in DATASETS.values())
+CLAIM_HEADINGS = ("claim of the paper", "paper", *OURS, "verdict", "figure")
 
 
 def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], base: str) -> str:
@@ -72,37 +83,26 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
 def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
     if not runs:
         return "No run of the main job is kept yet.\n"
-    lines = [
-        "Mean and 95 % interval over clients at the last epoch, gain paired by client, p by "
-        "Wilcoxon's signed-rank test. The name of the data leads to the figure.\n",
-        "| data | command | learngene | scratch | gain | better | p | received | collective, s | "
-        "device |",
-        "|" + "---|" * 10,
-    ]
+    cells = []
     for run in sorted(runs, key=lambda run: (run["data"]["name"], command_of(run))):
         rows = {row.name: row for row in method_rows(run)}
         ours, scratch = rows.get(MAIN), rows.get(REFERENCE)
-        down = [
-            c["methods"][MAIN]["bytes_down"] for c in run["clients"] if MAIN in c.get("methods", {})
-        ]
-        cells = (
-            _linked(run["data"]["name"], _main_figure(run), drawn, base) or run["data"]["name"],
-            f"`{command_of(run)}`",
-            *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
-            *(ours.gain if ours else (NONE, NONE, NONE)),
-            size(sum(down) / len(down)) if down else NONE,
-            seconds(run["run"]["seconds"]["collective"]),
-            run["run"]["device"],
+        cells.append(
+            (
+                _linked(run["data"]["name"], _main_figure(run), drawn, base) or run["data"]["name"],
+                f"`{command_of(run)}`",
+                *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
+                *(ours.gain if ours else (NONE, NONE, NONE)),
+                format_bytes(client_mean(run, MAIN, "bytes_down") if ours else None),
+                seconds(run["run"]["seconds"]["collective"]),
+                run["run"]["device"],
+            )
         )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+    return f"{MAIN_NOTE}\n\n{markdown_table(MAIN_HEADINGS, cells)}"
 
 
 def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
-    lines = [
-        "| claim of the paper | paper | ours, CIFAR-100 | ours, ImageNet100 | verdict | figure |",
-        "|" + "---|" * 6,
-    ]
+    cells = []
     for experiment, claim in registry.claims():
         rows = {data: tables.get((experiment.name, data), []) for data in DATASETS}
         judged = {data: verdicts(claim, paper, rows[data]) for data, paper in claim.numbers.items()}
@@ -120,13 +120,14 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
         ]
         bound = "" if claim.bound == "about" else f"{claim.bound} "
         shown = "; ".join(f"{DATASETS[data]}: {_verdict(held)}" for data, held in judged.items())
-        cells = (
-            *(f"{claim.words} ({where})", bound + (papers[0] if same else " / ".join(papers))),
-            *(*(_ours(claim, rows[data]) for data in DATASETS), shown),
-            ", ".join(filter(None, links)) or NONE,
+        cells.append(
+            (
+                *(f"{claim.words} ({where})", bound + (papers[0] if same else " / ".join(papers))),
+                *(*(_ours(claim, rows[data]) for data in DATASETS), shown),
+                ", ".join(filter(None, links)) or NONE,
+            )
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return markdown_table(CLAIM_HEADINGS, cells)
 
 
 def _verdict(judged: Sequence[Judged]) -> str:

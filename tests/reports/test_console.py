@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from reports.console import print_summary
-from reports.format import kilobytes, p_value, percent, points, size
+from reports.format import format_bytes, format_points, kilobytes, p_value, percent
 from reports.summary import headline, round_rows
 from tests.helpers import MANY
 
@@ -120,11 +120,11 @@ def test_headline_without_comparison_or_answer(make):
 
 def test_numbers_in_words():
     assert percent(0.9312, 0.0119) == "93.1 ± 1.2 %"
-    assert percent(None) == points(None) == p_value(None) == size(None) == "–"
-    assert points(-0.0801, 0.02) == "−8.0 ± 2.0"
-    assert points(-0.0004) == "0.0"  # no sign where there is nothing
+    assert percent(None) == format_points(None) == p_value(None) == format_bytes(None) == "–"
+    assert format_points(-0.0801, 0.02) == "−8.0 ± 2.0"
+    assert format_points(-0.0004) == "0.0"  # no sign where there is nothing
     assert (p_value(0.00099), p_value(0.0312)) == ("<0.001", "0.031")
-    assert [size(n) for n in (0, 999, 48_000, 999_949, 999_950)] == [
+    assert [format_bytes(n) for n in (0, 999, 48_000, 999_949, 999_950)] == [
         *("0 B", "999 B", "48.0 KB", "999.9 KB", "1.0 MB")
     ]
     assert [kilobytes(n) for n in (0, 412, 99_949, 99_950, 1_812_345)] == [

@@ -42,7 +42,7 @@ def test_any_name_of_a_folder_can_stand_above_an_image(
     maps = encode(np.zeros((8, 8), np.uint8))
     found = {"stages": [{"known_classes": 6, "layer": 10, "task": 1}],
              "images": [{"class": name, "picture": picture, "maps": maps}]}  # fmt: skip
-    path = gradcam.contact_sheet({"gradcam": found}, tmp_path / "x.png")
+    path = gradcam.gradcam({"gradcam": found}, tmp_path / "x.png")
     assert path.stat().st_size > 1000
     assert not [each for each in recwarn if "Glyph" in str(each.message)]
 
