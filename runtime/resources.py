@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from learngene.errors import InputError
-from learngene.utils.hardware import usable_cores
+from learngene.utils.hardware import memory, usable_cores
 from learngene.utils.settings import setting
+
+WORKER_BYTES = 370e6  # of a process with torch; what it works on is mapped, and shared with others
 
 
 @dataclass
@@ -101,6 +103,26 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
         fix = "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus"
         raise InputError("runtime.num_gpus", asked, problem, fix)
     return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
+
+
+def check_memory(runtime: RuntimeSettings, num_clients: int) -> str | None:
+    """A warning where Ray's workers take more memory than is free; None where they do not.
+
+    Raises:
+        InputError: they take more than there is; and as ``check_resources``.
+    """
+    if runtime.name != "ray" or runtime.address:
+        return None
+    asked = check_resources(runtime, num_clients)
+    assert asked.total_cpus is not None, "of a Ray of our own"
+    workers, (free, there) = min(num_clients, int(asked.total_cpus / asked.num_cpus)), memory()
+    due = workers * WORKER_BYTES
+    problem = f"{workers} workers take about {due / 1e9:.1f} GB of memory"
+    if due > there:
+        fix = "Lower it, or raise runtime.num_cpus: fewer clients at once"
+        problem = f"{problem}, there are {there / 1e9:.1f} in all"
+        raise InputError("runtime.total_cpus", asked.total_cpus, problem, fix)
+    return f"warning: {problem}, {free / 1e9:.1f} are free" if due > free else None
 
 
 def client_device(runtime: RuntimeSettings) -> dict[str, Any]:

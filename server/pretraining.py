@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ import torch
 
 from learngene.collective.sampling import hold_out
 from learngene.data.dataset import ImageDataset
+from learngene.errors import RunError
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.utils.hardware import torch_threads
+from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
@@ -62,11 +62,11 @@ class Payloads:
         """With what further methods send, and without those that failed.
 
         Raises:
-            RuntimeError: no method is left.
+            RunError: no method is left.
         """
         left = [name for name in self.methods if name not in failed]
         if not left:
-            raise RuntimeError("every method failed: " + "; ".join(failed.values()))
+            raise RunError("every method failed: " + "; ".join(failed.values()))
         return Payloads(
             left, {**self.payloads, **payloads}, {**self.failed, **failed}, self.section
         )
@@ -83,7 +83,7 @@ def pretrain_methods(
     A method that fails is named with its reason; the others go on without it.
 
     Raises:
-        RuntimeError: no method is left.
+        RunError: no method is left.
     """
     plugins, threads = settings.plugins, settings.factory.threads
     methods = {name: find(name, plugins.get(name)) for name in settings.methods}
@@ -145,7 +145,7 @@ def pretrain_methods(
         add(job.name, trained, job.seconds, cached=False)
     left = [name for name in methods if name not in failed]
     if not left:
-        raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
+        raise RunError("every method failed at the factory: " + "; ".join(failed.values()))
     section = {
         "budget": budget,
         "light_path_passes": light_path,
@@ -264,7 +264,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "seed": factory.seed,
         "bf16": factory.bf16,
         **machine_fields(factory.images.device),
-        "POT": version("POT") if factory.name == "deepemd" else None,
+        "POT": library_version("POT") if factory.name == "deepemd" else None,
     }
     if plugin := settings.plugins.get(factory.name):
         parts["module"] = plugin["module"], plugin["sha256"]

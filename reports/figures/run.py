@@ -6,7 +6,7 @@ removed (it would show another run), and the reason is handed to the report, whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,19 @@ BANDS = 4  # methods up to which each has its band
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes
 
 
-def draw_figures(results: Results, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Draws every figure whose data is there.
+def draw_figures(
+    results: Results,
+    folder: Path,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Draws every figure whose data is there; ``progress`` is told of each before it is drawn.
 
     Returns:
         name to path of what was drawn, and name to reason of what was not.
     """
     drawn, skipped = {}, {}
-    for name, draw in FIGURES.items():
+    for done, (name, draw) in enumerate(FIGURES.items()):
+        progress("report, figures", done, len(FIGURES))
         try:
             drawn[name] = draw(results, folder)
         except style.NoDataError as reason:
