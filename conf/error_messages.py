@@ -109,6 +109,17 @@ def _unknown(name: str, value: str, text: str) -> str:
     return f"{name}={value}: there is no field of that name. {fix}"
 
 
+def no_folder(error: OSError, overrides: Sequence[str]) -> str:
+    """What to say of the run's folder, which Hydra cannot make or write in; names it in ``error``,
+    where Hydra's own writing does not."""
+    given = [each for each in overrides if each.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+    asked = given[-1] if given else f"hydra.run.dir={error.filename or 'outputs'}"
+    error.filename = error.filename or str(Path(asked.partition("=")[2]) / ".hydra")
+    if error.errno in NO_ROOM:
+        return no_room(error)
+    return f"{asked}: no folder that can be written in ({error.strerror}). Write hydra.run.dir=DIR."
+
+
 def no_room(error: OSError) -> str:
     """What to say of an error in ``NO_ROOM``: the folder, what is free there, and what to do."""
     named = Path(error.filename or ".").absolute()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import DictConfig
@@ -17,6 +17,7 @@ from conf.schema import Config
 from conf.typed import to_typed
 from learngene.errors import InputError
 from learngene.utils.files import expand_user, is_file, is_folder
+from learngene.utils.hardware import usable_cores
 from reports.experiments.registry import compared_methods
 from reports.loggers import check_logger
 from runtime.resources import check_resources
@@ -24,6 +25,7 @@ from runtime.resources import check_resources
 GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
+MOST_THREADS = 4  # for a core
 THRESHOLDS = ("calibrated", "paper_cifar100", "paper_imagenet100")  # or a number
 
 
@@ -31,18 +33,34 @@ Problem = tuple[str, str, str]  # field, what is wrong with its value, fix
 
 
 def check(composed: DictConfig) -> Config:
-    """The configuration as an object.
-
-    What depends on the data (how many classes and images there are) is checked when the dataset is
-    loaded, by ``learngene.data``.
+    """The configuration as an object, held to all that can be known before the data are opened.
 
     Raises:
         InputError: for the first field that is out of its range or does not fit another.
     """
-    config = to_typed(composed)
-    for field, problem, fix in _problems(config):
-        raise InputError(field, _shown(attrgetter(field)(config)), problem, fix)
+    config = check_fields(composed)
+    check_methods(config)
     return config
+
+
+def check_fields(composed: DictConfig) -> Config:
+    """As ``check``, without what needs the methods: they bring torch, seconds that a wrong word
+    and the first line of a run need not wait for."""
+    config = to_typed(composed)
+    _refuse(config, _problems(config))
+    return config
+
+
+def check_methods(config: Config) -> None:
+    """The rest of ``check``."""
+    _refuse(config, _of_halves(config, resolve_methods(config.methods, config.method)))
+    if config.runtime.name == "ray":
+        check_resources(config.runtime, config.num_clients)
+
+
+def _refuse(config: Config, problems: Iterator[Problem]) -> None:
+    for field, problem, fix in problems:
+        raise InputError(field, _shown(attrgetter(field)(config)), problem, fix)
 
 
 def _shown(value: Any) -> Any:
@@ -65,10 +83,7 @@ def _problems(config: Config) -> Iterator[Problem]:
     _check_faults(config)
     yield from _of_data(config)
     yield from _of_the_run(config)
-    # Last, since methods bring torch: seconds that a wrong word above need not wait for.
-    yield from _of_halves(config, resolve_methods(config.methods, config.method))
-    if config.runtime.name == "ray":
-        check_resources(config.runtime, config.num_clients)
+    yield from _of_threads(config)
 
 
 def _of_methods(methods: Any) -> Iterator[Problem]:
@@ -198,7 +213,13 @@ def _is_cache(cache: str) -> bool:
             there = there.parent
         except OSError:  # a name that is too long, a file where a folder should be
             there = None
-    return bool(cache) and there is not None and is_folder(there) and os.access(there, os.W_OK)
+    if not cache or there is None:
+        return False
+    try:
+        with TemporaryDirectory(dir=there):  # os.access says yes to root, also of /sys
+            return True
+    except OSError:
+        return False
 
 
 def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
@@ -276,3 +297,15 @@ def _of_the_run(config: Config) -> Iterator[Problem]:
     if abs(shares - 1) > 1e-6:
         problem = f"base, open_world and novel shares add up to {shares:g}, not 1"
         yield "data.base", problem, "Change data.base, data.open_world or data.novel"
+
+
+def _of_threads(config: Config) -> Iterator[Problem]:
+    """Threads beyond a few a core only wait for one another, and for the rest of the machine."""
+    cores = usable_cores()
+    asked = {"collective.threads": float(config.collective.threads)}
+    if not config.runtime.address:  # the cores of a cluster are elsewhere
+        asked["runtime.num_cpus"] = config.runtime.num_cpus
+    for field, threads in asked.items():
+        if threads > MOST_THREADS * cores:
+            problem = f"more than {MOST_THREADS} threads for each of {cores} usable cores"
+            yield field, problem, f"Write {field}={cores}"

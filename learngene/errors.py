@@ -1,4 +1,4 @@
-"""The exception for input that the user can mend, and those that are nobody's mistake."""
+"""The exceptions whose message is all that the user needs: no traceback is shown of them."""
 
 from __future__ import annotations
 
@@ -25,3 +25,7 @@ class InputError(ValueError):
 class Interruption(BaseException):
     """Work is ended from outside. No Exception: ``except Exception`` in that work must not stop it,
     and nobody names it as a mistake of the work."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on, for a reason outside the program; the command line exits with 1."""

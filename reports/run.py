@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ import torch
 
 from learngene.data.dataset import ImageDataset
 from learngene.gene.gene import save
+from learngene.utils.hardware import library_version
+from protocol.callbacks import SILENT, RunCallback
 from reports.client_rows import client_rows, write_clients_csv
 from reports.results import build_results, write_results
 from reports.traffic import message_section, write_messages_csv
@@ -90,6 +91,7 @@ def write_run(
     pretrained: Payloads,
     federated: Federated,
     labelled: Mapping[str, Any] | None = None,
+    callback: RunCallback = SILENT,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
     names = dataset.class_names
@@ -101,12 +103,14 @@ def write_run(
     outcomes = [*(outcome for history in federated.rounds.values() for outcome in history), *rounds]
     save(factory.gene, run_dir)
     with seconds.of("gradcam"):
+        callback.on_progress("report, Grad-CAM")
         shown = config["report"]["gradcam_images"]
         seen = (
             compute_gradcam(factory.trained, Path(config["cache"]), shown)
             if factory.trained
             else None
         )
+    callback.on_progress("report, results")
     results = build_results(
         run={
             "seed": config["seed"],
@@ -115,7 +119,7 @@ def write_run(
             "experiment": config["experiment"],
             "overrides": below_home(list(overrides)),
             "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in LIBRARIES},
+            | {name: library_version(name) for name in LIBRARIES},
             "config_sha256": config_digest(config),
             "seconds": seconds.all(),
             "device": _device(),
@@ -165,7 +169,7 @@ def write_run(
     # Here, since matplotlib and scipy are seconds that the first line need not wait for.
     from reports.html.report import write_report
 
-    return results, write_report(results, run_dir)
+    return results, write_report(results, run_dir, callback.on_progress)
 
 
 def _device() -> str:

@@ -41,6 +41,13 @@ def answered(results: Results) -> list[Mapping[str, Any]]:
     return [client for client in results["clients"] if "methods" in client]
 
 
+def fewest_answered(results: Results) -> int:
+    """How many clients answered in the round in which the fewest did. One whose answer lacks only
+    a method that was left out has answered."""
+    earlier = (results.get("rounds") or [])[:-1]
+    return min([len(answered(results)), *(point["answered"] for point in earlier)])
+
+
 def failures(results: Results) -> list[tuple[str, str]]:
     """Who failed and why, in all rounds, the last one's at the end."""
     earlier = [

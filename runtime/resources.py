@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from learngene.errors import InputError
-from learngene.utils.hardware import usable_cores
+from learngene.utils.hardware import memory, usable_cores
 from learngene.utils.settings import setting
 from runtime.cluster import Node, look_up
+
+WORKER_BYTES = 370e6  # of a process with torch; what it works on is mapped, and shared with others
 
 
 @dataclass
@@ -124,6 +126,25 @@ def _on_cluster(address: str, cpus: float, gpus: float) -> Resources:
         fix = f"Use {most:g} or fewer, the most beside so many cores"
         raise InputError("runtime.num_gpus", gpus, problem, fix)
     return resources
+
+
+def check_memory(runtime: RuntimeSettings, num_clients: int) -> str | None:
+    """A warning where Ray's workers take more memory than is free; None where they do not.
+
+    Raises:
+        InputError: they take more than there is; and as ``check_resources``.
+    """
+    if runtime.name != "ray" or runtime.address:
+        return None
+    asked = check_resources(runtime, num_clients)
+    workers, (free, there) = min(num_clients, asked.workers), memory()
+    due = workers * WORKER_BYTES
+    problem = f"{workers} workers take about {due / 1e9:.1f} GB of memory"
+    if due > there:
+        fix = "Lower it, or raise runtime.num_cpus: fewer clients at once"
+        problem = f"{problem}, there are {there / 1e9:.1f} in all"
+        raise InputError("runtime.total_cpus", asked.total_cpus, problem, fix)
+    return f"warning: {problem}, {free / 1e9:.1f} are free" if due > free else None
 
 
 def client_device(runtime: RuntimeSettings) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from types import FrameType
 
+from learngene.errors import RunError
+
 # For what is being written, for Ray and for the terminal to be left in order. Then the process ends
 # all the same: Python may have lost the exception (in a callback of a C library), or be in a call
 # that does not come back. Files are written whole or not at all, and Ray's processes end with ours.
@@ -23,7 +25,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM. A KeyboardInterrupt: whatever lets Ctrl-C through must let this through, too."""
 
 
-class BackendLost(RuntimeError):
+class BackendLost(RunError):
     """What runs the clients could not start, or died under the run."""
 
 

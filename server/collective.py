@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from learngene.open_world.detector import (
 )
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.utils.hardware import torch_threads
+from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 
 FORMAT = 2  # raise it when the algorithm changes: a collective of the old one must not be taken up
@@ -113,7 +112,8 @@ def train_collective(
         on_snapshot(trainer)
     reused = len(trainer.tasks) - trained
     # What was said of the open world is kept, too: passes over thousands of images.
-    fields = {"settings": open_world.detector_fields(), "pytorch-ood": version("pytorch-ood")}
+    ood = library_version("pytorch-ood")
+    fields = {"settings": open_world.detector_fields(), "pytorch-ood": ood}
     stem, of = folder / f"open-world-{key_of(fields)}", {"life": parts, "open_world": fields}
     cached = read_checkpoint(stem, of=of) if resume and not trained else None
     measured = recognise(trainer, open_world) if cached is None else cached[1]

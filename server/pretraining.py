@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ import torch
 
 from learngene.collective.sampling import hold_out
 from learngene.data.dataset import ImageDataset
+from learngene.errors import RunError
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
 from learngene.methods.isolation import in_words, isolated
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.utils.hardware import torch_threads
+from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
@@ -67,12 +67,12 @@ class Payloads:
         """With what further methods send, and without those that failed.
 
         Raises:
-            RuntimeError: no method is left.
+            RunError: no method is left.
         """
         left = [name for name in self.methods if name not in failed]
         if not left:
             reasons = (f"{name}: {reason}" for name, reason in failed.items())
-            raise RuntimeError("every method failed: " + "; ".join(reasons))
+            raise RunError("every method failed: " + "; ".join(reasons))
         made = {**self.payloads, **payloads}
         return Payloads(left, made, {**self.failed, **failed}, self.section)
 
@@ -88,7 +88,7 @@ def pretrain_methods(
     A method that fails is named with its reason; the others go on without it.
 
     Raises:
-        RuntimeError: no method is left.
+        RunError: no method is left.
     """
     plugins, threads = settings.plugins, settings.factory.threads
     methods = {name: find(name, plugins.get(name)) for name in settings.methods}
@@ -273,7 +273,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "seed": factory.seed,
         "bf16": factory.bf16,
         **machine_fields(factory.images.device),
-        "POT": version("POT") if factory.name == "deepemd" else None,
+        "POT": library_version("POT") if factory.name == "deepemd" else None,
     }
     if plugin := settings.plugins.get(factory.name):
         parts["module"] = plugin["module"], plugin["sha256"]

@@ -34,6 +34,7 @@ from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.collective.sampling import class_positions, epoch_positions, hold_out, one_cycle
 from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import ImageDataset
+from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.individual import stem_generator
@@ -196,7 +197,8 @@ class CollectiveTrainer(Predictor):
             balance: show the images of scarce classes several times an epoch (``epoch_positions``).
 
         Raises:
-            ValueError: when there is no task left, or the loss is not finite.
+            ValueError: when there is no task left.
+            InputError: the loss is not finite.
         """
         if self.done:
             raise ValueError(f"all {len(self.tasks)} tasks are done")
@@ -319,9 +321,8 @@ class CollectiveTrainer(Predictor):
                     losses.append(self._loss(model.light_logits, x, y, targets, 1, batch))
                     losses[-1].backward()
                 if not all(math.isfinite(float(loss.detach())) for loss in losses):
-                    raise ValueError(
-                        f"the collective's loss is not finite in task {task}: lower collective.lr"
-                    )
+                    problem = f"the collective's loss is not finite in task {task + 1}"
+                    raise InputError("collective.lr", s.lr, problem, "Lower it")
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
                 optimiser.step()
                 if anchor is not None:

@@ -35,8 +35,10 @@ from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, check_labels, decode, suspicious
 from learngene.errors import InputError
 from learngene.utils.files import attach_filename, refuse_other, temporary_name, write_atomically
+from learngene.utils.hardware import memory
 
 CARD = "world.json"
+IMAGE_BYTES = 175  # of memory for an image's label and hash, while duplicates are looked for
 
 
 def open_source(settings: SeededDataSettings) -> Source:
@@ -79,8 +81,11 @@ def cache_key_fields(settings: SeededDataSettings, source: Source) -> dict[str, 
     }
 
 
+ProgressFn = Callable[[str, int, int | None], None]  # what is done, images decoded, images in all
+
+
 def build(
-    settings: SeededDataSettings, cache: Path, progress: Callable[[str], None] = lambda text: None
+    settings: SeededDataSettings, cache: Path, progress: ProgressFn = lambda what, done, total: None
 ) -> ImageDataset:
     """Open ``cache/worlds/KEY``, building it first where it is missing or not what was written.
 
@@ -91,7 +96,7 @@ def build(
     Args:
         settings: what to build.
         cache: folder of all caches; made where it is missing.
-        progress: takes a line on how far decoding is.
+        progress: is told how far decoding is.
 
     Raises:
         InputError: the source cannot be used (see ``open_source``), an image is broken, or the
@@ -104,7 +109,9 @@ def build(
         try:
             dataset = _whole(final)
         except InputError:  # torn or altered: made again from its source
-            progress(f"{settings.name}: the cached dataset is damaged")
+            progress(
+                f"dataset {settings.name}: the cached one is damaged, it is made again", 0, None
+            )
             _set_aside(final)
         else:
             refuse_other(final / CARD, read_card(final)["of"], cache_key_fields(settings, source))
@@ -114,11 +121,10 @@ def build(
     return load(final)
 
 
-def _build(
-    settings: SeededDataSettings, source: Source, final: Path, progress: Callable[[str], None]
-) -> None:
+def _build(settings: SeededDataSettings, source: Source, final: Path, progress: ProgressFn) -> None:
     datasets = final.parent
     datasets.mkdir(parents=True, exist_ok=True)
+    _check_room(source, datasets)
     making = temporary_name(final)
     making.mkdir()
     try:
@@ -132,6 +138,20 @@ def _build(
             sync_folder(datasets)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _check_room(source: Source, datasets: Path) -> None:
+    """Refuse a dataset that the disk or the memory has no room for, before a pixel is decoded."""
+    images, side = sum(map(len, source.labels.values())), source.image_size
+    disk, lower = shutil.disk_usage(datasets).free, "Ask for fewer images"
+    for place, due, free, fix in (
+        ("disk", images * side**2 * 3, disk, f"{lower}, or write cache=DIR of a larger one"),
+        ("memory", images * IMAGE_BYTES, memory()[0], lower),  # pixels are mapped: they take none
+    ):
+        if due > free:
+            problem = f"{images:,} images of {side}x{side} take {due / 1e9:,.1f} GB of {place}"
+            problem = f"{problem}, {free / 1e9:,.1f} are free"
+            raise InputError("cache", datasets.parent, problem, fix)
 
 
 def _whole(folder: Path) -> ImageDataset:
@@ -159,7 +179,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def _write(
-    settings: SeededDataSettings, source: Source, folder: Path, progress: Callable[[str], None]
+    settings: SeededDataSettings, source: Source, folder: Path, progress: ProgressFn
 ) -> None:
     size = source.image_size
     for split in SPLITS:
@@ -178,7 +198,7 @@ def _write(
             for batch in source.batches(split):
                 file.append(batch)
                 done += len(batch)
-                progress(f"{settings.name}: {done:,} of {total:,} images")
+                progress(f"dataset {settings.name}", done, total)
             if file.written != rows:
                 problem = f"the {split} images end after {file.written} of {rows}"
                 raise unusable(settings, problem, "Fetch the files again")

@@ -31,16 +31,23 @@ MOST_LINES = 100  # clients up to which each has its line; beyond that the lines
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes
 
 
-def draw_figures(results: Results, folder: Path) -> dict[str, str]:
+def draw_figures(
+    results: Results,
+    folder: Path,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, str]:
     """Draw every figure whose data is there as ``folder/NAME.png``.
+
+    ``progress`` is told of each before it is drawn.
 
     Returns:
         by name the reason why it was not drawn; empty where it was.
     """
-    return {
-        name: style.reason_undrawn(draw, results, folder / f"{name}.png")
-        for name, draw in FIGURES.items()
-    }
+    reasons = {}
+    for done, (name, draw) in enumerate(FIGURES.items()):
+        progress("report, figures", done, len(FIGURES))
+        reasons[name] = style.reason_undrawn(draw, results, folder / f"{name}.png")
+    return reasons
 
 
 def mean_curve(

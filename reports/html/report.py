@@ -5,7 +5,7 @@ One file and no request; its one script sorts the table of clients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from learngene.utils.files import write_atomically
@@ -25,18 +25,23 @@ REPORT = "report.html"
 FIGURES = "figures"
 
 
-def write_report(results: Results, run_dir: Path) -> Path:
+def write_report(
+    results: Results,
+    run_dir: Path,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Path:
     """Draw the figures into ``run_dir/figures`` and write ``run_dir/report.html``.
 
     Args:
         results: as :func:`reports.results.build_results` makes them.
+        progress: is told of each figure.
 
     Returns:
         the report's path.
     """
     folder = run_dir / FIGURES
     figures: dict[str, Figure | str] = {}
-    for name, reason in draw_figures(results, folder).items():
+    for name, reason in draw_figures(results, folder, progress).items():
         figures[name] = reason or Figure.read(
             folder / f"{name}.png", alt_text(name, results), caption(name, results)
         )

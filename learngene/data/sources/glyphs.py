@@ -18,6 +18,7 @@ from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, hash_files
 from learngene.errors import InputError
 from learngene.seeding import generator
+from learngene.utils.hardware import memory
 
 # Chosen among the 340 undecorated letters and digits that all 16 faces contain: drawn in every
 # face, brought to one size and compared, no two correlate above 0.85 on average. So o, O and 0
@@ -35,6 +36,7 @@ TRAIN_FACES = (
     "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic",
 )  # fmt: skip
 FACES = {"train": TRAIN_FACES, "test": TEST_FACES}
+PIXEL_BYTES = 48  # of memory for each pixel of a class while it is drawn
 
 
 def face_file(face: str) -> Path:
@@ -188,5 +190,11 @@ class GlyphSource(Source):
         return hash_files([face_file(face) for face in TRAIN_FACES + TEST_FACES])
 
     def batches(self, split: str) -> Iterator[NDArray[np.uint8]]:
+        count, side = self._counts[split], self.image_size
+        due, (free, _) = count * side**2 * PIXEL_BYTES, memory()
+        if due > free:
+            problem = f"drawing a class takes {due / 1e9:,.1f} GB of memory"
+            problem = f"{problem}, {free / 1e9:,.1f} are free"
+            raise InputError(f"data.{split}_per_class", count, problem, "Lower it")
         for name in self.class_names:
-            yield draw_class(name, split, self._counts[split], self.image_size, self._seed)
+            yield draw_class(name, split, count, side, self._seed)

@@ -17,6 +17,7 @@ from learngene.collective.records import Accuracy, TaskRecord
 from learngene.collective.sampling import epoch_positions, one_cycle
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.augment import to_batch
+from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START
 from learngene.networks.growth import PlannedStep
 from learngene.networks.layers import scaled
@@ -296,7 +297,7 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
 def test_a_loss_that_is_not_finite_raises(evolve, monkeypatch):
     life = evolve()
     monkeypatch.setattr(life.collective.head.scale, "data", torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match=r"loss is not finite in task 0: lower collective\.lr"):
+    with pytest.raises(InputError, match=r"^collective\.lr=0\.02: .* finite in task 1\. Lower"):
         life.run_task()
     assert life.stages == []
 
@@ -305,7 +306,7 @@ def test_a_light_loss_that_is_not_finite_raises(evolve, monkeypatch):
     """Also in a task's last step, after which no other would show it."""
     life = evolve()
     monkeypatch.setattr(life.collective.light.head.scale, "data", torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match=r"loss is not finite in task 0"):
+    with pytest.raises(InputError, match=r"loss is not finite in task 1"):
         life.run_task()
     assert life.stages == []
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,9 +38,9 @@ def test_key_follows_settings_and_content(tmp_path: Path) -> None:
 
 
 def test_second_build_opens_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    first = build(GLYPHS, tmp_path, told.append)
-    assert told[-1] == "glyphs: 180 of 180 images"
+    told: list[tuple[str, int, int | None]] = []
+    first = build(GLYPHS, tmp_path, lambda *said: told.append(said))
+    assert told[-1] == ("dataset glyphs", 180, 180)
     monkeypatch.setattr(GlyphSource, "batches", None)
     assert build(GLYPHS, tmp_path) is first is load(first.path)
     assert pickle.loads(pickle.dumps(first)) is first  # crosses processes as a path
@@ -130,3 +131,24 @@ def test_which_copy_is_kept() -> None:
     )
     assert masks["train"].tolist() == [True, False, False, False, False]
     assert masks["test"].tolist() == [True, True, True] and conflicts == 2
+
+
+def test_what_has_no_room_is_refused_before_it_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = GlyphSource.batches
+    monkeypatch.setattr(GlyphSource, "batches", None)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=500_000))
+    with pytest.raises(InputError, match=r"180 images of 32x32 take 0\.0 GB of disk") as caught:
+        build(GLYPHS, tmp_path)
+    assert caught.value.field == "cache"
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1e9))
+    monkeypatch.setattr("learngene.data.cache.memory", lambda: (30_000, 1e9))
+    with pytest.raises(InputError, match=r"180 images of 32x32 take 0\.0 GB of memory"):
+        build(GLYPHS, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("learngene.data.sources.glyphs.memory", lambda: (1e9, 1e9))
+    source = open_source(replace(GLYPHS, train_per_class=100_000))
+    with pytest.raises(InputError, match=r"a class takes 4\.9 GB of memory, 1\.0 are") as caught:
+        next(drawn(source, "train"))
+    assert caught.value.field == "data.train_per_class"
