@@ -15,6 +15,7 @@ from clients.faults import IN_TRAINING, Order
 from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
 from conf.typed import to_typed
+from learngene.data.settings import value_bounds
 from learngene.errors import InputError
 from learngene.utils.files import expand_user, is_file, is_folder
 from learngene.utils.hardware import usable_cores
@@ -247,13 +248,14 @@ def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
 
 
 def _of_data(config: Config) -> Iterator[Problem]:
-    """What can be known of the data before anything of it is read."""
+    """What can be known of the data before anything of it is read; as ``_problems``."""
     data, source = config.data, config.data.clients_from
     if config.collective.memory == "ewc":
         # Brings torch: seconds that other runs save.
         from learngene.collective.forgetting import check_growth
 
         check_growth(config.collective.memory, config.collective.growth)
+    value_bounds(data)
     if data.root is not None and not is_folder(expand_user(data.root)):
         yield "data.root", "no such folder", "Name a folder that exists"
     if data.name in ("cifar100", "imagenet100"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import PIL
 
 from learngene.data.arrays import (
@@ -32,7 +32,8 @@ from learngene.data.dataset import (
     seal,
 )
 from learngene.data.settings import SeededDataSettings
-from learngene.data.sources.base import Source, check_labels, decode, suspicious
+from learngene.data.sources.base import ProgressFn, Source, check_labels
+from learngene.data.sources.decode import own_pixel_limit, suspicious
 from learngene.errors import InputError
 from learngene.utils.files import attach_filename, refuse_other, temporary_name, write_atomically
 from learngene.utils.hardware import memory
@@ -81,9 +82,7 @@ def cache_key_fields(settings: SeededDataSettings, source: Source) -> dict[str, 
     }
 
 
-ProgressFn = Callable[[str, int, int | None], None]  # what is done, images decoded, images in all
-
-
+@own_pixel_limit()
 def build(
     settings: SeededDataSettings, cache: Path, progress: ProgressFn = lambda what, done, total: None
 ) -> ImageDataset:
@@ -182,25 +181,33 @@ def _write(
     settings: SeededDataSettings, source: Source, folder: Path, progress: ProgressFn
 ) -> None:
     size = source.image_size
+    source.measure(progress)
     for split in SPLITS:
         for data, where in chain.from_iterable(source.encoded(split)):
             if suspicious(data):
-                decode(data, size, where)
+                source.decoded(data, where)
     total = sum(len(source.labels[split]) for split in SPLITS)
+    plain: list[str] = []
     with ExitStack() as stack:
         files: dict[str, ImageFile] = {}
         done = 0
         for split in SPLITS:
-            rows = len(source.labels[split])
-            file = ImageFile(folder / f"{split}_images.npy", rows, (size, size, 3))
+            due = len(source.labels[split])
+            file = ImageFile(folder / f"{split}_images.npy", due, (size, size, 3))
             stack.callback(file.close)
             files[split] = file
             for batch in source.batches(split):
+                edges = (batch[:, 0] == batch[:, :1, 0]).all(axis=(1, 2))  # few are, and quickly
+                plain += [
+                    source.where(split, file.written + i)
+                    for i in np.flatnonzero(edges).tolist()
+                    if (batch[i] == batch[i, 0, 0]).all()
+                ]
                 file.append(batch)
                 done += len(batch)
                 progress(f"dataset {settings.name}", done, total)
-            if file.written != rows:
-                problem = f"the {split} images end after {file.written} of {rows}"
+            if file.written != due:
+                problem = f"the {split} images end after {file.written} of {due}"
                 raise unusable(settings, problem, "Fetch the files again")
         masks, conflicts = first_copies({s: files[s].hashes for s in SPLITS}, source.labels)
         labels = {split: source.labels[split][masks[split]] for split in SPLITS}
@@ -213,6 +220,9 @@ def _write(
             write_array(folder / f"{split}_hashes.npy", files[split].hashes)
             digests[f"{split}_labels"] = array_digest(labels[split])
             digests[f"{split}_hashes"] = array_digest(files[split].hashes)
+    notes = list(source.notes)
+    if plain:
+        notes.append(f"{len(plain):,} images are of one colour all over, the first {plain[0]}")
     card = {
         "format": FORMAT,
         "name": settings.name,
@@ -226,6 +236,7 @@ def _write(
         "flip": source.flip,
         "of": cache_key_fields(settings, source),
         "digests": digests,
+        **({"notes": notes} if notes else {}),
     }
     text = json.dumps(seal(card), indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / CARD, text.encode())  # last: it makes the folder a dataset

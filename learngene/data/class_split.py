@@ -60,7 +60,8 @@ def paper_class_split(settings: SeededDataSettings, class_names: Sequence[str]) 
     """The appendix's split of ``cifar100`` or ``imagenet100``, as indices of ``class_names``.
 
     Raises:
-        InputError: a listed class is missing, or one is there that the lists do not have.
+        InputError: a listed class is missing, one is there that the lists do not have, or one is
+            named twice.
     """
     name = settings.name
     groups = [group.split() for group in PAPER[name]]
@@ -73,6 +74,10 @@ def paper_class_split(settings: SeededDataSettings, class_names: Sequence[str]) 
                 f"the source {problem} class {shown} ({len(names)} of {len(listed)})",
                 f"Use {name}'s own class names, or data=imagefolder for other classes",
             )
+    if len(class_names) > len(present):
+        twice = sorted({each for each in class_names if class_names.count(each) > 1})
+        problem = f"the source has class {twice[0]} twice ({len(twice)} such classes)"
+        raise unusable(settings, problem, "Name every class once")
     index = {class_name: i for i, class_name in enumerate(class_names)}
     return ClassSplit(*(tuple(sorted(index[n] for n in group)) for group in groups))
 

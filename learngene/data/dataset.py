@@ -75,6 +75,7 @@ class ImageDataset:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     test_hashes: NDArray[np.void]
+    notes: tuple[str, ...] = ()  # what the user should know of its images, in words
 
     def __reduce__(self) -> tuple[Callable[[Path], ImageDataset], tuple[Path]]:
         return load, (self.path,)
@@ -139,6 +140,7 @@ def _load(path: str) -> ImageDataset:
             duplicates_dropped=card["duplicates_dropped"],
             conflicting_labels=card["conflicting_labels"],
             flip=card["flip"],
+            notes=tuple(card.get("notes", ())),
             **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -194,6 +196,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         and isinstance(card["sha256"], str)
         and all(is_int_in_range(card[name], 0, 1 << 32) for name in ("duplicates_dropped",
                                                            "conflicting_labels"))
+        and all(isinstance(note, str) for note in card.get("notes", ()))
     )  # fmt: skip
     if not fits:
         raise ValueError("world.json describes no dataset")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from learngene.errors import InputError
 from learngene.utils.settings import setting
 
 
@@ -26,8 +28,27 @@ class DataSettings:
     novel: float = setting(0.20, gt=0, le=1)  # glyphs, imagefolder: share that is novel
     # imagefolder without train/ and test/: share of images that is test
     test_share: float = setting(0.2, gt=0, le=0.9)
+    # imagefolder and named data sets, images of more than 8 bits a value (16-bit scans, floats):
+    # [LOW, HIGH], the values that become 0 and 255; null measures the folder's
+    value_range: list[float] | None = None
     # novel | open_world: the classes that clients hold
     clients_from: str = setting("novel", choices=("novel", "open_world"))
+
+
+def value_bounds(settings: DataSettings) -> tuple[float, float] | None:
+    """``data.value_range`` as two numbers; None where it is not set.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value = settings.value_range
+    if value is None:
+        return None
+    if len(value) != 2 or not all(map(math.isfinite, value)) or value[0] >= value[1]:
+        problem = "two finite numbers are due, the lower one first"
+        fix = "Write, for instance, data.value_range=[0,4095]"
+        raise InputError("data.value_range", list(value), problem, fix)
+    return value[0], value[1]
 
 
 @dataclass

@@ -97,13 +97,21 @@ def test_every_experiment_fits_another_dataset(experiment: str, tmp_path: Path) 
 
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(LIMITS)
-    free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
-            "methods", "method", "resume", "faults", "cache", "experiment", "retain.normalise",
+    free = {"data.root", "data.download", "data.value_range", "learngene.path", "scale",
+            "individual.augment", "methods", "method", "resume", "faults", "cache", "experiment",
+            "retain.normalise",
             "individual.safeguard", "logger",
             "runtime.address", "collective.growth", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
     assert {*field_names(), *METHOD_FIELDS} == bounded | free
     assert not bounded & free
+
+
+@pytest.mark.parametrize("value", ["[5]", "[]", "[3,1]", "[2,2]", "[0,1,2]"])
+def test_a_range_of_values_is_two_numbers(value: str) -> None:
+    assert check(composed("data.value_range=[-1024,3071]")).data.value_range == [-1024, 3071]
+    with pytest.raises(InputError, match=r"data\.value_range=\[.*two finite numbers are due"):
+        check(composed(f"data.value_range={value}"))
 
 
 def test_every_field_is_documented() -> None:
