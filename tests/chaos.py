@@ -47,7 +47,8 @@ KINDS = {
     "cycles": ("open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"),
     "methods": (
         "methods=[learngene,scratch,protonet,finetune,fedavg]",
-        *("budget=100", "method.fedavg.rounds=2", "method.fedavg.local_epochs=1"),
+        *("budget=100", "method.protonet.shots=2", "method.protonet.queries=2"),
+        *("method.fedavg.rounds=2", "method.fedavg.local_epochs=1"),
     ),
 }
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}

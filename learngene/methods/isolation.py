@@ -61,6 +61,8 @@ def _hang(hooks: list[dict[Any, Any]]) -> None:
         kind.update(those)
 
 
+_mkldnn: Any = backends.mkldnn  # properties of a class in a module's place, which mypy does not see
+_cudnn: Any = backends.cudnn
 # Grad mode, warning filters, NumPy's error handling and chance have context managers of their own.
 _SETTINGS: tuple[Setting, ...] = (
     (_default_device, torch.set_default_device),
@@ -82,8 +84,8 @@ _SETTINGS: tuple[Setting, ...] = (
         _attribute(of, name)
         for of, names in (
             (torch.utils.deterministic, ("fill_uninitialized_memory",)),
-            (backends.cudnn, ("enabled", "benchmark", "deterministic")),
-            (backends.mkldnn, ("enabled", "deterministic")),
+            (_cudnn, ("enabled", "benchmark", "deterministic")),
+            (_mkldnn, ("enabled", "deterministic")),
             (backends.opt_einsum, ("enabled", "strategy")),
             (
                 backends.cuda.matmul,
@@ -100,9 +102,8 @@ _SETTINGS: tuple[Setting, ...] = (
     *(
         _attribute(of, "fp32_precision")
         for of in (
-            *(backends, backends.mkldnn, backends.mkldnn.matmul, backends.mkldnn.conv),
-            *(backends.mkldnn.rnn, backends.cuda.matmul),
-            *(backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn),
+            *(backends, _mkldnn, _mkldnn.matmul, _mkldnn.conv, _mkldnn.rnn),
+            *(_cudnn, _cudnn.conv, _cudnn.rnn, backends.cuda.matmul),
         )
     ),
 )
