@@ -70,4 +70,4 @@ def accuracies_in_round(runs: list[Results], number: int) -> pd.Series:
     return 100 * Variant("", {}, tuple(then)).final_by_client(MAIN).accuracy
 
 
-EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure)
+EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure, needs_collective=True)
