@@ -27,7 +27,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.command_line import prepared
 from conf.error_messages import NO_ROOM, explain, no_folder, no_room
+from conf.help import help_asked
 from conf.methods import with_methods
 from conf.schema import Config, register_schema
 from conf.validate import check_fields, check_methods
@@ -50,12 +52,15 @@ def simulation(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> 
     ``overrides`` are kept in the results: what this run, which may be one of many of a multirun,
     was asked for.
     """
+    from conf.unread import unread
     from reports.console import Console
     from reports.loggers import logging
 
     console, plain = Console(), asdict(config)
     with logging(config.logger, run_dir, plain, console) as logger:
         plain = with_methods(plain)
+        if note := unread(config, overrides):
+            console.on_note(note)
         return _simulation(config, plain, run_dir, overrides, console, logger)
 
 
@@ -190,13 +195,6 @@ def announce(config: Config) -> None:
     )
 
 
-def multirun_last(arguments: list[str]) -> list[str]:
-    """``-m`` behind the overrides: Hydra's parser (argparse) refuses those that follow it when
-    others precede it, as in ``experiment=frontier -m shots=10,20``."""
-    flags = [each for each in arguments if each in ("-m", "--multirun")]
-    return [each for each in arguments if each not in flags] + flags
-
-
 def _overrides() -> list[str]:
     """What was asked for, without options."""
     return [word for word in sys.argv[1:] if not word.startswith("-")]
@@ -205,9 +203,14 @@ def _overrides() -> list[str]:
 def main() -> int:
     """The command line; returns the exit code and never shows the user a traceback of theirs."""
     catch_signals()
-    sys.argv[1:] = multirun_last(sys.argv[1:])
     try:
+        if (page := help_asked(sys.argv[1:])) is not None:
+            print(page)
+            return OK
+        sys.argv[1:] = prepared(sys.argv[1:])
         _job()
+    except InputError as error:
+        return _say(str(error), WRONG_INPUT)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(explain(error, _overrides()), WRONG_INPUT)
     except Terminated:

@@ -19,7 +19,7 @@ from learngene.data.settings import value_bounds
 from learngene.errors import InputError
 from learngene.utils.files import expand_user, is_file, is_folder
 from learngene.utils.hardware import usable_cores
-from reports.experiments.registry import compared_methods
+from reports.experiments.registry import compared_methods, needs_collective
 from reports.loggers import check_logger
 from runtime.resources import check_resources
 
@@ -285,6 +285,9 @@ def _of_the_run(config: Config) -> Iterator[Problem]:
             every = ",".join(dict.fromkeys((*compared, *config.methods)))
             problem = f"experiment={config.experiment} compares {name}"
             yield "methods", problem, f"Write methods=[{every}]"
+    if config.learngene.path and needs_collective(config.experiment):
+        problem = f"it has no collective, which experiment={config.experiment} shows"
+        yield "learngene.path", problem, "Leave learngene.path out, or the experiment"
     if config.rounds > 1 and config.learngene.path:
         problem = "a saved learngene does not evolve: there is no collective"
         yield "rounds", problem, "Write rounds=1, or leave learngene.path out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ app = typer.Typer(
     help="What can be made of runs that have ended. A run is the folder that sim.py wrote, which "
     "holds results.json; of a multirun, name the folder above.",
 )
+# A shell gives ``~`` its meaning where a word begins with it, not behind ``--out=``.
+HOME = re.compile(r"\A(--[\w-]+=)?(~.*)", re.DOTALL)
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders of runs.")]
 
 
@@ -148,10 +151,14 @@ def ledger(
     print(out)
 
 
+def _home(word: re.Match[str]) -> str:
+    return f"{word[1] or ''}{expanded(word[2])}"
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code, 2 where runs cannot be used."""
     try:
-        app(list(arguments), prog_name="python -m reports")
+        app([HOME.sub(_home, word) for word in arguments], prog_name="python -m reports")
     except SystemExit as end:
         return int(end.code or 0)
     except (GatherError, OutputError, InputError) as error:

@@ -40,7 +40,7 @@ class CollectiveSettings:
     # schedule (the paper's 20 widenings) | none (final widths at once) | equal (one width for all
     # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
     # deepenings, as conf/growth/deepen.yaml)
-    growth: str = "schedule"  # schedule | none | equal | path of a plan
+    growth: str = setting("schedule", path=True)  # schedule | none | equal | path of a plan
     # of a copied filter, in units of its standard deviation
     growth_noise: float = setting(0.01, ge=0, le=1)
     # side of the training crops in pixels; null = image_size

@@ -15,11 +15,11 @@ class DataSettings:
 
     # glyphs | cifar100 | imagenet100 | imagefolder
     name: str = setting("glyphs", choices=("glyphs", "cifar100", "imagenet100", "imagefolder"))
-    root: str | None = None  # folder with the images; not used by glyphs
+    root: str | None = setting(None, path=True)  # folder with the images; not used by glyphs
     download: bool = False  # ask the Hugging Face hub when root is not given
     # side in pixels; null keeps the source's (imagefolder needs one)
     image_size: int | None = setting(None, ge=32, le=512)
-    classes: int = setting(100, ge=10)  # glyphs: number of classes
+    classes: int = setting(100, ge=10, le=108)  # glyphs: number of classes
     train_per_class: int = setting(100, ge=1, le=100_000)  # glyphs: training images of a class
     test_per_class: int = setting(60, ge=1, le=100_000)  # glyphs: test images of a class
     # glyphs, imagefolder: share of the classes that are base

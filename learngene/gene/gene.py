@@ -27,7 +27,7 @@ from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual, stem_generator
 from learngene.networks.layers import arrays_of, initialise, load_arrays, shape_problem
 from learngene.seeding import torch_generator
-from learngene.utils.files import is_file, write_atomically
+from learngene.utils.files import expand_user, is_file, write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
 
 BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
@@ -134,7 +134,7 @@ def load(path: str | Path) -> Learngene:
         InputError: a file is missing, too large or cannot be read, the card is none of a learngene
             that can be, the sha256 is not the card's, an array is missing or has another shape.
     """
-    path = card_path = Path(path)
+    path = card_path = expand_user(path)
     if is_file(path):  # what is no file need not have a name
         card_path = path.with_suffix(".json")
     if not is_file(card_path):

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import platform
+import pwd
 import re
 import secrets
 import shutil
@@ -123,7 +124,15 @@ is_file, is_folder = os.path.isfile, os.path.isdir
 
 
 def expand_user(path: str | Path) -> Path:
-    """The path with ``~`` as the home it stands for; as it is where nobody has that name."""
+    """The path with ``~`` as the home it stands for; as it is where nobody has that name.
+
+    An empty ``HOME`` is none: the home is then that of the user's account.
+    """
+    home, _, below = os.fspath(path).partition("/")
+    if home == "~" and not os.environ.get("HOME", "").strip():
+        with suppress(KeyError):  # an account without an entry, as containers have
+            return Path(pwd.getpwuid(os.getuid()).pw_dir, below)
+        return Path(path)
     return Path(os.path.expanduser(path))  # noqa: PTH111 - ``Path.expanduser`` raises there
 
 

@@ -219,6 +219,7 @@ class Experiment:
     rows: Callable[[RunGroup], list[Row]] = client_rows
     figure: Callable[[RunGroup, Path], Path] = draw_variants
     claims: tuple[Claim, ...] = ()
+    needs_collective: bool = False  # it shows one; a saved learngene has none
 
     def missing_methods(self, group: RunGroup) -> list[str]:
         """The methods that it compares and that a run has not."""

@@ -27,4 +27,4 @@ def figure(group: RunGroup, path: Path) -> Path:
     return gradcam(group.runs[0], path)
 
 
-EXPERIMENT = Experiment("fig5_gradcam", rows=rows, figure=figure)
+EXPERIMENT = Experiment("fig5_gradcam", rows=rows, figure=figure, needs_collective=True)

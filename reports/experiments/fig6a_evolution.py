@@ -66,4 +66,4 @@ def rounds_of(variant: Variant) -> list[tuple[int, pd.Series]]:
     return rounds
 
 
-EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure)
+EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure, needs_collective=True)

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,13 @@ def one_line(text: str) -> None:
 def settle(config: DictConfig, shown: list[str]) -> bool:
     """Whether the configuration is legal; if not, what refuses it must say so in one line."""
     try:
-        check(config)
+        plain = asdict(check(config))
     except InputError as error:
         one_line(" ".join(str(error).split()))
         return False
     except OmegaConfBaseException as error:
         one_line(explain(error, shown))
         return False
-    plain = OmegaConf.to_container(config, resolve=True)
     json.dumps(plain, allow_nan=False)  # a legal configuration can be kept in results.json
     json.dumps(plain, ensure_ascii=False).encode()
     return True

@@ -152,12 +152,11 @@ class GlyphSource(Source):
         """Check the settings and divide the classes.
 
         Raises:
-            InputError: more classes than characters, no images of a class, or a bad class split.
+            InputError: more classes than glyphs, no images of a class, or a bad class split.
         """
-        if not 3 <= settings.classes <= len(CHARACTERS):
-            problem = f"glyphs has 3 to {len(CHARACTERS)} classes"
-            fix = "Choose a number in that range"
-            raise InputError("data.classes", settings.classes, problem, fix)
+        if settings.classes > len(CHARACTERS):
+            problem = f"there are {len(CHARACTERS)} glyphs, each a class"
+            raise InputError("data.classes", settings.classes, problem, "Write no more than that")
         counts = {"train": settings.train_per_class, "test": settings.test_per_class}
         for split, count in counts.items():
             if count < 1:

@@ -78,7 +78,7 @@ def test_no_two_characters_look_alike() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"classes": 500}, "data.classes=500: glyphs has 3 to"),
+        ({"classes": 500}, "data.classes=500: there are 108 glyphs"),
         ({"classes": 4, "novel": 0.05, "base": 0.75}, "each needs at least 1"),
         ({"base": 0.9}, "sum to 1, they sum to 1.4"),
         ({"base": 1.1, "novel": -0.3}, "above 0"),
