@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 from conf.methods import resolve_methods
@@ -29,6 +30,9 @@ class Run:
     def trained_by(self, *who: str) -> bool:
         """Whether one of these makes what a method starts from."""
         return any(method.trained_by in who for method in self.methods.values())
+
+    def has(self, name: str) -> bool:
+        return name in self.methods
 
     @property
     def plugin(self) -> bool:
@@ -178,7 +182,7 @@ ROWS = (
         "no method has scratch's stem",
     ),
     *(
-        Row(f"method.{name}.*", lambda run, name=name: name in run.methods, f"methods lacks {name}")
+        Row(f"method.{name}.*", partial(Run.has, name=name), f"methods lacks {name}")
         for name in BUILT_IN
         if name != "scratch"
     ),

@@ -152,7 +152,7 @@ def ledger(
 
 
 def _home(word: re.Match[str]) -> str:
-    return f"{word[1] or ''}{expanded(word[2])}"
+    return f"{word[1] or ''}{expand_user(word[2])}"
 
 
 def main(arguments: Sequence[str]) -> int:

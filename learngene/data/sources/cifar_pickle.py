@@ -19,7 +19,7 @@ from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, Source, check_file, hash_files
 from learngene.data.sources.decode import resize
 from learngene.errors import InputError
-from learngene.utils.untrusted import MEBIBYTE, whole
+from learngene.utils.untrusted import MEBIBYTE, is_int_in_range
 
 _FILES = ("train", "test", "meta")
 _LIMIT = 1024 * MEBIBYTE  # bytes of a file; the training images' has 155 million
@@ -130,7 +130,7 @@ def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> 
             problem = f"data has shape {data.shape}, {len(fine)} labels need ({len(fine)}, 3072)"
             raise InputError("data.root", file, problem, "Unpack the archive again")
         for i, label in enumerate(fine):
-            if not whole(label, 0, len(names) - 1):
+            if not is_int_in_range(label, 0, len(names) - 1):
                 problem = f"its label {i} is no class number (0..{len(names) - 1})"
                 raise InputError("data.root", file, problem, "Unpack the archive again")
         labels[split], pixels[split] = np.asarray(fine, np.int64), data
