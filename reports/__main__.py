@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from learngene.errors import InputError
+from learngene.utils.files import expand_user
 from reports.runs import GatherError, OutputError, read_runs, writing
 
 app = typer.Typer(

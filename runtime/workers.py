@@ -22,7 +22,7 @@ from runtime.serial_backend import TRIES
 from runtime.signals import BackendLost
 
 TICK_S = 1.0  # between two looks at what may have been lost
-STARTS = 3  # of a worker that dies before it is up
+STARTS = 3  # of each worker where none is up before it dies
 # All clients do much the same work. One that takes SLOW times as long as the slowest so far, and
 # STUCK_S more, is taken for frozen (stopped, swapped out, dead in a native call), once: when it is
 # repeated it has until the round's deadline, for the case that its node is only that much slower.
@@ -148,6 +148,7 @@ class WorkerPool:
             worker = self._coming.pop(up)
             if up.exception() is None:
                 self._idle.append(worker)
+                self._failed_starts = 0
                 continue
             self._all.remove(worker)
             self._failed_starts += 1

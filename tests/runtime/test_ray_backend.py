@@ -63,7 +63,7 @@ def serial(folder) -> list[RoundOutcome]:
 @pytest.fixture(scope="module")
 def with_ray(folder) -> tuple[list[RoundOutcome], float]:
     started = time.monotonic()
-    rounds = run("ray", [GOOD, BAD, WORSE, DIES, HANGS], folder, timeout_s=20, total_cpus=2)
+    rounds = run("ray", [GOOD, BAD, WORSE, DIES, HANGS], folder, timeout_s=30, total_cpus=2)
     return rounds, time.monotonic() - started
 
 
@@ -188,7 +188,7 @@ def test_client_that_hangs_is_missing_and_does_not_hold_up_the_end(with_ray):
     rounds, seconds = with_ray
     assert [each.replied for each in rounds[4].clients] == [True, True, True, False, True]
     assert (rounds[4].answered, rounds[4].missing) == (4, 1)
-    assert rounds[4].clients[3].error == "no reply within 20 s (runtime.timeout_s)"
+    assert rounds[4].clients[3].error == "no reply within 30 s (runtime.timeout_s)"
     assert seconds < 120  # the client sleeps for 600
     stuck = [each for each in threading.enumerate() if not each.daemon]
     assert stuck == [threading.main_thread()]
