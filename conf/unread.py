@@ -63,6 +63,10 @@ class Row:
         return meant and field not in self.but.split()
 
 
+def _has(method: str) -> Callable[[Run], bool]:
+    return lambda run: method in run.methods
+
+
 SAVED = "with learngene.path there is no collective"
 # What the methods' own halves at the factory share with the collective.
 FACTORY = (
@@ -178,7 +182,7 @@ ROWS = (
         "no method has scratch's stem",
     ),
     *(
-        Row(f"method.{name}.*", lambda run, name=name: name in run.methods, f"methods lacks {name}")
+        Row(f"method.{name}.*", _has(name), f"methods lacks {name}")
         for name in BUILT_IN
         if name != "scratch"
     ),
