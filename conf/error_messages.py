@@ -61,7 +61,7 @@ def _explain(error: BaseException, whole: Sequence[str]) -> str:
     text, overrides = str(error), [each[:LONGEST] for each in whole]
     if choice := re.search(r"Could not find '(\w+)/(.*?)'\s+Available options", text):
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        return _no_choice(choice.group(1), choice.group(2), options)
+        return _no_choice(choice[1], choice[2], options)
     # The one that the error shows, before others of the same name.
     for override in sorted(overrides, key=lambda each: each not in text):
         name, _, value = override.lstrip("+~").partition("=")

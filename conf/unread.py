@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import TYPE_CHECKING
 
 from conf.methods import resolve_methods
@@ -30,9 +29,6 @@ class Run:
     def trained_by(self, *who: str) -> bool:
         """Whether one of these makes what a method starts from."""
         return any(method.trained_by in who for method in self.methods.values())
-
-    def has(self, name: str) -> bool:
-        return name in self.methods
 
     @property
     def plugin(self) -> bool:
@@ -65,6 +61,10 @@ class Row:
         whole = (field, f"{field}.")  # method.maml={lr: 1}
         meant = any(fnmatchcase(name, p) for name in whole for p in self.fields.split())
         return meant and field not in self.but.split()
+
+
+def _has(method: str) -> Callable[[Run], bool]:
+    return lambda run: method in run.methods
 
 
 SAVED = "with learngene.path there is no collective"
@@ -182,7 +182,7 @@ ROWS = (
         "no method has scratch's stem",
     ),
     *(
-        Row(f"method.{name}.*", partial(Run.has, name=name), f"methods lacks {name}")
+        Row(f"method.{name}.*", _has(name), f"methods lacks {name}")
         for name in BUILT_IN
         if name != "scratch"
     ),
