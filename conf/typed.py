@@ -57,7 +57,7 @@ def _as_written(composed: DictConfig) -> DictConfig:
         made.cache = default_cache()
     written: Any = OmegaConf.to_container(made, resolve=False)
     for name, limits in limits_of(Config):
-        value = reduce(lambda node, part: node[part], name.split("."), written)
+        value = reduce(lambda node, part: (node or {}).get(part), name.split("."), written)
         if limits.choices and value in ("True", "False"):
             OmegaConf.update(made, name, value.lower())
         if limits.path and isinstance(value, str) and value != "???":

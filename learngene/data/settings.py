@@ -44,10 +44,15 @@ def value_bounds(settings: DataSettings) -> tuple[float, float] | None:
     value = settings.value_range
     if value is None:
         return None
-    if len(value) != 2 or not all(map(math.isfinite, value)) or value[0] >= value[1]:
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 2
+        or not all(map(math.isfinite, value))
+        or value[0] >= value[1]
+    ):
         problem = "two finite numbers are due, the lower one first"
         fix = "Write, for instance, data.value_range=[0,4095]"
-        raise InputError("data.value_range", list(value), problem, fix)
+        raise InputError("data.value_range", value, problem, fix)
     return value[0], value[1]
 
 

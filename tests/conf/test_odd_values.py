@@ -182,7 +182,7 @@ def test_sim_says_it_in_one_line(override: str | bytes, word: str, tmp_path: Pat
 @pytest.mark.parametrize("field", ["collective.threads", "runtime.num_cpus"])
 def test_threads_have_cores(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conf.validate.usable_cores", lambda: 2)
-    check(composed(f"{field}=8"))
+    check(composed(f"{field}=8", "runtime.total_cpus=8"))
     with pytest.raises(InputError, match="more than 4 threads for each of 2 usable cores") as said:
         check(composed(f"{field}=9"))
     assert said.value.field == field

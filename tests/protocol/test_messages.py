@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from protocol.keys import ERROR, INFO, METRICS, TASK
 from protocol.messages import WORLD, counted, message_bytes
 from protocol.task import ClientTask, FaultOrders
 from tests.protocol.helpers import client_task
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower asks whose message it is."""
+    for name in ("task_id", "run_id", "node_id"):
+        monkeypatch.setattr(TaskIdentity, f"_{name}", 1)
 
 
 def sent(**changed: Any) -> Message:
@@ -45,7 +54,7 @@ def test_a_task_weighs_the_same_wherever_its_dataset_lies() -> None:
     assert weight(sent(world="/c/worlds/1", shots=100)) == weight(here) + 1
     assert message_bytes(sent(world=WORLD)) == weight(sent(world=WORLD))
     # What is sent is what was asked for; only the count is of another.
-    assert ClientTask.from_json(here.content.config_records[TASK]["json"]).dataset == "/c/worlds/1"
+    assert ClientTask.from_json(here.content.config_records[TASK]["json"]).world == "/c/worlds/1"
 
 
 def test_a_reply_weighs_the_same_on_every_device_and_in_all_words() -> None:
