@@ -43,11 +43,13 @@ def config_of(cache: Path, *further: str, **runtime: Any) -> Config:
     return replace(made, runtime=replace(made.runtime, **runtime))
 
 
-def run(config: Config, folder: Path, *, anew: bool = True) -> dict[str, Any]:
+def run(
+    config: Config, folder: Path, *, anew: bool = True, code: int = program.OK
+) -> dict[str, Any]:
     # Every run asks its clients anew: kept answers would be equal whatever the clients did.
     for kept in ("clients", "federated") if anew else ():
         shutil.rmtree(Path(config.cache) / kept, ignore_errors=True)
-    assert program.simulation(copy.deepcopy(config), folder) == program.OK
+    assert program.simulation(copy.deepcopy(config), folder) == code
     return read_results(folder / "results.json")
 
 
@@ -114,8 +116,8 @@ def test_hostile_methods_beside_them_change_no_methods_numbers(first, cache, tmp
     here(monkeypatch, tmp_path)
     names = ["learngene", "scratch", "fedavg", "protonet"]
     methods = ",".join([*write_hostile(tmp_path, "_r"), *names])
-    config = config_of(cache, f"methods=[{methods}]", min_answered=0)
-    found = run(config, tmp_path / "run")
+    config = config_of(cache, f"methods=[{methods}]")
+    found = run(config, tmp_path / "run", code=program.FAILED)  # since one is left out
     assert list(found["methods_left_out"]) == ["on_the_rest_r"]
 
     def numbers(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -185,11 +187,11 @@ def flags(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     places = [
         (torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark"),
-        (torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"),
+        (torch.backends.cudnn, "fp32_precision"), (torch.backends.cuda.matmul, "fp32_precision"),
     ]  # fmt: skip
     before = [getattr(place, name) for place, name in places]
     mode = torch.are_deterministic_algorithms_enabled()
-    for (place, name), value in zip(places, (False, True, True, True), strict=True):
+    for (place, name), value in zip(places, (False, True, "tf32", "tf32"), strict=True):
         setattr(place, name, value)
     yield lambda: (
         [getattr(place, name) for place, name in places],
@@ -202,10 +204,10 @@ def flags(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_gpu_is_pinned_and_a_cpu_left_alone(flags, monkeypatch):
     pin_kernels(torch.device("cpu"))
-    assert flags() == ([False, True, True, True], False)
+    assert flags() == ([False, True, "tf32", "tf32"], False)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     pin_kernels(torch.device("cuda"))
-    assert flags() == ([True, False, False, False], True)
+    assert flags() == ([True, False, "ieee", "ieee"], True)
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == WORKSPACE
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")

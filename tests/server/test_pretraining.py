@@ -262,7 +262,7 @@ def test_a_plugins_half_is_named_and_takes_no_other_along(
     before = {name: value.clone() for name, value in trainer.collective.state_dict().items()}
     alone = pretrain_methods(config, tiny_dataset, life).payloads
     elsewhere = replace(config.factory, cache=tmp_path / "other")
-    config = replace(config, methods=(*own, *config.methods), own_methods=own, factory=elsewhere)
+    config = replace(config, methods=(*own, *config.methods), plugins=own, factory=elsewhere)
     found = pretrain_methods(config, tiny_dataset, life)
     for name, (_, said) in halves.items():
         assert (name in found.payloads) == (said is None)

@@ -15,10 +15,10 @@ import pytest
 from learngene.utils.files import write_atomically
 from reports.__main__ import main
 from reports.experiments.base import OPPONENTS, PaperNumber, ReachedLevel, Row
-from reports.experiments.claims import CENSORED, DIRECTION, NOT, REPRODUCED, verdict, verdicts
 from reports.experiments.registry import claims, rows
 from reports.experiments.table import notes
 from reports.ledger import compact, ledger
+from reports.ledger.claims import CENSORED, DIRECTION, NOT, REPRODUCED, verdict, verdicts
 from reports.ledger.page import page
 from reports.results import read_results, write_results
 from reports.schema import MethodResult

@@ -180,8 +180,7 @@ def test_what_is_wide() -> None:
 def test_images_of_one_colour_are_named_and_kept(tmp_path: Path) -> None:
     write_folders(tmp_path / "in", list("abcd"), 3)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "in/b/black.png")
-    told: list[str] = []
-    dataset = build(_settings(tmp_path / "in"), tmp_path, told.append)
+    dataset = build(_settings(tmp_path / "in"), tmp_path)
     blank = tmp_path / "in/b/black.png"
     assert dataset.notes == (f"1 images are of one colour all over, the first {blank}",)
     assert len(dataset.train_labels) + len(dataset.test_labels) == 13
