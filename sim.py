@@ -2,7 +2,7 @@
 
     python sim.py num_clients=20
 
-A table of contents: compose and check the configuration, open the world, evolve the collective,
+A table of contents: compose and check the configuration, open the dataset, evolve the collective,
 simulate the clients, report. Every field is in conf/schema.py, the way of the data in
 docs/ARCHITECTURE.md.
 """
@@ -13,7 +13,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +27,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.error_messages import NO_ROOM, explain, no_room
+from conf.command_line import prepared
+from conf.error_messages import NO_ROOM, explain, no_folder, no_room
+from conf.help import help_asked
 from conf.methods import with_methods
 from conf.schema import Config, register_schema
-from conf.validate import check
-from learngene.errors import InputError
-from runtime.signals import MESSAGE, Terminated, catch_signals
+from conf.validate import check_fields, check_methods
+from learngene.errors import InputError, RunError
+from runtime.signals import KEPT, MESSAGE, Terminated, catch_signals
+from runtime.streams import steady_streams
 
 if TYPE_CHECKING:
     from reports.console import Console
@@ -50,13 +52,15 @@ def simulation(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> 
     ``overrides`` are kept in the results: what this run, which may be one of many of a multirun,
     was asked for.
     """
-    from reports.console import Console, announce
+    from conf.unread import unread
+    from reports.console import Console
     from reports.loggers import logging
 
     console, plain = Console(), asdict(config)
     with logging(config.logger, run_dir, plain, console) as logger:
         plain = with_methods(plain)
-        announce(console, plain)
+        if note := unread(config, overrides):
+            console.on_note(note)
         return _simulation(config, plain, run_dir, overrides, console, logger)
 
 
@@ -72,8 +76,10 @@ def _simulation(
     from learngene.utils.hardware import keep_freed_memory
     from protocol.callbacks import CallbackList
     from reports.run import Seconds, write_run
+    from reports.summary import fewest_answered, left_out
     from runtime.client_rounds import run_client_rounds
     from runtime.federated_rounds import Federated, federated_methods, run_federated_training
+    from runtime.resources import check_memory
     from server.dataset import load_dataset
     from server.factory import train_or_load_gene
     from server.labelling import label_open_world, labelling_summary
@@ -81,8 +87,10 @@ def _simulation(
 
     keep_freed_memory()
     callback, seconds = CallbackList([console, logger]), Seconds()
-    with seconds.of("world"), console.working(f"world {config.data.name}"):
-        world, leakage = load_dataset(
+    if (tight := check_memory(config.runtime, config.num_clients)) is not None:
+        callback.on_note(tight)
+    with seconds.of("world"), console.bar(f"dataset {config.data.name}"):
+        dataset, leakage = load_dataset(
             config.dataset,
             config.shards,
             config.num_clients,
@@ -90,30 +98,35 @@ def _simulation(
             open_world_learned=config.open_world.cycles > 0,
             callback=callback,
         )
-    console.world(world, leakage, seconds["world"])
+    console.dataset(dataset, leakage, seconds["world"])
     with seconds.of("collective"), console.bar("collective, task 1"):
-        result = train_or_load_gene(factory_settings(config), world, callback)
+        result = train_or_load_gene(factory_settings(config), dataset, callback)
     console.result(result)
-    labelled = label_open_world(config.open_world, config.shards, config.num_clients, world, result)
+    with console.bar("labels"):
+        labelled = label_open_world(
+            config.open_world, config.shards, config.num_clients, dataset, result
+        )
     if labelled:
         callback.on_note(labelling_summary(labelled.section))
-    with seconds.of("methods"), console.bar():
-        pretrained = pretrain_methods(pretraining_settings(config, plain), world, result, callback)
+    with seconds.of("methods"), console.bar("methods"):
+        pretrained = pretrain_methods(
+            pretraining_settings(config, plain), dataset, result, callback
+        )
     if pretrained.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
-    task = client_task(config, plain, world.path, labelled.task if labelled else None)
+    task = client_task(config, plain, dataset.path, labelled.task if labelled else None)
     federated = Federated()
     if names := federated_methods(pretrained.methods):
-        with seconds.of("federated"), console.bar():
+        with seconds.of("federated"), console.bar("federated rounds"):
             width, clients = result.gene.card.width, federation(config)
             federated = run_federated_training(
-                task, names, world, width, clients, callback=callback
+                task, names, dataset, width, clients, callback=callback
             )
     pretrained = pretrained.merge(federated.payloads, federated.failed)
-    with seconds.of("clients"), console.bar():
+    with seconds.of("clients"), console.bar("clients"):
         rounds = run_client_rounds(
             replace(task, methods=tuple(pretrained.methods)),  # without those that have failed
-            world.sha256,
+            dataset.sha256,
             result.gene_of,
             pretrained.payloads,
             federation(config),
@@ -123,54 +136,63 @@ def _simulation(
             faults=config.faults,
             callback=callback,
         )
-    report = write_run(
-        run_dir,
-        plain,
-        config.partition_seed,
-        overrides,
-        world,
-        leakage,
-        result,
-        rounds,
-        seconds,
-        pretrained,
-        federated,
-        labelled.section if labelled else None,
-    )
-    callback.on_run_end(report[0])
-    console.summary(report)
-    worst, least = min(rounds, key=lambda each: each.answered), config.least_answers
-    if worst.answered < least:
-        answered = f"{worst.answered} of {worst.asked} clients answered"
-        console.problem(f"{answered}, runtime.min_answered is {least}")
+    with console.bar("report"):
+        results, report = write_run(
+            run_dir,
+            plain,
+            config.partition_seed,
+            overrides,
+            dataset,
+            leakage,
+            result,
+            rounds,
+            seconds,
+            pretrained,
+            federated,
+            labelled.section if labelled else None,
+            callback,
+        )
+        callback.on_run_end(results)
+    console.summary(results, report)
+    answered, least = fewest_answered(results), config.least_answers
+    if answered < least:
+        said = f"{answered} of {config.num_clients} clients answered"
+        console.problem(f"{said}, runtime.min_answered is {least}")
         return TOO_FEW_ANSWERS
-    return FAILED if pretrained.failed else OK
-
-
-_begun: list[bool] = []  # whether Hydra has composed a configuration
+    return FAILED if left_out(results) else OK
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def _job(composed: DictConfig) -> None:
-    _begun.append(True)
+    _codes.append(_run(composed))
+
+
+def _run(composed: DictConfig) -> int:
+    """One job; what goes wrong in it is said here, since Hydra would add lines of its own."""
     try:
-        config = check(composed)
+        config = check_fields(composed)
+        announce(config)
+        check_methods(config)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         asked = [str(each) for each in HydraConfig.get().overrides.task]
-        _codes.append(simulation(config, run_dir, asked))
-    except InputError as error:  # here, since Hydra would add a line of its own
-        _codes.append(_say(str(error), WRONG_INPUT))
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        _codes.append(_say(no_room(error), FAILED))
+        return simulation(config, run_dir, asked)
+    except InputError as error:
+        return _say(str(error), WRONG_INPUT)
+    except RunError as error:
+        return _say(f"{error}; {KEPT}", FAILED)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return _say(no_room(error), FAILED)
+        traceback.print_exc()
+        return FAILED
 
 
-def multirun_last(arguments: list[str]) -> list[str]:
-    """``-m`` behind the overrides: Hydra's parser (argparse) refuses those that follow it when
-    others precede it, as in ``experiment=frontier -m shots=10,20``."""
-    flags = [each for each in arguments if each in ("-m", "--multirun")]
-    return [each for each in arguments if each not in flags] + flags
+def announce(config: Config) -> None:
+    """The first line: what this run is. Printed before anything that takes seconds to import."""
+    print(
+        f"  learngene: data {config.data.name}, {config.num_clients} clients, {config.ways}-way "
+        f"{config.shots}-shot, seed {config.seed}, runtime {config.runtime.name}"
+    )
 
 
 def _overrides() -> list[str]:
@@ -181,38 +203,36 @@ def _overrides() -> list[str]:
 def main() -> int:
     """The command line; returns the exit code and never shows the user a traceback of theirs."""
     catch_signals()
-    sys.argv[1:] = multirun_last(sys.argv[1:])
     try:
+        if (page := help_asked(sys.argv[1:])) is not None:
+            print(page)
+            return OK
+        sys.argv[1:] = prepared(sys.argv[1:])
         _job()
+    except InputError as error:
+        return _say(str(error), WRONG_INPUT)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(explain(error, _overrides()), WRONG_INPUT)
     except Terminated:
         return _say(MESSAGE, TERMINATED)
     except KeyboardInterrupt:
         return _say(MESSAGE, INTERRUPTED)
-    except OSError as error:  # in the files that Hydra itself writes
-        if error.errno not in NO_ROOM:
-            raise
-        return _say(no_room(error), FAILED)
+    except OSError as error:  # a job's own are said there: this is of the files that Hydra writes
+        said = no_folder(error, _overrides())
+        return _say(said, FAILED if error.errno in NO_ROOM else WRONG_INPUT)
     except Exception as error:  # what Hydra's parser lets through: "seed=999..." of 5000 digits
-        if _begun:
-            raise
         return _say(explain(error, _overrides()), WRONG_INPUT)
     return max(_codes, default=OK)
 
 
 def _say(message: str, code: int) -> int:
-    with suppress(BrokenPipeError):  # whoever read it may be gone; the code is still right
-        print(f"sim.py: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"sim.py: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
 
 
 if __name__ == "__main__":
-    try:
-        code = main()
-    except Exception:
-        traceback.print_exc()
-        code = FAILED
+    steady_streams()
+    code = main()
     # Flower may leave a thread behind that would keep the process alive.
     runtime = sys.modules.get("runtime.ray_backend")
     sys.exit(code) if runtime is None else runtime.leave(code)

@@ -1,8 +1,8 @@
 """What Flower and Ray cost: the client phase against the same work done back to back.
 
-    python benchmarks/flower_overhead.py RUN_DIR [--processes 2]
+    python -m benchmarks.flower_overhead RUN_DIR [--processes 2]
 
-RUN_DIR is a finished run (its learngene, world and settings are used). The client phase is timed
+RUN_DIR is a finished run (its learngene, dataset and settings are used). The client phase is timed
 as ``sim.py`` runs it, Ray's start included; the baseline is as many fresh processes as there are
 Ray workers, each calling ``clients.work.run_task`` for its share of the clients, their start
 included. Both compute the same numbers, which is checked.
@@ -16,20 +16,23 @@ import multiprocessing
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
 
-if TYPE_CHECKING:
-    from protocol.task import ClientTask
+from clients.work import run_task
+from conf.parts import client_task
+from conf.schema import read_config
+from learngene.data.cache import build
+from learngene.gene.gene import load
+from learngene.utils.files import expand_user
+from protocol.plan import plan_round
+from protocol.task import ClientTask
+from runtime.ray_backend import RuntimeSettings, simulate
+from strategies.learngene import LearngeneStrategy
 
 
 def _work(clients: list[int], task: ClientTask, gene_path: str) -> list[dict[str, Any]]:
-    import torch
-
-    from clients.work import run_task
-    from learngene.gene.gene import load
-
     torch.set_num_threads(task.threads)
     payloads = {"learngene": load(gene_path).arrays}
     return [run_task(client, 1, task, payloads) for client in clients]
@@ -43,21 +46,13 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
 
-    from conf.parts import client_task
-    from conf.schema import read_config
-    from learngene.data.cache import build
-    from learngene.gene.gene import load
-    from protocol.plan import plan_round
-    from runtime.ray_backend import RuntimeSettings, simulate
-    from strategies.learngene import LearngeneStrategy
-
     plain = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     config = read_config(plain)
-    world = build(config.dataset, Path(config.cache))
+    dataset = build(config.dataset, expand_user(config.cache))
     gene_path = arguments.run_dir / "learngene.safetensors"
     gene = load(gene_path)
     count = config.num_clients
-    plan = plan_round(client_task(config, plain, world.path), gene)
+    plan = plan_round(client_task(config, plain, dataset.path), gene)
 
     started = time.perf_counter()
     strategy = LearngeneStrategy(count, lambda _: plan)

@@ -1,6 +1,6 @@
 """What a poisoned learngene does to clients, with and without ``individual.safeguard``.
 
-    python benchmarks/poisoned.py RUN_DIR/learngene.safetensors [KIND ...] [sim.py's overrides ...]
+    python -m benchmarks.poisoned RUN_DIR/learngene.safetensors [KIND ...] [sim.py's overrides ...]
 
 Makes two poisoned learngenes from a real one, both with a card that vouches for them: one drawn
 anew (numbers of the same size, in no order), one scaled so that a few channels drown all others
@@ -20,12 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from learngene.gene.gene import Learngene, digest, load, save
+from learngene.seeding import generator
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from learngene.gene.gene import Learngene, digest, load, save  # noqa: E402
-from learngene.seeding import generator  # noqa: E402
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -89,16 +87,13 @@ def _row(kind: str, guard: str, results: dict) -> str:
     answers = [client["methods"] for client in results["clients"] if "methods" in client]
     if not answers:
         return f"{kind:<12}{guard:>10}  no client answered"
-    means = {
-        name: np.mean([methods[name]["accuracy"] for methods in answers])
-        for name in ("learngene", "scratch")
-    }
+    ours, scratch = (100 * results["summary"][name]["mean"] for name in ("learngene", "scratch"))
     seconds = np.mean([methods["learngene"]["seconds"] for methods in answers])
     back = sum(methods["learngene"].get("safeguard_fell_back", 0) for methods in answers)
     lost = len(results["clients"]) - len(answers)
     return (
-        f"{kind:<12}{guard:>10}{100 * means['learngene']:>13.1f}{100 * means['scratch']:>11.1f}"
-        f"{seconds:>10.1f}  {back} of {len(answers)}" + (f", {lost} failed" if lost else "")
+        f"{kind:<12}{guard:>10}{ours:>13.1f}{scratch:>11.1f}{seconds:>10.1f}  "
+        f"{back} of {len(answers)}" + (f", {lost} failed" if lost else "")
     )
 
 

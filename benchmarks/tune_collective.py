@@ -1,6 +1,6 @@
 """What a collective is worth, measured on open-world classes alone, for any settings of it.
 
-    python benchmarks/tune_collective.py [--tasks 100] [sim.py's overrides ...]
+    python -m benchmarks.tune_collective [--tasks 100] [sim.py's overrides ...]
 
 Raises the collective that ``sim.py`` would raise with these overrides (or finds it in the cache),
 and prints as one line of JSON: accuracy of both paths on the base classes, accuracy of prototypes
@@ -19,29 +19,24 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import torch
 from hydra import compose, initialize_config_module
-from torch import Tensor
 
+from benchmarks.tune_methods import TUNING_SEED
 from conf.parts import factory_settings
 from conf.schema import Config, register_schema
 from conf.validate import check
 from learngene.adaptation.training import features
-from learngene.data.augment import to_batch
 from learngene.data.cache import build
-from learngene.data.dataset import World
-from learngene.data.partition import draw_shard
+from learngene.data.dataset import ImageDataset
+from learngene.data.partition import draw_shard, read_shard
 from learngene.gene.gene import Learngene, reconstruct
 from learngene.networks.individual import PrototypeHead
 from learngene.seeding import torch_generator
 from learngene.utils.hardware import keep_freed_memory
 from server.collective import recognise
 from server.factory import train_or_load_gene
-
-TUNING_SEED = 77  # shards that no reported run draws
 
 
 def composed(overrides: list[str]) -> Config:
@@ -52,36 +47,30 @@ def composed(overrides: list[str]) -> Config:
 
 
 @torch.no_grad()
-def prototypes(gene: Learngene, world: World, config: Config, tasks: int) -> tuple[float, float]:
+def prototypes(
+    gene: Learngene, dataset: ImageDataset, config: Config, tasks: int
+) -> tuple[float, float]:
     """Mean accuracy and standard error of class means as a classifier, over tasks."""
     individual = reconstruct(
         gene, ways=config.ways, generator=torch_generator(0, "tune-collective")
     ).to(memory_format=torch.channels_last)
 
-    def features_by_row(split: str, images: np.ndarray) -> dict[int, Tensor]:
-        rows = np.sort(np.concatenate([world.rows(split, c) for c in world.division.open_world]))
-        return dict(zip(rows.tolist(), features(individual, to_batch(images[rows])), strict=True))
-
-    train = features_by_row("train", world.train_images)
-    test = features_by_row("test", world.test_images)
     accuracies = []
     for number in range(tasks):
         shard = draw_shard(
-            world,
+            dataset,
             ways=config.ways,
             shots=config.shots,
             shard_seed=TUNING_SEED,
             client=number,
             classes_from="open_world",
         )
-        way = {c: i for i, c in enumerate(shard.classes)}
-        x = torch.stack([train[row] for row in shard.train_rows.tolist()])
-        y = torch.tensor([way[c] for c in world.train_labels[shard.train_rows].tolist()])
+        data = read_shard(dataset, shard, torch.device("cpu"))
+        x = features(individual, data.train_x)
         head = PrototypeHead(x.shape[1], config.ways)
-        head.start(x, y)
-        x = torch.stack([test[row] for row in shard.test_rows.tolist()])
-        y = torch.tensor([way[c] for c in world.test_labels[shard.test_rows].tolist()])
-        accuracies.append(float((head(x).argmax(1) == y).float().mean()))
+        head.start(x, data.train_y)
+        right = head(features(individual, data.test_x)).argmax(1) == data.test_y
+        accuracies.append(float(right.float().mean()))
     return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / tasks**0.5)
 
 
@@ -94,13 +83,13 @@ def main() -> int:
 
     keep_freed_memory()
     config = composed(overrides)
-    world = build(config.dataset, Path(config.cache))
+    dataset = build(config.dataset, Path(config.cache))
     start = time.monotonic()
-    result = train_or_load_gene(factory_settings(config), world)
+    result = train_or_load_gene(factory_settings(config), dataset)
     seconds = time.monotonic() - start
     assert result.trained is not None
     trainer = result.trained.trainer
-    mean, error = prototypes(result.gene, world, config, arguments.tasks)
+    mean, error = prototypes(result.gene, dataset, config, arguments.tasks)
     auroc = {}
     for path in ("collective", "light", "both"):
         for mirror in (False, True):

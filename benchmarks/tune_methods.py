@@ -1,9 +1,9 @@
 """Tune every method on tasks of open-world classes, each with the same number of trials.
 
-    python benchmarks/tune_methods.py RUN_DIR --out tuned.json [--trials 8] [--clients 16]
+    python -m benchmarks.tune_methods RUN_DIR --out tuned.json [--trials 8] [--clients 16]
         [--methods maml,protonet] [--processes 2]
 
-RUN_DIR is a finished run: its world, budget and client settings are used, its collective is found
+RUN_DIR is a finished run: its dataset, budget and client settings are used, its collective is found
 in the cache. A trial is one setting of a method's own space: what it has at the factory is trained
 anew with the run's whole budget (and kept in the cache), then CLIENTS tasks of open-world classes
 are adapted to and tested. The first trial is the settings as they are, the others are drawn without
@@ -16,7 +16,6 @@ run's table reads.
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
 import json
 import multiprocessing
@@ -27,22 +26,22 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import torch
+from omegaconf import OmegaConf
 
 from clients.work import run_task
 from conf.methods import resolve_methods
 from conf.parts import client_task, factory_settings, federation, pretraining_settings
 from conf.schema import read_config
 from learngene.data.cache import build
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.methods import BUILT_IN
 from learngene.seeding import generator
-from learngene.utils.files import write_atomically
+from learngene.utils.files import expand_user, write_atomically
 from protocol.plan import plan_round
 from protocol.task import ClientTask
 from reports.tuning import FOLDER, write_record
+from reports.variants import flatten
 from runtime.federated_rounds import federated_methods, run_federated_training
 from server.factory import FactoryResult, train_or_load_gene
 from server.pretraining import light_path_passes, pretrain_methods
@@ -118,13 +117,6 @@ def _path(method: str, field: str) -> str:
     return field if "." in field else f"method.{method}.{field}"
 
 
-def _section(config: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-    *groups, field = path.split(".")
-    for group in groups:
-        config = config[group]
-    return config, field
-
-
 def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Settings to try: first those of ``config``, then others drawn from the space.
 
@@ -132,7 +124,8 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
         ValueError: the space holds fewer than ``count``.
     """
     space = {_path(method, field): values for field, values in SPACES[method].items()}
-    first = {path: section[field] for path in space for section, field in [_section(config, path)]}
+    defaults = dict(flatten(config))
+    first = {path: defaults[path] for path in space}
     grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     others = [settings for settings in grid if settings != first]
     if len(others) < count - 1:
@@ -151,20 +144,20 @@ def run_trial(
     name: str,
     settings: dict[str, Any],
     plain: dict[str, Any],
-    world: World,
+    dataset: ImageDataset,
     result: FactoryResult,
 ) -> dict[str, Any]:
     """Train what the method has at the factory, adapt to every client's task and test."""
-    plain = copy.deepcopy(plain) | {"methods": [name]}
+    changed = OmegaConf.create({**plain, "methods": [name]})
     for path, value in settings.items():
-        section, field = _section(plain, path)
-        section[field] = value
+        OmegaConf.update(changed, path, value)
+    plain = OmegaConf.to_container(changed)
     config = read_config(plain)
-    task = client_task(config, plain, world.path)
+    task = client_task(config, plain, dataset.path)
     try:
-        trained = pretrain_methods(pretraining_settings(config, plain), world, result)
+        trained = pretrain_methods(pretraining_settings(config, plain), dataset, result)
         names, width = federated_methods(trained.methods), result.gene.card.width
-        federated = run_federated_training(task, names, world, width, federation(config))
+        federated = run_federated_training(task, names, dataset, width, federation(config))
         payloads = trained.merge(federated.payloads, federated.failed).payloads
     except RuntimeError as error:  # it diverged: a bad trial, not the end
         return {"settings": settings, "accuracy": None, "error": str(error)}
@@ -201,22 +194,22 @@ def main() -> int:
     plain["data"]["clients_from"] = "open_world"
     plain["num_clients"] = arguments.clients  # who trains together, for federated methods
     config = read_config(plain)
-    world = build(config.dataset, Path(config.cache))
-    result = train_or_load_gene(factory_settings(config), world)
+    dataset = build(config.dataset, expand_user(config.cache))
+    result = train_or_load_gene(factory_settings(config), dataset)
     conditions = conditions_of(plain, result)
     plan = {name: trials(name, plain, arguments.trials) for name in arguments.methods.split(",")}
     try:
         records = trials_so_far(arguments.out, conditions)
     except ValueError as error:
         parser.error(str(error))
-    command = shlex.join(["python", "benchmarks/tune_methods.py", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.tune_methods", *sys.argv[1:]])
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for name, tried in plan.items():
             done = records.setdefault(name, [])
             for number, settings in enumerate(tried, start=1):
                 if any(record["settings"] == settings for record in done):
                     continue
-                done.append(run_trial(pool, name, settings, plain, world, result))
+                done.append(run_trial(pool, name, settings, plain, dataset, result))
                 text = json.dumps(
                     {
                         "classes": "open_world",

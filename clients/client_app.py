@@ -7,6 +7,7 @@ and plain Python, and sees to it that whatever goes wrong reaches the server as 
 from __future__ import annotations
 
 import json
+import signal
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,11 +23,11 @@ from protocol.keys import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
 from protocol.reply_schema import (
     REASON,
     TRACE,
-    DeclaredReply,
-    Undeclared,
+    ReplySchema,
+    UndeclaredError,
     clean,
-    declared_reply,
     describe,
+    reply_schema,
 )
 from protocol.task import ClientTask
 
@@ -35,13 +36,13 @@ __all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_c
 IN_DRIVER = "in-driver"  # in the node's config where the client shares the driver's process
 
 RunTask = Callable[..., dict[str, Any]]  # (client, round, task, payloads) -> answer
-Declare = Callable[[ClientTask], DeclaredReply]  # task -> what may be sent
+MakeSchema = Callable[[ClientTask], ReplySchema]  # task -> what may be sent
 
 INT64 = 2**63  # protobuf holds no larger integer
 
 
 def make_client_app(
-    run_task: RunTask | None = None, declare: Declare = declared_reply
+    run_task: RunTask | None = None, make_schema: MakeSchema = reply_schema
 ) -> ClientApp:
     """A ClientApp that answers train messages with ``run_task``.
 
@@ -57,8 +58,17 @@ def make_client_app(
     """
     made = ClientApp()
     made.query()(_partition)
-    made.train()(partial(_train, run_task, declare))
+    made.train()(partial(_train, run_task, make_schema))
     return made
+
+
+def end_at_sigterm() -> None:
+    """For a worker's start: SIGTERM ends it at once, as SIGKILL does, and its client is repeated.
+
+    Ray would raise SystemExit in whatever runs; an import that is broken off half-way spoils all
+    later clients of the process.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _partition(message: Message, context: Context) -> Message:
@@ -68,13 +78,13 @@ def _partition(message: Message, context: Context) -> Message:
 
 
 def _train(
-    run_task: RunTask | None, declare: Declare, message: Message, context: Context
+    run_task: RunTask | None, make_schema: MakeSchema, message: Message, context: Context
 ) -> Message:
     try:
         task = ClientTask.from_json(str(message.content.config_records[TASK]["json"]))
         content = _answer(run_task, task, message, context)
-        if problems := declare(task).problems(content):
-            raise Undeclared(f"not sent: {'; '.join(problems[:3])}")
+        if problems := make_schema(task).problems(content):
+            raise UndeclaredError(f"not sent: {'; '.join(problems[:3])}")
     # SystemExit too: in a Ray actor it would end the worker, in the serial runtime the whole run.
     except (Exception, SystemExit, ClientOverdue) as error:
         # Flower's own error reply wraps the text in a worker traceback and prints it on the

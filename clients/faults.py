@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from learngene.errors import Interruption
 from protocol.task import FaultOrders
 
 IN_TRAINING = ("kill_once", "kill_always", "raise", "hang")
@@ -30,7 +31,7 @@ class PlantedFault(RuntimeError):
     """What ``raise`` raises."""
 
 
-class WorkerDied(BaseException):
+class WorkerDied(Interruption):
     """Stands for the death of a process that must not die, since it is the driver's (serial)."""
 
 

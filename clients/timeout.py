@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from learngene.errors import Interruption
+
 AGAIN_S = 5.0  # raised anew after this, should a library have swallowed it
 SOON_S = 1e-3  # setitimer takes 0 for "never"
 
 
-class Overdue(BaseException):
-    """The time is over. No Exception: ``except Exception`` around some work must not stop it."""
+class Overdue(Interruption):
+    """The time is over."""
 
 
 @contextmanager

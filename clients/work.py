@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 
 from learngene.adaptation.settings import RetainSettings
 from learngene.adaptation.training import Outcome
-from learngene.data.dataset import World, load
+from learngene.data.dataset import ImageDataset, load
 from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
 from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
 from learngene.methods.base import generators
+from learngene.methods.isolation import in_words, isolated
 from learngene.methods.plugins import error_line
 from learngene.open_world.flagged import decode_flags, draw_labelled_shard
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
@@ -27,7 +29,8 @@ def run_task(
 ) -> dict[str, Any]:
     """Run every method of the task on the client's own shard.
 
-    A method that fails is named with its reason; the others are not touched by it.
+    A method that fails is named with its reason; the others are not touched by it. Each is given a
+    task and a shard of its own, which it may write to.
 
     Returns:
         ``client``, ``info`` (classes, image counts, device) and ``methods`` {name: metrics}; in a
@@ -36,9 +39,9 @@ def run_task(
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
-    world = load(task.world)
-    shard = _shard(world, client, task)
-    data = read_shard(world, shard, device)
+    dataset = load(task.world)
+    shard = _shard(dataset, client, task)
+    data = read_shard(dataset, shard, device)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
     # The method's own count of rounds: Flower's goes on over several methods.
@@ -46,18 +49,17 @@ def run_task(
     for name in task.methods:
         plugin = task.own_methods.get(name)
         try:
-            payload = unpack(payloads.get(name, {}))
-            method = find(name, plugin)
-            context = client_context(name, method, client, number, task, payload, data, device)
-            if task.federated is not None:
-                answers[name], weights[name] = _federated_round(name, method, context)
-            else:
-                answers[name] = _adapted(name, method, context).metrics()
-        # One method's fault must not take the others' results along, nor its sys.exit.
-        except (Exception, SystemExit) as error:
+            payload, (own, shown) = unpack(payloads.get(name, {})), deepcopy((task, data))
+            with isolated(task.seed, f"client-{name}", number, client):
+                method = find(name, plugin)
+                context = client_context(name, method, client, number, own, payload, shown, device)
+                if task.federated is not None:
+                    answers[name], weights[name] = _federated_round(name, method, context)
+                else:
+                    answers[name] = _adapted(name, method, context).metrics()
+        except Exception as error:  # one method's fault must not take the others' results along
             where = error_line(plugin["module"], error) if plugin else ""
-            reason = f"{type(error).__name__}: {error}"
-            answers[name] = {"error": f"{reason} ({where})" if where else reason}
+            answers[name] = {"error": f"{in_words(error)} ({where})" if where else in_words(error)}
     return {
         "client": client,
         "info": {
@@ -85,14 +87,14 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     return outcome
 
 
-def _shard(world: World, client: int, task: ClientTask) -> Shard:
+def _shard(dataset: ImageDataset, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
     drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
     if task.labelled is not None:
-        flags = decode_flags(world, task.labelled.flags)
+        flags = decode_flags(dataset, task.labelled.flags)
         draws = task.labelled.draws
-        return draw_labelled_shard(world, flags, **drawn, client=client, draws=draws)
-    return draw_shard(world, **drawn, client=client, classes_from=task.classes_from)
+        return draw_labelled_shard(dataset, flags, **drawn, client=client, draws=draws)
+    return draw_shard(dataset, **drawn, client=client, classes_from=task.classes_from)
 
 
 def _federated_round(

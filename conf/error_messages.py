@@ -19,7 +19,18 @@ from conf.schema import Config
 from learngene.methods.registry import BUILT_IN
 
 LONGEST = 200  # characters of an override that are shown
-GROUPS = ("data", "runtime", "scale", "experiment")
+GROUPS = ("data", "scale", "experiment", "runtime")  # of files, one of which is chosen
+# What Hydra's parser says of a word that is not in its grammar.
+GRAMMAR = ("LexerNoViableAlt", "mismatched input", "extraneous input", "missing EQUAL")
+# What others call our fields, where no letter tells it.
+WORDS = {
+    "dataset": "data",
+    "learning_rate": "lr",
+    "lambda": "ewc_lambda",
+    "gpus": "num_gpus",
+    "backend": "runtime",
+    "output_dir": "dir",
+}
 # A full disk, a full quota, and a file larger than the process may write.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -48,43 +59,56 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
 
 def _explain(error: BaseException, whole: Sequence[str]) -> str:
     text, overrides = str(error), [each[:LONGEST] for each in whole]
-    for override in overrides:
+    if choice := re.search(r"Could not find '(\w+)/(.*?)'\s+Available options", text):
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        return _no_choice(choice[1], choice[2], options)
+    # The one that the error shows, before others of the same name.
+    for override in sorted(overrides, key=lambda each: each not in text):
         name, _, value = override.lstrip("+~").partition("=")
-        if f"Could not override '{name}'" in text or f"Could not find '{name}/" in text:
-            return _unknown(name, value, text)
+        if f"Could not override '{name}'" in text:
+            return _unknown(name, value)
         if name in text and "erging override" in text:
             kind = _kind(name)
             return f"{name}={value}: not a value of type {kind}. Write {name}=VALUE of that type."
         if "Could not append" in text and name in text:
             return f"{name}={value}: the field is there already. Leave the + away."
-    if "LexerNoViableAlt" in text or "mismatched input" in text or "extraneous input" in text:
-        unread = next((each for each in whole if not _parses(each)), None)
+    if any(words in text for words in GRAMMAR):
+        unread = next((at for at, each in enumerate(whole) if not readable(each)), None)
         if unread is not None:
-            return f"{unread[:LONGEST]}: Hydra cannot read this. {_quoted(unread)}"
+            word, after = whole[unread], [*whole, ""][unread + 1]
+            if after and "=" not in after and (fields := meant(word, after)):
+                return f"{word} {after}: there is no = between them. Write {' or '.join(fields)}."
+            return f"{word[:LONGEST]}: Hydra cannot read this. {_quotes(word)}"
     if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\s*1\.", text, re.DOTALL):
         several = ambiguous.group(1)
         return (
             f"{several[:LONGEST]}: Hydra reads several runs, which -m asks for. "
-            f"If it is one value: {_quoted(several)}"
+            f"If it is one value: {_quotes(several)}"
         )
     reason = " ".join(str(error.__cause__ or error).split())
     wrong = re.search(r"full_key: (\S+)", reason)
     where = wrong.group(1) if wrong else " ".join(overrides)
-    return f"{where}: {reason[:300]}. See conf/schema.py for the fields and their types."
+    return f"{where}: {reason[:300]}. --help=all lists the fields and what they may be."
 
 
-def _quoted(override: str) -> str:
+def quoted(name: str, value: str) -> str:
+    """The override in which Hydra takes every character of the value as it is."""
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{name}="{inner}"'
+
+
+def _quotes(override: str) -> str:
     """The fix, as a shell reads it, where quotes are one."""
     name, _, value = override.partition("=")
-    inner = value.replace("\\", "\\\\").replace('"', '\\"')
-    quoted = f'{name}="{inner}"'
-    if not value or not _parses(quoted):
-        return "Write NAME=VALUE, with the names of conf/schema.py."
-    word = shlex.quote(quoted)[:LONGEST]
-    return f"Put it into quotes of its own, inside those of the shell: {word}."
+    word = quoted(name, value)
+    if not value or not readable(word):
+        return "Write NAME=VALUE, with a NAME that --help=all lists."
+    inside = shlex.quote(word)[:LONGEST]
+    return f"Put it into quotes of its own, inside those of the shell: {inside}."
 
 
-def _parses(override: str) -> bool:
+def readable(override: str) -> bool:
+    """Whether Hydra's grammar has it."""
     try:
         OverridesParser.create().parse_overrides([override])
     except HydraException:
@@ -99,14 +123,51 @@ def _kind(name: str) -> str:
         return "that its schema names"
 
 
-def _unknown(name: str, value: str, text: str) -> str:
-    if name in GROUPS:
-        options = ", ".join(re.findall(r"^\t(\S+)$", text, re.MULTILINE))
-        return f"{name}={value}: there is no such choice. Choose one of: {options}."
-    fields_of_methods = [f"method.{name}"] if name.partition(".")[0] in BUILT_IN else []
-    near = fields_of_methods or difflib.get_close_matches(name, field_names(), n=1, cutoff=0.5)
-    fix = f"Did you mean {near[0]}={value}?" if near else "conf/schema.py lists the fields."
+def meant(name: str, value: object) -> list[str]:
+    """The overrides that whoever wrote ``name`` may have meant: that field, else those that end in
+    its last part, in another group or under a near name, else the nearest one."""
+    known = list(dict.fromkeys([*field_names(), *GROUPS, "hydra.run.dir"]))
+    last = name.rpartition(".")[2]
+    if name in known:
+        return [f"{name}={value}"]
+    ends: dict[str, list[str]] = {}
+    for each in known:
+        ends.setdefault(each.rpartition(".")[2], []).append(each)
+    near = [WORDS.get(last, last)]
+    if near[0] not in ends and "." not in name:
+        near = difflib.get_close_matches(last, ends, n=1, cutoff=0.6)
+    found = ends.get(near[0]) if near else None
+    found = found or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return [f"{each}={value}" for each in found]
+
+
+def _no_choice(group: str, value: str, options: Sequence[str]) -> str:
+    near = difflib.get_close_matches(value, options, n=1, cutoff=0.4)
+    fix = f"Did you mean {group}={near[0]}? " if near else ""
+    return (
+        f"{group}={value[:LONGEST]}: there is no such choice. "
+        f"{fix}Choose one of: {', '.join(options)}."
+    )
+
+
+def _unknown(name: str, value: str) -> str:
+    first = name.partition(".")[0]  # learngene is a method and a group: the group is meant
+    method = first in BUILT_IN and first not in get_type_hints(Config)
+    in_methods = [f"method.{name}={value}"] if method else []
+    near = " or ".join(in_methods or meant(name, value))
+    fix = f"Did you mean {near}?" if near else "--help=all lists the fields."
     return f"{name}={value}: there is no field of that name. {fix}"
+
+
+def no_folder(error: OSError, overrides: Sequence[str]) -> str:
+    """What to say of the run's folder, which Hydra cannot make or write in; names it in ``error``,
+    where Hydra's own writing does not."""
+    given = [each for each in overrides if each.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+    asked = given[-1] if given else f"hydra.run.dir={error.filename or 'outputs'}"
+    error.filename = error.filename or str(Path(asked.partition("=")[2]) / ".hydra")
+    if error.errno in NO_ROOM:
+        return no_room(error)
+    return f"{asked}: no folder that can be written in ({error.strerror}). Write hydra.run.dir=DIR."
 
 
 def no_room(error: OSError) -> str:

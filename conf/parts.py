@@ -33,24 +33,24 @@ def pretraining_settings(config: Config, plain: Mapping[str, Any]) -> Pretrainin
         factory=factory_settings(config),
         methods=tuple(plain["methods"]),
         method=plain["method"],
-        own_methods=plain.get("own_methods", {}),
+        plugins=plain.get("own_methods", {}),
         ways=config.ways,
         budget=config.budget,
     )
 
 
 def client_task(
-    config: Config, plain: Mapping[str, Any], world: Path, labelled: LabelledImages | None = None
+    config: Config, plain: Mapping[str, Any], dataset: Path, labelled: LabelledImages | None = None
 ) -> ClientTask:
     """What all tasks of the run have in common.
 
     Args:
         plain: the configuration as ``conf.methods.with_methods`` gives it: ``methods``,
             ``method`` and ``own_methods`` with modules under their short names.
-        world: where the dataset lies.
+        dataset: where the dataset lies.
     """
     return ClientTask(
-        world=str(world),
+        world=str(dataset),
         methods=tuple(plain["methods"]),
         seed=config.seed,
         shard_seed=config.partition_seed,

@@ -58,7 +58,9 @@ class Config:
     # TensorBoard in the run folder (pip install tensorboard), or a class of your own with scalars()
     # and close(), made as MyLogger(run_dir, config): see reports/loggers.py.
     logger: str | None = None  # null | tensorboard | my_package.MyLogger
-    cache: str = MISSING  # folder for worlds, collectives and clients' answers
+    # folder for datasets, collectives and clients' answers; not set: LEARNGENE_CACHE, or
+    # ~/.cache/learngene where that is empty, too
+    cache: str = setting(MISSING, path=True)
     data: DataSettings = field(default_factory=DataSettings)
     collective: CollectiveSettings = field(default_factory=CollectiveSettings)
     learngene: LearngeneSettings = field(default_factory=LearngeneSettings)

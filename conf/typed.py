@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import reduce
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from conf.error_messages import meant
 from conf.schema import Config
 from learngene.errors import InputError
-from learngene.utils.settings import check_settings
+from learngene.utils.files import expand_user
+from learngene.utils.settings import check_settings, limits_of
 
+# What OmegaConf would interpolate, with the backslashes in front, which have to be doubled.
+INTERPOLATION = re.compile(r"(\\*)\$\{")
 TEXT_LIMIT = 4096  # characters; no path on Linux is longer
 
 
@@ -23,10 +31,11 @@ def to_typed(composed: DictConfig) -> Config:
         InputError: a field has no value, is none of the schema's, is nothing that a field can be,
             or is out of its range.
     """
+    _check_names(composed, Config)
+    composed = _as_written(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
-    _check_names(composed, Config)
     _check_values(OmegaConf.to_container(composed, resolve=True))
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
@@ -34,13 +43,39 @@ def to_typed(composed: DictConfig) -> Config:
     return config
 
 
+def default_cache() -> str:
+    """Where a run keeps things that is not told; an empty variable is none."""
+    return os.environ.get("LEARNGENE_CACHE") or "~/.cache/learngene"
+
+
+def _as_written(composed: DictConfig) -> DictConfig:
+    """A copy whose paths are as they were written, ``~`` aside: what OmegaConf would interpolate
+    is a name like any other there. A cache that is not set is that of the environment, and a choice
+    that YAML takes for a boolean (``retain.labels=true``) is the word."""
+    made = copy.deepcopy(composed)
+    if OmegaConf.is_missing(made, "cache"):
+        made.cache = default_cache()
+    written: Any = OmegaConf.to_container(made, resolve=False)
+    for name, limits in limits_of(Config):
+        value = reduce(lambda node, part: (node or {}).get(part), name.split("."), written)
+        if limits.choices and value in ("True", "False"):
+            OmegaConf.update(made, name, value.lower())
+        if limits.path and isinstance(value, str) and value != "???":
+            _check_values(value, name)
+            text = str(expand_user(value)) if value.startswith("~") else value
+            OmegaConf.update(made, name, INTERPOLATION.sub(r"\1\1\\${", text))
+    return made
+
+
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
     """Refuse fields that the schema does not have: Hydra lets ``+name=value`` add any."""
     kinds = get_type_hints(schema)
     for name in map(str, config):
         if name not in kinds:
-            value, fix = OmegaConf.select(config, name), "conf/schema.py lists the fields"
-            raise InputError(f"{prefix}{name}", value, "there is no field of that name", fix)
+            field, value = f"{prefix}{name}", OmegaConf.select(config, name)
+            near = " or ".join(meant(field, value))
+            fix = f"Write {near}" if near else "--help=all lists the fields"
+            raise InputError(field, value, "there is no field of that name", fix)
         if is_dataclass(kinds[name]):
             _check_names(config[name], kinds[name], f"{prefix}{name}.")
 

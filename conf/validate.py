@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,14 +15,18 @@ from clients.faults import IN_TRAINING, Order
 from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
 from conf.typed import to_typed
+from learngene.data.settings import value_bounds
 from learngene.errors import InputError
-from learngene.utils.files import expanded, is_file, is_folder
-from reports.experiments.registry import compared_methods
+from learngene.utils.files import expand_user, is_file, is_folder
+from learngene.utils.hardware import usable_cores
+from reports.experiments.registry import compared_methods, needs_collective
 from reports.loggers import check_logger
+from runtime.resources import check_resources
 
 GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
+MOST_THREADS = 4  # for a core
 THRESHOLDS = ("calibrated", "paper_cifar100", "paper_imagenet100")  # or a number
 
 
@@ -30,18 +34,34 @@ Problem = tuple[str, str, str]  # field, what is wrong with its value, fix
 
 
 def check(composed: DictConfig) -> Config:
-    """The configuration as an object.
-
-    What depends on the data (how many classes and images there are) is checked when the dataset is
-    loaded, by ``learngene.data``.
+    """The configuration as an object, held to all that can be known before the data are opened.
 
     Raises:
         InputError: for the first field that is out of its range or does not fit another.
     """
-    config = to_typed(composed)
-    for field, problem, fix in _problems(config):
-        raise InputError(field, _shown(attrgetter(field)(config)), problem, fix)
+    config = check_fields(composed)
+    check_methods(config)
     return config
+
+
+def check_fields(composed: DictConfig) -> Config:
+    """As ``check``, without what needs the methods: they bring torch, seconds that a wrong word
+    and the first line of a run need not wait for."""
+    config = to_typed(composed)
+    _refuse(config, _problems(config))
+    return config
+
+
+def check_methods(config: Config) -> None:
+    """The rest of ``check``."""
+    _refuse(config, _of_halves(config, resolve_methods(config.methods, config.method)))
+    if config.runtime.name == "ray":
+        check_resources(config.runtime, config.num_clients)
+
+
+def _refuse(config: Config, problems: Iterator[Problem]) -> None:
+    for field, problem, fix in problems:
+        raise InputError(field, _shown(attrgetter(field)(config)), problem, fix)
 
 
 def _shown(value: Any) -> Any:
@@ -64,8 +84,7 @@ def _problems(config: Config) -> Iterator[Problem]:
     _check_faults(config)
     yield from _of_data(config)
     yield from _of_the_run(config)
-    # Last, since methods bring torch: seconds that a wrong word above need not wait for.
-    yield from _of_halves(config, resolve_methods(config.methods, config.method))
+    yield from _of_threads(config)
 
 
 def _of_methods(methods: Any) -> Iterator[Problem]:
@@ -195,7 +214,13 @@ def _is_cache(cache: str) -> bool:
             there = there.parent
         except OSError:  # a name that is too long, a file where a folder should be
             there = None
-    return bool(cache) and there is not None and is_folder(there) and os.access(there, os.W_OK)
+    if not cache or there is None:
+        return False
+    try:
+        with TemporaryDirectory(dir=there):  # os.access says yes to root, also of /sys
+            return True
+    except OSError:
+        return False
 
 
 def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
@@ -223,17 +248,18 @@ def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
 
 
 def _of_data(config: Config) -> Iterator[Problem]:
-    """What can be known of the data before anything of it is read."""
+    """What can be known of the data before anything of it is read; as ``_problems``."""
     data, source = config.data, config.data.clients_from
     if config.collective.memory == "ewc":
         # Brings torch: seconds that other runs save.
         from learngene.collective.forgetting import check_growth
 
         check_growth(config.collective.memory, config.collective.growth)
-    if data.root is not None and not is_folder(expanded(data.root)):
+    value_bounds(data)
+    if data.root is not None and not is_folder(expand_user(data.root)):
         yield "data.root", "no such folder", "Name a folder that exists"
     if data.name in ("cifar100", "imagenet100"):
-        group = {"novel": 20, "open_world": 16}[source]  # the appendix's division
+        group = {"novel": 20, "open_world": 16}[source]  # the appendix's class split
         if config.ways > group:
             yield "ways", f"{data.name} has {group} {source} classes", f"Write ways={group} or less"
     if data.name == "glyphs":
@@ -259,6 +285,9 @@ def _of_the_run(config: Config) -> Iterator[Problem]:
             every = ",".join(dict.fromkeys((*compared, *config.methods)))
             problem = f"experiment={config.experiment} compares {name}"
             yield "methods", problem, f"Write methods=[{every}]"
+    if config.learngene.path and needs_collective(config.experiment):
+        problem = f"it has no collective, which experiment={config.experiment} shows"
+        yield "learngene.path", problem, "Leave learngene.path out, or the experiment"
     if config.rounds > 1 and config.learngene.path:
         problem = "a saved learngene does not evolve: there is no collective"
         yield "rounds", problem, "Write rounds=1, or leave learngene.path out"
@@ -273,3 +302,15 @@ def _of_the_run(config: Config) -> Iterator[Problem]:
     if abs(shares - 1) > 1e-6:
         problem = f"base, open_world and novel shares add up to {shares:g}, not 1"
         yield "data.base", problem, "Change data.base, data.open_world or data.novel"
+
+
+def _of_threads(config: Config) -> Iterator[Problem]:
+    """Threads beyond a few a core only wait for one another, and for the rest of the machine."""
+    cores = usable_cores()
+    asked = {"collective.threads": float(config.collective.threads)}
+    if not config.runtime.address:  # the cores of a cluster are elsewhere
+        asked["runtime.num_cpus"] = config.runtime.num_cpus
+    for field, threads in asked.items():
+        if threads > MOST_THREADS * cores:
+            problem = f"more than {MOST_THREADS} threads for each of {cores} usable cores"
+            yield field, problem, f"Write {field}={cores}"

@@ -25,21 +25,16 @@ if TYPE_CHECKING:
     from learngene.gene.gene import save as save
     from learngene.networks.individual import Individual as Individual
 
-WHERE = {
-    "InputError": "errors",
-    "Learngene": "gene.gene",
-    "load": "gene.gene",
-    "reconstruct": "gene.gene",
-    "save": "gene.gene",
-    "Individual": "networks.individual",
-    "adapt": "api",
-    "predict": "api",
-    "ShardData": "data.partition",
-    "shard_of": "data.partition",
-    "IndividualSettings": "adaptation.settings",
-    "RetainSettings": "adaptation.settings",
-    "Outcome": "adaptation.training",
+NAMES = {
+    "errors": ("InputError",),
+    "gene.gene": ("Learngene", "load", "reconstruct", "save"),
+    "networks.individual": ("Individual",),
+    "api": ("adapt", "predict"),
+    "data.partition": ("ShardData", "shard_of"),
+    "adaptation.settings": ("IndividualSettings", "RetainSettings"),
+    "adaptation.training": ("Outcome",),
 }
+WHERE = {name: module for module, names in NAMES.items() for name in names}
 __all__ = list(WHERE)
 
 if not TYPE_CHECKING:  # mypy would take any name for Any

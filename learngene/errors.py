@@ -1,4 +1,4 @@
-"""The one exception for input that the user can mend."""
+"""The exceptions whose message is all that the user needs: no traceback is shown of them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ class InputError(ValueError):
     # Crosses process boundaries: worker pools pickle exceptions.
     def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
         return type(self), (self.field, self.value, self.problem, self.fix)
+
+
+class Interruption(BaseException):
+    """Work is ended from outside. No Exception: ``except Exception`` in that work must not stop it,
+    and nobody names it as a mistake of the work."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on, for a reason outside the program; the command line exits with 1."""

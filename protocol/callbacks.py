@@ -21,8 +21,8 @@ class RunCallback:
     def on_note(self, text: str) -> None:
         """A line for the reader: something was decided, restored or left out."""
 
-    def on_progress(self, text: str) -> None:
-        """How far the dataset is, in words that replace the ones before."""
+    def on_progress(self, what: str, done: int = 0, total: int | None = None) -> None:
+        """What is under way within a stage, and how much of it is done where that is known."""
 
     def on_step(self, done: int, steps: int, loss: float) -> None:
         """Steps done within a task of the collective, and the mean loss so far."""

@@ -1,7 +1,7 @@
 """No data interaction: every message is looked at, and only what was declared may cross.
 
-Down, ``GuardedGrid`` holds each message against the round's ``Declared`` before any of them is
-sent. Up, ``protocol.messages.read_reply`` holds each reply against ``Declared.reply`` before
+Down, ``GuardedGrid`` holds each message against the round's ``MessageSchema`` before any of them is
+sent. Up, ``protocol.messages.read_reply`` holds each reply against ``MessageSchema.reply`` before
 anything of it is read; ``clients.client_app`` has done so before it was serialised. ``inspect``
 says what a message holds, without its values.
 """
@@ -9,7 +9,7 @@ says what a message holds, without its values.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,13 +26,13 @@ from flwr.serverapp import Grid
 
 from protocol.grid import WrappedGrid
 from protocol.keys import PAYLOAD, TASK
-from protocol.reply_schema import DeclaredReply, Shapes, Undeclared, array_problems, clean, name
+from protocol.reply_schema import ReplySchema, Shapes, UndeclaredError, array_problems, clean, name
 
 TASK_CHARACTERS = 65_536  # of a task's JSON: settings and the card, never images
 NUMBER_BYTES = 8  # a number counts as this, whatever it is
 
 
-class Entry(NamedTuple):
+class RecordEntry(NamedTuple):
     """One array, metric or setting that crossed; a plain tuple, so that it can be kept as JSON."""
 
     record: str
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Declared:
+class MessageSchema:
     """All that may cross in a round. ``protocol.plan`` makes it; it is a value.
 
     Args:
@@ -55,7 +55,7 @@ class Declared:
 
     task: frozenset[str]
     payloads: Mapping[str, Shapes]
-    reply: DeclaredReply
+    reply: ReplySchema
 
     def problems(self, content: RecordDict) -> list[str]:
         """What is in a message to a client and not declared."""
@@ -87,33 +87,29 @@ class GuardedGrid(WrappedGrid):
 
     Args:
         grid: which delivers.
-        declared: what may be sent now; None before the first round, when only empty questions may.
+        schema: what may be sent now; None before the first round, when only empty questions may.
     """
 
-    def __init__(self, grid: Grid, declared: Callable[[], Declared | None]) -> None:
+    def __init__(self, grid: Grid, schema: Callable[[], MessageSchema | None]) -> None:
         super().__init__(grid)
-        self._declared = declared
+        self._schema = schema
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send all or none.
 
         Raises:
-            Undeclared: one of them holds what was not declared. Nothing has been sent.
+            UndeclaredError: one of them holds what was not declared. Nothing has been sent.
         """
-        messages = list(messages)
-        self._check(messages)
-        return super().push_messages(messages)
+        return super().push_messages(self._checked(messages))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """As ``push_messages``, and then wait as the wrapped grid does."""
-        messages = list(messages)
-        self._check(messages)
-        return super().send_and_receive(messages, timeout=timeout)
+        return super().send_and_receive(self._checked(messages), timeout=timeout)
 
-    def _check(self, messages: Sequence[Message]) -> None:
-        declared = self._declared()
+    def _checked(self, messages: Iterable[Message]) -> list[Message]:
+        schema, messages = self._schema(), list(messages)
         seen: set[tuple[int, ...]] = set()  # a round's messages share their records
         for message in messages:
             # A question which client a node is holds nothing, and nothing was declared for it.
@@ -122,15 +118,16 @@ class GuardedGrid(WrappedGrid):
             if same in seen:
                 continue
             seen.add(same)
-            if not train or declared is None:
+            if not train or schema is None:
                 problems = [f"{name(key)} was not declared" for key in message.content]
             else:
-                problems = declared.problems(message.content)
+                problems = schema.problems(message.content)
             if problems:
-                raise Undeclared(f"refused to send to clients: {'; '.join(problems[:5])}")
+                raise UndeclaredError(f"refused to send to clients: {'; '.join(problems[:5])}")
+        return messages
 
 
-def inspect(content: RecordDict) -> tuple[Entry, ...]:
+def inspect(content: RecordDict) -> tuple[RecordEntry, ...]:
     """What the records hold, in their order; names are foreign, so long ones are cut."""
     return tuple(
         _entry(clean(key, 60), record, clean(str(each), 60), value)
@@ -139,16 +136,14 @@ def inspect(content: RecordDict) -> tuple[Entry, ...]:
     )
 
 
-def _entry(record: str, of: Any, each: str, value: Any) -> Entry:
+def _entry(record: str, of: Any, each: str, value: Any) -> RecordEntry:
     if isinstance(value, Array):
         shape = "x".join(str(side) for side in value.shape)
-        return Entry(record, "array", each, clean(value.dtype, 20), shape, len(value.data))
+        return RecordEntry(record, "array", each, clean(value.dtype, 20), shape, len(value.data))
     kind = "metric" if isinstance(of, MetricRecord) else "config"
-    first, shape = value, ""
-    if isinstance(value, list):
-        first, shape = (value[0] if value else 0.0), str(len(value))
-    values = value if isinstance(value, list) else [value]
-    return Entry(record, kind, each, type(first).__name__, shape, sum(map(_bytes, values)))
+    values, shape = (value, str(len(value))) if isinstance(value, list) else ([value], "")
+    dtype = type(values[0]).__name__ if values else "float"
+    return RecordEntry(record, kind, each, dtype, shape, sum(map(_bytes, values)))
 
 
 def _bytes(value: Any) -> int:

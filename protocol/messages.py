@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto, recorddict_to_proto
 
 from protocol.guard import inspect
-from protocol.keys import ERROR, INFO, METRICS, NODE
-from protocol.reply_schema import CURVES, DeclaredReply, clean, describe
+from protocol.keys import ERROR, INFO, METRICS, NODE, TASK
+from protocol.reply_schema import CURVES, ReplySchema, clean, describe
+from protocol.task import NO_NUMBERS
 
 Metric = int | float | list[int] | list[float]
 
 UINT64 = 2**64 - 1
-# Ray's names of a process that is gone; max_task_retries has run the client's work twice by then.
-WORKER_DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError")
+WORLD = "0" * 72  # stands for the path of a dataset where bytes are counted (its key is 24 of them)
 WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
+WORKER_STUCK = "the worker was stuck while running this client, and again when it was repeated"
 CODES = {code: name for name, code in vars(ErrorCode).items() if isinstance(code, int)}
 
 
 @dataclass(frozen=True)
-class Traffic:
+class ByteCount:
     """Serialised bytes from the server to the client and back."""
 
     down: int = 0
@@ -34,13 +36,43 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckedReply:
     """What a reply holds once checked; ``errors`` is empty when all of it is good."""
 
     methods: dict[str, dict[str, Metric]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     refused: bool = False  # it held what was not declared, and nothing of it was read
+
+
+def counted(message: Message) -> Message:
+    """The message as its bytes are counted: what moves no number has a fixed width.
+
+    Where the dataset lies, how long to wait, which faults are planted, what the device is called
+    and in which words a failure is told differ between runs of equal results, as ids do (see
+    ``message_bytes``). Of a declared form: a refused reply is to be counted as it is.
+    """
+    if not message.has_content():
+        return message
+    content = RecordDict(dict(message.content))
+    try:
+        if TASK in content:
+            task = json.loads(str(content.config_records[TASK]["json"]))
+            kept = {name: value for name, value in task.items() if name not in NO_NUMBERS}
+            content[TASK] = ConfigRecord({"json": json.dumps({"world": WORLD, **kept})})
+        if ERROR in content:
+            content[ERROR] = ConfigRecord(dict.fromkeys(content.config_records[ERROR], ""))
+        if INFO in content:
+            head = content.config_records[INFO]
+            info, errors = json.loads(str(head["json"])), json.loads(str(head["errors"]))
+            info |= {"device": "cpu"} if "device" in info else {}
+            texts = {"json": json.dumps(info), "errors": json.dumps(dict.fromkeys(errors, ""))}
+            content[INFO] = ConfigRecord({**head, **texts})
+    except (KeyError, TypeError, ValueError):  # unreadable: ``read_reply`` names it
+        return message
+    made = copy(message)
+    made.content = content
+    return made
 
 
 def message_bytes(message: Message) -> int:
@@ -57,11 +89,6 @@ def message_bytes(message: Message) -> int:
     return proto.ByteSize()
 
 
-def record_bytes(content: RecordDict, key: str) -> int:
-    """Bytes that one record of a message takes, its key and framing included."""
-    return recorddict_to_proto(RecordDict({key: content[key]})).ByteSize()
-
-
 def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence[str]) -> list[int]:
     """What each method alone would have cost: the message less the other methods' records.
 
@@ -70,15 +97,15 @@ def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence
         prefix: how the keys of the methods' own records begin.
         methods: the methods, in the order of the result.
     """
-    own = {
-        key.removeprefix(prefix): record_bytes(message.content, key)
-        for key in message.content
+    own = {  # with each record's key and framing
+        key.removeprefix(prefix): recorddict_to_proto(RecordDict({key: record})).ByteSize()
+        for key, record in message.content.items()
         if key.startswith(prefix)
     }
     return [total - sum(own.values()) + own.get(method, 0) for method in methods]
 
 
-def weigh_reply(reply: Message | None, methods: Sequence[str]) -> tuple[int, list[int]]:
+def reply_bytes(reply: Message | None, methods: Sequence[str]) -> tuple[int, list[int]]:
     """Bytes of a reply, and per method; zeros where there is none or it cannot be serialised.
 
     An error reply is made up on the server's side, by the runtime: no client sent it.
@@ -99,8 +126,8 @@ def array_record(arrays: dict[str, Any]) -> ArrayRecord:
 
 
 def read_reply(
-    reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply
-) -> Answer:
+    reply: Message, client: int, methods: Sequence[str], schema: ReplySchema
+) -> CheckedReply:
     """Check a reply and take it apart. Never raises: whatever is wrong becomes a named error.
 
     A reply that holds anything but what was declared is refused whole, before it is read. A method
@@ -109,31 +136,32 @@ def read_reply(
     yields none at all.
     """
     try:
-        return _read(reply, client, methods, declared)
+        return _read(reply, client, methods, schema)
     except Exception as error:
-        return Answer(errors=[f"unreadable reply: {describe(error)}"])
+        return CheckedReply(errors=[f"unreadable reply: {describe(error)}"])
 
 
-def _read(reply: Message, client: int, methods: Sequence[str], declared: DeclaredReply) -> Answer:
+def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySchema) -> CheckedReply:
     if reply.has_error():
         # worker death, lost node, app that could not be loaded: Flower's words, first lines only
         reason = " ".join((reply.error.reason or "no reason given").split())
-        if WORKER_DIED in reason or any(death in reason for death in WORKER_DEATHS):
-            return Answer(errors=[WORKER_DIED])
+        for ours in (WORKER_DIED, WORKER_STUCK):
+            if ours in reason:
+                return CheckedReply(errors=[ours])
         reason = clean(reason, 300)
-        return Answer(errors=[f"{CODES.get(reply.error.code, reply.error.code)}: {reason}"])
+        return CheckedReply(errors=[f"{CODES.get(reply.error.code, reply.error.code)}: {reason}"])
     content = reply.content
-    if problems := declared.problems(content):
+    if problems := schema.problems(content):
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return Answer(errors=[f"refused: {'; '.join(problems[:3])}{more}"], refused=True)
+        return CheckedReply(errors=[f"refused: {'; '.join(problems[:3])}{more}"], refused=True)
     if ERROR in content:
         failure = content.config_records[ERROR]
         info = {"traceback": str(failure.get("traceback", ""))}
-        return Answer(info=info, errors=[str(failure["reason"])])
+        return CheckedReply(info=info, errors=[str(failure["reason"])])
     head = content.config_records[INFO]
     if head["client"] != client:
         problem = f"the reply claims client {head['client']!r}, its node is client {client}"
-        return Answer(errors=[problem])
+        return CheckedReply(errors=[problem])
     info = json.loads(str(head["json"]))
     failed = json.loads(str(head["errors"]))
     good: dict[str, dict[str, Metric]] = {}
@@ -148,12 +176,12 @@ def _read(reply: Message, client: int, methods: Sequence[str], declared: Declare
             wrong = [bad for name in metrics if (bad := _not_finite(name, metrics[name]))]
             if not metrics:
                 wrong = ["no metrics in the reply"]
-            if not wrong and method in declared.last_epochs:
-                wrong = _not_due(metrics, declared.last_epochs[method])
+            if not wrong and method in schema.last_epochs:
+                wrong = _not_due(metrics, schema.last_epochs[method])
             errors.extend(f"{method}: {problem}" for problem in wrong)
             if not wrong:
                 good[method] = metrics
-    return Answer(good, info, errors)
+    return CheckedReply(good, info, errors)
 
 
 def read_partition(reply: Message) -> int:

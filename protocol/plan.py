@@ -10,8 +10,8 @@ import numpy as np
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack
 from learngene.methods import Payload, find
-from protocol.guard import Declared
-from protocol.reply_schema import Shapes, declared_reply
+from protocol.guard import MessageSchema
+from protocol.reply_schema import Shapes, reply_schema
 from protocol.rounds import RoundPlan
 from protocol.task import TASK_FIELDS, ClientTask
 
@@ -28,7 +28,7 @@ def plan_round(
     precision: str = "fp32",
     payload_precision: str = "fp32",
 ) -> RoundPlan:
-    """The message of round ``number``. It names where the world lies and holds none of its images.
+    """The message of round ``number``. It names the dataset's folder and holds none of its images.
 
     In a simulation all clients read the same cache folder, each its own shard; on real nodes the
     folder is each node's own. Before the last round only the methods that build on the collective
@@ -58,12 +58,12 @@ def plan_round(
     )
     sent = {name: pack(each.arrays, payload_precision) for name, each in made.items()}
     sent = dict.fromkeys(heirs, arrays) | sent
-    declared = {name: shapes_of(each) for name, each in sent.items()}
+    shapes = {name: shapes_of(each) for name, each in sent.items()}
     if precision == "fp32":
         # From the card, not from the arrays: what is sent is held against what was promised.
         promised = {name: ("float32", tuple(shape)) for name, shape in gene.card.shapes.items()}
-        declared |= dict.fromkeys(heirs, promised)
-    return RoundPlan(task, sent, declared=declare(task, declared))
+        shapes |= dict.fromkeys(heirs, promised)
+    return RoundPlan(task, sent, schema=message_schema(task, shapes))
 
 
 def plan_federated_round(task: ClientTask, name: str, number: int, state: Payload) -> RoundPlan:
@@ -79,7 +79,7 @@ def plan_federated_round(task: ClientTask, name: str, number: int, state: Payloa
         federated=number,
     )
     sent = {name: state.arrays}
-    return RoundPlan(task, sent, declared=declare(task, {name: shapes_of(state.arrays)}))
+    return RoundPlan(task, sent, schema=message_schema(task, {name: shapes_of(state.arrays)}))
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
@@ -87,6 +87,6 @@ def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
     return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
 
 
-def declare(task: ClientTask, payloads: Mapping[str, Shapes]) -> Declared:
+def message_schema(task: ClientTask, payloads: Mapping[str, Shapes]) -> MessageSchema:
     """All that may cross in a round with this task and these arrays, by method."""
-    return Declared(TASK_FIELDS, payloads, declared_reply(task))
+    return MessageSchema(TASK_FIELDS, payloads, reply_schema(task))

@@ -37,12 +37,12 @@ NPY_HEADER = 256  # bytes, more than NumPy writes before the numbers of a small 
 _RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{LONGEST_RUN + 1},}}")
 
 
-class Undeclared(ValueError):
+class UndeclaredError(ValueError):
     """A message that holds what was not declared; it is not sent."""
 
 
 @dataclass(frozen=True)
-class DeclaredReply:
+class ReplySchema:
     """All that a reply may hold.
 
     Args:
@@ -105,11 +105,11 @@ class DeclaredReply:
                 yield from _too_long(f"the error of {key}", value, REASON)
 
 
-def declared_reply(task: ClientTask) -> DeclaredReply:
+def reply_schema(task: ClientTask) -> ReplySchema:
     """What ``clients.work.run_task`` may answer to a task."""
     info = {"classes": task.ways * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
     if task.federated is not None:
-        return DeclaredReply(
+        return ReplySchema(
             metrics={method: dict.fromkeys(IN_A_ROUND, 0) for method in task.methods},
             info=info,
             arrays={WEIGHTS + method: _weights(task.cards[method]) for method in task.methods},
@@ -117,7 +117,7 @@ def declared_reply(task: ClientTask) -> DeclaredReply:
     every = task.individual.eval_every
     forms = {method: _reply_form(method, task) for method in task.methods}
     ends = {method: _last_epoch(method, form, task) for method, form in forms.items()}
-    return DeclaredReply(
+    return ReplySchema(
         metrics={
             method: dict.fromkeys(CURVES, len({0, end, *range(0, end + 1, every)}))
             | dict.fromkeys((*NUMBERS, *forms[method].extra_metrics), 0)

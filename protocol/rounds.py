@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from protocol.guard import Declared, Entry
-from protocol.messages import Metric, Traffic
+from protocol.guard import MessageSchema, RecordEntry
+from protocol.messages import ByteCount, Metric
 from protocol.task import ClientTask
 
 
@@ -18,7 +18,7 @@ class RoundPlan:
 
     task: ClientTask
     payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
-    declared: Declared = field(kw_only=True)  # what may cross; the guard refuses all else
+    schema: MessageSchema = field(kw_only=True)  # what may cross; the guard refuses all else
     kept: AnswerStore | None = None  # answers that an earlier run got: these clients are not asked
 
     @property
@@ -31,15 +31,14 @@ class ClientOutcome:
     """What became of one client in one round. ``methods`` holds checked, finite numbers only."""
 
     client: int  # the partition
-    node_id: int
     replied: bool  # False: no reply before the deadline
     methods: dict[str, dict[str, Metric]]
     info: dict[str, Any]
     bytes_down: int
     bytes_up: int
-    bytes_by_method: dict[str, Traffic]  # what the method alone would have cost
+    bytes_by_method: dict[str, ByteCount]  # what the method alone would have cost
     error: str | None = None  # None: every method that was asked for is in ``methods``
-    sent: tuple[Entry, ...] = ()  # what its reply held, also where that was refused
+    sent: tuple[RecordEntry, ...] = ()  # what its reply held, also where that was refused
     refused: bool = False  # the reply held what was not declared
     kept: bool = False  # answered in an earlier run
 
@@ -52,8 +51,8 @@ class RoundOutcome:
     clients: list[ClientOutcome]
     # The "which client are you" messages before this round, one each: client, bytes of the
     # question, bytes of the answer, what the answer held.
-    who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...] = ()
-    down: tuple[Entry, ...] = ()  # what the message to each client held
+    who: tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...] = ()
+    down: tuple[RecordEntry, ...] = ()  # what the message to each client held
 
     @property
     def queries(self) -> int:

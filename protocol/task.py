@@ -93,3 +93,5 @@ class ClientTask:
 
 
 TASK_FIELDS = frozenset(each.name for each in fields(ClientTask))
+# No number of an answer hangs on these: where the dataset lies, how long to wait, what is planted.
+NO_NUMBERS = ("world", "limit_s", "faults")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from learngene.errors import InputError
+from learngene.utils.files import expand_user
 from reports.runs import GatherError, OutputError, read_runs, writing
 
 app = typer.Typer(
@@ -21,17 +22,9 @@ app = typer.Typer(
     help="What can be made of runs that have ended. A run is the folder that sim.py wrote, which "
     "holds results.json; of a multirun, name the folder above.",
 )
+# A shell gives ``~`` its meaning where a word begins with it, not behind ``--out=``.
+HOME = re.compile(r"\A(--[\w-]+=)?(~.*)", re.DOTALL)
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders of runs.")]
-
-
-@contextmanager
-def _one_message(command: str) -> Iterator[None]:
-    """Wrong input is one message and exit code 2."""
-    try:
-        yield
-    except (GatherError, OutputError, InputError) as error:
-        print(f"reports {command}: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
 
 
 @app.command()
@@ -46,7 +39,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="One run.
     """
     from reports.html.report import rewrite_report
 
-    with _one_message("report"), writing(run):
+    with writing(run):
         print(rewrite_report(run))
 
 
@@ -66,13 +59,15 @@ def compare(
       python sim.py -m shots=1,5,10,20 seed=0,1,2
       python -m reports compare multirun/DATE/TIME -o shots
     """
-    from reports.experiments.table import write_comparison
+    from reports.experiments.table import NAME, write_comparison
     from reports.variants import group_runs
 
-    with _one_message("compare"):
-        group = group_runs([results for _, results in read_runs(runs)])
-        with writing(out):
-            print(write_comparison(group, out))
+    group = group_runs([results for _, results in read_runs(runs)])
+    with writing(out):
+        figure = write_comparison(group, out, out / f"{NAME}.png")
+    if isinstance(figure, str):
+        print(f"the figure was not drawn: {figure}", file=sys.stderr)
+    print(out / f"{NAME}.html")
 
 
 @app.command()
@@ -93,13 +88,13 @@ def frontier(
       python -m reports frontier multirun/DATE/TIME -o frontier
     """
     from reports.experiments.frontier import write_frontier
-    from reports.format import percent, size
+    from reports.format import format_bytes, percent
 
-    with _one_message("frontier"), writing(out):
+    with writing(out):
         best = write_frontier(runs, out)
     print(out / "frontier.png")
-    for point in best:
-        print(f"{point.label}: {percent(point.accuracy, point.ci95)} for {size(point.bytes)}")
+    for p in best:
+        print(f"{p.label}: {percent(p.accuracy, p.ci95)} for {format_bytes(p.bytes)}")
 
 
 @app.command()
@@ -123,7 +118,7 @@ def bound(
     from reports.experiments.bound import write_bound
 
     folder = out or Path(os.path.commonpath([run.resolve() for run in runs]))
-    with _one_message("bound"), writing(folder):
+    with writing(folder):
         print(write_bound(runs, folder, seed))
     print(f"\n{folder / 'bound.json'}\n{folder / 'bound.png'}")
 
@@ -149,21 +144,27 @@ def ledger(
     """
     from reports.ledger.ledger import add_runs, write_ledger
 
-    with _one_message("ledger"):
-        if add:
-            with writing(folder):
-                add_runs(add, folder)
-        with writing(out):
-            write_ledger(folder, out)
+    if add:
+        with writing(folder):
+            add_runs(add, folder)
+    with writing(out):
+        write_ledger(folder, out)
     print(out)
+
+
+def _home(word: re.Match[str]) -> str:
+    return f"{word[1] or ''}{expand_user(word[2])}"
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code, 2 where runs cannot be used."""
     try:
-        app(list(arguments), prog_name="python -m reports")
+        app([HOME.sub(_home, word) for word in arguments], prog_name="python -m reports")
     except SystemExit as end:
         return int(end.code or 0)
+    except (GatherError, OutputError, InputError) as error:
+        print(f"reports {arguments[0]}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from learngene.utils.files import write_csv
 
 if TYPE_CHECKING:
-    from protocol.messages import Traffic
+    from protocol.messages import ByteCount
     from protocol.rounds import ClientOutcome, RoundOutcome
 
 CURVES = ("accuracy", "loss", "train_loss", "penalty")  # of an answer: a number an epoch
@@ -57,7 +57,7 @@ def _row(answer: ClientOutcome, shots: int, class_names: Sequence[str]) -> dict[
     }
 
 
-def _method(metrics: Mapping[str, Any], traffic: Traffic) -> dict[str, Any]:
+def _method(metrics: Mapping[str, Any], traffic: ByteCount) -> dict[str, Any]:
     epochs = [int(epoch) for epoch in metrics["epochs"]]
     curves = {
         f"{name}_by_epoch": [list(point) for point in zip(epochs, metrics[name], strict=True)]

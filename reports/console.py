@@ -13,11 +13,10 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
+    Task,
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -29,68 +28,73 @@ from reports.summary import (
     footnotes,
     has_opponents,
     interval_note,
+    interval_scope,
     left_out,
     round_rows,
     safeguard_line,
     setting,
     summary_rows,
 )
+from runtime.streams import PLAIN
 
 if TYPE_CHECKING:  # they bring torch, seconds before the first line
     from learngene.collective.trainer import CollectiveTrainer
-    from learngene.data.dataset import World
+    from learngene.data.dataset import ImageDataset
     from server.factory import FactoryResult
 
 
+MEASURED = "collective, how it tells unknown images"  # what comes after its last task
+
+
+class _Terminal(rich.console.Console):
+    """Text is measured as it will be shown where the terminal has no Unicode."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        return super().render_str(text.encode(self.encoding, PLAIN).decode(self.encoding), **style)
+
+
+class _Done(MofNCompleteColumn):
+    """Done of all, and nothing as long as nobody knows how much all is."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total else Text()
+
+
 class Console(RunCallback):
-    """The terminal of one run; quiet bars where it is no terminal."""
+    """The terminal of one run: lines that stay, and a bar that goes with its stage (none where it
+    is no terminal)."""
 
     def __init__(self) -> None:
-        self._console = rich.console.Console()
-        self._status: Status | None = None
+        self._console = _Terminal()
         self._progress: Progress | None = None
-        self._bar: TaskID | None = None
 
     @contextmanager
-    def working(self, what: str) -> Iterator[None]:
-        """A line that changes while something is under way, and then is gone."""
-        with self._console.status(f"  {what}") as self._status:
-            yield
-        self._status = None
-
-    @contextmanager
-    def bar(self, description: str | None = None) -> Iterator[None]:
-        """One bar for what is under way; without a description it comes with the first step."""
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as self._progress:
-            self._bar = None
-            if description is not None:
-                self._bar = self._progress.add_task(description, total=None)
+    def bar(self, stage: str) -> Iterator[None]:
+        """One bar for a stage of the run; it is gone when the stage is over."""
+        columns = (TextColumn("  {task.description}"), BarColumn(), _Done(), TimeElapsedColumn())
+        here, no_terminal = self._console, not self._console.is_terminal
+        with Progress(*columns, console=here, transient=True, disable=no_terminal) as bars:
+            self._progress = bars
+            self._progress.add_task(stage, total=None)
             yield
         self._progress = None
 
     def _show(self, description: str, done: int, total: int | None) -> None:
-        if self._progress is None:
-            return
-        if self._bar is None:
-            self._bar = self._progress.add_task(description, total=total)
-        self._progress.update(self._bar, description=description, completed=done, total=total)
+        if self._progress is not None:
+            bar = self._progress.tasks[0]
+            bar.total = total  # here, since ``update`` takes None for what it was
+            self._progress.update(bar.id, description=description, completed=done)
 
     def on_note(self, text: str) -> None:
         self._console.print(f"  {text}", highlight=False, markup=False)
 
-    def on_progress(self, text: str) -> None:
-        if self._status is not None:
-            self._status.update(f"  {text}")
+    def on_progress(self, what: str, done: int = 0, total: int | None = None) -> None:
+        self._show(what, done, total)
 
     def on_step(self, done: int, steps: int, loss: float) -> None:
-        if self._progress is not None and self._bar is not None:
-            self._progress.update(self._bar, completed=done, total=steps)
+        if self._progress is not None:
+            bar = self._progress.tasks[0]
+            self._show(bar.description, done, steps)
 
     def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
         done, tasks, stage = len(trainer.stages), len(trainer.tasks), trainer.stages[-1]
@@ -101,7 +105,7 @@ class Console(RunCallback):
             else f"task {done}/{tasks}: {stage.known_classes} classes known, "
             f"accuracy {stage.accuracy:.3f}{light}, {stage.seconds:.0f} s"
         )
-        self._show(f"collective, task {done + 1}", 0, None)
+        self._show(f"collective, task {done + 1}" if done < tasks else MEASURED, 0, None)
 
     def on_cycle_end(self, record: Mapping[str, Any], restored: bool) -> None:
         self.on_note(cycle_line(record, restored))
@@ -116,17 +120,17 @@ class Console(RunCallback):
         self._show("clients", 0, due)
 
     def on_reply(self, client: int, ok: bool) -> None:
-        if self._progress is not None and self._bar is not None:
-            self._progress.advance(self._bar)
+        if self._progress is not None:
+            self._progress.advance(self._progress.tasks[0].id)
 
-    def world(self, world: World, leakage: Mapping[str, Any], seconds: float) -> None:
-        images = len(world.train_labels) + len(world.test_labels)
-        division = world.division
+    def dataset(self, dataset: ImageDataset, leakage: Mapping[str, Any], seconds: float) -> None:
+        images = len(dataset.train_labels) + len(dataset.test_labels)
+        split = dataset.class_split
         self.on_note(
-            f"world: {images:,} images {world.image_shape[1]}x{world.image_shape[2]}, classes "
-            f"{len(division.base)} base, {len(division.open_world)} open-world, "
-            f"{len(division.novel)} novel; {world.duplicates_dropped} duplicates dropped; leakage "
-            f"check passed over {leakage['images_checked']:,} images, {seconds:.1f} s"
+            f"dataset: {images:,} images {dataset.image_shape[1]}x{dataset.image_shape[2]}, "
+            f"classes {len(split.base)} base, {len(split.open_world)} open-world, "
+            f"{len(split.novel)} novel; {dataset.duplicates_dropped} duplicates dropped; "
+            f"leakage check passed over {leakage['images_checked']:,} images, {seconds:.1f} s"
         )
 
     def problem(self, text: str) -> None:
@@ -140,8 +144,7 @@ class Console(RunCallback):
             f"({extra:+.1%} over the top layers alone), sha256 {card.sha256[:12]}"
         )
 
-    def summary(self, written: tuple[Mapping[str, Any], Path]) -> None:
-        results, report = written
+    def summary(self, results: Results, report: Path) -> None:
         print_summary(results, report, self._console)
 
 
@@ -156,15 +159,6 @@ def cycle_line(record: Mapping[str, Any], restored: bool) -> str:
     )
 
 
-def announce(console: Console, config: Mapping[str, Any]) -> None:
-    """The first line: what this run is."""
-    console.on_note(
-        f"learngene: data {config['data']['name']}, {config['num_clients']} clients, "
-        f"{config['ways']}-way {config['shots']}-shot, seed {config['seed']}, "
-        f"runtime {config['runtime']['name']}"
-    )
-
-
 def summary_table(results: Results) -> Table:
     """One row a method; its gain, wins and p are against scratch, on the same clients. With more
     methods than these two, the learngene's lead over each of them stands in their place.
@@ -174,7 +168,7 @@ def summary_table(results: Results) -> Table:
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
     # Text, not str: a name from the data must not be read as rich's markup.
-    notes = [setting(results), interval_note(results), *footnotes(results)]
+    notes = [setting(results), interval_note(results), interval_scope(results), *footnotes(results)]
     table.caption = Text("\n".join(notes))
     table.add_column("method", overflow="fold", min_width=9)
     difference = ("lead of\nlearngene", "ahead")

@@ -11,7 +11,7 @@ from reports.schema import Results
 NONE = "–"  # shown where a number does not exist
 
 
-def rounded(value: float, digits: int = 1, sign: bool = False) -> str:
+def format_number(value: float, digits: int = 1, sign: bool = False) -> str:
     """A number with so many decimals, halves to even: of ten digits, since 80.35 is not a
     binary fraction and would come out as 80.3."""
     exact = Decimal(f"{value:.10g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN)
@@ -24,16 +24,16 @@ def percent(fraction: float | None, ci95: float | None = None) -> str:
     """A fraction as percent with one digit: ``93.1 %``, or ``93.1 ± 1.2 %`` with an interval."""
     if fraction is None:
         return NONE
-    interval = "" if ci95 is None else f" ± {rounded(100 * ci95)}"
-    return f"{rounded(100 * fraction)}{interval} %"
+    interval = "" if ci95 is None else f" ± {format_number(100 * ci95)}"
+    return f"{format_number(100 * fraction)}{interval} %"
 
 
-def points(fraction: float | None, ci95: float | None = None) -> str:
+def format_points(fraction: float | None, ci95: float | None = None) -> str:
     """A difference of fractions as signed percentage points: ``+65.7`` or ``+65.7 ± 3.1``."""
     if fraction is None:
         return NONE
-    interval = "" if ci95 is None else f" ± {rounded(100 * ci95)}"
-    return rounded(100 * fraction, sign=True).replace("-", "−") + interval
+    interval = "" if ci95 is None else f" ± {format_number(100 * ci95)}"
+    return format_number(100 * fraction, sign=True).replace("-", "−") + interval
 
 
 def p_value(value: float | None) -> str:
@@ -48,7 +48,7 @@ def kilobytes(count: float | None) -> str:
     return f"{count / 1e3:,.1f}" if 0 < count < 99_950 else f"{count / 1e3:,.0f}"
 
 
-def size(count: float | None) -> str:
+def format_bytes(count: float | None) -> str:
     """Bytes with the unit that suits them: ``312 B``, ``48.0 KB``, ``1.8 MB``."""
     if count is None:
         return NONE

@@ -10,13 +10,11 @@ import copy
 import math
 import re
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 from learngene.errors import InputError
@@ -81,25 +79,29 @@ class RunLogger(RunCallback):
 
     def scalars(self, stage: str, step: int, values: Mapping[str, float | None]) -> None:
         """Hand on what is a finite number; a call with none is left out."""
-        if self._logger is None:
-            return
         finite = {n: float(v) for n, v in values.items() if v is not None and math.isfinite(v)}
-        if not finite:
-            return
-        try:
-            self._logger.scalars(stage, step, finite)
-        except (Exception, SystemExit) as error:
-            self._give_up(error)
+        if finite:
+            self._call("scalars", stage, step, finite)
 
     def close(self) -> None:
         """Let the logger end; a second call does nothing."""
-        if self._logger is None:
-            return
-        logger, self._logger = self._logger, None
+        self._call("close")
+        self._logger = None
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        """Call the logger, or no longer: one that raises is named once and closed, since what it
+        holds may still be saved."""
         try:
-            logger.close()
+            if self._logger is not None:
+                getattr(self._logger, method)(*arguments)
         except (Exception, SystemExit) as error:
-            self._say(error)
+            logger, self._logger = self._logger, None
+            self._callback.on_note(
+                f"logger={self._name} is called no more, it raised {_words(error)}; the run goes on"
+            )
+            if logger is not None and method != "close":
+                with suppress(Exception, SystemExit):
+                    logger.close()
 
     def on_step(self, done: int, steps: int, loss: float) -> None:
         """A step of the task under way; steps that start anew are the next phase."""
@@ -132,15 +134,11 @@ class RunLogger(RunCallback):
         """What became of the clients."""
         if self._logger is None:
             return
-        curves: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
-        for client in results["clients"]:
-            if "error" in client:
-                continue
-            for name, method in client["methods"].items():
-                for epoch, accuracy in method["accuracy_by_epoch"]:
-                    curves[name, epoch][f"client_{client['id']}"] = accuracy
-        for (name, epoch), values in sorted(curves.items()):
-            self.scalars(f"clients/{name}", epoch, {**values, "mean": fmean(values.values())})
+        from reports.runs import runs_table  # pandas is half a second, which few runs need
+
+        for (name, epoch), points in runs_table([results]).groupby(["method", "epoch"]):
+            values = {f"client_{row.client}": row.accuracy for row in points.itertuples()}
+            self.scalars(f"clients/{name}", int(epoch), {**values, "mean": points.accuracy.mean()})
         summary = {
             f"{name}_{field}": row[field]
             for name, row in results["summary"].items()
@@ -148,19 +146,6 @@ class RunLogger(RunCallback):
             for field in ("mean", "ci95")
         }
         self.scalars("summary", 0, summary)
-
-    def _give_up(self, error: BaseException) -> None:
-        logger, self._logger = self._logger, None
-        self._say(error)
-        if logger is not None:
-            # What it holds may still be saved; it is named already.
-            with suppress(Exception, SystemExit):
-                logger.close()
-
-    def _say(self, error: BaseException) -> None:
-        self._callback.on_note(
-            f"logger={self._name} is called no more, it raised {_words(error)}; the run goes on"
-        )
 
 
 @contextmanager

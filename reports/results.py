@@ -19,7 +19,10 @@ from reports.statistics import holm, paired_gain, summarise
 
 REFERENCE = "scratch"  # what every other method is compared with
 MAIN = "learngene"  # summary.gain is this method's gain over the reference
-CIRCUMSTANCES = ("seconds", "device")  # wall-clock, and which of several equal devices was free
+# Wall-clock, which of several equal devices was free, and whether an earlier run had done it.
+CIRCUMSTANCES = ("seconds", "device", "cached")
+# Under these a text is a reason in words, with paths and limits in it: that it is there counts.
+REASONS = ("error", "failed", "methods_left_out")
 
 
 def build_results(
@@ -109,19 +112,24 @@ def read_results(path: Path) -> dict[str, Any]:
 def comparable(results: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal, bit for bit, between two runs of one configuration.
 
-    ``results`` without ``run`` and, wherever they stand, without ``CIRCUMSTANCES``.
+    ``results`` without ``run`` and, wherever they stand, without ``CIRCUMSTANCES`` and without the
+    words of ``REASONS``.
     """
     stripped = _strip({name: value for name, value in results.items() if name != "run"})
     assert isinstance(stripped, dict)
     return stripped
 
 
-def _strip(value: Any) -> Any:
+def _strip(value: Any, words: bool = False) -> Any:
     if isinstance(value, Mapping):
-        return {k: _strip(item) for k, item in value.items() if k not in CIRCUMSTANCES}
+        return {
+            name: _strip(item, words or name in REASONS)
+            for name, item in value.items()
+            if name not in CIRCUMSTANCES or isinstance(item, Mapping)  # a method may be called so
+        }
     if isinstance(value, list | tuple):
-        return [_strip(item) for item in value]
-    return value
+        return [_strip(item, words) for item in value]
+    return "" if words and isinstance(value, str) else value
 
 
 def result_sha256(results: Mapping[str, Any]) -> str:

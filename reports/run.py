@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import re
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.gene.gene import save
+from learngene.utils.hardware import library_version
+from protocol.callbacks import SILENT, RunCallback
 from reports.client_rows import client_rows, write_clients_csv
 from reports.results import build_results, write_results
 from reports.traffic import message_section, write_messages_csv
@@ -63,12 +66,24 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def below_home(value: Any) -> Any:
+    """``value`` with ``~`` for the home folder, whose name is that of a user, in every path: those
+    who read the results find the cache and the data where they are."""
+    if isinstance(value, str):
+        home = os.path.expanduser("~")  # noqa: PTH111 - ``Path.home`` raises where there is none
+        path = rf"(?<![^=\s'\"]){re.escape(home)}(?=/|$)"
+        return re.sub(path, "~", value) if len(home) > 1 else value
+    if isinstance(value, Mapping):
+        return {name: below_home(item) for name, item in value.items()}
+    return [below_home(item) for item in value] if isinstance(value, list) else value
+
+
 def write_run(
     run_dir: Path,
     config: Mapping[str, Any],
     shard_seed: int,
     overrides: Sequence[str],
-    world: World,
+    dataset: ImageDataset,
     leakage: Mapping[str, Any],
     factory: FactoryResult,
     rounds: Sequence[RoundOutcome],
@@ -76,9 +91,10 @@ def write_run(
     pretrained: Payloads,
     federated: Federated,
     labelled: Mapping[str, Any] | None = None,
+    callback: RunCallback = SILENT,
 ) -> tuple[dict[str, Any], Path]:
     """Write all files of a run; returns the results and the path of the report."""
-    names = world.class_names
+    names = dataset.class_names
     last = len(rounds) - 1  # in which the federated methods answer, too
     rows = [
         client_rows(each.clients, config["shots"], names, federated.rounds if i == last else None)
@@ -87,21 +103,23 @@ def write_run(
     outcomes = [*(outcome for history in federated.rounds.values() for outcome in history), *rounds]
     save(factory.gene, run_dir)
     with seconds.of("gradcam"):
+        callback.on_progress("report, Grad-CAM")
         shown = config["report"]["gradcam_images"]
         seen = (
             compute_gradcam(factory.trained, Path(config["cache"]), shown)
             if factory.trained
             else None
         )
+    callback.on_progress("report, results")
     results = build_results(
         run={
             "seed": config["seed"],
             "shard_seed": shard_seed,
-            "command": shlex.join(["python", *sys.argv]),
+            "command": below_home(shlex.join(["python", *sys.argv])),
             "experiment": config["experiment"],
-            "overrides": list(overrides),
+            "overrides": below_home(list(overrides)),
             "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in LIBRARIES},
+            | {name: library_version(name) for name in LIBRARIES},
             "config_sha256": config_digest(config),
             "seconds": seconds.all(),
             "device": _device(),
@@ -109,17 +127,17 @@ def write_run(
             and factory.trained.reused == len(factory.trained.trainer.tasks),
             "kept_answers": sum(each.kept for each in rounds),
             "collective_key": factory.trained.key if factory.trained else None,
-            "config": config,
+            "config": below_home(config),
         },
         data={
-            "name": world.name,
-            "image_shape": list(world.image_shape),
+            "name": dataset.name,
+            "image_shape": list(dataset.image_shape),
             "classes": {
-                group: [names[c] for c in world.division.group(group)]
+                group: [names[c] for c in dataset.class_split.group(group)]
                 for group in ("base", "open_world", "novel")
             },
-            "sha256": world.sha256,
-            "duplicates_dropped": world.duplicates_dropped,
+            "sha256": dataset.sha256,
+            "duplicates_dropped": dataset.duplicates_dropped,
             "leakage": leakage,
         },
         **factory.sections(config["learngene"]["sigma"]),
@@ -151,7 +169,7 @@ def write_run(
     # Here, since matplotlib and scipy are seconds that the first line need not wait for.
     from reports.html.report import write_report
 
-    return results, write_report(results, run_dir)
+    return results, write_report(results, run_dir, callback.on_progress)
 
 
 def _device() -> str:

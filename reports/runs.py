@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 COLUMNS = (
     *("run", "seed", "shard_seed", "client", "unit", "method"),
-    *("epoch", "accuracy", "last", "bytes", "seconds"),
+    *("epoch", "accuracy", "last", "bytes", "seconds", "train_accuracy"),
 )
 
 
@@ -57,7 +57,9 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[Path, Results]]:
     for folder in folders:
         files = [folder / RESULTS] if (folder / RESULTS).exists() else sorted(folder.rglob(RESULTS))
         if not files:
-            raise GatherError(f"{folder}: no {RESULTS} there or in any folder below")
+            raise GatherError(
+                f"{folder}: no {RESULTS} there or in any folder below. Name what a run wrote"
+            )
         for file in files:
             try:
                 results = read_results(file)
@@ -69,17 +71,17 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[Path, Results]]:
     return list(runs.items())
 
 
-def check_equal(what: str, values: Mapping[Path, Any]) -> None:
-    """Hold that all runs have the same value, by their folders.
+def check_equal(what: str, values: Mapping[Any, Any]) -> None:
+    """Hold that all runs have the same value, by their folders, or all methods by their names.
 
     Raises:
         GatherError: two have not.
     """
     (first, expected), *others = values.items()
-    for folder, value in others:
+    for name, value in others:
         if value != expected:
             raise GatherError(
-                f"{what} is {expected} in {first} and {value} in {folder}: one picture would "
+                f"{what} is {expected} in {first} and {value} in {name}: one picture would "
                 "compare what cannot be compared"
             )
 
@@ -93,7 +95,8 @@ def runs_table(runs: Iterable[Results]) -> pd.DataFrame:
     """One row a run, client that answered, method and recorded epoch; ``COLUMNS``.
 
     ``accuracy`` is a fraction; ``last`` marks the last epoch, whose accuracy is the result;
-    ``bytes`` (received) and ``seconds`` are of the whole method. ``unit`` is what means are over:
+    ``bytes`` (received), ``seconds`` and ``train_accuracy`` (missing where it was not measured) are
+    of the whole method. ``unit`` is what means are over:
     the client, or in table 2's protocol the draw of classes, which clients with the same remainder
     share (``labelled.draws``). Draws overlap, too (five of 16 classes each), so they are not quite
     independent either.
@@ -112,8 +115,8 @@ def runs_table(runs: Iterable[Results]) -> pd.DataFrame:
                     *((epoch, y, False) for epoch, y in earlier),
                     (last, answer["accuracy"], True),
                 ]
-                cost = answer["bytes_down"], answer["seconds"]
+                whole = answer["bytes_down"], answer["seconds"], answer.get("train_accuracy")
                 rows += [
-                    (number, *seeds_of(run), name, unit, method, *point, *cost) for point in curve
+                    (number, *seeds_of(run), name, unit, method, *point, *whole) for point in curve
                 ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from reports.format import NONE, kilobytes, p_value, percent, points, seconds
+from reports.format import NONE, format_points, kilobytes, p_value, percent, seconds
 from reports.results import MAIN
 from reports.schema import Results
 from reports.text import sentence
@@ -39,6 +39,13 @@ class MethodRow:
 def answered(results: Results) -> list[Mapping[str, Any]]:
     """The clients that answered, by id."""
     return [client for client in results["clients"] if "methods" in client]
+
+
+def fewest_answered(results: Results) -> int:
+    """How many clients answered in the round in which the fewest did. One whose answer lacks only
+    a method that was left out has answered."""
+    earlier = (results.get("rounds") or [])[:-1]
+    return min([len(answered(results)), *(point["answered"] for point in earlier)])
 
 
 def failures(results: Results) -> list[tuple[str, str]]:
@@ -73,9 +80,9 @@ def method_rows(results: Results) -> list[MethodRow]:
                 accuracy=percent(summary["mean"], summary["ci95"]),
                 gain=_difference(summary.get("gain_over_scratch"), "p_value"),
                 lead=_difference(summary.get("lead"), "p_holm"),
-                kb_down=kilobytes(_client_mean(results, name, "bytes_down")),
-                kb_up=kilobytes(_client_mean(results, name, "bytes_up")),
-                seconds=seconds(_client_mean(results, name, "seconds")),
+                kb_down=kilobytes(client_mean(results, name, "bytes_down")),
+                kb_up=kilobytes(client_mean(results, name, "bytes_up")),
+                seconds=seconds(client_mean(results, name, "seconds")),
             )
         )
     return rows
@@ -108,10 +115,11 @@ def _difference(difference: Mapping[str, Any] | None, p: str) -> Difference:
     if difference is None:
         return NONE, NONE, NONE
     wins = f"{difference['wins']} of {difference['n']}" if difference["n"] else NONE
-    return points(difference["mean"], difference["ci95"]), wins, p_value(difference[p])
+    return format_points(difference["mean"], difference["ci95"]), wins, p_value(difference[p])
 
 
-def _client_mean(results: Results, method: str, field: str) -> float | None:
+def client_mean(results: Results, method: str, field: str) -> float | None:
+    """The mean over the clients that answered of a number of a method; None where none did."""
     values = [client["methods"][method][field] for client in answered(results)]
     return fmean(values) if values else None
 
@@ -159,6 +167,11 @@ def interval_note(results: Results) -> str:
     return _sentence(results, "interval_note")
 
 
+def interval_scope(results: Results) -> str:
+    """Over what ± speaks: further clients on the classes that these share, not further classes."""
+    return _sentence(results, "interval_scope")
+
+
 def safeguard_line(results: Results) -> str | None:
     """How many clients fell back to scratch, and on what grounds; None without a safeguard."""
     return _sentence(results, "safeguard") or None
@@ -178,11 +191,12 @@ def _sentence(results: Results, macro: str) -> str:
         clients=answered(results),
         methods=names,
         opponent=best_opponent(results),
-        received={name: _client_mean(results, name, "bytes_down") for name in names},
+        received={name: client_mean(results, name, "bytes_down") for name in names},
         has_opponents=has_opponents(results),
         is_inconclusive=is_inconclusive,
         units=unit_name(results),
         unit="draw of classes" if draws else "client",
         pair="draw" if draws else "client",
+        shared_classes={name for client in answered(results) for name in client["classes"]},
         fmean=fmean,
     )

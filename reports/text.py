@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from inspect import getmembers, isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,6 @@ from reports import format
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-FILTERS = (
-    *("rounded", "percent", "points", "p_value", "kilobytes", "size", "seconds", "value_text"),
-    *("joined", "score_words", "score_label", "thousands", "decimal"),
-)
 
 
 def sentence(template: str, macro: str, **context: Any) -> str:
@@ -46,5 +42,5 @@ def environment(folder: Path, **options: Any) -> Environment:
         lstrip_blocks=True,
         **options,
     )
-    templates.filters |= {name: getattr(format, name) for name in FILTERS}
+    templates.filters |= dict(getmembers(format, isfunction))
     return templates

@@ -11,7 +11,7 @@ from learngene.utils.files import write_csv
 from reports.text import sentence
 
 if TYPE_CHECKING:
-    from protocol.guard import Entry
+    from protocol.guard import RecordEntry
     from protocol.rounds import RoundOutcome
 
 COLUMNS = (
@@ -43,26 +43,9 @@ def write_messages_csv(
 
 
 def _rows(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[Any, ...]]:
-    rounds = sorted(rounds, key=lambda outcome: outcome.round)
-    queries = [query for outcome in rounds for query in outcome.who]
-    for number, down, _, _ in queries:
-        yield (0, "down", number, OK, *_message(down))
-    for number, _, up, entries in queries:
-        for entry in (_message(up), *sorted(entries)):
-            yield (0, "up", number, OK, *entry)
-    for outcome in rounds:
-        clients = sorted(outcome.clients, key=lambda client: client.client)
-        for client in clients:
-            for entry in (_message(client.bytes_down), *sorted(outcome.down)):
-                yield (outcome.round, "down", client.client, OK, *entry)
-        for client in clients:
-            verdict = REFUSED if client.refused else OK
-            for entry in (_message(client.bytes_up), *sorted(client.sent)) if client.sent else ():
-                yield (outcome.round, "up", client.client, verdict, *entry)
-
-
-def _message(size: int) -> tuple[str, str, str, str, str, int]:
-    return "", "message", "", "", "", size
+    for *message, size, content in sorted(_messages(rounds), key=lambda message: message[:3]):
+        for entry in (("", "message", "", "", "", size), *sorted(content)):
+            yield (*message, *entry)
 
 
 def message_section(rounds: Sequence[RoundOutcome]) -> dict[str, Any]:
@@ -84,7 +67,8 @@ def traffic_summary(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     arrays, metrics or settings over all messages.
     """
     totals: defaultdict[tuple[str, bool, str, str], Counter[str]] = defaultdict(Counter)
-    for direction, refused, content in _messages(rounds):
+    for _, direction, _, verdict, _, content in _messages(rounds):
+        refused = verdict == REFUSED
         for entry in content:
             total = totals[direction, refused, entry.record, entry.kind]
             total.update(entries=1, bytes=entry.bytes)
@@ -102,13 +86,19 @@ def traffic_summary(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     ]
 
 
-def _messages(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[str, bool, Sequence[Entry]]]:
+def _messages(
+    rounds: Iterable[RoundOutcome],
+) -> Iterator[tuple[int, str, int, str, int, Sequence[RecordEntry]]]:
+    """Round, direction, client, verdict, bytes and content of every message."""
     for outcome in rounds:
-        for _, _, _, entries in outcome.who:
-            yield "up", False, entries
-        for client in outcome.clients:
-            yield "down", False, outcome.down
-            yield "up", client.refused, client.sent
+        for client, down, up, entries in outcome.who:
+            yield 0, "down", client, OK, down, ()
+            yield 0, "up", client, OK, up, entries
+        for reply in outcome.clients:
+            verdict = REFUSED if reply.refused else OK
+            yield outcome.round, "down", reply.client, OK, reply.bytes_down, outcome.down
+            if reply.sent:
+                yield outcome.round, "up", reply.client, verdict, reply.bytes_up, reply.sent
 
 
 def statement(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from learngene.utils.files import write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json
+from reports.variants import flatten
 
 FOLDER = Path(__file__).parent / "tuned"
 LIMIT = MEBIBYTE  # bytes of a record
@@ -77,18 +78,11 @@ def tuning(
 def _summary(config: Mapping[str, Any], record: Record | None) -> Record | None:
     if record is None:
         return None
-    best = record["best"] or {}
+    best, settings = record["best"] or {}, dict(flatten(config))
     return {
         "trials": record["trials"],
         "data": record["data"],
         "conditions": {name: record["conditions"][name] for name in CONDITIONS},
         "command": record["command"],
-        "used": bool(best) and all(_setting(config, path) == best[path] for path in best),
+        "used": bool(best) and all(settings.get(path) == best[path] for path in best),
     }
-
-
-def _setting(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value

@@ -70,10 +70,7 @@ class Variant:
 
     def config(self, name: str) -> Any:
         """A setting by its dotted name."""
-        value: Any = self.runs[0]["run"]["config"]
-        for part in name.split("."):
-            value = value[part]
-        return value
+        return dict(flatten(self.runs[0]["run"]["config"]))[name]
 
     def final_by_client(self, method: str) -> pd.DataFrame:
         """``accuracy`` at the last epoch (a fraction), ``bytes`` received and ``unit`` of a method:
@@ -143,7 +140,7 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     """
     for what, values in (
         ("experiments", [experiment_of(run) or "none" for run in runs]),
-        ("worlds", [run["data"]["name"] for run in runs]),
+        ("datasets", [run["data"]["name"] for run in runs]),
     ):
         if len(set(values)) > 1:
             several = ", ".join(sorted(set(values)))
@@ -235,12 +232,17 @@ def command_of(run: Results) -> str:
 
 def portable_overrides(run: Results) -> list[str]:
     """The overrides of ``command_of``."""
-    pairs = [(word.split("=")[0], word) for word in run["run"]["overrides"]]
+    words = [word.partition("=") for word in run["run"]["overrides"]]
     return [
-        f"{name}={PATH_PLACEHOLDERS[name]}" if name in PATH_PLACEHOLDERS else word
-        for name, word in pairs
+        f"{name}{sign}{PATH_PLACEHOLDERS.get(name) or without_folder(value)}"
+        for name, sign, value in words
         if name not in LOCAL_OVERRIDES
     ]
+
+
+def without_folder(value: Any) -> Any:
+    """A setting; of a path of one machine its name alone."""
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def label_of(settings: Mapping[str, Any]) -> str:
@@ -249,9 +251,9 @@ def label_of(settings: Mapping[str, Any]) -> str:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings by dotted name."""
+    """Nested settings by dotted name, as the command line has it: ``retain.ewc_lambda``."""
     for name, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from learngene.gene.gene import Learngene
 from learngene.methods import Payload
+from learngene.utils.files import temporary_name
 from protocol.callbacks import SILENT, RunCallback
 from protocol.plan import plan_round
 from protocol.rounds import RoundOutcome, RoundPlan
@@ -24,7 +24,7 @@ from strategies.learngene import LearngeneStrategy
 
 def run_client_rounds(
     task: ClientTask,
-    world_sha256: str,
+    dataset_sha256: str,
     gene_of: Callable[[int], Learngene],
     payloads: Mapping[str, Payload],
     federation: Federation,
@@ -39,7 +39,7 @@ def run_client_rounds(
 
     Args:
         task: what all rounds have in common, without the methods that have failed by now.
-        world_sha256: content of the dataset, which kept answers depend on.
+        dataset_sha256: content of the dataset, which kept answers depend on.
         gene_of: the learngene that a round (from 1) sends.
         payloads: what methods send besides, by name.
         precision, payload_precision: see ``protocol.plan.plan_round``.
@@ -64,7 +64,7 @@ def run_client_rounds(
             )
             if faults:  # every client is asked, so that its fault can strike
                 return made
-            fields = cache_key_fields(made, number, world_sha256, device)
+            fields = cache_key_fields(made, number, dataset_sha256, device)
             kept = AnswerCache(federation.cache, fields, resume=federation.resume)
             return replace(made, kept=kept)
 
@@ -82,16 +82,14 @@ def fault_orders(faults: Sequence[str], cache: Path) -> Iterator[FaultOrders | N
     """``faults`` as ``clients.faults.armed`` reads it, or None where none is planted.
 
     Its folder remembers who has been killed once. It lies in the cache, which all workers can
-    write to, and is gone when the run is over; a folder that a killed driver leaves behind is empty
-    or holds empty files, and nothing ever looks into it again.
+    write to, and is gone when the run is over.
     """
     if not faults:
         yield None
         return
-    cache = cache.absolute()
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="faults-", dir=cache)
+    folder = temporary_name(cache.absolute() / "faults")
+    folder.mkdir(parents=True)
     try:
-        yield FaultOrders(tuple(faults), folder)
+        yield FaultOrders(tuple(faults), str(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

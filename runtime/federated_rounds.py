@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.methods import BUILT_IN, Payload, find
 from learngene.methods.common.federated import begin, finished
 from protocol.callbacks import SILENT, RunCallback
@@ -46,7 +46,7 @@ def federated_methods(names: Sequence[str]) -> list[str]:
 def run_federated_training(
     task: ClientTask,
     names: Sequence[str],
-    world: World,
+    dataset: ImageDataset,
     width: float,
     federation: Federation,
     *,
@@ -67,9 +67,9 @@ def run_federated_training(
         return Federated()
     clients = federation.num_clients
     trainings = [
-        Training(name, task.method[name]["rounds"], _start(task, world, width)) for name in names
+        Training(name, task.method[name]["rounds"], _start(task, dataset, width)) for name in names
     ]
-    kept = {each.name: _kept(task, world, each, federation) for each in trainings}
+    kept = {each.name: _kept(task, dataset, each, federation) for each in trainings}
     if federation.resume:
         for each in trainings:
             kept[each.name].load(each)
@@ -100,18 +100,18 @@ def run_federated_training(
     )
 
 
-def _start(task: ClientTask, world: World, width: float) -> Payload:
-    stem, channels = task.method["scratch"]["stem"], world.image_shape[0]
-    classes = world.division.group(task.classes_from)
+def _start(task: ClientTask, dataset: ImageDataset, width: float) -> Payload:
+    stem, channels = task.method["scratch"]["stem"], dataset.image_shape[0]
+    classes = dataset.class_split.group(task.classes_from)
     return begin(task.seed, stem, width, channels, classes, task.ways)
 
 
 def _kept(
-    task: ClientTask, world: World, training: Training, federation: Federation
+    task: ClientTask, dataset: ImageDataset, training: Training, federation: Federation
 ) -> TrainingCache:
     """Where the training is kept: the key is its first message and the number of clients."""
     plan = plan_federated_round(task, training.name, 1, training.state)
-    fields = cache_key_fields(plan, 1, world.sha256, client_device(federation.runtime))
+    fields = cache_key_fields(plan, 1, dataset.sha256, client_device(federation.runtime))
     fields["clients"] = federation.num_clients
     return TrainingCache(federation.cache, training.name, fields)
 

@@ -11,8 +11,8 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,28 @@ from typing import Any
 # Read when flwr and ray are imported, here and in the workers.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray's C++ would print its stack at a SIGTERM that Python answers to.
+os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
 
 from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
+from runtime.cluster import GIVE_UP
+from runtime.private_ray import environment, private_ray
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import run_serial
-from runtime.signals import ENDING, exit_code
+from runtime.signals import ENDING, BackendLost, exit_code
+from runtime.workers import lasting_workers
 from server.server_app import LearngeneServerApp, make_server_app
 from strategies.learngene import LearngeneStrategy
 
 __all__ = ["RuntimeSettings", "leave", "simulate"]
 
-# After a kill -9 of the driver the kernel ends gcs and raylet, and the raylet's workers follow. Its
-# two agents try to report that to the gcs, which is gone, for as many seconds as this (60).
-GIVE_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
+# Messages a worker that are out at once. Flower looks through all of them for every node, ten times
+# a second: with a message a client, 1,000 clients keep a core busy. Enough to leave no worker idle
+# between two looks, and more than workers that hang can hold on to.
+IN_FLIGHT = 4
 JOIN_S = 10.0  # how long the ServerApp's thread may take to notice that the run is over
 
 
@@ -63,7 +69,7 @@ def simulate(
 
     Raises:
         InputError: the runtime asks for what the machine does not have. Before Ray starts.
-        RuntimeError: the backend could not start, or died.
+        BackendLost: Ray could not start, or died. It may not be used again in this process.
         KeyboardInterrupt: passed on after cleaning up; ``strategy.finish_round()`` has what was
             finished. Whatever else the strategy raised is raised here, too.
     """
@@ -72,16 +78,18 @@ def simulate(
 
         client_app = app
     strategy.timeout_s = runtime.timeout_s
-    server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback)
+    in_flight = None
     if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
         resources = check_resources(runtime, num_clients)
+        in_flight = IN_FLIGHT * resources.workers
+    server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback, in_flight=in_flight)
     # Where earlier runs have every answer there is nothing to start Ray for.
     everything = rounds * num_clients
     if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
     elif runtime.name == "ray":
-        _run_ray(server_app, client_app, num_clients, resources)
+        _run_ray(server_app, client_app, num_clients, resources, runtime.client_timeout_s)
     else:
         raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")
     if server_app.error is not None:
@@ -89,7 +97,11 @@ def simulate(
 
 
 def _run_ray(
-    server_app: LearngeneServerApp, client_app: ClientApp, num_clients: int, resources: Resources
+    server_app: LearngeneServerApp,
+    client_app: ClientApp,
+    num_clients: int,
+    resources: Resources,
+    client_timeout_s: float | None,
 ) -> None:
     import flwr.simulation
     import ray
@@ -97,101 +109,49 @@ def _run_ray(
     if ray.is_initialized():
         raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
     backend: dict[str, Any] = {
-        # Passed through to Ray's .options(). Without the last two, a worker that died once stays
-        # in the pool and swallows every later message; with them, the client is run again.
-        "client_resources": {
-            "num_cpus": resources.num_cpus,
-            "num_gpus": resources.num_gpus,
-            "max_restarts": -1,
-            "max_task_retries": 1,
-        },
-        "init_args": resources.init_args(),
+        "client_resources": {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus},
     }
-    with _environment(), _signals(), _quiet(), _workers() as kill_workers:
+    own: AbstractContextManager[dict[str, Any]]
+    own = private_ray() if resources.address is None else nullcontext({})
+    workers = lasting_workers(client_timeout_s, on_lost=server_app.stop.set)
+    with _environment(), own as of_its_own, _signals(), _quiet(), workers as pool:
+        backend["init_args"] = resources.init_args() | of_its_own
         # The backend waits for every client under way, also for one that has missed the deadline
         # or will never end: once the ServerApp is through, nobody wants their replies.
-        server_app.on_finish = kill_workers
+        server_app.on_finish = pool.end
         try:
             flwr.simulation.run_simulation(
                 server_app, client_app, num_clients, backend_config=backend
             )
         except Exception as error:
+            if pool.lost is not None:
+                raise pool.lost from None
             if server_app.error is None:
                 cause = _root(error)
-                raise RuntimeError(f"the Ray backend failed: {_say(cause)}") from cause
+                raise BackendLost(f"the Ray backend failed: {_say(cause)}") from cause
         except SystemExit as error:  # flwr exits the process over a missing dependency
-            raise RuntimeError(f"Flower gave up (exit code {error.code})") from error
+            raise BackendLost(f"Flower gave up (exit code {error.code})") from error
         finally:
             server_app.stop.set()
-            kill_workers()
-            ray.shutdown()
+            pool.end()
+            if pool.lost is None:
+                ray.shutdown()
             if server_app.started.is_set():
                 server_app.finished.wait(JOIN_S)
     if not server_app.finished.is_set():
-        raise RuntimeError("the ServerApp did not end with its backend")
+        raise BackendLost("the ServerApp did not end with its backend")
 
 
-@contextmanager
-def _workers() -> Iterator[Callable[[], None]]:
-    """Gives a function that kills all of Flower's Ray actors, busy ones included.
-
-    Flower keeps their handles to itself and can only end idle ones, so the pool that it is about to
-    make is replaced by one that remembers them. flwr is pinned exactly; a test holds this to work.
-    """
-    import ray
-    from flwr.server.superlink.fleet.vce.backend import raybackend
-
-    actors: list[Any] = []
-    lock = threading.Lock()
-    original = raybackend.BasicActorPool
-
-    class RememberingPool(original):  # type: ignore[misc, valid-type]
-        create_actor_fn: Callable[[], Any]
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            create = self.create_actor_fn
-
-            def remember() -> Any:
-                actors.append(create())
-                return actors[-1]
-
-            self.create_actor_fn = remember
-
-        def terminate_all_actors(self) -> None:
-            kill()  # the original asks idle actors to leave, and busy ones never hear of it
-
-    def kill() -> None:
-        with lock:  # the ServerApp's thread and the backend's may come at once
-            while actors and ray.is_initialized():
-                ray.kill(actors.pop(), no_restart=True)
-
-    raybackend.BasicActorPool = RememberingPool  # type: ignore[misc]
-    try:
-        yield kill
-    finally:
-        raybackend.BasicActorPool = original  # type: ignore[misc]
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
+def _environment() -> AbstractContextManager[None]:
     """Variables for Ray and its workers; what was there comes back (flwr itself overwrites it)."""
-    names = ("PYTHONPATH", "RAY_ADDRESS", GIVE_UP)
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.pop("RAY_ADDRESS", None)
     # Workers import clients/ also where the project is not installed and the driver runs from
     # another folder. (Flower puts the driver's sys.path before this.)
-    os.environ.setdefault(GIVE_UP, "10")
     root = str(Path(__file__).resolve().parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, before["PYTHONPATH"]]))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    # After a kill -9 of the driver the kernel ends gcs and raylet, and the raylet's workers follow.
+    # Its two agents try to report that to the gcs, which is gone, for as many seconds as this.
+    gives_up = os.environ.get(GIVE_UP, "10")
+    return environment({"PYTHONPATH": paths, "RAY_ADDRESS": None, GIVE_UP: gives_up})
 
 
 @contextmanager
@@ -244,12 +204,14 @@ def leave(code: int) -> None:
 
     After a signal nothing more is run: Ray's own end, at an interpreter that is going away, may
     abort the process (seen once in 30 random kills), and what called would read -6 for 143. Ray's
-    processes end with ours.
+    processes end with ours. Nor where Ray has died, and would be waited for.
     """
     with suppress(OSError):  # whoever read them may be gone
         sys.stdout.flush()
         sys.stderr.flush()
     alive = [each for each in threading.enumerate() if not each.daemon]
-    if code in map(exit_code, ENDING) or alive != [threading.main_thread()]:
+    ray = sys.modules.get("ray")
+    died = ray is not None and ray.is_initialized()  # ``simulate`` has shut down one that lives
+    if died or code in map(exit_code, ENDING) or alive != [threading.main_thread()]:
         os._exit(code)
     sys.exit(code)

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from learngene.errors import InputError
-from learngene.utils.hardware import usable_cores
+from learngene.utils.hardware import memory, usable_cores
 from learngene.utils.settings import setting
+from runtime.cluster import Node, look_up
+
+WORKER_BYTES = 370e6  # of a process with torch; what it works on is mapped, and shared with others
 
 
 @dataclass
@@ -53,11 +56,18 @@ class Resources:
     num_cpus: float
     num_gpus: float
     address: str | None = None  # None: a new cluster on this machine
+    nodes: tuple[Node, ...] = ()  # of the cluster at ``address``
+
+    @property
+    def workers(self) -> int:
+        """How many clients run at once."""
+        nodes = self.nodes or (Node(self.total_cpus or 0, self.total_gpus or 0),)
+        return sum(each.workers(self.num_cpus, self.num_gpus) for each in nodes)
 
     def init_args(self) -> dict[str, Any]:
         """What ``ray.init`` is called with."""
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-        if self.address:
+        if self.address is not None:
             return {"address": self.address, **quiet}
         # "local": never a cluster that happens to be there
         own = {"address": "local", "num_cpus": self.total_cpus, "num_gpus": self.total_gpus}
@@ -80,12 +90,12 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
     if asked is not None and (asked < 0 or (asked > 1 and asked != int(asked))):
         problem = "a client holds a fraction of one GPU or a whole number of them"
         raise InputError("runtime.num_gpus", asked, problem, "Use 0, 0 < x <= 1 or an integer")
-    if runtime.address:  # the cluster has what it has; it was sized by whoever started it
+    if runtime.address is not None:  # it was sized by whoever started it
         if runtime.total_cpus is not None or runtime.total_gpus is not None:
             problem = "a running cluster has its own total_cpus and total_gpus"
             fix = "Leave runtime.total_cpus and runtime.total_gpus away"
             raise InputError("runtime.address", runtime.address, problem, fix)
-        return Resources(None, None, cpus, float(asked or 0), runtime.address)
+        return _on_cluster(runtime.address, cpus, float(asked or 0))
     have_cpus = usable_cores() if runtime.total_cpus is None else runtime.total_cpus
     if cpus > have_cpus:
         problem = f"a client asks for {cpus:g} cores, there are {have_cpus}"
@@ -101,6 +111,40 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
         fix = "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus"
         raise InputError("runtime.num_gpus", asked, problem, fix)
     return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
+
+
+def _on_cluster(address: str, cpus: float, gpus: float) -> Resources:
+    where, nodes = look_up(address)
+    resources = Resources(None, None, cpus, gpus, where, nodes)
+    if not resources.workers:
+        most = max((each.cpus for each in nodes), default=0)
+        if cpus > most:
+            problem = f"a client asks for {cpus:g} cores, no node of {where} has more than {most:g}"
+            raise InputError("runtime.num_cpus", cpus, problem, f"Use {most:g} or fewer")
+        most = max(each.gpus for each in nodes if each.cpus >= cpus)
+        problem = f"a client asks for {gpus:g} GPUs and {cpus:g} cores, no node of {where} has both"
+        fix = f"Use {most:g} or fewer, the most beside so many cores"
+        raise InputError("runtime.num_gpus", gpus, problem, fix)
+    return resources
+
+
+def check_memory(runtime: RuntimeSettings, num_clients: int) -> str | None:
+    """A warning where Ray's workers take more memory than is free; None where they do not.
+
+    Raises:
+        InputError: they take more than there is; and as ``check_resources``.
+    """
+    if runtime.name != "ray" or runtime.address:
+        return None
+    asked = check_resources(runtime, num_clients)
+    workers, (free, there) = min(num_clients, asked.workers), memory()
+    due = workers * WORKER_BYTES
+    problem = f"{workers} workers take about {due / 1e9:.1f} GB of memory"
+    if due > there:
+        fix = "Lower it, or raise runtime.num_cpus: fewer clients at once"
+        problem = f"{problem}, there are {there / 1e9:.1f} in all"
+        raise InputError("runtime.total_cpus", asked.total_cpus, problem, fix)
+    return f"warning: {problem}, {free / 1e9:.1f} are free" if due > free else None
 
 
 def client_device(runtime: RuntimeSettings) -> dict[str, Any]:

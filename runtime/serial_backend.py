@@ -26,7 +26,7 @@ from clients.faults import WorkerDied
 from clients.timeout import Overdue, time_limit
 from protocol.messages import WORKER_DIED
 
-TRIES = 2  # of a client whose worker dies, as max_task_retries=1 has it with Ray
+TRIES = 2  # of a client whose worker dies, with Ray, too
 
 
 class RoundOver(Overdue):

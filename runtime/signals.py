@@ -10,16 +10,23 @@ import time
 from contextlib import suppress
 from types import FrameType
 
+from learngene.errors import RunError
+
 # For what is being written, for Ray and for the terminal to be left in order. Then the process ends
 # all the same: Python may have lost the exception (in a callback of a C library), or be in a call
 # that does not come back. Files are written whole or not at all, and Ray's processes end with ours.
 GRACE_S = 8.0
 ENDING = (signal.SIGINT, signal.SIGTERM)
-MESSAGE = "interrupted; what was finished is kept, the same command goes on"
+KEPT = "what was finished is kept, the same command goes on"
+MESSAGE = f"interrupted; {KEPT}"
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM. A KeyboardInterrupt: whatever lets Ctrl-C through must let this through, too."""
+
+
+class BackendLost(RunError):
+    """What runs the clients could not start, or died under the run."""
 
 
 def exit_code(signum: int) -> int:

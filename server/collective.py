@@ -8,8 +8,7 @@ settings are not among them, so a run with other shards or shots finds its colle
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 
 from learngene.collective.records import TaskRecord, TrainerSettings
+from learngene.collective.sampling import class_positions
 from learngene.collective.trainer import CollectiveTrainer
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.networks.collective import Collective
 from learngene.open_world.detector import (
     DISTANCES,
@@ -35,7 +35,7 @@ from learngene.open_world.detector import (
 )
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.utils.hardware import torch_threads
+from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 
 FORMAT = 2  # raise it when the algorithm changes: a collective of the old one must not be taken up
@@ -54,12 +54,12 @@ class TrainedCollective:
 
 
 def cache_key_fields(
-    world: World, settings: TrainerSettings, device: torch.device
+    dataset: ImageDataset, settings: TrainerSettings, device: torch.device
 ) -> dict[str, Any]:
     """Everything that determines a collective."""
     return {
         "format": FORMAT,
-        "world": world.sha256,
+        "world": dataset.sha256,
         "settings": settings.cache_fields(),
         **machine_fields(device),
     }
@@ -76,13 +76,13 @@ def machine_fields(device: torch.device) -> dict[str, Any]:
     }
 
 
-def collective_key(world: World, settings: TrainerSettings, device: torch.device) -> str:
+def collective_key(dataset: ImageDataset, settings: TrainerSettings, device: torch.device) -> str:
     """Hash of everything that determines a collective, 16 hex digits."""
-    return key_of(cache_key_fields(world, settings, device))
+    return key_of(cache_key_fields(dataset, settings, device))
 
 
 def train_collective(
-    world: World,
+    dataset: ImageDataset,
     settings: TrainerSettings,
     device: torch.device,
     cache: Path,
@@ -102,23 +102,18 @@ def train_collective(
             were done by an earlier run; the last task always counts.
         on_snapshot: called with the trainer as it is then, in rising order.
     """
-    trainer = CollectiveTrainer(world, settings, device)
-    parts = cache_key_fields(world, settings, device)
+    trainer = CollectiveTrainer(dataset, settings, device)
+    parts = cache_key_fields(dataset, settings, device)
     key = key_of(parts)
     folder = cache / "collectives" / key
     trained = 0
     for task_count in sorted({*snapshot_tasks, len(trainer.tasks)}):
-        if resume and _load_checkpoint(trainer, folder, task_count, parts):
-            callback.on_task_end(trainer, True)
-        while len(trainer.stages) < task_count:
-            trainer.run_task(callback.on_step)
-            trained += 1
-            _save_checkpoint(trainer, folder, parts)
-            callback.on_task_end(trainer, False)
+        trained += _advance(trainer, task_count, folder, parts, resume=resume, callback=callback)
         on_snapshot(trainer)
     reused = len(trainer.tasks) - trained
     # What was said of the open world is kept, too: passes over thousands of images.
-    fields = {"settings": open_world.detector_fields(), "pytorch-ood": version("pytorch-ood")}
+    ood = library_version("pytorch-ood")
+    fields = {"settings": open_world.detector_fields(), "pytorch-ood": ood}
     stem, of = folder / f"open-world-{key_of(fields)}", {"life": parts, "open_world": fields}
     cached = read_checkpoint(stem, of=of) if resume and not trained else None
     measured = recognise(trainer, open_world) if cached is None else cached[1]
@@ -130,7 +125,7 @@ def train_collective(
 def checkpoint_card(trainer: CollectiveTrainer) -> dict[str, Any]:
     """What a checkpoint's card holds of a trainer beside its tensors; see ``restore``."""
     return {
-        "stages": [stage.as_dict() for stage in trainer.stages],
+        "stages": [asdict(stage) for stage in trainer.stages],
         "exemplars": encode_rows(trainer.memory),
     }
 
@@ -172,32 +167,39 @@ def decode_rows(kept: Mapping[str, list[int]]) -> dict[int, np.ndarray]:
     return {int(c): np.array(its, dtype=np.int64) for c, its in kept.items()}
 
 
-def _save_checkpoint(trainer: CollectiveTrainer, folder: Path, parts: Mapping[str, Any]) -> None:
-    stem = folder / f"task-{len(trainer.stages):03d}"
-    write_checkpoint(stem, trainer.state(), checkpoint_card(trainer), of=parts)
+def _stem(folder: Path, task: int) -> Path:
+    return folder / f"task-{task:03d}"
 
 
-def _load_checkpoint(
-    trainer: CollectiveTrainer, folder: Path, task_count: int, parts: Mapping[str, Any]
-) -> bool:
-    """Bring ``trainer`` forward to the last task up to ``task_count`` whose files are whole.
+def _advance(
+    trainer: CollectiveTrainer,
+    tasks: int,
+    folder: Path,
+    parts: Mapping[str, Any],
+    *,
+    resume: bool = True,
+    callback: RunCallback = SILENT,
+) -> int:
+    """Bring ``trainer`` to the end of its first ``tasks`` tasks, from the last whole checkpoint on.
 
     Returns:
-        False where nothing beyond its present place is saved.
+        How many of them were trained; each is saved.
 
     Raises:
         InputError: a task was saved under other settings.
     """
-    tasks = range(task_count, len(trainer.stages), -1)
-    return any(_load_task(trainer, folder, task, parts) for task in tasks)
-
-
-def _load_task(
-    trainer: CollectiveTrainer, folder: Path, task: int, parts: Mapping[str, Any]
-) -> bool:
-    """Bring ``trainer`` to the end of its ``task``-th task, where that is saved whole."""
-    checkpoint = read_checkpoint(folder / f"task-{task:03d}", of=parts)
-    return checkpoint is not None and restore(trainer, *checkpoint)
+    for task in range(tasks, len(trainer.stages), -1) if resume else ():
+        checkpoint = read_checkpoint(_stem(folder, task), of=parts)
+        if checkpoint is not None and restore(trainer, *checkpoint):
+            callback.on_task_end(trainer, True)
+            break
+    trained = tasks - len(trainer.stages)
+    while len(trainer.stages) < tasks:
+        trainer.run_task(callback.on_step)
+        stem = _stem(folder, len(trainer.stages))
+        write_checkpoint(stem, trainer.state(), checkpoint_card(trainer), of=parts)
+        callback.on_task_end(trainer, False)
+    return trained
 
 
 def collective_after(trained: TrainedCollective, cache: Path, task: int) -> Collective | None:
@@ -209,38 +211,41 @@ def collective_after(trained: TrainedCollective, cache: Path, task: int) -> Coll
     last = trained.trainer
     if task == len(last.stages):
         return last.collective
-    earlier = CollectiveTrainer(last.world, last.settings, last.device)
     folder = cache / "collectives" / trained.key
+    if not _stem(folder, task).with_suffix(".safetensors").exists():
+        return None
+    earlier = CollectiveTrainer(last.dataset, last.settings, last.device)
     with torch_threads(trained.threads):
-        parts = cache_key_fields(last.world, last.settings, last.device)
-        if _load_task(earlier, folder, task, parts):
-            return earlier.collective
-        if not (folder / f"task-{task:03d}.safetensors").exists():
-            return None
-        _load_checkpoint(earlier, folder, task, parts)
-        while len(earlier.stages) < task:
-            earlier.run_task()
-            _save_checkpoint(earlier, folder, parts)
-        return earlier.collective
+        parts = cache_key_fields(last.dataset, last.settings, last.device)
+        _advance(earlier, task, folder, parts)
+    return earlier.collective
 
 
-def exemplars(trainer: CollectiveTrainer, path: str, mirror: bool) -> tuple[Answers, Tensor]:
-    """What the collective says of exemplars in its memory, and their positions in the head."""
+def fitting_answers(
+    trainer: CollectiveTrainer, settings: OpenWorldSettings
+) -> tuple[Answers, Tensor, Answers]:
+    """What a detector is fitted on, as ``OpenSetDetector.fit`` takes it.
+
+    Returns:
+        What the collective says of exemplars in its memory, their positions in the head, and what
+        it says of the held-out images.
+    """
+
+    def answers(rows: np.ndarray) -> Answers:
+        images = trainer.dataset.train_images
+        return trainer.predict(images, rows, settings.path, settings.mirror)
+
     kept = [trainer.memory[c][:EXEMPLARS] for c in trainer.known]
-    labels = _positions([len(rows) for rows in kept])
-    if len(labels) == 0:
-        return (torch.empty(0, len(kept)), torch.empty(0, 0)), labels
-    images = trainer.world.train_images
-    return trainer.predict(images, np.concatenate(kept), path, mirror), labels
+    labels = class_positions(kept)
+    exemplars = torch.empty(0, len(kept)), torch.empty(0, 0)
+    if len(labels):
+        exemplars = answers(np.concatenate(kept))
+    return exemplars, labels, answers(trainer.calibration_rows)
 
 
 def fit_detector(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> OpenSetDetector:
     """For what is known by now: the score on exemplars, the threshold on held-out images."""
-    path, mirror = settings.path, settings.mirror
-    fitted_on, labels = exemplars(trainer, path, mirror)
-    images = trainer.world.train_images
-    held_out = trainer.predict(images, trainer.calibration_rows, path, mirror)
-    return OpenSetDetector.fit(settings, fitted_on, labels, held_out)
+    return OpenSetDetector.fit(settings, *fitting_answers(trainer, settings))
 
 
 def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
@@ -250,22 +255,19 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
     threshold comes from held-out base images; all else is measured on test images of base and of
     open-world classes, never of novel ones.
     """
-    world, known = trainer.world, trainer.known
+    dataset, known = trainer.dataset, trainer.known
     path, mirror = settings.path, settings.mirror
-    fitted_on, classes = exemplars(trainer, path, mirror)
-    held_out = trainer.predict(world.train_images, trainer.calibration_rows, path, mirror)
-    of_class = [world.rows("test", c) for c in known]
-    labels = _positions([len(rows) for rows in of_class])
-    base = trainer.predict(world.test_images, np.concatenate(of_class), path, mirror)
-    rows = np.concatenate([world.rows("test", c) for c in world.division.open_world])
-    others = trainer.predict(world.test_images, rows, path, mirror)
-    scores: dict[str, dict | None] = {}
+    fitted_on, classes, held_out = fitting_answers(trainer, settings)
+    of_class = [dataset.rows("test", c) for c in known]
+    labels = class_positions(of_class)
+    base = trainer.predict(dataset.test_images, np.concatenate(of_class), path, mirror)
+    rows = np.concatenate([dataset.rows("test", c) for c in dataset.class_split.open_world])
+    others = trainer.predict(dataset.test_images, rows, path, mirror)
+    scores: dict[str, dict | None] = dict.fromkeys(SCORES)
     for name in SCORES:
-        if name in DISTANCES and len(classes) == 0:  # collective.memory_per_class=0
-            scores[name] = None
-            continue
-        score = fit_score(name, fitted_on[1], classes)
-        scores[name] = separation(score(*base), score(*others), base[0].argmax(1), labels)
+        if len(classes) or name not in DISTANCES:  # collective.memory_per_class above 0
+            score = fit_score(name, fitted_on[1], classes)
+            scores[name] = separation(score(*base), score(*others), base[0].argmax(1), labels)
     chosen = scores[settings.score]
     assert chosen is not None, "conf.validate refuses a distance without a memory"
     measured = {name: found["auroc"] for name, found in scores.items() if found}
@@ -273,7 +275,7 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
     return {
         "score": settings.score,
         "path": path,
-        "mirror": mirror and world.flip,
+        "mirror": mirror and dataset.flip,
         "threshold_from": settings.threshold,
         "accept": settings.accept,
         "auroc": chosen["auroc"],
@@ -282,12 +284,7 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
         "best_score": max(measured, key=measured.__getitem__),  # by AUROC, on these very images
         "exemplars": len(classes),
         "known_classes": len(known),
-        "openness": openness(len(known), len(world.division.open_world)),
+        "openness": openness(len(known), len(dataset.class_split.open_world)),
         "paper_thresholds": paper_thresholds(base[0], others[0]),
         "doubled_softmax_floor": doubled_softmax_floor(len(known)),
     }
-
-
-def _positions(counts: list[int]) -> Tensor:
-    """Labels of images that lie class by class: each position as often as ``counts`` says."""
-    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))

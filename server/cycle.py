@@ -60,7 +60,7 @@ def run_cycles(
     Returns:
         The trainer after the last cycle, and ``open_world.cycle`` of ``results.json``.
     """
-    trainer, world = trained.trainer.clone(), trained.trainer.world
+    trainer, dataset = trained.trainer.clone(), trained.trainer.dataset
     labeller = labeller or Oracle()
     fields = {  # what determines the cycles of one collective
         "format": FORMAT,
@@ -69,7 +69,7 @@ def run_cycles(
         "labeller": labeller.name,
     }
     folder = cache / "collectives" / trained.key / f"cycles-{key_of(fields)}"
-    of = {"life": cache_key_fields(world, trainer.settings, trainer.device), "cycles": fields}
+    of = {"life": cache_key_fields(dataset, trainer.settings, trainer.device), "cycles": fields}
     records: list[dict[str, Any]] = []
     pool: dict[int, Rows] = {}
     if resume:
@@ -78,7 +78,7 @@ def run_cycles(
             callback.on_cycle_end(record, True)
     while len(records) < settings.cycles:
         cycle, started = len(records), time.perf_counter()
-        stream = draw_stream(world, settings, cycle, trainer.settings.seed)
+        stream = draw_stream(dataset, settings, cycle, trainer.settings.seed)
         detector, before = fit_detector(trainer, settings), trainer.known
         scores, limit = _scores(trainer, detector, stream, settings), settings.labels_per_cycle
         met = encounter(stream, scores, detector.threshold, before, labeller, limit)
@@ -110,7 +110,7 @@ def run_cycles(
         "settings": settings.cycle_fields(),
         "before": _accuracies(trained.trainer, len(trained.trainer.tasks)),
         "cycles": records,
-        **account(records, world.division.open_world),
+        **account(records, dataset.class_split.open_world),
     }
 
 
@@ -121,8 +121,8 @@ def _scores(
     settings: OpenWorldSettings,
 ) -> np.ndarray:
     """How unknown the stream's images look, (N,)."""
-    world, scores = trainer.world, np.empty(len(stream.rows))
-    for split, chosen in ((world.test_images, stream.test), (world.train_images, ~stream.test)):
+    dataset, scores = trainer.dataset, np.empty(len(stream.rows))
+    for split, chosen in ((dataset.test_images, stream.test), (dataset.train_images, ~stream.test)):
         if chosen.any():
             rows = stream.rows[chosen]
             answers = trainer.predict(split, rows, settings.path, settings.mirror)
@@ -135,8 +135,8 @@ def _accuracies(trainer: CollectiveTrainer, base_tasks: int) -> dict[str, Any]:
 
     All known classes are possible answers.
     """
-    world, stage = trainer.world, trainer.stages[-1]
-    sizes = [sum(len(world.rows("test", c)) for c in s.new_classes) for s in trainer.stages]
+    dataset, stage = trainer.dataset, trainer.stages[-1]
+    sizes = [sum(len(dataset.rows("test", c)) for c in s.new_classes) for s in trainer.stages]
 
     def of(by_task: list[float] | None, part: slice) -> float | None:
         if by_task is None or not by_task[part]:
@@ -161,7 +161,7 @@ def _save_checkpoint(
     pool: dict[int, Rows],
     of: Mapping[str, Any],
 ) -> None:
-    base = trainer.world.division.base
+    base = trainer.dataset.class_split.base
     card = {
         **checkpoint_card(trainer),
         "tasks": trainer.tasks,

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from learngene.data.cache import build
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.partition import Shard, check_leakage, draw_shard
 from learngene.data.settings import SeededDataSettings, ShardSettings
 from learngene.errors import InputError
 from learngene.open_world.flagged import all_flagged, draw_labelled_shard
+from learngene.utils.files import sweep_temporary
 from protocol.callbacks import RunCallback
 
 
@@ -24,8 +25,10 @@ def load_dataset(
     *,
     open_world_learned: bool = False,
     callback: RunCallback,
-) -> tuple[World, dict[str, Any]]:
+) -> tuple[ImageDataset, dict[str, Any]]:
     """The dataset and the result of the leakage guard over all clients' shards.
+
+    What killed writers have left anywhere in the cache is removed first.
 
     Args:
         open_world_learned: the collective's cycles will learn open-world classes, too.
@@ -33,23 +36,26 @@ def load_dataset(
     Raises:
         InputError: the data cannot be used, holds too little for the settings, or leaks.
     """
-    world = build(data, cache, callback.on_progress)
-    drawn = [_shard(shards, world, client) for client in range(num_clients)]
-    further = world.division.open_world if open_world_learned else ()
-    trained = (*world.division.base, *further)
-    base = np.concatenate([world.rows("train", c) for c in trained])
-    leakage = check_leakage(world, drawn, base, with_open_world=open_world_learned)
+    sweep_temporary(cache)
+    dataset = build(data, cache, callback.on_progress)
+    for note in dataset.notes:
+        callback.on_note(note)
+    drawn = [_shard(shards, dataset, client) for client in range(num_clients)]
+    further = dataset.class_split.open_world if open_world_learned else ()
+    trained = (*dataset.class_split.base, *further)
+    base = np.concatenate([dataset.rows("train", c) for c in trained])
+    leakage = check_leakage(dataset, drawn, base, with_open_world=open_world_learned)
     if not leakage["passed"]:
-        fix = "Delete the cached world and build it again"
-        raise InputError("data.name", world.name, f"clients' images leak: {leakage}", fix)
-    return world, leakage
+        fix = "Delete the cached dataset and build it again"
+        raise InputError("data.name", dataset.name, f"clients' images leak: {leakage}", fix)
+    return dataset, leakage
 
 
-def _shard(shards: ShardSettings, world: World, client: int) -> Shard:
+def _shard(shards: ShardSettings, dataset: ImageDataset, client: int) -> Shard:
     """A client's shard; where its images will be named ones, all of which these may be."""
     drawn = {"ways": shards.ways, "shard_seed": shards.seed, "client": client}
     if shards.draws:
-        most = max(len(world.rows("train", c)) for c in world.division.open_world)
-        flags = all_flagged(world)
-        return draw_labelled_shard(world, flags, **drawn, shots=most, draws=shards.draws)
-    return draw_shard(world, **drawn, shots=shards.shots, classes_from=shards.classes_from)
+        most = max(len(dataset.rows("train", c)) for c in dataset.class_split.open_world)
+        flags = all_flagged(dataset)
+        return draw_labelled_shard(dataset, flags, **drawn, shots=most, draws=shards.draws)
+    return draw_shard(dataset, **drawn, shots=shards.shots, classes_from=shards.classes_from)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from learngene.collective.forgetting import measures
 from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
 from learngene.gene.gene import Learngene, extract, load
 from learngene.gene.settings import LearngeneSettings
@@ -83,7 +83,7 @@ class FactoryResult:
                 "conv_widths": list(trainer.collective.widths),
                 "layers": list(trainer.collective.names),
                 "parameters": trainer.stages[-1].parameters,
-                "stages": [{**each.as_dict(), "task": each.task + 1} for each in trainer.stages],
+                "stages": [{**asdict(each), "task": each.task + 1} for each in trainer.stages],
                 "continual": _continual(trainer.stages),
             },
             "criterion": criterion,
@@ -95,7 +95,7 @@ class FactoryResult:
         """The cycles with names in place of class numbers."""
         if self.cycle is None or self.trained is None:
             return None
-        names, cycles = self.trained.trainer.world.class_names, []
+        names, cycles = self.trained.trainer.dataset.class_names, []
         for record in self.cycle["cycles"]:
             labelled = {names[int(c)]: count for c, count in record["labelled_images"].items()}
             added = [names[c] for c in record["added"]]
@@ -194,18 +194,18 @@ def _yaml(path: str) -> Any:
         raise InputError("collective.growth", path, problem, fix) from error
 
 
-def _load_gene(path: str, world: World) -> Learngene:
+def _load_gene(path: str, dataset: ImageDataset) -> Learngene:
     gene = load(path)
-    if gene.card.channels != world.image_shape[0]:
+    if gene.card.channels != dataset.image_shape[0]:
         made_for = f"made for images of {gene.card.channels} channels"
-        problem = f"{made_for}, {world.name} has {world.image_shape[0]}"
-        fix = "Use a learngene of a world like this one"
+        problem = f"{made_for}, {dataset.name} has {dataset.image_shape[0]}"
+        fix = "Use a learngene of a dataset like this one"
         raise InputError("learngene.path", path, problem, fix)
     return gene
 
 
 def train_or_load_gene(
-    settings: FactorySettings, world: World, callback: RunCallback = SILENT
+    settings: FactorySettings, dataset: ImageDataset, callback: RunCallback = SILENT
 ) -> FactoryResult:
     """A learngene for the configuration.
 
@@ -213,23 +213,23 @@ def train_or_load_gene(
     the criterion selects others, another one is trained with these. Both are kept.
 
     Raises:
-        InputError: the saved learngene cannot be used, the world is too small for the settings, or
-            ``auto`` finds no layer to select.
+        InputError: the saved learngene cannot be used, the dataset is too small for the settings,
+            or ``auto`` finds no layer to select.
     """
     asked = settings.learngene.layers
     if settings.learngene.path:
-        return FactoryResult(_load_gene(settings.learngene.path, world), None)
+        return FactoryResult(_load_gene(settings.learngene.path, dataset), None)
     device = choose_device(settings.collective.device)
     pin_kernels(device)
     chosen_on = None
     snapshots: list[GeneSnapshot] = []
 
     def train_with(setup: TrainerSettings, layers: list[int], *, resume: bool) -> TrainedCollective:
-        tasks = math.ceil(len(world.division.base) / setup.collective.classes_per_task)
-        key = collective_key(world, setup, device)
+        tasks = math.ceil(len(dataset.class_split.base) / setup.collective.classes_per_task)
+        key = collective_key(dataset, setup, device)
         snapshots.clear()
         return train_collective(
-            world,
+            dataset,
             setup,
             device,
             settings.cache,
@@ -242,7 +242,7 @@ def train_or_load_gene(
 
     with torch_threads(settings.threads):
         setup = trainer_settings(settings, device)
-        _check_fits(world, setup)
+        _check_fits(dataset, setup)
         names = planned_names(setup.plan)
         layers = layer_numbers(TOP if asked == "auto" else asked, names)
         trained = train_with(setup, layers, resume=settings.resume)
@@ -278,7 +278,7 @@ def _snapshot(trainer: CollectiveTrainer, layers: list[int], key: str) -> GeneSn
         layers: numbers of the inherited layers in the collective at the end of its growth.
         key: the collective's.
     """
-    stages, names, world = trainer.stages, trainer.collective.names, trainer.world
+    stages, names, dataset = trainer.stages, trainer.collective.names, trainer.dataset
     planned = planned_names(trainer.settings.plan)
     inherited = [planned[layer - 1] for layer in layers]
     if absent := [name for name in inherited if name not in names]:
@@ -289,7 +289,7 @@ def _snapshot(trainer: CollectiveTrainer, layers: list[int], key: str) -> GeneSn
         layers=[names.index(name) + 1 for name in inherited],
         stem_seed=trainer.settings.seed,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
-        source={"world": world.name, "world_sha256": world.sha256, "collective": key},
+        source={"world": dataset.name, "world_sha256": dataset.sha256, "collective": key},
     )
     return GeneSnapshot(len(stages), len(trainer.known), gene)
 
@@ -319,8 +319,8 @@ def _continual(stages: Sequence[TaskRecord]) -> dict[str, Any]:
     }
 
 
-def _check_fits(world: World, settings: TrainerSettings) -> None:
-    fewest = min(len(world.rows("train", c)) for c in world.division.base)
+def _check_fits(dataset: ImageDataset, settings: TrainerSettings) -> None:
+    fewest = min(len(dataset.rows("train", c)) for c in dataset.class_split.base)
     held_out = settings.calibration_per_class
     if fewest <= held_out:
         problem = f"a base class has {fewest} training images: none would be left"

@@ -36,17 +36,17 @@ def compute_gradcam(trained: TrainedCollective, cache: Path, images: int) -> dic
             every class.
 
     Returns:
-        ``images``: class, group, row in the world's test images, ``picture``, ``maps`` (gray PNG,
+        ``images``: class, group, row in the dataset's test images, ``picture``, ``maps`` (gray PNG,
         one map a stage from top to bottom, 255 = the map's peak) and the classes ``predicted`` by
         each stage; ``stages``: task, known classes and layer of each; ``missing``: tasks whose
         checkpoint is gone.
     """
     trainer = trained.trainer
-    world = trainer.world
+    dataset = trainer.dataset
     rows = draw_rows(trainer, images)
     if not len(rows):
         return None
-    x = to_batch(world.test_images[rows], trainer.device)
+    x = to_batch(dataset.test_images[rows], trainer.device)
     stages, missing, maps, predicted = [], [], [], []
     for number in evenly_spaced(len(trainer.stages)):
         stage = trainer.stages[number - 1]
@@ -54,18 +54,18 @@ def compute_gradcam(trained: TrainedCollective, cache: Path, images: int) -> dic
         if collective is None:
             missing.append(number)
             continue
-        layer = choose_layer(collective, min(world.image_shape[1:]))
+        layer = choose_layer(collective, min(dataset.image_shape[1:]))
         found, classes = grad_cam(collective, x, layer)
         stages.append({"task": number, "known_classes": stage.known_classes, "layer": layer})
         maps.append((255 * found.cpu().numpy()).round().astype(np.uint8))
-        predicted.append([world.class_names[trainer.known[int(c)]] for c in classes])
+        predicted.append([dataset.class_names[trainer.known[int(c)]] for c in classes])
     return {
         "images": [
             {
-                "class": world.class_names[world.test_labels[row]],
+                "class": dataset.class_names[dataset.test_labels[row]],
                 "group": _group(trainer, row),
                 "row": int(row),
-                "picture": encode(shrink(_colours(world.test_images[row]), SIDE)),
+                "picture": encode(shrink(_colours(dataset.test_images[row]), SIDE)),
                 "maps": encode(np.concatenate([shrink(each[i], SIDE) for each in maps])),
                 "predicted": [names[i] for names in predicted],
             }
@@ -87,16 +87,16 @@ def draw_rows(trainer: CollectiveTrainer, images: int) -> NDArray[np.int64]:
     Classes that the collective has taken in are left out. A class comes again only when every
     other one of its group has come as often; where one group is too small, there are fewer images.
     """
-    world, known = trainer.world, set(trainer.known)
+    dataset, known = trainer.dataset, set(trainer.known)
     taken: list[NDArray[np.int64]] = []
     for group, share in zip(GROUPS, (images - images // 2, images // 2), strict=True):
-        classes = [c for c in world.division.group(group) if c not in known]
+        classes = [c for c in dataset.class_split.group(group) if c not in known]
         drawn = generator(trainer.settings.seed, f"gradcam-{group}")
-        rows = np.concatenate([np.empty(0, np.int64), *(world.rows("test", c) for c in classes)])
+        rows = np.concatenate([np.empty(0, np.int64), *(dataset.rows("test", c) for c in classes)])
         rows = drawn.permutation(rows)
         seen: Counter[int] = Counter()
         rank = []
-        for label in world.test_labels[rows].tolist():
+        for label in dataset.test_labels[rows].tolist():
             rank.append(seen[label])
             seen[label] += 1
         taken.append(rows[np.argsort(rank, kind="stable")][:share])
@@ -104,8 +104,8 @@ def draw_rows(trainer: CollectiveTrainer, images: int) -> NDArray[np.int64]:
 
 
 def _group(trainer: CollectiveTrainer, row: int) -> str:
-    label = int(trainer.world.test_labels[row])
-    return next(g for g in GROUPS if label in trainer.world.division.group(g))
+    label = int(trainer.dataset.test_labels[row])
+    return next(g for g in GROUPS if label in trainer.dataset.class_split.group(g))
 
 
 def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.settings import ShardSettings
 from learngene.open_world.flagged import Flags, draw_labelled_shard, draw_of, encode_flags
 from learngene.open_world.settings import OpenWorldSettings
@@ -36,7 +36,7 @@ def label_open_world(
     settings: OpenWorldSettings,
     shards: ShardSettings,
     num_clients: int,
-    world: World,
+    dataset: ImageDataset,
     result: FactoryResult,
 ) -> Labelled | None:
     """Let the collective look at the open-world classes' training images; None where shards are
@@ -51,19 +51,19 @@ def label_open_world(
         return None
     assert result.trained is not None, "conf.validate wants a collective"
     trainer, path, mirror = result.trained.trainer, settings.path, settings.mirror
-    images, of_class = world.train_images, world.division.open_world
+    images, of_class = dataset.train_images, dataset.class_split.open_world
     with torch_threads(result.trained.threads):
         detector = fit_detector(trainer, settings)
         flags = {}
         for c in of_class:
-            answers = trainer.predict(images, world.rows("train", c), path, mirror)
+            answers = trainer.predict(images, dataset.rows("train", c), path, mirror)
             flags[c] = detector.score(*answers).numpy() > detector.threshold
     asked = {"ways": shards.ways, "shots": shards.shots, "shard_seed": shards.seed}
     drawn = [
-        draw_labelled_shard(world, flags, **asked, client=client, draws=shards.draws)
+        draw_labelled_shard(dataset, flags, **asked, client=client, draws=shards.draws)
         for client in range(num_clients)
     ]
-    names = world.class_names
+    names = dataset.class_names
     first = {draw_of(each.client, shards.draws): each for each in reversed(drawn)}
     section = {
         "draws": shards.draws,

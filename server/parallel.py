@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from learngene.methods.isolation import in_words
 from learngene.utils.hardware import keep_freed_memory, usable_cores
 
 TELL_S = 0.2  # a process says how far it is at most so often, seconds
@@ -111,8 +112,8 @@ def _child(work: Work, arguments: tuple[Any, ...], told: Connection) -> None:
         work(*arguments, tell)
     except BrokenPipeError:
         return
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         with suppress(BrokenPipeError):
-            told.send(("error", f"{type(error).__name__}: {error}"))
+            told.send(("error", in_words(error)))
         return
     told.send(("done", None))

@@ -11,22 +11,24 @@ collective is trained on, and the same number of image passes (``budget``).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from learngene.collective.sampling import hold_out
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
+from learngene.errors import RunError
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
+from learngene.methods.isolation import in_words, isolated
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.utils.hardware import torch_threads
+from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
@@ -43,9 +45,12 @@ class PretrainingSettings:
     factory: FactorySettings
     methods: tuple[str, ...]
     method: Mapping[str, Mapping[str, Any]]  # settings, by method
-    own_methods: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
+    plugins: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
     ways: int
     budget: int | None  # image passes of a method; None: as many as the light path had
+
+
+Job = tuple[str, PretrainingSettings, ImageDataset]  # what ``train`` is called with
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,19 @@ class Payloads:
         """With what further methods send, and without those that failed.
 
         Raises:
-            RuntimeError: no method is left.
+            RunError: no method is left.
         """
         left = [name for name in self.methods if name not in failed]
         if not left:
-            raise RuntimeError("every method failed: " + "; ".join(failed.values()))
-        return Payloads(
-            left, {**self.payloads, **payloads}, {**self.failed, **failed}, self.section
-        )
+            reasons = (f"{name}: {reason}" for name, reason in failed.items())
+            raise RunError("every method failed: " + "; ".join(reasons))
+        made = {**self.payloads, **payloads}
+        return Payloads(left, made, {**self.failed, **failed}, self.section)
 
 
 def pretrain_methods(
     settings: PretrainingSettings,
-    world: World,
+    dataset: ImageDataset,
     result: FactoryResult,
     callback: RunCallback = SILENT,
 ) -> Payloads:
@@ -83,9 +88,9 @@ def pretrain_methods(
     A method that fails is named with its reason; the others go on without it.
 
     Raises:
-        RuntimeError: no method is left.
+        RunError: no method is left.
     """
-    plugins, threads = settings.own_methods, settings.factory.threads
+    plugins, threads = settings.plugins, settings.factory.threads
     methods = {name: find(name, plugins.get(name)) for name in settings.methods}
     needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
@@ -113,39 +118,37 @@ def pretrain_methods(
         failed[name] = reason
         callback.on_note(f"{name} failed at the factory: {reason}")
 
-    jobs: dict[str, tuple[str, PretrainingSettings, World]] = {}
+    jobs: dict[str, Job] = {}
     with torch_threads(threads):
         for name, method in needed.items():
             started = time.perf_counter()
             if method.from_collective is not None:
                 assert result.trained is not None, "conf.validate wants a collective for it"
+                collective = deepcopy(result.trained.trainer.collective)  # its own, to write to
                 try:
-                    payload = method.from_collective(result.trained.trainer.collective)
-                except (Exception, SystemExit) as error:
-                    fail(name, f"{type(error).__name__}: {error}")
+                    payload = _made(name, settings, partial(method.from_collective, collective))
+                except Exception as error:
+                    fail(name, in_words(error))
                 else:
                     add(name, payload, time.perf_counter() - started, cached=False)
-            elif settings.factory.resume and (found := _cached(name, method, settings, world)):
+            elif settings.factory.resume and (found := _cached(name, method, settings, dataset)):
                 add(name, found, time.perf_counter() - started, cached=True)
             else:
-                jobs[name] = name, settings, world
-    collective = settings.factory.collective
-    at_once = max_workers(collective.threads, choose_device(collective.device))
-    if at_once > 1 and len(jobs) > 1:
-        job_results = run_parallel(train, jobs, at_once, callback.on_method_step)
-    else:
-        job_results = _run_serially(jobs, callback)
-    for job in job_results:
+                jobs[name] = name, settings, dataset
+    asked = settings.factory.collective
+    at_once = max_workers(asked.threads, choose_device(asked.device))
+    # A plugin is never trained in this process, which it might end.
+    apart = jobs if at_once > 1 and len(jobs) > 1 else {n: jobs[n] for n in jobs if n in plugins}
+    here = {name: job for name, job in jobs.items() if name not in apart}
+    job_results = run_parallel(train, apart, at_once, callback.on_method_step)
+    for job in chain(job_results, _run_serially(here, callback)):
         if job.error is not None:
             fail(job.name, job.error)
             continue
         with torch_threads(threads):
-            trained = _cached(job.name, needed[job.name], settings, world)
+            trained = _cached(job.name, needed[job.name], settings, dataset)
         assert trained is not None, "``train`` keeps what it made"
         add(job.name, trained, job.seconds, cached=False)
-    left = [name for name in methods if name not in failed]
-    if not left:
-        raise RuntimeError("every method failed at the factory: " + "; ".join(failed.values()))
     section = {
         "budget": budget,
         "light_path_passes": light_path,
@@ -153,19 +156,17 @@ def pretrain_methods(
         "failed": failed,
     }
     in_order = {name: payloads[name] for name in needed if name in payloads}
-    return Payloads(left, in_order, failed, section)
+    return Payloads(list(methods), section=section).merge(in_order, failed)
 
 
-def _run_serially(
-    jobs: Mapping[str, tuple[str, PretrainingSettings, World]], callback: RunCallback
-) -> Iterator[JobResult]:
+def _run_serially(jobs: Mapping[str, Job], callback: RunCallback) -> Iterator[JobResult]:
     """As ``run_parallel``, in this process."""
     for name, arguments in jobs.items():
         started, error = time.perf_counter(), None
         try:
             train(*arguments, partial(callback.on_method_step, name))
-        except (Exception, SystemExit) as fault:
-            error = f"{type(fault).__name__}: {fault}"
+        except Exception as fault:
+            error = in_words(fault)
         yield JobResult(name, time.perf_counter() - started, error)
 
 
@@ -180,60 +181,70 @@ def light_path_passes(result: FactoryResult) -> int | None:
     return sum(stage.image_passes for stage in result.trained.trainer.stages)
 
 
-def _stem(name: str, method: Method, settings: PretrainingSettings, world: World) -> Path:
+def _stem(name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset) -> Path:
     """Where the payload lies in the cache; for as many threads as torch has now."""
-    key = payload_key(_factory(name, settings, world), settings, method)
+    key = payload_key(_factory(name, settings, dataset), settings, method)
     return settings.factory.cache / "methods" / key / name
 
 
 def _cached(
-    name: str, method: Method, settings: PretrainingSettings, world: World
+    name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset
 ) -> Payload | None:
     """The payload in the cache; None where there is none that is whole."""
-    if (checkpoint := read_checkpoint(_stem(name, method, settings, world))) is None:
+    if (checkpoint := read_checkpoint(_stem(name, method, settings, dataset))) is None:
         return None
     state, card = checkpoint
     return Payload({n: value.numpy() for n, value in state.items()}, card["card"])
 
 
-def train(name: str, settings: PretrainingSettings, world: World, tell: ProgressFn) -> None:
+def train(
+    name: str, settings: PretrainingSettings, dataset: ImageDataset, tell: ProgressFn
+) -> None:
     """Train a method's factory half and keep its payload; goes on with half-done work.
 
     A function of its own, with arguments that cross to another process (see ``server.parallel``).
 
     Raises:
-        ValueError: the payload is not finite; and whatever the method raises.
+        TypeError, ValueError: no payload that may be sent; and whatever the method raises.
     """
-    method = find(name, settings.own_methods.get(name))
+    method = find(name, settings.plugins.get(name))
     assert method.pretrain is not None
     with torch_threads(settings.factory.threads):
-        stem = _stem(name, method, settings, world)
+        stem = _stem(name, method, settings, dataset)
         part = stem.with_name(f"{name}-part")
         factory = replace(
-            _factory(name, settings, world),
+            _factory(name, settings, dataset),
             checkpoint=read_checkpoint(part) if settings.factory.resume else None,
             keep=partial(write_checkpoint, part),
             progress=lambda done, steps, loss: tell(done, steps),
         )
-        payload = method.pretrain(factory)
-    if not all(np.isfinite(array).all() for array in payload.arrays.values()):
-        raise ValueError("the payload holds numbers that are not finite")
+        payload = _made(name, settings, partial(method.pretrain, factory))
     tensors = {n: torch.from_numpy(array) for n, array in payload.arrays.items()}
     write_checkpoint(stem, tensors, {"card": payload.card})
     for suffix in (".json", ".safetensors"):
         part.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _factory(name: str, settings: PretrainingSettings, world: World) -> Factory:
+def _made(name: str, settings: PretrainingSettings, half: Callable[[], Payload]) -> Payload:
+    """What the method's half at the factory makes, held against what may be kept and sent."""
+    with isolated(settings.factory.seed, f"pretrain-{name}"):
+        payload = half()
+        if not isinstance(payload, Payload):
+            raise TypeError(f"it returned {type(payload).__name__}, a Payload is due")
+        payload.check()
+    return payload
+
+
+def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) -> Factory:
     factory, collective = settings.factory, settings.factory.collective
     assert settings.budget is not None, "``pretrain_methods`` has filled it in"
     device = choose_device(collective.device)
-    rows, _ = hold_out(world, factory.seed, factory.open_world.calibration_per_class)
-    base = tuple(rows[c] for c in world.division.base)
-    method = find(name, settings.own_methods.get(name))
+    rows, _ = hold_out(dataset, factory.seed, factory.open_world.calibration_per_class)
+    base = tuple(rows[c] for c in dataset.class_split.base)
+    method = find(name, settings.plugins.get(name))
     return Factory(
         name=name,
-        images=BaseImages(world, base, device, collective.train_size, collective.zoom),
+        images=BaseImages(dataset, base, device, collective.train_size, collective.zoom),
         settings=method.settings_from(settings.method.get(name, {})),
         budget=settings.budget,
         ways=settings.ways,
@@ -249,7 +260,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
     values = settings.method.get(factory.name, {})
     parts = {
         "format": FORMAT,
-        "world": factory.images.world.sha256,
+        "world": factory.images.dataset.sha256,
         "calibration_per_class": settings.factory.open_world.calibration_per_class,
         "method": factory.name,
         "settings": {k: v for k, v in values.items() if not k.startswith(CLIENT)},
@@ -262,9 +273,9 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "seed": factory.seed,
         "bf16": factory.bf16,
         **machine_fields(factory.images.device),
-        "POT": version("POT") if factory.name == "deepemd" else None,
+        "POT": library_version("POT") if factory.name == "deepemd" else None,
     }
-    if plugin := settings.own_methods.get(factory.name):
+    if plugin := settings.plugins.get(factory.name):
         parts["module"] = plugin["module"], plugin["sha256"]
     return key_of(parts)
 

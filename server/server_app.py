@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -46,7 +47,12 @@ class LearngeneServerApp(ServerApp):
 
 
 def make_server_app(
-    strategy: ObservingStrategy, rounds: int, timeout_s: float, callback: RunCallback = SILENT
+    strategy: ObservingStrategy,
+    rounds: int,
+    timeout_s: float,
+    callback: RunCallback = SILENT,
+    *,
+    in_flight: int | None = None,
 ) -> LearngeneServerApp:
     """A ServerApp that runs ``strategy`` for some rounds.
 
@@ -55,6 +61,7 @@ def make_server_app(
         rounds: messages that each client is sent.
         timeout_s: deadline of a round, seconds.
         callback: its ``on_reply`` is called in the ServerApp's thread.
+        in_flight: messages that are out at once; None = all.
     """
     app = LearngeneServerApp()
 
@@ -67,7 +74,8 @@ def make_server_app(
     def main(grid: Grid, context: Context) -> None:
         app.started.set()
         try:
-            watched = WatchedGrid(strategy.guarded(grid), app.stop, observe)
+            # The guard sees all messages of a round before the first of them goes.
+            watched = strategy.guarded(WatchedGrid(grid, app.stop, observe, in_flight))
             strategy.start(watched, ArrayRecord(), num_rounds=rounds, timeout=timeout_s)
         except Exception as error:  # run_simulation would end with exit code 0
             app.error = error
@@ -86,28 +94,37 @@ class WatchedGrid(WrappedGrid):
     """
 
     def __init__(
-        self, grid: Grid, stop: threading.Event, on_message: Callable[[Message], None]
+        self,
+        grid: Grid,
+        stop: threading.Event,
+        on_message: Callable[[Message], None],
+        in_flight: int | None = None,
     ) -> None:
         super().__init__(grid)
-        self._stop, self._on_message = stop, on_message
+        self._stop, self._on_message, self._in_flight = stop, on_message, in_flight
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Replies in the order of arrival; those that miss the deadline are left out.
 
+        No more than ``in_flight`` messages are out at once; the deadline is that of them all.
+
         Raises:
             Stopped: the runtime has ended.
         """
-        messages = list(messages)
+        due = deque(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
         if timeout is not None:
-            for message in messages:  # the default is 12 h; Flower forgets expired messages
+            for message in due:  # the default is 12 h; Flower forgets expired messages
                 message.metadata.ttl = max(message.metadata.ttl, timeout + TTL_MARGIN_S)
-        waiting = set(self.push_messages(messages))
-        del messages
+        waiting: set[str] = set()
         replies: list[Message] = []
-        while waiting:
+        while due or waiting:
+            room = len(due) if self._in_flight is None else self._in_flight - len(waiting)
+            if now := [due.popleft() for _ in range(min(room, len(due)))]:
+                waiting |= set(self.push_messages(now))
+            del now
             arrived = list(self.pull_messages(waiting))
             for reply in arrived:
                 self._on_message(reply)
@@ -117,8 +134,8 @@ class WatchedGrid(WrappedGrid):
                 break
             if not arrived and self._stop.wait(POLL_S):
                 break
-        if waiting and self._stop.is_set():
-            raise Stopped(f"the runtime ended while {len(waiting)} replies were due")
+        if (due or waiting) and self._stop.is_set():
+            raise Stopped(f"the runtime ended while {len(due) + len(waiting)} replies were due")
         return replies
 
     def get_node_ids(self) -> Iterable[int]:

@@ -1,7 +1,7 @@
 """Clients' answers, kept as they arrive: a run that was killed asks only those that are missing.
 
 ``cache/clients/KEY/client-NNNN.json`` holds one answer. KEY hashes all that the answers of a round
-depend on: the message itself (with the world's content in the place of its path), the round, the
+depend on: the message itself (with the dataset's content in the place of its path), the round, the
 kind of device, and the libraries. How many clients are asked is not in it, nor how they are run, so
 forty clients find the answers of the twenty that were asked before. Only good answers are kept.
 """
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from learngene.utils.checkpoint import key_of, read_card, write_card
-from protocol.guard import Entry
-from protocol.messages import Traffic
+from protocol.guard import RecordEntry
+from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundPlan
+from protocol.task import NO_NUMBERS
 
-NO_NUMBERS = ("world", "limit_s")  # of a task: where the world lies, and for how long to wait
 FORMAT = 1  # raise it when clients compute something else of the same message
 
 
@@ -80,32 +80,31 @@ def _outcome(client: int, card: Mapping[str, Any]) -> ClientOutcome:
     up = card["bytes_up_by_method"]
     return ClientOutcome(
         client=client,
-        node_id=0,
         replied=True,
         methods=card["methods"],
         info=card["info"],
         bytes_down=0,
         bytes_up=card["bytes_up"],
-        bytes_by_method={name: Traffic(0, up[name]) for name in up},
-        sent=tuple(Entry(*entry) for entry in card["sent"]),
+        bytes_by_method={name: ByteCount(0, up[name]) for name in up},
+        sent=tuple(RecordEntry(*entry) for entry in card["sent"]),
         kept=True,
     )
 
 
 def cache_key_fields(
-    plan: RoundPlan, number: int, world: str, device: Mapping[str, Any]
+    plan: RoundPlan, number: int, dataset: str, device: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that the answers of round ``number`` depend on, as plain JSON.
 
     Args:
-        world: the world's sha256.
+        dataset: the dataset's sha256.
         device: where clients compute (``runtime.resources.client_device``).
     """
     task = plan.task.to_plain()
     return {
         "format": FORMAT,
         "round": number,
-        "world": world,
+        "world": dataset,
         "task": {name: value for name, value in task.items() if name not in NO_NUMBERS},
         "payloads": {name: _digest(arrays) for name, arrays in plan.payloads.items()},
         "device": dict(device),

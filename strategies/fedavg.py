@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from learngene.methods import Payload
 from learngene.methods.common.federated import HEAD, Merged, average
 from protocol.keys import WEIGHTS
-from protocol.messages import Answer
+from protocol.messages import CheckedReply
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
 
 
@@ -61,7 +61,6 @@ class FederatedStrategy(LearngeneStrategy):
         *,
         after_round: Callable[[Training], None] = lambda training: None,
     ) -> None:
-        self._trainings = list(trainings)
         self._order = [each for each in trainings for _ in range(each.rounds - each.done)]
         self._last: Training | None = None
         self._resumed = {each.name for each in trainings if each.done}
@@ -94,7 +93,7 @@ class FederatedStrategy(LearngeneStrategy):
         self._merged = {}
         return super().configure_train(server_round, arrays, config, grid)
 
-    def accept(self, answer: Answer, reply: Message, client: int) -> Answer:
+    def accept(self, answer: CheckedReply, reply: Message, client: int) -> CheckedReply:
         """Keep the weights of a good answer for the average; name what is wrong with them."""
         if answer.errors or self._last is None:
             return answer

@@ -15,17 +15,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from protocol.guard import Entry, GuardedGrid, inspect
+from protocol.guard import GuardedGrid, RecordEntry, inspect
 from protocol.keys import PAYLOAD, TASK
 from protocol.messages import (
-    Answer,
-    Traffic,
+    ByteCount,
+    CheckedReply,
     array_record,
     bytes_by_method,
+    counted,
     message_bytes,
     read_partition,
     read_reply,
-    weigh_reply,
+    reply_bytes,
 )
 from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
 
@@ -38,12 +39,12 @@ class _OpenRound:
 
     number: int
     plan: RoundPlan
-    entries: tuple[Entry, ...]  # what the message holds
+    entries: tuple[RecordEntry, ...]  # what the message holds
     bytes_down: int  # of one message; all clients are sent the same
     down: list[int]  # per method
-    who: tuple[tuple[int, int, int, tuple[Entry, ...]], ...]  # as in RoundOutcome
+    who: tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...]  # as in RoundOutcome
     opened: float = field(default_factory=time.monotonic)
-    outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by node id
+    outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by client
 
 
 class LearngeneStrategy(Strategy):
@@ -53,7 +54,8 @@ class LearngeneStrategy(Strategy):
         num_clients: how many nodes the federation has; a round waits until all are there.
         prepare: ``prepare(server_round)`` gives the round's plan; rounds count from 1.
         node_wait_s: seconds to wait for the nodes to appear, and again for them to say which
-            client they are (the workers start meanwhile).
+            client they are. A client whose node says nothing is missing from the round, and its
+            node is asked again before the next.
     """
 
     def __init__(
@@ -65,11 +67,12 @@ class LearngeneStrategy(Strategy):
         self.rounds: list[RoundOutcome] = []
         self.timeout_s: float | None = None  # a round's deadline, where the runtime has told it
         self._partitions: dict[int, int] = {}  # node id -> client, in the order of the clients
+        self._unknown = ""  # why the other clients' nodes are not known
         self._open: _OpenRound | None = None
 
     def guarded(self, grid: Grid) -> Grid:
         """The grid that this strategy may send through: it lets out what the round declares."""
-        return GuardedGrid(grid, lambda: self._open.plan.declared if self._open else None)
+        return GuardedGrid(grid, lambda: self._open.plan.schema if self._open else None)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -85,20 +88,21 @@ class LearngeneStrategy(Strategy):
         records: dict[str, Any] = {TASK: ConfigRecord({"json": plan.task.to_json()})}
         records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
         group = str(server_round)
-        messages = {
-            node: Message(RecordDict(records), node, MessageType.TRAIN, group_id=group)
-            for node in self._partitions
-        }
-        some = next(iter(messages.values()))
+
+        def message(node: int) -> Message:
+            return Message(RecordDict(records), node, MessageType.TRAIN, group_id=group)
+
+        some = counted(message(0))
         total = message_bytes(some)  # equal for all: only the node differs
         down = bytes_by_method(some, total, PAYLOAD, plan.methods)
         now = _OpenRound(server_round, plan, inspect(some.content), total, down, who)
-        for node, client in self._partitions.items():
+        for client in range(self.num_clients):
             kept = plan.kept.get(client) if plan.kept else None
             if kept is not None:
-                now.outcomes[node] = _reuse_answer(kept, node, now)
+                now.outcomes[client] = _reuse_answer(kept, now)
         self._open = now
-        return [message for node, message in messages.items() if node not in now.outcomes]
+        asked = self._partitions.items()
+        return [message(node) for node, client in asked if client not in now.outcomes]
 
     def kept(self, rounds: int) -> int:
         """How many answers of rounds 1 to ``rounds`` earlier runs have: those are not asked for.
@@ -114,36 +118,38 @@ class LearngeneStrategy(Strategy):
             for client in range(self.num_clients)
         )
 
-    def _discover_clients(self, grid: Grid) -> tuple[tuple[int, int, int, tuple[Entry, ...]], ...]:
+    def _discover_clients(
+        self, grid: Grid
+    ) -> tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...]:
         """Wait for all nodes and learn which client each is; gives ``RoundOutcome.who``.
 
         The ServerApp starts before the nodes register, so asking at once finds none of them.
         """
-        deadline = time.monotonic() + self.node_wait_s
+        wait = self.node_wait_s
+        deadline = time.monotonic() + wait
         while len(nodes := set(grid.get_node_ids())) < self.num_clients:
             if time.monotonic() > deadline:
                 there = f"{len(nodes)} of {self.num_clients} nodes"
-                raise RuntimeError(f"{there} registered in {self.node_wait_s:g} s")
+                raise RuntimeError(f"{there} registered in {wait:g} s")
             time.sleep(0.05)
-        if nodes == set(self._partitions):
-            return ()
-        queries = [Message(RecordDict(), node, MessageType.QUERY) for node in sorted(nodes)]
-        replies = list(grid.send_and_receive(queries, timeout=self.node_wait_s))
-        partitions: dict[int, int] = {}
-        problems = []
-        for reply in replies:
+        partitions = {node: who for node, who in self._partitions.items() if node in nodes}
+        unknown = sorted(nodes - set(partitions))
+        queries = [Message(RecordDict(), node, MessageType.QUERY) for node in unknown]
+        answers: dict[int, Message] = {}
+        self._unknown = f"its node did not say who it is within {wait:g} s"
+        for reply in grid.send_and_receive(queries, timeout=wait) if queries else ():
             try:
-                partitions[reply.metadata.src_node_id] = read_partition(reply)
+                client = read_partition(reply)
             except ValueError as error:
-                problems.append(str(error))
-        if sorted(partitions.values()) != list(range(self.num_clients)):
-            there = f"{len(partitions)} of {self.num_clients} clients said who they are"
-            within = f"within {self.node_wait_s:g} s (partitions {sorted(partitions.values())})"
-            first = f"; the first problem: {problems[0]}" if problems else ""
-            raise RuntimeError(f"{there} {within}{first}")
+                self._unknown += f"; a node said: {error}"
+                continue
+            partitions[reply.metadata.src_node_id], answers[client] = client, reply
+        clients = sorted(partitions.values())
+        if len(set(clients)) < len(clients) or not set(clients) <= set(range(self.num_clients)):
+            due = f"each of 0 to {self.num_clients - 1} is due once at most"
+            raise RuntimeError(f"nodes say that they are clients {clients}, {due}")
         self._partitions = dict(sorted(partitions.items(), key=lambda item: item[1]))
-        asked = message_bytes(queries[0])  # equal for all: only the node differs
-        answers = {partitions[reply.metadata.src_node_id]: reply for reply in replies}
+        asked = message_bytes(queries[0]) if queries else 0  # equal for all: only the node differs
         return tuple(
             (client, asked, message_bytes(reply), inspect(reply.content))
             for client, reply in sorted(answers.items())
@@ -161,43 +167,22 @@ class LearngeneStrategy(Strategy):
             or node not in self._partitions
         ):
             return None
-        if node not in now.outcomes:
-            client, plan = self._partitions[node], now.plan
-            answer = read_reply(reply, client, plan.methods, plan.declared.reply)
+        client, plan = self._partitions[node], now.plan
+        if client not in now.outcomes:
+            answer = read_reply(reply, client, plan.methods, plan.schema.reply)
             answer = self.accept(answer, reply, client)
-            outcome = self._outcome(now, node, answer, reply)
+            outcome = _outcome(now, client, answer, reply)
             if plan.kept is not None and outcome.error is None:
                 plan.kept.put(outcome)
-            now.outcomes[node] = outcome
+            now.outcomes[client] = outcome
             if answer.refused:  # Flower keeps replies until the round is over: not this content
                 for key in list(reply.content):
                     del reply.content[key]
-        return now.outcomes[node]
+        return now.outcomes[client]
 
-    def accept(self, answer: Answer, reply: Message, client: int) -> Answer:
+    def accept(self, answer: CheckedReply, reply: Message, client: int) -> CheckedReply:
         """Here a strategy may take in more of a checked reply, or find fault with it."""
         return answer
-
-    def _outcome(
-        self, now: _OpenRound, node: int, answer: Answer, reply: Message | None
-    ) -> ClientOutcome:
-        methods = now.plan.methods
-        total, up = weigh_reply(reply, methods)
-        return ClientOutcome(
-            client=self._partitions[node],
-            node_id=node,
-            replied=reply is not None,
-            methods=answer.methods,
-            info=answer.info,
-            bytes_down=now.bytes_down,
-            bytes_up=total,
-            bytes_by_method={
-                name: Traffic(*pair) for name, *pair in zip(methods, now.down, up, strict=True)
-            },
-            error="; ".join(answer.errors) or None,
-            sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
-            refused=answer.refused,
-        )
 
     def finish_round(self) -> RoundOutcome | None:
         """Close the open round: who has not answered is missing. None where no round is open.
@@ -209,10 +194,12 @@ class LearngeneStrategy(Strategy):
             return None
         late = self.timeout_s is not None and time.monotonic() - now.opened >= self.timeout_s
         deadline = f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else None
-        absent = Answer(errors=[f"no reply {deadline or 'before the run ended'}"])
+        absent = CheckedReply(errors=[f"no reply {deadline or 'before the run ended'}"])
+        unknown, known = CheckedReply(errors=[self._unknown]), set(self._partitions.values())
         clients = [
-            now.outcomes.get(node) or self._outcome(now, node, absent, None)
-            for node in self._partitions
+            now.outcomes.get(client)
+            or _outcome(now, client, absent if client in known else unknown, None)
+            for client in range(self.num_clients)
         ]
         outcome = RoundOutcome(now.number, clients, now.who, now.entries)
         self.rounds.append(outcome)
@@ -247,10 +234,33 @@ class LearngeneStrategy(Strategy):
         """Nothing to log; the driver shows the settings."""
 
 
-def _reuse_answer(kept: ClientOutcome, node: int, now: _OpenRound) -> ClientOutcome:
+def _outcome(
+    now: _OpenRound, client: int, answer: CheckedReply, reply: Message | None
+) -> ClientOutcome:
+    methods = now.plan.methods
+    if reply is not None and not answer.refused:
+        reply = counted(reply)
+    total, up = reply_bytes(reply, methods)
+    return ClientOutcome(
+        client=client,
+        replied=reply is not None,
+        methods=answer.methods,
+        info=answer.info,
+        bytes_down=now.bytes_down,
+        bytes_up=total,
+        bytes_by_method={
+            name: ByteCount(*pair) for name, *pair in zip(methods, now.down, up, strict=True)
+        },
+        error="; ".join(answer.errors) or None,
+        sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
+        refused=answer.refused,
+    )
+
+
+def _reuse_answer(kept: ClientOutcome, now: _OpenRound) -> ClientOutcome:
     """A kept answer as this round's: what goes down is weighed as if it were sent."""
     traffic = {
-        name: Traffic(down, kept.bytes_by_method[name].up)
+        name: ByteCount(down, kept.bytes_by_method[name].up)
         for name, down in zip(now.plan.methods, now.down, strict=True)
     }
-    return replace(kept, node_id=node, bytes_down=now.bytes_down, bytes_by_method=traffic)
+    return replace(kept, bytes_down=now.bytes_down, bytes_by_method=traffic)

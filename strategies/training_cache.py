@@ -15,10 +15,12 @@ import torch
 
 from learngene.methods import Payload
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from protocol.guard import Entry
-from protocol.messages import Traffic
+from protocol.guard import RecordEntry
+from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundOutcome
 from strategies.fedavg import Training
+
+FORMAT = 2  # raise it when what is kept of a round changes
 
 
 class TrainingCache:
@@ -30,7 +32,8 @@ class TrainingCache:
     """
 
     def __init__(self, cache: Path, name: str, parts: Mapping[str, Any]) -> None:
-        self.folder, self._name, self._parts = cache / "federated" / key_of(parts), name, parts
+        self._name, self._parts = name, {**parts, "history": FORMAT}
+        self.folder = cache / "federated" / key_of(self._parts)
 
     def load(self, training: Training) -> None:
         """Bring ``training`` to the last round that is kept whole, if there is one.
@@ -68,7 +71,7 @@ def pack_rounds(history: list[RoundOutcome]) -> dict[str, Any]:
     all rounds, so each such list is written once."""
     table: list[list[list[Any]]] = []
 
-    def place(entries: tuple[Entry, ...]) -> int:
+    def place(entries: tuple[RecordEntry, ...]) -> int:
         plain = [list(entry) for entry in entries]
         if plain not in table:
             table.append(plain)
@@ -90,12 +93,12 @@ def pack_rounds(history: list[RoundOutcome]) -> dict[str, Any]:
 
 def unpack_rounds(packed: Mapping[str, Any], name: str) -> list[RoundOutcome]:
     """What ``pack_rounds`` was given."""
-    table = [tuple(Entry(*entry) for entry in entries) for entries in packed["entries"]]
+    table = [tuple(RecordEntry(*entry) for entry in entries) for entries in packed["entries"]]
 
     def client(row: list[Any]) -> ClientOutcome:
         number, down, up, methods, info, sent = row
-        traffic = {name: Traffic(down, up)}
-        return ClientOutcome(number, 0, True, methods, info, down, up, traffic, sent=table[sent])
+        traffic = {name: ByteCount(down, up)}
+        return ClientOutcome(number, True, methods, info, down, up, traffic, sent=table[sent])
 
     return [
         RoundOutcome(

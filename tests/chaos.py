@@ -2,14 +2,15 @@
 
     python tests/chaos.py --runs 30 --seed 0
 
-One undisturbed run of a tiny glyph world gives the hash that is due. Then, each time with a fresh
-cache, the same command is started and disturbed (``EVENTS``), once or twice, and run again until it
-ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise. Nothing
-in the program knows of this script: it watches the cache's files to find its moments.
+Undisturbed runs of a tiny glyph dataset give the hashes that are due. Then, each time with a fresh
+cache, the same command is started and disturbed (``disturb``), once or twice, and run again until
+it ends with exit 0. Every line of the table must say ``equal``: the exit code is 1 otherwise.
+Nothing in the program knows of this script: it watches the cache's files to find its moments.
 
-Most runs are forks of this process, which has imported everything already (half of what a tiny run
-takes is imports); ``sim.main`` is called in them with the command's arguments. Every fifth one, and
-all with Ray, are commands of their own.
+Every second run has a method of the factory's and a federated one besides, every third runs with
+Ray, whose workers, raylet and gcs are disturbed, too. The others are forks of this process, which
+has imported everything already (half of what a tiny run takes is imports); ``sim.main`` is called
+in them with the command's arguments. Every fifth one, and all with Ray, are commands of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,11 +39,28 @@ ASKED = (
     *("scale=tiny", "num_clients=4", "rounds=2", "shots=3", "individual.epochs=1"),
     *("data.classes=20", "data.train_per_class=12", "data.test_per_class=6"),
     *("collective.classes_per_task=5", "open_world.calibration_per_class=3"),
-    *("open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"),
     *("report.gradcam_images=2", "ways=2", "data.novel=0.2", "data.base=0.6"),
     *("data.open_world=0.2", "collective.threads=1"),
 )
+# Every second run has the one, every second the other: the two exclude each other.
+KINDS = {
+    "cycles": ("open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"),
+    "methods": (
+        "methods=[learngene,scratch,protonet,finetune,fedavg]",
+        *("budget=100", "method.protonet.shots=2", "method.protonet.queries=2"),
+        *("method.fedavg.rounds=2", "method.fedavg.local_epochs=1"),
+    ),
+}
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+FROZEN = "a worker frozen"  # for seconds, or for good
+TO_A_WORKER = {
+    "kill -9 of a worker": signal.SIGKILL,
+    "SIGTERM to a worker": signal.SIGTERM,
+    FROZEN: signal.SIGSTOP,
+    f"{FROZEN} for good": signal.SIGSTOP,
+}
+OF_RAY = {"kill -9 of the raylet": "raylet", "kill -9 of the gcs": "gcs_server"}
+FAILED = 1  # the exit code where Ray itself has died
 SESSIONS: dict[str, set[str]] = {}  # of Ray, by mark
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 IMPORTED = (
@@ -125,6 +144,7 @@ def import_everything() -> None:
 @dataclass
 class Trial:
     number: int
+    kind: str  # of KINDS
     runtime: str
     forked: bool
     events: list[str] = field(default_factory=list)
@@ -138,7 +158,7 @@ def start(cache: Path, trial: Trial) -> Run:
     folder = cache.with_name(f"run-{cache.name}")
     shutil.rmtree(folder, ignore_errors=True)
     log = cache.with_name(f"log-{cache.name}.txt")
-    arguments = [*ASKED, f"runtime={trial.runtime}", "runtime.total_cpus=2"]
+    arguments = [*ASKED, *KINDS[trial.kind], f"runtime={trial.runtime}", "runtime.total_cpus=2"]
     arguments.append(f"hydra.run.dir={folder}")
     environment = {"LEARNGENE_CACHE": str(cache), MARK: mark}
     process: Command | Fork
@@ -210,8 +230,8 @@ def at_a_time(cache: Path, draw: random.Random, seconds: float) -> tuple[str, Ca
     return f"after {due:.1f} s", lambda: time.monotonic() - begun >= due
 
 
-def in_the_world(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
-    return "world under way", lambda: list(cache.glob("worlds/.*"))
+def in_the_dataset(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    return "dataset under way", lambda: list(cache.glob("worlds/.*"))
 
 
 def after_a_task(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
@@ -224,6 +244,18 @@ def after_the_cycle(cache: Path, draw: random.Random, _: float) -> tuple[str, Ca
     return "cycle kept", lambda: files(cache, "collectives/*/cycles-*/cycle-001.json")
 
 
+def after_a_method(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    name = draw.choice(["protonet", "finetune-part", "finetune"])
+    return f"{name} kept", lambda: files(cache, f"methods/*/{name}.json")
+
+
+def after_a_round(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
+    turn = draw.randint(0, 1)
+    return f"federated round {2 - turn} kept", lambda: files(
+        cache, f"federated/*/fedavg-{turn}.json"
+    )
+
+
 def after_clients(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
     count = draw.randint(1, 7)
     return f"{count} answers kept", lambda: len(files(cache, "clients/*/client-*.json")) >= count
@@ -234,7 +266,7 @@ def in_a_write(cache: Path, draw: random.Random, _: float) -> tuple[str, Callabl
     seen: set[str] = set()
 
     def writing() -> bool:
-        for pattern in ("collectives/*/.*-*", "collectives/*/*/.*-*", "clients/*/.*-*"):
+        for pattern in ("*/*/.*-*", "collectives/*/*/.*-*"):
             seen.update(str(path) for path in cache.glob(pattern))
         return len(seen) >= nth
 
@@ -246,10 +278,8 @@ def while_reporting(cache: Path, draw: random.Random, _: float) -> tuple[str, Ca
     return "report under way", lambda: list(folder.glob("learngene.safetensors"))
 
 
-MOMENTS = (
-    *(at_a_time, in_the_world, after_a_task, after_the_cycle, after_clients, in_a_write),
-    while_reporting,
-)
+MOMENTS = (at_a_time, in_the_dataset, after_a_task, after_clients, in_a_write, while_reporting)
+OF_KIND = {"cycles": (after_the_cycle,), "methods": (after_a_method, after_a_round)}
 
 
 # -- disturbances ----------------------------------------------------------------------------------
@@ -257,36 +287,43 @@ MOMENTS = (
 
 def disturb(run: Run, trial: Trial, draw: random.Random, seconds: float) -> None:
     """Wait for a random moment and send a random signal; checks how the run ended."""
-    moments = list(MOMENTS)
+    moments = [*MOMENTS, *OF_KIND[trial.kind]]
+    kinds: list[Iterable[str]] = [SIGNALS]
     if run.runtime == "ray":
         moments, seconds = [after_clients, at_a_time], seconds + RAY_S
+        kinds = [SIGNALS, TO_A_WORKER, TO_A_WORKER, OF_RAY]
     said, condition = draw.choice(moments)(run.cache, draw, seconds)
-    name, signum = draw.choice(list(SIGNALS.items()))
-    if run.runtime == "ray" and draw.random() < 0.4:
-        name = "kill -9 of a worker"
+    name = draw.choice(list(draw.choice(kinds)))
     came = until(run, condition)
     if came and draw.random() < 0.5:
         time.sleep(draw.uniform(0, 0.3))
     trial.events.append(f"{name}, {said}" + ("" if came else " (it had ended)"))
     if not came:
         return
-    if name == "kill -9 of a worker":
-        workers = [pid for pid, cmd in processes(run.mark).items() if "ClientAppActor" in cmd]
-        if workers:
-            os.kill(draw.choice(workers), signal.SIGKILL)
-        else:
+    there = processes(run.mark) if run.runtime == "ray" else {}  # and to know its session
+    what = "ClientAppActor" if name in TO_A_WORKER else f"/{OF_RAY.get(name)} "
+    if name not in SIGNALS:
+        found = [pid for pid, cmd in there.items() if what in cmd]
+        if not found:
             trial.events[-1] += " (none was there)"
+            return
+        with suppress(ProcessLookupError):
+            pid = draw.choice(found)
+            os.kill(pid, TO_A_WORKER.get(name, signal.SIGKILL))
+            if name == FROZEN:
+                time.sleep(draw.uniform(1, 15))
+                os.kill(pid, signal.SIGCONT)
+    if name in TO_A_WORKER:  # the run itself goes on
         return
-    if run.runtime == "ray":
-        processes(run.mark)  # while the raylet is there, to know its session
-    run.process.send_signal(signum)
+    if name in SIGNALS:
+        run.process.send_signal(SIGNALS[name])
     try:
         code = run.process.wait(LEAVING_S)
     except subprocess.TimeoutExpired:
         trial.problems.append(f"alive {LEAVING_S:g} s after {name}")
         run.process.kill()
         code = run.process.wait()
-    if code not in (*CODES[signum], 0):
+    if code not in (*(CODES[SIGNALS[name]] if name in SIGNALS else (FAILED,)), 0):
         trial.problems.append(f"exit {code} after {name}")
 
 
@@ -309,6 +346,12 @@ def damage(cache: Path, trial: Trial, draw: random.Random) -> None:
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
     path.write_bytes(bytes(data))
     trial.events.append(f"{how} {path.name}")
+
+
+def move(cache: Path, trial: Trial) -> Path:
+    """The cache in a folder of a longer name, as on another machine."""
+    trial.events.append("cache moved")
+    return cache.rename(cache.with_name(f"{cache.name}-moved-elsewhere"))
 
 
 def finish(run: Run, trial: Trial) -> str | None:
@@ -335,35 +378,38 @@ def left_behind(mark: str) -> dict[int, str]:
     return {pid: name[:80] for pid, name in left.items()}
 
 
-def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: str, seconds: float,
-           ) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
+def trials(folder: Path, numbers: range, seed: int, ray_every: int, due: dict[str, str],
+           seconds: float) -> Iterator[tuple[Trial, str | None]]:  # fmt: skip
     for number in numbers:
         draw = random.Random(f"{seed}-{number}")
         ray = ray_every and number % ray_every == ray_every - 1
-        trial = Trial(number, "ray" if ray else "serial", not ray and number % 5 != 4)
+        kind = "methods" if number % 4 in (1, 2) else "cycles"  # both with Ray, too
+        trial = Trial(number, kind, "ray" if ray else "serial", not ray and number % 5 != 4)
         cache = folder / f"c{number:04d}"
         found = None
         for _ in range(draw.choice([1, 1, 2])):
             run = start(cache, trial)
             if draw.random() < 0.2 and trial.runtime == "serial":
                 found = finish(run, trial)  # whole, then damaged
-                if found not in (due, None):
+                if found not in (due[kind], None):
                     trial.problems.append("differs before it was damaged")
                 damage(cache, trial, draw)
                 continue
             disturb(run, trial, draw, seconds)
-            if run.alive():  # a worker was killed: the run itself goes on
+            if run.alive():  # a worker was disturbed: the run itself goes on
                 finish(run, trial)
             if left := left_behind(run.mark):
                 trial.problems.append(f"left behind: {left}")
             if draw.random() < 0.3:
                 damage(cache, trial, draw)
+        if draw.random() < 0.3 and cache.exists():
+            cache = move(cache, trial)
         run = start(cache, trial)
         found = finish(run, trial)
         if left := left_behind(run.mark):
             trial.problems.append(f"left behind: {left}")
         yield trial, found
-        if found == due and not trial.problems:
+        if found == due[kind] and not trial.problems:
             for each in (cache, cache.with_name(f"run-{cache.name}")):
                 shutil.rmtree(each, ignore_errors=True)
 
@@ -373,7 +419,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first; to repeat one")
-    parser.add_argument("--ray-every", type=int, default=6, help="every n-th run with Ray; 0: none")
+    parser.add_argument("--ray-every", type=int, default=3, help="every n-th run with Ray; 0: none")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all files")
     asked = parser.parse_args(arguments)
     # Ignored where a shell started this in the background, and that is inherited.
@@ -381,25 +427,25 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     begun = time.monotonic()
     import_everything()
-    whole = Trial(-1, "serial", forked=False)
-    due = finish(start(folder / "c-ref", whole), whole)
-    begun_again = time.monotonic()
-    again = Trial(-1, "serial", forked=True)
-    if finish(start(folder / "c-two", again), again) != due:
-        print(f"two undisturbed runs differ: {again.problems}", file=sys.stderr)
-        return 1
-    seconds = time.monotonic() - begun_again
-    if due is None:
-        print(f"the undisturbed run failed: {whole.problems}", file=sys.stderr)
-        return 1
-    print(f"undisturbed: {seconds:.1f} s, {due[:16]}, files in {folder}", flush=True)
+    due, seconds = {}, 0.0
+    for kind in KINDS:
+        whole, again = (Trial(-1, kind, "serial", forked=forked) for forked in (False, True))
+        found = finish(start(folder / f"c-ref-{kind}", whole), whole)
+        begun_again = time.monotonic()
+        if finish(start(folder / f"c-two-{kind}", again), again) != found or found is None:
+            problems = f"{whole.problems} {again.problems}"
+            print(f"two undisturbed runs differ or failed: {problems}", file=sys.stderr)
+            return 1
+        due[kind], seconds = found, time.monotonic() - begun_again
+        print(f"undisturbed: {kind} {seconds:.1f} s, {found[:16]}, files in {folder}", flush=True)
     wrong, numbers = 0, range(asked.first, asked.first + asked.runs)
     for trial, found in trials(folder, numbers, asked.seed, asked.ray_every, due, seconds):
-        verdict = "equal" if found == due else "DIFFERS" if found else "FAILED"
+        verdict = "equal" if found == due[trial.kind] else "DIFFERS" if found else "FAILED"
         wrong += verdict != "equal" or bool(trial.problems)
         problems = "; ".join(trial.problems)
         print(
-            f"{trial.number:3d} {trial.runtime:6s} {trial.starts} starts  {verdict:8s}"
+            f"{trial.number:3d} {trial.runtime:6s} {trial.kind:7s} {trial.starts} starts  "
+            f"{verdict:8s}"
             f"{'; '.join(trial.events)}{'  PROBLEM: ' + problems if problems else ''}",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""What tests of several packages share: one thread, and a tiny world of real glyphs."""
+"""What tests of several packages share: one thread, and a tiny dataset of real glyphs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.cache import build
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.settings import SeededDataSettings
 from tests.helpers import CPU, settings
 from tests.reports.helpers import DOT, make_results
@@ -35,18 +35,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     """25 characters (16 base, 4 open-world, 5 novel), 12 training and 6 test images of each."""
     asked = SeededDataSettings(
         "glyphs", classes=25, train_per_class=12, test_per_class=6, image_size=32, seed=3
     )
-    return build(asked, tmp_path_factory.mktemp("tiny-world"))
+    return build(asked, tmp_path_factory.mktemp("tiny-dataset"))
 
 
 @pytest.fixture(scope="session")
-def evolve(tiny_world: World) -> Callable[..., CollectiveTrainer]:
-    """Makes an evolution in the tiny world; keywords change its settings."""
-    return lambda **changed: CollectiveTrainer(tiny_world, settings(**changed), CPU)
+def evolve(tiny_dataset: ImageDataset) -> Callable[..., CollectiveTrainer]:
+    """Makes an evolution in the tiny dataset; keywords change its settings."""
+    return lambda **changed: CollectiveTrainer(tiny_dataset, settings(**changed), CPU)
 
 
 @pytest.fixture(scope="session")

@@ -221,11 +221,15 @@ def test_one_module_makes_every_generator():
         name(path)
         for path in sources(*OURS, "benchmarks")
         if {"random", "numpy.random", "secrets"} & set(imports(parse(path), path))
-        and name(path) != "learngene/utils/files.py"  # names of temporary files
+        # Names of temporary files; the global generators, to keep them as they are; the token of a
+        # run's Ray.
+        and name(path)
+        not in ("learngene/utils/files.py", "learngene/seeding.py", "runtime/private_ray.py")
     ]
     assert {path: calls for path, calls in found.items() if calls} == {}
     assert imported == []
-    assert len([*chance(parse(REPO / "learngene" / "seeding.py"))]) == 3
+    found_there = [*chance(parse(REPO / "learngene" / "seeding.py"))]
+    assert len(found_there) == 11  # three make a generator, eight keep the global ones
 
 
 def test_the_rules_of_chance_see_what_they_forbid():

@@ -128,7 +128,7 @@ def _commands(experiment: str) -> list[str]:
     return [line.removeprefix("# ") for line in lines if line.startswith("# python sim.py ")]
 
 
-def _points(command: str) -> list[tuple[str, ...]]:
+def points(command: str) -> list[tuple[str, ...]]:
     """The overrides of every run that a command starts, as Hydra's sweeper takes them apart."""
     words = [word for word in shlex.split(command)[2:] if not word.startswith("hydra.")]
     parsed = OverridesParser.create().parse_overrides([word for word in words if word != "-m"])
@@ -138,9 +138,9 @@ def _points(command: str) -> list[tuple[str, ...]]:
         else [each.input_line]
         for each in parsed
     ]
-    points = list(product(*values))
-    assert len(points) == 1 or "-m" in words, f"{command}: a sweep without -m"
-    return points
+    found = list(product(*values))
+    assert len(found) == 1 or "-m" in words, f"{command}: a sweep without -m"
+    return found
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -151,11 +151,11 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
     first, second = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[:2]
     assert first == "# @package _global_"  # Hydra reads it on the first line alone
     assert second.split()[:4] == ["#", "python", "sim.py", f"experiment={experiment}"]
-    # A tiny world has 30 images a class; the commands are for worlds with more.
+    # A tiny dataset has 30 images a class; the commands are for datasets with more.
     tiny = (f"data.root={tmp_path}", "scale=tiny", "data.train_per_class=500")
     found = []
     for command in _commands(experiment):
-        for point in _points(command):
+        for point in points(command):
             config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
             assert (config.experiment, config.scale) == (experiment, "tiny")
             found.append({k: v for k, v in asdict(config).items() if k != "data"})
@@ -165,7 +165,7 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
 
 def test_runs_of_table_3_come_on_the_frontier() -> None:
     """The command in frontier.yaml takes both, for the same clients."""
-    told = {name: _points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
+    told = {name: points(_commands(name)[0])[0] for name in ("frontier", "table3_novel")}
     runs = [
         (
             Path(name),

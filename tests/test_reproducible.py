@@ -25,27 +25,31 @@ from protocol.callbacks import CallbackList, RunCallback
 from reports.results import comparable, read_results, result_sha256
 from runtime.serial_backend import SerialGrid
 from tests.helpers import hooked
+from tests.hostile_methods import write_hostile
 from tests.late_work import late
+from tests.own_method import here
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=8",
         "report.gradcam_images=0", "individual.safeguard=true", "collective.threads=1",
-        "methods=[learngene,scratch,fedavg]")  # fmt: skip
+        "methods=[learngene,scratch,fedavg,protonet]")  # fmt: skip
 
 
-def config_of(cache: Path, **runtime: Any) -> Config:
+def config_of(cache: Path, *further: str, **runtime: Any) -> Config:
     register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*TINY, f"cache={cache}"])
+        config = compose("config", [*TINY, *further, f"cache={cache}"])
     made = check(config)
     return replace(made, runtime=replace(made.runtime, **runtime))
 
 
-def run(config: Config, folder: Path) -> dict[str, Any]:
+def run(
+    config: Config, folder: Path, *, anew: bool = True, code: int = program.OK
+) -> dict[str, Any]:
     # Every run asks its clients anew: kept answers would be equal whatever the clients did.
-    for kept in ("clients", "federated"):
+    for kept in ("clients", "federated") if anew else ():
         shutil.rmtree(Path(config.cache) / kept, ignore_errors=True)
-    assert program.simulation(copy.deepcopy(config), folder) == program.OK
+    assert program.simulation(copy.deepcopy(config), folder) == code
     return read_results(folder / "results.json")
 
 
@@ -69,16 +73,67 @@ def assert_equal(results: dict[str, Any], first: dict[str, Any]) -> None:
 def test_a_cached_collective_and_another_folder(first, cache, tmp_path):
     again = run(config_of(cache), tmp_path / "other")
     assert again["run"]["collective_cached"] is True
+    assert again["pretraining"]["methods"]["protonet"]["cached"] is True
     assert_equal(again, first)
 
 
-def test_a_fresh_cache(first, cache, tmp_path, tmp_path_factory):
-    fresh = tmp_path_factory.mktemp("fresh")
-    # The task names where the world lies: bytes_down counts the characters of the cache's path.
-    assert len(str(fresh)) == len(str(cache))
-    again = run(config_of(fresh), tmp_path / "run")
+def test_a_fresh_cache_of_a_longer_name_and_a_time_limit(first, tmp_path):
+    again = run(config_of(tmp_path / ("long" * 40), client_timeout_s=3000.25), tmp_path / "run")
     assert again["run"]["collective_cached"] is False
     assert_equal(again, first)
+
+
+def copied(cache: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(cache, tmp_path / ("moved" * 20))
+
+
+def test_a_copied_cache_of_which_all_is_taken_up(first, cache, tmp_path):
+    run(config_of(cache), tmp_path / "leaves everything in the cache")
+    again = run(config_of(copied(cache, tmp_path)), tmp_path / "run", anew=False)
+    assert again["run"]["kept_answers"] == 3
+    assert_equal(again, first)
+
+
+def test_rounds_and_cycles_in_a_copied_cache(first, cache, tmp_path):
+    asked = ("methods=[learngene,scratch,fedavg]", "rounds=2", "open_world.cycles=1")
+    once = run(config_of(cache, *asked), tmp_path / "once")
+    again = run(config_of(copied(cache, tmp_path), *asked), tmp_path / "again", anew=False)
+    assert again["run"]["kept_answers"] == 6
+    assert_equal(again, once)
+
+
+def test_the_hash_of_a_failure_has_not_its_words(first, cache, tmp_path):
+    """The message of a planted fault names a folder, and the words of a failure what has failed."""
+    fails = ("faults=[1:raise]", "runtime.min_answered=0")
+    once = run(config_of(cache, *fails), tmp_path / "once")
+    again = run(config_of(copied(cache, tmp_path), *fails), tmp_path / "again")
+    assert once["clients"][1]["error"] and once["messages"]["failed"] == 1
+    assert_equal(again, once)
+    assert result_sha256(once) != result_sha256(first)
+
+
+def test_hostile_methods_beside_them_change_no_methods_numbers(first, cache, tmp_path, monkeypatch):
+    here(monkeypatch, tmp_path)
+    names = ["learngene", "scratch", "fedavg", "protonet"]
+    methods = ",".join([*write_hostile(tmp_path, "_r"), *names])
+    config = config_of(cache, f"methods=[{methods}]")
+    found = run(config, tmp_path / "run", code=program.FAILED)  # since one is left out
+    assert list(found["methods_left_out"]) == ["on_the_rest_r"]
+
+    def numbers(results: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                key: value
+                for key, value in client["methods"][name].items()
+                if key not in ("seconds", "bytes_down", "bytes_up")
+            }
+            for client in results["clients"]
+            for name in names
+        ]
+
+    assert numbers(found) == numbers(first)
+    for name in names:
+        assert found["summary"][name]["mean"] == first["summary"][name]["mean"]
 
 
 def test_serial_in_reverse_order(first, cache, tmp_path, monkeypatch):
@@ -132,11 +187,11 @@ def flags(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     places = [
         (torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark"),
-        (torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"),
+        (torch.backends.cudnn, "fp32_precision"), (torch.backends.cuda.matmul, "fp32_precision"),
     ]  # fmt: skip
     before = [getattr(place, name) for place, name in places]
     mode = torch.are_deterministic_algorithms_enabled()
-    for (place, name), value in zip(places, (False, True, True, True), strict=True):
+    for (place, name), value in zip(places, (False, True, "tf32", "tf32"), strict=True):
         setattr(place, name, value)
     yield lambda: (
         [getattr(place, name) for place, name in places],
@@ -149,10 +204,10 @@ def flags(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_gpu_is_pinned_and_a_cpu_left_alone(flags, monkeypatch):
     pin_kernels(torch.device("cpu"))
-    assert flags() == ([False, True, True, True], False)
+    assert flags() == ([False, True, "tf32", "tf32"], False)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     pin_kernels(torch.device("cuda"))
-    assert flags() == ([True, False, False, False], True)
+    assert flags() == ([True, False, "ieee", "ieee"], True)
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == WORKSPACE
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")

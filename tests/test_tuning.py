@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
+from benchmarks import tune_methods as tune
 from conf.schema import Config
 from learngene.methods import BUILT_IN
 from reports.tuning import read_records, write_record
+from reports.variants import flatten
 from tests.helpers import method_settings
-
-FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "tune_methods.py"
-spec = importlib.util.spec_from_file_location("tune_methods", FILE)
-tune = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tune)
 
 
 def test_every_method_has_a_space():
@@ -30,13 +25,11 @@ def test_trials_are_equally_many_and_begin_with_what_is_set(name):
     found = tune.trials(name, config, 8)
     assert len(found) == 8 and found == tune.trials(name, config, 8)
     assert len({str(sorted(each.items())) for each in found}) == 8
-    for path, value in found[0].items():
-        section, field = tune._section(config, path)
-        assert section[field] == value
+    defaults = dict(flatten(config))
+    assert found[0] == {path: defaults[path] for path in found[0]}
     for each in found[1:]:
         for path, value in each.items():
-            section, field = tune._section(config, path)
-            assert isinstance(value, type(section[field]))
+            assert isinstance(value, type(defaults[path]))
 
 
 def test_a_space_that_is_too_small_says_so():

@@ -80,7 +80,7 @@ def test_every_page_is_followed_and_nothing_on_it_is_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_own_images_become_a_world(folder: Path) -> None:
+def test_own_images_become_a_dataset(folder: Path) -> None:
     results = read_results(folder / "outputs" / "first" / "results.json")
     data = results["data"]
     assert data["name"] == "imagefolder" and data["image_shape"] == [3, 32, 32]

@@ -25,7 +25,7 @@ class IndividualSettings:
     schedule: str = setting("cosine", choices=("cosine", "constant"))  # cosine | constant
     momentum: float = setting(0.9, ge=0, le=0.9999)
     weight_decay: float = setting(5e-4, ge=0, le=1)
-    augment: bool = True  # shifted crops, and flips where the world allows them
+    augment: bool = True  # shifted crops, and flips where the dataset allows them
     # epochs between tests; the first and the last are always tested
     eval_every: int = setting(10, ge=1, le=100_000)
     safeguard: bool = False  # cross-validate the learngene against scratch; fall back if it hurts

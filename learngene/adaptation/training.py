@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
 from learngene.adaptation.retain import Retain
 from learngene.adaptation.settings import IndividualSettings
@@ -129,8 +131,9 @@ def train(
     _after_epoch.get()(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
-        if freeze_norms:
-            _freeze_norms(individual)
+        for module in individual.modules() if freeze_norms else ():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
         sums = [0.0, 0.0]
         order = torch.randperm(len(shard.train_x), generator=generator)
         for batch in order.to(shard.train_x.device).chunk(batches):
@@ -157,6 +160,15 @@ def train(
     outcome.extras["train_accuracy"] = _measure(individual, shard.train_x, shard.train_y)[0]
     outcome.seconds = clock() - started
     return outcome
+
+
+def decay_groups(parameters: Iterable[Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """An optimiser's groups: filters and matrices decay, norms, biases and scales do not."""
+    trained = [p for p in parameters if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 def cosine(progress: float) -> float:
@@ -197,22 +209,13 @@ def _optimiser(
 ) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
     light = [*individual.stem.parameters(), *individual.head.parameters()]
-    matrices = [p for p in light if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in light if p.requires_grad and p.ndim <= 1]
     inherited = [p for p in individual.top.parameters() if p.requires_grad]
-    groups = (
-        (matrices, settings.lr, settings.weight_decay),
-        (vectors, settings.lr, 0.0),
-        (inherited, settings.inherited_lr, 0.0),
-    )
-    named = [{"params": p, "lr": lr, "weight_decay": decay} for p, lr, decay in groups if p]
-    return torch.optim.SGD(named, lr=settings.lr, momentum=settings.momentum)
-
-
-def _freeze_norms(individual: Individual | Transferred) -> None:
-    for module in individual.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
+    groups = [
+        *decay_groups(light, settings.weight_decay),
+        {"params": inherited, "lr": settings.inherited_lr, "weight_decay": 0.0},
+    ]
+    some = [group for group in groups if group["params"]]
+    return torch.optim.SGD(some, lr=settings.lr, momentum=settings.momentum)
 
 
 @torch.no_grad()

@@ -133,8 +133,7 @@ def average_accuracy(matrix: Matrix) -> float:
 
     "ACC" of Lopez-Paz & Ranzato (NeurIPS 2017), A_k of Chaudhry et al. (ECCV 2018).
     """
-    _check(matrix)
-    return fmean(matrix[-1])
+    return fmean(matrix[_last(matrix)])
 
 
 def average_incremental_accuracy(accuracies: Sequence[float]) -> float:
@@ -159,11 +158,9 @@ def forgetting(matrix: Matrix) -> float | None:
 
     Chaudhry et al., "Riemannian Walk for Incremental Learning" (ECCV 2018). None with one task.
     """
-    _check(matrix)
-    last = len(matrix) - 1
-    if not last:
-        return None
-    return fmean(max(row[j] for row in matrix[j:last]) - matrix[last][j] for j in range(last))
+    last = _last(matrix)
+    drops = [max(row[j] for row in matrix[j:last]) - matrix[last][j] for j in range(last)]
+    return fmean(drops) if drops else None
 
 
 def backward_transfer(matrix: Matrix) -> float | None:
@@ -172,11 +169,9 @@ def backward_transfer(matrix: Matrix) -> float | None:
     Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning" (NeurIPS 2017). None
     with one task.
     """
-    _check(matrix)
-    last = len(matrix) - 1
-    if not last:
-        return None
-    return fmean(matrix[last][j] - matrix[j][j] for j in range(last))
+    last = _last(matrix)
+    gains = [matrix[last][j] - matrix[j][j] for j in range(last)]
+    return fmean(gains) if gains else None
 
 
 def measures(matrix: Matrix, accuracies: Sequence[float]) -> dict[str, Any]:
@@ -195,8 +190,9 @@ def measures(matrix: Matrix, accuracies: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _check(matrix: Matrix) -> None:
-    """Raise ValueError unless row i has i + 1 entries and there is one."""
+def _last(matrix: Matrix) -> int:
+    """Place of the last row; raises ValueError unless row i has i + 1 entries and there is one."""
     lengths = [len(row) for row in matrix]
     if not lengths or lengths != list(range(1, len(lengths) + 1)):
         raise ValueError(f"rows of 1, 2, 3... accuracies are due, these have {lengths}")
+    return len(matrix) - 1

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from learngene.collective.records import Accuracy, TrainerSettings
 from learngene.data.augment import shrink, to_batch
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.networks.collective import Collective
 
 
 class Predictor:
     """A collective with what it needs to look at images; ``CollectiveTrainer`` trains it, too."""
 
-    world: World
+    dataset: ImageDataset
     settings: TrainerSettings
     device: torch.device
     collective: Collective
@@ -58,7 +58,7 @@ class Predictor:
         Args:
             path: ``collective`` (13 layers), ``light``, or ``both``: the mean of their logits, and
                 their features, each of length 1, side by side.
-            mirror: answers are means over the image and its mirror image, in worlds whose images
+            mirror: answers are means over the image and its mirror image, in datasets whose images
                 keep their class in a mirror.
         """
         if path == "both":
@@ -80,7 +80,7 @@ class Predictor:
         def mean_of_views(x: Tensor) -> Tensor:
             return (answer(x) + answer(x.flip(3))) / 2
 
-        views = mean_of_views if mirror and self.world.flip else answer
+        views = mean_of_views if mirror and self.dataset.flip else answer
         known = len(model.head.weight)
         both = self._logits(views, images, rows)
         return both[:, :known], both[:, known:]
@@ -90,15 +90,15 @@ class Predictor:
 
         One pass over the images of all known classes; a task's accuracy is read off its part.
         """
-        world, known = self.world, [c for task in tasks for c in task]
-        rows = np.concatenate([world.rows("test", c) for c in known])
-        position = np.full(len(world.class_names), -1)
+        dataset, known = self.dataset, [c for task in tasks for c in task]
+        rows = np.concatenate([dataset.rows("test", c) for c in known])
+        position = np.full(len(dataset.class_names), -1)
         position[known] = np.arange(len(known))
-        truth = torch.from_numpy(position[world.test_labels[rows]])
-        sizes = [sum(len(world.rows("test", c)) for c in task) for task in tasks]
+        truth = torch.from_numpy(position[dataset.test_labels[rows]])
+        sizes = [sum(len(dataset.rows("test", c)) for c in task) for task in tasks]
 
         def accuracy(logits_of: Callable[[Tensor], Tensor]) -> Accuracy:
-            right = self._logits(logits_of, world.test_images, rows).argmax(1) == truth
+            right = self._logits(logits_of, dataset.test_images, rows).argmax(1) == truth
             by_task = [float(part.float().mean()) for part in right.split(sizes)]
             return Accuracy(float(right.float().mean()), by_task)
 

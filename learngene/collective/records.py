@@ -51,9 +51,6 @@ class TaskRecord:
     # What preceded the task, by name: {layer, width} or {layer, deepened: the copy's name}.
     grown: list[dict[str, Any]] = field(default_factory=list)
 
-    def as_dict(self) -> dict:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Accuracy:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.seeding import generator
 
 
-def hold_out(world: World, seed: int, per_class: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
+def hold_out(
+    dataset: ImageDataset, seed: int, per_class: int
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """Rows of every base class to train on, and ``per_class`` kept for the open-world threshold."""
     train, held = {}, []
-    for c in world.division.base:
-        rows = generator(seed, "calibration", client=c).permutation(world.rows("train", c))
+    for c in dataset.class_split.base:
+        rows = generator(seed, "calibration", client=c).permutation(dataset.rows("train", c))
         held.append(rows[:per_class])
         train[c] = rows[per_class:]
     return train, np.concatenate(held)
+
+
+def class_positions(rows: Sequence[np.ndarray]) -> Tensor:
+    """Labels (N,) of images that lie class by class: the place of each image in ``rows``."""
+    counts = torch.tensor([len(its) for its in rows])
+    return torch.repeat_interleave(torch.arange(len(rows)), counts)
 
 
 def one_cycle(progress: float, warm_up: float = 0.1) -> float:

@@ -36,11 +36,11 @@ class CollectiveSettings:
     consolidate_epochs: int = setting(16, ge=0, le=10_000)
     # weight of distillation from the previous stage, 0 = none
     distill: float = setting(1.0, ge=0, le=1000)
-    temperature: float = setting(2.0, gt=0, le=100)  # of the distillation
+    temperature: float = setting(2.0, ge=0.01, le=100)  # of the distillation
     # schedule (the paper's 20 widenings) | none (final widths at once) | equal (one width for all
     # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
     # deepenings, as conf/growth/deepen.yaml)
-    growth: str = "schedule"  # schedule | none | equal | path of a plan
+    growth: str = setting("schedule", path=True)  # schedule | none | equal | path of a plan
     # of a copied filter, in units of its standard deviation
     growth_noise: float = setting(0.01, ge=0, le=1)
     # side of the training crops in pixels; null = image_size

@@ -26,13 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.adaptation.retain import Retain
+from learngene.adaptation.training import decay_groups
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, herd, task_fisher
 from learngene.collective.predictor import Predictor
 from learngene.collective.records import TaskRecord, TrainerSettings
-from learngene.collective.sampling import epoch_positions, hold_out, one_cycle
+from learngene.collective.sampling import class_positions, epoch_positions, hold_out, one_cycle
 from learngene.data.augment import augment, to_batch
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
+from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.individual import stem_generator
@@ -44,22 +46,22 @@ from learngene.seeding import generator, torch_generator
 class CollectiveTrainer(Predictor):
     """A collective and its place in the sequence; ``run_task`` takes it one task further."""
 
-    world: World
+    dataset: ImageDataset
     settings: TrainerSettings
     device: torch.device
     stages: list[TaskRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        s, world = self.settings.collective, self.world
+        s, dataset = self.settings.collective, self.dataset
         check_growth(s.memory, s.growth)
         self.strategy = STRATEGIES[s.memory]
-        order = generator(self.settings.seed, "task-order").permutation(list(world.division.base))
+        order = generator(self.settings.seed, "task-order").permutation(dataset.class_split.base)
         step = s.classes_per_task
         self.tasks: list[list[int]] = [
             [int(c) for c in order[i : i + step]] for i in range(0, len(order), step)
         ]
         self.train_rows, self.calibration_rows = hold_out(
-            world, self.settings.seed, self.settings.calibration_per_class
+            dataset, self.settings.seed, self.settings.calibration_per_class
         )
         start, self.plan = self._growth()
         self.collective = self._build(start, len(self.tasks[0]))
@@ -89,7 +91,7 @@ class CollectiveTrainer(Predictor):
             last=s.shared_last,
             width=s.collective.width,
             generator=torch_generator(s.seed, "collective-weights"),
-            channels=self.world.image_shape[0],
+            channels=self.dataset.image_shape[0],
             stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
         )
         return collective.to(memory_format=torch.channels_last).to(self.device)
@@ -159,7 +161,7 @@ class CollectiveTrainer(Predictor):
             self.collective.light.head.grow(classes, drawn)
 
     def clone(self) -> CollectiveTrainer:
-        """A copy that can go on by itself; the world is shared."""
+        """A copy that can go on by itself; the dataset is shared."""
         twin = copy.copy(self)
         twin.collective = copy.deepcopy(self.collective)
         twin.stages, twin.tasks = list(self.stages), list(self.tasks)
@@ -195,7 +197,8 @@ class CollectiveTrainer(Predictor):
             balance: show the images of scarce classes several times an epoch (``epoch_positions``).
 
         Raises:
-            ValueError: when there is no task left, or the loss is not finite.
+            ValueError: when there is no task left.
+            InputError: the loss is not finite.
         """
         if self.done:
             raise ValueError(f"all {len(self.tasks)} tasks are done")
@@ -242,7 +245,7 @@ class CollectiveTrainer(Predictor):
 
     def _update_memory(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""
-        s, images = self.settings.collective, self.world.train_images
+        s, images = self.settings.collective, self.dataset.train_images
         count = s.memory_per_class if self.strategy.exemplars else 0
         for c in new:
             rows = self.train_rows[c]  # in random order
@@ -270,21 +273,21 @@ class CollectiveTrainer(Predictor):
         balance: bool,
     ) -> tuple[list[float], int]:
         """Train on a task; returns rho of every layer and the number of images passed."""
-        s, world, model = self.settings.collective, self.world, self.collective
+        s, dataset, model = self.settings.collective, self.dataset, self.collective
         seed = self.settings.seed
-        known = [*old, *new]
         # Positions below index this union of the task's images and the memory.
         parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
         rows = np.concatenate(parts)
-        labels = torch.repeat_interleave(
-            torch.arange(len(known)), torch.tensor([len(part) for part in parts])
-        )
+        labels = class_positions(parts)
         targets = self._distillation_targets(teacher, rows)
         # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
         # around every task's own end add up to one around the last (Huszár, PNAS 2018).
         held = list(anchored(model).values())
         anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
-        optimiser, parameters = self._optimiser()
+        if model.light is not None and model.stem_kind == "seeded":  # frozen
+            model.light.stem.requires_grad_(False)
+        groups = decay_groups(model.parameters(), s.weight_decay)
+        optimiser = torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True)
         order = generator(seed, f"{phase}-order", round=task)
         chance = torch_generator(seed, f"{phase}-augment", round=task)
         criterion = Criterion(self.settings.sigma, len(model.units))
@@ -302,9 +305,10 @@ class CollectiveTrainer(Predictor):
             for start in range(0, len(positions) - size + 1, size):
                 for group in optimiser.param_groups:
                     group["lr"] = s.lr * one_cycle(done / steps)
-                batch = torch.from_numpy(positions[start : start + size])
-                x = to_batch(world.train_images[rows[positions[start : start + size]]], self.device)
-                x = augment(x, chance, flip=world.flip, side=s.train_size, zoom=s.zoom)
+                chosen = positions[start : start + size]
+                batch = torch.from_numpy(chosen)
+                x = to_batch(dataset.train_images[rows[chosen]], self.device)
+                x = augment(x, chance, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
                 y = labels[batch].to(self.device)
                 optimiser.zero_grad(set_to_none=True)
                 losses = []
@@ -317,10 +321,9 @@ class CollectiveTrainer(Predictor):
                     losses.append(self._loss(model.light_logits, x, y, targets, 1, batch))
                     losses[-1].backward()
                 if not all(math.isfinite(float(loss.detach())) for loss in losses):
-                    raise ValueError(
-                        f"the collective's loss is not finite in task {task}: lower collective.lr"
-                    )
-                torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+                    problem = f"the collective's loss is not finite in task {task + 1}"
+                    raise InputError("collective.lr", s.lr, problem, "Lower it")
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
                 optimiser.step()
                 if anchor is not None:
                     anchor.proximal_step(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
@@ -328,19 +331,6 @@ class CollectiveTrainer(Predictor):
                 if progress and done % 10 == 0:
                     progress(done, steps, total / turns)
         return criterion.result(), done * size
-
-    def _optimiser(self) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
-        """SGD; a seeded stem is frozen, norms and scales do not decay."""
-        model, s = self.collective, self.settings.collective
-        if model.light is not None and model.stem_kind == "seeded":
-            for unit in model.light.stem:
-                unit.requires_grad_(False)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": s.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True), parameters
 
     def _loss(
         self,
@@ -373,7 +363,7 @@ class CollectiveTrainer(Predictor):
         """
         if teacher is None:
             return None
-        s, images = self.settings.collective, self.world.train_images
+        s, images = self.settings.collective, self.dataset.train_images
         paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
         return [
             F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths

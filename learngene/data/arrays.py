@@ -19,7 +19,6 @@ from learngene.utils.files import write_atomically
 from learngene.utils.untrusted import npy_header
 
 _ROWS = 1024  # rows moved at once when dropped images are closed up
-_BYTES = 1 << 22
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
@@ -57,7 +56,7 @@ class ImageFile:
         self.written = end
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Drop the rows (N,) that are False, moving the later ones forward in place."""
+        """Drop the rows (N,) that are False, moving the later ones forward; the last step."""
         remaining = np.flatnonzero(mask)
         self._file.flush()
         size = math.prod(self.image)
@@ -77,25 +76,30 @@ class ImageFile:
         self._file.seek(0)
         self._file.write(header)
         self._file.truncate(self.offset + self.rows * size)
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
-    def close(self, digest: hashlib._Hash | None = None) -> None:
-        """Close for good; with ``digest``, feed it the pixels and put them on the disk first."""
-        if digest is not None:
-            self._file.flush()
-            self._file.seek(self.offset)
-            while block := self._file.read(_BYTES):
-                digest.update(block)
-            os.fsync(self._file.fileno())
+    def close(self) -> None:
+        """Close for good; what ``keep`` has left is on the disk by then."""
         self._file.close()
 
 
-def hash_images(path: Path, digest: hashlib._Hash) -> None:
-    """Feed ``digest`` the pixels of a ``.npy`` whose header is known to be one of ours."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        while block := file.read(_BYTES):
-            digest.update(block)
+def content_sha256(
+    folder: Path,
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[int]],
+    labels: Mapping[str, NDArray[np.int64]],
+) -> str:
+    """sha256 over class names, class split, images and labels; every image is read."""
+    described = json.dumps([list(names), {k: list(v) for k, v in groups.items()}])
+    digest = hashlib.sha256(described.encode())
+    for split, its in labels.items():
+        with (folder / f"{split}_images.npy").open("rb") as file:
+            np.lib.format.read_magic(file)  # its header is known to be one of ours
+            np.lib.format.read_array_header_1_0(file)
+            hashlib.file_digest(file, lambda: digest)
+        digest.update(its.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def first_copies(
@@ -136,8 +140,3 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def describe(names: Sequence[str], groups: Mapping[str, Sequence[int]]) -> bytes:
-    """Class names and division as bytes for a world's hash."""
-    return json.dumps([list(names), {k: list(v) for k, v in groups.items()}]).encode()

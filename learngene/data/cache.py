@@ -1,24 +1,21 @@
-"""Build a world once into the cache, or open the one that is there."""
+"""Build a dataset once into the cache, or open the one that is there."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import tempfile
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import PIL
 
 from learngene.data.arrays import (
     ImageFile,
-    describe,
+    content_sha256,
     first_copies,
-    hash_images,
     sync_folder,
     write_array,
 )
@@ -27,7 +24,7 @@ from learngene.data.dataset import (
     FORMAT,
     GROUPS,
     SPLITS,
-    World,
+    ImageDataset,
     array_digest,
     forget,
     load,
@@ -35,12 +32,14 @@ from learngene.data.dataset import (
     seal,
 )
 from learngene.data.settings import SeededDataSettings
-from learngene.data.sources.base import Source, check_labels, decode, suspicious
+from learngene.data.sources.base import ProgressFn, Source, check_labels
+from learngene.data.sources.decode import own_pixel_limit, suspicious
 from learngene.errors import InputError
-from learngene.utils.files import naming, refuse_other, write_atomically
+from learngene.utils.files import attach_filename, refuse_other, temporary_name, write_atomically
+from learngene.utils.hardware import memory
 
 CARD = "world.json"
-_STALE_S = 24 * 3600.0  # a temporary folder this old belongs to a process that was killed
+IMAGE_BYTES = 175  # of memory for an image's label and hash, while duplicates are looked for
 
 
 def open_source(settings: SeededDataSettings) -> Source:
@@ -49,7 +48,7 @@ def open_source(settings: SeededDataSettings) -> Source:
     Raises:
         InputError: the name is unknown, or the source cannot be used.
     """
-    # Imported here: a glyph world should not wait for pyarrow.
+    # Imported here: a glyph dataset should not wait for pyarrow.
     source: Source
     if settings.name == "glyphs":
         from learngene.data.sources.glyphs import GlyphSource
@@ -61,18 +60,18 @@ def open_source(settings: SeededDataSettings) -> Source:
         source = open_images(settings)
     else:
         fix = "Choose glyphs, cifar100, imagenet100 or imagefolder"
-        raise InputError("data", settings.name, "no such world", fix)
+        raise InputError("data", settings.name, "no such dataset", fix)
     check_labels(source.labels, source.class_names, settings)
     return source
 
 
-def world_key(settings: SeededDataSettings, source: Source) -> str:
-    """The cache key: hash of what the world is made of."""
-    parts = world_parts(settings, source)
+def dataset_key(settings: SeededDataSettings, source: Source) -> str:
+    """The cache key: hash of what the dataset is made of."""
+    parts = cache_key_fields(settings, source)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def world_parts(settings: SeededDataSettings, source: Source) -> dict[str, object]:
+def cache_key_fields(settings: SeededDataSettings, source: Source) -> dict[str, object]:
     """Content of the source, settings that shape arrays, decoder, format."""
     return {
         "format": FORMAT,
@@ -83,9 +82,10 @@ def world_parts(settings: SeededDataSettings, source: Source) -> dict[str, objec
     }
 
 
+@own_pixel_limit()
 def build(
-    settings: SeededDataSettings, cache: Path, progress: Callable[[str], None] = lambda text: None
-) -> World:
+    settings: SeededDataSettings, cache: Path, progress: ProgressFn = lambda what, done, total: None
+) -> ImageDataset:
     """Open ``cache/worlds/KEY``, building it first where it is missing or not what was written.
 
     Built under a temporary name beside it and renamed, so that a killed run leaves nothing under
@@ -95,38 +95,38 @@ def build(
     Args:
         settings: what to build.
         cache: folder of all caches; made where it is missing.
-        progress: takes a line on how far decoding is.
+        progress: is told how far decoding is.
 
     Raises:
         InputError: the source cannot be used (see ``open_source``), an image is broken, or the
-            folder is another world's.
+            folder is another dataset's.
     """
     source = open_source(settings)
-    worlds = Path(cache) / "worlds"
-    final = worlds / world_key(settings, source)
+    datasets = Path(cache) / "worlds"
+    final = datasets / dataset_key(settings, source)
     if final.exists():
         try:
-            world = _whole(final)
+            dataset = _whole(final)
         except InputError:  # torn or altered: made again from its source
-            progress(f"{settings.name}: the cached world is damaged")
+            progress(
+                f"dataset {settings.name}: the cached one is damaged, it is made again", 0, None
+            )
             _set_aside(final)
         else:
-            refuse_other(final / CARD, read_card(final)["of"], world_parts(settings, source))
-            return world
-    with naming(final):
+            refuse_other(final / CARD, read_card(final)["of"], cache_key_fields(settings, source))
+            return dataset
+    with attach_filename(final):
         _build(settings, source, final, progress)
     return load(final)
 
 
-def _build(
-    settings: SeededDataSettings, source: Source, final: Path, progress: Callable[[str], None]
-) -> None:
-    worlds = final.parent
-    worlds.mkdir(parents=True, exist_ok=True)
-    _sweep(worlds)
-    making = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=worlds))
+def _build(settings: SeededDataSettings, source: Source, final: Path, progress: ProgressFn) -> None:
+    datasets = final.parent
+    datasets.mkdir(parents=True, exist_ok=True)
+    _check_room(source, datasets)
+    making = temporary_name(final)
+    making.mkdir()
     try:
-        making.chmod(0o755)  # mkdtemp's 0700 would shut other users out of a shared cache
         _write(settings, source, making, progress)
         try:
             making.rename(final)
@@ -134,99 +134,110 @@ def _build(
             if not final.exists():  # anything but a lost race
                 raise
         else:
-            sync_folder(worlds)
+            sync_folder(datasets)
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _whole(folder: Path) -> World:
-    """The world in ``folder``, every image of it read once and held against its sha256.
+def _check_room(source: Source, datasets: Path) -> None:
+    """Refuse a dataset that the disk or the memory has no room for, before a pixel is decoded."""
+    images, side = sum(map(len, source.labels.values())), source.image_size
+    disk, lower = shutil.disk_usage(datasets).free, "Ask for fewer images"
+    for place, due, free, fix in (
+        ("disk", images * side**2 * 3, disk, f"{lower}, or write cache=DIR of a larger one"),
+        ("memory", images * IMAGE_BYTES, memory()[0], lower),  # pixels are mapped: they take none
+    ):
+        if due > free:
+            problem = f"{images:,} images of {side}x{side} take {due / 1e9:,.1f} GB of {place}"
+            problem = f"{problem}, {free / 1e9:,.1f} are free"
+            raise InputError("cache", datasets.parent, problem, fix)
+
+
+def _whole(folder: Path) -> ImageDataset:
+    """The dataset in ``folder``, every image of it read once and held against its sha256.
 
     Raises:
         InputError: it is not complete, or not what was written.
     """
-    world = load(folder)
-    groups = {g: world.division.group(g) for g in GROUPS}
-    digest = hashlib.sha256(describe(world.class_names, groups))
-    for split in SPLITS:
-        hash_images(folder / f"{split}_images.npy", digest)
-        digest.update(getattr(world, f"{split}_labels").astype("<i8").tobytes())
-    if digest.hexdigest() != world.sha256:
+    dataset = load(folder)
+    groups = {g: dataset.class_split.group(g) for g in GROUPS}
+    labels = {"train": dataset.train_labels, "test": dataset.test_labels}
+    if content_sha256(folder, dataset.class_names, groups, labels) != dataset.sha256:
         problem = "its images are not those that were written"
         raise InputError("cache", folder, problem, "Delete that folder")
-    return world
+    return dataset
 
 
 def _set_aside(folder: Path) -> None:
-    """Take a damaged world away; who has it mapped keeps what is mapped."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    """Take a damaged dataset away; who has it mapped keeps what is mapped."""
+    aside = temporary_name(folder)
     with suppress(FileNotFoundError):  # another run was faster
-        folder.rename(aside / folder.name)
+        folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
     forget()
 
 
 def _write(
-    settings: SeededDataSettings, source: Source, folder: Path, progress: Callable[[str], None]
+    settings: SeededDataSettings, source: Source, folder: Path, progress: ProgressFn
 ) -> None:
     size = source.image_size
+    source.measure(progress)
     for split in SPLITS:
         for data, where in chain.from_iterable(source.encoded(split)):
             if suspicious(data):
-                decode(data, size, where)
+                source.decoded(data, where)
     total = sum(len(source.labels[split]) for split in SPLITS)
+    plain: list[str] = []
     with ExitStack() as stack:
         files: dict[str, ImageFile] = {}
         done = 0
         for split in SPLITS:
-            rows = len(source.labels[split])
-            file = ImageFile(folder / f"{split}_images.npy", rows, (size, size, 3))
+            due = len(source.labels[split])
+            file = ImageFile(folder / f"{split}_images.npy", due, (size, size, 3))
             stack.callback(file.close)
             files[split] = file
             for batch in source.batches(split):
+                edges = (batch[:, 0] == batch[:, :1, 0]).all(axis=(1, 2))  # few are, and quickly
+                plain += [
+                    source.where(split, file.written + i)
+                    for i in np.flatnonzero(edges).tolist()
+                    if (batch[i] == batch[i, 0, 0]).all()
+                ]
                 file.append(batch)
                 done += len(batch)
-                progress(f"{settings.name}: {done:,} of {total:,} images")
-            if file.written != rows:
-                problem = f"the {split} images end after {file.written} of {rows}"
+                progress(f"dataset {settings.name}", done, total)
+            if file.written != due:
+                problem = f"the {split} images end after {file.written} of {due}"
                 raise unusable(settings, problem, "Fetch the files again")
         masks, conflicts = first_copies({s: files[s].hashes for s in SPLITS}, source.labels)
         labels = {split: source.labels[split][masks[split]] for split in SPLITS}
         check_labels(labels, source.class_names, settings)
-        groups = {g: source.division.group(g) for g in GROUPS}
-        digest, digests = hashlib.sha256(describe(source.class_names, groups)), {}
+        groups = {g: source.class_split.group(g) for g in GROUPS}
+        digests = {}
         for split in SPLITS:
             files[split].keep(masks[split])
-            files[split].close(digest)
-            digest.update(labels[split].astype("<i8").tobytes())
             write_array(folder / f"{split}_labels.npy", labels[split])
             write_array(folder / f"{split}_hashes.npy", files[split].hashes)
             digests[f"{split}_labels"] = array_digest(labels[split])
             digests[f"{split}_hashes"] = array_digest(files[split].hashes)
+    notes = list(source.notes)
+    if plain:
+        notes.append(f"{len(plain):,} images are of one colour all over, the first {plain[0]}")
     card = {
         "format": FORMAT,
         "name": settings.name,
         "image_shape": [3, size, size],
         "class_names": source.class_names,
         "division": groups,
-        "sha256": digest.hexdigest(),
+        "sha256": content_sha256(folder, source.class_names, groups, labels),
         "images": {split: len(labels[split]) for split in SPLITS},
         "duplicates_dropped": int(sum((~mask).sum() for mask in masks.values())),
         "conflicting_labels": conflicts,
         "flip": source.flip,
-        "of": world_parts(settings, source),
+        "of": cache_key_fields(settings, source),
         "digests": digests,
+        **({"notes": notes} if notes else {}),
     }
     text = json.dumps(seal(card), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / CARD, text.encode())  # last: it makes the folder a world
+    write_atomically(folder / CARD, text.encode())  # last: it makes the folder a dataset
     sync_folder(folder)
-
-
-def _sweep(worlds: Path) -> None:
-    """Remove what killed processes left, so that their gigabytes do not pile up."""
-    for left in worlds.glob(".*-*"):
-        try:
-            if time.time() - left.stat().st_mtime > _STALE_S:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:  # its owner finished it meanwhile
-            continue

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learngene.data.dataset import Division
+from learngene.data.dataset import ClassSplit
 from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
 from learngene.seeding import generator
 
 # The paper's appendix A.1.2. Its list of base classes names 65, one of them also open-world;
-# 64/16/20 is the division without that overlap (docs/FIDELITY.md).
+# 64/16/20 is the class split without that overlap (docs/FIDELITY.md).
 PAPER: dict[str, tuple[str, str, str]] = {  # name -> base, open-world, novel
     "cifar100": (
         """apple aquarium_fish bear bee bottle bowl boy bridge bus can castle caterpillar chair
@@ -56,11 +56,12 @@ def unusable(settings: SeededDataSettings, problem: str, fix: str) -> InputError
     return InputError("data.root", settings.root, problem, fix)
 
 
-def paper_division(settings: SeededDataSettings, class_names: Sequence[str]) -> Division:
-    """The appendix's division of ``cifar100`` or ``imagenet100``, as indices of ``class_names``.
+def paper_class_split(settings: SeededDataSettings, class_names: Sequence[str]) -> ClassSplit:
+    """The appendix's split of ``cifar100`` or ``imagenet100``, as indices of ``class_names``.
 
     Raises:
-        InputError: a listed class is missing, or one is there that the lists do not have.
+        InputError: a listed class is missing, one is there that the lists do not have, or one is
+            named twice.
     """
     name = settings.name
     groups = [group.split() for group in PAPER[name]]
@@ -73,11 +74,15 @@ def paper_division(settings: SeededDataSettings, class_names: Sequence[str]) -> 
                 f"the source {problem} class {shown} ({len(names)} of {len(listed)})",
                 f"Use {name}'s own class names, or data=imagefolder for other classes",
             )
+    if len(class_names) > len(present):
+        twice = sorted({each for each in class_names if class_names.count(each) > 1})
+        problem = f"the source has class {twice[0]} twice ({len(twice)} such classes)"
+        raise unusable(settings, problem, "Name every class once")
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    return Division(*(tuple(sorted(index[n] for n in group)) for group in groups))
+    return ClassSplit(*(tuple(sorted(index[n] for n in group)) for group in groups))
 
 
-def draw_division(classes: int, settings: SeededDataSettings) -> Division:
+def draw_class_split(classes: int, settings: SeededDataSettings) -> ClassSplit:
     """Divide ``classes`` by ``settings.base``, ``open_world`` and ``novel``, drawn by seed.
 
     Raises:
@@ -102,4 +107,4 @@ def draw_division(classes: int, settings: SeededDataSettings) -> Division:
         raise unusable(settings, problem, fix)
     order = generator(settings.seed, "division").permutation(classes)
     parts = np.split(order, np.cumsum(sizes)[:2])
-    return Division(*(tuple(sorted(part.tolist())) for part in parts))
+    return ClassSplit(*(tuple(sorted(part.tolist())) for part in parts))

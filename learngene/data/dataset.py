@@ -1,4 +1,4 @@
-"""What a world is: the settings that ask for one, its division, and its opened arrays."""
+"""What a dataset is: its classes in three groups, and its opened arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.errors import InputError
-from learngene.utils.untrusted import MEBIBYTE, map_npy, read_json, whole
+from learngene.utils.untrusted import MEBIBYTE, is_int_in_range, map_npy, read_json
 
 FORMAT = 2  # raise it when the files, the glyphs or the decoding change: old caches are left alone
 HASH = np.dtype("V16")  # content hash of an image: BLAKE2b of its pixels, 16 bytes
@@ -25,7 +25,7 @@ CARD_LIMIT = 64 * MEBIBYTE  # bytes of world.json: class names are nearly all of
 
 
 @dataclass(frozen=True)
-class Division:
+class ClassSplit:
     """Class indices of the three groups.
 
     Raises:
@@ -53,18 +53,19 @@ class Division:
 
 
 @dataclass(frozen=True, eq=False)
-class World:
-    """An opened world. Images are memory-mapped read-only, so processes share one copy of them.
+class ImageDataset:
+    """An opened dataset: arrays, not torch's ``Dataset``, which gives one item after another.
 
-    N is a split's number of images. A world crosses process boundaries as its path alone.
+    Images are memory-mapped read-only, so processes share one copy of them. N is a split's number
+    of images. A dataset crosses process boundaries as its path alone.
     """
 
     name: str
     path: Path  # its folder in the cache
     image_shape: tuple[int, int, int]  # (C, H, W)
     class_names: tuple[str, ...]
-    division: Division
-    sha256: str  # over images, labels, class names and division
+    class_split: ClassSplit
+    sha256: str  # over images, labels, class names and class split
     duplicates_dropped: int  # images left out because their pixels occur once already
     conflicting_labels: int  # of those, how many carried another label than the copy kept
     flip: bool  # a horizontal flip keeps the label (letters mirror into other letters)
@@ -74,8 +75,9 @@ class World:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     test_hashes: NDArray[np.void]
+    notes: tuple[str, ...] = ()  # what the user should know of its images, in words
 
-    def __reduce__(self) -> tuple[Callable[[Path], World], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], ImageDataset], tuple[Path]]:
         return load, (self.path,)
 
     @cached_property
@@ -94,11 +96,11 @@ class World:
         return self._rows[split][class_index]
 
 
-def load(path: str | Path) -> World:
-    """Open a world that ``build`` made. Repeated calls in a process give the same object.
+def load(path: str | Path) -> ImageDataset:
+    """Open a dataset that ``build`` made. Repeated calls in a process give the same object.
 
     Raises:
-        InputError: the folder holds no complete world of this format.
+        InputError: the folder holds no complete dataset of this format.
     """
     return _load(str(Path(path).resolve()))
 
@@ -109,7 +111,7 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=8)
-def _load(path: str) -> World:
+def _load(path: str) -> ImageDataset:
     folder = Path(path)
     try:
         card = read_card(folder)
@@ -127,23 +129,24 @@ def _load(path: str) -> World:
             )
             arrays[f"{split}_labels"] = _kept(labels)
             arrays[f"{split}_hashes"] = _kept(hashes)
-        division = Division(*(tuple(card["division"][g]) for g in GROUPS))
-        return World(
+        class_split = ClassSplit(*(tuple(card["division"][g]) for g in GROUPS))
+        return ImageDataset(
             name=card["name"],
             path=folder,
             image_shape=(card["image_shape"][0], card["image_shape"][1], card["image_shape"][2]),
             class_names=tuple(card["class_names"]),
-            division=division,
+            class_split=class_split,
             sha256=card["sha256"],
             duplicates_dropped=card["duplicates_dropped"],
             conflicting_labels=card["conflicting_labels"],
             flip=card["flip"],
+            notes=tuple(card.get("notes", ())),
             **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            "cache", path, f"no complete world lies there ({reason})", "Delete that folder"
+            "cache", path, f"no complete dataset lies there ({reason})", "Delete that folder"
         ) from error
 
 
@@ -160,7 +163,7 @@ def array_digest(array: NDArray[Any]) -> str:
 
 
 def seal(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A world's card with the sha256 of itself, by which ``read_card`` knows it again."""
+    """A dataset's card with the sha256 of itself, by which ``read_card`` knows it again."""
     return {**card, "card_sha256": _card_digest(card)}
 
 
@@ -169,7 +172,7 @@ def _card_digest(card: Mapping[str, Any]) -> str:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """``world.json``, known to be as it was written and to describe a world that can be.
+    """``world.json``, known to be as it was written and to describe a dataset that can be.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: it is not there, or something else.
@@ -183,17 +186,18 @@ def read_card(folder: Path) -> dict[str, Any]:
     fits = (
         len(names) > 0
         and all(isinstance(name, str) for name in names)
-        and all(whole(c, 0, len(names) - 1) for g in GROUPS for c in card["division"][g])
-        and whole(channels, 1, 16)
+        and all(is_int_in_range(c, 0, len(names) - 1) for g in GROUPS for c in card["division"][g])
+        and is_int_in_range(channels, 1, 16)
         and len(sides) == 2
-        and all(whole(side, 1, 1 << 14) for side in sides)
-        and all(whole(card["images"][split], 1, 1 << 32) for split in SPLITS)
+        and all(is_int_in_range(side, 1, 1 << 14) for side in sides)
+        and all(is_int_in_range(card["images"][split], 1, 1 << 32) for split in SPLITS)
         and isinstance(card["flip"], bool)
         and isinstance(card["name"], str)
         and isinstance(card["sha256"], str)
-        and all(whole(card[name], 0, 1 << 32) for name in ("duplicates_dropped",
+        and all(is_int_in_range(card[name], 0, 1 << 32) for name in ("duplicates_dropped",
                                                            "conflicting_labels"))
+        and all(isinstance(note, str) for note in card.get("notes", ()))
     )  # fmt: skip
     if not fits:
-        raise ValueError("world.json describes no world")
+        raise ValueError("world.json describes no dataset")
     return card

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learngene.data.augment import to_batch
-from learngene.data.dataset import GROUPS, World
+from learngene.data.dataset import GROUPS, ImageDataset
 from learngene.errors import InputError
 from learngene.seeding import generator
+from learngene.utils.settings import check_choice
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The images that one client holds, as rows of its world."""
+    """The images that one client holds, as rows of its dataset."""
 
     client: int
     classes: tuple[int, ...]  # class indices, in the order of the client's labels 0..ways-1
@@ -26,8 +27,24 @@ class Shard:
     test_rows: NDArray[np.int64]  # all test images of those classes, ascending
 
 
+def draw_classes(
+    dataset: ImageDataset, name: str, ways: int, chance: np.random.Generator
+) -> tuple[int, ...]:
+    """``ways`` classes of the group ``name``, in the order in which they were drawn.
+
+    Raises:
+        InputError: the group has fewer.
+    """
+    group = dataset.class_split.group(name)
+    if not 1 <= ways <= len(group):
+        needed = f"a client needs {max(ways, 1)} {name.replace('_', '-')} classes"
+        fix = "Lower ways or choose another class split" if ways > 0 else "Raise ways"
+        raise InputError("ways", ways, f"{needed}, {dataset.name} has {len(group)}", fix)
+    return tuple(group[i] for i in chance.permutation(len(group))[:ways])
+
+
 def draw_shard(
-    world: World,
+    dataset: ImageDataset,
     *,
     ways: int,
     shots: int,
@@ -41,7 +58,7 @@ def draw_shard(
     ``train_rows`` of the smaller draw begin those of the larger.
 
     Args:
-        world: where the images are.
+        dataset: where the images are.
         ways: number of classes.
         shots: training images of a class, drawn without replacement.
         shard_seed: seed of all clients' shards.
@@ -49,33 +66,27 @@ def draw_shard(
         classes_from: ``novel`` or ``open_world``.
 
     Raises:
-        InputError: the world has fewer classes, or a class fewer training images, than asked.
+        InputError: the dataset has fewer classes, or a class fewer training images, than asked.
     """
-    if classes_from not in ("novel", "open_world"):
-        fix = "Choose novel or open_world"
-        raise InputError("data.clients_from", classes_from, "no such group", fix)
-    group = world.division.group(classes_from)
-    if not 1 <= ways <= len(group):
-        needed = f"a client needs {max(ways, 1)} {classes_from.replace('_', '-')} classes"
-        fix = "Lower ways or choose another division" if ways > 0 else "Raise ways"
-        raise InputError("ways", ways, f"{needed}, {world.name} has {len(group)}", fix)
+    check_choice("data.clients_from", classes_from, ("novel", "open_world"))
+    chance = generator(shard_seed, "shard", client=client)
+    classes = draw_classes(dataset, classes_from, ways, chance)
+    group = dataset.class_split.group(classes_from)
     # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
-    scarce = min(group, key=lambda index: len(world.rows("train", index)))
-    held = len(world.rows("train", scarce))
+    scarce = min(group, key=lambda index: len(dataset.rows("train", index)))
+    held = len(dataset.rows("train", scarce))
     if not 1 <= shots <= held:
         needed = f"a client needs {max(shots, 1)} training images of each class"
-        problem = f"{needed}, class {world.class_names[scarce]} of {world.name} has {held}"
+        problem = f"{needed}, class {dataset.class_names[scarce]} of {dataset.name} has {held}"
         raise InputError("shots", shots, problem, "Lower shots" if shots > 0 else "Raise shots")
-    order = generator(shard_seed, "shard", client=client).permutation(len(group))
-    classes = tuple(group[i] for i in order[:ways])
     # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
     picked = [
         generator(shard_seed, f"shard/{index}", client=client).permutation(
-            world.rows("train", index)
+            dataset.rows("train", index)
         )[:shots]
         for index in classes
     ]
-    tests = np.sort(np.concatenate([world.rows("test", index) for index in classes]))
+    tests = np.sort(np.concatenate([dataset.rows("test", index) for index in classes]))
     return Shard(client, classes, np.stack(picked, axis=1).ravel(), tests)
 
 
@@ -84,7 +95,7 @@ def _contents(hashes: NDArray[np.void], rows: NDArray[np.int64]) -> set[bytes]:
 
 
 def check_leakage(
-    world: World,
+    dataset: ImageDataset,
     shards: Sequence[Shard],
     base_rows: NDArray[np.int64],
     *,
@@ -93,7 +104,7 @@ def check_leakage(
     """Look by content hash for images, and by label for classes, that are where they must not be.
 
     Args:
-        world: where the images are.
+        dataset: where the images are.
         shards: every client's shard.
         base_rows: rows of ``train`` that any model saw before the clients did, calibration
             images included.
@@ -108,19 +119,19 @@ def check_leakage(
         ``duplicates_dropped``: by ``build``; ``images_checked``: distinct rows looked at;
         ``passed``: disjoint and no overlap.
     """
-    base, open_world, novel = (set(world.division.group(group)) for group in GROUPS)
+    base, open_world, novel = (set(dataset.class_split.group(group)) for group in GROUPS)
     disjoint = not (base & open_world or base & novel or open_world & novel)
     if with_open_world:
         base = base | open_world
-    disjoint &= set(world.train_labels[base_rows].tolist()) <= base
+    disjoint &= set(dataset.train_labels[base_rows].tolist()) <= base
     for shard in shards:
         private = set(shard.classes)
-        labels = world.train_labels[shard.train_rows], world.test_labels[shard.test_rows]
+        labels = dataset.train_labels[shard.train_rows], dataset.test_labels[shard.test_rows]
         disjoint &= not private & base and all(set(part.tolist()) <= private for part in labels)
 
-    seen = _contents(world.train_hashes, base_rows)
-    train = [_contents(world.train_hashes, shard.train_rows) for shard in shards]
-    test = [_contents(world.test_hashes, shard.test_rows) for shard in shards]
+    seen = _contents(dataset.train_hashes, base_rows)
+    train = [_contents(dataset.train_hashes, shard.train_rows) for shard in shards]
+    test = [_contents(dataset.test_hashes, shard.test_rows) for shard in shards]
     overlaps = {
         "shard_test_overlap": sum(len(a & b) for a, b in zip(train, test, strict=True)),
         "shard_base_overlap": len(set().union(*train) & seen),
@@ -131,7 +142,7 @@ def check_leakage(
     return {
         "classes_disjoint": bool(disjoint),
         **overlaps,
-        "duplicates_dropped": world.duplicates_dropped,
+        "duplicates_dropped": dataset.duplicates_dropped,
         "images_checked": len(train_rows) + len(test_rows),
         "passed": bool(disjoint) and not any(overlaps.values()),
     }
@@ -141,7 +152,7 @@ def check_leakage(
 class ShardData:
     """Images (N, C, H, W) normalised, labels (N,) as 0..ways-1, for training and test."""
 
-    classes: tuple[int, ...]  # the label i stands for classes[i] of the world, or of the user
+    classes: tuple[int, ...]  # the label i stands for classes[i] of the dataset, or of the user
     train_x: Tensor
     train_y: Tensor
     test_x: Tensor
@@ -218,8 +229,8 @@ def check_images(name: str, images: np.ndarray) -> None:
         raise ValueError(f"{name} are {images.dtype} {images.shape}, uint8 (N, H, W, C) is due")
 
 
-def read_shard(world: World, shard: Shard, device: torch.device) -> ShardData:
-    """Read a shard's images from the world's mmap; nothing else of the world is touched."""
-    train = world.train_images[shard.train_rows], world.train_labels[shard.train_rows]
-    test = world.test_images[shard.test_rows], world.test_labels[shard.test_rows]
-    return _shard_data(tuple(shard.classes), train, test, world.flip, device)
+def read_shard(dataset: ImageDataset, shard: Shard, device: torch.device) -> ShardData:
+    """Read a shard's images from the dataset's mmap; nothing else of the dataset is touched."""
+    train = dataset.train_images[shard.train_rows], dataset.train_labels[shard.train_rows]
+    test = dataset.test_images[shard.test_rows], dataset.test_labels[shard.test_rows]
+    return _shard_data(tuple(shard.classes), train, test, dataset.flip, device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from learngene.errors import InputError
 from learngene.utils.settings import setting
 
 
@@ -13,11 +15,11 @@ class DataSettings:
 
     # glyphs | cifar100 | imagenet100 | imagefolder
     name: str = setting("glyphs", choices=("glyphs", "cifar100", "imagenet100", "imagefolder"))
-    root: str | None = None  # folder with the images; not used by glyphs
+    root: str | None = setting(None, path=True)  # folder with the images; not used by glyphs
     download: bool = False  # ask the Hugging Face hub when root is not given
     # side in pixels; null keeps the source's (imagefolder needs one)
     image_size: int | None = setting(None, ge=32, le=512)
-    classes: int = setting(100, ge=10)  # glyphs: number of classes
+    classes: int = setting(100, ge=10, le=108)  # glyphs: number of classes
     train_per_class: int = setting(100, ge=1, le=100_000)  # glyphs: training images of a class
     test_per_class: int = setting(60, ge=1, le=100_000)  # glyphs: test images of a class
     # glyphs, imagefolder: share of the classes that are base
@@ -26,13 +28,37 @@ class DataSettings:
     novel: float = setting(0.20, gt=0, le=1)  # glyphs, imagefolder: share that is novel
     # imagefolder without train/ and test/: share of images that is test
     test_share: float = setting(0.2, gt=0, le=0.9)
+    # imagefolder and named data sets, images of more than 8 bits a value (16-bit scans, floats):
+    # [LOW, HIGH], the values that become 0 and 255; null measures the folder's
+    value_range: list[float] | None = None
     # novel | open_world: the classes that clients hold
     clients_from: str = setting("novel", choices=("novel", "open_world"))
 
 
+def value_bounds(settings: DataSettings) -> tuple[float, float] | None:
+    """``data.value_range`` as two numbers; None where it is not set.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value = settings.value_range
+    if value is None:
+        return None
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 2
+        or not all(map(math.isfinite, value))
+        or value[0] >= value[1]
+    ):
+        problem = "two finite numbers are due, the lower one first"
+        fix = "Write, for instance, data.value_range=[0,4095]"
+        raise InputError("data.value_range", value, problem, fix)
+    return value[0], value[1]
+
+
 @dataclass
 class SeededDataSettings(DataSettings):
-    """The same with the seed of what is drawn: glyphs, splits and the division into classes."""
+    """The same with the seed of what is drawn: glyphs, splits and groups of classes."""
 
     seed: int = 0  # the run's
 

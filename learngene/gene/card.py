@@ -8,16 +8,24 @@ of all fields, and the shapes to those of the individual that it describes.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from learngene.errors import InputError
-from learngene.networks.layers import CHANNELS_LIMIT, LAYERS, STEMS, build_stem, build_top, state_of
-from learngene.utils.untrusted import MEBIBYTE, number, whole
+from learngene.networks.layers import (
+    CHANNELS_LIMIT,
+    LAYERS,
+    STEMS,
+    build_stem,
+    build_top,
+    shape_problem,
+    state_of,
+)
+from learngene.utils.untrusted import MEBIBYTE, first_problem
 
 SCHEMA = 1
 COPY_AGAIN = "Copy the file and its card again from the run that made them"
@@ -27,28 +35,46 @@ WIDTH_LIMIT = 4.0  # of collective.width, as in conf.validate
 DEPTH_LIMIT = 500  # layers of a collective
 
 
+Whole = Annotated[int, Strict()]  # no bool, no 3.0
+Side = Annotated[Whole, Field(ge=1, le=ARRAYS_LIMIT)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+
+
 @dataclass(frozen=True)
 class Card:
     """What a client must know of a learngene to build around it, and where it came from."""
 
-    layers: list[int]  # of the collective at the end of its growth, consecutive, counted from 1
-    stem: str  # separable | seeded | whole | fresh
-    stem_seed: int | None  # of a seeded stem
-    width: float
-    channels: int  # of the images
-    shapes: dict[str, list[int]]
-    parameters: int
-    bytes: int  # of the arrays
-    top_layers_bytes: int  # of the inherited layers alone, the stem left out
-    sha256: str  # see ``learngene.gene.digest``
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    # of the collective at the end of its growth, consecutive, counted from 1
+    layers: Annotated[
+        list[Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]],
+        Field(min_length=1, max_length=LAYERS - 1),
+    ]
+    stem: Annotated[str, Field(pattern=f"^({'|'.join(STEMS)})$")]
+    stem_seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None  # of a seeded stem
+    width: Annotated[float, Strict(), Field(gt=0, le=WIDTH_LIMIT)]
+    channels: Annotated[Whole, Field(ge=1, le=16)]  # of the images
+    shapes: Annotated[
+        dict[str, Annotated[list[Side], Field(min_length=1, max_length=4)]],
+        Field(max_length=1000),
+    ]
+    parameters: Whole
+    bytes: Whole  # of the arrays
+    top_layers_bytes: Whole  # of the inherited layers alone, the stem left out
+    # see ``learngene.gene.digest``
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     # [task][layer], Eq. 5; None before a layer was there
-    rho: list[list[float | None]] = field(default_factory=list)
-    source: dict = field(default_factory=dict)  # the run that it came from
-    schema: int = SCHEMA
+    rho: list[list[Share | None]] = field(default_factory=list)
+    source: dict[str, Any] = field(default_factory=dict)  # the run that it came from
+    schema: Whole = SCHEMA
 
     def for_client(self) -> dict:
         """The part that travels: without history."""
         return asdict(replace(self, rho=[], source={}))
+
+
+FORM = TypeAdapter(Card)
 
 
 def read_card(raw: Any, where: str) -> Card:
@@ -59,14 +85,13 @@ def read_card(raw: Any, where: str) -> Card:
     """
     if not isinstance(raw, Mapping):
         raise refuse(where, "not a learngene: its card is no JSON object")
-    names = {f.name for f in fields(Card)}
-    if unexpected := sorted(set(map(str, raw)) - names):
-        problem = f"the card has an unexpected field {unexpected[0][:40]!r}"
-        raise refuse(where, f"not a learngene: {problem}")
-    if missing := sorted(names - {"rho", "source", "schema"} - set(raw)):
-        raise refuse(where, f"not a learngene: the card is missing the field {missing[0]!r}")
-    card = Card(**raw)
-    check_card(card, where)
+    try:
+        FORM.validate_python(raw)
+    except ValidationError as error:
+        raise refuse(where, f"not a learngene: the card's {first_problem(error)}") from None
+    card = Card(**raw)  # the numbers as they stand there, for the sha256
+    if problem := _problem(card) or misfit(card, card.shapes):
+        raise refuse(where, problem)
     return card
 
 
@@ -75,39 +100,20 @@ def refuse(where: str, problem: str) -> InputError:
     return InputError("learngene.path", where, problem, COPY_AGAIN)
 
 
-def check_card(card: Card, where: str) -> None:
-    """Raise InputError unless ``card`` describes a learngene that can be."""
-    if problem := _problem(card) or misfit(card, card.shapes):
-        raise refuse(where, problem)
-
-
 def _problem(card: Card) -> str | None:
-    """What is wrong with a card in words, or None. Allocates nothing that depends on it."""
-    if not whole(card.schema, SCHEMA, SCHEMA):
-        return f"card of schema {_short(card.schema)}, this release reads {SCHEMA}"
-    rules = {
-        "layers": _run(card.layers),
-        "stem": isinstance(card.stem, str) and card.stem in STEMS,
-        "stem_seed": whole(card.stem_seed, 0, 2**63 - 1)
-        if card.stem == "seeded"
-        else card.stem_seed is None,
-        "width": number(card.width, 0, WIDTH_LIMIT) and card.width > 0,
-        "channels": whole(card.channels, 1, 16),
-        "shapes": _shapes(card.shapes),
-        "sha256": isinstance(card.sha256, str)
-        and re.fullmatch("[0-9a-f]{64}", card.sha256) is not None,
-        "rho": _rho(card.rho),
-        "source": isinstance(card.source, dict),
-    }
-    for name, fits in rules.items():
-        if not fits:
-            return f"not a learngene: the card says {name}={_short(getattr(card, name))}"
+    """What is wrong across fields that are each what they can be, or None."""
+    if card.schema != SCHEMA:
+        return f"card of schema {card.schema}, this release reads {SCHEMA}"
+    if card.layers != list(range(card.layers[0], card.layers[0] + len(card.layers))):
+        return f"not a learngene: the card's layers {card.layers} are not consecutive"
+    if (card.stem == "seeded") != (card.stem_seed is not None):
+        return f"not a learngene: the card's stem is {card.stem}, its stem_seed {card.stem_seed}"
     sizes = {name: math.prod(shape) for name, shape in card.shapes.items()}
     top = sum(size for name, size in sizes.items() if name.startswith("top."))
     due = {"parameters": sum(sizes.values()), "bytes": 4 * sum(sizes.values())}
     for name, value in {**due, "top_layers_bytes": 4 * top}.items():
-        if not whole(getattr(card, name), value, value):
-            return f"the card says {name}={_short(getattr(card, name))}, its shapes make {value}"
+        if getattr(card, name) != value:
+            return f"the card says {name}={getattr(card, name)}, its shapes make {value}"
     if due["bytes"] > ARRAYS_LIMIT:
         return f"{due['bytes']:,} bytes of arrays, at most {ARRAYS_LIMIT:,} are read"
     return None
@@ -121,18 +127,10 @@ def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
     convs = [shapes[name] for name in names]
     for name, shape in zip(names, convs, strict=True):
         if len(shape) != 4 or shape[2:] != [3, 3]:
-            return f"array {name} has shape {shape}, the individual needs [.., .., 3, 3]"
+            return f"array {name} has shape {shape}, the network needs [.., .., 3, 3]"
         if max(shape) > CHANNELS_LIMIT:
             return f"array {name} has shape {shape}, at most {CHANNELS_LIMIT} channels are read"
-    due = due_shapes(card, convs)
-    if missing := [name for name in due if name not in shapes]:
-        return f"array {missing[0]} is missing"
-    for name, shape in sorted(shapes.items()):
-        if name not in due:
-            return f"array {name[:80]} has no place in the individual"
-        if shape != due[name]:
-            return f"array {name} has shape {shape}, the individual needs {due[name]}"
-    return None
+    return shape_problem(shapes, due_shapes(card, convs))
 
 
 def due_shapes(card: Card, convs: list[list[int]]) -> dict[str, list[int]]:
@@ -147,41 +145,3 @@ def due_shapes(card: Card, convs: list[list[int]]) -> dict[str, list[int]]:
         for part, module in parts.items()
         for name, value in state_of(module, f"{part}.").items()
     }
-
-
-def _run(layers: Any) -> bool:
-    """Consecutive layers of a collective, one to six of them."""
-    if not isinstance(layers, list) or not 1 <= len(layers) < LAYERS:
-        return False
-    if not all(whole(layer, 1, DEPTH_LIMIT) for layer in layers):
-        return False
-    return layers == list(range(layers[0], layers[0] + len(layers)))
-
-
-def _shapes(shapes: Any) -> bool:
-    return (
-        isinstance(shapes, dict)
-        and len(shapes) <= 1000
-        and all(
-            isinstance(name, str)
-            and isinstance(shape, list)
-            and 1 <= len(shape) <= 4
-            and all(whole(side, 1, ARRAYS_LIMIT) for side in shape)
-            for name, shape in shapes.items()
-        )
-    )
-
-
-def _rho(rho: Any) -> bool:
-    return isinstance(rho, list) and all(
-        isinstance(row, list) and all(value is None or number(value, 0, 1) for value in row)
-        for row in rho
-    )
-
-
-def _short(value: Any) -> str:
-    """A value for a message: odd ones can be long, and huge integers have no text at all."""
-    try:
-        return repr(value)[:80]
-    except (ValueError, RecursionError):
-        return f"a {type(value).__name__} too large to show"

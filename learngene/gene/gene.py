@@ -22,12 +22,12 @@ from safetensors.numpy import save as save_tensors
 from torch import nn
 
 from learngene.errors import InputError
-from learngene.gene.card import CARD_LIMIT, Card, check_card, misfit, read_card, refuse
+from learngene.gene.card import CARD_LIMIT, Card, misfit, read_card, refuse
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual, stem_generator
-from learngene.networks.layers import arrays_of, initialise, load_arrays
+from learngene.networks.layers import arrays_of, initialise, load_arrays, shape_problem
 from learngene.seeding import torch_generator
-from learngene.utils.files import is_file, write_atomically
+from learngene.utils.files import expand_user, is_file, write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
 
 BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
@@ -134,7 +134,7 @@ def load(path: str | Path) -> Learngene:
         InputError: a file is missing, too large or cannot be read, the card is none of a learngene
             that can be, the sha256 is not the card's, an array is missing or has another shape.
     """
-    path = card_path = Path(path)
+    path = card_path = expand_user(path)
     if is_file(path):  # what is no file need not have a name
         card_path = path.with_suffix(".json")
     if not is_file(card_path):
@@ -153,15 +153,10 @@ def load(path: str | Path) -> Learngene:
 
 
 def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:
-    """Raise InputError unless ``card`` can be and ``arrays`` are what it says."""
-
-    check_card(card, where)
-    if missing := sorted(set(card.shapes) - set(arrays)):
-        raise refuse(where, f"array {missing[0]} is missing")
+    """Raise InputError unless ``arrays`` are what ``card`` says, which ``read_card`` has read."""
+    if problem := shape_problem({n: a.shape for n, a in arrays.items()}, card.shapes):
+        raise refuse(where, problem)
     for name, array in sorted(arrays.items()):
-        due, shape = card.shapes.get(name), list(array.shape)
-        if due != shape:
-            raise refuse(where, f"array {name[:80]} has shape {shape}, the card says {due}")
         if array.dtype != np.float32:
             raise refuse(where, f"array {name} holds {array.dtype}, float32 is due")
         if not np.isfinite(array).all():

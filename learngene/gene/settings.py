@@ -13,7 +13,8 @@ class LearngeneSettings:
     """Which layers are the learngene, and how it travels."""
 
     layers: Any = 3  # inherited: 3 (the top three) | [5,6,7] (these, counted from 1) | auto (rule)
-    path: str | None = None  # start clients from this learngene.safetensors, without any collective
+    # start clients from this learngene.safetensors, without any collective
+    path: str | None = setting(None, path=True)
     # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
     precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
     sigma: float = setting(1e-3, gt=0)  # Eq. 5: a gradient above this is large

@@ -13,6 +13,7 @@ trained among the clients has ``update(context) -> Update``, too: its part in a 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
@@ -25,13 +26,16 @@ from torch import Tensor
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.augment import augment, to_batch
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.partition import ShardData
+from learngene.gene.card import ARRAYS_LIMIT
 from learngene.networks.collective import Collective
 from learngene.seeding import generator, torch_generator
 
 if TYPE_CHECKING:
     from learngene.methods.scratch import Settings as ScratchSettings
+
+CARD_LIMIT = 16_384  # characters of a payload's card as JSON; a task has room for 65,536 in all
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,31 @@ class Payload:
     def parameters(self) -> int:
         return sum(array.size for array in self.arrays.values())
 
+    def check(self) -> None:
+        """Hold the payload against what may be kept and sent.
+
+        Raises:
+            TypeError, ValueError: it is larger, of other types, or not finite.
+        """
+        for name, array in self.arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+                kind = getattr(array, "dtype", type(array).__name__)
+                raise TypeError(f"{name} of the payload is {kind}, a float32 array is due")
+        if self.bytes > ARRAYS_LIMIT:
+            size = f"the payload has {self.bytes:,} bytes of arrays"
+            raise ValueError(f"{size}, at most {ARRAYS_LIMIT:,} are kept and sent")
+        if not all(np.isfinite(array).all() for array in self.arrays.values()):
+            raise ValueError("the payload holds numbers that are not finite")
+        if (length := len(json.dumps(self.card, allow_nan=False))) > CARD_LIMIT:
+            size = f"the payload's card has {length:,} characters"
+            raise ValueError(f"{size} of JSON, at most {CARD_LIMIT:,} are sent")
+
 
 @dataclass(frozen=True)
 class BaseImages:
     """The factory's labelled images: those that the collective is trained on, and no others."""
 
-    world: World
+    dataset: ImageDataset
     rows: tuple[np.ndarray, ...]  # of the training images of each base class
     device: torch.device
     side: int | None = None  # of the training crops in pixels, as the collective's
@@ -66,8 +89,8 @@ class BaseImages:
 
     def batch(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:  # (B, C, side, side)
         """Augmented images, as the collective sees them."""
-        x = to_batch(self.world.train_images[rows], self.device)
-        return augment(x, generator, flip=self.world.flip, side=self.side, zoom=self.zoom)
+        x = to_batch(self.dataset.train_images[rows], self.device)
+        return augment(x, generator, flip=self.dataset.flip, side=self.side, zoom=self.zoom)
 
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import (
-    BackboneFeatures,
-    draw,
-    feature_count,
-    payload_of,
-    rebuild,
-)
+from learngene.methods.common.backbone import draw, feature_count, payload_of, rebuild
 from learngene.methods.common.head import fit, linear_head
 from learngene.methods.common.pretraining import SupervisedSettings, supervised
 from learngene.utils.settings import setting
@@ -56,9 +50,8 @@ def pretrain(factory: Factory, make_head: MakeHead = linear_head) -> Payload:
 
 def adapt(context: ClientContext, make_head: MakeHead = linear_head) -> Outcome:
     settings: Settings = context.settings
-    network = rebuild(context)
-    head = make_head(feature_count(network), context.shard.ways, context.generator("head"))
-    body = BackboneFeatures(network)
+    body = rebuild(context)
+    head = make_head(feature_count(body), context.shard.ways, context.generator("head"))
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 

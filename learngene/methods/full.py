@@ -6,12 +6,11 @@ classifier that starts from prototypes goes behind them and all of it is trained
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Method, Payload
@@ -19,7 +18,7 @@ from learngene.methods.common.backbone import fill
 from learngene.methods.common.head import fit
 from learngene.networks.collective import Collective
 from learngene.networks.individual import PrototypeHead
-from learngene.networks.layers import Unit, Units, arrays_of
+from learngene.networks.layers import Unit, arrays_of
 from learngene.utils.settings import setting
 
 
@@ -31,40 +30,26 @@ class Settings:
     client_body_lr: float = setting(0.0005, ge=0, le=10)  # of the 13 layers
 
 
-class LongPath(nn.Module):
-    """The collective's long path up to its features.
-
-    Args:
-        plan: of each layer [channels in, channels out, a pool follows].
-    """
-
-    def __init__(self, plan: list[list[Any]]) -> None:
-        super().__init__()
-        self.units = Units(Unit(i, o, pool=bool(pool)) for i, o, pool in plan)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
-        for unit in self.units:
-            x = unit(x)
-        return F.adaptive_avg_pool2d(x, 1).flatten(1)
-
-
 def from_collective(collective: Collective) -> Payload:
-    """The long path of a finished collective."""
+    """The long path of a finished collective: of each layer [channels in, out, a pool follows]."""
     plan = [[u.conv.in_channels, u.conv.out_channels, u.pool] for u in collective.units]
     return Payload(arrays_of(collective.units, "units."), {"plan": plan})
 
 
-def rebuild_long(context: ClientContext) -> LongPath:
-    """The long path at the client."""
-    path = LongPath(context.card["plan"])
+def rebuild_long(context: ClientContext) -> tuple[nn.Module, int]:
+    """The long path at the client, (B, C, H, W) -> (B, D), and D."""
+    plan = context.card["plan"]
+    units = nn.Sequential(*(Unit(i, o, pool=bool(pool)) for i, o, pool in plan))
+    pool, flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    path = nn.Sequential(OrderedDict(units=units, pool=pool, flat=flat))
     fill(path, context.payload)
-    return path.to(context.device).to(memory_format=torch.channels_last)
+    return path.to(context.device).to(memory_format=torch.channels_last), plan[-1][1]
 
 
 def adapt(context: ClientContext) -> Outcome:
     settings: Settings = context.settings
-    body = rebuild_long(context)
-    head = PrototypeHead(body.units[-1].conv.out_channels, context.shard.ways)
+    body, features = rebuild_long(context)
+    head = PrototypeHead(features, context.shard.ways)
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 

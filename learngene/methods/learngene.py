@@ -9,7 +9,6 @@ retain.normalise=false`` is the paper's form. See docs/FIDELITY.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -34,14 +33,14 @@ def adapt(context: ClientContext) -> Outcome:
     where = f"client {context.client}"
     card = read_card(context.card, where)
     check(card, context.payload, where)
-    build = partial(_adapt, Learngene(card, context.payload))
+    gene = Learngene(card, context.payload)
+
+    def build(context: ClientContext) -> Outcome:
+        return individual_of(gene, context)[1]
+
     if context.individual.safeguard:
         return guarded(context, build, find("scratch").adapt)
     return build(context)
-
-
-def _adapt(gene: Learngene, context: ClientContext) -> Outcome:
-    return individual_of(gene, context)[1]
 
 
 def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, Outcome]:
@@ -60,7 +59,8 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
     retain = None
     if context.retain.ewc_lambda > 0:
         inherited = inherited_modules(individual)
-        sample = _fisher_sample(context, context.retain.fisher_samples)
+        order = torch.randperm(len(shard.train_y), generator=context.generator("fisher"))
+        sample = order[: context.retain.fisher_samples].to(context.device)
         labels = shard.train_y[sample] if context.retain.labels == "true" else None
         fisher = fisher_diagonal(individual, inherited, shard.train_x[sample], labels)
         parameters = [p for module in inherited for p in module.parameters()]
@@ -83,12 +83,6 @@ def start_head(individual: Individual, context: ClientContext) -> None:
     """Start a prototype classifier from the shard's class means; other heads stay random."""
     if isinstance(individual.head, PrototypeHead):
         individual.head.start(*shard_features(individual, context.shard))
-
-
-def _fisher_sample(context: ClientContext, limit: int) -> torch.Tensor:
-    """Indices of at most ``limit`` images of the shard, without repeats."""
-    order = torch.randperm(len(context.shard.train_y), generator=context.generator("fisher"))
-    return order[:limit].to(context.device)
 
 
 METRICS = ("fisher_mean", *SAFEGUARD_METRICS)

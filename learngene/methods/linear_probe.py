@@ -23,9 +23,8 @@ class Settings:
 
 def adapt(context: ClientContext) -> Outcome:
     settings: Settings = context.settings
-    body = rebuild_long(context)
-    features, ways = body.units[-1].conv.out_channels, context.shard.ways
-    head = linear_head(features, ways, context.generator("head"))
+    body, features = rebuild_long(context)
+    head = linear_head(features, context.shard.ways, context.generator("head"))
     return fit(context, body, head, lr=settings.client_lr, body_lr=0.0)
 
 

@@ -8,20 +8,29 @@ module imports is not in the hash: a method is one file.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module, invalidate_caches
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from learngene.methods.base import Method, ReplyForm
+from learngene.methods.isolation import in_words, isolated
 
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)  # its parts name files and records
 NAME_LIMIT = 40  # characters of a name in tables and messages
+IMPORT_S = 120.0  # an import that takes longer is taken for endless, seconds
 
 
 def name_of(module: str) -> str:
@@ -37,6 +46,8 @@ def describe(module: str) -> dict[str, Any]:
     """
     if not MODULE.fullmatch(module) or len(name_of(module)) > NAME_LIMIT:
         raise ValueError("no name of a module")
+    if module not in sys.modules:
+        _rehearse(module)
     method, path = _import(module)
     reply = {field.name: getattr(method, field.name) for field in fields(ReplyForm)}
     return {"module": module, "sha256": _sha256(path), "reply": reply}
@@ -57,13 +68,53 @@ def load(plugin: Mapping[str, Any]) -> Method:
     return method
 
 
+def _rehearse(module: str) -> None:
+    """Import the module in a fork of this process: it may never end, or end the process.
+
+    Raises:
+        ValueError: it does.
+    """
+    fork = get_context("fork")  # of what is imported already: milliseconds, where a spawn takes 3 s
+    here, there = fork.Pipe(duplex=False)
+    process = fork.Process(target=_import_only, args=(module, there), daemon=True)
+    process.start()
+    there.close()
+    try:
+        if not here.poll(IMPORT_S):
+            raise ValueError(f"importing it is not done within {IMPORT_S:g} s")
+        here.recv_bytes()
+    except EOFError:
+        process.join()
+        raise ValueError(
+            f"importing it ends the process, with exit code {process.exitcode}"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+        here.close()
+
+
+def _import_only(module: str, told: Connection) -> None:
+    """Say that the import has come to an end; what it raises it will raise in the driver, too."""
+    signal.set_wakeup_fd(-1)  # the driver's: a signal to this process is none to it
+    torch.set_num_threads(1)  # those of the driver were not copied: waiting for them would not end
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for standard in (1, 2):  # the driver's own import prints
+        os.dup2(silence, standard)
+    invalidate_caches()
+    with suppress(BaseException):
+        import_module(module)
+    told.send_bytes(b"done")
+
+
 def _import(module: str) -> tuple[Method, Path]:
     """The module's ``METHOD`` and file."""
     invalidate_caches()  # the file may be younger than this process
     try:
-        imported = import_module(module)
-    except (Exception, SystemExit) as error:  # somebody else's code: none is ours to handle
-        problem = f"importing it raises {type(error).__name__}: {str(error)[:200]}"
+        with isolated(0, f"import-{module}"):
+            imported = import_module(module)
+    except Exception as error:  # somebody else's code: none is ours to handle
+        problem = f"importing it raises {in_words(error)[:200]}"
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module}.".startswith(f"{missing}."):
             problem = f"no module {missing} can be imported from here"

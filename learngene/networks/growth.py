@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
 from learngene.networks.layers import CHANNELS_LIMIT, FEATURE_SIDE, CosineHead, Unit, scaled
-from learngene.utils.untrusted import whole
+from learngene.utils.untrusted import is_int_in_range
 
 # The released code's 20 steps between 21 tasks: (layer, channels added at width 1).
 STEPS: tuple[tuple[int, int], ...] = (
@@ -121,7 +121,7 @@ def _step_rules(item: Any) -> Iterator[tuple[bool, str, str]]:
     yield number, f"task {task!r} is no number", "Count tasks from 1"
     problem = f"widen_by {str(channels)[:40]} is no number of channels"
     fix = f"Write a whole number from 1 to {CHANNELS_LIMIT}"
-    yield deepens or whole(channels, 1, CHANNELS_LIMIT), problem, fix
+    yield deepens or is_int_in_range(channels, 1, CHANNELS_LIMIT), problem, fix
     fix = "Write deepen: true, or no such step"
     yield item.get("deepen", True) is True, f"deepen {item.get('deepen')!r}", fix
 
@@ -278,7 +278,10 @@ def widen(
             _splice_head(light.head, index, factor, positions=FEATURE_SIDE**2)
 
     if layer < len(units):
-        _splice_inputs(units[layer].conv, index, factor)
+        above = units[layer].conv
+        inputs = factor.to(above.weight).view(1, -1, 1, 1)
+        _set_weight(above, above.weight.data[:, index] * inputs)
+        above.in_channels = len(index)
     else:
         _splice_head(collective.head, index, factor, positions=1)
     return collective
@@ -353,12 +356,6 @@ def _splice_outputs(
         weight[old:] += noise * float(weight.std()) * torch.from_numpy(normal).to(weight)
     _set_weight(conv, weight)
     conv.out_channels = len(index)
-
-
-def _splice_inputs(conv: nn.Conv2d, index: Tensor, factor: Tensor) -> None:
-    weight = conv.weight.data[:, index] * factor.to(conv.weight).view(1, -1, 1, 1)
-    _set_weight(conv, weight)
-    conv.in_channels = len(index)
 
 
 def _splice_norm(norm: nn.BatchNorm2d, index: Tensor, factor: Tensor) -> None:

@@ -113,6 +113,20 @@ def arrays_of(module: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
     }
 
 
+def shape_problem(
+    shapes: Mapping[str, Sequence[int]], due: Mapping[str, Sequence[int]]
+) -> str | None:
+    """The first array that is missing, has no place or another shape than is due, in words."""
+    for name in sorted(due.keys() | shapes.keys()):
+        if name not in shapes:
+            return f"array {name[:80]} is missing"
+        if name not in due:
+            return f"array {name[:80]} has no place in the network"
+        if (shape := list(shapes[name])) != (needed := list(due[name])):
+            return f"array {name} has shape {shape}, the network needs {needed}"
+    return None
+
+
 def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     """Load ``arrays``, whose names and shapes are known to fit; what they lack stays as it is."""
     state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}

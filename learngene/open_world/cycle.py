@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.seeding import generator
 
@@ -31,16 +31,16 @@ class Stream:
     on. No image comes twice, in any cycle.
     """
 
-    world: World
+    dataset: ImageDataset
     test: NDArray[np.bool_]  # (N,): the row is of the test split
     rows: Rows  # (N,)
 
     @property
     def truth(self) -> Rows:
         """Classes of the images, (N,); only a labeller and the accounts may look at them."""
-        world = self.world
-        train = world.train_labels[np.where(self.test, 0, self.rows)]
-        test = world.test_labels[np.where(self.test, self.rows, 0)]
+        dataset = self.dataset
+        train = dataset.train_labels[np.where(self.test, 0, self.rows)]
+        test = dataset.test_labels[np.where(self.test, self.rows, 0)]
         return np.where(self.test, test, train).astype(np.int64)
 
 
@@ -77,7 +77,9 @@ class Encounter:
     counts: dict[str, int]
 
 
-def draw_stream(world: World, settings: OpenWorldSettings, cycle: int, seed: int) -> Stream:
+def draw_stream(
+    dataset: ImageDataset, settings: OpenWorldSettings, cycle: int, seed: int
+) -> Stream:
     """The stream of ``cycle`` (from 0): an equal part of every open-world class, and base images.
 
     Raises:
@@ -86,17 +88,17 @@ def draw_stream(world: World, settings: OpenWorldSettings, cycle: int, seed: int
     if not 0 <= cycle < settings.cycles:
         raise ValueError(f"cycle {cycle} of {settings.cycles}")
     unknown = []
-    for c in world.division.open_world:
-        rows = generator(seed, "stream", client=c).permutation(world.rows("train", c))
+    for c in dataset.class_split.open_world:
+        rows = generator(seed, "stream", client=c).permutation(dataset.rows("train", c))
         unknown.append(np.array_split(rows, settings.cycles)[cycle])
     met = np.concatenate(unknown)
-    base = np.concatenate([world.rows("test", c) for c in world.division.base])
+    base = np.concatenate([dataset.rows("test", c) for c in dataset.class_split.base])
     base = np.array_split(generator(seed, "stream-known").permutation(base), settings.cycles)[cycle]
     wanted = round(len(met) * settings.known_share / (1 - settings.known_share))
     base = base[:wanted]
     order = generator(seed, "stream-order", round=cycle).permutation(len(met) + len(base))
     rows = np.concatenate([met, base]).astype(np.int64)[order]
-    return Stream(world, (np.arange(len(rows)) >= len(met))[order], rows)
+    return Stream(dataset, (np.arange(len(rows)) >= len(met))[order], rows)
 
 
 def encounter(
@@ -122,8 +124,8 @@ def encounter(
     called = order[scores[order] > threshold]
     sent = called[:budget]
     labels = np.asarray(labeller.label(stream, sent))
-    division = stream.world.division
-    allowed = [*division.base, *division.open_world]
+    class_split = stream.dataset.class_split
+    allowed = [*class_split.base, *class_split.open_world]
     if labels.shape != sent.shape or not np.isin(labels, allowed).all():
         raise ValueError(
             f"labeller {labeller.name}: {sent.shape[0]} images were sent, and each must be given a "

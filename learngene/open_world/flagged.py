@@ -14,8 +14,8 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from learngene.data.dataset import World
-from learngene.data.partition import Shard
+from learngene.data.dataset import ImageDataset
+from learngene.data.partition import Shard, draw_classes
 from learngene.errors import InputError
 from learngene.seeding import generator
 
@@ -27,26 +27,25 @@ def draw_of(client: int, draws: int) -> int:
     return client % draws
 
 
-def draw_classes(world: World, *, ways: int, shard_seed: int, draw: int) -> tuple[int, ...]:
+def classes_of(dataset: ImageDataset, *, ways: int, shard_seed: int, draw: int) -> tuple[int, ...]:
     """The open-world classes of a draw, in the order of its clients' labels.
 
     Raises:
         InputError: there are fewer.
     """
-    group = world.division.open_world
-    if ways > len(group):
-        raise InputError(
-            "ways",
-            ways,
-            f"{world.name} has {len(group)} open-world classes",
-            "Lower ways or choose another division",
-        )
-    order = generator(shard_seed, "labelled-draw", client=draw).permutation(len(group))
-    return tuple(group[i] for i in order[:ways])
+    chance = generator(shard_seed, "labelled-draw", client=draw)
+    return draw_classes(dataset, "open_world", ways, chance)
 
 
 def draw_labelled_shard(
-    world: World, flags: Flags, *, ways: int, shots: int, shard_seed: int, client: int, draws: int
+    dataset: ImageDataset,
+    flags: Flags,
+    *,
+    ways: int,
+    shots: int,
+    shard_seed: int,
+    client: int,
+    draws: int,
 ) -> Shard:
     """A client's shard of named images; a pure function of its arguments.
 
@@ -58,29 +57,29 @@ def draw_labelled_shard(
     Raises:
         InputError: there are too few classes, or of one of them no image was called unknown.
     """
-    classes = draw_classes(world, ways=ways, shard_seed=shard_seed, draw=draw_of(client, draws))
+    classes = classes_of(dataset, ways=ways, shard_seed=shard_seed, draw=draw_of(client, draws))
     picked = []
     for c in classes:
-        rows = world.rows("train", c)
+        rows = dataset.rows("train", c)
         order = generator(shard_seed, f"labelled/{c}", client=client).permutation(len(rows))
         named = rows[order[flags[c][order]][:shots]]
         if not len(named):
             raise InputError(
                 "open_world.accept",
                 "too high",
-                f"not one of the {len(rows)} images of class {world.class_names[c]} was called "
+                f"not one of the {len(rows)} images of class {dataset.class_names[c]} was called "
                 "unknown, so nobody could name it",
                 "Lower it, or choose another open_world.score",
             )
         picked.append(named)
     turns = [row for turn in zip_longest(*picked) for row in turn if row is not None]
-    tests = np.sort(np.concatenate([world.rows("test", c) for c in classes]))
+    tests = np.sort(np.concatenate([dataset.rows("test", c) for c in classes]))
     return Shard(client, classes, np.array(turns, dtype=np.int64), tests)
 
 
-def all_flagged(world: World) -> Flags:
+def all_flagged(dataset: ImageDataset) -> Flags:
     """As if every image were called unknown: the most that shards could hold."""
-    return {c: np.ones(len(world.rows("train", c)), bool) for c in world.division.open_world}
+    return {c: np.ones(len(dataset.rows("train", c)), bool) for c in dataset.class_split.open_world}
 
 
 def encode_flags(flags: Flags) -> dict[str, str]:
@@ -88,7 +87,7 @@ def encode_flags(flags: Flags) -> dict[str, str]:
     return {str(c): np.packbits(its).tobytes().hex() for c, its in flags.items()}
 
 
-def decode_flags(world: World, encoded: Mapping[str, str]) -> Flags:
+def decode_flags(dataset: ImageDataset, encoded: Mapping[str, str]) -> Flags:
     """What ``encode_flags`` was given.
 
     Raises:
@@ -96,7 +95,7 @@ def decode_flags(world: World, encoded: Mapping[str, str]) -> Flags:
     """
     flags: dict[int, NDArray[np.bool_]] = {}
     for name, text in encoded.items():
-        count = len(world.rows("train", int(name)))
+        count = len(dataset.rows("train", int(name)))
         bits = np.frombuffer(bytes.fromhex(text), np.uint8)
         if len(bits) != -(-count // 8):
             raise ValueError(f"flags of class {name}: {8 * len(bits)} bits, {count} images")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import csv
+import glob
+import hashlib
 import io
 import json
 import os
+import platform
+import pwd
+import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from learngene.errors import InputError
 
 MOST_NAMED = 8  # differences in one message
+STALE_S = 24 * 3600.0  # after this, what a process elsewhere was writing counts as abandoned
+TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -23,10 +33,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: with ``filename``, also where the kernel names none (a full disk).
     """
-    with naming(path):
+    with attach_filename(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not mkstemp, whose files nobody else may read: results are for sharing.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        temporary = temporary_name(path)  # not mkstemp's, which nobody else may read
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -38,7 +47,59 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise
 
 
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
+def temporary_name(path: Path) -> Path:
+    """Where this process makes what is to become ``path``: .NAME.MACHINE-PID-RANDOM beside it."""
+    mine = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{mine}")
+
+
+def sweep_temporary(folder: Path, *, depth: int = 3) -> None:
+    """Remove what writers that were killed have left in ``folder``, and so many folders below.
+
+    It goes by the name (``temporary_name``): its process is gone, or ran elsewhere (a shared disk,
+    another container) and what it made has not changed for a day. Other users' files stay, and all
+    do on Windows, which cannot ask for a process without ending it.
+    """
+    for level in range(depth + 1 if os.name == "posix" else 0):
+        pattern = "*/" * level + ".*.*-*-*"
+        # ``Path.glob`` raises where another process takes a folder away meanwhile.
+        for name in glob.glob(pattern, root_dir=folder):  # noqa: PTH207
+            path = folder / name
+            with suppress(OSError):  # its owner, or another sweeper, was faster
+                if _abandoned(path):
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink()
+
+
+def _abandoned(path: Path) -> bool:
+    made, there = TEMPORARY.fullmatch(path.name), path.lstat()
+    if made is None or there.st_uid != os.getuid():
+        return False
+    if made["machine"] != _machine():
+        return time.time() - there.st_mtime > STALE_S
+    try:
+        os.kill(int(made["pid"]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # it lives, as another user's
+        pass
+    return False
+
+
+@cache
+def _machine() -> str:
+    """Where a process id says which process it is: this machine until it boots, this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        where = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        where = platform.node()
+    return hashlib.sha256(where.encode()).hexdigest()[:8]
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> Path:
     """Write rows as CSV with LF line ends, as ``write_atomically`` does; returns the path."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -47,7 +108,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> Path:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def attach_filename(path: Path) -> Iterator[None]:
     """Give an OSError of the block its file: a write that the disk refuses has none."""
     try:
         yield
@@ -62,8 +123,16 @@ def naming(path: Path) -> Iterator[None]:
 is_file, is_folder = os.path.isfile, os.path.isdir
 
 
-def expanded(path: str | Path) -> Path:
-    """The path with ``~`` as the home it stands for; as it is where nobody has that name."""
+def expand_user(path: str | Path) -> Path:
+    """The path with ``~`` as the home it stands for; as it is where nobody has that name.
+
+    An empty ``HOME`` is none: the home is then that of the user's account.
+    """
+    home, _, below = os.fspath(path).partition("/")
+    if home == "~" and not os.environ.get("HOME", "").strip():
+        with suppress(KeyError):  # an account without an entry, as containers have
+            return Path(pwd.getpwuid(os.getuid()).pw_dir, below)
+        return Path(path)
     return Path(os.path.expanduser(path))  # noqa: PTH111 - ``Path.expanduser`` raises there
 
 

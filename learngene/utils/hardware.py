@@ -1,30 +1,63 @@
-"""The machine: usable cores, torch's threads, deterministic kernels, freed memory."""
+"""The machine: cores, memory, libraries; torch's threads, deterministic kernels."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP, _PROC = Path("/sys/fs/cgroup"), Path("/proc")
 
 
 def usable_cores() -> int:
     """Cores this process may use: its affinity, and the container's quota where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        quota, period = _QUOTA.read_text().split()
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
         return max(1, min(cores or 1, int(quota) // int(period)))
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return cores or 1
+
+
+def memory() -> tuple[float, float]:
+    """Bytes of memory that are free and that there are in all, swap included, or the container's
+    where it has fewer; infinity where the system does not say."""
+    free = total = math.inf
+    with suppress(OSError, ValueError, KeyError):
+        said = _counts(_PROC / "meminfo", 1024)
+        free = said["MemAvailable:"] + said["SwapFree:"]
+        total = said["MemTotal:"] + said["SwapTotal:"]
+    with suppress(OSError, ValueError, KeyError):  # no cgroup v2, or "max"
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+        given_back = _counts(_CGROUP / "memory.stat")["inactive_file"]  # when somebody asks for it
+        free, total = min(free, limit - used + given_back), min(total, limit)
+    return free, total
+
+
+def _counts(path: Path, unit: int = 1) -> dict[str, int]:
+    """A file of lines NAME COUNT as the kernel writes them."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {name: unit * int(count) for name, count, *_ in lines}
+
+
+def library_version(name: str) -> str:
+    """The version of an installed distribution, or ``unknown``: one that is there without its
+    metadata (a copied folder, a frozen program) computes all the same."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 @contextmanager
@@ -66,8 +99,9 @@ def pin_kernels(device: torch.device) -> None:
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    # Not ``allow_tf32``: torch raises where both ways of saying it are used in a process.
+    torch.backends.cudnn.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h

@@ -18,16 +18,18 @@ from numbers import Integral, Real
 from typing import Any, get_type_hints
 
 from learngene.errors import InputError
+from learngene.utils.files import expand_user
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a field may be: a number in a range, or one of some words."""
+    """What a field may be: a number in a range, one of some words, or a path."""
 
     gt: float | None = None  # above this
     ge: float | None = None  # at least this
     le: float = math.inf  # at most this
     choices: tuple[str, ...] = ()
+    path: bool = False  # a file or a folder; ``~`` stands for the home
 
 
 def setting(
@@ -37,9 +39,10 @@ def setting(
     ge: float | None = None,
     le: float = math.inf,
     choices: Sequence[str] = (),
+    path: bool = False,
 ) -> Any:
-    """A dataclass field with its range (``gt`` or ``ge``, ``le``) or its ``choices``."""
-    return field(default=default, metadata={"limits": Limits(gt, ge, le, tuple(choices))})
+    """A dataclass field with its range (``gt`` or ``ge``, ``le``) or its ``choices``, or a path."""
+    return field(default=default, metadata={"limits": Limits(gt, ge, le, tuple(choices), path)})
 
 
 def limits_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Limits]]:
@@ -84,8 +87,17 @@ def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -
     """Hold one value to its limits.
 
     Raises:
-        InputError: it is none of the choices, no number (``whole``: no integer), or out of range.
+        InputError: it is none of the choices, no number (``whole``: no integer), out of range, or a
+            path that is blank or in nobody's home.
     """
+    if limits.path:
+        if not str(value).strip():
+            fix = f"Write {name}=PATH, or leave it out"
+            raise InputError(name, repr(value), "a blank path", fix)
+        if str(value).startswith("~") and str(expand_user(value)).startswith("~"):
+            fix = "Write the whole path, or ./~ for a name that begins so"
+            raise InputError(name, value, "no such folder: nobody has a home of that name", fix)
+        return
     if limits.choices:
         if value not in limits.choices:
             raise InputError(

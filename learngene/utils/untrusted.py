@@ -12,10 +12,13 @@ import json
 import math
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MEBIBYTE = 1 << 20
 RESULTS_LIMIT = 1024 * MEBIBYTE  # bytes of results.json; 100,000 clients take a third of it
@@ -103,13 +106,19 @@ def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def whole(value: Any, low: int, high: int) -> bool:
+def is_int_in_range(value: Any, low: int, high: int) -> bool:
     """Whether ``value`` is an integer (no bool) in ``low`` .. ``high``."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Whether ``value`` is a finite integer or float (no bool) in ``low`` .. ``high``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        return False
-    return isinstance(value, int) or math.isfinite(value)
+def first_problem(error: ValidationError) -> str:
+    """The first value that pydantic refuses, shown shortly: odd ones can be long."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part)[:40] for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    try:
+        value = repr(first["input"])[:80]
+    except (ValueError, RecursionError):  # huge integers have no text at all
+        value = f"a {type(first['input']).__name__} too large to show"
+    return f"{place} is {value}: {first['msg'][:100]}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -45,6 +46,19 @@ class PaperNumber:
     value: float
     spread: float | None  # the paper's ±
     where: str
+
+
+def table_cells(
+    where: str,
+    columns: Sequence[tuple[Any, ...]],
+    rows: Mapping[str, Sequence[tuple[float, float]]],
+) -> dict[tuple[Any, ...], PaperNumber]:
+    """A table of the paper: its number with its ± by (row, *column)."""
+    return {
+        (name, *column): PaperNumber(*cell, where)
+        for name, cells in rows.items()
+        for column, cell in zip(columns, cells, strict=True)
+    }
 
 
 @dataclass(frozen=True)
@@ -205,6 +219,7 @@ class Experiment:
     rows: Callable[[RunGroup], list[Row]] = client_rows
     figure: Callable[[RunGroup, Path], Path] = draw_variants
     claims: tuple[Claim, ...] = ()
+    needs_collective: bool = False  # it shows one; a saved learngene has none
 
     def missing_methods(self, group: RunGroup) -> list[str]:
         """The methods that it compares and that a run has not."""

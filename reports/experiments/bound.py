@@ -20,7 +20,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
@@ -32,11 +31,11 @@ from learngene.utils.files import write_atomically
 from reports.experiments.base import Experiment, Row, client_rows, row
 from reports.figures import style
 from reports.figures.measured import draw_gains
-from reports.format import NONE, rounded
+from reports.format import NONE, format_number
 from reports.results import REFERENCE
-from reports.runs import GatherError, check_equal, read_runs, seeds_of
+from reports.runs import GatherError, check_equal, read_runs, runs_table, seeds_of
 from reports.schema import Results
-from reports.summary import answered
+from reports.summary import answered, method_names
 from reports.units import Measured, mean_over_runs, mean_over_units
 from reports.variants import RunGroup, Variant, check_comparable
 
@@ -167,18 +166,14 @@ def _gaps(folder: Path, run: Results) -> pd.DataFrame:
     """Test error less training error as fractions: a client a row, a method a column."""
     if not mean_size(run):
         raise GatherError(f"{folder}: no client with training images answered. Leave it out")
-    answers = {client["id"]: client["methods"] for client in answered(run)}
-    for client, methods in answers.items():
-        for name, method in methods.items():
-            if method.get("train_accuracy") is None:
-                raise GatherError(
-                    f"{folder}: train_accuracy is None (client {client}, {name}). Run it again"
-                )
-    gaps = {  # of errors: the ones cancel
-        client: {name: m["train_accuracy"] - m["accuracy"] for name, m in methods.items()}
-        for client, methods in answers.items()
-    }
-    return pd.DataFrame.from_dict(gaps, orient="index")
+    table = runs_table([run]).query("last")
+    unknown = table[table.train_accuracy.isna()]
+    if len(unknown):
+        who = "client {client}, {method}".format(**unknown.iloc[0])
+        raise GatherError(f"{folder}: train_accuracy is None ({who}). Run it again")
+    # Of errors: the ones cancel.
+    gaps = table.assign(gap=table.train_accuracy - table.accuracy)
+    return gaps.pivot(index="client", columns="method", values="gap")[method_names(run)]
 
 
 def fits_of(group: RunGroup) -> list[tuple[Results, dict[str, Any]]]:
@@ -237,32 +232,30 @@ def _constants(variants: Sequence[Variant], name: str, fits: MethodFits) -> list
 
 def _gap_rows(variants: Sequence[Variant], name: str, fits: MethodFits) -> list[Row]:
     """The mean gap of a method at every sample size, with the residual of the fit."""
+    gaps = pd.concat(  # (seed, shard seed, client) x sizes
+        {
+            seeds_of(run): pd.DataFrame(method["gaps"], fit["clients"], fit["sizes"])
+            for run, fit, method in fits
+        }
+    )
+    residuals = pd.DataFrame(
+        dict(zip(fit["sizes"], method["residuals"], strict=True)) for _, fit, method in fits
+    ).mean()
     table = []
-    for size in sorted({size for _, fit, _ in fits for size in fit["sizes"]}):
-        gaps: dict[tuple[int, int, int], float] = {}
-        residuals = []
-        for run, fit, method in fits:
-            if size in fit["sizes"]:
-                at = fit["sizes"].index(size)
-                residuals.append(100 * method["residuals"][at])
-                for client, by_size in zip(fit["clients"], method["gaps"], strict=True):
-                    gaps[(*seeds_of(run), client)] = 100 * by_size[at]
-        residual = rounded(sum(residuals) / len(residuals), sign=True)
+    for size in sorted(gaps):
+        residual = format_number(100 * residuals[size], sign=True)
         note = f"test less training error; residual {residual} of the fit"
         same = [variant for variant in variants if size in map(mean_size, variant.runs)]
-        new_row = partial(row, same[0], hide_settings=HIDDEN, variants=same)
-        quantity, mean = (
-            f"gap at {size:g} training images, {name}",
-            mean_over_units(pd.Series(gaps)),
-        )
-        table.append(new_row(quantity, "points", mean, note=note))
+        new_row = partial(row, same[0], hide_settings=HIDDEN, variants=same, note=note)
+        mean = mean_over_units(100 * gaps[size])
+        table.append(new_row(f"gap at {size:g} training images, {name}", "points", mean))
     return table
 
 
 def _intervals(fits: MethodFits, name: str) -> str:
     """The bootstrap's intervals, a seed each; they need not lie evenly around the value."""
     pairs = filter(None, (method[f"{name}_interval"] for _, _, method in fits))
-    shown = [f"{rounded(100 * low)} to {rounded(100 * high)}" for low, high in pairs]
+    shown = [f"{format_number(100 * low)} to {format_number(100 * high)}" for low, high in pairs]
     return f"95 % over clients: {'; '.join(shown)}" if shown else "one client: no interval"
 
 
@@ -276,16 +269,15 @@ def figure(group: RunGroup, path: Path) -> Path:
     if len({variant.config("shots") for variant in group.variants}) < LEAST_SIZES:
         return draw_gains(group, path)
     try:
-        fits = next((f for part in group.split_by_others("shots") for _, f in fits_of(part)), None)
+        for part in group.split_by_others("shots"):
+            for _, fits in fits_of(part):
+                return draw_fit(fits, path)
     except GatherError as reason:
         raise style.NoDataError(str(reason)) from reason
-    if fits is None:
-        raise style.NoDataError(
-            f"a fit of Eq. 10 needs runs of {LEAST_SIZES} sample sizes of one seed"
-        )
-    return draw_fit(fits, path)
+    raise style.NoDataError(f"a fit of Eq. 10 needs runs of {LEAST_SIZES} sample sizes of one seed")
 
 
+@style.styled
 def draw_fit(fits: Fits, path: Path) -> Path:
     """Gaps with the fitted form of Eq. 10, residuals below."""
     sizes = np.array(fits["sizes"], float)
@@ -328,8 +320,7 @@ def write_bound(folders: Sequence[Path], out: Path, seed: int = 0) -> str:
     fits = fit_runs(runs, seed)
     text = json.dumps(fits, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(out / "bound.json", text.encode())
-    with matplotlib.rc_context(style.STYLE):
-        draw_fit(fits, out / "bound.png")
+    draw_fit(fits, out / "bound.png")
     return as_text(fits)
 
 

@@ -51,4 +51,4 @@ def _rho(run: Results, layers: slice, late: bool) -> float | None:
     return fmean(values) if values else None
 
 
-EXPERIMENT = Experiment("fig3_criterion", rows=rows, figure=rho_heatmap)
+EXPERIMENT = Experiment("fig3_criterion", rows=rows, figure=rho_heatmap, needs_collective=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reports.experiments.base import Experiment, Row, row
-from reports.figures.gradcam import contact_sheet
+from reports.figures.gradcam import gradcam
 from reports.units import Measured, counted
 from reports.variants import RunGroup
 
@@ -24,7 +24,7 @@ def rows(group: RunGroup) -> list[Row]:
 
 def figure(group: RunGroup, path: Path) -> Path:
     """The maps of the first seed: those of several collectives cannot be averaged."""
-    return contact_sheet(group.runs[0], path)
+    return gradcam(group.runs[0], path)
 
 
-EXPERIMENT = Experiment("fig5_gradcam", rows=rows, figure=figure)
+EXPERIMENT = Experiment("fig5_gradcam", rows=rows, figure=figure, needs_collective=True)

@@ -9,7 +9,6 @@ from reports.experiments.base import Experiment, Row, row
 from reports.figures import style
 from reports.figures.measured import ACCURACY, line
 from reports.results import MAIN, REFERENCE
-from reports.schema import Results
 from reports.units import mean_over_units
 from reports.variants import RunGroup, Variant
 
@@ -21,12 +20,12 @@ def rows(group: RunGroup) -> list[Row]:
     """Accuracy at every point of the evolution, and what the last adds to the first."""
     table = []
     for variant in group.variants:
-        rounds = [accuracies_in_round(runs, i) for runs, i in _rounds(variant)]
-        for known, values in zip(_known_classes(variant), rounds, strict=True):
+        rounds = rounds_of(variant)
+        for known, values in rounds:
             quantity = f"accuracy at {known} classes"
             table.append(row(variant, quantity, "%", mean_over_units(values)))
         if rounds:
-            change = mean_over_units(rounds[-1] - rounds[0])
+            change = mean_over_units(rounds[-1][1] - rounds[0][1])
             note = "the paper: continually improves, no number"
             quantity = "last point less the first"
             table.append(row(variant, quantity, "points", change, note=note))
@@ -40,10 +39,11 @@ def figure(group: RunGroup, path: Path) -> Path:
     """A line a variant; scratch does not change with the collective and is a level."""
     canvas, axes = style.new_axes(4.0)
     for number, variant in enumerate(group.variants):
-        known = _known_classes(variant)
-        if not known:
+        rounds = rounds_of(variant)
+        if not rounds:
             raise style.NoDataError("a run has one round; rounds=R reconstructs at R points")
-        means = [mean_over_units(accuracies_in_round(runs, i)) for runs, i in _rounds(variant)]
+        known = [classes for classes, _ in rounds]
+        means = [mean_over_units(values) for _, values in rounds]
         line(axes, known, means, variant.label or MAIN, 2 * number)
         if REFERENCE in variant.methods:
             level = variant.accuracy(REFERENCE).mean
@@ -54,20 +54,16 @@ def figure(group: RunGroup, path: Path) -> Path:
     return style.save_with_legend(canvas, axes, path)
 
 
-def _rounds(variant: Variant) -> list[tuple[list[Results], int]]:
-    """For every round, the runs that have rounds, and its number."""
+def rounds_of(variant: Variant) -> list[tuple[int, pd.Series]]:
+    """Of each round the classes that the collective knew, and the learngene's accuracy by client,
+    percent, over the runs that have rounds. The last round's clients are the run's."""
     runs = [run for run in variant.runs if run.get("rounds")]
-    return [(runs, number) for number in range(len(runs[0]["rounds"]) if runs else 0)]
+    rounds = []
+    for number, point in enumerate(runs[0]["rounds"] if runs else ()):
+        then = [{**r, "clients": r["rounds"][number].get("clients") or r["clients"]} for r in runs]
+        accuracies = 100 * Variant("", {}, tuple(then)).final_by_client(MAIN).accuracy
+        rounds.append((point["known_classes"], accuracies))
+    return rounds
 
 
-def _known_classes(variant: Variant) -> list[int]:
-    return [runs[0]["rounds"][number]["known_classes"] for runs, number in _rounds(variant)]
-
-
-def accuracies_in_round(runs: list[Results], number: int) -> pd.Series:
-    """The learngene's accuracy by client in a round, percent; the last one's are the run's."""
-    then = [{**r, "clients": r["rounds"][number].get("clients") or r["clients"]} for r in runs]
-    return 100 * Variant("", {}, tuple(then)).final_by_client(MAIN).accuracy
-
-
-EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure)
+EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure, needs_collective=True)

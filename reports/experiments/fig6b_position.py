@@ -93,4 +93,6 @@ def layers_of(variant: Variant) -> list[int]:
     return list(variant.runs[0]["learngene"]["layers"])
 
 
-EXPERIMENT = base.Experiment("fig6b_position", (MAIN,), rows, figure, (CLAIM,))
+EXPERIMENT = base.Experiment(
+    "fig6b_position", (MAIN,), rows, figure, (CLAIM,), needs_collective=True
+)

@@ -6,19 +6,14 @@ figure with ``python -m reports frontier``.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-import matplotlib
-
-from learngene.utils.files import write_atomically
+from learngene.utils.files import write_csv
 from reports.experiments.base import Experiment, Row, gain_row, row
-from reports.figures.pareto import LITTLE, Point, front, points, save_points
-from reports.figures.style import STYLE
+from reports.figures.pareto import LITTLE, Point, cost_accuracy_points, front, save_points
 from reports.results import MAIN, REFERENCE
 from reports.runs import GatherError, check_equal, read_runs, seeds_of
 from reports.schema import Results
@@ -91,34 +86,26 @@ def points_in(folders: Sequence[Path]) -> list[Point]:
     check_comparable(runs, FREE)
     by_label: dict[str, list[tuple[Path, Results, Point]]] = {}
     for folder, results in runs:
-        for point in points(results):
+        for point in cost_accuracy_points(results):
             same = by_label.setdefault(point.label, [])
             if all(_unlike(point, p) or seeds_of(results) != seeds_of(r) for _, r, p in same):
                 same.append((folder, results, point))
     if not by_label:
         raise GatherError("no client answered in these runs")
-    shards = {label: {seeds_of(r)[1] for _, r, _ in same} for label, same in by_label.items()}
-    (first, seeds), *others = shards.items()
-    for label, theirs in others:
-        if theirs != seeds:
-            raise GatherError(
-                f"{first} was run with shard seeds {sorted(seeds)}, {label} with {sorted(theirs)}: "
-                "these are other clients; run both with the same seeds"
-            )
+    shards = {n: sorted({seeds_of(r)[1] for _, r, _ in same}) for n, same in by_label.items()}
+    check_equal("the list of shard seeds", shards)
     return [point for same in by_label.values() for point in _merge(same)]
 
 
 def write_frontier(folders: Sequence[Path], out: Path) -> list[Point]:
     """Write ``frontier.png`` and ``frontier.csv``; returns the points of the front."""
     measured = points_in(folders)
-    with matplotlib.rc_context(STYLE):
-        save_points(measured, out / "frontier.png")
-    best, text = front(measured), io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("label", "method", "bytes", "accuracy", "ci95", "front"))
+    save_points(measured, out / "frontier.png")
+    best = front(measured)
+    lines: list[tuple[object, ...]] = [("label", "method", "bytes", "accuracy", "ci95", "front")]
     for p in measured:
-        writer.writerow((p.label, p.method, round(p.bytes), p.accuracy, p.ci95, int(p in best)))
-    write_atomically(out / "frontier.csv", text.getvalue().encode())
+        lines.append((p.label, p.method, round(p.bytes), p.accuracy, p.ci95, int(p in best)))
+    write_csv(out / "frontier.csv", lines)
     return best
 
 
@@ -133,7 +120,7 @@ def _merge(same: Sequence[tuple[Path, Results, Point]]) -> list[Point]:
 
 def _mean_point(runs: Sequence[Results], method: str) -> Point:
     """A method's point over runs of several seeds; intervals as in every table."""
-    seeds = [next(p for p in points(results) if p.method == method) for results in runs]
+    seeds = [p for run in runs for p in cost_accuracy_points(run) if p.method == method]
     mean = Variant("", {}, tuple(runs)).accuracy(method)
     return replace(
         seeds[0],

@@ -40,4 +40,6 @@ def _selected(run: Results) -> list[str]:
     return [names[number - 1] for number in run["criterion"]["selected"]]
 
 
-EXPERIMENT = Experiment("growth_ablation", rows=rows, figure=rho_side_by_side)
+EXPERIMENT = Experiment(
+    "growth_ablation", rows=rows, figure=rho_side_by_side, needs_collective=True
+)

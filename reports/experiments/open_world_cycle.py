@@ -51,4 +51,4 @@ def rows(group: RunGroup) -> list[Row]:
     return table
 
 
-EXPERIMENT = Experiment("open_world_cycle", rows=rows, figure=cycles)
+EXPERIMENT = Experiment("open_world_cycle", rows=rows, figure=cycles, needs_collective=True)

@@ -32,6 +32,11 @@ def compared_methods(name: str | None) -> tuple[str, ...]:
     return experiment(name).methods if name in _modules() else ()
 
 
+def needs_collective(name: str | None) -> bool:
+    """Whether an experiment shows a collective, which a run of a saved learngene has not."""
+    return name in _modules() and experiment(name).needs_collective
+
+
 def claims() -> list[tuple[Experiment, Claim]]:
     """The paper's claims in its own order, each with the experiment that measures it."""
     pairs = [(owner, claim) for owner in map(experiment, _modules()) for claim in owner.claims]

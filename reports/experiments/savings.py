@@ -24,6 +24,10 @@ class Saving:
     ours: pd.Series  # missing = never reached
     scratch: pd.Series
 
+    def __post_init__(self) -> None:
+        if set(self.ours.index) != set(self.scratch.index):
+            raise ValueError("the learngene's and scratch's curves are not of the same clients")
+
     @property
     def saved(self) -> pd.Series:
         """Scratch's effort less the learngene's, of the clients where both arrived."""
@@ -66,7 +70,6 @@ def to_level(ours: pd.DataFrame, scratch: pd.DataFrame, level: float | pd.Series
     Raises:
         ValueError: the curves are not of the same clients.
     """
-    _check_same_clients(ours, scratch)
     return Saving(steps_to_accuracy(ours, level), steps_to_accuracy(scratch, level))
 
 
@@ -80,7 +83,6 @@ def to_scratch_final(ours: pd.DataFrame, scratch: pd.DataFrame) -> Saving:
 
 def to_converge(ours: pd.DataFrame, scratch: pd.DataFrame) -> Saving:
     """Effort of each client until each of its two curves has converged, at a level of its own."""
-    _check_same_clients(ours, scratch)
     return Saving(converged(ours), converged(scratch))
 
 
@@ -99,8 +101,3 @@ def reached_level(*efforts: pd.Series) -> ReachedLevel:
 def _last(curves: pd.DataFrame) -> pd.Series:
     """Where each curve ends."""
     return curves.ffill(axis="columns").T.tail(1).sum()  # of one number; nobody may have answered
-
-
-def _check_same_clients(ours: pd.DataFrame, scratch: pd.DataFrame) -> None:
-    if set(ours.index) != set(scratch.index):
-        raise ValueError("the learngene's and scratch's curves are not of the same clients")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from learngene.utils.files import write_atomically
+from learngene.utils.files import write_atomically, write_csv
 from reports.experiments.base import Row
 from reports.experiments.registry import draw, experiment, rows
-from reports.figures.style import NoDataError
-from reports.format import NONE, rounded
+from reports.figures.style import reason_undrawn
+from reports.format import NONE, format_number
 from reports.html.page import Figure, render
 from reports.schema import Results
 from reports.summary import footnotes
 from reports.variants import RunGroup, Variant
 
 NAME = "comparison"  # of the files, and of the figure beside them
-ENDINGS = ("csv", "json", "md", "html")
 FIELDS = (  # of a row in CSV and JSON
     *("quantity", "unit", "paper", "paper_spread", "where"),
     *("ours", "ci95", "difference", "n", "arrived", "arrived_of", "note", "command"),
@@ -63,8 +59,8 @@ def number(
         return NONE
     coarse = unit in ("%", "points") or value == 0 or (spread or 0) >= 1
     digits = 1 if coarse or round(abs(value), 6) >= 1 else 3
-    shown = rounded(value, digits, sign=sign)
-    return shown if spread is None else f"{shown} ± {rounded(spread, digits)}"
+    shown = format_number(value, digits, sign=sign)
+    return shown if spread is None else f"{shown} ± {format_number(spread, digits)}"
 
 
 def notes(group: RunGroup) -> list[str]:
@@ -87,32 +83,30 @@ def _run_name(variant: Variant, run: Results) -> str:
     return ", ".join(filter(None, (variant.label, f"seed {run['run']['seed']}")))
 
 
-def write(
-    group: RunGroup, folder: Path, figure: Path | None = None, endings: Sequence[str] = ENDINGS
-) -> Path:
-    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; returns the last one."""
+def write(group: RunGroup, folder: Path, figure: Figure | str = "", kept: bool = False) -> None:
+    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; of ``kept`` runs the
+    first two, since the rest stands in docs/RESULTS.md."""
     table = rows(group)
-    texts: dict[str, Callable[[], str]] = {
-        "csv": lambda: _csv(table),
-        "json": lambda: _json(table),
-        "md": lambda: f"# {title_of(group)}\n\n{markdown(table, (*notes(group), KEY))}",
-        "html": lambda: _page(group, table, figure),
-    }
-    path = folder
-    for ending in endings:
-        path = folder / f"{NAME}.{ending}"
-        write_atomically(path, texts[ending]().encode())
-    return path
+    values = [row_to_json(row) for row in table]
+    write_csv(folder / f"{NAME}.csv", [FIELDS, *(row.values() for row in values)])
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder / f"{NAME}.json", text.encode())
+    if kept:
+        return
+    text = f"# {title_of(group)}\n\n{markdown(table, (*notes(group), KEY))}"
+    write_atomically(folder / f"{NAME}.md", text.encode())
+    figures = {NAME: figure} if isinstance(figure, Figure) else {}
+    context = template_context(group, table, notes(group))
+    page = render("comparison.html.j2", figures=figures, comparison=context)
+    write_atomically(folder / f"{NAME}.html", page.encode())
 
 
-def write_comparison(group: RunGroup, folder: Path) -> Path:
-    """``comparison.png`` and the table ``comparison.*`` of several runs; returns the page."""
-    try:
-        figure: Path | None = draw(group, folder / f"{NAME}.png")
-    except NoDataError as reason:
-        print(f"the figure was not drawn: {reason}", file=sys.stderr)
-        figure = None
-    return write(group, folder, figure)
+def write_comparison(group: RunGroup, folder: Path, path: Path) -> Figure | str:
+    """Write the experiment's figure to ``path`` and the table ``comparison.*`` into ``folder``;
+    returns the figure, or the reason why there is none."""
+    figure = reason_undrawn(draw, group, path) or Figure.read(path, alt(group), CAPTION)
+    write(group, folder, figure)
+    return figure
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
@@ -137,10 +131,16 @@ def markdown(table: Sequence[Row], notes: Sequence[str] = ()) -> str:
     """The rows as a Markdown table, ``notes`` and, since they are long, the commands below it: the
     column has their numbers."""
     shown, commands = _shown(table)
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    lines += ["| " + " | ".join(map(_cell, cells)) + " |" for cells in shown]
-    lines += [line for note in notes for line in ("", note)]
-    return "\n".join([*lines, "", *(f"    {command}" for command in commands)]) + "\n"
+    below = [line for note in notes for line in ("", note)]
+    below += ["", *(f"    {command}" for command in commands)]
+    return markdown_table(HEADINGS, shown) + "\n".join(below) + "\n"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, with the line end of its last row."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    cells = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells), ""])
 
 
 def _shown(table: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[str]]:
@@ -212,36 +212,15 @@ def title_of(group: RunGroup) -> str:
     return f"{group.experiment or 'no experiment'} on {group.data}"
 
 
-def _csv(table: Sequence[Row]) -> str:
-    written = io.StringIO(newline="")
-    writer = csv.DictWriter(written, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row_to_json(row) for row in table)
-    return written.getvalue()
-
-
-def _json(table: Sequence[Row]) -> str:
-    return json.dumps([row_to_json(row) for row in table], indent=1, ensure_ascii=False) + "\n"
-
-
-def _page(group: RunGroup, table: Sequence[Row], figure: Path | None) -> str:
-    figures = {NAME: Figure.read(figure, alt(group), CAPTION)} if figure else {}
-    context = template_context(group, table, notes(group))
-    return render("comparison.html.j2", figures=figures, comparison=context)
-
-
 CAPTION = (
     "Bands and bars are 95 % intervals, over seeds where there are three or more, else over "
     "clients."
 )
 KEY = (
     "± is the 95 % Student-t interval, over seeds where there are three or more, else over "
-    "clients; the paper's ± is as printed. Accuracies are those of the last epoch. The difference "
-    "is ours less the paper's. p is Wilcoxon's signed-rank test of the lead, two-sided, over "
-    "clients (over draws of classes in table 2), with Holm's correction over the methods of a "
-    "setting."
+    "clients, which share one division of the classes and its images: it speaks for further "
+    "clients, not for other classes; the paper's ± is as printed. Accuracies are those of the last "
+    "epoch. The difference is ours less the paper's. p is Wilcoxon's signed-rank test of the lead, "
+    "two-sided, over clients (over draws of classes in table 2), with Holm's correction over the "
+    "methods of a setting."
 )
-
-
-def _cell(value: str) -> str:
-    return value.replace("|", "\\|").replace("\n", " ")

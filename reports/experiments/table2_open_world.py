@@ -9,7 +9,8 @@ from reports.figures.measured import draw_beside_paper
 from reports.results import MAIN
 from reports.variants import RunGroup
 
-CELLS = {  # method: (CIFAR-100, ImageNet100), each with the paper's ±
+COLUMNS = ((base.CIFAR,), (base.IMAGENET,))
+ROWS = {  # method: a cell a column, each with the paper's ±
     "maml": ((34.07, 0.63), (36.51, 1.01)),
     "fomaml": ((25.40, 0.50), (32.82, 0.65)),
     "protonet": ((33.20, 0.48), (36.26, 0.32)),
@@ -20,15 +21,8 @@ CELLS = {  # method: (CIFAR-100, ImageNet100), each with the paper's ±
     "deepemd": ((39.85, 0.41), (40.21, 0.82)),
     MAIN: ((45.88, 2.99), (42.40, 2.35)),
 }
-COLUMNS = (base.CIFAR, base.IMAGENET)
+CELLS = base.table_cells("table 2", COLUMNS, ROWS)
 OVER_DEEPEMD = "lead over deepemd"
-
-
-def cell(method: str, data: str) -> base.PaperNumber | None:
-    """The table's entry; None where the paper has none (another method, another data set)."""
-    if method not in CELLS or data not in COLUMNS:
-        return None
-    return base.PaperNumber(*CELLS[method][COLUMNS.index(data)], "table 2")
 
 
 def rows(group: RunGroup) -> list[base.Row]:
@@ -36,7 +30,7 @@ def rows(group: RunGroup) -> list[base.Row]:
     table = []
     for variant in group.variants:
         for name in variant.methods:
-            mean, paper = variant.accuracy(name), cell(name, group.data)
+            mean, paper = variant.accuracy(name), CELLS.get((name, group.data))
             table.append(base.row(variant, name, "%", mean, paper=paper))
         table += base.lead_rows(variant)
     return table
@@ -56,7 +50,7 @@ CLAIMS = (
     base.Claim(
         "table-2",
         "table 2: ours on open-world classes, the best of nine",
-        {name: number for name in COLUMNS if (number := cell(MAIN, name))},
+        {data: CELLS[MAIN, data] for (data,) in COLUMNS},
         "%",
         "about",
         MAIN,
@@ -66,6 +60,6 @@ CLAIMS = (
 EXPERIMENT = base.Experiment(
     "table2_open_world",
     rows=rows,
-    figure=partial(draw_beside_paper, paper=lambda _, method, data: cell(method, data)),
+    figure=partial(draw_beside_paper, paper=lambda _, *column: CELLS.get(column)),
     claims=CLAIMS,
 )

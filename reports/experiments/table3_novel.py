@@ -10,7 +10,7 @@ from reports.results import MAIN
 from reports.variants import RunGroup, Variant
 
 COLUMNS = ((base.CIFAR, 10), (base.CIFAR, 20), (base.IMAGENET, 10), (base.IMAGENET, 20))
-CELLS = {  # method: a cell a column, each with the paper's ±
+ROWS = {  # method: a cell a column, each with the paper's ±
     "maml": ((51.70, 1.75), (62.36, 2.88), (48.62, 3.10), (57.62, 2.42)),
     "fomaml": ((50.13, 3.73), (60.00, 3.31), (43.38, 2.47), (51.87, 1.96)),
     "protonet": ((56.40, 2.88), (61.02, 3.18), (49.91, 3.36), (58.62, 2.45)),
@@ -22,25 +22,16 @@ CELLS = {  # method: a cell a column, each with the paper's ±
     MAIN: ((58.86, 3.12), (64.24, 1.89), (52.96, 4.84), (60.86, 4.48)),  # lambda = 1000
     "lambda 5000": ((58.21, 2.58), (63.74, 2.46), (52.53, 4.74), (59.76, 5.41)),
 }
-
-
-def cell(
-    method: str, data: str, shots: int, ewc_lambda: float | None = None
-) -> base.PaperNumber | None:
-    """The table's entry; None where the paper has none. The learngene's is that of lambda = 1000
-    unless ``ewc_lambda`` is 5000."""
-    entry = "lambda 5000" if (method, ewc_lambda) == (MAIN, 5000) else method
-    if entry not in CELLS or (data, shots) not in COLUMNS:
-        return None
-    return base.PaperNumber(*CELLS[entry][COLUMNS.index((data, shots))], "table 3")
+CELLS = base.table_cells("table 3", COLUMNS, ROWS)
 
 
 def cell_of(variant: Variant, method: str, data: str) -> base.PaperNumber | None:
-    """The entry for a method of a variant; the row of lambda = 5000 where that was asked for, on
-    the plain Fisher as in the paper."""
+    """The entry for a method of a variant, None where the paper has none; that of lambda = 5000
+    where it was asked for, on the plain Fisher as in the paper."""
     plain = not variant.config("retain.normalise")
-    ewc_lambda = variant.config("retain.ewc_lambda") if plain else None
-    return cell(method, data, variant.config("shots"), ewc_lambda)
+    if method == MAIN and plain and variant.config("retain.ewc_lambda") == 5000:
+        method = "lambda 5000"
+    return CELLS.get((method, data, variant.config("shots")))
 
 
 def rows(group: RunGroup) -> list[base.Row]:
@@ -67,11 +58,7 @@ def _claim(shots: int) -> base.Claim:
     return base.Claim(
         name=f"table-3-{shots}",
         words=f"table 3: ours on novel classes, {shots} shots, the best of nine",
-        numbers={
-            data: number
-            for data in (base.CIFAR, base.IMAGENET)
-            if (number := cell(MAIN, data, shots))
-        },
+        numbers={data: CELLS[MAIN, data, shots] for data in (base.CIFAR, base.IMAGENET)},
         unit="%",
         bound="about",
         quantity=f"{shots}-shot, {MAIN}",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from reports.collective import depth_label, layer_names
 from reports.figures import pareto
-from reports.figures.run import mean_curve
+from reports.figures.run import MOST_LINES, mean_curve
 from reports.schema import Results
 from reports.summary import answered, method_names, method_rows
 from reports.text import sentence
 
 
-def caption(name: str) -> str:
+def caption(name: str, results: Results) -> str:
     """How to read the figure."""
-    return sentence(f"figures/words/{name}.j2", "caption")
+    return _say(name, "caption", results)
 
 
 def alt_text(name: str, results: Results) -> str:
@@ -20,11 +20,17 @@ def alt_text(name: str, results: Results) -> str:
 
     Only for figures that were drawn: the others' data is absent.
     """
+    return _say(name, "alt", results)
+
+
+def _say(name: str, macro: str, results: Results) -> str:
+    clients = answered(results)
     return sentence(
         f"figures/words/{name}.j2",
-        "alt",
+        macro,
         results=results,
-        clients=answered(results),
+        clients=clients,
+        a_line_each=len(clients) <= MOST_LINES,
         methods=method_names(results),
         method_rows=method_rows(results),
         layers=layer_names(results),

@@ -20,7 +20,7 @@ WRITTEN_UP_TO = 10  # tasks: with more of them the cells of a matrix are too sma
 
 
 @style.styled
-def criterion(results: Results, folder: Path) -> Path:
+def criterion(results: Results, path: Path) -> Path:
     """rho by layer and task, the top layer on top (the paper's figure 3).
 
     Inherited layers are framed; a bar at the right marks what the criterion selects. Copies of
@@ -57,7 +57,7 @@ def criterion(results: Results, folder: Path) -> Path:
     style.task_ticks(axes.xaxis)
     axes.set_xlim(0.5, tasks + 0.5)
     axes.set(xlabel="task", ylabel="layer of the collective")
-    return style.save(figure, folder / "criterion.png")
+    return style.save(figure, path)
 
 
 def _mark(axes: Axes, bottom: float, top: float, layers: int) -> None:
@@ -71,45 +71,7 @@ def _mark(axes: Axes, bottom: float, top: float, layers: int) -> None:
 
 
 @style.styled
-def collective(results: Results, folder: Path) -> Path:
-    """Accuracy on all classes known so far, after each task, by either path."""
-    if results["collective"] is None:
-        raise style.NoDataError(NO_COLLECTIVE)
-    stages = results["collective"]["stages"]
-    if not stages:
-        raise style.NoDataError("the collective recorded no stage")
-    tasks = [stage["task"] for stage in stages]
-    known = np.array([stage["known_classes"] for stage in stages])
-    figure, axes = style.new_axes(4.2)
-    accuracy = [100 * stage["accuracy"] for stage in stages]
-    axes.plot(
-        tasks,
-        accuracy,
-        color=style.BLUE,
-        marker="o",
-        lw=2,
-        label=f"collective, {depth_label([results])}",
-    )
-    light = [stage.get("light_accuracy") for stage in stages]
-    if any(value is not None for value in light):
-        percent = [np.nan if value is None else 100 * value for value in light]
-        axes.plot(tasks, percent, color=style.GREEN, marker="^", lw=2, label="light path")
-    axes.plot(tasks, 100 / known, color=style.GREY, ls="--", lw=1.2, label="chance")
-    axes.set(xlabel="task", ylabel="test accuracy on known classes (%)", ylim=(0, 103))
-    # The same ticks on both axes: the upper one translates a task into the classes known by then.
-    step = -(-len(tasks) // 14)
-    axes.set_xticks(tasks[::step])
-    twin = axes.secondary_xaxis("top")
-    twin.set_xticks(tasks[::step], known[::step])
-    twin.set_xlabel("known classes")
-    twin.spines["top"].set_visible(False)
-    twin.tick_params(length=0)
-    figure.legend(loc="outside lower center", ncols=3)
-    return style.save(figure, folder / "collective.png")
-
-
-@style.styled
-def continual(results: Results, folder: Path) -> Path:
+def continual(results: Results, path: Path) -> Path:
     """Accuracy on every task after every task, a panel for each path of the collective."""
     if results["collective"] is None:
         raise style.NoDataError(NO_COLLECTIVE)
@@ -127,7 +89,7 @@ def continual(results: Results, folder: Path) -> Path:
         axes.set_ylabel("after task")
     grid[-1].set_xlabel("test images of task")
     style.colour_bar(figure, image, list(grid), "accuracy among all classes known by then (%)")
-    return style.save(figure, folder / "continual.png")
+    return style.save(figure, path)
 
 
 def _triangle(axes: Axes, rows: list[list[float]]) -> QuadMesh:
@@ -151,7 +113,7 @@ def _triangle(axes: Axes, rows: list[list[float]]) -> QuadMesh:
 
 
 @style.styled
-def open_world(results: Results, folder: Path) -> Path:
+def open_world(results: Results, path: Path) -> Path:
     """How unknown the test images look, and how well each score tells the two groups apart."""
     value = results["open_world"]
     if value is None:
@@ -168,7 +130,7 @@ def open_world(results: Results, folder: Path) -> Path:
     style.legend_above(upper, axes)
     for part in lower:
         _score_ranking(part.add_subplot(), scores, value.get("score"))
-    return style.save(figure, folder / "open_world.png")
+    return style.save(figure, path)
 
 
 def _score_histogram(axes: Axes, value: Results) -> None:

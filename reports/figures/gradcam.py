@@ -18,17 +18,8 @@ NAME = 11  # characters of a class name that stand above an image
 
 
 @style.styled
-def gradcam(results: Results, folder: Path) -> Path:
+def gradcam(results: Results, path: Path) -> Path:
     """A row an image of an unknown class: the image, then where each stage looks."""
-    return contact_sheet(results, folder / "gradcam.png")
-
-
-def contact_sheet(results: Results, path: Path) -> Path:
-    """The same into a file of any name.
-
-    Raises:
-        NoDataError: the results hold no maps.
-    """
     sheet = results.get("gradcam")
     if sheet is None:
         raise style.NoDataError(_reason(results))

@@ -25,7 +25,8 @@ NO_STREAM = "the collective met no stream: open_world.cycles is 0, or the result
 
 
 def accuracy_over_tasks(group: RunGroup, path: Path) -> Path:
-    """Accuracy on all classes known by then over the tasks, a colour a variant."""
+    """Accuracy on all classes known by then over the tasks, a colour a variant; of one, beside
+    chance."""
     if any(not (run["collective"] or {}).get("stages") for run in group.runs):
         raise style.NoDataError(NO_COLLECTIVE)
     figure, axes = style.new_axes(4.2)
@@ -34,6 +35,8 @@ def accuracy_over_tasks(group: RunGroup, path: Path) -> Path:
         known = [stage["known_classes"] for stage in stages]
         for label, key, light in _paths(variant, "accuracy"):
             _line(axes, known, variant, _of_stages(key), label, number, light)
+    if len(group.variants) == 1:
+        axes.plot(known, 100 / np.array(known), color=style.GREY, ls="--", lw=1.2, label="chance")
     axes.set(
         xlabel="classes the collective knows", ylabel="accuracy on all of them (%)", ylim=(0, 103)
     )
@@ -43,6 +46,8 @@ def accuracy_over_tasks(group: RunGroup, path: Path) -> Path:
 
 def cycles(group: RunGroup, path: Path) -> Path:
     """Accuracy on old and on new classes over the cycles; 0 is before the first."""
+    if all(run["open_world"] is None for run in group.runs):
+        raise style.NoDataError(NO_COLLECTIVE)
     variants = [variant for variant in group.variants if all(cycle_of(run) for run in variant.runs)]
     if not variants:
         raise style.NoDataError(NO_STREAM)
@@ -60,15 +65,6 @@ def cycles(group: RunGroup, path: Path) -> Path:
         axes.set_xlim(-0.2, max(counts) + 0.2)
     panels[0].set_ylabel("test accuracy (%)")
     return style.save_with_legend(figure, panels[0], path)
-
-
-@style.styled
-def cycle(results: Results, folder: Path) -> Path:
-    """``cycles`` of one run, as a figure of its report."""
-    if results["open_world"] is None:
-        raise style.NoDataError(NO_COLLECTIVE)
-    variant = Variant("", {}, (results,))
-    return cycles(RunGroup(None, results["data"]["name"], (variant,)), folder / "cycle.png")
 
 
 def _paths(variant: Variant, key: str) -> list[tuple[str, str, bool]]:

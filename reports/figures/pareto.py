@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -16,10 +15,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from reports.experiments.base import OPPONENTS
 from reports.figures import style
-from reports.format import percent, size
+from reports.format import format_bytes
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
-from reports.summary import answered, method_names
+from reports.summary import client_mean, method_names
 
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
 FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
@@ -45,17 +44,14 @@ class Point:
         return self.label.replace(f" {self.sent_as}", "")
 
 
-def points(results: Results) -> list[Point]:
+def cost_accuracy_points(results: Results) -> list[Point]:
     """One point a method of a run, in the run's order."""
-    clients = answered(results)
-    if not clients:
-        return []
     measured = []
     for name in method_names(results):
-        summary = results["summary"][name]
-        received = fmean(client["methods"][name]["bytes_down"] for client in clients)
+        summary, received = results["summary"][name], client_mean(results, name, "bytes_down")
         label, sent_as = _named(results, name)
-        measured.append(Point(name, label, received, summary["mean"], summary["ci95"], sent_as))
+        if received is not None:
+            measured.append(Point(name, label, received, summary["mean"], summary["ci95"], sent_as))
     return measured
 
 
@@ -94,12 +90,14 @@ def front(candidates: Sequence[Point]) -> list[Point]:
     return [point for at, point in enumerate(order) if not beaten(at)]
 
 
-def draw(axes: Axes, every: Sequence[Point]) -> None:
-    """The points, and a line through the front.
+@style.styled
+def save_points(every: Sequence[Point], path: Path) -> Path:
+    """Draw the points of one run or several, and a line through the front.
 
     A method sent in several number formats is one line of points, filled by format; its name stands
     beside the axes, where twenty names fit without lying on one another.
     """
+    figure, axes = style.new_axes(4.5)
     on_front = front(every)
     sent = [p for p in every if p.method != REFERENCE]
     # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
@@ -138,7 +136,10 @@ def draw(axes: Axes, every: Sequence[Point]) -> None:
     ]
     where: style.Look = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4}
     axes.legend(handles=[*step, *signs], fontsize=NAME_POINTS, **where)
-    _names_beside(axes, last, {_level_label(p, p in on_front): p for p in levels})
+    ends = {True: " (on the front)", False: ""}
+    named = {f"{p.label}, {format_bytes(p.bytes)}{ends[p in on_front]}": p for p in levels}
+    _names_beside(axes, last, named)
+    return style.save(figure, path)
 
 
 def _coordinates(line: Sequence[Point]) -> tuple[list[float], list[float]]:
@@ -155,10 +156,6 @@ def _marker(name: str, names: Sequence[str]) -> str:
     """The same in every figure for the methods that a name is known of."""
     order = [*KNOWN, *(other for other in names if other not in KNOWN)]
     return style.MARKERS[order.index(name) % len(style.MARKERS)]
-
-
-def _level_label(level: Point, best: bool) -> str:
-    return f"{level.label}, {size(level.bytes)}{' (on the front)' if best else ''}"
 
 
 def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) -> None:
@@ -185,26 +182,11 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
 
 
 @style.styled
-def frontier(results: Results, folder: Path) -> Path:
+def frontier(results: Results, path: Path) -> Path:
     """The run's methods by cost and accuracy."""
-    measured = points(results)
+    measured = cost_accuracy_points(results)
     if not measured:
         raise style.NoDataError("no client answered")
     if len(measured) < 3:
         raise style.NoDataError("the run compares fewer than three methods")
-    return save_points(measured, folder / "frontier.png")
-
-
-def save_points(measured: Sequence[Point], path: Path) -> Path:
-    """Points of one run or several as a figure."""
-    figure, axes = style.new_axes(4.5)
-    draw(axes, measured)
-    return style.save(figure, path)
-
-
-def alt(results: Results) -> str:
-    """The figure in words."""
-    measured = points(results)
-    costs = "; ".join(f"{p.label} {percent(p.accuracy)} for {size(p.bytes)}" for p in measured)
-    best = ", ".join(point.label for point in front(measured))
-    return f"Accuracy against bytes received: {costs}. On the Pareto front: {best}."
+    return save_points(measured, path)

@@ -6,42 +6,48 @@ removed (it would show another run), and the reason is handed to the report, whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
+from reports.experiments import fig6a_evolution
 from reports.figures import style
-from reports.figures.collective import collective, continual, criterion, open_world
+from reports.figures.collective import continual, criterion, open_world
 from reports.figures.gradcam import gradcam
-from reports.figures.over_tasks import cycle
+from reports.figures.over_tasks import accuracy_over_tasks, cycles
 from reports.figures.pareto import frontier
-from reports.format import percent, rounded, size
+from reports.format import format_bytes, percent
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
 from reports.statistics import summarise
-from reports.summary import answered, method_names
+from reports.summary import answered, client_mean, method_names
+from reports.variants import RunGroup, Variant
 
 BANDS = 4  # methods up to which each has its band
+MOST_LINES = 100  # clients up to which each has its line; beyond that the lines are one surface
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes
 
 
-def draw_figures(results: Results, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Draws every figure whose data is there.
+def draw_figures(
+    results: Results,
+    folder: Path,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, str]:
+    """Draw every figure whose data is there as ``folder/NAME.png``.
+
+    ``progress`` is told of each before it is drawn.
 
     Returns:
-        name to path of what was drawn, and name to reason of what was not.
+        by name the reason why it was not drawn; empty where it was.
     """
-    drawn, skipped = {}, {}
-    for name, draw in FIGURES.items():
-        try:
-            drawn[name] = draw(results, folder)
-        except style.NoDataError as reason:
-            skipped[name] = str(reason)
-            (folder / f"{name}.png").unlink(missing_ok=True)
-    return drawn, skipped
+    reasons = {}
+    for done, (name, draw) in enumerate(FIGURES.items()):
+        progress("report, figures", done, len(FIGURES))
+        reasons[name] = style.reason_undrawn(draw, results, folder / f"{name}.png")
+    return reasons
 
 
 def mean_curve(
@@ -58,7 +64,7 @@ def mean_curve(
 
 
 @style.styled
-def accuracy_over_epochs(results: Results, folder: Path) -> Path:
+def accuracy_over_epochs(results: Results, path: Path) -> Path:
     """Mean test accuracy by epoch with its 95 % band, a line per method (the paper's figure 4)."""
     clients, names = _clients(results), method_names(results)
     crowded = len(names) > BANDS  # bands would then hide each other
@@ -79,11 +85,11 @@ def accuracy_over_epochs(results: Results, folder: Path) -> Path:
     style.whole_numbers(axes.xaxis, steps=[1, 2, 5, 10])
     low, high = axes.get_ylim()
     axes.set_ylim(max(0, min(chance - 5, low)), high if high < 85 else 101)
-    return style.save_with_legend(figure, axes, folder / "accuracy_over_epochs.png")
+    return style.save_with_legend(figure, axes, path)
 
 
 @style.styled
-def clients_paired(results: Results, folder: Path) -> Path:
+def clients_paired(results: Results, path: Path) -> Path:
     """Each client from its scratch accuracy to its learngene accuracy, the largest gain on top."""
     if results["summary"]["gain"] is None:
         raise style.NoDataError(f"the run did not compare {MAIN} with {REFERENCE}")
@@ -93,6 +99,8 @@ def clients_paired(results: Results, folder: Path) -> Path:
     ]
     pairs.sort(key=lambda pair: (pair[2] - pair[1], -pair[0]))
     ids, scratch, ours = (np.array(column) for column in zip(*pairs, strict=True))
+    if len(ids) > MOST_LINES:
+        return _gain_histogram(ours - scratch, results["summary"]["gain"], path)
     rows = np.arange(len(ids))
     figure, axes = style.new_axes(float(np.clip(1.3 + 0.24 * len(ids), 2.2, 9.0)))
     looks = style.method_style(method_names(results))
@@ -108,16 +116,38 @@ def clients_paired(results: Results, folder: Path) -> Path:
     axes.set(xlabel="test accuracy at the last epoch (%)")
     axes.set(ylabel="client, by gain" if len(ids) > 4 else "client")
     axes.set_ylim(-0.8, len(ids) - 0.2)
-    return style.save_with_legend(figure, axes, folder / "clients_paired.png")
+    return style.save_with_legend(figure, axes, path)
+
+
+def _gain_histogram(gains: style.Floats, summary: Mapping[str, Any], path: Path) -> Path:
+    """Clients by gain, percentage points, with the mean and its interval.
+
+    Gains are multiples of one test image: bars are whole multiples of the smallest difference, so
+    that none holds more of the possible values than its neighbour, and one of them is around zero.
+    """
+    possible = np.diff(np.unique(np.round(gains, 9)))
+    step = float(possible.min()) if len(possible) else 1.0
+    edges = np.histogram_bin_edges(gains, "auto")
+    width = step * max(1, round((edges[1] - edges[0]) / step))
+    first, last = np.floor(gains.min() / width + 0.5), np.floor(gains.max() / width + 0.5)
+    figure, axes = style.new_axes(3.5)
+    counts, edges = np.histogram(gains, width * (np.arange(first, last + 2) - 0.5))
+    axes.stairs(counts, edges, fill=True, color=style.BLUE, alpha=0.35)
+    axes.stairs(counts, edges, color=style.BLUE, lw=1.2)
+    axes.axvline(0, color="black", lw=1.2, ls=":", label="no difference")
+    mean, half = 100 * summary["mean"], 100 * (summary["ci95"] or 0.0)
+    axes.axvline(mean, color=style.VERMILION, lw=1.8, label="mean, 95 % interval")
+    axes.axvspan(mean - half, mean + half, color=style.VERMILION, alpha=0.2, lw=0)
+    axes.set(xlabel=f"gain of {MAIN} over {REFERENCE} (points)", ylabel="clients", ylim=(0, None))
+    return style.save_with_legend(figure, axes, path)
 
 
 @style.styled
-def bytes_received(results: Results, folder: Path) -> Path:
+def bytes_received(results: Results, path: Path) -> Path:
     """What a client receives per method, beside the accuracy that it buys."""
-    clients, names = _clients(results), method_names(results)
-    received = np.array(
-        [np.mean([client["methods"][name]["bytes_down"] for client in clients]) for name in names]
-    )
+    _clients(results)
+    names = method_names(results)
+    received = np.array([client_mean(results, name, "bytes_down") for name in names])
     positive = received[received > 0]
     log = bool(len(positive)) and positive.max() / positive.min() > LOG_ABOVE
     figure = style.new_figure(1.7 + 0.5 * len(names))
@@ -138,11 +168,11 @@ def bytes_received(results: Results, folder: Path) -> Path:
     else:
         left.set_xlim(0, 1.5 * top)
         left.xaxis.set_major_locator(MaxNLocator(3))
-        left.xaxis.set_major_formatter(lambda x, _: size(x))
+        left.xaxis.set_major_formatter(lambda x, _: format_bytes(x))
     start = left.get_xlim()[0]
     beside: style.Look = {"textcoords": "offset points", "va": "center"}
     for row, count in zip(rows, received, strict=True):
-        left.annotate(size(count), (max(count, start), row), (4, 0), **beside)
+        left.annotate(format_bytes(count), (max(count, start), row), (4, 0), **beside)
     left.set_yticks(rows, names)
     left.grid(visible=False, axis="y")
     left.set_xlabel(f"bytes received per client{', log scale' if log else ''}", fontsize=10)
@@ -157,29 +187,7 @@ def bytes_received(results: Results, folder: Path) -> Path:
     right.set_xlim(0, 140)
     right.set_xticks([0, 50, 100])
     right.set_xlabel("test accuracy (%), 95 % interval", fontsize=10)
-    return style.save(figure, folder / "bytes.png")
-
-
-@style.styled
-def evolution(results: Results, folder: Path) -> Path:
-    """Accuracy of the same clients by how much the collective knew (the paper's figure 6a)."""
-    rounds = results.get("rounds") or []
-    if len(rounds) < 2:
-        raise style.NoDataError("the run has one round; rounds=R reconstructs at R points")
-    figure, axes = style.new_axes(3.6)
-    known = [point["known_classes"] for point in rounds]
-    mean, half = _percent([point["summary"][MAIN] for point in rounds])
-    looks = style.method_style(method_names(results))
-    axes.plot(known, mean, lw=2, ms=6, label=MAIN, **looks[MAIN])
-    style.band(axes, known, mean, half, looks[MAIN]["color"])
-    reference = (results["summary"].get(REFERENCE) or {}).get("mean")
-    if reference is not None:  # scratch does not change with the collective
-        level = 100 * reference
-        colour = looks[REFERENCE]["color"]
-        axes.axhline(level, color=colour, ls="--", lw=1.6, label=f"{REFERENCE}, {rounded(level)} %")
-    axes.set_xticks(known)
-    axes.set(xlabel="classes the collective knows", ylabel="clients' test accuracy (%)")
-    return style.save_with_legend(figure, axes, folder / "evolution.png")
+    return style.save(figure, path)
 
 
 def _percent(summaries: Sequence[Mapping[str, Any]]) -> tuple[style.Floats, style.Floats]:
@@ -195,16 +203,25 @@ def _clients(results: Results) -> list[Mapping[str, Any]]:
     return clients
 
 
+def _of_group(draw: Callable[[RunGroup, Path], Path]) -> Callable[[Results, Path], Path]:
+    """A figure of gathered runs as that of one run."""
+
+    def drawn(results: Results, path: Path) -> Path:
+        return draw(RunGroup(None, results["data"]["name"], (Variant("", {}, (results,)),)), path)
+
+    return style.styled(drawn)
+
+
 FIGURES = {
     "accuracy_over_epochs": accuracy_over_epochs,
     "clients_paired": clients_paired,
-    "evolution": evolution,
+    "evolution": _of_group(fig6a_evolution.figure),
     "criterion": criterion,
-    "collective": collective,
+    "collective": _of_group(accuracy_over_tasks),
     "continual": continual,
     "bytes": bytes_received,
     "frontier": frontier,
     "open_world": open_world,
-    "cycle": cycle,
+    "cycle": _of_group(cycles),
     "gradcam": gradcam,
 }

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from learngene.utils.files import write_atomically
-from reports.format import size
-from reports.schema import Results
+from reports.format import format_bytes
 
 # Okabe and Ito's colours, told apart by people with any common colour-vision deficiency. Their
 # yellow is left out: too faint for a line on white.
@@ -58,7 +57,7 @@ STYLE: dict[Any, Any] = {  # matplotlib names every key in its types
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
 }
-Draw = Callable[[Results, Path], Path]
+Shown = TypeVar("Shown")  # what a figure is drawn from: results, or a group of runs
 Floats = NDArray[np.float64]
 Look = dict[str, Any]  # matplotlib's keywords of a line, a mark or a text
 
@@ -67,15 +66,26 @@ class NoDataError(LookupError):
     """The results do not hold what a figure shows; the message says what is absent and why."""
 
 
-def styled(draw: Draw) -> Draw:
+def styled(draw: Callable[[Shown, Path], Path]) -> Callable[[Shown, Path], Path]:
     """Draws with the house style and leaves matplotlib's settings as they were."""
 
     @wraps(draw)
-    def inner(results: Results, folder: Path) -> Path:
+    def inner(shown: Shown, path: Path) -> Path:
         with matplotlib.rc_context(STYLE):
-            return draw(results, folder)
+            return draw(shown, path)
 
     return inner
+
+
+def reason_undrawn(draw: Callable[[Shown, Path], Path], shown: Shown, path: Path) -> str:
+    """Draw into ``path``, and say nothing; or why what is shown does not hold it. An old figure is
+    then removed: it would show another run."""
+    try:
+        draw(shown, path)
+    except NoDataError as reason:
+        path.unlink(missing_ok=True)
+        return str(reason)
+    return ""
 
 
 def new_figure(height: float) -> Figure:
@@ -137,7 +147,7 @@ def task_ticks(axis: Axis, most: int = 14) -> None:
 
 def size_tick(count: float, _: float | None = None) -> str:
     """Bytes beside a tick, round where they are."""
-    return size(count).replace(".0 ", " ")
+    return format_bytes(count).replace(".0 ", " ")
 
 
 def band(

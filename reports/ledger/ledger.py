@@ -10,22 +10,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from learngene.utils.files import write_atomically
 from reports.client_rows import write_clients_csv
 from reports.experiments import registry, table
 from reports.figures.run import accuracy_over_epochs
-from reports.figures.style import NoDataError
+from reports.figures.style import Shown, reason_undrawn
 from reports.ledger import compact
 from reports.ledger.page import page
 from reports.runs import GatherError, read_runs
 from reports.schema import Results
 from reports.variants import RunGroup, experiment_of, group_runs
 
-TABLES = ("csv", "json")  # of an experiment, written anew with the page
 MAIN_JOB = "main"  # the folder of runs that name no experiment
+FIGURE = f"{table.NAME}.png"
 OF_MAPS = "fig5_gradcam"  # the experiment whose figure is not drawn from kept runs
 
 
@@ -49,14 +48,15 @@ def add_runs(folders: Sequence[Path], ledger: Path) -> None:
         added[home] = results
     for place in {home.parent for home in added}:
         if place.name != MAIN_JOB:
-            others = _read([home for home in _homes(place) if home not in added])
+            homes = sorted({file.parent for file in place.glob("*/results.json")} - added.keys())
+            others = [run for _, run in read_runs(homes)] if homes else []
             group_runs([*others, *(run for home, run in added.items() if home.parent == place)])
     for home, results in added.items():
         write_atomically(home / "results.json", contents[home])
         if home.parent.name == MAIN_JOB:
             write_clients_csv(results, home / "clients.csv")
         elif home.parent.name == OF_MAPS and not results.get("kept"):
-            draw_experiment(home.parent, group_runs([results]))
+            _draw(registry.draw, group_runs([results]), home.parent / FIGURE)
 
 
 def redraw(
@@ -67,25 +67,16 @@ def redraw(
     Maps of Grad-CAM are too large to be kept: figure 5 is drawn from the run that is added.
     """
     for results in runs:
-        home = _home(ledger, results)
-        _draw(home / "accuracy_over_epochs.png", partial(accuracy_over_epochs, results, home))
+        figure = _home(ledger, results) / "accuracy_over_epochs.png"
+        _draw(accuracy_over_epochs, results, figure)
     for (name, data), group in experiments.items():
         if name != OF_MAPS:
-            draw_experiment(ledger / data / name, group)
+            _draw(registry.draw, group, ledger / data / name / FIGURE)
 
 
-def draw_experiment(place: Path, group: RunGroup) -> None:
-    """The figure of an experiment."""
-    figure = place / f"{table.NAME}.png"
-    _draw(figure, partial(registry.draw, group, figure))
-
-
-def _draw(figure: Path, draw: Callable[[], Path]) -> None:
+def _draw(draw: Callable[[Shown, Path], Path], shown: Shown, figure: Path) -> None:
     """Draw it; where the runs do not hold what it shows, there is none, and it is said why."""
-    try:
-        draw()
-    except NoDataError as reason:
-        figure.unlink(missing_ok=True)
+    if reason := reason_undrawn(draw, shown, figure):
         print(f"{figure.parent}: the figure was not drawn: {reason}", file=sys.stderr)
 
 
@@ -95,17 +86,8 @@ def _home(ledger: Path, results: Results) -> Path:
     return ledger / results["data"]["name"] / name / compact.name_of(results)
 
 
-def _homes(place: Path) -> list[Path]:
-    """The folders of the runs under a folder, by name."""
-    return sorted(path.parent for path in place.glob("*/results.json"))
-
-
-def _read(homes: Sequence[Path]) -> list[Results]:
-    return [results for _, results in read_runs(homes)] if homes else []
-
-
 def load(ledger: Path) -> tuple[list[Results], dict[tuple[str, str], RunGroup]]:
-    """The main job's runs, and every experiment's by (experiment, world).
+    """The main job's runs, and every experiment's by (experiment, dataset).
 
     Raises:
         GatherError: it is no ledger, a folder of it holds no run, or runs do not fit together.
@@ -117,9 +99,9 @@ def load(ledger: Path) -> tuple[list[Results], dict[tuple[str, str], RunGroup]]:
         )
     main, experiments = [], {}
     for place in sorted(p for p in ledger.glob("*/*") if p.is_dir()):
-        if not _homes(place):
+        if not any(place.glob("*/results.json")):
             raise GatherError(f"{place}: no run is kept there. Remove the folder")
-        runs = _read(_homes(place))
+        runs = [results for _, results in read_runs([place])]
         if place.name == MAIN_JOB:
             main += runs
         else:
@@ -136,7 +118,7 @@ def write_ledger(ledger: Path, out: Path) -> None:
     runs, experiments = load(ledger)
     redraw(ledger, runs, experiments)
     for (name, data), group in experiments.items():
-        table.write(group, ledger / data / name, endings=TABLES)
+        table.write(group, ledger / data / name, kept=True)
     drawn = {path.relative_to(ledger).as_posix() for path in ledger.rglob("*.png")}
     base = os.path.relpath(ledger, out.parent)
     write_atomically(out, page(runs, experiments, drawn, base).encode())

@@ -9,7 +9,7 @@ import torch
 
 from conf.schema import Config
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.partition import ShardData
 from learngene.gene.gene import Learngene
 from learngene.networks.individual import Individual
@@ -17,7 +17,7 @@ from protocol.task import ClientTask
 from tests.helpers import method_settings, torch_rng
 
 
-def make_task(world: World, gene: Learngene, **changed: Any) -> ClientTask:
+def make_task(dataset: ImageDataset, gene: Learngene, **changed: Any) -> ClientTask:
     """The task that the server would send; ``changed`` is ``section__field=value``."""
     config = asdict(Config(cache="", method=method_settings()))
     config["individual"] |= {"epochs": 2, "eval_every": 1, "batch_size": 8}
@@ -28,7 +28,7 @@ def make_task(world: World, gene: Learngene, **changed: Any) -> ClientTask:
             section = section[part]
         section[last] = value
     return ClientTask(
-        world=str(world.path),
+        world=str(dataset.path),
         methods=tuple(config["methods"]),
         seed=config["seed"],
         shard_seed=config["seed"],

@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients import client_app as app_module
 from clients.client_app import ERROR, INFO, NODE, PAYLOAD, TASK, make_client_app, pack
-from protocol.reply_schema import DeclaredReply
+from protocol.reply_schema import ReplySchema
 from protocol.task import ClientTask
 from tests.protocol.helpers import client_task
 
@@ -36,7 +36,7 @@ def message(task: ClientTask, kind: str = MessageType.TRAIN, **arrays: np.ndarra
 def made(run_task):
     """An app of this work, which may answer with one number of a method."""
     names = {"learngene": {"accuracy": 0}, "scratch": {"accuracy": 0}, "m": {"x": 0}}
-    return make_client_app(run_task, lambda task: DeclaredReply(names, {}))
+    return make_client_app(run_task, lambda task: ReplySchema(names, {}))
 
 
 def answer(**methods: dict) -> dict:
@@ -98,12 +98,12 @@ def test_one_bad_method_spares_the_other(value, error):
 
 def test_exception_becomes_a_record_with_its_text():
     def run_task(client, round, task, payloads):
-        raise FileNotFoundError("world is gone")
+        raise FileNotFoundError("dataset is gone")
 
     reply = made(run_task)(message(client_task()), context())
     assert not reply.has_error()  # Flower's own would bury the text
     assert list(reply.content) == [ERROR]
-    assert reply.content[ERROR]["reason"] == "FileNotFoundError: world is gone"
+    assert reply.content[ERROR]["reason"] == "FileNotFoundError: dataset is gone"
     where = reply.content[ERROR]["traceback"].splitlines()
     assert where[-1].endswith(" in run_task") and "gone" not in where[-1]
 

@@ -65,10 +65,10 @@ def test_an_error_stays_as_it_was_in_a_spoilt_answer(tmp_path):
 
 
 def test_killed_in_the_middle_of_training_the_repeated_work_has_the_same_numbers(
-    tiny_world, evolved, tmp_path, monkeypatch
+    tiny_dataset, evolved, tmp_path, monkeypatch
 ):
     gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
-    task = make_task(tiny_world, gene)
+    task = make_task(tiny_dataset, gene)
     payloads = {"learngene": gene.arrays}
     whole = run_task(1, 1, task, payloads)
     seen: list[int] = []

@@ -14,7 +14,7 @@ from clients.work import client_context
 from learngene import methods
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard, read_shard
 from learngene.gene.gene import Learngene, extract, reconstruct
 from learngene.methods.learngene import start_head
@@ -30,18 +30,18 @@ def gene_of(evolved, stem: str) -> Learngene:
     return extract(evolved(stem).collective, layers=3, stem_seed=5, rho=[], source={})
 
 
-def context_of(name: str, world: World, gene: Learngene, client: int = 0, **changed: Any):
-    task = make_task(world, gene, **changed)
-    shard = draw_shard(world, ways=3, shots=5, shard_seed=0, client=client)
-    data = read_shard(world, shard, CPU)
+def context_of(name: str, dataset: ImageDataset, gene: Learngene, client: int = 0, **changed: Any):
+    task = make_task(dataset, gene, **changed)
+    shard = draw_shard(dataset, ways=3, shots=5, shard_seed=0, client=client)
+    data = read_shard(dataset, shard, CPU)
     payload = gene.arrays if name == "learngene" else {}
     return client_context(name, methods.find(name), client, 0, task, payload, data, CPU)
 
 
 @pytest.fixture
-def run(evolved, tiny_world) -> Find:
+def run(evolved, tiny_dataset) -> Find:
     def found(name: str, stem: str = "separable", **changed: Any) -> dict[str, Any]:
-        context = context_of(name, tiny_world, gene_of(evolved, stem), **changed)
+        context = context_of(name, tiny_dataset, gene_of(evolved, stem), **changed)
         metrics = methods.find(name).adapt(context).metrics()
         return {key: value for key, value in metrics.items() if key != "seconds"}
 
@@ -102,7 +102,7 @@ def test_every_stem_and_head_adapts(run, stem, head):
     assert found["penalty"][2] > 0
 
 
-def test_the_learngene_starts_where_its_light_path_stood(run, trained, evolved, tiny_world):
+def test_the_learngene_starts_where_its_light_path_stood(run, trained, evolved, tiny_dataset):
     run("learngene")
     ((individual, settings, retain),) = trained
     gene = gene_of(evolved, "separable")
@@ -118,11 +118,11 @@ def test_the_learngene_starts_where_its_light_path_stood(run, trained, evolved, 
     )
 
 
-def test_a_seeded_stem_is_measured_and_stays_frozen(run, trained, evolved, tiny_world):
+def test_a_seeded_stem_is_measured_and_stays_frozen(run, trained, evolved, tiny_dataset):
     run("learngene", "seeded")
     ((individual, settings, _),) = trained
     assert settings.freeze_norms and not any(p.requires_grad for p in individual.stem.parameters())
-    shard = context_of("learngene", tiny_world, gene_of(evolved, "seeded")).shard
+    shard = context_of("learngene", tiny_dataset, gene_of(evolved, "seeded")).shard
     seen = individual.stem[0].conv(shard.train_x)
     assert torch.allclose(individual.stem[0].norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
 
@@ -158,9 +158,9 @@ def test_the_fisher_sample_is_bounded_and_its_labels_are_its_images_own(run, mon
     assert len({image.numpy().tobytes() for image in all_of_them}) == 15
 
 
-def test_labels_of_the_fisher_sample(evolved, tiny_world, monkeypatch, trained):
+def test_labels_of_the_fisher_sample(evolved, tiny_dataset, monkeypatch, trained):
     context = context_of(
-        "learngene", tiny_world, gene_of(evolved, "separable"), retain__labels="true"
+        "learngene", tiny_dataset, gene_of(evolved, "separable"), retain__labels="true"
     )
     of = {
         image.numpy().tobytes(): int(y)
@@ -176,9 +176,9 @@ def test_labels_of_the_fisher_sample(evolved, tiny_world, monkeypatch, trained):
 
 
 def test_prototypes_come_from_the_shard_and_from_mirrors_where_they_keep_the_label(
-    evolved, tiny_world
+    evolved, tiny_dataset
 ):
-    context = context_of("learngene", tiny_world, gene_of(evolved, "separable"))
+    context = context_of("learngene", tiny_dataset, gene_of(evolved, "separable"))
     gene = gene_of(evolved, "separable")
     x, y = context.shard.train_x, context.shard.train_y
     for flip in (False, True):

@@ -1,4 +1,4 @@
-"""A client's whole work on the tiny world: determinism, independence of methods, failures."""
+"""A client's whole work on the tiny dataset: determinism, independence of methods, failures."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def numbers(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def answer_of(world, gene: Learngene, client: int = 1, round: int = 0, **changed: Any) -> Any:
-    task = make_task(world, gene, **changed)
+def answer_of(dataset, gene: Learngene, client: int = 1, round: int = 0, **changed: Any) -> Any:
+    task = make_task(dataset, gene, **changed)
     return run_task(client, round, task, {"learngene": gene.arrays})
 
 
-def test_an_answer_tells_of_the_shard_and_of_both_methods(tiny_world, gene):
-    answer = answer_of(tiny_world, gene)
-    shard = draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=1)
+def test_an_answer_tells_of_the_shard_and_of_both_methods(tiny_dataset, gene):
+    answer = answer_of(tiny_dataset, gene)
+    shard = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=1)
     assert answer["client"] == 1
     assert answer["info"]["classes"] == ",".join(str(c) for c in shard.classes)
     assert (answer["info"]["train_images"], answer["info"]["test_images"]) == (15, 18)
@@ -51,29 +51,29 @@ def test_an_answer_tells_of_the_shard_and_of_both_methods(tiny_world, gene):
     assert answer["methods"]["scratch"]["penalty"] == [0.0, 0.0, 0.0]
 
 
-def test_the_same_call_twice_gives_the_same_bits(tiny_world, gene):
-    first = numbers(answer_of(tiny_world, gene))
+def test_the_same_call_twice_gives_the_same_bits(tiny_dataset, gene):
+    first = numbers(answer_of(tiny_dataset, gene))
     torch.rand(11)
-    assert numbers(answer_of(tiny_world, gene)) == first
+    assert numbers(answer_of(tiny_dataset, gene)) == first
 
 
-def test_client_round_and_seed_count(tiny_world, gene):
-    first = numbers(answer_of(tiny_world, gene))["scratch"]["loss"]
+def test_client_round_and_seed_count(tiny_dataset, gene):
+    first = numbers(answer_of(tiny_dataset, gene))["scratch"]["loss"]
     for other in ({"client": 2}, {"round": 1}, {"seed": 1}):
-        assert numbers(answer_of(tiny_world, gene, **other))["scratch"]["loss"] != first
+        assert numbers(answer_of(tiny_dataset, gene, **other))["scratch"]["loss"] != first
 
 
-def test_the_order_of_methods_and_their_company_change_nothing(tiny_world, gene):
-    both = numbers(answer_of(tiny_world, gene))
-    turned = numbers(answer_of(tiny_world, gene, methods=["scratch", "learngene"]))
+def test_the_order_of_methods_and_their_company_change_nothing(tiny_dataset, gene):
+    both = numbers(answer_of(tiny_dataset, gene))
+    turned = numbers(answer_of(tiny_dataset, gene, methods=["scratch", "learngene"]))
     assert list(turned) == ["scratch", "learngene"] and turned == both
     for name in both:
-        assert numbers(answer_of(tiny_world, gene, methods=[name])) == {name: both[name]}
+        assert numbers(answer_of(tiny_dataset, gene, methods=[name])) == {name: both[name]}
 
 
 @pytest.mark.parametrize("culprit", ["learngene", "scratch"])
-def test_a_method_that_fails_leaves_the_other_its_numbers(tiny_world, gene, monkeypatch, culprit):
-    whole, find = numbers(answer_of(tiny_world, gene)), methods.find
+def test_a_method_that_fails_leaves_the_other_its_numbers(tiny_dataset, gene, monkeypatch, culprit):
+    whole, find = numbers(answer_of(tiny_dataset, gene)), methods.find
 
     def fail(context):
         torch.rand(5)
@@ -82,39 +82,39 @@ def test_a_method_that_fails_leaves_the_other_its_numbers(tiny_world, gene, monk
     monkeypatch.setattr(
         work, "find", lambda name, plugin=None: Method(fail) if name == culprit else find(name)
     )
-    found = numbers(answer_of(tiny_world, gene))
+    found = numbers(answer_of(tiny_dataset, gene))
     (other,) = set(whole) - {culprit}
     assert found[culprit] == {"error": "RuntimeError: out of luck"}
     assert found[other] == whole[other]
 
 
-def test_a_broken_learngene_is_the_methods_error(tiny_world, gene):
+def test_a_broken_learngene_is_the_methods_error(tiny_dataset, gene):
     broken = dict(gene.arrays)
     broken["top.0.conv.weight"] = broken["top.0.conv.weight"] + 1
-    answer = run_task(4, 0, make_task(tiny_world, gene), {"learngene": broken})
+    answer = run_task(4, 0, make_task(tiny_dataset, gene), {"learngene": broken})
     error = answer["methods"]["learngene"]["error"]
     assert error.startswith("InputError: learngene.path=client 4: the sha256")
     assert answer["methods"]["scratch"]["accuracy"]
 
 
-def test_an_unknown_method_is_its_own_error(tiny_world, gene):
-    answer = answer_of(tiny_world, gene, methods=["nonesuch"])
+def test_an_unknown_method_is_its_own_error(tiny_dataset, gene):
+    answer = answer_of(tiny_dataset, gene, methods=["nonesuch"])
     assert answer["methods"] == {"nonesuch": {"error": "KeyError: 'nonesuch'"}}
 
 
-def test_a_packed_learngene_is_restored_and_adapts(tiny_world, gene):
+def test_a_packed_learngene_is_restored_and_adapts(tiny_dataset, gene):
     """What is sent in 8 bits gives a client the learngene of the card, and other numbers."""
-    whole = numbers(answer_of(tiny_world, gene))
+    whole = numbers(answer_of(tiny_dataset, gene))
     sent, packed = at_precision(gene, "int8")
-    found = numbers(run_task(1, 0, make_task(tiny_world, sent), {"learngene": packed}))
+    found = numbers(run_task(1, 0, make_task(tiny_dataset, sent), {"learngene": packed}))
     assert found["scratch"] == whole["scratch"]
     assert "error" not in found["learngene"]
     assert found["learngene"]["loss"] != whole["learngene"]["loss"]
-    restored = numbers(run_task(1, 0, make_task(tiny_world, sent), {"learngene": sent.arrays}))
+    restored = numbers(run_task(1, 0, make_task(tiny_dataset, sent), {"learngene": sent.arrays}))
     assert restored == found
 
 
-def test_a_packed_payload_is_restored_before_its_method_sees_it(tiny_world, gene, monkeypatch):
+def test_a_packed_payload_is_restored_before_its_method_sees_it(tiny_dataset, gene, monkeypatch):
     seen: dict[str, Any] = {}
     real = methods.find
 
@@ -128,10 +128,10 @@ def test_a_packed_payload_is_restored_before_its_method_sees_it(tiny_world, gene
     monkeypatch.setattr(work, "find", find)
     arrays = {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
     sent = pack(arrays, "int8")
-    answer = run_task(1, 0, make_task(tiny_world, gene, methods=["finetune"]), {"finetune": sent})
+    answer = run_task(1, 0, make_task(tiny_dataset, gene, methods=["finetune"]), {"finetune": sent})
     assert "error" not in answer["methods"]["finetune"]
     assert list(seen) == ["w"] and seen["w"].dtype == np.float32
     assert np.array_equal(seen["w"], unpack(sent)["w"])
     torn = {"w": sent["w"]}  # without its scale: the method's own error, not the client's
-    answer = run_task(1, 0, make_task(tiny_world, gene, methods=["finetune"]), {"finetune": torn})
+    answer = run_task(1, 0, make_task(tiny_dataset, gene, methods=["finetune"]), {"finetune": torn})
     assert "w.scale" in answer["methods"]["finetune"]["error"]

@@ -55,7 +55,7 @@ def choices(group: str) -> list[str]:
 @pytest.mark.parametrize(
     ("data", "scale"), itertools.product(choices("data"), choices("scale")), ids=str
 )
-def test_every_world_and_scale_is_valid(data: str, scale: str, tmp_path: Path) -> None:
+def test_every_dataset_and_scale_is_valid(data: str, scale: str, tmp_path: Path) -> None:
     more = [] if data == "glyphs" else [f"data.root={tmp_path}"]
     config = composed(f"data={data}", f"scale={scale}", *more)
     check(config)
@@ -79,8 +79,8 @@ def test_scale_tiny_is_tiny_whatever_an_experiment_asks_for(experiment: str) -> 
     assert made.experiment == experiment and made.num_clients <= 3
 
 
-def test_the_later_of_world_scale_experiment_and_command_line_wins() -> None:
-    assert composed("data=glyphs").collective.epochs == 2  # the world over the schema
+def test_the_later_of_dataset_scale_experiment_and_command_line_wins() -> None:
+    assert composed("data=glyphs").collective.epochs == 2  # the dataset over the schema
     assert composed("data=glyphs", "scale=paper").collective.epochs == 40  # the scale over it
     asked = ["scale=paper", "experiment=class_incremental"]
     assert composed(*asked).collective.epochs == 70  # the experiment over the scale
@@ -91,19 +91,26 @@ def test_the_later_of_world_scale_experiment_and_command_line_wins() -> None:
 
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
-def test_every_experiment_fits_another_world(experiment: str, tmp_path: Path) -> None:
+def test_every_experiment_fits_another_dataset(experiment: str, tmp_path: Path) -> None:
     check(composed(f"experiment={experiment}", "data=imagenet100", f"data.root={tmp_path}"))
 
 
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(LIMITS)
-    free = {"data.root", "data.download", "learngene.path", "individual.augment", "scale",
-            "methods", "method", "resume", "faults", "cache", "experiment", "retain.normalise",
-            "individual.safeguard", "logger",
-            "runtime.address", "collective.growth", "learngene.layers",
+    free = {"data.download", "data.value_range", "individual.augment", "scale", "methods", "method",
+            "resume", "faults",
+            "experiment", "retain.normalise", "individual.safeguard", "logger",
+            "runtime.address", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
     assert {*field_names(), *METHOD_FIELDS} == bounded | free
     assert not bounded & free
+
+
+@pytest.mark.parametrize("value", ["[5]", "[]", "[3,1]", "[2,2]", "[0,1,2]"])
+def test_a_range_of_values_is_two_numbers(value: str) -> None:
+    assert check(composed("data.value_range=[-1024,3071]")).data.value_range == [-1024, 3071]
+    with pytest.raises(InputError, match=r"data\.value_range=\[.*two finite numbers are due"):
+        check(composed(f"data.value_range={value}"))
 
 
 def test_every_field_is_documented() -> None:
@@ -131,7 +138,9 @@ def test_every_field_is_documented() -> None:
     assert set(bare) <= plain | groups
 
 
-@pytest.mark.parametrize("name", sorted(n for n, each in LIMITS.items() if not each.choices))
+@pytest.mark.parametrize(
+    "name", sorted(n for n, each in LIMITS.items() if not each.choices and not each.path)
+)
 def test_a_number_out_of_its_range_is_named(name: str) -> None:
     limits = LIMITS[name]
     low, high, closed = limits.gt or limits.ge or 0, limits.le, limits.gt is None
@@ -151,6 +160,10 @@ def test_ewc_is_refused_where_layers_widen() -> None:
         check(composed("collective.memory=ewc"))
     assert raised.value.field == "collective.growth" and "widened" in raised.value.problem
     check(composed("collective.memory=ewc", "collective.growth=none"))
+
+
+def test_a_choice_that_yaml_takes_for_a_boolean_is_the_word() -> None:
+    assert check(composed("retain.labels=true")).retain.labels == "true"
 
 
 def test_the_memory_strategies_of_the_schema_are_those_of_the_code() -> None:
@@ -384,7 +397,8 @@ def test_a_home_that_nobody_has_is_no_folder():
 
 
 def test_the_object_is_what_was_composed_and_is_read_back() -> None:
-    asked = composed("experiment=frontier", "learngene.layers=[5,6,7]", "method.mine.lr=1")
+    asked = ["experiment=frontier", "learngene.layers=[5,6,7]", "method.mine.lr=1", "cache=c"]
+    asked = composed(*asked)
     config = to_typed(asked)
     assert asdict(config) == OmegaConf.to_container(asked, resolve=True)
     assert config.method["mine"] == {"lr": 1}

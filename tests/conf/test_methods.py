@@ -11,6 +11,7 @@ from conf.error_messages import explain
 from conf.methods import with_methods
 from conf.validate import check
 from learngene.errors import InputError
+from learngene.methods import plugins
 from tests.conf.test_compose import composed
 from tests.own_method import SOURCE, here, write_method
 
@@ -64,6 +65,9 @@ def test_settings_of_methods_that_the_run_has_not_are_passed_over():
         ("wants_more", "import not_installed_at_all\n", "No module named 'not_installed_at_all'"),
         ("raises", "1 / 0\n", "importing it raises ZeroDivisionError"),
         ("leaves", "import sys; sys.exit(3)\n", "importing it raises SystemExit: 3"),
+        ("escapes", "raise type('Own', (BaseException,), {})(7)\n", "importing it raises Own: 7"),
+        ("exits", "import os; os._exit(0)\n", "importing it ends the process, with exit code 0"),
+        ("endless", "while True: pass\n", "importing it is not done within 3 s"),
         (
             "no_function",
             "from learngene.methods import Method\nMETHOD = Method(None)\n",
@@ -76,6 +80,7 @@ def test_settings_of_methods_that_the_run_has_not_are_passed_over():
 )
 def test_what_is_no_method_is_one_clear_message(tmp_path, monkeypatch, name, source, said):
     here(monkeypatch, tmp_path)
+    monkeypatch.setattr(plugins, "IMPORT_S", 3.0)
     if source is not None:
         write_method(tmp_path, name, source)
     with pytest.raises(InputError, match=r"^methods=") as found:
@@ -163,3 +168,10 @@ def test_a_methods_setting_without_its_group_is_named():
     with pytest.raises(Exception, match="Could not override") as refused:
         composed("maml.lr=1")
     assert "Did you mean method.maml.lr=1" in explain(refused.value, ["maml.lr=1"])
+
+
+def test_what_an_import_prints_is_printed_once(tmp_path, monkeypatch, capfd):
+    here(monkeypatch, tmp_path)
+    write_method(tmp_path, "says", SOURCE + "\nimport os\nos.write(1, b'hello ')\n")
+    check(composed("methods=[learngene,says]"))
+    assert capfd.readouterr().out.count("hello") == 1

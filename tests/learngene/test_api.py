@@ -37,13 +37,13 @@ def gene(evolved, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shard(tiny_world):
-    return read_shard(tiny_world, draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=0),
-                      CPU)  # fmt: skip
+def shard(tiny_dataset):
+    shard = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=0)
+    return read_shard(tiny_dataset, shard, CPU)
 
 
-def test_adapt_gives_the_numbers_of_client_0(gene, shard, tiny_world):
-    answer = run_task(0, 1, make_task(tiny_world, gene), {"learngene": gene.arrays})
+def test_adapt_gives_the_numbers_of_client_0(gene, shard, tiny_dataset):
+    answer = run_task(0, 1, make_task(tiny_dataset, gene), {"learngene": gene.arrays})
     outcome = adapt(gene, shard, seed=0, **settings_of(**SHORT))[1].metrics()
     theirs = answer["methods"]["learngene"]
     assert {**outcome, "seconds": 0} == {**theirs, "seconds": 0}
@@ -68,12 +68,12 @@ def test_a_runs_stem_and_safeguard_are_not_read(gene, shard):
     assert {**plain, "seconds": 0} == {**other, "seconds": 0}
 
 
-def test_own_arrays_make_the_same_shard(shard, tiny_world):
-    drawn = draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=0)
+def test_own_arrays_make_the_same_shard(shard, tiny_dataset):
+    drawn = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=0)
     train, test = drawn.train_rows, drawn.test_rows
     made = shard_of(
-        tiny_world.train_images[train], tiny_world.train_labels[train],
-        tiny_world.test_images[test], tiny_world.test_labels[test], flip=False,
+        tiny_dataset.train_images[train], tiny_dataset.train_labels[train],
+        tiny_dataset.test_images[test], tiny_dataset.test_labels[test], flip=False,
     )  # fmt: skip
     assert torch.equal(made.train_x, shard.train_x) and torch.equal(made.test_x, shard.test_x)
     # The run numbers classes as they were drawn, this function in ascending order.
@@ -81,10 +81,10 @@ def test_own_arrays_make_the_same_shard(shard, tiny_world):
     assert [made.classes[y] for y in made.test_y] == [shard.classes[y] for y in shard.test_y]
 
 
-def test_predict_agrees_with_the_curve(gene, shard, tiny_world):
+def test_predict_agrees_with_the_curve(gene, shard, tiny_dataset):
     individual, outcome = adapt(gene, shard, **settings_of(**SHORT))
-    rows = draw_shard(tiny_world, ways=3, shots=5, shard_seed=0, client=0).test_rows
-    said = predict(individual, tiny_world.test_images[rows])
+    rows = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=0).test_rows
+    said = predict(individual, tiny_dataset.test_images[rows])
     assert np.mean(said == shard.test_y.numpy()) == outcome.accuracy[-1]
 
 

@@ -16,11 +16,11 @@ from flwr.clientapp import ClientApp
 from clients.client_app import make_client_app, pack
 from learngene.adaptation.settings import IndividualSettings
 from learngene.gene.gene import extract
-from protocol.guard import Declared, Entry, inspect
+from protocol.guard import MessageSchema, RecordEntry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
 from protocol.messages import read_reply
-from protocol.plan import declare, plan_round
-from protocol.reply_schema import CURVES, DeclaredReply, Undeclared, declared_reply
+from protocol.plan import message_schema, plan_round
+from protocol.reply_schema import CURVES, ReplySchema, UndeclaredError, reply_schema
 from protocol.task import ClientTask, FaultOrders
 from reports.traffic import statement, traffic_summary, write_messages_csv
 from runtime.ray_backend import simulate
@@ -30,7 +30,7 @@ from tests.protocol.helpers import client_task
 from tests.runtime import curve_work, fake_work
 
 TASK_OF_CURVES = client_task()
-REPLY = declared_reply(TASK_OF_CURVES)
+REPLY = reply_schema(TASK_OF_CURVES)
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)  # one private image
 TEXT = base64.b64encode(IMAGE.tobytes()).decode()
 
@@ -186,7 +186,7 @@ def test_the_client_sends_no_image(given, words):
     reply = make_client_app(lambda *_: given)(message(), context)
     assert list(reply.content) == [ERROR]
     reason = str(reply.content[ERROR]["reason"])
-    assert reason.startswith("Undeclared: not sent: ") and words in reason
+    assert reason.startswith("UndeclaredError: not sent: ") and words in reason
     assert inspect(reply.content)[0].bytes < 500
 
 
@@ -227,7 +227,7 @@ def leaky(planted: dict[int, Any]) -> ClientApp:
 @pytest.fixture(scope="module")
 def tampered() -> list[RoundOutcome]:
     """Client 0 is honest; the others send an image each, in every way that travels."""
-    plans = RoundPlan(TASK_OF_CURVES, declared=declare(TASK_OF_CURVES, {}))
+    plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}))
     hidden = dict(enumerate(PLANTED, start=1))
     strategy = LearngeneStrategy(1 + len(hidden), lambda _: plans)
     simulate(strategy, 1, RuntimeSettings("serial"), 1 + len(hidden), client_app=leaky(hidden))
@@ -270,7 +270,7 @@ def test_messages_csv_lists_all_that_crossed_and_none_of_its_values(tampered, tm
 
 def test_the_file_is_the_same_in_every_run(tampered, tmp_path):
     hidden = dict(enumerate(PLANTED, start=1))
-    plans = RoundPlan(TASK_OF_CURVES, declared=declare(TASK_OF_CURVES, {}))
+    plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}))
     again = LearngeneStrategy(1 + len(hidden), lambda _: plans)
     simulate(again, 1, RuntimeSettings("serial"), 1 + len(hidden), client_app=leaky(hidden))
     first, second = (
@@ -330,34 +330,34 @@ def test_the_server_sends_nothing_undeclared(task, gene, words):
     """The run ends with the error, and no client has been called."""
     whole = fake_work.plan(fake_work.fake_task(), {"learngene": GENE})
     leaky = LeakyTask(**vars(whole.task), more=task)
-    changed = RoundPlan(leaky, {"learngene": gene}, declared=whole.declared)
-    with pytest.raises(Undeclared, match=f"refused to send to clients: .*{words}"):
+    changed = RoundPlan(leaky, {"learngene": gene}, schema=whole.schema)
+    with pytest.raises(UndeclaredError, match=f"refused to send to clients: .*{words}"):
         sent(changed)
 
 
 def test_bytes_hidden_behind_a_small_shape():
     array = Array("float32", (3,), "numpy.ndarray", Array(IMAGE.astype(np.float32)).data)
     content = RecordDict({PAYLOAD + "learngene": ArrayRecord({"b": array})})
-    declared = Declared(frozenset(), {"learngene": {"b": ("float32", (3,))}}, REPLY)
-    assert declared.problems(content) == [
+    schema = MessageSchema(frozenset(), {"learngene": {"b": ("float32", (3,))}}, REPLY)
+    assert schema.problems(content) == [
         "payload.learngene array 'b' holds more bytes than its shape"
     ]
     content[TASK] = ConfigRecord({"json": "{}", "image": IMAGE.tobytes()})
-    assert declared.problems(content)[1:] == ["task holds more than its JSON"]
+    assert schema.problems(content)[1:] == ["task holds more than its JSON"]
 
 
 def test_a_declared_array_may_come_up():
     """What a method of weight averaging would declare."""
     due = {"weights": {"w": ("float32", (4, 3))}}
-    declared = DeclaredReply(REPLY.metrics, REPLY.info, due)
+    schema = ReplySchema(REPLY.metrics, REPLY.info, due)
     content = good()
     content["weights"] = ArrayRecord({"w": Array(GENE["w"])})
-    assert declared.problems(content) == []
+    assert schema.problems(content) == []
     content["weights"] = ArrayRecord({"w": Array(GENE["w"]), "image": Array(IMAGE)})
-    assert declared.problems(content) == ["weights array 'image' was not declared"]
+    assert schema.problems(content) == ["weights array 'image' was not declared"]
 
 
-def test_the_real_plan_and_the_real_answer_are_declared(tiny_world, evolved):
+def test_the_real_plan_and_the_real_answer_are_declared(tiny_dataset, evolved):
     from clients.work import run_task
     from conf.methods import with_methods
     from conf.parts import client_task as tasks_of
@@ -369,7 +369,7 @@ def test_the_real_plan_and_the_real_answer_are_declared(tiny_world, evolved):
         cache="", ways=3, shots=5, individual=IndividualSettings(epochs=3, eval_every=2)
     )
     plain = with_methods(asdict(config))
-    task = replace(tasks_of(config, plain, tiny_world.path), faults=FaultOrders((), ""))
+    task = replace(tasks_of(config, plain, tiny_dataset.path), faults=FaultOrders((), ""))
     plan = plan_round(task, gene)
     content = RecordDict(
         {
@@ -377,15 +377,15 @@ def test_the_real_plan_and_the_real_answer_are_declared(tiny_world, evolved):
             PAYLOAD + "learngene": record(plan.payloads["learngene"]),
         }
     )
-    assert plan.declared.problems(content) == []
+    assert plan.schema.problems(content) == []
     reply = pack(run_task(1, 1, plan.task, plan.payloads))
-    assert plan.declared.reply.problems(reply) == []
-    read = read_reply(Message(reply, reply_to=message()), 1, plan.methods, plan.declared.reply)
+    assert plan.schema.reply.problems(reply) == []
+    read = read_reply(Message(reply, reply_to=message()), 1, plan.methods, plan.schema.reply)
     assert read.errors == [] and read.methods["learngene"]["epochs"] == [0, 2, 3]
     # The declaration comes from the card: other arrays do not declare themselves.
     tampered = dict(gene.arrays) | {"images": IMAGE.astype(np.float32)}
     content[PAYLOAD + "learngene"] = record(tampered)
-    assert plan.declared.problems(content) == ["payload.learngene array 'images' was not declared"]
+    assert plan.schema.problems(content) == ["payload.learngene array 'images' was not declared"]
 
 
 CURVE = {name: [0.5, 0.5, 0.5] for name in CURVES} | {"epochs": [0, 1, 2], "seconds": 1.0}
@@ -425,4 +425,4 @@ def test_a_metric_that_is_missing():
 def test_entries_are_plain_values():
     """They can be kept as JSON with an answer and written to the same file later."""
     found = inspect(good())
-    assert [Entry(*each) for each in json.loads(json.dumps(found))] == list(found)
+    assert [RecordEntry(*each) for each in json.loads(json.dumps(found))] == list(found)

@@ -2,12 +2,16 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from reports.console import Console as RunConsole
 from reports.console import print_summary
-from reports.format import kilobytes, p_value, percent, points, size
+from reports.figures.run import FIGURES
+from reports.format import format_bytes, format_points, kilobytes, p_value, percent
+from reports.html.report import write_report
 from reports.summary import headline, round_rows
 from tests.helpers import MANY
 
@@ -120,11 +124,11 @@ def test_headline_without_comparison_or_answer(make):
 
 def test_numbers_in_words():
     assert percent(0.9312, 0.0119) == "93.1 ± 1.2 %"
-    assert percent(None) == points(None) == p_value(None) == size(None) == "–"
-    assert points(-0.0801, 0.02) == "−8.0 ± 2.0"
-    assert points(-0.0004) == "0.0"  # no sign where there is nothing
+    assert percent(None) == format_points(None) == p_value(None) == format_bytes(None) == "–"
+    assert format_points(-0.0801, 0.02) == "−8.0 ± 2.0"
+    assert format_points(-0.0004) == "0.0"  # no sign where there is nothing
     assert (p_value(0.00099), p_value(0.0312)) == ("<0.001", "0.031")
-    assert [size(n) for n in (0, 999, 48_000, 999_949, 999_950)] == [
+    assert [format_bytes(n) for n in (0, 999, 48_000, 999_949, 999_950)] == [
         *("0 B", "999 B", "48.0 KB", "999.9 KB", "1.0 MB")
     ]
     assert [kilobytes(n) for n in (0, 412, 99_949, 99_950, 1_812_345)] == [
@@ -189,3 +193,40 @@ def test_headline_of_many_methods_names_the_best_of_the_others(make, shift, word
     said = headline(results)
     assert words in said and "with linear_probe" in said and "Holm" in said
     assert "1.8 MB" in said and "2.2 MB" in said
+
+
+def test_every_stage_has_a_bar_that_says_what_is_under_way():
+    said: list[tuple[str, float, float | None]] = []
+    console = RunConsole()
+
+    def note():
+        (bar,) = console._progress.tasks
+        said.append((bar.description, bar.completed, bar.total))
+
+    console.on_progress("nobody looks", 1, 2)  # between stages
+    with console.bar("dataset glyphs"):
+        note()
+        console.on_progress("dataset glyphs", 512, 1600)
+        note()
+    with console.bar("collective, task 1"):
+        stage = SimpleNamespace(known_classes=8, accuracy=0.5, light_accuracy=None, seconds=1.0)
+        for done in (1, 2):
+            console.on_step(10, 40, 0.0)
+            note()
+            trainer = SimpleNamespace(stages=[stage] * done, tasks=[0, 1])
+            console.on_task_end(trainer, False)
+            note()
+    assert said == [
+        ("dataset glyphs", 0, None),
+        ("dataset glyphs", 512, 1600),
+        ("collective, task 1", 10, 40),
+        ("collective, task 2", 0, None),
+        ("collective, task 2", 10, 40),
+        ("collective, how it tells unknown images", 0, None),  # no task 3 of 2
+    ]
+
+
+def test_the_report_says_what_it_is_at(results, tmp_path, unrendered):
+    said = []
+    write_report(results, tmp_path, lambda *what: said.append(what))
+    assert said[0] == ("report, figures", 0, len(FIGURES)) and len(said) == len(FIGURES)

@@ -312,6 +312,32 @@ def test_circumstances_do_not_change_the_hash(make):
     assert "run" in first and "seconds" in first["clients"][0]["methods"]["scratch"]  # untouched
 
 
+def test_whether_it_was_found_and_the_words_of_a_failure_do_not_change_the_hash(make):
+    def of(cached: bool, words: str, failed: str = "maml") -> str:
+        results = make(fail=(3,))
+        results["clients"][3]["error"] = words
+        results["pretraining"] = {
+            "methods": {"protonet": {"cached": cached}},
+            "failed": {failed: words},
+        }
+        results["methods_left_out"] = {failed: words}
+        return result_sha256(results)
+
+    kept = of(True, "OSError: /a/b")
+    assert of(False, "KeyError: x") == kept
+    assert of(True, "OSError: /a/b", "finetune") != kept  # who failed counts
+    answered = make()
+    answered["pretraining"] = {"methods": {"protonet": {"cached": True}}, "failed": {}}
+    assert result_sha256(answered) != kept
+
+
+def test_a_method_may_be_called_as_a_circumstance_is(make):
+    kept, other = make(), make()
+    for results, mean in ((kept, 0.5), (other, 0.6)):
+        results["summary"]["device"] = {**results["summary"]["scratch"], "mean": mean}
+    assert result_sha256(other) != result_sha256(kept)
+
+
 def test_any_number_changes_the_hash(make):
     kept, other = make(), make()
     other["clients"][7]["methods"]["scratch"]["accuracy_by_epoch"][0][1] += 1e-16

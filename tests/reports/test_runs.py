@@ -181,7 +181,7 @@ def test_seeds_are_averaged_and_must_be_the_same_for_all(keep, capsys):
     keep("2", -0.3, seed=0, stem="seeded")  # not with seed 1
     assert main(["frontier", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert "shard seeds [0, 1]" in said and "learngene seeded with [0]" in said
+    assert "shard seeds is [0, 1] in" in said and "[0] in learngene seeded: one picture" in said
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_numbers_are_in_their_order(run: Asked) -> None:
 def test_what_does_not_belong_together_is_refused(run: Asked) -> None:
     with pytest.raises(GatherError, match="several experiments: ablation, none"):
         group_runs([run("ablation"), run(None)])
-    with pytest.raises(GatherError, match="several worlds: cifar100, glyphs"):
+    with pytest.raises(GatherError, match="several datasets: cifar100, glyphs"):
         group_runs([run("ablation"), run("ablation", data="glyphs")])
     with pytest.raises(GatherError, match="same settings and the same seeds"):
         group_runs([run("ablation"), run("ablation")])

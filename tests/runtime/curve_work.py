@@ -8,8 +8,8 @@ from typing import Any
 from clients import faults
 from clients.client_app import make_client_app
 from learngene.adaptation.settings import IndividualSettings
-from protocol.guard import Declared
-from protocol.reply_schema import CURVES, declared_reply
+from protocol.guard import MessageSchema
+from protocol.reply_schema import CURVES, reply_schema
 from protocol.rounds import RoundPlan
 from protocol.task import TASK_FIELDS, ClientTask, FaultOrders
 from tests.protocol.helpers import client_task
@@ -40,7 +40,7 @@ def plan(orders: list[str], folder: Path, limit_s: float | None = None) -> Round
         faults=FaultOrders(tuple(orders), str(folder)) if orders else None,
         limit_s=limit_s,
     )
-    return RoundPlan(task, declared=Declared(TASK_FIELDS, {}, declared_reply(task)))
+    return RoundPlan(task, schema=MessageSchema(TASK_FIELDS, {}, reply_schema(task)))
 
 
 app = make_client_app(run_task)

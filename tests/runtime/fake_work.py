@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,20 @@ import numpy as np
 
 from clients import faults
 from clients.client_app import make_client_app
-from protocol.guard import Declared
-from protocol.reply_schema import DEVICE, DeclaredReply
+from protocol.guard import MessageSchema
+from protocol.reply_schema import DEVICE, ReplySchema
 from protocol.rounds import RoundPlan
 from protocol.task import TASK_FIELDS, ClientTask
 from tests.protocol.helpers import client_task
 
 METHODS = ("learngene", "scratch")
-REPLY = DeclaredReply(
+REPLY = ReplySchema(
     metrics={"learngene": {"accuracy": 0, "curve": 3}, "scratch": {"accuracy": 0, "steps": 3}},
     info={"device": DEVICE, "round": 0, "visible": DEVICE, "pid": 0},
 )
 
 
-def declare(task: ClientTask) -> DeclaredReply:
+def make_schema(task: ClientTask) -> ReplySchema:
     """What ``run_task`` may answer: its made-up metrics, which are no curves."""
     return REPLY
 
@@ -35,14 +36,14 @@ def fake_task(methods: tuple[str, ...] = METHODS, **told: Any) -> ClientTask:
 
 
 def plan(task: ClientTask, payloads: dict[str, dict[str, np.ndarray]] | None = None, **changed):
-    """A round's plan that declares just what it holds; ``changed`` are fields of ``Declared``."""
+    """A round's plan that declares what it holds; ``changed`` are fields of ``MessageSchema``."""
     payloads = payloads or {}
     shapes = {
         method: {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
         for method, arrays in payloads.items()
     }
     made = {"task": TASK_FIELDS, "payloads": shapes, "reply": REPLY} | changed
-    return RoundPlan(task, payloads, declared=Declared(**made))
+    return RoundPlan(task, payloads, schema=MessageSchema(**made))
 
 
 def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]) -> Any:
@@ -77,15 +78,17 @@ def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]
             methods["learngene"]["accuracy"] = np.float32(0.5)
         case "stranger":
             methods["maml"] = {"accuracy": 1.0}
-        case "die once":
+        case "die once" | "end once" | "freeze once" as how:
             mark = Path(told["folder"]) / f"died-{round}-{client}"
             if not mark.exists():
                 mark.touch()
-                os._exit(1)
+                signum = {"d": signal.SIGKILL, "e": signal.SIGTERM, "f": signal.SIGSTOP}[how[0]]
+                os.kill(os.getpid(), signum)
+                time.sleep(600)
         case "hang":
             time.sleep(600)
         case "slow":
-            time.sleep(0.4)
+            time.sleep(told.get("seconds", 0.4))
         case "meet":  # until all have come: proves that they run side by side
             folder = Path(told["folder"])
             (folder / f"here-{client}").touch()
@@ -96,4 +99,4 @@ def run_task(client: int, round: int, task: ClientTask, payloads: dict[str, Any]
     return answer
 
 
-app = make_client_app(run_task, declare)
+app = make_client_app(run_task, make_schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -62,22 +63,14 @@ def serial(folder) -> list[RoundOutcome]:
 @pytest.fixture(scope="module")
 def with_ray(folder) -> tuple[list[RoundOutcome], float]:
     started = time.monotonic()
-    rounds = run("ray", [GOOD, BAD, WORSE, DIES, HANGS], folder, timeout_s=20, total_cpus=2)
+    rounds = run("ray", [GOOD, BAD, WORSE, DIES, HANGS], folder, timeout_s=30, total_cpus=2)
     return rounds, time.monotonic() - started
 
 
 def without_node(outcome: ClientOutcome) -> ClientOutcome:
     """Node ids are random, and a traceback tells of the caller's frames."""
     info = {key: value for key, value in outcome.info.items() if key != "traceback"}
-    # the traceback's length is in bytes_up of a failed client
-    failed = outcome.error is not None
-    return replace(
-        outcome,
-        node_id=0,
-        info=info,
-        bytes_up=0 if failed else outcome.bytes_up,
-        bytes_by_method={} if failed else outcome.bytes_by_method,
-    )
+    return replace(outcome, info=info)
 
 
 def test_good_round(serial):
@@ -115,7 +108,7 @@ def test_every_failure_is_named(serial):
         "scratch: steps is -inf, a finite number is due",
         "learngene: RuntimeError: out of memory",
         "learngene: TypeError: accuracy is float32, a Python int or float is due",
-        "Undeclared: not sent: MetricRecord 'metrics.maml' was not declared",
+        "UndeclaredError: not sent: MetricRecord 'metrics.maml' was not declared",
     ]
 
 
@@ -185,7 +178,7 @@ def test_ray_equals_serial(serial, with_ray):
 
 @pytest.mark.ray
 def test_client_killed_once_answers_in_the_same_round(with_ray):
-    """max_restarts and max_task_retries: undocumented in Flower, so this holds it to them."""
+    """The pool in the place of Flower's; ``test_workers.py`` has what else may happen to it."""
     fourth = with_ray[0][3]
     assert [each.error for each in fourth.clients] == [None] * 5
 
@@ -195,7 +188,7 @@ def test_client_that_hangs_is_missing_and_does_not_hold_up_the_end(with_ray):
     rounds, seconds = with_ray
     assert [each.replied for each in rounds[4].clients] == [True, True, True, False, True]
     assert (rounds[4].answered, rounds[4].missing) == (4, 1)
-    assert rounds[4].clients[3].error == "no reply within 20 s (runtime.timeout_s)"
+    assert rounds[4].clients[3].error == "no reply within 30 s (runtime.timeout_s)"
     assert seconds < 120  # the client sleeps for 600
     stuck = [each for each in threading.enumerate() if not each.daemon]
     assert stuck == [threading.main_thread()]
@@ -215,6 +208,9 @@ def test_interrupt_keeps_what_was_finished_and_leaves_nothing(tmp_path):
     """From another folder, without PYTHONPATH: workers find ``clients`` all the same."""
     script = REPO / "tests" / "runtime" / "interrupted.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    short = Path("/tmp") / secrets.token_hex(2)  # where Ray's folder is made, sockets and all
+    short.mkdir()
+    environment["RAY_TMPDIR"] = str(short)
     done = subprocess.run(
         [sys.executable, script],
         cwd=tmp_path,
@@ -226,6 +222,7 @@ def test_interrupt_keeps_what_was_finished_and_leaves_nothing(tmp_path):
     assert done.returncode == 130, done.stderr
     assert json.loads(done.stdout) == [[0, True], [1, False]]  # and no foreign line
     assert done.stderr == ""
+    short.rmdir()  # it is empty
 
 
 def test_too_many_gpus_fails_at_once(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from reports.results import read_results
+from runtime.signals import KEPT, MESSAGE
 from tests import chaos
 
 # A client that trains for minutes: the moment that is waited for is always in the middle of it.
@@ -73,6 +74,14 @@ def gone(run: Path) -> bool:
     return not chaos.left_behind(str(run))
 
 
+def workers_are_up(run: Path, process: subprocess.Popen[str]) -> None:
+    wait_until(
+        lambda: sum("ClientAppActor" in name for name in chaos.processes(str(run)).values()) == 2,
+        process,
+    )
+    time.sleep(1)
+
+
 def in_a_client(run: Path, process: subprocess.Popen[str]) -> None:
     """Wait until a client is at work (in this process, or in one of Ray's)."""
     first = process.stdout
@@ -100,8 +109,8 @@ def test_a_signal_ends_the_clients_and_the_same_command_goes_on(
 @pytest.mark.parametrize(
     ("signum", "code"),
     [
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.chaos),  # as Ctrl-C, one signal on
-        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),  # Ray's C++ would print its stack
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.chaos),
         (signal.SIGKILL, -9),
     ],
 )
@@ -110,15 +119,30 @@ def test_a_signal_leaves_no_process_of_ray(
 ) -> None:
     run = tmp_path / "run"
     process = start(cache, run, "runtime=ray", "runtime.total_cpus=2", *LONG)
-    wait_until(
-        lambda: sum("ClientAppActor" in name for name in chaos.processes(str(run)).values()) == 2,
-        process,
-    )
-    time.sleep(1)
+    workers_are_up(run, process)
     process.send_signal(signum)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert "Traceback" not in said
+    assert said == ("" if signum == signal.SIGKILL else f"sim.py: {MESSAGE}\n")
+    assert gone(run), chaos.processes(str(run))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.chaos)])
+def test_when_ray_itself_dies_the_run_says_so_at_once(
+    name: str, cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start(cache, run, "runtime=ray", "runtime.total_cpus=2", *LONG)
+    workers_are_up(run, process)
+    (pid,) = [each for each, cmd in chaos.processes(str(run)).items() if f"/{name} " in cmd]
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert said == f"sim.py: Ray's {name} died; {KEPT}\n"
+    assert time.monotonic() - killed < 30  # two or three on a machine of its own
     assert gone(run), chaos.processes(str(run))
 
 

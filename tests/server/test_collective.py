@@ -27,7 +27,7 @@ from server.collective import (
     TrainedCollective,
     collective_after,
     collective_key,
-    exemplars,
+    fitting_answers,
     recognise,
     train_collective,
 )
@@ -35,7 +35,7 @@ from tests.helpers import CPU, hooked, settings
 
 
 @pytest.fixture
-def lived(tiny_world, tmp_path) -> Callable[..., TrainedCollective]:
+def lived(tiny_dataset, tmp_path) -> Callable[..., TrainedCollective]:
     def live_it(
         resume=True, accept=0.9, on_task=lambda trained, found: None, **changed: Any
     ) -> TrainedCollective:
@@ -43,7 +43,7 @@ def lived(tiny_world, tmp_path) -> Callable[..., TrainedCollective]:
         how = OpenWorldSettings(accept=accept)
         watch = hooked(on_task_end=on_task)
         return train_collective(
-            tiny_world, asked, CPU, tmp_path, open_world=how, resume=resume, callback=watch
+            tiny_dataset, asked, CPU, tmp_path, open_world=how, resume=resume, callback=watch
         )
 
     return live_it
@@ -221,9 +221,9 @@ def test_other_settings_are_another_life(lived):
     assert not all(torch.equal(a, b) for a, b in zip(weights(first), weights(other), strict=True))
 
 
-def test_every_setting_the_world_and_the_threads_are_in_the_key(tiny_world):
+def test_every_setting_the_dataset_and_the_threads_are_in_the_key(tiny_dataset):
     asked = settings()
-    keys = {collective_key(tiny_world, asked, CPU)}
+    keys = {collective_key(tiny_dataset, asked, CPU)}
     for owner in (asked, asked.collective):
         for name in {field.name for field in fields(owner)} & set(asked.cache_fields()):
             value = getattr(owner, name)
@@ -231,20 +231,20 @@ def test_every_setting_the_world_and_the_threads_are_in_the_key(tiny_world):
             changed = replace(owner, **{name: other})
             if owner is asked.collective:
                 changed = replace(asked, collective=changed)
-            keys.add(collective_key(tiny_world, changed, CPU))
-    keys.add(collective_key(replace(tiny_world, sha256="0" * 64), asked, CPU))
+            keys.add(collective_key(tiny_dataset, changed, CPU))
+    keys.add(collective_key(replace(tiny_dataset, sha256="0" * 64), asked, CPU))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    keys.add(collective_key(tiny_world, asked, CPU))
+    keys.add(collective_key(tiny_dataset, asked, CPU))
     torch.set_num_threads(threads)
     assert len(keys) == 1 + len(asked.cache_fields()) + 2
-    assert collective_key(tiny_world, settings(), CPU) in keys
+    assert collective_key(tiny_dataset, settings(), CPU) in keys
 
 
-def test_recognition_looks_at_the_right_images(evolved, tiny_world):
+def test_recognition_looks_at_the_right_images(evolved, tiny_dataset):
     trained = evolved("separable")
     found = recognise(trained, OpenWorldSettings(accept=0.9))
-    held = trained.predict(tiny_world.train_images, trained.calibration_rows)[0]
+    held = trained.predict(tiny_dataset.train_images, trained.calibration_rows)[0]
     known = unknown_probability(held).numpy()
     assert found["threshold"] == calibrate(known, 0.9)
     assert (known <= found["threshold"]).mean() >= 0.9
@@ -268,16 +268,19 @@ def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
     assert 0 < plain["openness"] < 1
 
 
-def test_distances_are_fitted_on_the_memory(evolved, tiny_world):
+def test_distances_are_fitted_on_the_memory(evolved, tiny_dataset):
     trained = evolved("separable")
-    (_, features), labels = exemplars(trained, "collective", False)
+    (_, features), labels, _ = fitting_answers(trained, OpenWorldSettings())
     assert labels.bincount().tolist() == [4] * 16 and EXEMPLARS > 4
-    shown = [tiny_world.train_labels[trained.memory[c]].tolist() for c in trained.known]
+    shown = [tiny_dataset.train_labels[trained.memory[c]].tolist() for c in trained.known]
     assert shown == [[c] * 4 for c in trained.known]
-    rows = np.concatenate([tiny_world.rows("test", c) for c in tiny_world.division.open_world])
-    others = trained.predict(tiny_world.test_images, rows)
+    rows = np.concatenate(
+        [tiny_dataset.rows("test", c) for c in tiny_dataset.class_split.open_world]
+    )
+    others = trained.predict(tiny_dataset.test_images, rows)
     base = trained.predict(
-        tiny_world.test_images, np.concatenate([tiny_world.rows("test", c) for c in trained.known])
+        tiny_dataset.test_images,
+        np.concatenate([tiny_dataset.rows("test", c) for c in trained.known]),
     )
     score = fit_score("mahalanobis", features, labels)
     pairs = [float(u > k) for u in score(*others) for k in score(*base)]
@@ -294,9 +297,9 @@ def test_without_a_memory_there_are_no_distances(evolve):
     assert found["exemplars"] == 0 and found["best_score"] not in DISTANCES
 
 
-def test_paths_are_what_the_collective_says_by_them(evolved, tiny_world):
-    trained, rows = evolved("separable"), tiny_world.rows("test", 0)
-    images = tiny_world.test_images
+def test_paths_are_what_the_collective_says_by_them(evolved, tiny_dataset):
+    trained, rows = evolved("separable"), tiny_dataset.rows("test", 0)
+    images = tiny_dataset.test_images
     deep, light, both = (trained.predict(images, rows, p) for p in ("collective", "light", "both"))
     assert torch.equal(deep[0], trained.predict(images, rows)[0])
     model = trained.collective
@@ -313,8 +316,8 @@ def test_answers_over_mirror_images_are_means_where_a_mirror_keeps_the_class(
     evolved, monkeypatch, flip
 ):
     trained = evolved("separable")
-    monkeypatch.setattr(trained, "world", replace(trained.world, flip=flip))
-    images, rows = trained.world.test_images, trained.world.rows("test", 0)
+    monkeypatch.setattr(trained, "dataset", replace(trained.dataset, flip=flip))
+    images, rows = trained.dataset.test_images, trained.dataset.rows("test", 0)
     turned = np.ascontiguousarray(images[:, :, ::-1])
     for path in ("collective", "light", "both"):
         plain, other = (trained.predict(each, rows, path) for each in (images, turned))

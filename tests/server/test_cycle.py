@@ -37,8 +37,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_world, cache: Path) -> TrainedCollective:
-    return train_collective(tiny_world, settings(), CPU, cache, open_world=ASKED, resume=True)
+def trained(tiny_dataset, cache: Path) -> TrainedCollective:
+    return train_collective(tiny_dataset, settings(), CPU, cache, open_world=ASKED, resume=True)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def same(one: CollectiveTrainer, other: CollectiveTrainer) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-def test_a_cycle_weighs_classes_alike(trained, tiny_world, cache, monkeypatch):
+def test_a_cycle_weighs_classes_alike(trained, tiny_dataset, cache, monkeypatch):
     balanced: list[bool] = []
     real = CollectiveTrainer.run_task
 
@@ -77,7 +77,7 @@ def test_another_labellers_cycles_are_not_taken_up(trained, tmp_path):
         name = "names everything a base class"
 
         def label(self, stream, positions):
-            return np.full(len(positions), stream.world.division.base[0])
+            return np.full(len(positions), stream.dataset.class_split.base[0])
 
     _, by_oracle = run_cycles(trained, ASKED, tmp_path, resume=True)
     assert by_oracle["discovered"] > 0
@@ -90,27 +90,27 @@ def plain(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "cycles": [{**each, "seconds": 0} for each in report["cycles"]]}
 
 
-def test_new_classes_are_learned_beside_the_old(cycled, trained, tiny_world):
+def test_new_classes_are_learned_beside_the_old(cycled, trained, tiny_dataset):
     before = [value.clone() for value in weights(trained.trainer)]
     grown, report = cycled(resume=False)
-    division = tiny_world.division
+    class_split = tiny_dataset.class_split
     taken = [c for each in report["cycles"] for c in each["added"]]
     assert report["discovered"] == len(taken) == len(set(taken)) > 0
-    assert set(taken) <= set(division.open_world)
-    assert grown.known[: len(division.base)] == trained.trainer.known
-    assert grown.known[len(division.base) :] == taken
+    assert set(taken) <= set(class_split.open_world)
+    assert grown.known[: len(class_split.base)] == trained.trainer.known
+    assert grown.known[len(class_split.base) :] == taken
     assert len(grown.collective.head.weight) == len(grown.collective.light.head.weight)
-    assert len(grown.collective.head.weight) == len(division.base) + len(taken)
+    assert len(grown.collective.head.weight) == len(class_split.base) + len(taken)
     last = report["cycles"][-1]
     assert last["accuracy"] == grown.stages[-1].accuracy and last["new_accuracy"] is not None
     assert report["before"]["new_accuracy"] is None
     assert report["before"]["accuracy"] == pytest.approx(report["before"]["old_accuracy"])
     # The life itself is as it was.
     assert all(torch.equal(a, b) for a, b in zip(before, weights(trained.trainer), strict=True))
-    assert len(trained.trainer.known) == len(division.base) == len(trained.trainer.memory)
+    assert len(trained.trainer.known) == len(class_split.base) == len(trained.trainer.memory)
 
 
-def test_only_labelled_rows_are_trained_on_and_no_test_image(cycled, tiny_world, monkeypatch):
+def test_only_labelled_rows_are_trained_on_and_no_test_image(cycled, tiny_dataset, monkeypatch):
     seen: set[int] = set()
     original = CollectiveTrainer._train
 
@@ -122,7 +122,7 @@ def test_only_labelled_rows_are_trained_on_and_no_test_image(cycled, tiny_world,
     monkeypatch.setattr(CollectiveTrainer, "_train", spy)
     grown, report = cycled(resume=False)
     labelled = sum(sum(each["labelled_images"].values()) for each in report["cycles"])
-    held = len(grown.calibration_rows) - 3 * len(tiny_world.division.base)
+    held = len(grown.calibration_rows) - 3 * len(tiny_dataset.class_split.base)
     assert len(seen) == labelled - held
     assert not seen & set(grown.calibration_rows.tolist())
     assert labelled <= report["labels_spent"] - report["known_sent"]

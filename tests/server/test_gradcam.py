@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trained(tiny_world, cache: Path) -> TrainedCollective:
+def trained(tiny_dataset, cache: Path) -> TrainedCollective:
     """Three tasks, lived once: later tests find them saved."""
     return train_collective(
-        tiny_world, settings(), CPU, cache, open_world=OpenWorldSettings(), resume=True
+        tiny_dataset, settings(), CPU, cache, open_world=OpenWorldSettings(), resume=True
     )
 
 
@@ -41,7 +42,7 @@ def test_any_name_of_a_folder_can_stand_above_an_image(
     maps = encode(np.zeros((8, 8), np.uint8))
     found = {"stages": [{"known_classes": 6, "layer": 10, "task": 1}],
              "images": [{"class": name, "picture": picture, "maps": maps}]}  # fmt: skip
-    path = gradcam.contact_sheet({"gradcam": found}, tmp_path / "x.png")
+    path = gradcam.gradcam({"gradcam": found}, tmp_path / "x.png")
     assert path.stat().st_size > 1000
     assert not [each for each in recwarn if "Glyph" in str(each.message)]
 
@@ -55,10 +56,10 @@ def test_earlier_stages_are_the_collective_of_that_time(
         state = trainer.collective.state_dict()
         seen[len(trainer.stages)] = {k: v.clone() for k, v in state.items()}
 
-    world, asked = trained.trainer.world, trained.trainer.settings
+    dataset, asked = trained.trainer.dataset, trained.trainer.settings
     how = OpenWorldSettings()
     train_collective(
-        world, asked, CPU, cache, open_world=how, resume=False, callback=hooked(on_task_end=keep)
+        dataset, asked, CPU, cache, open_world=how, resume=False, callback=hooked(on_task_end=keep)
     )
     for task in (1, 2, 3):
         state = collective_after(trained, cache, task).state_dict()
@@ -70,21 +71,21 @@ def test_earlier_stages_are_the_collective_of_that_time(
 
 def test_maps_are_those_of_each_stage(trained: TrainedCollective, cache: Path) -> None:
     found = compute_gradcam(trained, cache, 4)
-    world = trained.trainer.world
+    dataset = trained.trainer.dataset
     assert [s["known_classes"] for s in found["stages"]] == [6, 12, 16]
     assert {s["layer"] for s in found["stages"]} == {10} and found["missing"] == []
     rows = [image["row"] for image in found["images"]]
-    x = to_batch(world.test_images[rows])
+    x = to_batch(dataset.test_images[rows])
     for number in (1, 2, 3):
         maps, predicted = grad_cam(collective_after(trained, cache, number), x, 10)
         for i, image in enumerate(found["images"]):
             shown = np.split(decode(image["maps"]), 3)[number - 1]
             assert np.array_equal(shown, (255 * maps[i].numpy()).round().astype(np.uint8))
             known = trained.trainer.known[int(predicted[i])]
-            assert image["predicted"][number - 1] == world.class_names[known]
+            assert image["predicted"][number - 1] == dataset.class_names[known]
     for image in found["images"]:
-        assert np.array_equal(decode(image["picture"]), world.test_images[image["row"]])
-        assert image["class"] == world.class_names[world.test_labels[image["row"]]]
+        assert np.array_equal(decode(image["picture"]), dataset.test_images[image["row"]])
+        assert image["class"] == dataset.class_names[dataset.test_labels[image["row"]]]
 
 
 def test_a_stage_whose_checkpoint_is_gone_is_left_out_and_named(
@@ -102,16 +103,16 @@ def test_a_stage_whose_checkpoint_is_gone_is_left_out_and_named(
 
 
 def test_images_are_of_unknown_classes_half_of_each_group(trained: TrainedCollective) -> None:
-    trainer, world = trained.trainer, trained.trainer.world
+    trainer, dataset = trained.trainer, trained.trainer.dataset
     rows = draw_rows(trainer, 7)
-    labels = world.test_labels[rows].tolist()
-    assert set(labels[:4]) == set(world.division.open_world)  # four classes, each once
-    assert len(set(labels[4:])) == 3 and set(labels[4:]) <= set(world.division.novel)
+    labels = dataset.test_labels[rows].tolist()
+    assert set(labels[:4]) == set(dataset.class_split.open_world)  # four classes, each once
+    assert len(set(labels[4:])) == 3 and set(labels[4:]) <= set(dataset.class_split.novel)
     many = draw_rows(trainer, 40)
     assert len(set(many.tolist())) == 40
-    counts = Counter(world.test_labels[many].tolist())
-    assert {counts[c] for c in world.division.open_world} == {5}
-    assert {counts[c] for c in world.division.novel} == {4}
+    counts = Counter(dataset.test_labels[many].tolist())
+    assert {counts[c] for c in dataset.class_split.open_world} == {5}
+    assert {counts[c] for c in dataset.class_split.novel} == {4}
     assert np.array_equal(many[:4], rows[:4])
     assert len(draw_rows(trainer, 0)) == 0
 
@@ -126,12 +127,10 @@ def test_a_class_that_was_taken_in_is_not_shown(
     trained: TrainedCollective, evolve: Callable
 ) -> None:
     trainer = evolve()
-    taken = trainer.world.division.open_world[:3]
+    taken = trainer.dataset.class_split.open_world[:3]
     trainer.stages = [*trained.trainer.stages]
-    trainer.stages[-1] = type(trainer.stages[-1])(
-        **{**trained.trainer.stages[-1].as_dict(), "new_classes": list(taken)}
-    )
-    assert not set(trainer.world.test_labels[draw_rows(trainer, 12)]) & set(taken)
+    trainer.stages[-1] = replace(trainer.stages[-1], new_classes=list(taken))
+    assert not set(trainer.dataset.test_labels[draw_rows(trainer, 12)]) & set(taken)
 
 
 @pytest.mark.parametrize(

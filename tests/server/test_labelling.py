@@ -16,7 +16,7 @@ from learngene.open_world.settings import OpenWorldSettings
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval_note
-from server.collective import exemplars
+from server.collective import fitting_answers
 from server.labelling import label_open_world, labelling_summary
 from tests.protocol.helpers import client_task
 
@@ -34,43 +34,41 @@ def result(evolved) -> Any:
     return SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable"), threads=1))
 
 
-def test_shards_hold_what_the_collective_calls_unknown(result, tiny_world):
+def test_shards_hold_what_the_collective_calls_unknown(result, tiny_dataset):
     asked = OpenWorldSettings(accept=0.5)
-    found = label_open_world(asked, SHARDS, 3, tiny_world, result)
+    found = label_open_world(asked, SHARDS, 3, tiny_dataset, result)
     trainer = result.trained.trainer
-    held = trainer.predict(tiny_world.train_images, trainer.calibration_rows)
-    known = exemplars(trainer, "collective", False)
-    detector = OpenSetDetector.fit(asked, *known, held)
-    assert set(found.flags) == set(tiny_world.division.open_world)
+    detector = OpenSetDetector.fit(asked, *fitting_answers(trainer, asked))
+    assert set(found.flags) == set(tiny_dataset.class_split.open_world)
     for c, flags in found.flags.items():
-        answers = trainer.predict(tiny_world.train_images, tiny_world.rows("train", c))
+        answers = trainer.predict(tiny_dataset.train_images, tiny_dataset.rows("train", c))
         assert np.array_equal(flags, detector.score(*answers).numpy() > detector.threshold)
-        assert found.section["flagged"][tiny_world.class_names[c]] == flags.mean()
+        assert found.section["flagged"][tiny_dataset.class_names[c]] == flags.mean()
     task = client_task(ways=3, shots=4, labelled=found.task)
-    shards = [_shard(tiny_world, client, task) for client in range(3)]
+    shards = [_shard(tiny_dataset, client, task) for client in range(3)]
     assert found.section["named"] == sum(len(each.train_rows) for each in shards)
     assert found.section["due"] == 36 and len(found.section["classes"]) == 2
     for shard in shards:
         for row in shard.train_rows:
-            c = int(tiny_world.train_labels[row])
-            assert found.flags[c][tiny_world.rows("train", c).tolist().index(row)]
+            c = int(tiny_dataset.train_labels[row])
+            assert found.flags[c][tiny_dataset.rows("train", c).tolist().index(row)]
     assert f"{found.section['named']} named images of 36, in 2 draws" in labelling_summary(
         found.section
     )
 
 
-def test_a_stricter_collective_flags_fewer(result, tiny_world):
+def test_a_stricter_collective_flags_fewer(result, tiny_dataset):
     few, many = (
-        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_world, result).flags
+        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_dataset, result).flags
         for accept in (0.6, 0.3)
     )
     assert sum(its.sum() for its in few.values()) < sum(its.sum() for its in many.values())
     assert all((few[c] <= many[c]).all() for c in few)
 
 
-def test_without_draws_nothing_is_flagged(tiny_world):
+def test_without_draws_nothing_is_flagged(tiny_dataset):
     shards, none = replace(SHARDS, draws=0), SimpleNamespace(trained=None)
-    assert label_open_world(OpenWorldSettings(), shards, 3, tiny_world, none) is None  # type: ignore[arg-type]
+    assert label_open_world(OpenWorldSettings(), shards, 3, tiny_dataset, none) is None  # type: ignore[arg-type]
 
 
 def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]:

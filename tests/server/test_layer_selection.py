@@ -37,10 +37,10 @@ def config(cache: Path, **changed: Any) -> FactorySettings:
 
 
 @pytest.fixture
-def make(tiny_world, tmp_path) -> Callable[..., FactoryResult]:
+def make(tiny_dataset, tmp_path) -> Callable[..., FactoryResult]:
     def made(notes: list[str] | None = None, **changed: Any) -> FactoryResult:
         told = hooked() if notes is None else hooked(on_note=notes.append)
-        return train_or_load_gene(config(tmp_path, **changed), tiny_world, told)
+        return train_or_load_gene(config(tmp_path, **changed), tiny_dataset, told)
 
     return made
 
@@ -51,9 +51,9 @@ def lives(monkeypatch) -> list[TrainerSettings]:
     seen: list[TrainerSettings] = []
     real = factory.train_collective
 
-    def spy(world, asked, *args, **kwargs):
+    def spy(dataset, asked, *args, **kwargs):
         seen.append(asked)
-        return real(world, asked, *args, **kwargs)
+        return real(dataset, asked, *args, **kwargs)
 
     monkeypatch.setattr(factory, "train_collective", spy)
     return seen
@@ -120,11 +120,11 @@ def test_a_file_that_went_away(tmp_path):
         trainer_settings(config(tmp_path, collective__growth=str(tmp_path / "no.yaml")), CPU)
 
 
-def test_the_example_plan_is_legal(tiny_world):
+def test_the_example_plan_is_legal(tiny_dataset):
     example = Path(__file__).resolve().parents[2] / "conf" / "growth" / "deepen.yaml"
     asked = trainer_settings(config(Path("unused"), collective__growth=str(example)), CPU)
     eight = replace(asked.collective, classes_per_task=2)
-    trained = CollectiveTrainer(tiny_world, replace(asked, collective=eight), CPU)  # eight tasks
+    trained = CollectiveTrainer(tiny_dataset, replace(asked, collective=eight), CPU)  # eight tasks
     for task in range(1, 8):
         trained.grow(task)
     assert [name for name in trained.collective.names if not name.isdigit()] == ["5b", "7b"]

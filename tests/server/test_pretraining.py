@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conf.parts import pretraining_settings
 from conf.schema import Config, read_config
 from learngene import methods
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.methods import Payload
+from learngene.methods.plugins import describe
 from protocol.plan import plan_round
 from server import pretraining as factory_side
 from server.pretraining import PretrainingSettings, payload_key, pretrain_methods
 from tests.helpers import hooked, method_settings
+from tests.own_method import here, write_method
 from tests.protocol.helpers import client_task
 
 NO_LIFE: Any = SimpleNamespace(trained=None)
@@ -50,8 +53,6 @@ def halves(monkeypatch) -> dict[str, int]:
             raise ValueError("out of luck")
         start = 0 if factory.checkpoint is None else int(factory.checkpoint[1]["step"])
         for step in range(start, 3):
-            import torch
-
             factory.keep({"at": torch.tensor([float(step + 1)])}, {"phase": 0, "step": step + 1})
             if factory.name == "maml" and counts["maml"] == 1 and step == 1:
                 raise KeyboardInterrupt
@@ -69,17 +70,19 @@ def halves(monkeypatch) -> dict[str, int]:
     return counts
 
 
-def test_runs_without_a_factory_half_are_left_as_they_were(tmp_path, tiny_world: World, halves):
-    found = pretrain_methods(config_of(tmp_path, "learngene", "scratch"), tiny_world, NO_LIFE)
+def test_runs_without_a_factory_half_are_left_as_they_were(
+    tmp_path, tiny_dataset: ImageDataset, halves
+):
+    found = pretrain_methods(config_of(tmp_path, "learngene", "scratch"), tiny_dataset, NO_LIFE)
     assert (found.methods, found.payloads, found.section) == (["learngene", "scratch"], {}, None)
     assert not halves and not (tmp_path / "methods").exists()
 
 
-def test_a_payload_is_made_once(tmp_path, tiny_world, halves):
+def test_a_payload_is_made_once(tmp_path, tiny_dataset, halves):
     config = config_of(tmp_path, "protonet", "scratch")
-    first = pretrain_methods(config, tiny_world, NO_LIFE)
+    first = pretrain_methods(config, tiny_dataset, NO_LIFE)
     notes: list[str] = []
-    again = pretrain_methods(config, tiny_world, NO_LIFE, hooked(on_note=notes.append))
+    again = pretrain_methods(config, tiny_dataset, NO_LIFE, hooked(on_note=notes.append))
     assert halves == {"protonet": 1}
     assert again.payloads["protonet"].card == first.payloads["protonet"].card
     assert np.array_equal(
@@ -88,44 +91,44 @@ def test_a_payload_is_made_once(tmp_path, tiny_world, halves):
     assert not first.section["methods"]["protonet"]["cached"]
     assert again.section["methods"]["protonet"]["cached"] and "earlier run" in notes[0]
     pretrain_methods(
-        replace(config, factory=replace(config.factory, resume=False)), tiny_world, NO_LIFE
+        replace(config, factory=replace(config.factory, resume=False)), tiny_dataset, NO_LIFE
     )
     assert halves == {"protonet": 2}
 
 
-def test_a_damaged_payload_is_made_again(tmp_path, tiny_world, halves):
+def test_a_damaged_payload_is_made_again(tmp_path, tiny_dataset, halves):
     config = config_of(tmp_path, "protonet")
-    pretrain_methods(config, tiny_world, NO_LIFE)
+    pretrain_methods(config, tiny_dataset, NO_LIFE)
     (file,) = (tmp_path / "methods").rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
-    pretrain_methods(config, tiny_world, NO_LIFE)
+    pretrain_methods(config, tiny_dataset, NO_LIFE)
     assert halves == {"protonet": 2}
 
 
-def test_what_was_interrupted_goes_on_and_leaves_nothing_behind(tmp_path, tiny_world, halves):
+def test_what_was_interrupted_goes_on_and_leaves_nothing_behind(tmp_path, tiny_dataset, halves):
     config = config_of(tmp_path, "maml")
     with pytest.raises(KeyboardInterrupt):
-        pretrain_methods(config, tiny_world, NO_LIFE)
-    found = pretrain_methods(config, tiny_world, NO_LIFE)
+        pretrain_methods(config, tiny_dataset, NO_LIFE)
+    found = pretrain_methods(config, tiny_dataset, NO_LIFE)
     assert found.payloads["maml"].card["from"] == 2
     files = sorted(path.name for path in (tmp_path / "methods").rglob("*.*"))
     assert files == ["maml.json", "maml.safetensors"]
 
 
-def test_a_fault_is_named_and_takes_no_other_along(tmp_path, tiny_world, halves):
+def test_a_fault_is_named_and_takes_no_other_along(tmp_path, tiny_dataset, halves):
     config = config_of(tmp_path, "learngene", "fomaml", "protonet")
-    found = pretrain_methods(config, tiny_world, NO_LIFE)
+    found = pretrain_methods(config, tiny_dataset, NO_LIFE)
     assert found.methods == ["learngene", "protonet"]
     assert found.failed == {"fomaml": "ValueError: out of luck"} == found.section["failed"]
     assert set(found.section["methods"]) == {"protonet"} == set(found.payloads)
-    with pytest.raises(RuntimeError, match=r"every method failed .* out of luck"):
-        pretrain_methods(replace(config, methods=("fomaml",)), tiny_world, NO_LIFE)
+    with pytest.raises(RuntimeError, match="every method failed: fomaml: ValueError: out of luck"):
+        pretrain_methods(replace(config, methods=("fomaml",)), tiny_dataset, NO_LIFE)
 
 
-def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path, tiny_world):
+def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path, tiny_dataset):
     def key(name: str = "maml", **changed: Any) -> str:
         config = config_of(tmp_path, name, **changed)
-        made = factory_side._factory(name, config, tiny_world)
+        made = factory_side._factory(name, config, tiny_dataset)
         return payload_key(made, config, methods.find(name))
 
     plain = key()
@@ -144,18 +147,20 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
     assert key("fomaml") != plain
 
 
-def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path, tiny_world, halves):
+def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path, tiny_dataset, halves):
     stages = [SimpleNamespace(image_passes=30), SimpleNamespace(image_passes=12)]
     result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=SimpleNamespace(stages=stages)))
     for asked, spent in ((None, 42), (7, 7)):
-        found = pretrain_methods(config_of(tmp_path, "protonet", budget=asked), tiny_world, result)
+        found = pretrain_methods(
+            config_of(tmp_path, "protonet", budget=asked), tiny_dataset, result
+        )
         assert found.payloads["protonet"].card["budget"] == found.section["budget"] == spent
         assert found.section["light_path_passes"] == 42
 
 
-def test_the_whole_collective_is_read_off(tmp_path, tiny_world, evolved):
+def test_the_whole_collective_is_read_off(tmp_path, tiny_dataset, evolved):
     result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable")))
-    found = pretrain_methods(config_of(tmp_path, "full", "linear_probe"), tiny_world, result)
+    found = pretrain_methods(config_of(tmp_path, "full", "linear_probe"), tiny_dataset, result)
     collective = evolved("separable").collective
     widths = [o for _, o, _ in found.payloads["full"].card["plan"]]
     assert widths == list(collective.widths)
@@ -167,14 +172,14 @@ def test_the_whole_collective_is_read_off(tmp_path, tiny_world, evolved):
 
 
 def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
-    tmp_path, tiny_world, halves
+    tmp_path, tiny_dataset, halves
 ):
     from learngene.gene.gene import Card, Learngene
 
     card = Card([11, 12, 13], "fresh", None, 0.0625, 3, {}, 0, 0, 0, "")
     gene = Learngene(card, {"w": np.zeros(1, np.float32)})
     names = ("learngene", "scratch", "protonet")
-    made = pretrain_methods(config_of(tmp_path, *names), tiny_world, NO_LIFE)
+    made = pretrain_methods(config_of(tmp_path, *names), tiny_dataset, NO_LIFE)
     task = client_task(methods=names, method=method_settings())
     plain = plan_round(replace(task, methods=names[:2]), gene)
     assert "cards" not in plain.task.to_plain() and set(plain.task.method) == {"scratch"}
@@ -185,13 +190,13 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
     assert set(more.payloads) == {"learngene", "protonet"}
     packed = plan_round(task, gene, 1, made.payloads, payload_precision="fp16")
     assert packed.payloads["protonet"]["w"].dtype == np.float16
-    assert packed.declared.payloads["protonet"] == {"w": ("float16", (2, 2))}
+    assert packed.schema.payloads["protonet"] == {"w": ("float16", (2, 2))}
     assert packed.payloads["learngene"]["w"].dtype == np.float32  # it has a precision of its own
     early = plan_round(task, gene, 1, made.payloads, rounds=2)
     assert set(early.payloads) == {"learngene"} and not early.task.cards
 
 
-def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world, monkeypatch):
+def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_dataset, monkeypatch):
     names, seen = ("finetune", "finetune_pp"), {}
     for at_once in (1, 2):
         monkeypatch.setattr(factory_side, "max_workers", lambda threads, device, n=at_once: n)
@@ -199,7 +204,7 @@ def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world
         steps: list[tuple[str, int, int]] = []
         found = pretrain_methods(
             config,
-            tiny_world,
+            tiny_dataset,
             NO_LIFE,
             hooked(on_method_step=lambda *told, all=steps: all.append(told)),
         )
@@ -211,3 +216,60 @@ def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_world
         one, other = seen[1][name], seen[2][name]
         assert one.card == other.card and one.arrays.keys() == other.arrays.keys()
         assert all(np.array_equal(a, other.arrays[n]) for n, a in one.arrays.items()), name
+
+
+IN_PLACE = (
+    "import torch; torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False)\n"
+    "    [p.detach().zero_() for p in getattr(given, 'parameters', list)()]\n"
+    "    return Payload({'w': np.ones(3, np.float32)}, {})"
+)
+HALVES = {  # what a plugin's half at the factory does, and what is said of it
+    "in_place": (IN_PLACE, None),
+    "escapes": ("raise type('Own', (BaseException,), {})('gone')", "Own: gone"),
+    "forgets": ("pass", "TypeError: it returned NoneType, a Payload is due"),
+    "too_large": (
+        "return Payload({'w': np.broadcast_to(np.float32(1), (3, 2**28))}, {})",
+        "ValueError: the payload has 3,221,225,472 bytes of arrays, at most 1,073,741,824",
+    ),
+    "not_float32": ("return Payload({'w': np.zeros(3)}, {})", "w of the payload is float64"),
+    "long_card": (
+        "return Payload({}, {'text': 'x' * 20_000})",
+        "ValueError: the payload's card has 20,012 characters of JSON",
+    ),
+}
+IN_ITS_PROCESS = {
+    "in_place_too": (IN_PLACE, None),
+    "ends_it": ("import os; os._exit(7)", "its process ended with exit code 7"),
+}
+
+
+@pytest.mark.parametrize(
+    ("half", "halves"), [("from_collective", HALVES), ("pretrain", IN_ITS_PROCESS)]
+)
+def test_a_plugins_half_is_named_and_takes_no_other_along(
+    tmp_path, monkeypatch, tiny_dataset, evolved, half, halves
+):
+    here(monkeypatch, tmp_path)
+    own, trainer = {}, evolved("separable")
+    for name, (body, _) in halves.items():
+        source = "import numpy as np\nfrom learngene.methods import Method, Payload\n\n\n"
+        source += f"def half(given):\n    {body}\n\n\nMETHOD = Method(print, {half}=half)\n"
+        write_method(tmp_path, name, source)
+        own[name] = describe(name)
+    monkeypatch.setattr(factory_side, "max_workers", lambda threads, device: 1)
+    config = config_of(tmp_path, "full", "finetune", budget=60)
+    life: Any = SimpleNamespace(trained=SimpleNamespace(trainer=trainer))
+    before = {name: value.clone() for name, value in trainer.collective.state_dict().items()}
+    alone = pretrain_methods(config, tiny_dataset, life).payloads
+    elsewhere = replace(config.factory, cache=tmp_path / "other")
+    config = replace(config, methods=(*own, *config.methods), plugins=own, factory=elsewhere)
+    found = pretrain_methods(config, tiny_dataset, life)
+    for name, (_, said) in halves.items():
+        assert (name in found.payloads) == (said is None)
+        assert said is None or said in found.failed[name]
+    for name, payload in alone.items():
+        beside = found.payloads[name]
+        assert beside.card == payload.card
+        assert all(np.array_equal(array, beside.arrays[n]) for n, array in payload.arrays.items())
+    after = trainer.collective.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from learngene.errors import InputError
-from protocol.guard import Entry
-from protocol.messages import Traffic
+from protocol.guard import RecordEntry
+from protocol.messages import ByteCount
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, client_device
 from strategies.answer_cache import AnswerCache, cache_key_fields
@@ -26,14 +26,13 @@ GENE = {"w": np.arange(12, dtype=np.float32).reshape(3, 4)}
 PLAN = plan(replace(fake_task(), world="/some/where"), {"learngene": GENE})
 GOOD = ClientOutcome(
     client=3,
-    node_id=77,
     replied=True,
     methods={"scratch": {"accuracy": [0.1, 1 / 3], "epochs": [0, 1], "seconds": 1.25}},
     info={"classes": "4,7", "train_images": 50},
     bytes_down=1000,
     bytes_up=200,
-    bytes_by_method={"scratch": Traffic(1000, 150)},
-    sent=(Entry("metrics.scratch", "metric", "accuracy", "float", "2", 16),),
+    bytes_by_method={"scratch": ByteCount(1000, 150)},
+    sent=(RecordEntry("metrics.scratch", "metric", "accuracy", "float", "2", 16),),
 )
 
 
@@ -51,9 +50,9 @@ def test_what_is_put_is_got(kept):
     assert kept.get(3) is None
     kept.put(GOOD)
     found = again(kept).get(3)
-    sent = replace(found, node_id=77, bytes_down=1000, kept=False)
-    assert replace(sent, bytes_by_method={"scratch": Traffic(1000, 150)}) == GOOD
-    assert found.kept and found.bytes_by_method == {"scratch": Traffic(0, 150)}
+    sent = replace(found, bytes_down=1000, kept=False)
+    assert replace(sent, bytes_by_method={"scratch": ByteCount(1000, 150)}) == GOOD
+    assert found.kept and found.bytes_by_method == {"scratch": ByteCount(0, 150)}
     assert again(kept).get(4) is None
     assert [path.name for path in kept.folder.iterdir()] == ["client-0003.json"]
 
@@ -117,11 +116,11 @@ def test_a_copied_folder_is_refused_with_what_differs(kept, tmp_path):
     assert str(other.folder) in caught.value.fix
 
 
-def test_the_key_is_the_question_and_not_where_the_world_lies():
-    def key(asked: RoundPlan = PLAN, number: int = 1, world: str = "w", **runtime) -> str:
+def test_the_key_is_the_question_and_not_where_the_dataset_lies():
+    def key(asked: RoundPlan = PLAN, number: int = 1, dataset: str = "w", **runtime) -> str:
         settings = replace(SERIAL, **runtime)
         return json.dumps(
-            cache_key_fields(asked, number, world, client_device(settings)), sort_keys=True
+            cache_key_fields(asked, number, dataset, client_device(settings)), sort_keys=True
         )
 
     elsewhere = plan(replace(PLAN.task, world="/else/where"), PLAN.payloads)
@@ -129,7 +128,7 @@ def test_the_key_is_the_question_and_not_where_the_world_lies():
     moved = {"w": GENE["w"] + np.float32(1e-6)}
     others = {
         key(number=2),
-        key(world="v"),
+        key(dataset="v"),
         key(plan(replace(PLAN.task, shots=3), PLAN.payloads)),
         key(plan(PLAN.task, {"learngene": moved})),
         key(plan(PLAN.task, {"learngene": {"w": GENE["w"].T}})),
@@ -162,8 +161,7 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
 def plain(rounds: list[RoundOutcome]) -> list[RoundOutcome]:
     """Without what may differ: random node ids, and who was asked when."""
     return [
-        replace(each, clients=[replace(c, node_id=0, kept=False) for c in each.clients])
-        for each in rounds
+        replace(each, clients=[replace(c, kept=False) for c in each.clients]) for each in rounds
     ]
 
 

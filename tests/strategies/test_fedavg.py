@@ -16,11 +16,11 @@ from clients.client_app import make_client_app, pack
 from clients.work import run_task
 from conf.parts import client_task, federation
 from conf.schema import Config, read_config
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from protocol.keys import WEIGHTS
-from protocol.messages import Traffic
+from protocol.messages import ByteCount
 from protocol.plan import plan_federated_round
-from protocol.reply_schema import declared_reply
+from protocol.reply_schema import reply_schema
 from protocol.rounds import ClientOutcome
 from protocol.task import ClientTask
 from reports.client_rows import client_rows
@@ -34,14 +34,14 @@ CLIENTS, ROUNDS = 3, 3
 Change = Callable[[int, int, dict[str, Any]], None]
 
 
-def parts_of(cache: Path, world: World, **changed: Any) -> tuple[ClientTask, Federation]:
+def parts_of(cache: Path, dataset: ImageDataset, **changed: Any) -> tuple[ClientTask, Federation]:
     config = asdict(Config(cache=str(cache), method=method_settings()))
     config |= {"num_clients": CLIENTS, "ways": 3, "shots": 4, **changed}
     config["runtime"] |= {"name": "serial", "num_gpus": 0.0}
     for name in ("fedavg", "fedprox"):
         config["method"][name] |= {"rounds": ROUNDS, "local_epochs": 1}
     typed = read_config(config)
-    return client_task(typed, config, world.path), federation(typed)
+    return client_task(typed, config, dataset.path), federation(typed)
 
 
 def changed_task(change: Change, client: int, round: int, task: ClientTask, payloads: Any
@@ -51,11 +51,13 @@ def changed_task(change: Change, client: int, round: int, task: ClientTask, payl
     return answer
 
 
-def train(cache: Path, world: World, *names: str, change: Change | None = None, **more: Any
+def train(cache: Path, dataset: ImageDataset, *names: str, change: Change | None = None, **more: Any
           ) -> Federated:  # fmt: skip
     app = make_client_app(partial(changed_task, change)) if change else None
-    task, asked = parts_of(cache, world, **more)
-    return run_federated_training(task, names or ("fedavg",), world, 0.0625, asked, client_app=app)
+    task, asked = parts_of(cache, dataset, **more)
+    return run_federated_training(
+        task, names or ("fedavg",), dataset, 0.0625, asked, client_app=app
+    )
 
 
 def same(one: Federated, two: Federated) -> bool:
@@ -75,10 +77,10 @@ def counted(found: Federated) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, tiny_world) -> tuple[Path, Federated]:
+def whole(tmp_path_factory, tiny_dataset) -> tuple[Path, Federated]:
     """Both methods, trained to the end without a disturbance."""
     cache = tmp_path_factory.mktemp("federated")
-    return cache, train(cache, tiny_world, "fedavg", "fedprox")
+    return cache, train(cache, tiny_dataset, "fedavg", "fedprox")
 
 
 def test_both_are_trained_and_every_byte_is_theirs(whole, tmp_path):
@@ -119,64 +121,64 @@ def up_of(rounds: list[Any]) -> list[tuple[int, ...]]:
 def answer(client: int) -> ClientOutcome:
     metrics: dict[str, Any] = {"epochs": [0], "accuracy": [0.5], "loss": [1.0], "seconds": 1.0,
                                "train_loss": [1.0], "penalty": [0.0]}  # fmt: skip
-    traffic = {name: Traffic(100, 7) for name in ("scratch", "fedavg")}
+    traffic = {name: ByteCount(100, 7) for name in ("scratch", "fedavg")}
     methods = {name: dict(metrics) for name in traffic}
-    return ClientOutcome(client, 1, True, methods, {"classes": "1"}, 100, 7, traffic)
+    return ClientOutcome(client, True, methods, {"classes": "1"}, 100, 7, traffic)
 
 
-def test_a_finished_training_is_found_with_all_that_it_sent(whole, tiny_world, monkeypatch):
+def test_a_finished_training_is_found_with_all_that_it_sent(whole, tiny_dataset, monkeypatch):
     cache, first = whole
     monkeypatch.setattr("runtime.federated_rounds.simulate", None)  # nobody is asked
-    again = train(cache, tiny_world, "fedavg", "fedprox")
+    again = train(cache, tiny_dataset, "fedavg", "fedprox")
     assert same(first, again) and counted(first) == counted(again)
     assert again.section == first.section
 
 
 @pytest.mark.parametrize("stopped", [1, 2])
-def test_a_killed_training_goes_on_and_ends_the_same(whole, tmp_path, tiny_world, stopped):
+def test_a_killed_training_goes_on_and_ends_the_same(whole, tmp_path, tiny_dataset, stopped):
     def die(client: int, round: int, answer: dict[str, Any]) -> None:
         if (client, round) == (1, stopped + 1):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, tiny_world, change=die)
+        train(tmp_path, tiny_dataset, change=die)
     rounds: list[int] = []
-    task, asked = parts_of(tmp_path, tiny_world)
+    task, asked = parts_of(tmp_path, tiny_dataset)
     watch = hooked(on_round_end=lambda name, done, of: rounds.append(done))
-    again = run_federated_training(task, ["fedavg"], tiny_world, 0.0625, asked, callback=watch)
+    again = run_federated_training(task, ["fedavg"], tiny_dataset, 0.0625, asked, callback=watch)
     assert rounds == list(range(stopped + 1, ROUNDS + 1))
     first = Federated(payloads={"fedavg": whole[1].payloads["fedavg"]},
                       rounds={"fedavg": whole[1].rounds["fedavg"]})  # fmt: skip
     assert same(first, again) and counted(first) == counted(again)
 
 
-def test_other_settings_are_another_training(whole, tiny_world):
+def test_other_settings_are_another_training(whole, tiny_dataset):
     cache, first = whole
     for more in ({"seed": 1}, {"num_clients": 2}, {"shots": 3}):
-        assert not same(train(cache, tiny_world, **more), first), more
+        assert not same(train(cache, tiny_dataset, **more), first), more
 
 
-def test_a_client_that_fails_is_left_out_of_that_round_and_nothing_is_kept(tmp_path, tiny_world):
+def test_a_client_that_fails_is_left_out_of_that_round_and_nothing_is_kept(tmp_path, tiny_dataset):
     def fail(client: int, round: int, answer: dict[str, Any]) -> None:
         if (client, round) == (1, 2):
             raise ValueError("battery empty")
 
-    found = train(tmp_path, tiny_world, change=fail)
+    found = train(tmp_path, tiny_dataset, change=fail)
     (left,) = found.section["methods"]["fedavg"]["left_out"]
     assert (left["round"], left["client"]) == (2, 1) and "battery empty" in left["error"]
     assert "fedavg" in found.payloads
     assert [each.answered for each in found.rounds["fedavg"]] == [3, 2, 3]
-    again = train(tmp_path, tiny_world)  # from the last round that all took part in
+    again = train(tmp_path, tiny_dataset)  # from the last round that all took part in
     assert again.section["methods"]["fedavg"]["left_out"] == []
     assert not same(found, again)
 
 
-def test_where_nobody_answers_the_method_fails_and_the_next_goes_on(tmp_path, tiny_world):
+def test_where_nobody_answers_the_method_fails_and_the_next_goes_on(tmp_path, tiny_dataset):
     def fail(client: int, round: int, answer: dict[str, Any]) -> None:
         if "fedavg" in answer["methods"]:
             raise ValueError("no power")
 
-    found = train(tmp_path, tiny_world, "fedavg", "fedprox", change=fail)
+    found = train(tmp_path, tiny_dataset, "fedavg", "fedprox", change=fail)
     assert set(found.failed) == {"fedavg"} == set(found.section["failed"])
     assert "federated round 1: no client answered" in found.failed["fedavg"]
     assert "no power" in found.failed["fedavg"]
@@ -227,7 +229,7 @@ SPOILED = {
 }
 
 
-def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, tiny_world):
+def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, tiny_dataset):
     """Each client but the first spoils its weights in another way."""
     ways = dict(enumerate(SPOILED, start=1))
 
@@ -235,7 +237,7 @@ def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, 
         if client in ways and round == 1:
             ways[client](answer)
 
-    found = train(tmp_path, tiny_world, change=spoil, num_clients=1 + len(ways))
+    found = train(tmp_path, tiny_dataset, change=spoil, num_clients=1 + len(ways))
     left = {
         each["client"]: each["error"] for each in found.section["methods"]["fedavg"]["left_out"]
     }
@@ -244,15 +246,15 @@ def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, 
         assert SPOILED[way] in left[client], way.__name__
 
 
-def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_world):
-    task, _ = parts_of(tmp_path, tiny_world)
-    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_world, 0.0625))
+def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_dataset):
+    task, _ = parts_of(tmp_path, tiny_dataset)
+    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_dataset, 0.0625))
     answer = run_task(0, 1, plan.task, plan.payloads)
-    assert plan.declared.reply.problems(pack(answer)) == []
+    assert plan.schema.reply.problems(pack(answer)) == []
     usual = replace(plan.task, federated=None)
-    (problem, *_) = [p for p in declared_reply(usual).problems(pack(answer)) if WEIGHTS in p]
+    (problem, *_) = [p for p in reply_schema(usual).problems(pack(answer)) if WEIGHTS in p]
     assert problem == "ArrayRecord 'weights.fedavg' was not declared"
-    assert set(plan.declared.payloads) == {"fedavg"}
+    assert set(plan.schema.payloads) == {"fedavg"}
 
 
 def test_a_records_own_word_is_not_enough():

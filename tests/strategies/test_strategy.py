@@ -7,12 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.app.error import Error
 from flwr.common.serde import message_to_proto
 
 from clients.client_app import INFO, METRICS
+from protocol.keys import NODE
 from protocol.messages import message_bytes, read_reply
+from protocol.reply_schema import UndeclaredError
 from runtime.serial_backend import SerialGrid, run_serial
 from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
@@ -48,14 +50,50 @@ def test_gives_up_on_nodes_that_do_not_come():
         configure(strategy, LateGrid(4, delay_s=60))
 
 
-def test_gives_up_on_clients_that_do_not_say_who_they_are():
-    class Silent(SerialGrid):
-        def pull_messages(self, message_ids):
-            return [each for each in super().pull_messages(message_ids) if self._pending]
+class Silent(SerialGrid):
+    """One node never answers a query; ``claims`` makes others say that they are that client."""
 
+    def __init__(self, num_clients: int, claims: int | None = None, times: int = 1) -> None:
+        super().__init__(app, num_clients)
+        self.claims, self.times = claims, times
+        self.silent = min(self._contexts)  # asked first
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        for reply in replies:
+            if self.claims is not None and reply.metadata.message_type == MessageType.QUERY:
+                reply.content.config_records[NODE]["partition"] = self.claims
+        first = [each for each in replies if each.metadata.src_node_id == self.silent]
+        if first and first[0].metadata.message_type == MessageType.QUERY and self.times:
+            self.times -= 1
+            return []
+        return replies
+
+
+def test_a_client_that_does_not_say_who_it_is_is_missing_and_asked_again():
+    strategy, grid = LearngeneStrategy(3, lambda _: PLAN, node_wait_s=1.0), Silent(3)
+    strategy.aggregate_train(1, grid.send_and_receive(configure(strategy, grid)))
+    assert len(configure(strategy, grid)) == 3
+    strategy.finish_round()
+    first, second = strategy.rounds
+    lost = grid._contexts[grid.silent].node_config["partition-id"]
+    assert (first.asked, first.answered, first.missing, first.queries) == (3, 2, 1, 2)
+    assert first.clients[lost].error == "its node did not say who it is within 1 s"
+    assert [each.client for each in first.clients] == [0, 1, 2]
+    assert second.queries == 1 and second.who[0][0] == lost
+
+
+def test_no_client_says_who_it_is():
+    strategy = LearngeneStrategy(1, lambda _: PLAN, node_wait_s=1.0)
+    assert configure(strategy, Silent(1)) == []
+    assert strategy.finish_round().clients[0].error == "its node did not say who it is within 1 s"
+
+
+@pytest.mark.parametrize("claims", [1, 3])
+def test_two_nodes_are_one_client_or_one_that_is_not_there(claims):
     strategy = LearngeneStrategy(3, lambda _: PLAN, node_wait_s=1.0)
-    with pytest.raises(RuntimeError, match="2 of 3 clients said who they are"):
-        configure(strategy, Silent(app, 3))
+    with pytest.raises(RuntimeError, match=f"clients \\[{claims}.*each of 0 to 2 is due once"):
+        configure(strategy, Silent(3, claims, times=0))
 
 
 def test_order_of_arrival_does_not_matter():
@@ -167,6 +205,62 @@ def test_watched_grid_stops_waiting():
     with pytest.raises(Stopped):
         configure(strategy, grid)
     assert time.monotonic() - started < 5
+
+
+class Counting(SerialGrid):
+    """Remembers how many messages were out after each push."""
+
+    def __init__(self, num_clients: int) -> None:
+        super().__init__(app, num_clients)
+        self.out: list[int] = []
+
+    def push_messages(self, messages):
+        pushed = super().push_messages(messages)
+        self.out.append(len(self._pending))
+        return pushed
+
+
+def watched(grid: SerialGrid, in_flight: int | None) -> list[Message]:
+    grid = WatchedGrid(grid, threading.Event(), lambda reply: None, in_flight)
+    return list(grid.send_and_receive(configure(LearngeneStrategy(7, lambda _: PLAN), grid)))
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 7, 100])
+def test_no_more_messages_are_out_than_allowed(in_flight):
+    grid = Counting(7)
+    replies = watched(grid, in_flight)
+    assert max(grid.out) == min(in_flight, 7)
+    assert len({reply.metadata.src_node_id for reply in replies}) == 7
+
+
+def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
+    class Slow(Counting):
+        def pull_messages(self, message_ids):
+            time.sleep(0.2)
+            return super().pull_messages(message_ids)
+
+    strategy, grid = LearngeneStrategy(7, lambda _: PLAN), Slow(7)
+    messages = configure(strategy, grid)
+    limited = WatchedGrid(grid, threading.Event(), lambda reply: None, 2)
+    replies = list(limited.send_and_receive(messages, timeout=0.5))
+    assert 1 <= len(replies) < 7
+    assert {each.metadata.ttl for each in messages} == {max(each.metadata.ttl for each in messages)}
+
+
+def test_the_guard_sees_all_messages_before_the_first_goes():
+    """The last of three holds what was not declared; one may be out at a time."""
+
+    class Leaking(LearngeneStrategy):
+        def configure_train(self, *args):
+            *good, last = super().configure_train(*args)
+            last.content["more"] = ConfigRecord({"image": 1})
+            return [*good, last]
+
+    grid = Counting(3)
+    server_app = make_server_app(Leaking(3, lambda _: PLAN), 1, 5.0, in_flight=1)
+    server_app(grid, None)
+    assert isinstance(server_app.error, UndeclaredError)
+    assert len(grid.out) == 3  # the three questions which client each node is
 
 
 def test_server_app_keeps_the_error():

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from learngene.data.class_split import paper_division
+from learngene.data.class_split import paper_class_split
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
-from learngene.data.sources.base import BATCH, Source, hash_files, resize
+from learngene.data.sources.base import BATCH, Source, check_file, hash_files
+from learngene.data.sources.decode import resize
 from learngene.errors import InputError
+from learngene.utils.untrusted import MEBIBYTE, is_int_in_range
 
 _FILES = ("train", "test", "meta")
+_LIMIT = 1024 * MEBIBYTE  # bytes of a file; the training images' has 155 million
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -45,14 +49,34 @@ class ArrayUnpickler(pickle.Unpickler):
 
 def _read(file: Path) -> dict[str, Any]:
     """The pickled dict with text keys; ``bytes`` lets Python 2 strings through unharmed."""
+    check_file(file, _LIMIT)
     try:
         with file.open("rb") as stream:
+            _check_memo(stream)
             content = ArrayUnpickler(stream, encoding="bytes").load()
-        return {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
     except Exception as error:  # damaged pickles raise nearly anything
-        problem = f"not a CIFAR-100 pickle ({type(error).__name__}: {error})"
-        fix = "Unpack cifar-100-python.tar.gz again"
-        raise InputError("data.root", file, problem, fix) from error
+        raise _damaged(file, f"{type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise _damaged(file, "it holds no dict")
+    return {_text(key): value for key, value in content.items()}
+
+
+def _check_memo(stream: IO[bytes]) -> None:
+    """Refuse a place in the memo that nobody needs: the memo is made as large, be it 64 GB."""
+    for count, (opcode, place, _) in enumerate(pickletools.genops(stream)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (place or 0) > count:
+            raise pickle.UnpicklingError(f"place {place} of the memo after {count} instructions")
+    stream.seek(0)
+
+
+def _damaged(file: Path, reason: str) -> InputError:
+    problem = f"not a CIFAR-100 pickle ({reason})"
+    return InputError("data.root", file, problem, "Unpack cifar-100-python.tar.gz again")
+
+
+def _text(value: Any) -> Any:
+    """Bytes as the text that they are, or as none that could be meant; anything else as it is."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def find_cifar_python(root: Path) -> Path | None:
@@ -88,11 +112,11 @@ def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> 
     Raises:
         InputError: a file is damaged, not CIFAR-100's, or wants to run something.
     """
-    names = tuple(
-        name.decode() if isinstance(name, bytes) else str(name)
-        for name in _read(folder / "meta").get("fine_label_names", ())
-    )
-    division = paper_division(settings, names)
+    listed = _read(folder / "meta").get("fine_label_names")
+    if not isinstance(listed, list) or not all(isinstance(name, str | bytes) for name in listed):
+        raise _damaged(folder / "meta", "'fine_label_names' is no list of names")
+    names = tuple(map(_text, listed))
+    class_split = paper_class_split(settings, names)
     labels: dict[str, NDArray[np.int64]] = {}
     pixels: dict[str, NDArray[np.uint8]] = {}
     for split in SPLITS:
@@ -105,11 +129,15 @@ def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> 
         if data.shape != (len(fine), 3072):
             problem = f"data has shape {data.shape}, {len(fine)} labels need ({len(fine)}, 3072)"
             raise InputError("data.root", file, problem, "Unpack the archive again")
+        for i, label in enumerate(fine):
+            if not is_int_in_range(label, 0, len(names) - 1):
+                problem = f"its label {i} is no class number (0..{len(names) - 1})"
+                raise InputError("data.root", file, problem, "Unpack the archive again")
         labels[split], pixels[split] = np.asarray(fine, np.int64), data
     return CifarPythonSource(
         folder=folder,
         class_names=names,
-        division=division,
+        class_split=class_split,
         image_size=size,
         labels=labels,
         pixels=pixels,

@@ -1,4 +1,4 @@
-"""The embedded world: characters of the typefaces that matplotlib carries, drawn in colour."""
+"""The embedded dataset: characters of the typefaces that matplotlib carries, drawn in colour."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
-from learngene.data.class_split import draw_division
+from learngene.data.class_split import draw_class_split
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source, hash_files
 from learngene.errors import InputError
 from learngene.seeding import generator
+from learngene.utils.hardware import memory
 
 # Chosen among the 340 undecorated letters and digits that all 16 faces contain: drawn in every
 # face, brought to one size and compared, no two correlate above 0.85 on average. So o, O and 0
@@ -35,6 +36,7 @@ TRAIN_FACES = (
     "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic",
 )  # fmt: skip
 FACES = {"train": TRAIN_FACES, "test": TEST_FACES}
+PIXEL_BYTES = 48  # of memory for each pixel of a class while it is drawn
 
 
 def face_file(face: str) -> Path:
@@ -150,12 +152,11 @@ class GlyphSource(Source):
         """Check the settings and divide the classes.
 
         Raises:
-            InputError: more classes than characters, no images of a class, or a bad division.
+            InputError: more classes than glyphs, no images of a class, or a bad class split.
         """
-        if not 3 <= settings.classes <= len(CHARACTERS):
-            problem = f"glyphs has 3 to {len(CHARACTERS)} classes"
-            fix = "Choose a number in that range"
-            raise InputError("data.classes", settings.classes, problem, fix)
+        if settings.classes > len(CHARACTERS):
+            problem = f"there are {len(CHARACTERS)} glyphs, each a class"
+            raise InputError("data.classes", settings.classes, problem, "Write no more than that")
         counts = {"train": settings.train_per_class, "test": settings.test_per_class}
         for split, count in counts.items():
             if count < 1:
@@ -165,11 +166,11 @@ class GlyphSource(Source):
         if not 16 <= size <= 256:
             problem = "glyphs are drawn with sides of 16 to 256 pixels"
             raise InputError("data.image_size", size, problem, "Try 32")
-        # Shuffled, so that a smaller world is not Latin alone and no group is of one script.
+        # Shuffled, so that a smaller dataset is not Latin alone and no group is of one script.
         order = generator(settings.seed, "glyphs-classes").permutation(len(CHARACTERS))
         super().__init__(
             class_names=tuple(CHARACTERS[i] for i in order[: settings.classes]),
-            division=draw_division(settings.classes, settings),
+            class_split=draw_class_split(settings.classes, settings),
             image_size=size,
             labels={s: np.repeat(np.arange(settings.classes), counts[s]) for s in SPLITS},
             shaping={
@@ -188,5 +189,11 @@ class GlyphSource(Source):
         return hash_files([face_file(face) for face in TRAIN_FACES + TEST_FACES])
 
     def batches(self, split: str) -> Iterator[NDArray[np.uint8]]:
+        count, side = self._counts[split], self.image_size
+        due, (free, _) = count * side**2 * PIXEL_BYTES, memory()
+        if due > free:
+            problem = f"drawing a class takes {due / 1e9:,.1f} GB of memory"
+            problem = f"{problem}, {free / 1e9:,.1f} are free"
+            raise InputError(f"data.{split}_per_class", count, problem, "Lower it")
         for name in self.class_names:
-            yield draw_class(name, split, self._counts[split], self.image_size, self._seed)
+            yield draw_class(name, split, count, side, self._seed)

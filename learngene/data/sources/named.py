@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from learngene.data.class_split import unusable
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source
@@ -9,7 +11,7 @@ from learngene.data.sources.cifar_pickle import find_cifar_python, open_cifar_py
 from learngene.data.sources.folder import open_folder
 from learngene.data.sources.parquet import HUB, find_parquet, open_hub, open_parquet
 from learngene.errors import InputError
-from learngene.utils.files import expanded
+from learngene.utils.files import expand_user, is_folder
 
 _SIZE = {"cifar100": 32, "imagenet100": 84}  # sides in pixels
 
@@ -34,9 +36,12 @@ def open_images(settings: SeededDataSettings) -> Source:
                 return open_hub(settings, size)
             fix += f", or let the hub be asked for {HUB[name]} with data.download=true"
         raise InputError("data.root", None, f"{name} has to come from somewhere", fix)
-    root = expanded(settings.root).resolve()
-    if not root.is_dir():
+    root = expand_user(settings.root)
+    if not is_folder(root):
         raise unusable(settings, "no such folder", "Check the path")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise unusable(settings, "this folder may not be read", "Make it readable")
+    root = root.resolve()
     if name == "imagefolder":
         return open_folder(root, settings, size)
     files = find_parquet(root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from learngene.data.class_split import class_list, paper_division, unusable
+from learngene.data.class_split import class_list, paper_class_split, unusable
 from learngene.data.dataset import SPLITS
-from learngene.data.settings import SeededDataSettings
-from learngene.data.sources.base import BATCH, Source, hash_files
+from learngene.data.settings import SeededDataSettings, value_bounds
+from learngene.data.sources.base import BATCH, Source, check_file, hash_files
+from learngene.data.sources.decode import Encoded
 from learngene.errors import InputError
+from learngene.utils.untrusted import MEBIBYTE, parse_json, read_json
 
 HUB = {"cifar100": "uoft-cs/cifar100", "imagenet100": "timm/mini-imagenet"}
+_META_LIMIT = 16 * MEBIBYTE  # bytes of meta.json
 COLUMNS = {"cifar100": ("img", "fine_label"), "imagenet100": ("image", "label")}
 
 
@@ -35,18 +38,22 @@ class TableSource(Source):
     def content(self) -> str:
         return hash_files(self.files)
 
-    def encoded(self, split: str) -> Iterator[list[tuple[bytes | Path, str]]]:
-        row = 0
+    def encoded(self, split: str) -> Iterator[list[Encoded]]:
+        row, tables = 0, self.tables(split)
+        while (images := self._next(tables, f"{split} from row {row}")) is not None:
+            # An image without bytes is an empty one: it does not decode and is named.
+            yield [(data or b"", self.where(split, row + i)) for i, data in enumerate(images)]
+            row += len(images)
+
+    def _next(self, tables: Iterator[pa.Table], where: str) -> list[bytes | None] | None:
+        """The bytes of the next images, None behind the last."""
         try:
-            for table in self.tables(split):
-                column = table.column(0).combine_chunks().field("bytes")
-                # An image without bytes is an empty one: it does not decode and is named.
-                yield [
-                    (b or b"", f"{split} row {row + i}") for i, b in enumerate(column.to_pylist())
-                ]
-                row += len(table)
+            table = next(tables, None)
         except Exception as error:  # Arrow, ``datasets`` and the disk each raise their own
-            raise _unreadable(self.files[0].parent, f"{split} from row {row}: {error}") from error
+            raise _unreadable(self.files[0].parent, f"{where}: {error}") from error
+        if table is None:
+            return None
+        return table.column(0).combine_chunks().field("bytes").to_pylist()
 
 
 def _unreadable(where: object, error: object) -> InputError:
@@ -80,22 +87,79 @@ def _stream(files: list[Path], columns: list[str]) -> Iterator[pa.Table]:
 
 def find_parquet(root: Path) -> dict[str, list[Path]]:
     """``train*.parquet`` and ``test*.parquet`` at ``root`` or in one folder below (data/)."""
-    for folder in (root, *(f for f in sorted(root.iterdir()) if f.is_dir())):
+    below = (f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith("."))
+    for folder in (root, *below):
         files = {split: sorted(folder.glob(f"{split}*.parquet")) for split in SPLITS}
         if any(files.values()):
             return files
     return {split: [] for split in SPLITS}
 
 
+class _Label(BaseModel):
+    """A column of labels, as the hub describes it."""
+
+    names: list[str] | None = None
+
+
+class _Info(BaseModel):
+    features: dict[str, Any] = {}  # other columns may be described in any way
+
+
+class _Card(BaseModel):
+    """The key ``huggingface`` of a parquet file's metadata."""
+
+    info: _Info = _Info()
+
+
+_META = TypeAdapter(dict[str, Any])
+
+
 def _names(name: str, column: str, schema: pa.Schema, folder: Path) -> tuple[str, ...]:
-    """Class names: the file's Hugging Face metadata, else ``meta.json``, else the known list."""
-    card = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = card.get("info", {}).get("features", {}).get(column, {})
-    if isinstance(feature, dict) and feature.get("names"):
-        return tuple(feature["names"])
+    """Class names: the file's Hugging Face metadata, else ``meta.json``, else the known list.
+
+    Raises:
+        ValueError, OSError: one of these is there and is not what it has to be.
+    """
+    card = _Card.model_validate(parse_json((schema.metadata or {}).get(b"huggingface", b"{}")))
+    if names := _Label.model_validate(card.info.features.get(column, {})).names:
+        return tuple(names)
     meta = folder / "meta.json"
-    names = json.loads(meta.read_text(encoding="utf-8")) if meta.is_file() else {}
-    return tuple(names.get(f"{column}_names") or class_list(name))
+    known = _META.validate_python(read_json(meta, _META_LIMIT)) if meta.is_file() else {}
+    return tuple(_Label(names=known.get(f"{column}_names")).names or class_list(name))
+
+
+def _label_values(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A column of labels (N,) as whole numbers: nothing is cut off, nothing made up.
+
+    Raises:
+        ValueError: it holds something else, or nothing in some row.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise ValueError(f"it is of type {column.type}, whole numbers are due")
+    if column.null_count:
+        raise ValueError(f"{column.null_count:,} rows have none")
+    return column.cast(pa.int64()).to_numpy()  # ``cast`` refuses what is not whole
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return ": ".join((".".join(map(str, first["loc"])) or "it", first["msg"]))
+
+
+def _check_columns(schema: pa.Schema, name: str, file: Path) -> None:
+    image, label = COLUMNS[name]
+    if lacking := [c for c in (image, label) if c not in schema.names]:
+        problem = f"lacks the column {lacking[0]}, it has {', '.join(schema.names)}"
+        fix = f"{name} needs {image} and {label}, as on the hub"
+        raise InputError("data.root", file, problem, fix)
+    kind = schema.field(schema.names.index(image)).type
+    held = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {}
+    if held.get("bytes") not in (pa.binary(), pa.large_binary(), pa.binary_view()):
+        problem = f"the column {image} is of type {kind}, a struct with bytes (binary) is due"
+        raise InputError("data.root", file, problem, "Write it with datasets.Image, as on the hub")
 
 
 def open_parquet(
@@ -106,8 +170,7 @@ def open_parquet(
     Raises:
         InputError: a split is missing, a file is damaged or lacks a column, or classes differ.
     """
-    name = settings.name
-    image_column, label_column = COLUMNS[name]
+    image_column, label_column = COLUMNS[settings.name]
     labels: dict[str, NDArray[np.int64]] = {}
     names: tuple[str, ...] = ()
     for split in SPLITS:
@@ -116,17 +179,27 @@ def open_parquet(
             raise unusable(settings, problem, "Fetch both splits")
         columns = []
         for file in files[split]:
+            check_file(file)
             try:
                 schema = pq.read_schema(file)
-                if lacking := [c for c in COLUMNS[name] if c not in schema.names]:
-                    problem = f"lacks the column {lacking[0]}, it has {', '.join(schema.names)}"
-                    fix = f"{name} needs {image_column} and {label_column}, as on the hub"
-                    raise InputError("data.root", file, problem, fix)
-                names = names or _names(name, label_column, schema, file.parent)
-                columns.append(pq.read_table(file, columns=[label_column]).column(0).to_numpy())
-            except (pa.ArrowException, OSError, json.JSONDecodeError) as error:
+                _check_columns(schema, settings.name, file)
+                rows, size_of_file = pq.read_metadata(file).num_rows, file.stat().st_size
+                if rows > size_of_file:  # a column of one value may be told in a few bytes
+                    raise _unreadable(file, f"{rows:,} images in {size_of_file:,} bytes")
+                column = pq.read_table(file, columns=[label_column]).column(0)
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise _unreadable(file, error) from error
-        labels[split] = np.concatenate(columns).astype(np.int64)
+            try:
+                columns.append(_label_values(column))
+            except (pa.ArrowException, ValueError) as error:
+                problem = f"the column {label_column} holds no class numbers ({error})"
+                raise InputError("data.root", file, problem, "Write them as integers") from error
+            try:
+                names = names or _names(settings.name, label_column, schema, file.parent)
+            except (ValueError, OSError) as error:
+                problem = f"its class names, or those of meta.json, are none ({_reason(error)})"
+                raise InputError("data.root", file, problem, "Fetch the files again") from error
+        labels[split] = np.concatenate(columns)
     return _table_source(
         settings,
         size,
@@ -150,10 +223,11 @@ def open_hub(settings: SeededDataSettings, size: int) -> TableSource:
     try:
         with _quiet():
             splits: Any = {s: datasets.load_dataset(HUB[name], split=s) for s in SPLITS}
-            labels = {
-                s: np.asarray(splits[s].with_format("numpy")[label_column][:], np.int64)
+            columns = {
+                s: splits[s].select_columns([label_column]).with_format("arrow")[:].column(0)
                 for s in SPLITS
             }
+            labels = {s: _label_values(columns[s]) for s in SPLITS}
             names = tuple(splits["train"].features[label_column].names)
             files = [Path(entry["filename"]) for s in SPLITS for entry in splits[s].cache_files]
     except Exception as error:  # network, disk, hub and format errors are all the same to the user
@@ -176,12 +250,15 @@ def _table_source(
     files: list[Path],
     tables: Callable[[str], Iterator[pa.Table]],
 ) -> TableSource:
+    value_range = value_bounds(settings)
+    given = {"value_range": value_range} if value_range else {}
     return TableSource(
         class_names=names,
-        division=paper_division(settings, names),
+        class_split=paper_class_split(settings, names),
         image_size=size,
         labels=labels,
-        shaping={"image_size": size, "layout": "table"},
+        shaping={"image_size": size, "layout": "table", **given},
+        value_range=value_range,
         files=files,
         tables=tables,
     )

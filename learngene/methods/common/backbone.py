@@ -17,26 +17,15 @@ from torch import Tensor, nn
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Factory, Payload
 from learngene.networks.individual import Individual
-from learngene.networks.layers import FEATURE_SIDE, arrays_of, load_arrays, state_of
+from learngene.networks.layers import FEATURE_SIDE, arrays_of, load_arrays, shape_problem, state_of
 
 Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
 INHERITED = 3  # how the layers are counted in an Individual; without effect here
 
 
-class BackboneFeatures(nn.Module):
-    """What ``Individual.features`` computes, as a module by itself."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
-        return self.network.features(x)  # type: ignore[operator]
-
-
 def draw(factory: Factory, head: Head | None = None) -> Individual:
     """A random backbone on the factory's device; ``head`` makes what comes behind it."""
-    channels = factory.images.world.image_shape[0]
+    channels = factory.images.dataset.image_shape[0]
     generator = factory.generator("weights")
     network = random_backbone(factory.stem, factory.width, channels, generator, head)
     return network.to(factory.images.device).to(memory_format=torch.channels_last)
@@ -50,7 +39,8 @@ def rebuild(
     """A payload's backbone at the client, and the head where it travels along.
 
     Args:
-        head: makes the head that the payload then fills; None = nothing behind the backbone.
+        head: makes the head that the payload then fills; None = nothing behind the backbone, so
+            that the network gives its features.
         change: done to the network before it is filled.
 
     Raises:
@@ -95,13 +85,9 @@ def fill(module: nn.Module, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         ValueError: an array is missing, has no place, or another shape.
     """
-    due = {name: tuple(value.shape) for name, value in state_of(module).items()}
     shapes = {name: array.shape for name, array in arrays.items()}
-    if due != shapes:
-        name = min(n for n in due.keys() | shapes.keys() if due.get(n) != shapes.get(n))
-        raise ValueError(
-            f"array {name} has shape {shapes.get(name)}, the network needs {due.get(name)}"
-        )
+    if problem := shape_problem(shapes, {n: v.shape for n, v in state_of(module).items()}):
+        raise ValueError(problem)
     load_arrays(module, arrays)
 
 

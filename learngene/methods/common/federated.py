@@ -23,16 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.adaptation.settings import IndividualSettings
-from learngene.adaptation.training import Outcome, cosine
+from learngene.adaptation.training import Outcome, cosine, decay_groups
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
 from learngene.methods.base import ClientContext, Payload, Update
-from learngene.methods.common.backbone import (
-    BackboneFeatures,
-    feature_count,
-    random_backbone,
-    rebuild,
-)
+from learngene.methods.common.backbone import feature_count, random_backbone, rebuild
 from learngene.methods.common.head import fit, linear_head
 from learngene.networks.individual import PrototypeHead, measure_norms
 from learngene.networks.layers import arrays_of
@@ -72,7 +67,7 @@ def begin(
     """The global model before its first round, the same for every federated method.
 
     Args:
-        classes: world classes that clients may hold; row i of the head is ``classes[i]``.
+        classes: dataset classes that clients may hold; row i of the head is ``classes[i]``.
         ways: classes that a client holds.
     """
     generator = torch_generator(seed, "federated-start")
@@ -124,10 +119,7 @@ def train_round(
     """
     parameters = list(network.parameters())
     anchor = [p.detach().clone() for p in parameters]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = decay_groups(parameters, settings.weight_decay)
     optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     count, total = len(shard.train_x), 0.0
     batches = math.ceil(count / min(settings.batch_size, count))
@@ -188,9 +180,8 @@ def finished(payload: Payload) -> Payload:
 def adapt(context: ClientContext) -> Outcome:
     """Make the global layers the client's own: class means behind them, then fine-tuning."""
     settings: FederatedSettings = context.settings
-    network = rebuild(context)
-    head = PrototypeHead(feature_count(network), context.shard.ways)
-    body = BackboneFeatures(network)
+    body = rebuild(context)
+    head = PrototypeHead(feature_count(body), context.shard.ways)
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 

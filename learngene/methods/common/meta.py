@@ -19,13 +19,7 @@ from torch.func import functional_call, grad
 
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import (
-    BackboneFeatures,
-    draw,
-    feature_count,
-    payload_of,
-    rebuild,
-)
+from learngene.methods.common.backbone import draw, feature_count, payload_of, rebuild
 from learngene.methods.common.head import linear_head
 from learngene.methods.common.pretraining import draw_episode, run_steps
 from learngene.methods.common.support_norm import set_mode, with_support_norms
@@ -47,6 +41,17 @@ class MetaSettings:
     shots: int = setting(2, ge=1, le=1000)  # support images of a class, at the factory
     queries: int = setting(10, ge=1, le=1000)  # query images of a class
     client_steps: int = setting(20, ge=0, le=10_000)  # on the whole shard
+
+
+class BackboneFeatures(nn.Module):
+    """What ``Individual.features`` computes, as a module by itself."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
+        return self.network.features(x)  # type: ignore[operator]
 
 
 class Learner:

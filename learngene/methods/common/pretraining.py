@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learngene.collective.sampling import one_cycle
+from learngene.collective.sampling import class_positions, one_cycle
 from learngene.methods.base import Factory
 from learngene.networks.individual import Individual
 from learngene.utils.settings import setting
@@ -52,16 +53,10 @@ class Episode:
     query_y: Tensor
     ways: int
 
-    @property
-    def images(self) -> int:
-        return len(self.support_y) + len(self.query_y)
 
-
-def draw_episode(
-    factory: Factory, step: int, *, ways: int, shots: int, queries: int, phase: str = "episodes"
-) -> Episode:
+def draw_episode(factory: Factory, step: int, *, ways: int, shots: int, queries: int) -> Episode:
     """The episode of a step: ``ways`` base classes (all of them, where there are fewer)."""
-    images, order = factory.images, factory.order(phase, step)
+    images, order = factory.images, factory.order("episodes", step)
     ways = min(ways, images.classes)
     per_class = shots + queries
     smallest = min(len(rows) for rows in images.rows)
@@ -71,7 +66,7 @@ def draw_episode(
         )
     classes = order.choice(images.classes, ways, replace=False)
     rows = np.stack([order.choice(images.rows[c], per_class, replace=False) for c in classes])
-    x = images.batch(rows.reshape(-1), factory.generator(f"{phase}-augment", step))
+    x = images.batch(rows.reshape(-1), factory.generator("episodes-augment", step))
     x = x.unflatten(0, (ways, per_class))
     labels = torch.arange(ways, device=images.device)
 
@@ -87,24 +82,22 @@ def draw_episode(
     )
 
 
-def batches(factory: Factory, size: int, phase: str) -> Callable[[int], tuple[Tensor, Tensor]]:
+def batches(factory: Factory, size: int) -> Callable[[int], tuple[Tensor, Tensor]]:
     """Batches of all base classes: ``batch(step)`` gives images and labels, epoch after epoch."""
     images = factory.images
     rows = np.concatenate(images.rows)
-    labels = torch.repeat_interleave(
-        torch.arange(images.classes), torch.tensor([len(part) for part in images.rows])
-    )
+    labels = class_positions(images.rows)
     size = min(size, len(rows))
     a_pass = len(rows) // size
-    shuffled: dict[int, np.ndarray] = {}  # the present epoch's order
+
+    @lru_cache(maxsize=1)
+    def order(epoch: int) -> np.ndarray:
+        return factory.order("classes-order", epoch).permutation(len(rows))
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         epoch, place = divmod(step, a_pass)
-        if epoch not in shuffled:
-            shuffled.clear()
-            shuffled[epoch] = factory.order(f"{phase}-order", epoch).permutation(len(rows))
-        chosen = shuffled[epoch][place * size : (place + 1) * size]
-        x = images.batch(rows[chosen], factory.generator(f"{phase}-augment", step))
+        chosen = order(epoch)[place * size : (place + 1) * size]
+        x = images.batch(rows[chosen], factory.generator("classes-augment", step))
         return x, labels[torch.from_numpy(chosen)].to(images.device)
 
     return batch
@@ -116,7 +109,6 @@ def supervised(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     *,
     budget: int,
-    phase: str = "classes",
 ) -> None:
     """Train ``module`` to tell all base classes apart, for ``budget`` image passes.
 
@@ -125,7 +117,7 @@ def supervised(
     """
     settings: SupervisedSettings = factory.settings
     size = min(settings.batch_size, sum(len(rows) for rows in factory.images.rows))
-    batch = batches(factory, size, phase)
+    batch = batches(factory, size)
 
     def train_step(step: int) -> float:
         loss = loss_of(*batch(step))

@@ -209,7 +209,7 @@ def test_the_training_accuracy_is_of_the_trained_individual_on_plain_images():
     assert outcome.extras == {"train_accuracy": right / len(shard.train_y)}
 
 
-def test_mirror_images_are_further_views_where_the_world_allows_flips():
+def test_mirror_images_are_further_views_where_the_dataset_allows_flips():
     individual, shard = started()
     plain, labels = shard_features(individual, replace(shard, flip=False))
     assert torch.equal(plain, features(individual, shard.train_x))

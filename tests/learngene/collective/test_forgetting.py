@@ -1,4 +1,4 @@
-"""Herding, the Fisher of a task, and what each memory strategy does in a tiny world."""
+"""Herding, the Fisher of a task, and what each memory strategy does in a tiny dataset."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def test_equal_images_are_not_chosen_twice_and_lengths_do_not_count():
     assert sorted(herd(features, 4)) == [0, 1, 2, 3]
 
 
-def test_herding_looks_at_the_last_layer_as_it_is_after_the_task(evolve, tiny_world):
+def test_herding_looks_at_the_last_layer_as_it_is_after_the_task(evolve, tiny_dataset):
     life = lived(evolve(exemplars="herding", memory_per_class=4), 1)
     for c, rows in life.memory.items():
         pool = life.train_rows[c]
         with torch.no_grad():
-            features = life.collective.eval().features(to_batch(tiny_world.train_images[pool]))
+            features = life.collective.eval().features(to_batch(tiny_dataset.train_images[pool]))
         assert rows.tolist() == pool[herd(features.numpy(), 4)].tolist()
     random = lived(evolve(memory_per_class=4), 1)
     assert same(weights(life), weights(random))  # the first task knows no memory
@@ -101,8 +101,10 @@ def test_herding_looks_at_the_last_layer_as_it_is_after_the_task(evolve, tiny_wo
 
 def batches_of(life: CollectiveTrainer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The base classes of every image that is trained on in the next task, by content."""
-    world = life.world
-    owner = {world.train_images[row].tobytes(): int(c) for row, c in enumerate(world.train_labels)}
+    dataset = life.dataset
+    owner = {
+        dataset.train_images[row].tobytes(): int(c) for row, c in enumerate(dataset.train_labels)
+    }
     seen: list[int] = []
 
     def spy(images, device="cpu"):
@@ -161,7 +163,7 @@ def test_rehearsal_is_this_loop(evolve):
     hand = copy.deepcopy(life)
     life.run_task()
 
-    s, world = hand.settings.collective, hand.world
+    s, dataset = hand.settings.collective, hand.dataset
     seed = hand.settings.seed
     old, new = hand.tasks[0], hand.tasks[1]
     teacher = copy.deepcopy(hand.collective).eval()
@@ -178,7 +180,7 @@ def test_rehearsal_is_this_loop(evolve):
     with torch.no_grad():
         for path in (teacher, teacher.light_logits):
             said = [
-                path(to_batch(world.train_images[rows[i : i + 256]]))
+                path(to_batch(dataset.train_images[rows[i : i + 256]]))
                 for i in range(0, len(rows), 256)
             ]
             goals.append(F.softmax(torch.cat(said) / s.temperature, 1))
@@ -203,8 +205,8 @@ def test_rehearsal_is_this_loop(evolve):
     for step, positions in enumerate(batches):
         for group in optimiser.param_groups:
             group["lr"] = s.lr * one_cycle(step / len(batches))
-        x = to_batch(world.train_images[rows[positions]])
-        x = augment(x, chance, flip=world.flip, side=s.train_size, zoom=s.zoom)
+        x = to_batch(dataset.train_images[rows[positions]])
+        x = augment(x, chance, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
         optimiser.zero_grad(set_to_none=True)
         for place, path in enumerate((model, model.light_logits)):
             logits = path(x)
@@ -224,10 +226,10 @@ def test_rehearsal_is_this_loop(evolve):
 # --- elastic weight consolidation
 
 
-def test_the_fisher_of_a_task_has_mean_one_and_is_that_of_its_images(evolve, tiny_world):
+def test_the_fisher_of_a_task_has_mean_one_and_is_that_of_its_images(evolve, tiny_dataset):
     life = lived(evolve(memory="ewc", growth="none"), 1)
     rows = np.concatenate([life.train_rows[c] for c in life.known])
-    x = to_batch(tiny_world.train_images[rows])
+    x = to_batch(tiny_dataset.train_images[rows])
     model = life.collective.eval()
     layers = [part for unit in model.units for part in (unit.conv, unit.norm)]
     drawn = torch_generator(life.settings.seed, "ewc-labels", round=0)
@@ -243,10 +245,10 @@ def test_the_fisher_of_a_task_has_mean_one_and_is_that_of_its_images(evolve, tin
     assert torch.cat([f.flatten() for f in life.fisher]).mean() == pytest.approx(1, abs=1e-4)
 
 
-def test_drawn_labels_give_the_expectation_over_the_models_labels(evolve, tiny_world):
+def test_drawn_labels_give_the_expectation_over_the_models_labels(evolve, tiny_dataset):
     """Eq. 7 by its definition, against many draws of one label a image."""
     life = lived(evolve(memory="none", growth="none", classes_per_task=3), 1)
-    x = to_batch(tiny_world.train_images[life.train_rows[life.known[0]][:4]])
+    x = to_batch(tiny_dataset.train_images[life.train_rows[life.known[0]][:4]])
     model = life.collective.eval()
     layers = [m for m in model.units.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     exact = torch.cat([f.flatten() for f in fisher_diagonal(model, layers, x)])

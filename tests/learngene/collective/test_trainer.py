@@ -1,9 +1,9 @@
-"""The life of a collective in a tiny world: heads, memory, rows, resuming, distillation."""
+"""The life of a collective in a tiny dataset: heads, memory, rows, resuming, distillation."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from itertools import chain
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from learngene.collective.records import Accuracy, TaskRecord
 from learngene.collective.sampling import epoch_positions, one_cycle
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.augment import to_batch
+from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_EQUAL, COLLECTIVE_START
 from learngene.networks.growth import PlannedStep
 from learngene.networks.layers import scaled
@@ -33,10 +34,10 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(value, other[name]), name
 
 
-def test_tasks_hold_every_base_class_once_in_an_order_of_the_seed(evolve, tiny_world):
+def test_tasks_hold_every_base_class_once_in_an_order_of_the_seed(evolve, tiny_dataset):
     tasks = evolve().tasks
     assert [len(task) for task in tasks] == [6, 6, 4]
-    assert sorted(chain.from_iterable(tasks)) == sorted(tiny_world.division.base)
+    assert sorted(chain.from_iterable(tasks)) == sorted(tiny_dataset.class_split.base)
     assert evolve().tasks == tasks and evolve(seed=6).tasks != tasks
 
 
@@ -72,20 +73,22 @@ def test_a_life_ends(evolved):
         evolved("separable").run_task()
 
 
-def test_memory_is_bounded_and_holds_no_calibration_row(evolve, evolved, tiny_world):
+def test_memory_is_bounded_and_holds_no_calibration_row(evolve, evolved, tiny_dataset):
     life = evolved("separable")
     held = set(life.calibration_rows.tolist())
     assert len(held) == 16 * 3
-    assert set(life.memory) == set(tiny_world.division.base)
+    assert set(life.memory) == set(tiny_dataset.class_split.base)
     for c, rows in life.memory.items():
-        assert len(rows) == 4 and set(tiny_world.train_labels[rows]) == {c}
+        assert len(rows) == 4 and set(tiny_dataset.train_labels[rows]) == {c}
     for c, rows in life.train_rows.items():
-        every = set(tiny_world.rows("train", c).tolist())
+        every = set(tiny_dataset.rows("train", c).tolist())
         assert set(rows.tolist()) == every - held and len(rows) == len(every) - 3
-    assert set(tiny_world.train_labels[life.calibration_rows]) == set(tiny_world.division.base)
+    assert set(tiny_dataset.train_labels[life.calibration_rows]) == set(
+        tiny_dataset.class_split.base
+    )
 
 
-def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monkeypatch):
+def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_dataset, monkeypatch):
     """Every image that reaches the network, by content."""
     seen: list[bytes] = []
 
@@ -100,7 +103,7 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_world, monk
     life.run_task()
     first = len(seen)
     life.run_task()
-    images = tiny_world.train_images
+    images = tiny_dataset.train_images
     allowed = [
         {images[row].tobytes() for c in classes for row in life.train_rows[c]}
         for classes in life.tasks
@@ -160,7 +163,7 @@ def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_
     first = evolve(**kind)
     first.run_task()
     first.run_task()
-    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    card = {"stages": [asdict(stage) for stage in first.stages]}
     write_checkpoint(Path(tmp_path / "two"), first.state(), card)
     saved, card = read_checkpoint(tmp_path / "two")
     second = evolve(**kind)
@@ -225,13 +228,13 @@ def test_equal_layers_have_one_width_and_the_final_widths_weights(evolve):
     assert convolutions[0] == pytest.approx(convolutions[1], rel=1e-3)
 
 
-def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_world):
+def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_dataset):
     life = evolve(temperature=3.0)
     life.run_task()
     rows = np.array([5, 90, 7, 33])
     heavy, light = life._distillation_targets(life.collective.eval(), rows)
     for i, row in enumerate(rows):
-        x = to_batch(tiny_world.train_images[[row]])
+        x = to_batch(tiny_dataset.train_images[[row]])
         with torch.no_grad():
             for goal, logits in (
                 (heavy, life.collective(x)),
@@ -283,9 +286,9 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
     assert kept["batches"]
     for path, batch, goals, y in kept["batches"]:
         here = rows[batch.numpy()]
-        assert [known[int(label)] for label in y] == life.world.train_labels[here].tolist()
+        assert [known[int(label)] for label in y] == life.dataset.train_labels[here].tolist()
         with torch.no_grad():
-            x = read(life.world.train_images[here])
+            x = read(life.dataset.train_images[here])
             said = teacher.light_logits(x) if path else teacher(x)
         assert goals[path].shape[1] == len(old)
         assert torch.allclose(goals[path][batch], F.softmax(said / 2.0, 1), atol=1e-5)
@@ -294,7 +297,7 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
 def test_a_loss_that_is_not_finite_raises(evolve, monkeypatch):
     life = evolve()
     monkeypatch.setattr(life.collective.head.scale, "data", torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match=r"loss is not finite in task 0: lower collective\.lr"):
+    with pytest.raises(InputError, match=r"^collective\.lr=0\.02: .* finite in task 1\. Lower"):
         life.run_task()
     assert life.stages == []
 
@@ -303,7 +306,7 @@ def test_a_light_loss_that_is_not_finite_raises(evolve, monkeypatch):
     """Also in a task's last step, after which no other would show it."""
     life = evolve()
     monkeypatch.setattr(life.collective.light.head.scale, "data", torch.tensor(float("nan")))
-    with pytest.raises(ValueError, match=r"loss is not finite in task 0"):
+    with pytest.raises(InputError, match=r"loss is not finite in task 1"):
         life.run_task()
     assert life.stages == []
 
@@ -327,12 +330,12 @@ def test_consolidation_follows_the_last_task_on_equally_many_of_every_class(evol
     assert life.stages[-1].image_passes > 2 * 3 * known - 2 * life.settings.collective.batch_size
 
 
-def test_test_accuracy_by_hand(evolved, tiny_world):
+def test_test_accuracy_by_hand(evolved, tiny_dataset):
     life = evolved("separable")
     right, light, total = Counter(), Counter(), Counter()
     task_of = {c: task for task, classes in enumerate(life.tasks) for c in classes}
     for place, c in enumerate(life.known):
-        x = to_batch(tiny_world.test_images[tiny_world.rows("test", c)])
+        x = to_batch(tiny_dataset.test_images[tiny_dataset.rows("test", c)])
         with torch.no_grad():
             right[task_of[c]] += int((life.collective.eval()(x).argmax(1) == place).sum())
             light[task_of[c]] += int((life.collective.light_logits(x).argmax(1) == place).sum())
@@ -351,7 +354,7 @@ def test_accuracy_by_task_is_read_off_the_pass_over_all_known_classes(evolve, mo
     logits = life._logits
 
     def spy(logits_of, images, rows, side=None):
-        if images is life.world.test_images:
+        if images is life.dataset.test_images:
             passed.append(len(rows))
         return logits(logits_of, images, rows, side)
 
@@ -370,13 +373,13 @@ def test_accuracy_by_task_is_read_off_the_pass_over_all_known_classes(evolve, mo
             assert np.average(parts, weights=weights) == pytest.approx(whole)
 
 
-def test_both_paths_learn(evolve, tiny_world):
+def test_both_paths_learn(evolve, tiny_dataset):
     """One task of three classes to the end: its training images are told apart."""
     life = evolve(classes_per_task=3, epochs=25, batch_size=9, width=0.125)
     life.run_task()
     rows = np.concatenate([life.train_rows[c] for c in life.known])
     truth = torch.arange(3).repeat_interleave(len(rows) // 3)
-    model, x = life.collective.eval(), to_batch(tiny_world.train_images[rows])
+    model, x = life.collective.eval(), to_batch(tiny_dataset.train_images[rows])
     with torch.no_grad():
         for logits in (model(x), model.light_logits(x)):
             assert float((logits.argmax(1) == truth).float().mean()) > 0.8  # chance is a third
@@ -461,7 +464,7 @@ def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path,
     first = evolve(**changed)
     for _ in range(done):
         first.run_task()
-    card = {"stages": [stage.as_dict() for stage in first.stages]}
+    card = {"stages": [asdict(stage) for stage in first.stages]}
     write_checkpoint(Path(tmp_path / "kept"), first.collective.state_dict(), card)
     saved, card = read_checkpoint(tmp_path / "kept")
     second = evolve(**changed)

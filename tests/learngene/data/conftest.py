@@ -1,4 +1,4 @@
-"""Fixtures of the world tests."""
+"""Fixtures of the dataset tests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from learngene.data.cache import build
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from tests.learngene.data.helpers import GLYPHS, noise, png, write_parquet
 
 Parts = dict[str, tuple[list[bytes], list[int]]]
 
 
 @pytest.fixture(scope="session")
-def glyphs(tmp_path_factory: pytest.TempPathFactory) -> World:
+def glyphs(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     """20 characters: 10 base, 4 open-world, 6 novel; 6 training and 3 test images of each."""
     return build(GLYPHS, tmp_path_factory.mktemp("cache"))
 

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from learngene.data.arrays import ImageFile, first_copies
-from learngene.data.cache import build, open_source, world_key
-from learngene.data.dataset import HASH, Division, World, load
+from learngene.data.cache import build, dataset_key, open_source
+from learngene.data.dataset import HASH, ClassSplit, ImageDataset, load
 from learngene.data.sources.glyphs import GlyphSource
 from learngene.errors import InputError
 from tests.learngene.data.helpers import FOLDERS, GLYPHS, noise, write_folders
@@ -23,7 +23,7 @@ from tests.learngene.data.helpers import FOLDERS, GLYPHS, noise, write_folders
 def test_key_follows_settings_and_content(tmp_path: Path) -> None:
     def key(**change: object) -> str:
         settings = replace(GLYPHS, **change)
-        return world_key(settings, open_source(settings))
+        return dataset_key(settings, open_source(settings))
 
     changes: list[dict] = [{"seed": 1}, {"classes": 21}, {"train_per_class": 7}, {"image_size": 40}]
     changes += [{"test_per_class": 4}, {"base": 0.4, "open_world": 0.3}]
@@ -32,15 +32,15 @@ def test_key_follows_settings_and_content(tmp_path: Path) -> None:
 
     write_folders(tmp_path / "images", list("abcd"), 5)
     settings = replace(FOLDERS, root=str(tmp_path / "images"))
-    before = world_key(settings, open_source(settings))
+    before = dataset_key(settings, open_source(settings))
     Image.fromarray(noise(99, 1)[0]).save(tmp_path / "images/a/0.png")
-    assert world_key(settings, open_source(settings)) != before
+    assert dataset_key(settings, open_source(settings)) != before
 
 
 def test_second_build_opens_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    first = build(GLYPHS, tmp_path, told.append)
-    assert told[-1] == "glyphs: 180 of 180 images"
+    told: list[tuple[str, int, int | None]] = []
+    first = build(GLYPHS, tmp_path, lambda *said: told.append(said))
+    assert told[-1] == ("dataset glyphs", 180, 180)
     monkeypatch.setattr(GlyphSource, "batches", None)
     assert build(GLYPHS, tmp_path) is first is load(first.path)
     assert pickle.loads(pickle.dumps(first)) is first  # crosses processes as a path
@@ -60,29 +60,20 @@ def test_failure_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list((tmp_path / "worlds").iterdir()) == []
 
 
-def test_old_leftovers_are_removed(tmp_path: Path) -> None:
-    for name, age in ((".abc-old", 3e5), (".abc-young", 0)):
-        left = tmp_path / "worlds" / name
-        left.mkdir(parents=True)
-        os.utime(left, (left.stat().st_atime, left.stat().st_mtime - age))
-    build(GLYPHS, tmp_path)
-    assert sorted(p.name for p in (tmp_path / "worlds").glob(".*")) == [".abc-young"]
-
-
 def _race(cache: Path, gate: object, out: object) -> None:
     whole = GlyphSource.batches
 
     def meet(self: GlyphSource, split: str) -> Iterator[np.ndarray]:
         if split == "train":
-            gate.wait(60)  # type: ignore[attr-defined]  # both have found no world by now
+            gate.wait(60)  # type: ignore[attr-defined]  # both have found no dataset by now
         return whole(self, split)
 
     GlyphSource.batches = meet  # type: ignore[method-assign]
-    world = build(GLYPHS, cache)
-    out.put((str(world.path), world.sha256, int(world.train_images.sum())))  # type: ignore[attr-defined]
+    dataset = build(GLYPHS, cache)
+    out.put((str(dataset.path), dataset.sha256, int(dataset.train_images.sum())))  # type: ignore[attr-defined]
 
 
-def test_two_processes_at_once(tmp_path: Path, glyphs: World) -> None:
+def test_two_processes_at_once(tmp_path: Path, glyphs: ImageDataset) -> None:
     context = multiprocessing.get_context("spawn")
     gate, out = context.Barrier(2), context.Queue()
     both = [context.Process(target=_race, args=(tmp_path, gate, out)) for _ in range(2)]
@@ -99,7 +90,7 @@ def test_two_processes_at_once(tmp_path: Path, glyphs: World) -> None:
 
 def test_a_copy_under_another_key_is_refused(tmp_path: Path) -> None:
     first, other = build(GLYPHS, tmp_path), replace(GLYPHS, seed=1)
-    copy = first.path.with_name(world_key(other, open_source(other)))
+    copy = first.path.with_name(dataset_key(other, open_source(other)))
     shutil.copytree(first.path, copy)
     with pytest.raises(InputError, match=r"other settings.*seed is 0 there and 1 here"):
         build(other, tmp_path)
@@ -107,11 +98,11 @@ def test_a_copy_under_another_key_is_refused(tmp_path: Path) -> None:
 
 def test_classes_in_two_groups_are_refused() -> None:
     with pytest.raises(InputError, match="share 2 classes, they may share 0"):
-        Division((0, 1, 2), (2, 3), (3, 4))
+        ClassSplit((0, 1, 2), (2, 3), (3, 4))
 
 
 def test_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="data=mnist: no such world"):
+    with pytest.raises(InputError, match="data=mnist: no such dataset"):
         build(replace(GLYPHS, name="mnist"), tmp_path)
 
 
@@ -140,3 +131,24 @@ def test_which_copy_is_kept() -> None:
     )
     assert masks["train"].tolist() == [True, False, False, False, False]
     assert masks["test"].tolist() == [True, True, True] and conflicts == 2
+
+
+def test_what_has_no_room_is_refused_before_it_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = GlyphSource.batches
+    monkeypatch.setattr(GlyphSource, "batches", None)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=500_000))
+    with pytest.raises(InputError, match=r"180 images of 32x32 take 0\.0 GB of disk") as caught:
+        build(GLYPHS, tmp_path)
+    assert caught.value.field == "cache"
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1e9))
+    monkeypatch.setattr("learngene.data.cache.memory", lambda: (30_000, 1e9))
+    with pytest.raises(InputError, match=r"180 images of 32x32 take 0\.0 GB of memory"):
+        build(GLYPHS, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("learngene.data.sources.glyphs.memory", lambda: (1e9, 1e9))
+    source = open_source(replace(GLYPHS, train_per_class=100_000))
+    with pytest.raises(InputError, match=r"a class takes 4\.9 GB of memory, 1\.0 are") as caught:
+        next(drawn(source, "train"))
+    assert caught.value.field == "data.train_per_class"

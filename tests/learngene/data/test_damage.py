@@ -1,4 +1,4 @@
-"""Cached worlds that were torn or altered: ``load`` refuses them, ``build`` makes them again."""
+"""Cached datasets that were torn or altered: ``load`` refuses them, ``build`` makes them again."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 import pytest
 
 from learngene.data.cache import build
-from learngene.data.dataset import World, forget, load, seal
+from learngene.data.dataset import ImageDataset, forget, load, seal
 from learngene.errors import InputError
 from tests.learngene.data.helpers import GLYPHS
 
 
 @pytest.fixture
-def path(glyphs: World, tmp_path: Path) -> Path:
-    """A copy of a world where ``build`` finds it."""
+def path(glyphs: ImageDataset, tmp_path: Path) -> Path:
+    """A copy of a dataset where ``build`` finds it."""
     return shutil.copytree(glyphs.path, tmp_path / "worlds" / glyphs.path.name)
 
 
-def same(world: World, glyphs: World) -> bool:
+def same(dataset: ImageDataset, glyphs: ImageDataset) -> bool:
     return (
-        world.sha256 == glyphs.sha256
-        and world.class_names == glyphs.class_names
-        and world.division == glyphs.division
-        and world.flip == glyphs.flip
+        dataset.sha256 == glyphs.sha256
+        and dataset.class_names == glyphs.class_names
+        and dataset.class_split == glyphs.class_split
+        and dataset.flip == glyphs.flip
         and all(
-            np.array_equal(getattr(world, f"{split}_{name}"), getattr(glyphs, f"{split}_{name}"))
+            np.array_equal(getattr(dataset, f"{split}_{name}"), getattr(glyphs, f"{split}_{name}"))
             for split in ("train", "test")
             for name in ("images", "labels", "hashes")
         )
@@ -48,7 +48,7 @@ def refused(path: Path) -> bool:
     return False
 
 
-def test_flips_and_truncations_of_the_card(path: Path, glyphs: World) -> None:
+def test_flips_and_truncations_of_the_card(path: Path, glyphs: ImageDataset) -> None:
     card = path / "world.json"
     whole = card.read_bytes()
     unseen = 0
@@ -77,7 +77,7 @@ def flip(at: int) -> Callable[[Path], None]:
     "name", [f"{s}_{n}.npy" for s in ("train", "test") for n in ("images", "labels", "hashes")]
 )
 def test_damaged_arrays_are_made_again(
-    path: Path, glyphs: World, name: str, tmp_path: Path
+    path: Path, glyphs: ImageDataset, name: str, tmp_path: Path
 ) -> None:
     whole = (path / name).read_bytes()
     damages: list[Callable[[Path], Any]] = [
@@ -99,14 +99,17 @@ def test_damaged_arrays_are_made_again(
     assert left == [path.name]
 
 
-def test_a_damaged_card_is_made_again_and_said(path: Path, glyphs: World, tmp_path: Path) -> None:
+def test_a_damaged_card_is_made_again_and_said(
+    path: Path, glyphs: ImageDataset, tmp_path: Path
+) -> None:
+    told: list[str] = []
     for damage in (Path.unlink, lambda file: file.write_text("{}"),
                    lambda file: file.write_text("[" * 10**5)):  # fmt: skip
         damage(path / "world.json")
-        told: list[str] = []
         forget()
-        assert same(build(GLYPHS, tmp_path, told.append), glyphs)
-        assert told[0] == "glyphs: the cached world is damaged"
+        assert same(build(GLYPHS, tmp_path, lambda what, *_: told.append(what)), glyphs)
+        assert "the cached one is damaged" in told[0]
+        told.clear()
 
 
 FORGED: dict[str, Any] = {
@@ -125,7 +128,7 @@ FORGED: dict[str, Any] = {
 
 @pytest.mark.parametrize("field", FORGED)
 def test_forged_cards_with_the_right_digest(
-    path: Path, field: str, glyphs: World, tmp_path: Path
+    path: Path, field: str, glyphs: ImageDataset, tmp_path: Path
 ) -> None:
     card = json.loads((path / "world.json").read_text())
     card.pop("card_sha256")

@@ -5,39 +5,39 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.partition import Shard, check_leakage, draw_shard
 from learngene.errors import InputError
 
 
-def _draw(world: World, client: int = 0, **change: object) -> Shard:
+def _draw(dataset: ImageDataset, client: int = 0, **change: object) -> Shard:
     asked = {"ways": 3, "shots": 4, "shard_seed": 5, **change}
-    return draw_shard(world, client=client, **asked)  # type: ignore[arg-type]
+    return draw_shard(dataset, client=client, **asked)  # type: ignore[arg-type]
 
 
-def _base_rows(world: World) -> np.ndarray:
-    return np.concatenate([world.rows("train", index) for index in world.division.base])
+def _base_rows(dataset: ImageDataset) -> np.ndarray:
+    return np.concatenate([dataset.rows("train", index) for index in dataset.class_split.base])
 
 
-def test_rows(glyphs: World) -> None:
+def test_rows(glyphs: ImageDataset) -> None:
     for split, labels in (("train", glyphs.train_labels), ("test", glyphs.test_labels)):
         for index in range(20):
             assert np.array_equal(glyphs.rows(split, index), np.flatnonzero(labels == index))
 
 
-def test_a_shard_holds_what_it_says(glyphs: World) -> None:
+def test_a_shard_holds_what_it_says(glyphs: ImageDataset) -> None:
     for client in range(10):
         shard = _draw(glyphs, client)
-        assert len(set(shard.classes)) == 3 and set(shard.classes) <= set(glyphs.division.novel)
+        assert len(set(shard.classes)) == 3 and set(shard.classes) <= set(glyphs.class_split.novel)
         assert len(set(shard.train_rows.tolist())) == 12
         assert glyphs.train_labels[shard.train_rows].tolist() == list(shard.classes) * 4
         tests = np.flatnonzero(np.isin(glyphs.test_labels, shard.classes))
         assert np.array_equal(shard.test_rows, tests)
     own = _draw(glyphs, classes_from="open_world")
-    assert set(own.classes) <= set(glyphs.division.open_world)
+    assert set(own.classes) <= set(glyphs.class_split.open_world)
 
 
-def test_fewer_shots_and_ways_are_a_prefix(glyphs: World) -> None:
+def test_fewer_shots_and_ways_are_a_prefix(glyphs: ImageDataset) -> None:
     more = _draw(glyphs, shots=6, ways=5)
     for shots in range(1, 6):
         fewer = _draw(glyphs, shots=shots, ways=5)
@@ -49,7 +49,7 @@ def test_fewer_shots_and_ways_are_a_prefix(glyphs: World) -> None:
     assert np.array_equal(narrow.train_rows.reshape(6, 2), columns)
 
 
-def test_seed_and_client_decide(glyphs: World) -> None:
+def test_seed_and_client_decide(glyphs: ImageDataset) -> None:
     assert np.array_equal(_draw(glyphs).train_rows, _draw(glyphs).train_rows)
     seen = {
         tuple(_draw(glyphs, client, shard_seed=s).train_rows)
@@ -70,12 +70,12 @@ def test_seed_and_client_decide(glyphs: World) -> None:
         ({"classes_from": "base"}, "data.clients_from=base"),
     ],
 )  # fmt: skip
-def test_too_much(glyphs: World, change: dict, says: str) -> None:
+def test_too_much(glyphs: ImageDataset, change: dict, says: str) -> None:
     with pytest.raises(InputError, match=says):
         _draw(glyphs, **change)
 
 
-def test_nothing_leaks(glyphs: World) -> None:
+def test_nothing_leaks(glyphs: ImageDataset) -> None:
     shards = [_draw(glyphs, client) for client in range(8)]
     found = check_leakage(glyphs, shards, _base_rows(glyphs))
     held = len({row for s in shards for row in s.train_rows.tolist()})
@@ -91,55 +91,55 @@ def test_nothing_leaks(glyphs: World) -> None:
     }
 
 
-def _planted(world: World, into: str, row: int, content: np.void) -> World:
-    hashes = getattr(world, into).copy()
+def _planted(dataset: ImageDataset, into: str, row: int, content: np.void) -> ImageDataset:
+    hashes = getattr(dataset, into).copy()
     hashes[row] = content
-    return replace(world, **{into: hashes})
+    return replace(dataset, **{into: hashes})
 
 
-def test_an_image_in_shard_and_test(glyphs: World) -> None:
+def test_an_image_in_shard_and_test(glyphs: ImageDataset) -> None:
     shard = _draw(glyphs)
     content = glyphs.train_hashes[shard.train_rows[2]]
-    world = _planted(glyphs, "test_hashes", int(shard.test_rows[0]), content)
-    found = check_leakage(world, [shard], _base_rows(world))
+    dataset = _planted(glyphs, "test_hashes", int(shard.test_rows[0]), content)
+    found = check_leakage(dataset, [shard], _base_rows(dataset))
     assert not found["passed"] and found["shard_test_overlap"] == 1
     assert (found["shard_base_overlap"], found["test_base_overlap"]) == (0, 0)
 
 
-def test_an_image_in_base_too(glyphs: World) -> None:
+def test_an_image_in_base_too(glyphs: ImageDataset) -> None:
     shard, base = _draw(glyphs), _base_rows(glyphs)
     content = glyphs.train_hashes[base[3]]
-    world = _planted(glyphs, "train_hashes", int(shard.train_rows[1]), content)
-    found = check_leakage(world, [shard], base)
+    dataset = _planted(glyphs, "train_hashes", int(shard.train_rows[1]), content)
+    found = check_leakage(dataset, [shard], base)
     assert (found["shard_base_overlap"], found["passed"]) == (1, False)
-    world = _planted(glyphs, "test_hashes", int(shard.test_rows[1]), content)
-    found = check_leakage(world, [shard], base)
+    dataset = _planted(glyphs, "test_hashes", int(shard.test_rows[1]), content)
+    found = check_leakage(dataset, [shard], base)
     assert (found["test_base_overlap"], found["passed"]) == (1, False)
 
 
-def test_classes_where_they_must_not_be(glyphs: World) -> None:
+def test_classes_where_they_must_not_be(glyphs: ImageDataset) -> None:
     shard, base = _draw(glyphs), _base_rows(glyphs)
-    trained_on_novel = np.append(base, glyphs.rows("train", glyphs.division.novel[0])[:1])
-    of_base = replace(shard, classes=(glyphs.division.base[0], *shard.classes[1:]))
-    foreign = replace(shard, test_rows=glyphs.rows("test", glyphs.division.base[0]))
+    trained_on_novel = np.append(base, glyphs.rows("train", glyphs.class_split.novel[0])[:1])
+    of_base = replace(shard, classes=(glyphs.class_split.base[0], *shard.classes[1:]))
+    foreign = replace(shard, test_rows=glyphs.rows("test", glyphs.class_split.base[0]))
     for shards, rows in (([shard], trained_on_novel), ([of_base], base), ([foreign], base)):
         found = check_leakage(glyphs, shards, rows)
         assert not found["classes_disjoint"] and not found["passed"]
 
 
-def test_open_world_classes_that_are_learned_count_as_base(tiny_world):
-    division = tiny_world.division
+def test_open_world_classes_that_are_learned_count_as_base(tiny_dataset):
+    class_split = tiny_dataset.class_split
     rows = np.concatenate(
-        [tiny_world.rows("train", c) for c in (*division.base, *division.open_world)]
+        [tiny_dataset.rows("train", c) for c in (*class_split.base, *class_split.open_world)]
     )
 
     def shard(classes_from):
         return draw_shard(
-            tiny_world, ways=3, shots=2, shard_seed=0, client=0, classes_from=classes_from
+            tiny_dataset, ways=3, shots=2, shard_seed=0, client=0, classes_from=classes_from
         )
 
-    assert check_leakage(tiny_world, [shard("novel")], rows, with_open_world=True)["passed"]
-    assert not check_leakage(tiny_world, [shard("novel")], rows)["passed"]
-    assert not check_leakage(tiny_world, [shard("open_world")], rows, with_open_world=True)[
+    assert check_leakage(tiny_dataset, [shard("novel")], rows, with_open_world=True)["passed"]
+    assert not check_leakage(tiny_dataset, [shard("novel")], rows)["passed"]
+    assert not check_leakage(tiny_dataset, [shard("open_world")], rows, with_open_world=True)[
         "passed"
     ]

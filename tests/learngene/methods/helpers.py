@@ -1,4 +1,4 @@
-"""A factory in the tiny world, and clients that are sent what it makes."""
+"""A factory in the tiny dataset, and clients that are sent what it makes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.collective.sampling import hold_out
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard, read_shard
 from learngene.methods import ClientContext, Factory, Payload, find
 from learngene.methods.base import BaseImages
 from learngene.seeding import torch_generator
 from tests.helpers import CPU
 
-SMALL = {  # what the tiny world's nine images of a class can fill
+SMALL = {  # what the tiny dataset's nine images of a class can fill
     "maml": {"steps": 2, "tasks": 2, "shots": 2, "queries": 2, "client_steps": 3},
     "protonet": {"ways": 4, "shots": 2, "queries": 2},
     "finetune": {"batch_size": 16},
@@ -32,12 +32,12 @@ def small(name: str, **changed: Any) -> Any:
     return find(name).settings_from({**SMALL.get(name, {}), **changed})
 
 
-def make_factory(name: str, world: World, budget: int = 200, **changed: Any) -> Factory:
-    rows, _ = hold_out(world, 5, 3)
+def make_factory(name: str, dataset: ImageDataset, budget: int = 200, **changed: Any) -> Factory:
+    rows, _ = hold_out(dataset, 5, 3)
     fields = {key: changed.pop(key) for key in ("checkpoint", "keep", "seed") if key in changed}
     made = Factory(
         name=name,
-        images=BaseImages(world, tuple(rows[c] for c in world.division.base), CPU),
+        images=BaseImages(dataset, tuple(rows[c] for c in dataset.class_split.base), CPU),
         settings=small(name, **changed),
         budget=budget,
         ways=3,
@@ -50,16 +50,16 @@ def make_factory(name: str, world: World, budget: int = 200, **changed: Any) -> 
 
 
 def make_context(
-    name: str, world: World, payload: Payload, client: int = 0, **changed: Any
+    name: str, dataset: ImageDataset, payload: Payload, client: int = 0, **changed: Any
 ) -> ClientContext:
-    shard = draw_shard(world, ways=3, shots=5, shard_seed=0, client=client)
+    shard = draw_shard(dataset, ways=3, shots=5, shard_seed=0, client=client)
     individual = IndividualSettings(
         epochs=2, batch_size=8, lr=0.01, inherited_lr=0.01, weight_decay=0.0, eval_every=1
     )
     return ClientContext(
         settings=small(name, **changed),
         payload=payload.arrays,
-        shard=read_shard(world, shard, CPU),
+        shard=read_shard(dataset, shard, CPU),
         device=CPU,
         client=client,
         round=0,

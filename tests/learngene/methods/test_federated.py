@@ -73,19 +73,19 @@ def test_a_stiffer_proximal_term_stays_nearer_to_the_global_model():
     assert free > held > stiff > 0
 
 
-def start_of(world, ways: int = 3) -> Payload:
-    return begin(5, "whole", 0.0625, 3, world.division.novel, ways)
+def start_of(dataset, ways: int = 3) -> Payload:
+    return begin(5, "whole", 0.0625, 3, dataset.class_split.novel, ways)
 
 
-def context_of(world, payload: Payload, name: str = "fedavg", client: int = 0, round: int = 1,
+def context_of(dataset, payload: Payload, name: str = "fedavg", client: int = 0, round: int = 1,
                **changed: Any) -> ClientContext:  # fmt: skip
-    made = make_context(name, world, payload, client, **changed)
+    made = make_context(name, dataset, payload, client, **changed)
     return replace(made, round=round)
 
 
-def test_one_client_teaches_its_own_classes_and_no_others(tiny_world):
-    start = start_of(tiny_world)
-    context = context_of(tiny_world, start)
+def test_one_client_teaches_its_own_classes_and_no_others(tiny_dataset):
+    start = start_of(tiny_dataset)
+    context = context_of(tiny_dataset, start)
     made = find("fedavg").update(context)
     assert made.images == 15 and made.loss > 0
     assert {n: list(a.shape) for n, a in made.arrays.items()} == start.card["up"]
@@ -101,17 +101,17 @@ def test_one_client_teaches_its_own_classes_and_no_others(tiny_world):
     )
 
 
-def test_what_one_client_learns_of_a_class_another_that_holds_it_starts_from(tiny_world):
+def test_what_one_client_learns_of_a_class_another_that_holds_it_starts_from(tiny_dataset):
     """Two clients with the same classes in another order: rows go to the right classes."""
-    start = start_of(tiny_world)
-    first = context_of(tiny_world, start)
+    start = start_of(tiny_dataset)
+    first = context_of(tiny_dataset, start)
     classes = first.shard.classes
     made = find("fedavg").update(first)
     rows = tuple(start.card["classes"].index(c) for c in classes)
     taught = average(start.arrays, [Merged(made.arrays, made.images, rows)])
     turned = replace(first.shard, classes=classes[::-1], train_y=2 - first.shard.train_y,
                      test_y=2 - first.shard.test_y)  # fmt: skip
-    second = replace(context_of(tiny_world, Payload(taught, start.card), round=2), shard=turned)
+    second = replace(context_of(tiny_dataset, Payload(taught, start.card), round=2), shard=turned)
     again = replace(second, shard=first.shard)
     plain, other = find("fedavg").update(again), find("fedavg").update(second)
     assert other.loss == pytest.approx(plain.loss, rel=1e-4)
@@ -123,9 +123,9 @@ def _heads(payload: Payload) -> dict[str, np.ndarray]:
     return {name: payload.arrays[name] for name in HEAD}
 
 
-def test_fedprox_without_its_term_is_fedavg(tiny_world):
-    start = start_of(tiny_world)
-    plain = context_of(tiny_world, start)
+def test_fedprox_without_its_term_is_fedavg(tiny_dataset):
+    start = start_of(tiny_dataset)
+    plain = context_of(tiny_dataset, start)
     method = find("fedprox")
     same = replace(plain, settings=method.settings_from({**asdict(plain.settings), "mu": 0.0}))
     one, two = find("fedavg").update(plain), find("fedprox").update(same)
@@ -134,21 +134,21 @@ def test_fedprox_without_its_term_is_fedavg(tiny_world):
     assert not np.array_equal(one.arrays["top.2.conv.weight"], held.arrays["top.2.conv.weight"])
 
 
-def test_norms_begin_as_scratchs_do_in_the_first_round_only(tiny_world, monkeypatch):
+def test_norms_begin_as_scratchs_do_in_the_first_round_only(tiny_dataset, monkeypatch):
     measured: list[int] = []
     monkeypatch.setattr(
         "learngene.methods.common.federated.measure_norms", lambda *_: measured.append(1)
     )
     for number in (1, 2):
-        find("fedavg").update(context_of(tiny_world, start_of(tiny_world), round=number))
+        find("fedavg").update(context_of(tiny_dataset, start_of(tiny_dataset), round=number))
     assert measured == [1]
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox"])
-def test_in_the_end_a_client_is_sent_no_classifier_and_makes_its_own(tiny_world, name):
-    payload = finished(start_of(tiny_world))
+def test_in_the_end_a_client_is_sent_no_classifier_and_makes_its_own(tiny_dataset, name):
+    payload = finished(start_of(tiny_dataset))
     assert not set(HEAD) & set(payload.arrays) and set(payload.card) == {"stem", "width"}
-    outcome = methods.find(name).adapt(make_context(name, tiny_world, payload))
+    outcome = methods.find(name).adapt(make_context(name, tiny_dataset, payload))
     assert outcome.epochs == [0, 1, 2] and all(0 <= each <= 1 for each in outcome.accuracy)
-    frozen = methods.find(name).adapt(make_context(name, tiny_world, payload, client_body_lr=0.0))
+    frozen = methods.find(name).adapt(make_context(name, tiny_dataset, payload, client_body_lr=0.0))
     assert frozen.accuracy[0] == outcome.accuracy[0] and frozen.loss[-1] != outcome.loss[-1]

@@ -16,7 +16,7 @@ from clients.work import client_context
 from learngene import methods
 from learngene.adaptation.retain import ZeroFisher
 from learngene.adaptation.training import Outcome
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.gene.gene import Learngene, extract
 from learngene.methods.safeguard import Verdict, compare, folds, guarded
 from tests.clients.helpers import make_shard, make_task
@@ -28,9 +28,9 @@ def gene(evolved) -> Learngene:
     return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
 
 
-def context_of(world: World, gene: Learngene, **changed) -> methods.ClientContext:
+def context_of(dataset: ImageDataset, gene: Learngene, **changed) -> methods.ClientContext:
     changed = {"individual__safeguard": True, "individual__epochs": 4, **changed}
-    task = make_task(world, gene, **changed)
+    task = make_task(dataset, gene, **changed)
     method = methods.find("learngene")
     return client_context("learngene", method, 0, 1, task, gene.arrays, make_shard(shots=9), CPU)
 
@@ -76,17 +76,17 @@ def outcomes(*accuracies: float, loss: float = 1.0):
     ],
 )
 def test_the_one_that_names_more_held_out_images_wins(
-    tiny_world, gene, gene_folds, scratch_folds, hurts
+    tiny_dataset, gene, gene_folds, scratch_folds, hurts
 ):
-    verdict = compare(context_of(tiny_world, gene), outcomes(*gene_folds),
+    verdict = compare(context_of(tiny_dataset, gene), outcomes(*gene_folds),
                       outcomes(*scratch_folds))  # fmt: skip
     assert verdict.hurts is hurts and verdict.broken == 0
     assert verdict.gene == pytest.approx(sum(gene_folds) / 3)
     assert verdict.scratch == pytest.approx(sum(scratch_folds) / 3)
 
 
-def test_every_image_is_held_out_once_and_never_trained_on_then(tiny_world, gene):
-    context, seen = context_of(tiny_world, gene, individual__safeguard_epochs=1), []
+def test_every_image_is_held_out_once_and_never_trained_on_then(tiny_dataset, gene):
+    context, seen = context_of(tiny_dataset, gene, individual__safeguard_epochs=1), []
 
     def spy(inside: methods.ClientContext) -> Outcome:
         held = {image.numpy().tobytes() for image in inside.shard.test_x}
@@ -114,8 +114,8 @@ def raises(context: methods.ClientContext) -> Outcome:
 
 
 @pytest.mark.parametrize("bad", [broken, raises])
-def test_training_that_is_not_finite_hurts(tiny_world, gene, bad):
-    context = context_of(tiny_world, gene)
+def test_training_that_is_not_finite_hurts(tiny_dataset, gene, bad):
+    context = context_of(tiny_dataset, gene)
     outcome = guarded(context, bad, outcomes(*[0.4] * 3, 0.7))
     assert outcome.accuracy == [0.7]
     assert outcome.extras["safeguard_fell_back"] == 1
@@ -123,50 +123,50 @@ def test_training_that_is_not_finite_hurts(tiny_world, gene, bad):
     assert outcome.extras["safeguard_gene"] == 0
 
 
-def test_training_that_breaks_only_on_the_whole_shard_falls_back(tiny_world, gene):
+def test_training_that_breaks_only_on_the_whole_shard_falls_back(tiny_dataset, gene):
     calls = []
 
     def late(context: methods.ClientContext) -> Outcome:
         calls.append(1)
         return Outcome([0], [1.0], [math.inf if len(calls) == 4 else 1.0], [1.0], [0.0])
 
-    outcome = guarded(context_of(tiny_world, gene), late, outcomes(*[0.1] * 3, 0.6))
+    outcome = guarded(context_of(tiny_dataset, gene), late, outcomes(*[0.1] * 3, 0.6))
     assert outcome.accuracy == [0.6] and outcome.extras["safeguard_fell_back"] == 1
     assert outcome.extras["safeguard_gene"] == 1.0
 
 
-def test_faults_that_are_no_numbers_are_not_hidden(tiny_world, gene):
+def test_faults_that_are_no_numbers_are_not_hidden(tiny_dataset, gene):
     def fails(context: methods.ClientContext) -> Outcome:
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        guarded(context_of(tiny_world, gene), fails, outcomes(*[0.1] * 9))
+        guarded(context_of(tiny_dataset, gene), fails, outcomes(*[0.1] * 9))
 
 
-def test_a_learngene_that_is_kept_gives_what_it_gives_without(tiny_world, gene, monkeypatch):
+def test_a_learngene_that_is_kept_gives_what_it_gives_without(tiny_dataset, gene, monkeypatch):
     monkeypatch.setattr(
         "learngene.methods.safeguard.compare",
         lambda *_: Verdict(gene=0.5, scratch=0.4, broken=0),
     )
-    kept = run(context_of(tiny_world, gene))
-    plain = run(context_of(tiny_world, gene, individual__safeguard=False))
+    kept = run(context_of(tiny_dataset, gene))
+    plain = run(context_of(tiny_dataset, gene, individual__safeguard=False))
     assert kept.pop("safeguard_fell_back") == 0 and kept.pop("safeguard_broken_folds") == 0
     assert (kept.pop("safeguard_gene"), kept.pop("safeguard_scratch")) == (0.5, 0.4)
     assert kept == plain
 
 
 @pytest.mark.parametrize("poison", [randomised, scaled])
-def test_poisoned_learngenes_are_found_and_cost_nothing(tiny_world, gene, poison):
+def test_poisoned_learngenes_are_found_and_cost_nothing(tiny_dataset, gene, poison):
     """The card vouches for the poison; a client that falls back has its scratch's numbers."""
     bad = forged(gene, poison)
     asked = {"method__scratch__lr": 0.02, "individual__epochs": 12, "individual__eval_every": 12}
-    found = run(context_of(tiny_world, bad, **asked))
+    found = run(context_of(tiny_dataset, bad, **asked))
     assert found["safeguard_fell_back"] == 1
     assert found["safeguard_scratch"] > found["safeguard_gene"]
-    assert found == run(context_of(tiny_world, bad, **asked))
-    plain = scratch(context_of(tiny_world, bad, **asked))
+    assert found == run(context_of(tiny_dataset, bad, **asked))
+    plain = scratch(context_of(tiny_dataset, bad, **asked))
     assert {name: found[name] for name in plain} == plain
-    unguarded = context_of(tiny_world, bad, **asked, individual__safeguard=False)
+    unguarded = context_of(tiny_dataset, bad, **asked, individual__safeguard=False)
     if poison is scaled:  # not one image moves a weight that is left alone: the client fails
         with pytest.raises(ZeroFisher):
             run(unguarded)
@@ -174,8 +174,8 @@ def test_poisoned_learngenes_are_found_and_cost_nothing(tiny_world, gene, poison
         assert run(unguarded)["accuracy"][-1] < found["accuracy"][-1]
 
 
-def test_a_gene_that_is_not_what_its_card_says_is_still_refused(tiny_world, gene):
-    context = context_of(tiny_world, gene)
+def test_a_gene_that_is_not_what_its_card_says_is_still_refused(tiny_dataset, gene):
+    context = context_of(tiny_dataset, gene)
     bad = replace(context, payload=randomised(gene.arrays))
     with pytest.raises(ValueError, match="sha256"):
         methods.find("learngene").adapt(bad)

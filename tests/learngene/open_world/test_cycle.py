@@ -25,49 +25,49 @@ ASKED = OpenWorldSettings(
 )  # fmt: skip
 
 
-def test_streams_share_no_image_and_hold_every_open_world_image_once(tiny_world):
-    streams = [draw_stream(tiny_world, ASKED, cycle, seed=1) for cycle in range(3)]
+def test_streams_share_no_image_and_hold_every_open_world_image_once(tiny_dataset):
+    streams = [draw_stream(tiny_dataset, ASKED, cycle, seed=1) for cycle in range(3)]
     for of_test in (True, False):
         rows = np.concatenate([s.rows[s.test == of_test] for s in streams])
         assert len(set(rows.tolist())) == len(rows)
     met = np.concatenate([s.rows[~s.test] for s in streams])
-    division = tiny_world.division
-    expected = np.concatenate([tiny_world.rows("train", c) for c in division.open_world])
+    class_split = tiny_dataset.class_split
+    expected = np.concatenate([tiny_dataset.rows("train", c) for c in class_split.open_world])
     assert sorted(met.tolist()) == sorted(expected.tolist())
     for stream in streams:
-        assert set(stream.truth[stream.test]) <= set(division.base)
-        assert set(stream.truth[~stream.test]) == set(division.open_world)
+        assert set(stream.truth[stream.test]) <= set(class_split.base)
+        assert set(stream.truth[~stream.test]) == set(class_split.open_world)
         assert abs(stream.test.mean() - 0.5) < 0.05
         assert stream.test[: len(stream.test) // 2].any()  # mixed, not one after the other
 
 
-def test_a_stream_is_drawn_from_the_seed(tiny_world):
-    first, again = (draw_stream(tiny_world, ASKED, 1, seed=1) for _ in range(2))
+def test_a_stream_is_drawn_from_the_seed(tiny_dataset):
+    first, again = (draw_stream(tiny_dataset, ASKED, 1, seed=1) for _ in range(2))
     assert (first.rows == again.rows).all() and (first.test == again.test).all()
-    other = draw_stream(tiny_world, ASKED, 1, seed=2)
+    other = draw_stream(tiny_dataset, ASKED, 1, seed=2)
     assert not np.array_equal(first.rows, other.rows)
 
 
-def test_known_share_zero_is_a_stream_of_unknown_images(tiny_world):
-    assert not draw_stream(tiny_world, replace(ASKED, known_share=0.0), 0, seed=1).test.any()
+def test_known_share_zero_is_a_stream_of_unknown_images(tiny_dataset):
+    assert not draw_stream(tiny_dataset, replace(ASKED, known_share=0.0), 0, seed=1).test.any()
 
 
-def test_there_is_no_cycle_beyond_the_last(tiny_world):
+def test_there_is_no_cycle_beyond_the_last(tiny_dataset):
     with pytest.raises(ValueError, match="cycle 3 of 3"):
-        draw_stream(tiny_world, ASKED, 3, seed=1)
+        draw_stream(tiny_dataset, ASKED, 3, seed=1)
 
 
 @pytest.fixture
-def eight(tiny_world) -> Stream:
+def eight(tiny_dataset) -> Stream:
     """Base test images and open-world training images in turn."""
-    base = tiny_world.rows("test", tiny_world.division.base[0])[:4]
-    unknown = np.concatenate([tiny_world.rows("train", c)[:2]
-                              for c in tiny_world.division.open_world[:2]])  # fmt: skip
+    base = tiny_dataset.rows("test", tiny_dataset.class_split.base[0])[:4]
+    unknown = np.concatenate([tiny_dataset.rows("train", c)[:2]
+                              for c in tiny_dataset.class_split.open_world[:2]])  # fmt: skip
     rows = np.stack([base, unknown], axis=1).ravel().astype(np.int64)
-    return Stream(tiny_world, np.array([True, False] * 4), rows)
+    return Stream(tiny_dataset, np.array([True, False] * 4), rows)
 
 
-def test_the_most_unknown_are_labelled_first_and_the_budget_holds(eight, tiny_world):
+def test_the_most_unknown_are_labelled_first_and_the_budget_holds(eight, tiny_dataset):
     #                  base unkn base unkn base unkn base unkn
     scores = np.array([0.9, 0.8, 0.1, 0.7, 0.2, 0.3, 0.6, 0.95])
     asked: list[np.ndarray] = []
@@ -77,11 +77,11 @@ def test_the_most_unknown_are_labelled_first_and_the_budget_holds(eight, tiny_wo
             asked.append(positions)
             return super().label(stream, positions)
 
-    met = encounter(eight, scores, 0.5, tiny_world.division.base, Spy(), budget=3)
+    met = encounter(eight, scores, 0.5, tiny_dataset.class_split.base, Spy(), budget=3)
     assert met.called.tolist() == [7, 0, 1, 3, 6] and met.sent.tolist() == [7, 0, 1]
     assert len(asked) == 1 and asked[0].tolist() == [7, 0, 1]
-    first, second = tiny_world.division.open_world[:2]
-    assert met.labels.tolist() == [second, tiny_world.division.base[0], first]
+    first, second = tiny_dataset.class_split.open_world[:2]
+    assert met.labels.tolist() == [second, tiny_dataset.class_split.base[0], first]
     assert met.counts == {
         "known_images": 4,
         "unknown_images": 4,
@@ -94,14 +94,14 @@ def test_the_most_unknown_are_labelled_first_and_the_budget_holds(eight, tiny_wo
     }
 
 
-def test_a_score_at_the_threshold_is_known(eight, tiny_world):
-    met = encounter(eight, np.full(8, 0.5), 0.5, tiny_world.division.base, Oracle(), budget=3)
+def test_a_score_at_the_threshold_is_known(eight, tiny_dataset):
+    met = encounter(eight, np.full(8, 0.5), 0.5, tiny_dataset.class_split.base, Oracle(), budget=3)
     assert len(met.called) == 0 == met.counts["labels_spent"]
     assert met.counts["unknown_missed"] == 4
 
 
-def test_labels_gather_over_cycles_and_known_ones_are_not_kept(eight, tiny_world):
-    base, (first, second) = tiny_world.division.base, tiny_world.division.open_world[:2]
+def test_labels_gather_over_cycles_and_known_ones_are_not_kept(eight, tiny_dataset):
+    base, (first, second) = tiny_dataset.class_split.base, tiny_dataset.class_split.open_world[:2]
     met = encounter(eight, np.arange(8.0), -1.0, base, Oracle(), budget=8)
     pool = gather_labels({}, eight, met, base)
     assert {c: sorted(rows.tolist()) for c, rows in pool.items()} == {
@@ -152,23 +152,23 @@ class Errs:
         return np.full(len(positions), self.says)
 
 
-def test_a_labeller_that_errs_brings_no_base_image_into_training(eight, tiny_world):
-    base, new = tiny_world.division.base, tiny_world.division.open_world[0]
+def test_a_labeller_that_errs_brings_no_base_image_into_training(eight, tiny_dataset):
+    base, new = tiny_dataset.class_split.base, tiny_dataset.class_split.open_world[0]
     met = encounter(eight, np.arange(8.0), -1.0, base, Errs(new), budget=8)
     pool = gather_labels({}, eight, met, base)
     assert list(pool) == [new] and sorted(pool[new]) == sorted(eight.rows[~eight.test])
 
 
-def test_a_labeller_may_not_name_a_class_that_the_factory_never_sees(eight, tiny_world):
-    base, novel = tiny_world.division.base, tiny_world.division.novel[0]
+def test_a_labeller_may_not_name_a_class_that_the_factory_never_sees(eight, tiny_dataset):
+    base, novel = tiny_dataset.class_split.base, tiny_dataset.class_split.novel[0]
     with pytest.raises(ValueError, match="labeller errs: 8 images were sent"):
         encounter(eight, np.arange(8.0), -1.0, base, Errs(novel), budget=8)
 
 
-def test_a_labeller_names_every_image_that_it_is_sent(eight, tiny_world):
+def test_a_labeller_names_every_image_that_it_is_sent(eight, tiny_dataset):
     class Lazy(Oracle):
         def label(self, stream, positions):
             return super().label(stream, positions)[1:]
 
     with pytest.raises(ValueError, match="labeller oracle"):
-        encounter(eight, np.arange(8.0), -1.0, tiny_world.division.base, Lazy(), budget=8)
+        encounter(eight, np.arange(8.0), -1.0, tiny_dataset.class_split.base, Lazy(), budget=8)

@@ -1,6 +1,8 @@
-"""The cores that a process may use: a container's quota counts, not what the machine has."""
+"""The machine: a container's quota and limit count, not what the machine has."""
 
+import math
 import os
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -9,14 +11,14 @@ from conf.parts import factory_settings
 from conf.schema import Config
 from learngene.collective.settings import CollectiveSettings
 from learngene.utils import hardware
-from learngene.utils.hardware import torch_threads, usable_cores
+from learngene.utils.hardware import library_version, memory, torch_threads, usable_cores
 
 
 @pytest.fixture
 def quota(monkeypatch, tmp_path):
     """Writes what the kernel says of the container's quota; eight cores are there."""
     path = tmp_path / "cpu.max"
-    monkeypatch.setattr(hardware, "_QUOTA", path)
+    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     return path.write_text
 
@@ -47,3 +49,37 @@ def test_threads_are_as_before_when_the_work_fails():
         assert torch.get_num_threads() == before + 1
         raise RuntimeError
     assert torch.get_num_threads() == before
+
+
+MEMINFO = """MemTotal:       16000000 kB
+MemFree:         1000000 kB
+MemAvailable:    8000000 kB
+SwapTotal:       2000000 kB
+SwapFree:        1000000 kB
+HugePages_Total:       0
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "free", "there"),
+    [
+        ({}, math.inf, math.inf),
+        ({"meminfo": MEMINFO}, 9_000_000 * 1024, 18_000_000 * 1024),
+        ({"meminfo": MEMINFO, "memory.max": "max"}, 9_000_000 * 1024, 18_000_000 * 1024),
+        ({"meminfo": MEMINFO, "memory.max": "4000000000", "memory.current": "3000000000",
+          "memory.stat": "anon 2500000000\ninactive_file 500000000"}, 1.5e9, 4e9),
+        ({"memory.max": "4000000000", "memory.current": "1", "memory.stat": "inactive_file 0"},
+         3_999_999_999, 4e9),
+    ],
+)  # fmt: skip
+def test_memory_is_the_machines_or_less(files, free, there, monkeypatch, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for folder in ("_CGROUP", "_PROC"):
+        monkeypatch.setattr(hardware, folder, tmp_path)
+    assert memory() == (free, there)
+
+
+def test_a_library_without_metadata_has_a_version_all_the_same():
+    assert library_version("torch") == version("torch")
+    assert library_version("no-such-distribution") == "unknown"

@@ -16,7 +16,7 @@ from reports.figures.run import FIGURES
 from reports.html.page import Figure, render
 from reports.html.report import render_report, write_report
 from reports.results import write_results
-from reports.summary import headline
+from reports.summary import headline, interval_scope
 from tests.helpers import MANY
 from tests.reports.html.helpers import section_html
 
@@ -154,7 +154,7 @@ def test_names_and_reasons_are_escaped(make, tmp_path, unrendered):
         sections["data"]["classes"]["novel"][0] = "<script>alert(1)</script>"
         sections["clients"][0]["classes"][0] = "<script>"
         sections["clients"][1]["error"] = 'bad <img src="x" onerror=y> & $title'
-        sections["run"]["command"] = "python sim.py 'data.root=/a<b>'"
+        sections["run"]["overrides"] = ["shots=<b>"]
         sections["run"]["config"]["data"] = {"root": "</td><script>"}
 
     results = make(
@@ -166,7 +166,7 @@ def test_names_and_reasons_are_escaped(make, tmp_path, unrendered):
     for text in (
         "<script>alert(1)</script>",
         'bad <img src="x" onerror=y> & $title',
-        "data.root=/a<b>",
+        "'shots=<b>'",
         "</td><script>",
     ):
         assert text in page.words
@@ -370,12 +370,73 @@ def test_drawn_anew_from_the_file_it_is_the_same(results, tmp_path, capsys, unre
 def test_a_folder_without_usable_results_is_exit_2(tmp_path, capsys):
     assert main(["report"]) == 2
     assert main(["report", str(tmp_path)]) == 2
-    assert "No such file or directory. Name the folder that a run wrote." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no results.json there or in any folder below. Name what a run wrote" in said
     (tmp_path / "results.json").write_text('{"schema": 1')
     assert main(["report", str(tmp_path)]) == 2
     (tmp_path / "results.json").write_text('{"schema": 1}')
     assert main(["report", str(tmp_path)]) == 2
     assert "run: missing" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def thousand(make):
+    """Results of 1,000 clients on twenty classes, of whom 30 failed."""
+    return make(n=1000, fail=tuple(range(30)))
+
+
+def test_a_thousand_clients_are_folded_and_what_comes_after_is_near(thousand):
+    html = render_report(thousand, dict.fromkeys(FIGURES, Figure("data:,", "x", "x")))
+    clients = html.split('<section id="clients">')[1].split("</section>")[0]
+    assert "<details><summary>All 970 rows</summary>" in clients
+    assert clients.count("<details>") == clients.count("</details>") == 1  # 30 failures are open
+    assert html.count("<tr>") > 970 + 30
+    alert = " ".join(html.split("</header>")[0].split("Failed and left out")[1].split())
+    assert (
+        "30 of 1,000 clients (0, 1, 2" in alert and "19, ...)" in alert and "20" not in alert[:99]
+    )
+
+
+def test_few_clients_are_not_folded(results):
+    assert "<details>" not in section_html(results, "clients")
+
+
+def test_it_is_said_whom_the_interval_speaks_for(thousand, make):
+    said = "share 20 novel classes and their images: the interval speaks for further clients"
+    words = " ".join(render_report(thousand, dict.fromkeys(FIGURES, "not drawn")).split())
+    assert f"These 970 clients {said} from these classes, not for other classes." in words
+    assert interval_scope(make(n=1)) == ""  # which gives no interval
+
+
+def test_what_a_run_has_not_is_no_empty_section(make, tmp_path, unrendered):
+    page = read(make(), tmp_path)
+    sections = {each["id"] for each in page.of("section")}
+    assert not sections & {"evolution", "methods"} and "Evolution" not in page.words
+    for name in ("evolution", "frontier"):  # and how one gets it
+        assert page.words.count(f"The figure {name}.png was not drawn:") == 1
+    assert "rounds=R reconstructs at R points" in page.words
+    whole = read(make(rounds=True), tmp_path)
+    assert "evolution" in {each["id"] for each in whole.of("section")}
+
+
+def test_no_path_of_the_machine_is_in_it(make, tmp_path, unrendered):
+    def change(sections):
+        sections["run"]["command"] = "python sim.py hydra.run.dir=/home/ann/out cache=/home/ann/c"
+        sections["run"]["overrides"] = [
+            *("shots=10", "hydra.run.dir=/home/ann/out", "cache=/home/ann/c"),
+            *("data.root=/home/ann/photos", "collective.growth=/home/ann/plan.yaml"),
+        ]
+        sections["run"]["config"] |= {
+            "cache": "/home/ann/c",
+            "data": {"root": "/home/ann/photos"},
+            "learngene": {"path": "~/genes/a.safetensors"},
+        }
+
+    words = read(make(change=change), tmp_path).words
+    assert "/home" not in words and "~" not in words
+    assert "python sim.py shots=10 data.root=DIR collective.growth=plan.yaml" in words
+    for cell in ("cache c ", "data.root photos", "learngene.path a.safetensors"):
+        assert cell in words
 
 
 def test_many_methods_have_leads_terms_and_a_section(make, tmp_path, unrendered):

@@ -15,10 +15,10 @@ import pytest
 from learngene.utils.files import write_atomically
 from reports.__main__ import main
 from reports.experiments.base import OPPONENTS, PaperNumber, ReachedLevel, Row
-from reports.experiments.claims import CENSORED, DIRECTION, NOT, REPRODUCED, verdict, verdicts
 from reports.experiments.registry import claims, rows
 from reports.experiments.table import notes
 from reports.ledger import compact, ledger
+from reports.ledger.claims import CENSORED, DIRECTION, NOT, REPRODUCED, verdict, verdicts
 from reports.ledger.page import page
 from reports.results import read_results, write_results
 from reports.schema import MethodResult
@@ -331,10 +331,11 @@ def test_the_papers_cells_are_those_of_its_text() -> None:
         numbers = [tuple(map(float, pair)) for pair in re.findall(cell, line)]
         if numbers:
             found.setdefault(len(numbers), []).append(numbers)
-    ours2 = [[(q.value, q.spread) for data in ("cifar100", "imagenet100")
-              if (q := table2_open_world.cell(name, data))] for name in names]  # fmt: skip
-    ours3 = [[(q.value, q.spread) for data in ("cifar100", "imagenet100") for shots in (10, 20)
-              if (q := table3_novel.cell(name, data, shots))] for name in names]  # fmt: skip
+    ours2, ours3 = (
+        [[(q.value, q.spread) for column in module.COLUMNS for q in [module.CELLS[name, *column]]]
+         for name in names]
+        for module in (table2_open_world, table3_novel)
+    )  # fmt: skip
     # In the order of the text, so that no two methods are confused.
     assert [row for row in found[2] if row in ours2] == ours2
     assert found[4][: len(ours3)] == ours3

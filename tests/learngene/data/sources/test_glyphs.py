@@ -8,7 +8,7 @@ import pytest
 from fontTools.ttLib import TTFont
 
 from learngene.data.cache import build
-from learngene.data.dataset import World
+from learngene.data.dataset import ImageDataset
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.glyphs import (
     CHARACTERS,
@@ -22,26 +22,26 @@ from learngene.errors import InputError
 from tests.learngene.data.helpers import GLYPHS
 
 
-def test_fresh_folders_give_equal_worlds(glyphs: World, tmp_path: Path) -> None:
+def test_fresh_folders_give_equal_datasets(glyphs: ImageDataset, tmp_path: Path) -> None:
     again = build(GLYPHS, tmp_path)
     assert again.path != glyphs.path and again.sha256 == glyphs.sha256
     assert np.array_equal(again.train_images, glyphs.train_images)
     assert build(replace(GLYPHS, seed=1), tmp_path).sha256 != glyphs.sha256
 
 
-def test_a_class_does_not_depend_on_the_others(glyphs: World, tmp_path: Path) -> None:
+def test_a_class_does_not_depend_on_the_others(glyphs: ImageDataset, tmp_path: Path) -> None:
     name = glyphs.class_names[7]
     drawn = draw_class(name, "train", 6, 32, seed=0)
     assert np.array_equal(glyphs.train_images[glyphs.rows("train", 7)], drawn)
     assert not np.array_equal(drawn, draw_class(name, "test", 6, 32, seed=0))
 
 
-def test_shapes_and_division(glyphs: World) -> None:
+def test_shapes_and_class_split(glyphs: ImageDataset) -> None:
     assert glyphs.train_images.shape == (120, 32, 32, 3) and glyphs.image_shape == (3, 32, 32)
     assert glyphs.test_images.shape == (60, 32, 32, 3) and glyphs.train_images.dtype == np.uint8
-    division = glyphs.division
-    assert [len(division.group(g)) for g in ("base", "open_world", "novel")] == [10, 4, 6]
-    assert sorted(division.base + division.open_world + division.novel) == list(range(20))
+    class_split = glyphs.class_split
+    assert [len(class_split.group(g)) for g in ("base", "open_world", "novel")] == [10, 4, 6]
+    assert sorted(class_split.base + class_split.open_world + class_split.novel) == list(range(20))
     assert not glyphs.flip and not glyphs.train_images.flags.writeable
     # not blank: letters are bright or dark enough against their paper
     assert glyphs.train_images.reshape(120, -1).std(1).min() > 10
@@ -78,7 +78,7 @@ def test_no_two_characters_look_alike() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"classes": 500}, "data.classes=500: glyphs has 3 to"),
+        ({"classes": 500}, "data.classes=500: there are 108 glyphs"),
         ({"classes": 4, "novel": 0.05, "base": 0.75}, "each needs at least 1"),
         ({"base": 0.9}, "sum to 1, they sum to 1.4"),
         ({"base": 1.1, "novel": -0.3}, "above 0"),

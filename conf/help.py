@@ -1,0 +1,170 @@
+"""What ``--help`` and ``--help=all`` say: one screen, and every field with its comment."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import textwrap
+import tokenize
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from conf.error_messages import GROUPS
+from conf.schema import Config
+from conf.typed import default_cache
+from learngene.errors import InputError
+from learngene.methods.registry import BUILT_IN, find
+from learngene.utils.settings import Limits
+
+CONF = Path(__file__).parent
+WIDTH = 80  # columns
+# How a run is asked for, what that means, and the field whose value stands behind it.
+FIRST = (
+    ("num_clients=40", "clients (institutions)", "num_clients"),
+    ("shots=1", "images of a class, each", "shots"),
+    ("ways=3", "classes, each", "ways"),
+    ("data=cifar100 data.root=DIR", "imagefolder: your own", "data.name"),
+    ("scale=tiny", "or cpu, half, paper", "scale"),
+    ("'methods=[learngene,scratch,maml]'", "what is compared", "methods"),
+    ("individual.epochs=60", "epochs at a client", "individual.epochs"),
+    ("collective.width=0.5", "1: the paper's channels", "collective.width"),
+    ("seed=1", "of all that is drawn", "seed"),
+    ("runtime=serial", "one process, no Ray", "runtime.name"),
+)
+SCREEN = """\
+Learngene on Flower. A factory trains a collective on a sequence of tasks and
+sends some of its layers, the learngene, to institutions that hold a few images
+of other classes; the run says what that is worth over training from scratch.
+
+  python sim.py num_clients=20     minutes on two cores, no data needed
+
+Fields are written NAME=VALUE, without dashes. Ten of them:     now
+
+{first}
+
+  python sim.py experiment=NAME    a figure or table of the paper:
+{experiments}
+  python sim.py -m shots=1,5,20    a run for each value (Hydra's multirun)
+  python sim.py --help=all         every field: default, range, meaning
+  python -m reports --help         what can be made of runs that have ended
+
+A run's folder is outputs/DATE/TIME (hydra.run.dir=DIR); open its report.html.
+What is finished is kept in {cache} (cache=DIR).
+docs/GUIDE.md has the rest; --hydra-help Hydra's own options."""
+
+
+def help_asked(words: Sequence[str]) -> str | None:
+    """The page that ``--help`` or ``--help=all`` among the words asks for, of a run with the other
+    words; None where there is neither.
+
+    Raises:
+        InputError: another page is asked for.
+        HydraException, OmegaConfBaseException: there is no such run.
+    """
+    asked = [word for word in words if word == "-h" or word.partition("=")[0] == "--help"]
+    if not asked:
+        return None
+    if asked[0] not in ("-h", "--help", "--help=all"):
+        what = asked[0].partition("=")[2]
+        raise InputError("--help", what, "there is no such page", "Write --help or --help=all")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run = compose("config", [word for word in words if not word.startswith("-")])
+    if OmegaConf.is_missing(run, "cache"):
+        run.cache = default_cache()
+    return "\n".join(_every_field(run)) if asked[0] == "--help=all" else _screen(run)
+
+
+def choices(group: str) -> list[str]:
+    """The files of a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _screen(run: DictConfig) -> str:
+    first = [
+        f"  {example:<34} {meaning:<25} {_shown(OmegaConf.select(run, name)).strip('[]')}"
+        for example, meaning, name in FIRST
+    ]
+    experiments = textwrap.fill(", ".join(choices("experiment")), WIDTH, **_indented(6))
+    return SCREEN.format(first="\n".join(first), experiments=experiments, cache=run.cache)
+
+
+def _every_field(run: DictConfig) -> Iterator[str]:
+    yield "Groups of files in conf/, one of which is chosen:"
+    for group in GROUPS:
+        yield from _entry(f"{group}=NAME", " | ".join(choices(group)))
+    yield "\nFields: NAME = value in this run (what it may be)"
+    yield from _fields(Config, run)
+    yield "\nSettings of the methods, read where the run has the method"
+    for name in BUILT_IN:  # they bring torch
+        if settings := find(name).settings:
+            asked = run.method.get(name, {})
+            node = OmegaConf.merge(OmegaConf.structured(settings), asked)
+            assert isinstance(node, DictConfig)
+            yield from _fields(settings, node, f"method.{name}.")
+
+
+def _fields(schema: type, values: DictConfig, prefix: str = "") -> Iterator[str]:
+    said, kinds = comments(schema), get_type_hints(schema)
+    for entry in fields(schema):
+        if is_dataclass(kinds[entry.name]):
+            yield from _fields(kinds[entry.name], values[entry.name], f"{prefix}{entry.name}.")
+        elif entry.name != "method":
+            limits, text = entry.metadata.get("limits", Limits()), said[entry.name]
+            may_be = _may_be(str(entry.type), limits)
+            if limits.choices and all(choice in text for choice in limits.choices):
+                may_be = ""  # the comment lists them
+            yield from _entry(f"{prefix}{entry.name} = {_shown(values[entry.name])}{may_be}", text)
+
+
+def _entry(head: str, text: str) -> Iterator[str]:
+    yield textwrap.fill(head, WIDTH, initial_indent="  ", subsequent_indent="      ")
+    if text:
+        yield textwrap.fill(text, WIDTH, **_indented(6))
+
+
+def _indented(by: int) -> dict[str, Any]:
+    space = " " * by
+    return {"initial_indent": space, "subsequent_indent": space, "break_on_hyphens": False}
+
+
+def _shown(value: Any) -> str:
+    if OmegaConf.is_list(value):
+        return f"[{','.join(map(_shown, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _may_be(kind: str, limits: Limits) -> str:
+    """A field's range or choices in brackets."""
+    if limits.choices:
+        return f"  ({' | '.join(limits.choices)})"
+    if kind == "bool":
+        return "  (true | false)"
+    if limits.path or not kind.startswith(("int", "float")):
+        return ""
+    low = f"above {limits.gt:g}" if limits.gt is not None else f"at least {limits.ge or 0:g}"
+    high = f", at most {limits.le:,.15g}" if limits.le < 2**63 - 1 else ""
+    return f"  ({low}{high})"
+
+
+def comments(schema: type) -> dict[str, str]:
+    """What the source says of each field of a dataclass: the comment above it, then that beside."""
+    found: dict[str, str] = {}
+    for owner in filter(is_dataclass, reversed(schema.__mro__)):
+        source, above, name = textwrap.dedent(inspect.getsource(owner)), "", ""
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            first = not token.line[: token.start[1]].strip()
+            text = token.string.lstrip("# ")
+            if token.type == tokenize.COMMENT and first:
+                above = f"{above} {text}".strip()
+            elif token.type == tokenize.COMMENT:
+                found[name] = f"{found.get(name, '')} {text}".strip()
+            elif token.type == tokenize.NAME and first:
+                name, found[text], above = text, above, ""
+    return {entry.name: found[entry.name] for entry in fields(schema)}

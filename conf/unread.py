@@ -1,0 +1,204 @@
+"""Which settings a run will not look at, so that nobody takes them for the cause of its numbers.
+
+A table: fields, when they are read, and what is so where they are not. A field that no row names is
+always read; one that several name is read where all of them say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from conf.methods import resolve_methods
+from conf.schema import Config
+from learngene.methods.registry import BUILT_IN
+
+if TYPE_CHECKING:  # methods bring torch
+    from learngene.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Run:
+    """What decides over the rows."""
+
+    config: Config
+    methods: dict[str, Method]
+
+    def trained_by(self, *who: str) -> bool:
+        """Whether one of these makes what a method starts from."""
+        return any(method.trained_by in who for method in self.methods.values())
+
+    @property
+    def plugin(self) -> bool:
+        """A method from elsewhere, which may read whatever a client is sent."""
+        return not self.methods.keys() <= {*BUILT_IN}
+
+    @property
+    def inherits(self) -> bool:
+        """Whether a client is sent the learngene, or may do as if it were."""
+        return self.plugin or any(method.inherits for method in self.methods.values())
+
+    @property
+    def scratch(self) -> bool:
+        """Whether a client trains from scratch, or may."""
+        guarded = self.inherits and self.config.individual.safeguard
+        return self.plugin or guarded or "scratch" in self.methods
+
+
+@dataclass(frozen=True)
+class Row:
+    """Fields that are read under one condition."""
+
+    fields: str  # patterns, with spaces between
+    read: Callable[[Run], bool]
+    otherwise: str  # what is so where they are not read
+    but: str = ""  # fields that match and are not meant
+
+    def names(self, field: str) -> bool:
+        """Whether the row is about a field."""
+        whole = (field, f"{field}.")  # method.maml={lr: 1}
+        meant = any(fnmatchcase(name, p) for name in whole for p in self.fields.split())
+        return meant and field not in self.but.split()
+
+
+def _has(method: str) -> Callable[[Run], bool]:
+    return lambda run: method in run.methods
+
+
+SAVED = "with learngene.path there is no collective"
+# What the methods' own halves at the factory share with the collective.
+FACTORY = (
+    "collective.width collective.train_size collective.zoom collective.precision collective.device "
+    "collective.threads open_world.calibration_per_class"
+)
+ROWS = (
+    Row(
+        "data.classes data.train_per_class data.test_per_class",
+        lambda run: run.config.data.name == "glyphs",
+        "only glyphs are drawn",
+    ),
+    Row(
+        "data.root data.download data.test_share open_world.mirror",
+        lambda run: run.config.data.name != "glyphs",
+        "glyphs are drawn, and mirror into others",
+    ),
+    Row("data.download", lambda run: run.config.data.root is None, "data.root is given"),
+    Row(
+        "data.base data.open_world data.novel",
+        lambda run: run.config.data.name in ("glyphs", "imagefolder"),
+        "the classes are divided as in the paper",
+    ),
+    Row(
+        "collective.* open_world.* learngene.layers learngene.sigma learngene.auto_* "
+        "individual.stem report.gradcam_images",
+        lambda run: not run.config.learngene.path,
+        SAVED,
+        but=FACTORY,
+    ),
+    Row(
+        FACTORY,
+        lambda run: not run.config.learngene.path or run.trained_by("factory"),
+        SAVED,
+    ),
+    Row(
+        "collective.exemplars collective.memory_per_class collective.rehearse_per_class "
+        "collective.consolidate_epochs",
+        lambda run: run.config.collective.memory == "rehearsal",
+        "collective.memory keeps no images",
+    ),
+    Row(
+        "collective.distill collective.temperature",
+        lambda run: run.config.collective.memory in ("rehearsal", "lwf"),
+        "collective.memory does not distil",
+    ),
+    Row(
+        "collective.temperature",
+        lambda run: run.config.collective.distill > 0,
+        "collective.distill is 0",
+    ),
+    Row(
+        "collective.ewc_lambda",
+        lambda run: run.config.collective.memory == "ewc",
+        "collective.memory is not ewc",
+    ),
+    Row(
+        "collective.growth_noise",
+        lambda run: run.config.collective.growth not in ("none", "equal"),
+        "nothing grows",
+    ),
+    Row(
+        "collective.light_steps",
+        lambda run: run.config.individual.stem != "fresh",
+        "individual.stem=fresh has no light path",
+    ),
+    Row(
+        "open_world.accept",
+        lambda run: run.config.open_world.threshold == "calibrated",
+        "open_world.threshold is set",
+    ),
+    Row(
+        "open_world.*_per_cycle open_world.images_to_add open_world.known_share "
+        "open_world.cycle_consolidate_epochs",
+        lambda run: run.config.open_world.cycles > 0,
+        "open_world.cycles is 0",
+    ),
+    Row(
+        "individual.head individual.lr individual.inherited_lr individual.schedule "
+        "individual.safeguard* retain.* learngene.precision",
+        lambda run: run.inherits,
+        "no method is sent the learngene",
+    ),
+    Row(
+        "individual.safeguard_*",
+        lambda run: run.config.individual.safeguard,
+        "individual.safeguard is false",
+    ),
+    Row(
+        "retain.normalise retain.fisher_samples retain.labels",
+        lambda run: run.config.retain.ewc_lambda > 0,
+        "retain.ewc_lambda is 0",
+    ),
+    Row("budget", lambda run: run.trained_by("factory"), "no method is trained at the factory"),
+    Row(
+        "payload_precision",
+        lambda run: run.trained_by("factory", "collective", "clients"),
+        "no method but the learngene is sent anything",
+    ),
+    Row(
+        "runtime.num_gpus runtime.total_cpus runtime.total_gpus runtime.address",
+        lambda run: run.config.runtime.name == "ray",
+        "with runtime=serial there is no Ray",
+    ),
+    Row(
+        "method.scratch.lr method.scratch.schedule method.scratch.head",
+        lambda run: run.scratch,
+        "nobody trains from scratch",
+    ),
+    Row(
+        "method.scratch.stem",
+        lambda run: run.scratch or run.trained_by("factory", "clients"),
+        "no method has scratch's stem",
+    ),
+    *(
+        Row(f"method.{name}.*", _has(name), f"methods lacks {name}")
+        for name in BUILT_IN
+        if name != "scratch"
+    ),
+)
+
+
+def unread(config: Config, overrides: Sequence[str]) -> str | None:
+    """One line on what of the overrides, as they were typed, this run will not look at.
+
+    None: it looks at all of them.
+    """
+    run = Run(config, resolve_methods(config.methods, config.method).methods)
+    reasons: dict[str, list[str]] = {}
+    for field in (override.lstrip("+~").partition("=")[0] for override in overrides):
+        rows = (row for row in ROWS if row.names(field) and not row.read(run))
+        if row := next(rows, None):
+            reasons.setdefault(row.otherwise, []).append(field)
+    said = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    return f"not looked at in this run: {said}" if said else None
