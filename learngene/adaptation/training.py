@@ -79,7 +79,8 @@ class Transferred(torch.nn.Module):
 
     def __init__(self, body: torch.nn.Module, head: torch.nn.Module) -> None:
         super().__init__()
-        self.stem, self.top, self.head = torch.nn.Sequential(), body, head
+        self.stem, self.own = torch.nn.Sequential(), torch.nn.Sequential()
+        self.top, self.head = body, head
 
     def features(self, x: Tensor) -> Tensor:
         return self.top(x)
@@ -196,7 +197,8 @@ def _optimiser(
     individual: Individual | Transferred, settings: IndividualSettings
 ) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
-    light = [*individual.stem.parameters(), *individual.head.parameters()]
+    parts = (individual.stem, individual.own, individual.head)
+    light = [p for part in parts for p in part.parameters()]
     matrices = [p for p in light if p.requires_grad and p.ndim > 1]
     vectors = [p for p in light if p.requires_grad and p.ndim <= 1]
     inherited = [p for p in individual.top.parameters() if p.requires_grad]
