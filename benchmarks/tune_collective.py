@@ -91,7 +91,8 @@ def main() -> int:
     trainer = result.trained.trainer
     mean, error = prototypes(result.gene, dataset, config, arguments.tasks)
     auroc = {}
-    for path in ("collective", "light", "both"):
+    both = trainer.collective.light is not None
+    for path in ("collective", *(("light", "both") if both else ())):
         for mirror in (False, True):
             settings = replace(config.open_world, path=path, mirror=mirror)
             auroc[path + "+mirror" * mirror] = {

@@ -79,6 +79,10 @@ def _problems(config: Config) -> Iterator[Problem]:
         check_logger(config.logger)
     yield from _of_growth(config.collective.growth)
     yield from _of_layers(config.learngene.layers, config.collective.growth)
+    if (config.learngene.layers == "front") != (config.individual.stem == "none"):
+        problem = f"learngene.layers={config.learngene.layers} and individual.stem do not fit"
+        fix = "Write learngene.layers=front individual.stem=none, or neither"
+        yield "individual.stem", problem, fix
     yield from _of_open_world(config)
     yield from _of_labelled(config)
     _check_faults(config)
@@ -105,7 +109,7 @@ def _of_growth(growth: str) -> Iterator[Problem]:
 
 def _of_layers(layers: Any, growth: str) -> Iterator[Problem]:
     """auto, a number of top layers, or consecutive layers; how deep a plan leads is seen later."""
-    if layers == "auto":
+    if layers in ("auto", "front"):
         return
     fix = "Write learngene.layers=3, learngene.layers=[5,6,7] or learngene.layers=auto"
     if _whole(layers):
@@ -140,8 +144,9 @@ def _of_open_world(config: Config) -> Iterator[Problem]:
         problem = f"the paper's thresholds are for max_softmax (Eq. 2), not for {score}"
         fix = "Write open_world.score=max_softmax or threshold=calibrated"
         yield "open_world.threshold", problem, fix
-    if settings.path != "collective" and config.individual.stem == "fresh":
-        problem = "individual.stem=fresh grows no light path"
+    stem = config.individual.stem
+    if settings.path != "collective" and stem in ("fresh", "none"):
+        problem = f"individual.stem={stem} grows no light path"
         yield "open_world.path", problem, "Write open_world.path=collective"
     if cycles and config.data.clients_from == "open_world":
         learned = "the collective would learn the classes that clients hold"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -21,6 +22,7 @@ from learngene.errors import InputError
 from learngene.gene.gene import Learngene, extract, load
 from learngene.gene.settings import LearngeneSettings
 from learngene.networks.growth import PlannedStep, planned_names, read_plan
+from learngene.networks.projection import Projection, discriminant
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import pin_kernels, torch_threads, usable_cores
 from learngene.utils.untrusted import MEBIBYTE, read_limited
@@ -149,6 +151,12 @@ class FactorySettings:
         return self.collective.threads or usable_cores()
 
     @property
+    def layers(self) -> Any:
+        """``learngene.layers``, the front by its layers' numbers."""
+        asked = self.learngene.layers
+        return list(range(1, self.learngene.depth + 1)) if asked == "front" else asked
+
+    @property
     def rule(self) -> TrendRule:
         """How ``learngene.layers=auto`` selects."""
         settings = self.learngene
@@ -169,7 +177,7 @@ def trainer_settings(settings: FactorySettings, device: torch.device) -> Trainer
     growth, plan = collective.growth, tuple[PlannedStep, ...]()
     if growth not in ("schedule", "none", "equal"):
         growth, plan = "plan", read_plan(_yaml(growth), growth)
-    asked, names = settings.learngene.layers, planned_names(plan)
+    asked, names = settings.layers, planned_names(plan)
     layers = layer_numbers(TOP if asked == "auto" else asked, names)
     shared, last = shared_layers(layers, names, settings.stem)
     precision = choose_precision(collective.precision, device)
@@ -216,7 +224,7 @@ def train_or_load_gene(
         InputError: the saved learngene cannot be used, the dataset is too small for the settings,
             or ``auto`` finds no layer to select.
     """
-    asked = settings.learngene.layers
+    asked = settings.layers
     if settings.learngene.path:
         return FactoryResult(_load_gene(settings.learngene.path, dataset), None)
     device = choose_device(settings.collective.device)
@@ -236,7 +244,9 @@ def train_or_load_gene(
             open_world=settings.open_world,
             resume=resume,
             snapshot_tasks=snapshot_tasks(tasks, settings.rounds),
-            on_snapshot=lambda trainer: snapshots.append(_snapshot(trainer, layers, key)),
+            on_snapshot=lambda trainer: snapshots.append(
+                _snapshot(trainer, layers, key, settings.learngene)
+            ),
             callback=callback,
         )
 
@@ -266,12 +276,14 @@ def train_or_load_gene(
             grown, cycle = run_cycles(
                 trained, open_world, settings.cache, resume=settings.resume, callback=callback
             )
-            snapshots[-1] = _snapshot(grown, layers, trained.key)
+            snapshots[-1] = _snapshot(grown, layers, trained.key, settings.learngene)
     gene = snapshots[-1].gene
     return FactoryResult(gene, trained, tuple(snapshots), settings.rule, chosen_on, cycle)
 
 
-def _snapshot(trainer: CollectiveTrainer, layers: list[int], key: str) -> GeneSnapshot:
+def _snapshot(
+    trainer: CollectiveTrainer, layers: list[int], key: str, settings: LearngeneSettings
+) -> GeneSnapshot:
     """The collective as it now is, and its learngene.
 
     Args:
@@ -284,14 +296,32 @@ def _snapshot(trainer: CollectiveTrainer, layers: list[int], key: str) -> GeneSn
     if absent := [name for name in inherited if name not in names]:
         problem = f"layer {absent[0]} is not there yet after task {len(stages)}"
         raise InputError("learngene.layers", inherited, problem, "Write rounds=1")
+    numbers = [names.index(name) + 1 for name in inherited]
+    side, projection = None, None
+    if trainer.settings.stem == "none":
+        side = trainer.collective.front_side(dataset.image_shape[1], numbers[-1])
+        if settings.projection == "discriminant":
+            projection = _fit_projection(trainer, numbers[-1], settings.shrinkage)
     gene = extract(
         trainer.collective,
-        layers=[names.index(name) + 1 for name in inherited],
+        layers=numbers,
         stem_seed=trainer.settings.seed,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
         source={"world": dataset.name, "world_sha256": dataset.sha256, "collective": key},
+        side=side,
+        projection=projection,
     )
     return GeneSnapshot(len(stages), len(trainer.known), gene)
+
+
+def _fit_projection(trainer: CollectiveTrainer, depth: int, shrinkage: float) -> Projection:
+    """The discriminant of the images that the factory holds now: exemplars, and the last task's."""
+    last = trainer.stages[-1].new_classes
+    rows = [trainer.train_rows[c] if c in last else trainer.memory[c] for c in trainer.known]
+    labels = torch.repeat_interleave(
+        torch.arange(len(rows)), torch.tensor([len(of_class) for of_class in rows])
+    )
+    return discriminant(trainer.front_features(np.concatenate(rows), depth), labels, shrinkage)
 
 
 def snapshot_tasks(tasks: int, rounds: int) -> list[int]:

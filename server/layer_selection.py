@@ -16,6 +16,7 @@ from learngene.collective.criterion import (
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_START
 from learngene.networks.growth import COPIES
+from learngene.networks.layers import NO_LIGHT_PATH
 from server.collective import TrainedCollective
 
 TOP = 3  # what learngene.layers=auto trains with before it knows better: the paper's choice
@@ -82,7 +83,7 @@ def shared_layers(layers: list[int], names: list[str], stem: str) -> tuple[int, 
 
     Without a light path (a fresh stem) the choice of layers does not touch the collective.
     """
-    if stem == "fresh":
+    if stem in NO_LIGHT_PATH:
         return TOP, len(COLLECTIVE_START)
     inside = [names[layer - 1] for layer in layers]
     copies = [name for name in inside if not name.isdigit()]

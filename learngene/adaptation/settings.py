@@ -14,8 +14,9 @@ FEDERATED_FIELDS = ("batch_size", "momentum", "weight_decay", "augment")
 class IndividualSettings:
     """The individual, and how every method trains at a client."""
 
-    # separable | seeded | whole | fresh (the paper to the letter)
-    stem: str = setting("separable", choices=("separable", "seeded", "whole", "fresh"))
+    # separable | seeded | whole | fresh (the paper to the letter) | none (learngene.layers=front:
+    # the individual begins with the collective's first layer)
+    stem: str = setting("separable", choices=("separable", "seeded", "whole", "fresh", "none"))
     # prototype | mlp (the paper's fully connected layers)
     head: str = setting("prototype", choices=("prototype", "mlp"))
     epochs: int = setting(30, ge=0, le=100_000)  # passes over the shard, for every method

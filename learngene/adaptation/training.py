@@ -81,7 +81,8 @@ class Transferred(torch.nn.Module):
 
     def __init__(self, body: torch.nn.Module, head: torch.nn.Module) -> None:
         super().__init__()
-        self.stem, self.top, self.head = torch.nn.Sequential(), body, head
+        self.stem, self.own = torch.nn.Sequential(), torch.nn.Sequential()
+        self.top, self.head = body, head
 
     def features(self, x: Tensor) -> Tensor:
         return self.top(x)
@@ -208,7 +209,8 @@ def _optimiser(
     individual: Individual | Transferred, settings: IndividualSettings
 ) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
-    light = [*individual.stem.parameters(), *individual.head.parameters()]
+    parts = (individual.stem, individual.own, individual.head)
+    light = [p for part in parts for p in part.parameters()]
     inherited = [p for p in individual.top.parameters() if p.requires_grad]
     groups = [
         *decay_groups(light, settings.weight_decay),

@@ -73,7 +73,7 @@ class Predictor:
             if path == "collective":
                 features = model.features(x)
                 return torch.cat([model.head(features), features], dim=1)
-            assert light_path is not None, "a collective with a fresh stem has no light path"
+            assert light_path is not None, "this collective has no light path"
             features = light_path.features(x, model.top)
             return torch.cat([light_path.head(features), features], dim=1)
 
@@ -84,6 +84,16 @@ class Predictor:
         known = len(model.head.weight)
         both = self._logits(views, images, rows)
         return both[:, :known], both[:, known:]
+
+    def front_features(
+        self, rows: Sequence[int] | np.ndarray, depth: int
+    ) -> Tensor:  # (N, D), of training images, in eval mode
+        """What the first ``depth`` layers see of plain training images."""
+        model = self.collective.eval()
+        side = model.front_side(self.dataset.image_shape[1], depth)
+        return self._logits(
+            lambda x: model.front_features(x, depth, side), self.dataset.train_images, rows
+        )
 
     def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
         """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.

@@ -38,7 +38,7 @@ from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.individual import stem_generator
-from learngene.networks.layers import scaled
+from learngene.networks.layers import NO_LIGHT_PATH, scaled
 from learngene.seeding import generator, torch_generator
 
 
@@ -75,7 +75,7 @@ class CollectiveTrainer(Predictor):
         first = s.shared_last - s.shared + 1
         pinned = [first - 1] if s.stem == "seeded" and first > 1 else []
         if growth == "plan":
-            run = [] if s.stem == "fresh" else range(first, s.shared_last + 1)
+            run = [] if s.stem in NO_LIGHT_PATH else range(first, s.shared_last + 1)
             return written_plan(s.plan, tasks, width, run=run, pinned=pinned)
         if growth == "equal":
             return scaled(COLLECTIVE_EQUAL, width), []

@@ -8,7 +8,7 @@ of all fields, and the shapes to those of the individual that it describes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ import torch
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from learngene.errors import InputError
+from learngene.networks.individual import Front
 from learngene.networks.layers import (
     CHANNELS_LIMIT,
     LAYERS,
@@ -25,6 +26,7 @@ from learngene.networks.layers import (
     shape_problem,
     state_of,
 )
+from learngene.networks.projection import Projection
 from learngene.utils.untrusted import MEBIBYTE, first_problem
 
 SCHEMA = 1
@@ -33,6 +35,8 @@ CARD_LIMIT = 16 * MEBIBYTE  # bytes of the card's file; rho of a thousand tasks 
 ARRAYS_LIMIT = 1024 * MEBIBYTE  # bytes of the arrays; the paper's widths take 30 MB
 WIDTH_LIMIT = 4.0  # of collective.width, as in conf.validate
 DEPTH_LIMIT = 500  # layers of a collective
+SIDE_LIMIT = 64  # rows and columns of a map of features
+DIMENSIONS_LIMIT = 100_000  # of a projection: one less than the factory has classes
 
 
 Whole = Annotated[int, Strict()]  # no bool, no 3.0
@@ -49,7 +53,7 @@ class Card:
     # of the collective at the end of its growth, consecutive, counted from 1
     layers: Annotated[
         list[Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]],
-        Field(min_length=1, max_length=LAYERS - 1),
+        Field(min_length=1, max_length=DEPTH_LIMIT),
     ]
     stem: Annotated[str, Field(pattern=f"^({'|'.join(STEMS)})$")]
     stem_seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None  # of a seeded stem
@@ -68,10 +72,23 @@ class Card:
     rho: list[list[Share | None]] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)  # the run that it came from
     schema: Whole = SCHEMA
+    # Of layers that begin with the collective's first (stem=none), see ``networks.Front``:
+    pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
+    # their map is pooled to so many rows and columns
+    side: Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)] | None = None
 
     def for_client(self) -> dict:
-        """The part that travels: without history."""
-        return asdict(replace(self, rho=[], source={}))
+        """The part that travels: without history, and without what a stem makes superfluous."""
+        whole = asdict(replace(self, rho=[], source={}))
+        return {n: v for n, v in whole.items() if v is not None or n not in ("pools", "side")}
+
+    def front(self, shapes: Mapping[str, Sequence[int]]) -> Front | None:
+        """How an individual begins with these layers; None: they stand behind a stem."""
+        if self.stem != "none":
+            return None
+        assert self.pools is not None and self.side is not None
+        matrix = shapes.get("projection.0.matrix")
+        return Front(tuple(self.pools), self.side, None if matrix is None else matrix[0])
 
 
 FORM = TypeAdapter(Card)
@@ -108,6 +125,8 @@ def _problem(card: Card) -> str | None:
         return f"not a learngene: the card's layers {card.layers} are not consecutive"
     if (card.stem == "seeded") != (card.stem_seed is not None):
         return f"not a learngene: the card's stem is {card.stem}, its stem_seed {card.stem_seed}"
+    if problem := _front_problem(card):
+        return f"not a learngene: the card's {problem}"
     sizes = {name: math.prod(shape) for name, shape in card.shapes.items()}
     top = sum(size for name, size in sizes.items() if name.startswith("top."))
     due = {"parameters": sum(sizes.values()), "bytes": 4 * sum(sizes.values())}
@@ -117,6 +136,20 @@ def _problem(card: Card) -> str | None:
     if due["bytes"] > ARRAYS_LIMIT:
         return f"{due['bytes']:,} bytes of arrays, at most {ARRAYS_LIMIT:,} are read"
     return None
+
+
+def _front_problem(card: Card) -> str | None:
+    """What is wrong with layers that have no stem before them, or with those that have one."""
+    if card.stem != "none":
+        if len(card.layers) >= LAYERS:
+            return f"layers are {len(card.layers)}, behind a stem there are {LAYERS - 1} at most"
+        said = [name for name in ("pools", "side") if getattr(card, name) is not None]
+        return f"{said[0]} are of layers without a stem, its stem is {card.stem}" if said else None
+    if card.layers[0] != 1:
+        return f"layers {card.layers} need a stem: they do not begin with layer 1"
+    if card.pools is None or any(not 1 <= place <= len(card.layers) for place in card.pools):
+        return f"pools {card.pools} are no places among {len(card.layers)} layers"
+    return None if card.side else f"side is {card.side}"
 
 
 def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
@@ -130,14 +163,24 @@ def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
             return f"array {name} has shape {shape}, the network needs [.., .., 3, 3]"
         if max(shape) > CHANNELS_LIMIT:
             return f"array {name} has shape {shape}, at most {CHANNELS_LIMIT} channels are read"
-    return shape_problem(shapes, due_shapes(card, convs))
+    front = card.front(shapes)
+    if front is not None and not 1 <= (front.dimensions or 1) <= DIMENSIONS_LIMIT:
+        return f"a projection to {front.dimensions} dimensions, {DIMENSIONS_LIMIT} can be at most"
+    return shape_problem(shapes, due_shapes(card, convs, front))
 
 
-def due_shapes(card: Card, convs: list[list[int]]) -> dict[str, list[int]]:
+def due_shapes(card: Card, convs: list[list[int]], front: Front | None) -> dict[str, list[int]]:
     """Name and shape of every array that comes along, by the inherited layers' ``convs`` shapes."""
-    stem_layers, c_in = LAYERS - len(convs), convs[0][1]
+    stem_layers, c_in, widths = LAYERS - len(convs), convs[0][1], [conv[0] for conv in convs]
+    parts: dict[str, torch.nn.Module] = {}
     with torch.device("meta"):  # shapes alone: no memory is taken
-        parts: dict[str, torch.nn.Module] = {"top": build_top(c_in, [conv[0] for conv in convs])}
+        if front is not None:
+            parts["top"] = build_top(card.channels, widths)
+            if front.dimensions is not None:
+                projection = Projection(widths[-1] * front.side**2, front.dimensions)
+                parts["projection"] = torch.nn.Sequential(projection)
+        else:
+            parts["top"] = build_top(c_in, widths)
         if card.stem in ("separable", "whole"):
             parts["stem"] = build_stem(card.stem, stem_layers, c_in, card.width, card.channels)
     return {

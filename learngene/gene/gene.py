@@ -2,7 +2,8 @@
 
 It holds consecutive conv layers of the collective (by default its top three) with their BatchNorm,
 and the stem they grew up behind (its weights, or for a seeded stem the integer they are drawn
-from). It is saved as ``learngene.safetensors`` with a readable card, ``learngene.json``, beside it.
+from); or its first layers, which need no stem, and the projection of what they see. It is saved as
+``learngene.safetensors`` with a readable card, ``learngene.json``, beside it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from learngene.gene.card import CARD_LIMIT, Card, misfit, read_card, refuse
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual, stem_generator
 from learngene.networks.layers import arrays_of, initialise, load_arrays, shape_problem
+from learngene.networks.projection import Projection
 from learngene.seeding import torch_generator
 from learngene.utils.files import expand_user, is_file, write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
@@ -53,7 +55,9 @@ class Learngene:
 
 def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
     """sha256 over what the card says is built (``BUILT``), and the arrays by name."""
-    h = hashlib.sha256(json.dumps([built[name] for name in BUILT]).encode())
+    said = [built[name] for name in BUILT]
+    said += [built[name] for name in ("pools", "side") if built.get(name) is not None]
+    h = hashlib.sha256(json.dumps(said).encode())
     for name in sorted(arrays):
         h.update(f"{name}{arrays[name].shape}".encode())
         h.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
@@ -67,6 +71,8 @@ def extract(
     stem_seed: int,
     rho: list[list[float | None]],
     source: dict,
+    side: int | None = None,
+    projection: Projection | None = None,
 ) -> Learngene:
     """The learngene of a collective: a run of its layers and the stem of its light path.
 
@@ -76,6 +82,9 @@ def extract(
     Args:
         layers: how many of the top layers, or the numbers of consecutive layers, counted from 1
             in the collective as it is now (figure 6b takes them from the front and the middle).
+        side: rows and columns that the map of these layers is pooled to, where they are the
+            collective's first and no stem stands before them.
+        projection: of their features then.
 
     Raises:
         ValueError: the layers are not consecutive ones of the collective, or the light path shares
@@ -96,6 +105,8 @@ def extract(
         arrays |= arrays_of(unit.conv, f"top.{place}.conv.")
         arrays |= arrays_of(norm, f"top.{place}.norm.")
     top_bytes = sum(a.nbytes for a in arrays.values())
+    if projection is not None:
+        arrays |= arrays_of(projection, "projection.0.")
     if light is not None and kind != "seeded":
         arrays |= arrays_of(light.stem, "stem.")
     built: dict[str, Any] = {
@@ -105,6 +116,11 @@ def extract(
         "width": collective.width,
         "channels": collective.units[0].conv.in_channels,
     }
+    if kind == "none":
+        if numbers[0] != 1:
+            raise ValueError(f"layers {numbers} need a stem: they do not begin with layer 1")
+        pools = [number for number in numbers if collective.units[number - 1].pool]
+        built |= {"pools": pools, "side": side}
     card = Card(
         **built,
         shapes={name: list(a.shape) for name, a in arrays.items()},
@@ -193,6 +209,7 @@ def reconstruct(
     if problem := misfit(card, {name: list(array.shape) for name, array in arrays.items()}):
         raise refuse(card.sha256[:12], problem)
     shapes = [arrays[f"top.{i}.conv.weight"].shape for i in range(gene.inherited)]
+    every = {name: array.shape for name, array in arrays.items()}
     individual = Individual(
         stem_kind=card.stem,
         inherited=gene.inherited,
@@ -203,6 +220,7 @@ def reconstruct(
         channels=card.channels,
         c_in=shapes[0][1],
         top_widths=tuple(shape[0] for shape in shapes),
+        front=card.front(every),
     )
     if card.stem == "seeded":
         assert card.stem_seed is not None

@@ -12,7 +12,14 @@ from learngene.utils.settings import setting
 class LearngeneSettings:
     """Which layers are the learngene, and how it travels."""
 
-    layers: Any = 3  # inherited: 3 (the top three) | [5,6,7] (these, counted from 1) | auto (rule)
+    # inherited: 3 (the top three) | [5,6,7] (these, counted from 1) | auto (rule)
+    # | front (the first ``depth``, which need no stem: individual.stem=none)
+    layers: Any = 3
+    depth: int = setting(7, ge=1, le=13)  # layers=front: how many
+    # layers=front: discriminant (of the factory's classes, closed form) | none
+    projection: str = setting("discriminant", choices=("discriminant", "none"))
+    # of the discriminant: share of the mean variance that every direction is given
+    shrinkage: float = setting(1.0, gt=0, le=1000)
     # start clients from this learngene.safetensors, without any collective
     path: str | None = setting(None, path=True)
     # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients

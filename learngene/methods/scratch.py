@@ -15,6 +15,7 @@ from learngene.adaptation.training import Outcome, train
 from learngene.methods.base import ClientContext, Method
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual, measure_norms
+from learngene.networks.layers import LAYERS
 from learngene.utils.settings import setting
 
 
@@ -34,7 +35,7 @@ def adapt(context: ClientContext) -> Outcome:
     shard = context.shard
     individual = Individual(
         stem_kind=settings.stem,
-        inherited=context.inherited,
+        inherited=min(context.inherited, LAYERS - 1),
         ways=shard.ways,
         width=context.width,
         head=settings.head,

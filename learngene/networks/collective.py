@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from learngene.networks.layers import (
     FEATURE_SIDE,
+    FRONT_SIDE,
     INDIVIDUAL_POOLS,
     LAYERS,
+    NO_LIGHT_PATH,
     CosineHead,
     Unit,
     Units,
@@ -66,12 +68,13 @@ class LightPath(nn.Module):
 
 
 class Collective(nn.Module):
-    """Thirteen conv layers, a growing head, and (unless ``stem`` is fresh) the light path.
+    """Thirteen conv layers, a growing head, and (unless ``stem`` is fresh or none) the light path.
 
     Args:
         widths: channels of the 13 layers.
         classes: known classes at the start.
-        stem: kind of the light path's stem; ``fresh`` means no light path (the paper's form).
+        stem: kind of the light path's stem; without one (``fresh``, the paper's form, and
+            ``none``) there is no light path.
         shared: how many consecutive layers the light path shares.
         last: the last of these layers, 1..13; None = 13, the top. A run that begins with layer 1
             takes as many channels from the stem as an image has.
@@ -111,7 +114,7 @@ class Collective(nn.Module):
         last = len(widths) if last is None else last
         self.first = last - shared + 1  # of the shared run, counted from 1
         self.light: LightPath | None = None
-        if stem != "fresh":
+        if stem not in NO_LIGHT_PATH:
             layers = build_stem(stem, LAYERS - shared, ins[self.first - 1], width, channels)
             initialise(layers, stem_generator or generator)
             self.light = LightPath(layers, widths[self.first - 1 : last], classes, generator)
@@ -135,9 +138,20 @@ class Collective(nn.Module):
             x = unit(x)
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
+    def front_features(self, x: Tensor, depth: int, side: int) -> Tensor:
+        """What the first ``depth`` layers see: (B, C, H, W) -> (B, channels * side**2)."""
+        for unit in list(self.units)[:depth]:
+            x = unit(x)
+        return F.adaptive_avg_pool2d(x, side).flatten(1)
+
+    def front_side(self, image_side: int, depth: int) -> int:
+        """Rows and columns that the map of the first ``depth`` layers is pooled to."""
+        pools = sum(unit.pool for unit in list(self.units)[:depth])
+        return max(1, min(FRONT_SIDE, image_side >> pools))
+
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, known classes)
         return self.head(self.features(x))
 
     def light_logits(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, known classes)
-        assert self.light is not None, "a collective with a fresh stem has no light path"
+        assert self.light is not None, "this collective has no light path"
         return self.light.head(self.light.features(x, self.top))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,9 +15,11 @@ from learngene.networks.layers import (
     build_stem,
     build_top,
     evaluation_mode,
+    identity_unit,
     initialise,
     scaled,
 )
+from learngene.networks.projection import Projection
 from learngene.seeding import torch_generator
 from learngene.utils.settings import check_choice
 
@@ -71,10 +75,23 @@ def mlp_head(features: int, ways: int, width: float) -> nn.Sequential:
     )
 
 
+@dataclass(frozen=True)
+class Front:
+    """What an individual that begins with the collective's first layers must know of them."""
+
+    pools: tuple[int, ...]  # which of the inherited layers end with a pool, counted from 1
+    side: int  # their map is pooled to so many rows and columns
+    dimensions: int | None  # of the projection; None: there is none
+
+
 class Individual(nn.Module):
     """Stem, inherited layers, classifier: images (B, C, H, W) to logits (B, ways).
 
     Source: the paper's Algorithm 1 (RECONSTRUCT); widths and pools from its appendix, figure 1.
+
+    With ``front`` there is no stem: the inherited layers are the collective's first ones, with its
+    pools. Layers of the individual's own follow up to seven in all and start as the identity, then
+    the projection that came along: before any training it computes what was inherited.
 
     Args:
         stem_kind: ``separable``, or full convolutions for every other kind.
@@ -86,6 +103,7 @@ class Individual(nn.Module):
         c_in: channels that the first inherited layer takes; None = the paper's times ``width``.
         head: ``prototype`` or ``mlp``.
         generator: every initial weight is drawn from it.
+        front: of inherited layers that begin with the collective's first.
 
     Raises:
         InputError: there is no such head.
@@ -103,27 +121,41 @@ class Individual(nn.Module):
         channels: int = 3,
         c_in: int | None = None,
         top_widths: tuple[int, ...] | None = None,
+        front: Front | None = None,
     ) -> None:
         super().__init__()
         check_choice("head", head, HEADS)
         self.channels = channels
-        stem_layers = LAYERS - inherited
-        paper = scaled(INDIVIDUAL_WIDTHS, width)
-        tops = top_widths or paper[stem_layers:]
-        c_in = c_in or paper[stem_layers - 1]
-        self.stem = build_stem(stem_kind, stem_layers, c_in, width, channels)
-        self.top = build_top(c_in, tops)
-        features = tops[-1] * FEATURE_SIDE**2
+        self.own, self.projection = nn.Sequential(), nn.Sequential()
+        if front is None:
+            stem_layers = LAYERS - inherited
+            paper = scaled(INDIVIDUAL_WIDTHS, width)
+            tops = top_widths or paper[stem_layers:]
+            c_in = c_in or paper[stem_layers - 1]
+            self.stem = build_stem(stem_kind, stem_layers, c_in, width, channels)
+            self.top = build_top(c_in, tops)
+            self.side = FEATURE_SIDE
+        else:
+            assert top_widths is not None, "what is inherited has widths"
+            tops, self.stem, self.side = top_widths, nn.Sequential(), front.side
+            self.top = build_top(channels, tops, front.pools)
+        features = tops[-1] * self.side**2
+        if front is not None and front.dimensions is not None:
+            self.projection.append(Projection(features, front.dimensions))
+            features = front.dimensions
         self.head: nn.Module = PrototypeHead(features, ways)
         if head == "mlp":
             self.head = mlp_head(features, ways, width)
         initialise(self, generator)
+        if front is not None:  # after the drawing, which would undo the identity
+            self.own.extend(identity_unit(tops[-1]) for _ in range(inherited, LAYERS))
 
     def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
         x = self.stem(x)
         for unit in self.top:
             x = unit(x)
-        return F.adaptive_avg_pool2d(x, FEATURE_SIDE).flatten(1)
+        x = F.adaptive_avg_pool2d(self.own(x), self.side).flatten(1)
+        return self.projection(x)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, ways)
         return self.head(self.features(x))

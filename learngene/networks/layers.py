@@ -15,9 +15,11 @@ from torch import Tensor, nn
 INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 LAYERS = len(INDIVIDUAL_WIDTHS)
 INDIVIDUAL_POOLS = (1, 2, 3, 7)
-STEMS = ("separable", "seeded", "whole", "fresh")
+STEMS = ("separable", "seeded", "whole", "fresh", "none")
+NO_LIGHT_PATH = ("fresh", "none")  # stems that the collective does not grow up with
 CHANNELS_LIMIT = 8192  # of a layer, at most: sixteen times the paper's widest
 FEATURE_SIDE = 2  # the individual's features are pooled to 2 x 2 positions
+FRONT_SIDE = 4  # those of the collective's first layers to 4 x 4, where their maps are as large
 
 
 def scaled(widths: tuple[int, ...], scale: float) -> tuple[int, ...]:
@@ -146,18 +148,28 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def build_top(c_in: int, widths: Sequence[int]) -> Units:
-    """The individual's last layers, which it inherits, weights not yet drawn.
+def build_top(c_in: int, widths: Sequence[int], pools: Sequence[int] | None = None) -> Units:
+    """The layers that an individual inherits, weights not yet drawn.
 
     Args:
         c_in: channels that the first of them takes.
         widths: channels of their outputs.
+        pools: which of them end with a pool, counted from 1; None: as the last of the paper's
+            seven do.
     """
-    first = LAYERS - len(widths) + 1
+    if pools is None:
+        pools = [n - LAYERS + len(widths) for n in INDIVIDUAL_POOLS]
     return Units(
-        Unit(i, o, pool=n in INDIVIDUAL_POOLS)
-        for n, (i, o) in enumerate(pairwise((c_in, *widths)), start=first)
+        Unit(i, o, pool=n in pools) for n, (i, o) in enumerate(pairwise((c_in, *widths)), start=1)
     )
+
+
+def identity_unit(channels: int) -> Unit:
+    """A layer that hands on what it is given, which must not be negative, until it is trained."""
+    unit = Unit(channels, channels, pool=False)
+    nn.init.dirac_(unit.conv.weight)
+    nn.init.constant_(unit.norm.weight, math.sqrt(1 + unit.norm.eps))  # undoes mean 0, variance 1
+    return unit
 
 
 def build_stem(

@@ -27,7 +27,9 @@ Find = Callable[..., dict[str, Any]]
 
 
 def gene_of(evolved, stem: str) -> Learngene:
-    return extract(evolved(stem).collective, layers=3, stem_seed=5, rho=[], source={})
+    layers, side = ([1, 2, 3], 4) if stem == "none" else (3, None)
+    collective = evolved(stem).collective
+    return extract(collective, layers=layers, stem_seed=5, rho=[], source={}, side=side)
 
 
 def context_of(name: str, dataset: ImageDataset, gene: Learngene, client: int = 0, **changed: Any):

@@ -35,7 +35,15 @@ SEED = 5  # of tests.helpers.settings
 
 
 def gene_of(collective: Collective, layers: int | list[int] = 3) -> Learngene:
-    return extract(collective, layers=layers, stem_seed=SEED, rho=[[0.5] * 13], source={"run": "x"})
+    front = collective.stem_kind == "none"
+    return extract(
+        collective,
+        layers=[1, 2, 3] if front else layers,
+        stem_seed=SEED,
+        rho=[[0.5] * 13],
+        source={"run": "x"},
+        side=4 if front else None,
+    )
 
 
 @pytest.fixture
@@ -208,7 +216,9 @@ def test_the_card_counts(gene):
 def test_what_travels_has_no_history(gene):
     card = gene.card.for_client()
     assert card["rho"] == [] and card["source"] == {}
-    assert {**card, "rho": gene.card.rho, "source": gene.card.source} == asdict(gene.card)
+    whole = asdict(gene.card)
+    assert {**whole, **card, "rho": whole["rho"], "source": whole["source"]} == whole
+    assert set(whole) - set(card) == {"pools", "side"}  # of a learngene without a stem
     check(Card(**json.loads(json.dumps(card))), gene.arrays, where="client 0")
 
 
