@@ -130,8 +130,18 @@ ROWS = (
     ),
     Row(
         "collective.light_steps",
-        lambda run: run.config.individual.stem != "fresh",
-        "individual.stem=fresh has no light path",
+        lambda run: run.config.individual.stem not in ("fresh", "none"),
+        "individual.stem has no light path",
+    ),
+    Row(
+        "learngene.depth learngene.projection learngene.shrinkage",
+        lambda run: run.config.learngene.layers == "front",
+        "learngene.layers is not front",
+    ),
+    Row(
+        "learngene.shrinkage",
+        lambda run: run.config.learngene.projection == "discriminant",
+        "learngene.projection is none",
     ),
     Row(
         "open_world.accept",

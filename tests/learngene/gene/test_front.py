@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.linalg import eigh
 
 from learngene.errors import InputError
+from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, check, extract, load, reconstruct, save
 from learngene.gene.quantize import at_precision, unpack
 from learngene.networks.collective import Collective
@@ -114,7 +115,7 @@ def test_behind_a_stem_the_card_says_nothing_of_it(evolved):
         ({"pools": [9]}, "pools"),
         ({"side": 0}, "side"),
         ({"side": 10**9}, "side"),
-        ({"layers": [2, 3, 4, 5, 6, 7, 8]}, "pools"),
+        ({"layers": [2, 3, 4, 5, 6, 7, 8]}, "need a stem"),
         ({"stem": "fresh"}, "layers"),
         ({"side": 2}, "projection.0"),
     ],
@@ -122,7 +123,7 @@ def test_behind_a_stem_the_card_says_nothing_of_it(evolved):
 def test_a_forged_card_is_refused(collective, change, word):
     gene = front_gene(collective, 7)
     with pytest.raises(InputError, match=word):
-        check(replace(gene.card, **change), gene.arrays, where="here")
+        read_card(asdict(replace(gene.card, **change)), where="here")
 
 
 def test_layers_that_do_not_begin_with_the_first_need_a_stem(collective):
