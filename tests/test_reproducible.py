@@ -160,7 +160,7 @@ def test_another_seed_is_another_result(first, cache, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.chaos), 2])
 def test_ray_whatever_the_workers_and_the_order(
     workers: int, first, cache, tmp_path, monkeypatch
 ) -> None:

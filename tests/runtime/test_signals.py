@@ -111,7 +111,7 @@ def test_a_signal_ends_the_clients_and_the_same_command_goes_on(
     [
         (signal.SIGTERM, 143),  # Ray's C++ would print its stack
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.chaos),
-        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.chaos),  # tests/chaos.py, too
     ],
 )
 def test_a_signal_leaves_no_process_of_ray(
@@ -206,7 +206,7 @@ FULL = {
 }
 
 
-OFTEN = ("collectives", "run")  # the other two go the same way, and take a minute with -m chaos
+OFTEN = ("collectives",)  # the others go the same way, and take a minute with -m chaos
 
 
 @pytest.mark.slow
