@@ -141,7 +141,7 @@ class Console(RunCallback):
         extra = card.bytes / card.top_layers_bytes - 1
         self.on_note(
             f"learngene: layers {card.layers}, stem {card.stem}, {card.bytes / 1e6:.2f} MB "
-            f"({extra:+.1%} over the top layers alone), sha256 {card.sha256[:12]}"
+            f"({extra:+.1%} over the inherited layers alone), sha256 {card.sha256[:12]}"
         )
 
     def summary(self, results: Results, report: Path) -> None:
