@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -78,7 +79,7 @@ def test_another_page_or_a_run_that_cannot_be() -> None:
 
 def test_the_screen_needs_neither_torch_nor_a_folder(tmp_path) -> None:
     code = "import sys, sim; sys.argv = ['sim.py', '--help']; sim.main(); print({*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, check=True)  # fmt: skip
     *screen, modules = done.stdout.splitlines()
     assert screen == page("--help").splitlines() and "'torch'" not in modules
