@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from conf.error_messages import GROUPS
-from conf.schema import Config
+from conf.schema import Config, register_schema
 from conf.typed import default_cache
 from learngene.errors import InputError
 from learngene.methods.registry import BUILT_IN, find
@@ -72,6 +72,7 @@ def help_asked(words: Sequence[str]) -> str | None:
     if asked[0] not in ("-h", "--help", "--help=all"):
         what = asked[0].partition("=")[2]
         raise InputError("--help", what, "there is no such page", "Write --help or --help=all")
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = compose("config", [word for word in words if not word.startswith("-")])
     if OmegaConf.is_missing(run, "cache"):

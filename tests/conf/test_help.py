@@ -79,8 +79,14 @@ def test_another_page_or_a_run_that_cannot_be() -> None:
 
 def test_the_screen_needs_neither_torch_nor_a_folder(tmp_path) -> None:
     code = "import sys, sim; sys.argv = ['sim.py', '--help']; sim.main(); print({*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},  # LEARNGENE_CACHE is on the screen
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     *screen, modules = done.stdout.splitlines()
     assert screen == page("--help").splitlines() and "'torch'" not in modules
     assert list(tmp_path.iterdir()) == []
