@@ -34,12 +34,12 @@ ABLATION = ("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=
 def _experiments() -> dict[str, tuple[str, ...]]:
     """Every experiment; some with what its sweep varies."""
     points: dict[str, tuple[tuple[str, ...], ...]] = {
-        "ablation": (ABLATION, ("collective.growth=none",)),
+        "ablation": (ABLATION, ("collective.growth=none",), ("learngene.projection=none",)),
         "bound": (("shots=2",), ("shots=5",)),
         "fig4_samples": (("shots=2",),),
         "fig6a_evolution": (("rounds=2",),),
         "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
-        "frontier": (("learngene.precision=int8",), ("individual.stem=seeded",)),
+        "frontier": (("learngene.precision=int8",), ("learngene.depth=4",)),
         "growth_ablation": (("collective.growth=conf/growth/deepen.yaml",
                              "collective.classes_per_task=2"),),
     }  # fmt: skip
@@ -57,7 +57,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "methods": (*TINY, TASKS, f"methods=[{ALL}]"),
     "methods-ray": (*TINY, TASKS, f"methods=[{ALL}]", "runtime=ray", "payload_precision=int8"),
     "rounds": (*TINY, TASKS, "rounds=2"),
-    "cycles": (*TINY, TASKS, "open_world.cycles=2", "open_world.path=both"),
+    "cycles": (*TINY, TASKS, "open_world.cycles=2"),
     "faults": (*TINY, "num_clients=6", "runtime.min_answered=1",
                "faults=[0:raise,1:nan,2:kill_once,3:none,4:other_client]"),
     "faults-ray": (*TINY, "num_clients=6", "runtime.min_answered=1", "runtime=ray",

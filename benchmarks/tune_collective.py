@@ -3,10 +3,10 @@
     python -m benchmarks.tune_collective [--tasks 100] [sim.py's overrides ...]
 
 Raises the collective that ``sim.py`` would raise with these overrides (or finds it in the cache),
-and prints as one line of JSON: accuracy of both paths on the base classes, accuracy of prototypes
+and prints as one line of JSON: accuracy of the 13 layers on the base classes, that of prototypes
 on the learngene's features over TASKS tasks of open-world classes (no training, ``ways`` and
-``shots`` of the overrides, with the standard error over tasks), and the AUROC of every score and
-path, base against open-world test images. The novel classes are not touched: nothing that is
+``shots`` of the overrides, with the standard error over tasks), and the AUROC of every score,
+base against open-world test images. The novel classes are not touched: nothing that is
 reported on them was chosen on them.
 """
 
@@ -91,22 +91,19 @@ def main() -> int:
     trainer = result.trained.trainer
     mean, error = prototypes(result.gene, dataset, config, arguments.tasks)
     auroc = {}
-    both = trainer.collective.light is not None
-    for path in ("collective", *(("light", "both") if both else ())):
-        for mirror in (False, True):
-            settings = replace(config.open_world, path=path, mirror=mirror)
-            auroc[path + "+mirror" * mirror] = {
-                name: round(measured["auroc"], 4)
-                for name, measured in recognise(trainer, settings)["scores"].items()
-                if measured
-            }
+    for mirror in (False, True):
+        settings = replace(config.open_world, mirror=mirror)
+        auroc["mirror" if mirror else "plain"] = {
+            name: round(measured["auroc"], 4)
+            for name, measured in recognise(trainer, settings)["scores"].items()
+            if measured
+        }
     last = trainer.stages[-1]
     line = {
         "overrides": overrides,
         "seconds": round(seconds, 1),
         "image_passes": sum(stage.image_passes for stage in trainer.stages),
         "accuracy": last.accuracy,
-        "light_accuracy": last.light_accuracy,
         "prototypes": round(mean, 4),
         "standard_error": round(error, 4),
         "tasks": arguments.tasks,

@@ -44,7 +44,7 @@ from reports.tuning import FOLDER, write_record
 from reports.variants import flatten
 from runtime.federated_rounds import federated_methods, run_federated_training
 from server.factory import FactoryResult, train_or_load_gene
-from server.pretraining import light_path_passes, pretrain_methods
+from server.pretraining import collective_passes, pretrain_methods
 
 TUNING_SEED = 77  # shards that no reported run draws
 _MAML = {
@@ -229,7 +229,7 @@ def main() -> int:
 
 def conditions_of(config: dict[str, Any], result: FactoryResult) -> dict[str, Any]:
     """What every trial has in common, and what a trial of another run may have otherwise."""
-    passes = light_path_passes(result) if config["budget"] is None else config["budget"]
+    passes = collective_passes(result) if config["budget"] is None else config["budget"]
     return {
         "data": config["data"]["name"],
         "width": config["collective"]["width"],
@@ -239,7 +239,6 @@ def conditions_of(config: dict[str, Any], result: FactoryResult) -> dict[str, An
         "clients": config["num_clients"],
         "seed": config["seed"],
         "individual": config["individual"],
-        "scratch_stem": config["method"]["scratch"]["stem"],
     }
 
 

@@ -124,7 +124,6 @@ def client_context(
         local = {
             "scratch": find("scratch").settings_from(task.method["scratch"]),
             "width": task.width,
-            "inherited": task.inherited,
         }
     card = task.card if method.inherits else task.cards.get(name)
     return ClientContext(

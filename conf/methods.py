@@ -42,8 +42,8 @@ def resolve_methods(methods: Sequence[str], settings: Mapping[str, Any]) -> RunM
     Args:
         methods: built-in names and modules.
         settings: ``method`` of the configuration: what was set, by method. Built-in methods that
-            the run has not are passed over; scratch's settings always count, since all opponents
-            have its stem.
+            the run has not are passed over; scratch's settings always count, since the safeguard
+            may train it.
 
     Raises:
         InputError: there is no such method, or a setting does not fit it.

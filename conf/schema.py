@@ -50,7 +50,7 @@ class Config:
     # (there is none), nan, inf, shape (curves of unequal length), other_client (another's id).
     # runtime=serial has one process, the driver's: there a kill is a death that is only raised.
     faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
-    # factory image passes of each other method; null = the light path's
+    # factory image passes of each other method; null = the collective's
     budget: int | None = setting(None, ge=1, le=1_000_000_000_000)
     # fp32 | fp16 | int8: how the other methods' payloads travel
     payload_precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))

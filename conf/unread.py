@@ -129,14 +129,14 @@ ROWS = (
         "nothing grows",
     ),
     Row(
-        "collective.light_steps",
-        lambda run: run.config.individual.stem not in ("fresh", "none"),
-        "individual.stem has no light path",
-    ),
-    Row(
-        "learngene.depth learngene.projection learngene.shrinkage",
+        "learngene.depth",
         lambda run: run.config.learngene.layers == "front",
         "learngene.layers is not front",
+    ),
+    Row(
+        "learngene.projection learngene.shrinkage",
+        lambda run: run.config.individual.stem == "none",
+        "individual.stem is not none",
     ),
     Row(
         "learngene.shrinkage",
@@ -182,14 +182,9 @@ ROWS = (
         "with runtime=serial there is no Ray",
     ),
     Row(
-        "method.scratch.lr method.scratch.schedule method.scratch.head",
+        "method.scratch.*",
         lambda run: run.scratch,
         "nobody trains from scratch",
-    ),
-    Row(
-        "method.scratch.stem",
-        lambda run: run.scratch or run.trained_by("factory", "clients"),
-        "no method has scratch's stem",
     ),
     *(
         Row(f"method.{name}.*", _has(name), f"methods lacks {name}")

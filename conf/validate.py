@@ -79,10 +79,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         check_logger(config.logger)
     yield from _of_growth(config.collective.growth)
     yield from _of_layers(config.learngene.layers, config.collective.growth)
-    if (config.learngene.layers == "front") != (config.individual.stem == "none"):
-        problem = f"learngene.layers={config.learngene.layers} and individual.stem do not fit"
-        fix = "Write learngene.layers=front individual.stem=none, or neither"
-        yield "individual.stem", problem, fix
+    yield from _of_stem(config)
     yield from _of_open_world(config)
     yield from _of_labelled(config)
     _check_faults(config)
@@ -108,10 +105,10 @@ def _of_growth(growth: str) -> Iterator[Problem]:
 
 
 def _of_layers(layers: Any, growth: str) -> Iterator[Problem]:
-    """auto, a number of top layers, or consecutive layers; how deep a plan leads is seen later."""
-    if layers in ("auto", "front"):
+    """A word, a number of top layers, or consecutive ones; how deep a plan leads is seen later."""
+    if layers in ("front", "top", "auto"):
         return
-    fix = "Write learngene.layers=3, learngene.layers=[5,6,7] or learngene.layers=auto"
+    fix = "Write learngene.layers=front, learngene.layers=top or learngene.layers=[5,6,7]"
     if _whole(layers):
         if not 1 <= layers <= MOST_INHERITED:
             rule = f"must be at least 1 and at most {MOST_INHERITED}"
@@ -123,10 +120,25 @@ def _of_layers(layers: Any, growth: str) -> Iterator[Problem]:
         yield "learngene.layers", "no number of layers, no list of them", fix
     if listed != list(range(listed[0], listed[0] + len(listed))) or listed[0] < 1:
         yield "learngene.layers", "must be consecutive, lowest first", fix
-    if len(listed) > MOST_INHERITED:
-        yield "learngene.layers", f"more than {MOST_INHERITED} layers", fix
     if growth in GROWTHS and listed[-1] > COLLECTIVE_DEPTH:
         yield "learngene.layers", f"the collective has {COLLECTIVE_DEPTH} layers", fix
+
+
+def _of_stem(config: Config) -> Iterator[Problem]:
+    """Only what begins with layer 1 does without a stem, and a stem is part of the seven layers."""
+    layers = config.learngene.layers
+    inherited = config.learngene.depth if layers == "front" else 0
+    if isinstance(layers, Sequence) and not isinstance(layers, str):
+        inherited = len(layers)
+    first = layers == "front" or (inherited > 0 and layers[0] == 1)
+    if config.individual.stem == "none" and not first:
+        shown = str(layers).replace(" ", "")
+        problem = f"learngene.layers={shown} does not begin with the collective's layer 1"
+        yield "individual.stem", problem, "Write individual.stem=fresh"
+    if config.individual.stem == "fresh" and inherited > MOST_INHERITED:
+        problem = f"a stem before {inherited} inherited layers: an individual has seven in all"
+        fix = "Write individual.stem=none" if first else f"Name {MOST_INHERITED} layers at most"
+        yield "individual.stem", problem, fix
 
 
 def _whole(value: Any) -> bool:
@@ -144,10 +156,6 @@ def _of_open_world(config: Config) -> Iterator[Problem]:
         problem = f"the paper's thresholds are for max_softmax (Eq. 2), not for {score}"
         fix = "Write open_world.score=max_softmax or threshold=calibrated"
         yield "open_world.threshold", problem, fix
-    stem = config.individual.stem
-    if settings.path != "collective" and stem in ("fresh", "none"):
-        problem = f"individual.stem={stem} grows no light path"
-        yield "open_world.path", problem, "Write open_world.path=collective"
     if cycles and config.data.clients_from == "open_world":
         learned = "the collective would learn the classes that clients hold"
         fix = "Write open_world.cycles=0 or data.clients_from=novel"
@@ -247,7 +255,7 @@ def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
             problem = "it is sent the collective, and a saved learngene has none"
             raise InputError("methods", name, problem, "Leave it out, or leave learngene.path out")
         if config.budget is None:
-            budget = f"{name} gets the image passes of the collective's light path"
+            budget = f"{name} gets the image passes of the collective"
             problem = f"{budget}, and a saved learngene has no collective"
             yield "budget", problem, "Write budget=50000"
 

@@ -49,7 +49,6 @@ def plan_round(
         task,
         methods=methods,
         width=gene.card.width,
-        inherited=gene.inherited,
         # Scratch's group goes along in every message, the others' only where they are asked for.
         method={k: v for k, v in task.method.items() if k == "scratch" or k in methods},
         card=gene.card.for_client(),

@@ -45,8 +45,7 @@ class ClientTask:
     shots: int  # images of a class
     classes_from: str  # novel | open_world
     threads: int  # of torch
-    width: float | None = None  # of the learngene's layers, scale of the paper's
-    inherited: int | None = None  # layers that are the learngene
+    width: float | None = None  # scale of the paper's widths
     individual: IndividualSettings
     retain: RetainSettings | None = None
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings, by method

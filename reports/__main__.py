@@ -79,12 +79,12 @@ def frontier(
 ) -> None:
     """Draw accuracy against bytes received, and its Pareto front.
 
-    Runs may be of several experiments, and differ in stem, number format and
-    methods. Writes frontier.png and frontier.csv.
+    Runs may be of several experiments, and differ in the learngene's
+    layers, number format and methods. Writes frontier.png and frontier.csv.
 
     \b
     Example:
-      python sim.py -m individual.stem=separable,seeded learngene.precision=fp32,int8
+      python sim.py -m learngene.depth=4,7 learngene.precision=fp32,int8
       python -m reports frontier multirun/DATE/TIME -o frontier
     """
     from reports.experiments.frontier import write_frontier

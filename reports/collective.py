@@ -7,15 +7,14 @@ from typing import Any
 
 from reports.schema import Results
 
-HEAVY, LIGHT = "13 layers", "light path"  # the collective's two paths; the first may be deeper
 DEPTH = 13  # layers of a collective whose results do not say: a saved learngene's
 
 
 def depth_label(runs: Sequence[Results]) -> str:
-    """The collective's main path: 13 layers, or as many as a plan has made of them."""
+    """13 layers, or as many as a plan has made of them."""
     collectives = [run["collective"] for run in runs if run["collective"]]
     depths = {len(each.get("layers") or each["conv_widths"]) for each in collectives}
-    return f"{either(depths)} layers" if depths else HEAVY
+    return f"{either(depths or [DEPTH])} layers"
 
 
 def layer_names(run: Results) -> list[str]:

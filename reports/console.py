@@ -98,12 +98,11 @@ class Console(RunCallback):
 
     def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
         done, tasks, stage = len(trainer.stages), len(trainer.tasks), trainer.stages[-1]
-        light = "" if stage.light_accuracy is None else f", light path {stage.light_accuracy:.3f}"
         self.on_note(
             f"{done} of {tasks} tasks were done by an earlier run: not trained again"
             if restored
             else f"task {done}/{tasks}: {stage.known_classes} classes known, "
-            f"accuracy {stage.accuracy:.3f}{light}, {stage.seconds:.0f} s"
+            f"accuracy {stage.accuracy:.3f}, {stage.seconds:.0f} s"
         )
         self._show(f"collective, task {done + 1}" if done < tasks else MEASURED, 0, None)
 

@@ -117,7 +117,6 @@ class RunLogger(RunCallback):
         for stage in trainer.stages[self._logged :]:
             values: dict[str, float | None] = {
                 "accuracy": stage.accuracy,
-                "light_accuracy": stage.light_accuracy,
                 "known_classes": stage.known_classes,
                 "parameters": stage.parameters,
                 "seconds": stage.seconds,

@@ -90,25 +90,18 @@ class Stage(Section):
     task: Count
     known_classes: Count
     accuracy: Fraction
-    light_accuracy: MaybeFraction = None
     parameters: Count | None = None
     image_passes: Count | None = None
 
 
-class Retention(Section):
-    """How well a path of the collective keeps the tasks gone by; null measures: one task."""
+class Continual(Section):
+    """How well the collective keeps the tasks gone by; null measures: one task."""
 
     matrix: Triangle | None = None  # [task i][task j <= i]: accuracy on task j after task i
     average_accuracy: Fraction
     average_incremental_accuracy: Fraction
     forgetting: MaybeSigned
     backward_transfer: MaybeSigned
-
-
-class Continual(Retention):
-    """Retention of the long path and, where there is one, of the light path."""
-
-    light: Retention | None = None
 
 
 class Collective(Section):
@@ -130,7 +123,6 @@ class Criterion(Section):
     selected: list[Count]
     names: list[str] | None = None
     rule: Object | None = None
-    chosen_on: Object | None = None
 
 
 class Learngene(Section):
@@ -144,15 +136,12 @@ class Learngene(Section):
     top_layers_bytes: Count | None = None
 
 
-class PathAccuracies(Section):
-    """Accuracies of both paths; null: no new class, or no light path."""
+class CycleAccuracies(Section):
+    """The collective's accuracies before or after a cycle; null: no new class."""
 
     accuracy: Fraction
     old_accuracy: Fraction
     new_accuracy: MaybeFraction
-    light_accuracy: MaybeFraction
-    light_old_accuracy: MaybeFraction
-    light_new_accuracy: MaybeFraction
 
 
 class CycleCounts(Section):
@@ -186,7 +175,7 @@ class CycleCounts(Section):
                 yield f"{part}: more than {whole}, {getattr(self, whole)}"
 
 
-class CycleRecord(PathAccuracies, CycleCounts):  # the last base's fields are written first
+class CycleRecord(CycleAccuracies, CycleCounts):  # the last base's fields are written first
     """One open-world cycle, and the collective after it."""
 
     seconds: Number | None = None
@@ -196,7 +185,7 @@ class OpenWorldCycles(Section):
     """The open-world cycles after the last task, and their sums."""
 
     settings: Object
-    before: PathAccuracies
+    before: CycleAccuracies
     cycles: list[CycleRecord]
     discovered: Count
     open_world_classes: Count
@@ -229,7 +218,6 @@ class OpenWorld(Section):
     f1: Fraction
     known_accuracy: Fraction
     score: str | None = None
-    path: str | None = None
     scores: dict[str, Object | None] | None = None
     best_score: str | None = None
     paper_thresholds: dict[str, Object] | None = None

@@ -187,7 +187,7 @@ def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, 
 
 def variant_settings(run: Results) -> dict[str, Any]:
     """The settings that make a variant, by dotted name: all but seeds, circumstances and the
-    settings of methods that the run has not (but scratch's, whose stem all opponents have). A
+    settings of methods that the run has not (but scratch's, which the safeguard reads). A
     learngene that came from a file is told by its content, wherever the file lay."""
     config = run["run"]["config"]
     methods = {f"method.{name}" for name in (*config.get("methods", ()), "scratch")}

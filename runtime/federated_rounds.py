@@ -101,9 +101,9 @@ def run_federated_training(
 
 
 def _start(task: ClientTask, dataset: ImageDataset, width: float) -> Payload:
-    stem, channels = task.method["scratch"]["stem"], dataset.image_shape[0]
+    channels = dataset.image_shape[0]
     classes = dataset.class_split.group(task.classes_from)
-    return begin(task.seed, stem, width, channels, classes, task.ways)
+    return begin(task.seed, width, channels, classes, task.ways)
 
 
 def _kept(

@@ -38,7 +38,7 @@ from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 
-FORMAT = 2  # raise it when the algorithm changes: a collective of the old one must not be taken up
+FORMAT = 3  # raise it when the algorithm changes: a collective of the old one must not be taken up
 EXEMPLARS = 50  # of a class that distances are fitted on, at most: more say the same, for more time
 
 
@@ -233,7 +233,7 @@ def fitting_answers(
 
     def answers(rows: np.ndarray) -> Answers:
         images = trainer.dataset.train_images
-        return trainer.predict(images, rows, settings.path, settings.mirror)
+        return trainer.predict(images, rows, settings.mirror)
 
     kept = [trainer.memory[c][:EXEMPLARS] for c in trainer.known]
     labels = class_positions(kept)
@@ -256,13 +256,13 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
     open-world classes, never of novel ones.
     """
     dataset, known = trainer.dataset, trainer.known
-    path, mirror = settings.path, settings.mirror
+    mirror = settings.mirror
     fitted_on, classes, held_out = fitting_answers(trainer, settings)
     of_class = [dataset.rows("test", c) for c in known]
     labels = class_positions(of_class)
-    base = trainer.predict(dataset.test_images, np.concatenate(of_class), path, mirror)
+    base = trainer.predict(dataset.test_images, np.concatenate(of_class), mirror)
     rows = np.concatenate([dataset.rows("test", c) for c in dataset.class_split.open_world])
-    others = trainer.predict(dataset.test_images, rows, path, mirror)
+    others = trainer.predict(dataset.test_images, rows, mirror)
     scores: dict[str, dict | None] = dict.fromkeys(SCORES)
     for name in SCORES:
         if len(classes) or name not in DISTANCES:  # collective.memory_per_class above 0
@@ -274,7 +274,6 @@ def recognise(trainer: CollectiveTrainer, settings: OpenWorldSettings) -> dict:
     detector = OpenSetDetector.fit(settings, fitted_on, classes, held_out)
     return {
         "score": settings.score,
-        "path": path,
         "mirror": mirror and dataset.flip,
         "threshold_from": settings.threshold,
         "accept": settings.accept,

@@ -40,7 +40,7 @@ from server.collective import (
     restore,
 )
 
-FORMAT = 2  # raise it when the cycle changes
+FORMAT = 3  # raise it when the cycle changes
 
 
 def run_cycles(
@@ -125,32 +125,28 @@ def _scores(
     for split, chosen in ((dataset.test_images, stream.test), (dataset.train_images, ~stream.test)):
         if chosen.any():
             rows = stream.rows[chosen]
-            answers = trainer.predict(split, rows, settings.path, settings.mirror)
+            answers = trainer.predict(split, rows, settings.mirror)
             scores[chosen] = detector.score(*answers).numpy()
     return scores
 
 
 def _accuracies(trainer: CollectiveTrainer, base_tasks: int) -> dict[str, Any]:
-    """Of both paths on test images of base classes, of classes taken in, and of all (null: none).
+    """On test images of base classes, of classes taken in, and of all (null: none).
 
     All known classes are possible answers.
     """
     dataset, stage = trainer.dataset, trainer.stages[-1]
     sizes = [sum(len(dataset.rows("test", c)) for c in s.new_classes) for s in trainer.stages]
 
-    def of(by_task: list[float] | None, part: slice) -> float | None:
-        if by_task is None or not by_task[part]:
+    def of(part: slice) -> float | None:
+        if not stage.accuracy_by_task[part]:
             return None
-        return float(np.average(by_task[part], weights=sizes[part]))
+        return float(np.average(stage.accuracy_by_task[part], weights=sizes[part]))
 
-    old, new = slice(0, base_tasks), slice(base_tasks, None)
     return {
         "accuracy": stage.accuracy,
-        "old_accuracy": of(stage.accuracy_by_task, old),
-        "new_accuracy": of(stage.accuracy_by_task, new),
-        "light_accuracy": stage.light_accuracy,
-        "light_old_accuracy": of(stage.light_accuracy_by_task, old),
-        "light_new_accuracy": of(stage.light_accuracy_by_task, new),
+        "old_accuracy": of(slice(0, base_tasks)),
+        "new_accuracy": of(slice(base_tasks, None)),
     }
 
 

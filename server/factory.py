@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from learngene.collective.criterion import TrendRule, align
 from learngene.collective.forgetting import measures
-from learngene.collective.records import TaskRecord, TrainerSettings
+from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import ImageDataset
@@ -30,12 +29,9 @@ from protocol.callbacks import SILENT, RunCallback
 from server.collective import TrainedCollective, collective_key, train_collective
 from server.cycle import run_cycles
 from server.layer_selection import (
-    TOP,
-    Selection,
     apply_criterion,
     chosen_layers,
     layer_numbers,
-    shared_layers,
 )
 
 PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
@@ -58,9 +54,6 @@ class FactoryResult:
     trained: TrainedCollective | None  # None: the learngene was read from a file
     snapshots: tuple[GeneSnapshot, ...] = ()  # one a round; the last one's learngene is ``gene``
     rule: TrendRule = field(default_factory=TrendRule)
-    # With learngene.layers=auto: the criterion on the collective that the choice was made by, where
-    # that is not ``trained``.
-    chosen_on: Selection | None = None
     cycle: dict[str, Any] | None = None  # what the open-world cycles brought (server.cycle)
 
     def gene_of(self, round: int) -> Learngene:
@@ -75,10 +68,6 @@ class FactoryResult:
         if self.trained is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
         trainer = self.trained.trainer
-        criterion = apply_criterion(self.trained, self.rule).section(sigma, self.rule)
-        if (chosen := self.chosen_on) is not None:
-            section = chosen.section(sigma, self.rule)
-            criterion["chosen_on"] = {"collective": chosen.collective, **section}
         return {
             "collective": {
                 "tasks": len(trainer.tasks),
@@ -86,9 +75,12 @@ class FactoryResult:
                 "layers": list(trainer.collective.names),
                 "parameters": trainer.stages[-1].parameters,
                 "stages": [{**asdict(each), "task": each.task + 1} for each in trainer.stages],
-                "continual": _continual(trainer.stages),
+                "continual": measures(
+                    [stage.accuracy_by_task for stage in trainer.stages],
+                    [stage.accuracy for stage in trainer.stages],
+                ),
             },
-            "criterion": criterion,
+            "criterion": apply_criterion(self.trained, self.rule).section(sigma, self.rule),
             "open_world": {**self.trained.open_world, "cycle": self._cycle()},
             "learngene": shown,
         }
@@ -151,12 +143,6 @@ class FactorySettings:
         return self.collective.threads or usable_cores()
 
     @property
-    def layers(self) -> Any:
-        """``learngene.layers``, the front by its layers' numbers."""
-        asked = self.learngene.layers
-        return list(range(1, self.learngene.depth + 1)) if asked == "front" else asked
-
-    @property
     def rule(self) -> TrendRule:
         """How ``learngene.layers=auto`` selects."""
         settings = self.learngene
@@ -166,29 +152,21 @@ class FactorySettings:
 def trainer_settings(settings: FactorySettings, device: torch.device) -> TrainerSettings:
     """The part of the configuration that determines a collective.
 
-    Of a growth plan it is what the file says, not the file's name. ``learngene.layers`` counts
-    layers in the collective at the end of its growth, and the light path shares these from the
-    start; ``auto`` begins with the top three.
+    Of a growth plan it is what the file says, not the file's name.
 
     Raises:
-        InputError: the plan cannot be read, or the layers are not there from the start.
+        InputError: the plan cannot be read.
     """
     collective = settings.collective
     growth, plan = collective.growth, tuple[PlannedStep, ...]()
     if growth not in ("schedule", "none", "equal"):
         growth, plan = "plan", read_plan(_yaml(growth), growth)
-    asked, names = settings.layers, planned_names(plan)
-    layers = layer_numbers(TOP if asked == "auto" else asked, names)
-    shared, last = shared_layers(layers, names, settings.stem)
     precision = choose_precision(collective.precision, device)
     return TrainerSettings(
         replace(collective, growth=growth, precision=precision),
-        stem=settings.stem,
-        shared=shared,
         sigma=settings.learngene.sigma,
         calibration_per_class=settings.open_world.calibration_per_class,
         seed=settings.seed,
-        shared_last=last,
         plan=plan,
     )
 
@@ -217,25 +195,24 @@ def train_or_load_gene(
 ) -> FactoryResult:
     """A learngene for the configuration.
 
-    With ``learngene.layers=auto`` a collective is trained with the top three layers shared; if
-    the criterion selects others, another one is trained with these. Both are kept.
-
     Raises:
         InputError: the saved learngene cannot be used, the dataset is too small for the settings,
             or ``auto`` finds no layer to select.
     """
-    asked = settings.layers
     if settings.learngene.path:
         return FactoryResult(_load_gene(settings.learngene.path, dataset), None)
     device = choose_device(settings.collective.device)
     pin_kernels(device)
-    chosen_on = None
     snapshots: list[GeneSnapshot] = []
 
-    def train_with(setup: TrainerSettings, layers: list[int], *, resume: bool) -> TrainedCollective:
+    def train(layers: list[int] | None, *, resume: bool) -> TrainedCollective:
         tasks = math.ceil(len(dataset.class_split.base) / setup.collective.classes_per_task)
         key = collective_key(dataset, setup, device)
-        snapshots.clear()
+
+        def keep(trainer: CollectiveTrainer) -> None:
+            if layers is not None:
+                snapshots.append(_snapshot(trainer, layers, key, settings))
+
         return train_collective(
             dataset,
             setup,
@@ -244,9 +221,7 @@ def train_or_load_gene(
             open_world=settings.open_world,
             resume=resume,
             snapshot_tasks=snapshot_tasks(tasks, settings.rounds),
-            on_snapshot=lambda trainer: snapshots.append(
-                _snapshot(trainer, layers, key, settings.learngene)
-            ),
+            on_snapshot=keep,
             callback=callback,
         )
 
@@ -254,35 +229,26 @@ def train_or_load_gene(
         setup = trainer_settings(settings, device)
         _check_fits(dataset, setup)
         names = planned_names(setup.plan)
-        layers = layer_numbers(TOP if asked == "auto" else asked, names)
-        trained = train_with(setup, layers, resume=settings.resume)
-        if asked == "auto":
-            first = apply_criterion(trained, settings.rule)
-            layers = chosen_layers(first)
-            shared, last = shared_layers(layers, names, settings.stem)
-            again = (shared, last) != (setup.shared, setup.shared_last)
-            callback.on_note(
-                f"learngene.layers=auto: the criterion selects {layers}"
-                + ("; the collective lives again, its light path sharing these" * again)
-            )
-            if again:
-                chosen_on = first
-                setup = replace(setup, shared=shared, shared_last=last)
-                trained = train_with(setup, layers, resume=settings.resume)
-            elif layers != layer_numbers(TOP, names):  # the same one, read again for other layers
-                trained = train_with(setup, layers, resume=True)
+        auto = settings.learngene.layers == "auto"
+        chosen = None if auto else layer_numbers(settings.learngene, names)
+        trained = train(chosen, resume=settings.resume)
+        if chosen is None:
+            chosen = chosen_layers(apply_criterion(trained, settings.rule))
+            callback.on_note(f"learngene.layers=auto: the criterion selects {chosen}")
+            again = train(chosen, resume=True)  # its checkpoints, read once more for the snapshots
+            trained = replace(again, reused=trained.reused)
         cycle, open_world = None, settings.open_world
         if open_world.cycles:
             grown, cycle = run_cycles(
                 trained, open_world, settings.cache, resume=settings.resume, callback=callback
             )
-            snapshots[-1] = _snapshot(grown, layers, trained.key, settings.learngene)
+            snapshots[-1] = _snapshot(grown, chosen, trained.key, settings)
     gene = snapshots[-1].gene
-    return FactoryResult(gene, trained, tuple(snapshots), settings.rule, chosen_on, cycle)
+    return FactoryResult(gene, trained, tuple(snapshots), settings.rule, cycle)
 
 
 def _snapshot(
-    trainer: CollectiveTrainer, layers: list[int], key: str, settings: LearngeneSettings
+    trainer: CollectiveTrainer, layers: list[int], key: str, settings: FactorySettings
 ) -> GeneSnapshot:
     """The collective as it now is, and its learngene.
 
@@ -298,14 +264,13 @@ def _snapshot(
         raise InputError("learngene.layers", inherited, problem, "Write rounds=1")
     numbers = [names.index(name) + 1 for name in inherited]
     side, projection = None, None
-    if trainer.settings.stem == "none":
+    if settings.stem == "none":
         side = trainer.collective.front_side(dataset.image_shape[1], numbers[-1])
-        if settings.projection == "discriminant":
-            projection = _fit_projection(trainer, numbers[-1], settings.shrinkage)
+        if settings.learngene.projection == "discriminant":
+            projection = _fit_projection(trainer, numbers[-1], settings.learngene.shrinkage)
     gene = extract(
         trainer.collective,
         layers=numbers,
-        stem_seed=trainer.settings.seed,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
         source={"world": dataset.name, "world_sha256": dataset.sha256, "collective": key},
         side=side,
@@ -334,19 +299,6 @@ def snapshot_tasks(tasks: int, rounds: int) -> list[int]:
         fix = f"Write rounds={tasks} or less"
         raise InputError("rounds", rounds, f"the collective has {tasks} tasks", fix)
     return [math.ceil(tasks * (number + 1) / rounds) for number in range(rounds)]
-
-
-def _continual(stages: Sequence[TaskRecord]) -> dict[str, Any]:
-    """How well the tasks gone by are kept, by the collective and (under ``light``) its light path.
-
-    ``light`` is null where there is no light path.
-    """
-    rows = [stage.light_accuracy_by_task for stage in stages if stage.light_accuracy_by_task]
-    light = [stage.light_accuracy for stage in stages if stage.light_accuracy is not None]
-    return {
-        **measures([s.accuracy_by_task for s in stages], [s.accuracy for s in stages]),
-        "light": measures(rows, light) if rows else None,
-    }
 
 
 def _check_fits(dataset: ImageDataset, settings: TrainerSettings) -> None:

@@ -50,13 +50,13 @@ def label_open_world(
     if not shards.draws:
         return None
     assert result.trained is not None, "conf.validate wants a collective"
-    trainer, path, mirror = result.trained.trainer, settings.path, settings.mirror
+    trainer = result.trained.trainer
     images, of_class = dataset.train_images, dataset.class_split.open_world
     with torch_threads(result.trained.threads):
         detector = fit_detector(trainer, settings)
         flags = {}
         for c in of_class:
-            answers = trainer.predict(images, dataset.rows("train", c), path, mirror)
+            answers = trainer.predict(images, dataset.rows("train", c), settings.mirror)
             flags[c] = detector.score(*answers).numpy() > detector.threshold
     asked = {"ways": shards.ways, "shots": shards.shots, "shard_seed": shards.seed}
     drawn = [

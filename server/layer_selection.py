@@ -14,12 +14,10 @@ from learngene.collective.criterion import (
     select_layers,
 )
 from learngene.errors import InputError
-from learngene.networks.collective import COLLECTIVE_START
-from learngene.networks.growth import COPIES
-from learngene.networks.layers import NO_LIGHT_PATH
+from learngene.gene.settings import LearngeneSettings
 from server.collective import TrainedCollective
 
-TOP = 3  # what learngene.layers=auto trains with before it knows better: the paper's choice
+TOP = 3  # layers that learngene.layers=top takes: the paper's choice
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ class Selection:
     rho: list[list[float | None]]  # [task][layer]; None before a layer was there
     trends: list[Trend]
     selected: list[int]  # counted from 1 in the collective at its end
-    collective: str  # its key
 
     def section(self, sigma: float, rule: TrendRule) -> dict[str, Any]:
         """``criterion`` of ``results.json``."""
@@ -49,50 +46,33 @@ class Selection:
 
 
 def apply_criterion(trained: TrainedCollective, rule: TrendRule) -> Selection:
-    """Apply the criterion to a finished collective.
-
-    Where there is a light path, a layer that was deepened and its copies are not selected: no light
-    path could have shared them from the start.
-    """
+    """Apply the criterion to a finished collective."""
     stages = trained.trainer.stages
     names = stages[-1].layers
     rows = align([stage.rho for stage in stages], [stage.layers for stage in stages])
-    roots = [name.rstrip(COPIES) for name in names]
-    light = trained.trainer.collective.light is not None
-    eligible = [not light or roots.count(root) == 1 for root in roots]
     trends = layer_trends(rows, rule)
-    return Selection(names, rows, trends, select_layers(trends, rule, eligible), trained.key)
+    return Selection(names, rows, trends, select_layers(trends, rule))
 
 
-def layer_numbers(asked: int | list[int], names: list[str]) -> list[int]:
+def layer_numbers(settings: LearngeneSettings, names: list[str]) -> list[int]:
     """The numbers of the inherited layers in a collective that ends with the layers ``names``.
+
+    Args:
+        settings: with ``layers`` as asked for, and not ``auto``.
 
     Raises:
         InputError: the collective is not that deep.
     """
-    depth = len(names)
+    asked, depth = settings.layers, len(names)
+    if asked == "front":
+        return list(range(1, settings.depth + 1))
+    if asked == "top":
+        asked = TOP
     layers = list(range(depth - asked + 1, depth + 1)) if isinstance(asked, int) else list(asked)
     if layers[-1] > depth:
         problem = f"the collective ends with {depth} layers: {', '.join(names)}"
         raise InputError("learngene.layers", layers, problem, f"Name layers up to {depth}")
     return layers
-
-
-def shared_layers(layers: list[int], names: list[str], stem: str) -> tuple[int, int]:
-    """How many layers the light path shares, and which of the paper's 13 is the last of them.
-
-    Without a light path (a fresh stem) the choice of layers does not touch the collective.
-    """
-    if stem in NO_LIGHT_PATH:
-        return TOP, len(COLLECTIVE_START)
-    inside = [names[layer - 1] for layer in layers]
-    copies = [name for name in inside if not name.isdigit()]
-    if copies:
-        copy = f"these are {', '.join(inside)}, and {copies[0]} is a copy that growth makes"
-        problem = f"{copy}: the light path shares its layers from the start"
-        fix = "Name layers that the plan does not deepen, or write individual.stem=fresh"
-        raise InputError("learngene.layers", layers, problem, fix)
-    return len(layers), int(inside[-1])
 
 
 def chosen_layers(selection: Selection) -> list[int]:
@@ -102,10 +82,10 @@ def chosen_layers(selection: Selection) -> list[int]:
     tasks = len(selection.rho)
     if tasks < TREND_TASKS:
         problem = f"a trend needs {TREND_TASKS} tasks, the collective had {tasks}"
-        fix = "Write learngene.layers=3, or lower collective.classes_per_task"
+        fix = "Write learngene.layers=top, or lower collective.classes_per_task"
     else:
         highest = max(trend.trend for trend in selection.trends)
-        none = "no layer that may be selected has a trend above learngene.auto_bar"
-        problem = f"{none}; the highest of all is {highest:.2f}"
-        fix = "Write learngene.layers=3, or lower learngene.auto_bar"
+        none = "no layer has a trend above learngene.auto_bar"
+        problem = f"{none}; the highest is {highest:.2f}"
+        fix = "Write learngene.layers=top, or lower learngene.auto_bar"
     raise InputError("learngene.layers", "auto", problem, fix)

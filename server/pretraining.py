@@ -34,7 +34,7 @@ from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
 from server.parallel import JobResult, ProgressFn, max_workers, run_parallel
 
-FORMAT = 3  # raise it when a factory half changes: payloads of the old one must not be sent
+FORMAT = 4  # raise it when a factory half changes: payloads of the old one must not be sent
 CLIENT = "client_"  # how the names of settings begin that only the client half reads
 
 
@@ -47,7 +47,7 @@ class PretrainingSettings:
     method: Mapping[str, Mapping[str, Any]]  # settings, by method
     plugins: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
     ways: int
-    budget: int | None  # image passes of a method; None: as many as the light path had
+    budget: int | None  # image passes of a method; None: as many as the collective had
 
 
 Job = tuple[str, PretrainingSettings, ImageDataset]  # what ``train`` is called with
@@ -95,8 +95,8 @@ def pretrain_methods(
     needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
         return Payloads(list(methods))
-    light_path = light_path_passes(result)
-    budget = light_path if settings.budget is None else settings.budget
+    passes = collective_passes(result)
+    budget = passes if settings.budget is None else settings.budget
     assert budget is not None, "conf.validate asks for a budget where there is no collective"
     settings = replace(settings, budget=budget)
     payloads: dict[str, Payload] = {}
@@ -151,7 +151,7 @@ def pretrain_methods(
         add(job.name, trained, job.seconds, cached=False)
     section = {
         "budget": budget,
-        "light_path_passes": light_path,
+        "collective_passes": passes,
         "methods": {name: record[name] for name in needed if name in record},
         "failed": failed,
     }
@@ -170,12 +170,9 @@ def _run_serially(jobs: Mapping[str, Job], callback: RunCallback) -> Iterator[Jo
         yield JobResult(name, time.perf_counter() - started, error)
 
 
-def light_path_passes(result: FactoryResult) -> int | None:
-    """Image passes of the collective's light path, the budget of the others unless it is set.
-
-    Every image that the collective was trained on went through the light path (where there is
-    one), which has the seven layers that the other methods have, too. None: no collective.
-    """
+def collective_passes(result: FactoryResult) -> int | None:
+    """Image passes of the collective, the budget of the others unless it is set; None: there is
+    no collective."""
     if result.trained is None:
         return None
     return sum(stage.image_passes for stage in result.trained.trainer.stages)
@@ -249,7 +246,6 @@ def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) ->
         budget=settings.budget,
         ways=settings.ways,
         width=collective.width,
-        stem=settings.method["scratch"]["stem"],
         seed=factory.seed,
         bf16=choose_precision(collective.precision, device) == "bf16",
     )
@@ -267,7 +263,6 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "budget": factory.budget,
         "ways": factory.ways if method.depends_on_ways else None,
         "width": factory.width,
-        "stem": factory.stem,
         "side": factory.images.side,
         "zoom": factory.images.zoom,
         "seed": factory.seed,

@@ -14,9 +14,9 @@ FEDERATED_FIELDS = ("batch_size", "momentum", "weight_decay", "augment")
 class IndividualSettings:
     """The individual, and how every method trains at a client."""
 
-    # separable | seeded | whole | fresh (the paper to the letter) | none (learngene.layers=front:
-    # the individual begins with the collective's first layer)
-    stem: str = setting("separable", choices=("separable", "seeded", "whole", "fresh", "none"))
+    # in front of what is inherited: none (it begins with the collective's first layer) | fresh
+    # (random layers, up to seven with the inherited ones: the paper's)
+    stem: str = setting("none", choices=("none", "fresh"))
     # prototype | mlp (the paper's fully connected layers)
     head: str = setting("prototype", choices=("prototype", "mlp"))
     epochs: int = setting(30, ge=0, le=100_000)  # passes over the shard, for every method

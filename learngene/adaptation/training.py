@@ -210,10 +210,10 @@ def _optimiser(
 ) -> torch.optim.Optimizer:
     """SGD in three groups. What is inherited does not decay: the retain loss says where to stay."""
     parts = (individual.stem, individual.own, individual.head)
-    light = [p for part in parts for p in part.parameters()]
+    own = [p for part in parts for p in part.parameters()]
     inherited = [p for p in individual.top.parameters() if p.requires_grad]
     groups = [
-        *decay_groups(light, settings.weight_decay),
+        *decay_groups(own, settings.weight_decay),
         {"params": inherited, "lr": settings.inherited_lr, "weight_decay": 0.0},
     ]
     some = [group for group in groups if group["params"]]

@@ -25,8 +25,7 @@ def rho(gradient: Tensor, sigma: float) -> Tensor:
 class Criterion:
     """Mean rho of every conv layer over the training steps of one task.
 
-    ``observe`` is called after the backward pass of the collective's own loss and before that of
-    the light path, so that a shared layer's gradient is the collective's alone.
+    ``observe`` is called after the backward pass.
     """
 
     def __init__(self, sigma: float, layers: int) -> None:

@@ -84,8 +84,7 @@ def herd(features: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 def anchored(collective: Collective) -> dict[str, nn.Parameter]:
     """The parameters that EWC holds, by name: convolutions and norms of the thirteen layers.
 
-    The heads are free, since every task adds classes to them, and so is what the light path has
-    of its own; the layers that it shares are held.
+    The head is free, since every task adds classes to it.
     """
     return dict(collective.units.named_parameters(prefix="units"))
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from learngene.collective.records import Accuracy, TrainerSettings
@@ -50,32 +49,19 @@ class Predictor:
         self,
         images: np.ndarray,
         rows: np.ndarray,
-        path: str = "collective",
         mirror: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, known classes) and the features in front of the head (N, D), in eval mode.
 
         Args:
-            path: ``collective`` (13 layers), ``light``, or ``both``: the mean of their logits, and
-                their features, each of length 1, side by side.
             mirror: answers are means over the image and its mirror image, in datasets whose images
                 keep their class in a mirror.
         """
-        if path == "both":
-            deep, deep_features = self.predict(images, rows, "collective", mirror)
-            light, light_features = self.predict(images, rows, "light", mirror)
-            unit_length = [F.normalize(deep_features), F.normalize(light_features)]
-            return (deep + light) / 2, torch.cat(unit_length, dim=1)
         model = self.collective.eval()
-        light_path = model.light
 
         def answer(x: Tensor) -> Tensor:  # logits and features side by side: one forward pass
-            if path == "collective":
-                features = model.features(x)
-                return torch.cat([model.head(features), features], dim=1)
-            assert light_path is not None, "this collective has no light path"
-            features = light_path.features(x, model.top)
-            return torch.cat([light_path.head(features), features], dim=1)
+            features = model.features(x)
+            return torch.cat([model.head(features), features], dim=1)
 
         def mean_of_views(x: Tensor) -> Tensor:
             return (answer(x) + answer(x.flip(3))) / 2
@@ -95,8 +81,8 @@ class Predictor:
             lambda x: model.front_features(x, depth, side), self.dataset.train_images, rows
         )
 
-    def test(self, tasks: Sequence[Sequence[int]]) -> tuple[Accuracy, Accuracy | None]:
-        """Accuracy of both paths on the test images of ``tasks``, the classes of each in order.
+    def test(self, tasks: Sequence[Sequence[int]]) -> Accuracy:
+        """Accuracy on the test images of ``tasks``, the classes of each in order.
 
         One pass over the images of all known classes; a task's accuracy is read off its part.
         """
@@ -106,12 +92,7 @@ class Predictor:
         position[known] = np.arange(len(known))
         truth = torch.from_numpy(position[dataset.test_labels[rows]])
         sizes = [sum(len(dataset.rows("test", c)) for c in task) for task in tasks]
-
-        def accuracy(logits_of: Callable[[Tensor], Tensor]) -> Accuracy:
-            right = self._logits(logits_of, dataset.test_images, rows).argmax(1) == truth
-            by_task = [float(part.float().mean()) for part in right.split(sizes)]
-            return Accuracy(float(right.float().mean()), by_task)
-
         model = self.collective.eval()
-        heavy = accuracy(model.__call__)
-        return heavy, None if model.light is None else accuracy(model.light_logits)
+        right = self._logits(model.__call__, dataset.test_images, rows).argmax(1) == truth
+        by_task = [float(part.float().mean()) for part in right.split(sizes)]
+        return Accuracy(float(right.float().mean()), by_task)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from learngene.collective.settings import CollectiveSettings
-from learngene.networks.collective import COLLECTIVE_START
 from learngene.networks.growth import PlannedStep
 
 
@@ -15,12 +14,9 @@ class TrainerSettings:
     """What determines a collective, besides the dataset."""
 
     collective: CollectiveSettings  # growth: a plan's is "plan"; precision: fp32 | bf16
-    stem: str
-    shared: int  # layers that both paths have
     sigma: float  # Eq. 5
     calibration_per_class: int  # base images held out, never trained on
     seed: int
-    shared_last: int = len(COLLECTIVE_START)  # the last of the ``shared`` layers, at the start
     plan: tuple[PlannedStep, ...] = ()  # with growth=plan: what the file says, not its name
 
     def cache_fields(self) -> dict[str, Any]:
@@ -41,9 +37,7 @@ class TaskRecord:
     widened: list[dict[str, int]]  # layer, counted from 1 at that moment, and its new width
     parameters: int
     accuracy: float
-    light_accuracy: float | None
     accuracy_by_task: list[float]  # over the test images of task 0, 1, ... up to this one
-    light_accuracy_by_task: list[float] | None
     rho: list[float]  # of ``layers``
     image_passes: int
     seconds: float
@@ -54,7 +48,7 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of test images that a path names right; all known classes are possible answers."""
+    """Shares of test images that are named right; all known classes are possible answers."""
 
     known: float  # over the images of all known classes
     by_task: list[float]  # over those of each task's classes

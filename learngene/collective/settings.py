@@ -16,11 +16,9 @@ class CollectiveSettings:
     # base classes that a task brings (the paper: 5)
     classes_per_task: int = setting(8, ge=1, le=100_000)
     # passes over a task's images, each with a share of the memory
-    epochs: int = setting(4, ge=1, le=10_000)
+    epochs: int = setting(8, ge=1, le=10_000)
     batch_size: int = setting(64, ge=2, le=65_536)  # images
-    # batches of the light path for each one that all 13 layers see, too
-    light_steps: int = setting(3, ge=1, le=1000)
-    lr: float = setting(0.05, gt=0, le=10)  # peak learning rate of a task's schedule
+    lr: float = setting(0.1, gt=0, le=10)  # peak learning rate of a task's schedule
     weight_decay: float = setting(5e-4, ge=0, le=1)
     label_smoothing: float = setting(0.0, ge=0, le=0.9)  # 0..1
     # rehearsal | ewc | lwf | none: what keeps classes that have gone by
@@ -29,11 +27,12 @@ class CollectiveSettings:
     exemplars: str = setting("random", choices=("random", "herding"))
     # stiffness that each task adds under memory=ewc (Fisher of mean 1)
     ewc_lambda: float = setting(1.0, ge=0)
-    memory_per_class: int = setting(300, ge=0)  # exemplars kept of a class that has gone by, images
+    # exemplars kept of a class that has gone by, images; definition 1 has few, 100 here at most
+    memory_per_class: int = setting(100, ge=0)
     # of these, seen in an epoch of a later task, images
     rehearse_per_class: int = setting(100, ge=0)
     # passes over all exemplars after the last task
-    consolidate_epochs: int = setting(16, ge=0, le=10_000)
+    consolidate_epochs: int = setting(0, ge=0, le=10_000)
     # weight of distillation from the previous stage, 0 = none
     distill: float = setting(1.0, ge=0, le=1000)
     temperature: float = setting(2.0, ge=0.01, le=100)  # of the distillation

@@ -2,10 +2,8 @@
 
 Each task brings new base classes. The collective sees their images together with the exemplars
 of the classes gone by, through a head that grows, and is held to what its previous stage said of
-the old classes (distillation). The light path (see ``networks``) is trained on every batch, the
-13 layers on every ``light_steps``-th of them.
-After the last task the collective consolidates: it trains on its exemplars alone, equally many of
-every class, which takes away what the order of the tasks left behind.
+the old classes (distillation). After the last task the collective may consolidate: it trains on
+its exemplars alone, equally many of every class.
 
 That is ``collective.memory=rehearsal``. The other strategies (see ``memory``) keep no exemplars,
 hence do not consolidate; of them only ``lwf`` distils.
@@ -37,8 +35,7 @@ from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
-from learngene.networks.individual import stem_generator
-from learngene.networks.layers import NO_LIGHT_PATH, scaled
+from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
 
 
@@ -69,30 +66,23 @@ class CollectiveTrainer(Predictor):
         self.fisher: list[Tensor] = []  # of ``anchored``, added up over the tasks (ewc)
 
     def _growth(self) -> tuple[tuple[int, ...], list[Growth]]:
-        """Widths at the start and the steps of growth; a frozen stem pins the layer beside it."""
+        """Widths at the start and the steps of growth."""
         s, tasks = self.settings, len(self.tasks)
         growth, width = s.collective.growth, s.collective.width
-        first = s.shared_last - s.shared + 1
-        pinned = [first - 1] if s.stem == "seeded" and first > 1 else []
         if growth == "plan":
-            run = [] if s.stem in NO_LIGHT_PATH else range(first, s.shared_last + 1)
-            return written_plan(s.plan, tasks, width, run=run, pinned=pinned)
+            return written_plan(s.plan, tasks, width)
         if growth == "equal":
             return scaled(COLLECTIVE_EQUAL, width), []
-        return growth_plan(tasks, width, grow=growth == "schedule", pinned=pinned)
+        return growth_plan(tasks, width, grow=growth == "schedule")
 
     def _build(self, widths: tuple[int, ...], classes: int) -> Collective:
         s = self.settings
         collective = Collective(
             widths,
             classes,
-            stem=s.stem,
-            shared=s.shared,
-            last=s.shared_last,
             width=s.collective.width,
             generator=torch_generator(s.seed, "collective-weights"),
             channels=self.dataset.image_shape[0],
-            stem_generator=stem_generator(s.seed) if s.stem == "seeded" else None,
         )
         return collective.to(memory_format=torch.channels_last).to(self.device)
 
@@ -125,7 +115,7 @@ class CollectiveTrainer(Predictor):
         for task in range(len(self.stages), len(stages)):  # depth, names, pools: not in weights
             self.grow(task)
         before = len(self.known) or len(self.tasks[0])
-        self._grow_heads(stages[-1].known_classes - before, round=0)
+        self._grow_head(stages[-1].known_classes - before, round=0)
         self.stages = stages
         weights = {n: v for n, v in state.items() if not n.startswith("fisher.")}
         self.collective.load_state_dict(weights)
@@ -153,12 +143,9 @@ class CollectiveTrainer(Predictor):
                 widened.append({"layer": layer, "width": step.width})
         return grown, widened
 
-    def _grow_heads(self, classes: int, round: int) -> None:
-        """Both paths' classifiers learn of ``classes`` more; their weights are of ``round``."""
-        drawn = torch_generator(self.settings.seed, "head", round=round)
-        self.collective.head.grow(classes, drawn)
-        if self.collective.light is not None:
-            self.collective.light.head.grow(classes, drawn)
+    def _grow_head(self, classes: int, round: int) -> None:
+        """The classifier learns of ``classes`` more; their weights are of ``round``."""
+        self.collective.head.grow(classes, torch_generator(self.settings.seed, "head", round=round))
 
     def clone(self) -> CollectiveTrainer:
         """A copy that can go on by itself; the dataset is shared."""
@@ -209,7 +196,7 @@ class CollectiveTrainer(Predictor):
         teacher = copy.deepcopy(self.collective).eval() if distils else None
         grown, widened = self.grow(task)
         if old:
-            self._grow_heads(len(new), round=task)
+            self._grow_head(len(new), round=task)
         s = self.settings.collective
         rho, passes = self._train(
             "task", task, old, new, teacher, progress, s.epochs, s.rehearse_per_class, balance
@@ -222,7 +209,7 @@ class CollectiveTrainer(Predictor):
             passes += self._train(
                 "consolidate", task, known, [], None, progress, consolidate_epochs, None, balance
             )[1]
-        heavy, light = self.test([*(stage.new_classes for stage in self.stages), new])
+        tested = self.test([*(stage.new_classes for stage in self.stages), new])
         self.stages.append(
             TaskRecord(
                 task=task,
@@ -230,10 +217,8 @@ class CollectiveTrainer(Predictor):
                 known_classes=len(known),
                 widened=widened,
                 parameters=sum(p.numel() for p in self.collective.parameters()),
-                accuracy=heavy.known,
-                light_accuracy=light.known if light else None,
-                accuracy_by_task=heavy.by_task,
-                light_accuracy_by_task=light.by_task if light else None,
+                accuracy=tested.known,
+                accuracy_by_task=tested.by_task,
                 rho=rho,
                 image_passes=passes,
                 seconds=time.perf_counter() - started,
@@ -284,8 +269,6 @@ class CollectiveTrainer(Predictor):
         # around every task's own end add up to one around the last (Huszár, PNAS 2018).
         held = list(anchored(model).values())
         anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
-        if model.light is not None and model.stem_kind == "seeded":  # frozen
-            model.light.stem.requires_grad_(False)
         groups = decay_groups(model.parameters(), s.weight_decay)
         optimiser = torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True)
         order = generator(seed, f"{phase}-order", round=task)
@@ -297,9 +280,7 @@ class CollectiveTrainer(Predictor):
         ]
         size = min(s.batch_size, len(epochs[0]))
         steps = number_of_epochs * (len(epochs[0]) // size)
-        # Weights without a gradient are left alone by SGD: between its turns the long path rests.
-        every = s.light_steps if model.light is not None else 1
-        done, turns, total = 0, 0, 0.0
+        done, total = 0, 0.0
         model.train()
         for positions in epochs:
             for start in range(0, len(positions) - size + 1, size):
@@ -311,16 +292,11 @@ class CollectiveTrainer(Predictor):
                 x = augment(x, chance, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
                 y = labels[batch].to(self.device)
                 optimiser.zero_grad(set_to_none=True)
-                losses = []
-                if done % every == 0:
-                    losses.append(self._loss(model.__call__, x, y, targets, 0, batch))
-                    losses[-1].backward()
-                    criterion.observe(model)
-                    total, turns = total + float(losses[-1].detach()), turns + 1
-                if model.light is not None:
-                    losses.append(self._loss(model.light_logits, x, y, targets, 1, batch))
-                    losses[-1].backward()
-                if not all(math.isfinite(float(loss.detach())) for loss in losses):
+                loss = self._loss(x, y, targets, batch)
+                loss.backward()
+                criterion.observe(model)
+                total += float(loss.detach())
+                if not math.isfinite(total):
                     problem = f"the collective's loss is not finite in task {task + 1}"
                     raise InputError("collective.lr", s.lr, problem, "Lower it")
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -329,33 +305,23 @@ class CollectiveTrainer(Predictor):
                     anchor.proximal_step(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
                 done += 1
                 if progress and done % 10 == 0:
-                    progress(done, steps, total / turns)
+                    progress(done, steps, total / done)
         return criterion.result(), done * size
 
-    def _loss(
-        self,
-        logits_of: Callable[[Tensor], Tensor],
-        x: Tensor,
-        y: Tensor,
-        targets: list[Tensor] | None,
-        path: int,
-        batch: Tensor,
-    ) -> Tensor:
+    def _loss(self, x: Tensor, y: Tensor, targets: Tensor | None, batch: Tensor) -> Tensor:
         s = self.settings.collective
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-            logits = logits_of(x)
+            logits = self.collective(x)
         logits = logits.float()
         loss = F.cross_entropy(logits, y, label_smoothing=s.label_smoothing)
         if targets is None:
             return loss
-        target = targets[path][batch].to(self.device)  # (B, old classes), probabilities
+        target = targets[batch].to(self.device)  # (B, old classes), probabilities
         ours = F.log_softmax(logits[:, : target.shape[1]] / s.temperature, dim=1)
         return loss + s.distill * s.temperature**2 * F.kl_div(ours, target, reduction="batchmean")
 
-    def _distillation_targets(
-        self, teacher: Collective | None, rows: np.ndarray
-    ) -> list[Tensor] | None:
-        """What the previous stage says of ``rows``: softened probabilities, one tensor a path.
+    def _distillation_targets(self, teacher: Collective | None, rows: np.ndarray) -> Tensor | None:
+        """What the previous stage says of ``rows``: softened probabilities, (N, old classes).
 
         Taken once a task on the plain images, not anew on every augmented batch: a forward pass
         less for each epoch but one. Images are shrunk to the size of the training crops, which
@@ -364,7 +330,5 @@ class CollectiveTrainer(Predictor):
         if teacher is None:
             return None
         s, images = self.settings.collective, self.dataset.train_images
-        paths = [teacher.__call__, *([teacher.light_logits] if teacher.light is not None else [])]
-        return [
-            F.softmax(self._logits(p, images, rows, s.train_size) / s.temperature, 1) for p in paths
-        ]
+        logits = self._logits(teacher.__call__, images, rows, s.train_size)
+        return F.softmax(logits / s.temperature, 1)

@@ -21,7 +21,6 @@ from learngene.networks.layers import (
     CHANNELS_LIMIT,
     LAYERS,
     STEMS,
-    build_stem,
     build_top,
     shape_problem,
     state_of,
@@ -29,7 +28,7 @@ from learngene.networks.layers import (
 from learngene.networks.projection import Projection
 from learngene.utils.untrusted import MEBIBYTE, first_problem
 
-SCHEMA = 1
+SCHEMA = 2
 COPY_AGAIN = "Copy the file and its card again from the run that made them"
 CARD_LIMIT = 16 * MEBIBYTE  # bytes of the card's file; rho of a thousand tasks is a tenth of it
 ARRAYS_LIMIT = 1024 * MEBIBYTE  # bytes of the arrays; the paper's widths take 30 MB
@@ -56,7 +55,6 @@ class Card:
         Field(min_length=1, max_length=DEPTH_LIMIT),
     ]
     stem: Annotated[str, Field(pattern=f"^({'|'.join(STEMS)})$")]
-    stem_seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None  # of a seeded stem
     width: Annotated[float, Strict(), Field(gt=0, le=WIDTH_LIMIT)]
     channels: Annotated[Whole, Field(ge=1, le=16)]  # of the images
     shapes: Annotated[
@@ -65,7 +63,7 @@ class Card:
     ]
     parameters: Whole
     bytes: Whole  # of the arrays
-    top_layers_bytes: Whole  # of the inherited layers alone, the stem left out
+    top_layers_bytes: Whole  # of the inherited layers alone, the projection left out
     # see ``learngene.gene.digest``
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     # [task][layer], Eq. 5; None before a layer was there
@@ -123,8 +121,6 @@ def _problem(card: Card) -> str | None:
         return f"card of schema {card.schema}, this release reads {SCHEMA}"
     if card.layers != list(range(card.layers[0], card.layers[0] + len(card.layers))):
         return f"not a learngene: the card's layers {card.layers} are not consecutive"
-    if (card.stem == "seeded") != (card.stem_seed is not None):
-        return f"not a learngene: the card's stem is {card.stem}, its stem_seed {card.stem_seed}"
     if problem := _front_problem(card):
         return f"not a learngene: the card's {problem}"
     sizes = {name: math.prod(shape) for name, shape in card.shapes.items()}
@@ -171,18 +167,13 @@ def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
 
 def due_shapes(card: Card, convs: list[list[int]], front: Front | None) -> dict[str, list[int]]:
     """Name and shape of every array that comes along, by the inherited layers' ``convs`` shapes."""
-    stem_layers, c_in, widths = LAYERS - len(convs), convs[0][1], [conv[0] for conv in convs]
+    widths = [conv[0] for conv in convs]
     parts: dict[str, torch.nn.Module] = {}
     with torch.device("meta"):  # shapes alone: no memory is taken
-        if front is not None:
-            parts["top"] = build_top(card.channels, widths)
-            if front.dimensions is not None:
-                projection = Projection(widths[-1] * front.side**2, front.dimensions)
-                parts["projection"] = torch.nn.Sequential(projection)
-        else:
-            parts["top"] = build_top(c_in, widths)
-        if card.stem in ("separable", "whole"):
-            parts["stem"] = build_stem(card.stem, stem_layers, c_in, card.width, card.channels)
+        parts["top"] = build_top(card.channels if front else convs[0][1], widths)
+        if front is not None and front.dimensions is not None:
+            projection = Projection(widths[-1] * front.side**2, front.dimensions)
+            parts["projection"] = torch.nn.Sequential(projection)
     return {
         name: list(value.shape)
         for part, module in parts.items()

@@ -1,8 +1,8 @@
 """The learngene: what the factory sends and the client builds around (definition 2).
 
-It holds consecutive conv layers of the collective (by default its top three) with their BatchNorm,
-and the stem they grew up behind (its weights, or for a seeded stem the integer they are drawn
-from); or its first layers, which need no stem, and the projection of what they see. It is saved as
+It holds consecutive conv layers of the collective with their BatchNorm: by default its first ones,
+with a projection of what they see, or a run from elsewhere (the paper's top three), which stands
+behind a stem that the client draws at random. It is saved as
 ``learngene.safetensors`` with a readable card, ``learngene.json``, beside it.
 """
 
@@ -25,14 +25,14 @@ from torch import nn
 from learngene.errors import InputError
 from learngene.gene.card import CARD_LIMIT, Card, misfit, read_card, refuse
 from learngene.networks.collective import Collective
-from learngene.networks.individual import Individual, stem_generator
-from learngene.networks.layers import arrays_of, initialise, load_arrays, shape_problem
+from learngene.networks.individual import Individual
+from learngene.networks.layers import arrays_of, load_arrays, shape_problem
 from learngene.networks.projection import Projection
 from learngene.seeding import torch_generator
 from learngene.utils.files import expand_user, is_file, write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
 
-BUILT = ("layers", "stem", "stem_seed", "width", "channels")  # what arrays do not say
+BUILT = ("layers", "stem", "width", "channels")  # what arrays do not say
 HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
 
 
@@ -41,8 +41,8 @@ class Learngene:
     """What is inherited from a collective (the paper's definition 2): arrays and their card.
 
     ``arrays`` are float32: ``top.I.conv.weight`` (C_out, C_in, 3, 3) and ``top.I.norm.*`` (C_out,)
-    of the I-th inherited layer, counted from 0, and, for the stems ``separable`` and ``whole``,
-    ``stem.*``. ``card`` says shapes, where the layers stood, and the sha256 of all.
+    of the I-th inherited layer, counted from 0, and ``projection.0.*`` where there is one. ``card``
+    says shapes, where the layers stood, and the sha256 of all.
     """
 
     card: Card
@@ -67,56 +67,43 @@ def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
 def extract(
     collective: Collective,
     *,
-    layers: int | Sequence[int],
-    stem_seed: int,
+    layers: Sequence[int],
     rho: list[list[float | None]],
     source: dict,
     side: int | None = None,
     projection: Projection | None = None,
 ) -> Learngene:
-    """The learngene of a collective: a run of its layers and the stem of its light path.
-
-    The norms are the light path's own; without a light path (a fresh stem, the paper's form) they
-    are the collective's.
+    """The learngene of a collective: a run of its layers, unchanged.
 
     Args:
-        layers: how many of the top layers, or the numbers of consecutive layers, counted from 1
-            in the collective as it is now (figure 6b takes them from the front and the middle).
+        layers: the numbers of consecutive layers, counted from 1 in the collective as it is now.
         side: rows and columns that the map of these layers is pooled to, where they are the
-            collective's first and no stem stands before them.
-        projection: of their features then.
+            collective's first and an individual begins with them; None: it draws a stem.
+        projection: of their features, where they are.
 
     Raises:
-        ValueError: the layers are not consecutive ones of the collective, or the light path shares
-            other ones.
+        ValueError: the layers are not consecutive ones of the collective, or do not begin with
+            layer 1 and have a ``side``.
     """
-    light, kind, depth = collective.light, collective.stem_kind, len(collective.units)
-    top = range(depth - layers + 1, depth + 1) if isinstance(layers, int) else layers
-    numbers = list(top)
+    depth, numbers = len(collective.units), list(layers)
     possible = range(1, depth + 1)
     if not numbers or numbers != [n for n in possible if numbers[0] <= n <= numbers[-1]]:
         raise ValueError(f"{numbers} are no consecutive layers of a collective of {depth}")
-    if light is not None and numbers != collective.run:
-        raise ValueError(f"the light path shares layers {collective.run}, not {numbers}")
     arrays: dict[str, np.ndarray] = {}
     for place, number in enumerate(numbers):
         unit = collective.units[number - 1]
-        norm = unit.norm if light is None else light.norms[place]
         arrays |= arrays_of(unit.conv, f"top.{place}.conv.")
-        arrays |= arrays_of(norm, f"top.{place}.norm.")
+        arrays |= arrays_of(unit.norm, f"top.{place}.norm.")
     top_bytes = sum(a.nbytes for a in arrays.values())
     if projection is not None:
         arrays |= arrays_of(projection, "projection.0.")
-    if light is not None and kind != "seeded":
-        arrays |= arrays_of(light.stem, "stem.")
     built: dict[str, Any] = {
         "layers": numbers,
-        "stem": kind,
-        "stem_seed": stem_seed if kind == "seeded" else None,
+        "stem": "fresh" if side is None else "none",
         "width": collective.width,
         "channels": collective.units[0].conv.in_channels,
     }
-    if kind == "none":
+    if side is not None:
         if numbers[0] != 1:
             raise ValueError(f"layers {numbers} need a stem: they do not begin with layer 1")
         pools = [number for number in numbers if collective.units[number - 1].pool]
@@ -193,8 +180,7 @@ def reconstruct(
 ) -> Individual:
     """RECONSTRUCT of Algorithm 1: an individual around the learngene.
 
-    The inherited layers come from the gene; the stem, too (``separable``, ``whole``), or it is
-    drawn again from the gene's integer (``seeded``), or drawn at random (``fresh``).
+    Layers and projection come from the gene; a ``fresh`` stem is drawn at random.
 
     Args:
         ways: number of classes of the task.
@@ -211,7 +197,6 @@ def reconstruct(
     shapes = [arrays[f"top.{i}.conv.weight"].shape for i in range(gene.inherited)]
     every = {name: array.shape for name, array in arrays.items()}
     individual = Individual(
-        stem_kind=card.stem,
         inherited=gene.inherited,
         ways=ways,
         width=card.width,
@@ -222,9 +207,6 @@ def reconstruct(
         top_widths=tuple(shape[0] for shape in shapes),
         front=card.front(every),
     )
-    if card.stem == "seeded":
-        assert card.stem_seed is not None
-        initialise(individual.stem, stem_generator(card.stem_seed))
     load_arrays(individual, arrays)
     return individual
 

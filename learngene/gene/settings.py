@@ -12,11 +12,12 @@ from learngene.utils.settings import setting
 class LearngeneSettings:
     """Which layers are the learngene, and how it travels."""
 
-    # inherited: 3 (the top three) | [5,6,7] (these, counted from 1) | auto (rule)
-    # | front (the first ``depth``, which need no stem: individual.stem=none)
-    layers: Any = 3
+    # inherited: front (the first ``depth``) | top (the last three, as in the paper) | 2 (the last
+    # two) | [5,6,7] (these, counted from 1) | auto (rule). Those that do not begin with layer 1
+    # need individual.stem=fresh.
+    layers: Any = "front"
     depth: int = setting(7, ge=1, le=13)  # layers=front: how many
-    # layers=front: discriminant (of the factory's classes, closed form) | none
+    # of what begins with layer 1: discriminant (of the factory's classes, closed form) | none
     projection: str = setting("discriminant", choices=("discriminant", "none"))
     # of the discriminant: share of the mean variance that every direction is given
     shrinkage: float = setting(1.0, gt=0, le=1000)

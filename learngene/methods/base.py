@@ -106,7 +106,6 @@ class Factory:
     budget: int  # image passes: an image that goes forward and backward once is one
     ways: int  # classes of a client's task
     width: float
-    stem: str  # of the backbone, as scratch's
     seed: int
     bf16: bool  # convolutions in bfloat16, where the collective computes so, too
     # Half-done work, as it was last kept, and where to keep it (tensors, plain JSON).
@@ -145,7 +144,6 @@ class ClientContext:
     # What scratch is built by; a federated round, in which it has no part, does without.
     scratch: ScratchSettings | None = None
     width: float = 1.0  # of the backbone
-    inherited: int = 3  # layers that an individual takes over
 
     def as_scratch(self) -> ClientContext:
         """The same client with the settings and draws of scratch, and without a payload."""

@@ -58,11 +58,10 @@ class Settings(SupervisedSettings):
 
 def parts_of(network: Individual, x: Tensor, side: int) -> Tensor:
     """The last layer's map in front of its pool, at most ``side`` x ``side``: (B, parts, C)."""
-    x = network.stem(x)
-    for unit in list(network.top)[:-1]:
+    *below, last = network.layers
+    for unit in below:
         x = unit(x)
-    last = network.top[-1]
-    x = last.relu(last.norm(last.conv(last.depth(x))))
+    x = last.relu(last.norm(last.conv(x)))
     if x.shape[-1] > side:
         x = F.adaptive_avg_pool2d(x, side)
     return x.flatten(2).transpose(1, 2)
@@ -114,7 +113,7 @@ def class_parts(parts: Tensor, labels: Tensor, ways: int) -> Tensor:
 def pretrain(factory: Factory) -> Payload:
     settings: Settings = factory.settings
     network = draw(factory)
-    features = network.top[-1].conv.out_channels
+    features = network.layers[-1].conv.out_channels
     classes = factory.images.classes
     head = linear_head(features, classes, factory.generator("head")).to(factory.images.device)
     both = nn.ModuleDict({"network": network, "head": head})

@@ -1,9 +1,9 @@
 """Reconstruct an individual around the learngene and adapt it (Algorithm 1, Eq. 6-9).
 
 Paper: Wang et al., "Learngene: From Open-World to Your Learning Task", AAAI 2022.
-Differences: the stem is the one the layers grew up behind, the classifier starts from prototypes,
-and the Fisher diagonal can be normalised; ``individual.stem=fresh individual.head=mlp
-retain.normalise=false`` is the paper's form. See docs/FIDELITY.md.
+Differences: the inherited layers are the collective's first ones, with a projection behind them,
+the classifier starts from prototypes, and the Fisher diagonal can be normalised;
+``experiment=to_the_letter`` is the paper's form. See docs/FIDELITY.md.
 """
 
 from __future__ import annotations
@@ -50,10 +50,8 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
     generator = context.generator("weights")
     individual = reconstruct(gene, ways=shard.ways, head=settings.head, generator=generator)
     individual = individual.to(context.device).to(memory_format=torch.channels_last)
-    if card.stem in ("seeded", "fresh"):  # the other stems bring their statistics along
+    if card.stem == "fresh":  # drawn, and has never seen an image
         measure_norms(individual.stem, individual, shard.train_x)
-    if card.stem == "seeded":
-        individual.stem.requires_grad_(False)
     start_head(individual, context)
 
     retain = None

@@ -1,7 +1,7 @@
 """The same layers trained from nothing: what the learngene has to beat.
 
 Same shard, same test images, same epochs and batches, same augmentation, same initialisation
-scheme. Its stem, classifier, learning rate and schedule are its own (``method.scratch``), tuned on
+scheme. Its classifier, learning rate and schedule are its own (``method.scratch``), tuned on
 tasks of open-world classes (docs/FIDELITY.md says over what), never those of the learngene.
 """
 
@@ -15,18 +15,16 @@ from learngene.adaptation.training import Outcome, train
 from learngene.methods.base import ClientContext, Method
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual, measure_norms
-from learngene.networks.layers import LAYERS
 from learngene.utils.settings import setting
 
 
 @dataclass
 class Settings:
-    """What scratch is built of and trained with, and the stem of every other opponent."""
+    """What scratch is trained with."""
 
     lr: float = setting(0.01, gt=0, le=10)
     schedule: str = setting("cosine", choices=("cosine", "constant"))  # cosine | constant
     head: str = setting("prototype", choices=("prototype", "mlp"))  # prototype | mlp
-    stem: str = setting("whole", choices=("separable", "whole"))  # whole | separable
 
 
 def adapt(context: ClientContext) -> Outcome:
@@ -34,8 +32,6 @@ def adapt(context: ClientContext) -> Outcome:
     settings: Settings = context.settings
     shard = context.shard
     individual = Individual(
-        stem_kind=settings.stem,
-        inherited=min(context.inherited, LAYERS - 1),
         ways=shard.ways,
         width=context.width,
         head=settings.head,

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
-from learngene.networks.layers import CHANNELS_LIMIT, FEATURE_SIDE, CosineHead, Unit, scaled
+from learngene.networks.layers import CHANNELS_LIMIT, CosineHead, Unit, scaled
 from learngene.utils.untrusted import is_int_in_range
 
 # The released code's 20 steps between 21 tasks: (layer, channels added at width 1).
@@ -61,24 +61,19 @@ class PlannedStep:
     widen_by: int | None  # channels at width 1; None: deepen
 
 
-def growth_plan(
-    tasks: int, scale: float, *, grow: bool, pinned: Sequence[int] = ()
-) -> tuple[tuple[int, ...], list[Growth]]:
+def growth_plan(tasks: int, scale: float, *, grow: bool) -> tuple[tuple[int, ...], list[Growth]]:
     """Widths at the start, and the widenings between ``tasks`` tasks.
 
     The 20 steps are spread evenly over the transitions, in the released code's order. Without
-    growth, or with one task, the collective has its final widths from the start. ``pinned``
-    layers do, too: a frozen random stem has no copies to make, so the collective's layer at the
-    same place cannot widen along with it.
+    growth, or with one task, the collective has its final widths from the start.
     """
     if not grow or tasks < 2:
         return scaled(COLLECTIVE_END, scale), []
-    steps = [step for step in STEPS if step[0] not in pinned]
     planned = [
-        PlannedStep(2 + number * (tasks - 1) // len(steps), str(layer), channels)
-        for number, (layer, channels) in enumerate(steps)
+        PlannedStep(2 + number * (tasks - 1) // len(STEPS), str(layer), channels)
+        for number, (layer, channels) in enumerate(STEPS)
     ]
-    return written_plan(planned, tasks, scale, pinned=pinned)
+    return written_plan(planned, tasks, scale)
 
 
 def read_plan(items: Any, where: str) -> tuple[PlannedStep, ...]:
@@ -173,32 +168,17 @@ def _illegal(number: int, step: PlannedStep, problem: str, fix: str) -> InputErr
 
 
 def written_plan(
-    steps: Sequence[PlannedStep],
-    tasks: int,
-    scale: float,
-    *,
-    run: Sequence[int] = (),
-    pinned: Sequence[int] = (),
+    steps: Sequence[PlannedStep], tasks: int, scale: float
 ) -> tuple[tuple[int, ...], list[Growth]]:
     """Widths at the start, and the steps of a plan, held to what can be grown.
 
     The collective starts with the paper's narrow widths and ends with what the plan makes of them.
 
-    Args:
-        run: the layers that the light path shares, at the start; empty without a light path.
-        pinned: the layer in front of the run, where the stem is frozen; see ``growth_plan``.
-
     Raises:
-        InputError: for the first step whose task or layer does not exist or that is not legal:
-            a layer of ``run`` is not deepened, since the individual has seven layers; the layer in
-            front of a run cannot widen if the stem is frozen.
+        InputError: for the first step whose task or layer does not exist or that is too wide.
     """
-    widths = {
-        str(n): last if n in pinned else first
-        for n, (first, last) in enumerate(zip(COLLECTIVE_START, COLLECTIVE_END, strict=True), 1)
-    }
-    start, names = scaled(tuple(widths.values()), scale), list(widths)
-    shared, behind_pinned = {str(n) for n in run}, {str(n + 1) for n in pinned}
+    widths = {str(n): width for n, width in enumerate(COLLECTIVE_START, 1)}
+    start, names = scaled(COLLECTIVE_START, scale), list(widths)
     plan = []
     for number, step in enumerate(steps, start=1):
         if not 2 <= step.task <= tasks:
@@ -207,26 +187,9 @@ def written_plan(
             raise _illegal(number, step, problem, fix)
         name = _grow_names(names, step, number)
         if step.widen_by is None:
-            if step.layer in shared:
-                problem = (
-                    "the light path shares this layer, and the individual has seven layers, no more"
-                )
-                fix = (
-                    "Deepen a layer outside of the shared run, share another run with "
-                    "learngene.layers, or write individual.stem=fresh"
-                )
-                raise _illegal(number, step, problem, fix)
             widths[name] = widths[step.layer]
             plan.append(Growth(step.task - 1, step.layer, None))
             continue
-        above = names[names.index(name) + 1 :]
-        if above and above[0] in behind_pinned:
-            problem = (
-                "a seeded stem is frozen, and this layer in front of the shared ones would have to "
-                "widen along with it"
-            )
-            fix = "Widen another layer, or write individual.stem=separable"
-            raise _illegal(number, step, problem, fix)
         widths[name] += step.widen_by
         (width,) = scaled((widths[name],), scale)
         if width > CHANNELS_LIMIT:
@@ -245,8 +208,8 @@ def widen(
 ) -> Collective:
     """A copy of ``collective`` whose ``layer`` (counted from 1) has ``width`` channels.
 
-    Randomly chosen channels are copied and spliced to the end; the functions of both paths are
-    kept, in training mode too. With ``noise`` > 0 the copied filters are disturbed by that many
+    Randomly chosen channels are copied and spliced to the end; the function is kept, in
+    training mode too. With ``noise`` > 0 the copied filters are disturbed by that many
     standard deviations of the layer's weights, so that a copy and its original can part.
 
     Raises:
@@ -256,34 +219,21 @@ def widen(
     if width < old:
         raise ValueError(f"layer {layer} has {old} channels and cannot widen to {width}")
     collective = copy.deepcopy(collective)
-    units, light = collective.units, collective.light
+    units = collective.units
     unit = units[layer - 1]
     picks = generator.choice(old, width - old, replace=width - old > old)
     index = torch.from_numpy(np.concatenate([np.arange(old), picks]))
     factor = torch.bincount(index, minlength=old)[index].float().rsqrt()
 
-    producers = [(unit.conv, unit.norm)]
-    if light is not None and layer == collective.first - 1:
-        last = light.stem[-1]
-        assert isinstance(last, Unit)
-        producers.append((last.conv, last.norm))
-    for conv, norm in producers:
-        _splice_outputs(conv, index, noise, old, generator)
-        _splice_norm(norm, index, factor)
-    if light is not None and layer in collective.run:
-        light_norm = light.norms[layer - collective.first]
-        assert isinstance(light_norm, nn.BatchNorm2d)
-        _splice_norm(light_norm, index, factor)
-        if layer == collective.run[-1]:
-            _splice_head(light.head, index, factor, positions=FEATURE_SIDE**2)
-
+    _splice_outputs(unit.conv, index, noise, old, generator)
+    _splice_norm(unit.norm, index, factor)
     if layer < len(units):
         above = units[layer].conv
         inputs = factor.to(above.weight).view(1, -1, 1, 1)
         _set_weight(above, above.weight.data[:, index] * inputs)
         above.in_channels = len(index)
     else:
-        _splice_head(collective.head, index, factor, positions=1)
+        _splice_head(collective.head, index, factor)
     return collective
 
 
@@ -298,15 +248,7 @@ def deepen(
     running statistics are those of a rectified normal variable, which is what the layer in front
     gives by its own BatchNorm; its affine part undoes them. So the identity holds exactly in
     evaluation mode, and nearly in training mode, as far as batches agree with these statistics.
-
-    Raises:
-        ValueError: when the light path shares the layer, for the individual has seven layers.
     """
-    if collective.light is not None and layer in collective.run:
-        raise ValueError(
-            f"layer {layer} is shared with the light path ({collective.run}) and cannot be "
-            "deepened: the individual has seven layers"
-        )
     collective = copy.deepcopy(collective)
     unit = collective.units[layer - 1]
     copied = unit.conv.weight.data
@@ -323,8 +265,6 @@ def deepen(
     inserted.train(collective.training)
     collective.units.insert(layer, inserted)
     insert_copy(collective.names, layer)
-    if layer < collective.first:
-        collective.first += 1
     return collective
 
 
@@ -368,11 +308,8 @@ def _splice_norm(norm: nn.BatchNorm2d, index: Tensor, factor: Tensor) -> None:
     norm.num_features = len(index)
 
 
-def _splice_head(head: CosineHead, index: Tensor, factor: Tensor, positions: int) -> None:
-    classes = head.weight.shape[0]
-    by_channel = head.weight.data.view(classes, -1, positions)  # (classes, channels, positions)
-    grown = by_channel[:, index] * factor.to(by_channel).view(1, -1, 1)
-    head.weight = nn.Parameter(grown.reshape(classes, -1))
+def _splice_head(head: CosineHead, index: Tensor, factor: Tensor) -> None:
+    head.weight = nn.Parameter(head.weight.data[:, index] * factor.to(head.weight))
 
 
 def _set_weight(conv: nn.Conv2d, weight: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The individual: seven conv layers, the last of them inherited (Algorithm 1, RECONSTRUCT)."""
+"""The individual: seven conv layers around those that it inherits (Algorithm 1, RECONSTRUCT)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from learngene.networks.layers import (
     FEATURE_SIDE,
     INDIVIDUAL_WIDTHS,
     LAYERS,
+    Unit,
     build_stem,
     build_top,
     evaluation_mode,
@@ -20,16 +21,10 @@ from learngene.networks.layers import (
     scaled,
 )
 from learngene.networks.projection import Projection
-from learngene.seeding import torch_generator
 from learngene.utils.settings import check_choice
 
 HEADS = ("prototype", "mlp")
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
-
-
-def stem_generator(seed: int) -> torch.Generator:
-    """The generator of a seeded stem; factory and client draw the same weights from it."""
-    return torch_generator(seed, "seeded-stem")
 
 
 class PrototypeHead(nn.Module):
@@ -91,10 +86,10 @@ class Individual(nn.Module):
 
     With ``front`` there is no stem: the inherited layers are the collective's first ones, with its
     pools. Layers of the individual's own follow up to seven in all and start as the identity, then
-    the projection that came along: before any training it computes what was inherited.
+    the projection that came along: before any training it computes what was inherited. Without
+    ``front`` the stem is random, as in the paper; with nothing inherited it is all seven layers.
 
     Args:
-        stem_kind: ``separable``, or full convolutions for every other kind.
         ways: number of classes.
         width: factor of the paper's channels, 64 to 512, and of the MLP's 1024.
         channels: of the images.
@@ -112,12 +107,11 @@ class Individual(nn.Module):
     def __init__(
         self,
         *,
-        stem_kind: str,
-        inherited: int,
         ways: int,
         width: float,
         head: str,
         generator: torch.Generator,
+        inherited: int = 0,
         channels: int = 3,
         c_in: int | None = None,
         top_widths: tuple[int, ...] | None = None,
@@ -132,23 +126,30 @@ class Individual(nn.Module):
             paper = scaled(INDIVIDUAL_WIDTHS, width)
             tops = top_widths or paper[stem_layers:]
             c_in = c_in or paper[stem_layers - 1]
-            self.stem = build_stem(stem_kind, stem_layers, c_in, width, channels)
+            self.stem = build_stem(stem_layers, c_in, width, channels)
             self.top = build_top(c_in, tops)
             self.side = FEATURE_SIDE
         else:
             assert top_widths is not None, "what is inherited has widths"
             tops, self.stem, self.side = top_widths, nn.Sequential(), front.side
             self.top = build_top(channels, tops, front.pools)
-        features = tops[-1] * self.side**2
+        features = self.layers[-1].conv.out_channels * self.side**2
         if front is not None and front.dimensions is not None:
             self.projection.append(Projection(features, front.dimensions))
             features = front.dimensions
+        self.feature_count = features
         self.head: nn.Module = PrototypeHead(features, ways)
         if head == "mlp":
             self.head = mlp_head(features, ways, width)
         initialise(self, generator)
         if front is not None:  # after the drawing, which would undo the identity
             self.own.extend(identity_unit(tops[-1]) for _ in range(inherited, LAYERS))
+
+    @property
+    def layers(self) -> list[Unit]:
+        """All conv layers, lowest first."""
+        parts = (*self.stem, *self.top, *self.own)
+        return [unit for unit in parts if isinstance(unit, Unit)]
 
     def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
         x = self.stem(x)

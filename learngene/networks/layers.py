@@ -15,8 +15,7 @@ from torch import Tensor, nn
 INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 LAYERS = len(INDIVIDUAL_WIDTHS)
 INDIVIDUAL_POOLS = (1, 2, 3, 7)
-STEMS = ("separable", "seeded", "whole", "fresh", "none")
-NO_LIGHT_PATH = ("fresh", "none")  # stems that the collective does not grow up with
+STEMS = ("none", "fresh")  # in front of what is inherited: nothing, or random layers (the paper)
 CHANNELS_LIMIT = 8192  # of a layer, at most: sixteen times the paper's widest
 FEATURE_SIDE = 2  # the individual's features are pooled to 2 x 2 positions
 FRONT_SIDE = 4  # those of the collective's first layers to 4 x 4, where their maps are as large
@@ -28,27 +27,17 @@ def scaled(widths: tuple[int, ...], scale: float) -> tuple[int, ...]:
 
 
 class Unit(nn.Module):
-    """Convolution, BatchNorm, ReLU, and a 2x2 max-pool where the layer has one.
+    """A 3x3 convolution, BatchNorm, ReLU, and a 2x2 max-pool where the layer has one."""
 
-    ``separable`` makes the convolution depthwise 3x3 followed by pointwise 1x1, with a BatchNorm
-    after each: about a ninth of the parameters.
-    """
-
-    def __init__(self, c_in: int, c_out: int, *, pool: bool, separable: bool = False) -> None:
+    def __init__(self, c_in: int, c_out: int, *, pool: bool) -> None:
         super().__init__()
-        self.depth: nn.Module = nn.Identity()
-        if separable:
-            self.depth = nn.Sequential(
-                nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in, bias=False), nn.BatchNorm2d(c_in)
-            )
-        size, padding = (1, 0) if separable else (3, 1)
-        self.conv = nn.Conv2d(c_in, c_out, size, padding=padding, bias=False)
+        self.conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
         self.relu = nn.ReLU()  # a module: collective.gradcam looks at what comes out of it
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:  # (B, c_in, H, W) -> (B, c_out, H/2 or H, W/2 or W)
-        x = self.relu(self.norm(self.conv(self.depth(x))))
+        x = self.relu(self.norm(self.conv(x)))
         return F.max_pool2d(x, 2) if self.pool else x
 
 
@@ -140,7 +129,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             if isinstance(part, nn.Conv2d):  # BatchNorm follows: the backward pass counts
-                fan = part.weight.shape[0] * part.weight[0, 0].numel() // part.groups
+                fan = part.weight.shape[0] * part.weight[0, 0].numel()
             else:  # nothing rescales a classifier's layers: the forward pass counts
                 fan = part.in_features
             nn.init.normal_(part.weight, std=math.sqrt(2 / fan), generator=generator)
@@ -172,21 +161,17 @@ def identity_unit(channels: int) -> Unit:
     return unit
 
 
-def build_stem(
-    kind: str, layers: int, c_out: int, width: float, channels: int = 3
-) -> nn.Sequential:
-    """The individual's light layers in front of the inherited ones, weights not yet drawn.
+def build_stem(layers: int, c_out: int, width: float, channels: int = 3) -> nn.Sequential:
+    """The individual's own layers in front of the inherited ones, weights not yet drawn.
 
     Args:
-        kind: ``separable`` (a 3x3 convolution, then depthwise-separable ones), else full
-            convolutions.
         layers: how many (seven less the inherited ones).
         c_out: channels that the first inherited layer takes.
     """
     widths = (channels, *scaled(INDIVIDUAL_WIDTHS, width)[: layers - 1], c_out)
     return nn.Sequential(
         *(
-            Unit(i, o, pool=n in INDIVIDUAL_POOLS, separable=kind == "separable" and n > 1)
+            Unit(i, o, pool=n in INDIVIDUAL_POOLS)
             for n, (i, o) in enumerate(pairwise(widths), start=1)
         )
     )

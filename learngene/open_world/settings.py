@@ -17,8 +17,6 @@ class OpenWorldSettings:
         "max_softmax",
         choices=("max_softmax", "max_logit", "energy", "mahalanobis", "relative_mahalanobis"),
     )
-    # which answers: collective (13 layers) | light | both (their mean)
-    path: str = setting("collective", choices=("collective", "light", "both"))
     mirror: bool = False  # mean answers of an image and its mirror image (where they are one class)
     threshold: Any = "calibrated"  # (by accept) | paper_cifar100 | paper_imagenet100 | a number
     # share of known images that the calibrated threshold accepts
@@ -37,7 +35,7 @@ class OpenWorldSettings:
 
     def detector_fields(self) -> dict[str, Any]:
         """What determines the detector of a finished collective; part of a cache key."""
-        names = ("score", "path", "mirror", "threshold", "accept")
+        names = ("score", "mirror", "threshold", "accept")
         return {name: getattr(self, name) for name in names}
 
     def cycle_fields(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.collective import LIGHT, depth_label
+from reports.collective import depth_label
 from reports.experiments.base import Experiment, Row, collective_row
 from reports.figures.over_tasks import accuracy_over_tasks
 from reports.variants import RunGroup
@@ -16,19 +16,16 @@ MEASURES = (  # of ``collective.continual``: name, key, unit
 
 
 def rows(group: RunGroup) -> list[Row]:
-    """The measures of class-incremental learning, by both paths where there are two."""
+    """The measures of class-incremental learning."""
     table = []
     for variant in group.variants:
         runs = [run for run in variant.runs if (run["collective"] or {}).get("continual")]
         measures = [run["collective"]["continual"] for run in runs]
         note = f"memory {variant.config('collective.memory')}"
-        for path, values in (
-            (depth_label(runs), measures),
-            (LIGHT, [measure.get("light") or {} for measure in measures]),
-        ):
-            for name, key, unit in MEASURES:
-                numbers = [measure.get(key) for measure in values]
-                table += collective_row(variant, runs, f"{name}, {path}", unit, numbers, note)
+        for name, key, unit in MEASURES:
+            numbers = [measure[key] for measure in measures]
+            quantity = f"{name}, {depth_label(runs)}"
+            table += collective_row(variant, runs, quantity, unit, numbers, note)
     return table
 
 

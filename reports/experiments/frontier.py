@@ -1,4 +1,4 @@
-"""Accuracy against the bytes that a client receives: stems and number formats of the learngene.
+"""Accuracy against the bytes that a client receives: depths and number formats of the learngene.
 
 Not in the paper. Seeds are averaged. Opponents that were run in other experiments come on the same
 figure with ``python -m reports frontier``.
@@ -21,7 +21,10 @@ from reports.summary import answered
 from reports.variants import RunGroup, Variant, check_comparable
 
 # What the runs of one picture may differ in, besides seeds and circumstances.
-FREE = ("individual.stem", "learngene.precision", "payload_precision", "methods", "experiment")
+FREE = (
+    *("learngene.layers", "learngene.depth", "individual.stem", "learngene.precision"),
+    *("payload_precision", "methods", "experiment"),
+)
 
 
 def rows(group: RunGroup) -> list[Row]:
@@ -56,7 +59,7 @@ def figure(group: RunGroup, path: Path) -> Path:
 
 def points_of(group: RunGroup) -> dict[tuple[str, str], Point]:
     """By variant and method, over the variant's seeds. Variants that measured a method alike have
-    one point (what scratch does does not hang on the stem); those that did not are told by their
+    one point (scratch's does not hang on the learngene); those that did not are told by their
     labels."""
     measured = {
         (variant.label, name): _mean_point(runs, name)
@@ -78,7 +81,7 @@ def points_in(folders: Sequence[Path]) -> list[Point]:
     after the runs.
 
     Raises:
-        GatherError: the runs differ in something else than stem, precision and methods, not all
+        GatherError: the runs differ in something else than layers, precision and methods, not all
             methods were run on the same clients, or nobody answered in any.
     """
     runs = read_runs(folders)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.collective import LIGHT, depth_label, layer_names
+from reports.collective import depth_label, layer_names
 from reports.experiments.base import Experiment, Row, client_rows, collective_row
 from reports.figures.rho import rho_side_by_side
 from reports.schema import Results
@@ -15,10 +15,9 @@ def rows(group: RunGroup) -> list[Row]:
     for variant in group.variants:
         runs = [run for run in variant.runs if run["collective"]]
         stages = [run["collective"]["stages"] for run in runs]
-        for path, key in ((depth_label(runs), "accuracy"), (LIGHT, "light_accuracy")):
-            quantity = f"accuracy on all known classes, {path}"
-            values = [last.get(key) for *_, last in stages]
-            table += collective_row(variant, runs, quantity, "%", values)
+        quantity = f"accuracy on all known classes, {depth_label(runs)}"
+        values = [last["accuracy"] for *_, last in stages]
+        table += collective_row(variant, runs, quantity, "%", values)
         selected = [_selected(run) for run in runs]
         names = "; ".join(", ".join(layers) or "none" for layers in selected)
         parameters = [last["parameters"] / 1000 for *_, last in stages]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.collective import LIGHT, cycle_of, depth_label, either
+from reports.collective import cycle_of, depth_label, either
 from reports.experiments.base import Experiment, Row, client_rows, collective_row
 from reports.figures.over_tasks import cycles
 from reports.variants import RunGroup
@@ -41,12 +41,11 @@ def rows(group: RunGroup) -> list[Row]:
             ("before", [stream["before"] for stream in streams]),
             ("after", [stream["cycles"][-1] for stream in streams]),
         )
-        for path, prefix in ((depth_label(runs), ""), (LIGHT, "light_")):
-            for classes in ("old", "new"):
-                for moment, stages in moments:
-                    values = [stage.get(f"{prefix}{classes}_accuracy") for stage in stages]
-                    quantity = f"accuracy on {classes} classes {moment} the cycles, {path}"
-                    table += collective_row(variant, runs, quantity, "%", values)
+        for classes in ("old", "new"):
+            for moment, stages in moments:
+                values = [stage[f"{classes}_accuracy"] for stage in stages]
+                quantity = f"accuracy on {classes} classes {moment} the cycles, {depth_label(runs)}"
+                table += collective_row(variant, runs, quantity, "%", values)
         table += client_rows(RunGroup(group.experiment, group.data, (variant,)))
     return table
 

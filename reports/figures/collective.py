@@ -72,23 +72,17 @@ def _mark(axes: Axes, bottom: float, top: float, layers: int) -> None:
 
 @style.styled
 def continual(results: Results, path: Path) -> Path:
-    """Accuracy on every task after every task, a panel for each path of the collective."""
+    """Accuracy on every task after every task."""
     if results["collective"] is None:
         raise style.NoDataError(NO_COLLECTIVE)
     measures = results["collective"].get("continual")
     if not measures or "matrix" not in measures:  # kept results have the measures alone
         raise style.NoDataError("the results hold no accuracy by task")
-    panels = [(f"collective, {depth_label([results])}", measures["matrix"])]
-    if measures["light"]:
-        panels.append(("light path", measures["light"]["matrix"]))
-    figure = style.new_figure(0.5 + 3.8 * len(panels))
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, rows) in zip(grid, panels, strict=True):
-        image = _triangle(axes, rows)
-        axes.set_title(title, loc="left")
-        axes.set_ylabel("after task")
-    grid[-1].set_xlabel("test images of task")
-    style.colour_bar(figure, image, list(grid), "accuracy among all classes known by then (%)")
+    figure, axes = style.new_axes(4.3)
+    image = _triangle(axes, measures["matrix"])
+    axes.set_title(depth_label([results]), loc="left")
+    axes.set(xlabel="test images of task", ylabel="after task")
+    style.colour_bar(figure, image, axes, "accuracy among all classes known by then (%)")
     return style.save(figure, path)
 
 

@@ -1,7 +1,6 @@
 """Draw the collective's accuracy over its tasks and over open-world cycles.
 
-Solid lines with filled marks are the 13 layers (or as many as there are), dashed lines with hollow
-marks the light path. Lines are means over seeds; bands are 95 % intervals from three seeds on.
+Lines are means over seeds; bands are 95 % intervals from three seeds on.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from reports.collective import LIGHT, cycle_of, depth_label
+from reports.collective import cycle_of, depth_label
 from reports.figures import style
 from reports.figures.collective import NO_COLLECTIVE
 from reports.figures.measured import line
@@ -33,8 +32,7 @@ def accuracy_over_tasks(group: RunGroup, path: Path) -> Path:
     for number, variant in enumerate(group.variants):
         stages = variant.runs[0]["collective"]["stages"]
         known = [stage["known_classes"] for stage in stages]
-        for label, key, light in _paths(variant, "accuracy"):
-            _line(axes, known, variant, _of_stages(key), label, number, light)
+        _line(axes, known, variant, _of_stages, number)
     if len(group.variants) == 1:
         axes.plot(known, 100 / np.array(known), color=style.GREY, ls="--", lw=1.2, label="chance")
     axes.set(
@@ -56,9 +54,8 @@ def cycles(group: RunGroup, path: Path) -> Path:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, classes in zip(panels, ("old", "new"), strict=True):
         for number, variant in enumerate(variants):
-            for label, key, light in _paths(variant, f"{classes}_accuracy"):
-                x = range(counts[number] + 1)
-                _line(axes, x, variant, _of_cycles(key), label, number, light)
+            x = range(counts[number] + 1)
+            _line(axes, x, variant, _of_cycles(f"{classes}_accuracy"), number)
         axes.set_title(f"{classes} classes", loc="left")
         axes.set(xlabel="cycles gone through", ylim=(0, 103))
         style.whole_numbers(axes.xaxis)
@@ -67,14 +64,8 @@ def cycles(group: RunGroup, path: Path) -> Path:
     return style.save_with_legend(figure, panels[0], path)
 
 
-def _paths(variant: Variant, key: str) -> list[tuple[str, str, bool]]:
-    """Label, key and whether it is the light one, of both paths."""
-    label = f"{variant.label}, " if variant.label else ""
-    return [(label + depth_label(variant.runs), key, False), (label + LIGHT, f"light_{key}", True)]
-
-
-def _of_stages(key: str) -> Curve:
-    return lambda run: [stage.get(key) for stage in run["collective"]["stages"]]
+def _of_stages(run: Results) -> list[float]:
+    return [stage["accuracy"] for stage in run["collective"]["stages"]]
 
 
 def _of_cycles(key: str) -> Curve:
@@ -83,16 +74,8 @@ def _of_cycles(key: str) -> Curve:
     ]
 
 
-def _line(
-    axes: Axes,
-    x: Sequence[int],
-    variant: Variant,
-    curve: Curve,
-    label: str,
-    number: int,
-    light: bool,
-) -> None:
-    """Mean over the variant's runs; nothing where a path was not there at all."""
+def _line(axes: Axes, x: Sequence[int], variant: Variant, curve: Curve, number: int) -> None:
+    """Mean over the variant's runs; nothing where there is nothing to show."""
     curves = [list(curve(run)) for run in variant.runs]
     if any(len(values) != len(x) for values in curves):
         raise style.NoDataError("the seeds differ in their tasks or cycles")
@@ -105,7 +88,6 @@ def _line(
     ]
     if all(measured.mean is None for measured in means):
         return
-    one = not variant.label  # a colour a path, as in the report; else a colour a variant
-    colour = style.GREEN if one and light else style.LINE_COLOURS[number % len(style.LINE_COLOURS)]
-    look: style.Look = {"ls": "--", "mfc": "white"} if light else {"ls": "-", "mfc": colour}
-    line(axes, x, means, label, number, color=colour, ms=5, **look)
+    label = ", ".join(filter(None, (variant.label, depth_label(variant.runs))))
+    colour = style.LINE_COLOURS[number % len(style.LINE_COLOURS)]
+    line(axes, x, means, label, number, color=colour, ms=5, ls="-", mfc=colour)

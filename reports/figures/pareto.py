@@ -1,6 +1,6 @@
 """Accuracy against the bytes that a client receives, and the Pareto front.
 
-A run gives one point a method. A learngene's point is named after its stem and precision.
+A run gives one point a method. A learngene's point is named after its layers and precision.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from reports.summary import client_mean, method_names
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
 FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
 NAME_POINTS = 9  # type size of the names beside the axes
-STEMS = ("separable", "seeded", "whole", "fresh")
-KNOWN = (*(f"{MAIN} {stem}" for stem in STEMS), *OPPONENTS.values())
+KNOWN = tuple(OPPONENTS.values())
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,15 @@ def cost_accuracy_points(results: Results) -> list[Point]:
 
 
 def _named(results: Results, method: str) -> tuple[str, str]:
-    """The method's name; of a learngene with its stem. Where what it sends is not fp32, with that.
+    """The method's name; of a learngene with its layers. Where that is not fp32, with the format.
 
     And the number format by itself. Scratch is sent nothing.
     """
     config, gene = results["run"].get("config") or {}, results["learngene"] or {}
     if method == REFERENCE:
         return method, "fp32"
-    if method == MAIN and gene.get("stem"):
-        method = f"{method} {gene['stem']}"
+    if method == MAIN and (layers := gene.get("layers")):
+        method = f"{method} {layers[0]}-{layers[-1]}"
         precision = config.get("learngene", {}).get("precision", "fp32")
     else:
         precision = config.get("payload_precision", "fp32")

@@ -14,7 +14,7 @@ LIMIT = 200_000  # bytes of a kept result
 # Declared fields (``reports.schema``) that are not kept; further ones are not kept either.
 NOT_KEPT: dict[str, Any] = {
     "run": {"collective_cached": True, "kept_answers": True},
-    "collective": {"continual": {"matrix": True, "light": {"matrix": True}}},
+    "collective": {"continual": {"matrix": True}},
     "retain": True,
 }
 

@@ -1,7 +1,7 @@
 """The opponents' backbone: an individual's layers, all of them trained by the method.
 
-Width, pools and features are the individual's, the stem's kind is scratch's, so that every method
-has the network that scratch trains. What a method puts behind it is the method's matter.
+Width, pools and features are the individual's: every method has the network that scratch trains,
+the paper's seven full convolutions. What a method puts behind it is the method's matter.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from torch import Tensor, nn
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Factory, Payload
 from learngene.networks.individual import Individual
-from learngene.networks.layers import FEATURE_SIDE, arrays_of, load_arrays, shape_problem, state_of
+from learngene.networks.layers import arrays_of, load_arrays, shape_problem, state_of
 
 Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
-INHERITED = 3  # how the layers are counted in an Individual; without effect here
 
 
 def draw(factory: Factory, head: Head | None = None) -> Individual:
     """A random backbone on the factory's device; ``head`` makes what comes behind it."""
     channels = factory.images.dataset.image_shape[0]
     generator = factory.generator("weights")
-    network = random_backbone(factory.stem, factory.width, channels, generator, head)
+    network = random_backbone(factory.width, channels, generator, head)
     return network.to(factory.images.device).to(memory_format=torch.channels_last)
 
 
@@ -48,13 +47,12 @@ def rebuild(
     """
     card, channels = context.card, context.shard.train_x.shape[1]
     generator = context.generator("weights")
-    network = random_backbone(card["stem"], card["width"], channels, generator, head)
+    network = random_backbone(card["width"], channels, generator, head)
     fill(change(network), context.payload)
     return network.to(context.device).to(memory_format=torch.channels_last)
 
 
 def random_backbone(
-    stem: str,
     width: float,
     channels: int,
     generator: torch.Generator,
@@ -62,8 +60,6 @@ def random_backbone(
 ) -> Individual:
     """A backbone with weights from ``generator``, then those of ``head``, or nothing behind it."""
     network = Individual(
-        stem_kind=stem,
-        inherited=INHERITED,
         ways=1,
         width=width,
         head="prototype",
@@ -76,7 +72,7 @@ def random_backbone(
 
 def feature_count(individual: Individual) -> int:
     """Features that the backbone gives of an image."""
-    return individual.top[-1].conv.out_channels * FEATURE_SIDE**2
+    return individual.feature_count
 
 
 def fill(module: nn.Module, arrays: dict[str, np.ndarray]) -> None:
@@ -98,7 +94,7 @@ def payload_of(
     arrays = arrays_of(individual)
     if not head:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("head.")}
-    return Payload(arrays, {"stem": factory.stem, "width": factory.width, **card})
+    return Payload(arrays, {"width": factory.width, **card})
 
 
 @torch.no_grad()

@@ -61,9 +61,7 @@ class Merged:
     rows: tuple[int, ...]
 
 
-def begin(
-    seed: int, stem: str, width: float, channels: int, classes: Sequence[int], ways: int
-) -> Payload:
+def begin(seed: int, width: float, channels: int, classes: Sequence[int], ways: int) -> Payload:
     """The global model before its first round, the same for every federated method.
 
     Args:
@@ -72,14 +70,14 @@ def begin(
     """
     generator = torch_generator(seed, "federated-start")
     network = random_backbone(
-        stem, width, channels, generator, lambda features, g: linear_head(features, len(classes), g)
+        width, channels, generator, lambda features, g: linear_head(features, len(classes), g)
     )
     arrays = arrays_of(network)
     up = {
         name: [ways, *array.shape[1:]] if name in HEAD else list(array.shape)
         for name, array in arrays.items()
     }
-    return Payload(arrays, {"stem": stem, "width": width, "classes": list(classes), "up": up})
+    return Payload(arrays, {"width": width, "classes": list(classes), "up": up})
 
 
 def update(context: ClientContext, mu: float = 0.0) -> Update:
@@ -173,7 +171,7 @@ def average(before: Mapping[str, np.ndarray], merged: Sequence[Merged]) -> Array
 
 def finished(payload: Payload) -> Payload:
     """What a client is sent at the end: the layers, and no classifier."""
-    card: dict[str, Any] = {name: payload.card[name] for name in ("stem", "width")}
+    card: dict[str, Any] = {"width": payload.card["width"]}
     return Payload(_body(payload.arrays), card)
 
 
