@@ -79,7 +79,8 @@ def _problems(config: Config) -> Iterator[Problem]:
         check_logger(config.logger)
     yield from _of_growth(config.collective.growth)
     yield from _of_layers(config.learngene.layers, config.collective.growth)
-    yield from _of_stem(config)
+    if not config.learngene.path:
+        yield from _of_stem(config)
     yield from _of_open_world(config)
     yield from _of_labelled(config)
     _check_faults(config)
@@ -137,8 +138,8 @@ def _of_stem(config: Config) -> Iterator[Problem]:
         yield "individual.stem", problem, "Write individual.stem=fresh"
     if config.individual.stem == "fresh" and inherited > MOST_INHERITED:
         problem = f"a stem before {inherited} inherited layers: an individual has seven in all"
-        fix = "Write individual.stem=none" if first else f"Name {MOST_INHERITED} layers at most"
-        yield "individual.stem", problem, fix
+        fix = "Write individual.stem=none" if first else "Name fewer layers"
+        yield "individual.stem", problem, f"{fix}, or learngene.layers=top"
 
 
 def _whole(value: Any) -> bool:

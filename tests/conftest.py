@@ -50,21 +50,15 @@ def evolve(tiny_dataset: ImageDataset) -> Callable[..., CollectiveTrainer]:
 
 
 @pytest.fixture(scope="session")
-def evolved(evolve: Callable[..., CollectiveTrainer]) -> Callable[[str], CollectiveTrainer]:
-    """A finished evolution for a kind of stem, made once; nobody may change it."""
-    made: dict[str, CollectiveTrainer] = {}
-
-    def of(stem: str) -> CollectiveTrainer:
-        if stem not in made:
-            before = torch.get_num_threads()
-            torch.set_num_threads(1)
-            made[stem] = evolve(stem=stem)
-            while not made[stem].done:
-                made[stem].run_task()
-            torch.set_num_threads(before)
-        return made[stem]
-
-    return of
+def evolved(evolve: Callable[..., CollectiveTrainer]) -> CollectiveTrainer:
+    """A finished evolution; nobody may change it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = evolve()
+    while not made.done:
+        made.run_task()
+    torch.set_num_threads(before)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,10 @@ import torch
 from conf.methods import resolve_methods
 from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
+from learngene.gene.gene import Learngene, extract
 from learngene.methods import BUILT_IN
+from learngene.networks.collective import Collective
+from learngene.networks.projection import Projection
 from protocol.callbacks import RunCallback
 
 CPU = torch.device("cpu")
@@ -37,24 +40,31 @@ def settings(**changed: Any) -> TrainerSettings:
         "classes_per_task": 6,
         "epochs": 1,
         "batch_size": 16,
-        "light_steps": 1,
         "lr": 0.02,
         "memory_per_class": 4,
         "rehearse_per_class": 2,
         "consolidate_epochs": 1,
         "precision": "fp32",
     }
-    trainer = {
-        "stem": "separable",
-        "shared": 3,
-        "sigma": 1e-3,
-        "calibration_per_class": 3,
-        "seed": 5,
-    }
+    trainer = {"sigma": 1e-3, "calibration_per_class": 3, "seed": 5}
     own = {field.name for field in fields(TrainerSettings)}
     trainer |= {name: value for name, value in changed.items() if name in own}
     collective |= {name: value for name, value in changed.items() if name not in own}
     return TrainerSettings(CollectiveSettings(**collective), **trainer)
+
+
+def gene_of(
+    collective: Collective,
+    layers: Sequence[int] = range(1, 8),
+    *,
+    stem: str = "none",
+    projection: Projection | None = None,
+) -> Learngene:
+    """A learngene of these layers of a collective of 32x32 images."""
+    side = collective.front_side(32, layers[-1]) if stem == "none" else None
+    return extract(
+        collective, layers=layers, rho=[[0.5] * 13], source={}, side=side, projection=projection
+    )
 
 
 def hooked(**hooks: Callable[..., None]) -> RunCallback:

@@ -41,8 +41,7 @@ def adapt(context: ClientContext) -> Outcome:
     individual = individual.to(context.device).to(memory_format=torch.channels_last)
     measure_norms(individual, individual, shard.train_x)
     start_head(individual, context)
-    lr, schedule = settings.lr, settings.schedule
-    training = replace(context.individual, lr=lr, inherited_lr=lr, schedule=schedule)
+    training = replace(context.individual, lr=settings.lr, schedule=settings.schedule)
     return train(individual, shard, training, context.generator("training"), freeze_norms=False)
 
 

@@ -37,7 +37,6 @@ def make_task(dataset: ImageDataset, gene: Learngene, **changed: Any) -> ClientT
         classes_from="novel",
         threads=1,
         width=gene.card.width,
-        inherited=gene.inherited,
         individual=IndividualSettings(**config["individual"]),
         retain=RetainSettings(**config["retain"]),
         method=config["method"],
@@ -55,11 +54,7 @@ def make_shard(ways: int = 3, shots: int = 6, seed: int = 0) -> ShardData:
 
 
 def make_individual(seed: int = 0, head: str = "prototype", ways: int = 3) -> Individual:
-    made = Individual(
-        stem_kind="separable", inherited=3, ways=ways, width=0.0625, head=head,
-        generator=torch_rng(seed),
-    )  # fmt: skip
-    return made
+    return Individual(inherited=3, ways=ways, width=0.0625, head=head, generator=torch_rng(seed))
 
 
 def train_settings(**changed: Any) -> IndividualSettings:

@@ -9,9 +9,9 @@ import pytest
 from clients import faults
 from clients.faults import Order, PlantedFault, WorkerDied, armed, reached, spoil
 from clients.work import run_task
-from learngene.gene.gene import extract
 from protocol.task import FaultOrders
 from tests.clients.helpers import make_task
+from tests.helpers import gene_of
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_error_stays_as_it_was_in_a_spoilt_answer(tmp_path):
 def test_killed_in_the_middle_of_training_the_repeated_work_has_the_same_numbers(
     tiny_dataset, evolved, tmp_path, monkeypatch
 ):
-    gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    gene = gene_of(evolved.collective)
     task = make_task(tiny_dataset, gene)
     payloads = {"learngene": gene.arrays}
     whole = run_task(1, 1, task, payloads)

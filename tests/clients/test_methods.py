@@ -14,22 +14,22 @@ from clients.work import client_context
 from learngene import methods
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain
+from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard, read_shard
-from learngene.gene.gene import Learngene, extract, reconstruct
+from learngene.gene.gene import Learngene, reconstruct
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual
 from learngene.networks.layers import STEMS
 from tests.clients.helpers import make_task
-from tests.helpers import CPU, torch_rng
+from tests.helpers import CPU, gene_of, torch_rng
 
 Find = Callable[..., dict[str, Any]]
 
 
-def gene_of(evolved, stem: str) -> Learngene:
-    layers, side = ([1, 2, 3], 4) if stem == "none" else (3, None)
-    collective = evolved(stem).collective
-    return extract(collective, layers=layers, stem_seed=5, rho=[], source={}, side=side)
+def gene_with(evolved: CollectiveTrainer, stem: str = "none") -> Learngene:
+    layers = range(1, 8) if stem == "none" else [11, 12, 13]
+    return gene_of(evolved.collective, layers, stem=stem)
 
 
 def context_of(name: str, dataset: ImageDataset, gene: Learngene, client: int = 0, **changed: Any):
@@ -42,8 +42,8 @@ def context_of(name: str, dataset: ImageDataset, gene: Learngene, client: int = 
 
 @pytest.fixture
 def run(evolved, tiny_dataset) -> Find:
-    def found(name: str, stem: str = "separable", **changed: Any) -> dict[str, Any]:
-        context = context_of(name, tiny_dataset, gene_of(evolved, stem), **changed)
+    def found(name: str, stem: str = "none", **changed: Any) -> dict[str, Any]:
+        context = context_of(name, tiny_dataset, gene_with(evolved, stem), **changed)
         metrics = methods.find(name).adapt(context).metrics()
         return {key: value for key, value in metrics.items() if key != "seconds"}
 
@@ -68,7 +68,7 @@ def test_scratch_does_not_depend_on_the_learngenes_settings(run):
     plain = run("scratch")
     assert plain == run(
         "scratch",
-        stem="seeded",
+        stem="fresh",
         individual__lr=0.7,
         individual__inherited_lr=0.3,
         individual__schedule="constant",
@@ -81,7 +81,7 @@ def test_scratch_does_not_depend_on_the_learngenes_settings(run):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"lr": 0.05}, {"schedule": "constant"}, {"head": "mlp"}, {"stem": "separable"}],
+    [{"lr": 0.05}, {"schedule": "constant"}, {"head": "mlp"}],
 )
 def test_scratch_depends_on_its_own(run, changed):
     other = run("scratch", **{f"method__scratch__{k}": v for k, v in changed.items()})
@@ -92,8 +92,28 @@ def test_scratch_gets_no_retain_loss_and_its_own_rate(run, trained):
     run("scratch", method__scratch__lr=0.123)
     ((individual, settings, retain),) = trained
     assert retain is None and not hasattr(settings, "ewc_lambda") and not settings.freeze_norms
-    assert settings.lr == settings.inherited_lr == 0.123
+    assert settings.lr == 0.123
     assert all(p.requires_grad for p in individual.parameters())
+
+
+def test_all_of_scratchs_layers_decay_alike(run, monkeypatch):
+    """With a gradient of nothing, every filter shrinks by the same factor."""
+    before: list[tuple[Individual, dict[str, torch.Tensor]]] = []
+    real = training.train
+
+    def spy(individual, shard, settings, generator, **options):
+        weights = {n: v.clone() for n, v in individual.state_dict().items() if ".conv." in n}
+        before.append((individual, weights))
+        return real(individual, shard, settings, generator, **options)
+
+    monkeypatch.setattr("learngene.methods.scratch.train", spy)
+    monkeypatch.setattr(training.F, "cross_entropy", lambda logits, y: 0.0 * logits.sum())
+    run("scratch", individual__weight_decay=0.1, individual__epochs=1)
+    ((individual, start),) = before
+    after = individual.state_dict()
+    shares = [float(after[name].norm() / start[name].norm()) for name in start]
+    assert len(shares) == 7 and max(shares) < 1
+    assert shares == pytest.approx([shares[0]] * 7, abs=1e-5)
 
 
 @pytest.mark.parametrize("head", ["prototype", "mlp"])
@@ -104,10 +124,10 @@ def test_every_stem_and_head_adapts(run, stem, head):
     assert found["penalty"][2] > 0
 
 
-def test_the_learngene_starts_where_its_light_path_stood(run, trained, evolved, tiny_dataset):
+def test_the_learngene_starts_where_the_collective_stood(run, trained, evolved, tiny_dataset):
     run("learngene")
     ((individual, settings, retain),) = trained
-    gene = gene_of(evolved, "separable")
+    gene = gene_with(evolved)
     again = reconstruct(gene, ways=3, head="prototype", generator=torch_rng())
     for part in ("stem", "top"):
         ours, theirs = getattr(individual, part).state_dict(), getattr(again, part).state_dict()
@@ -120,11 +140,10 @@ def test_the_learngene_starts_where_its_light_path_stood(run, trained, evolved, 
     )
 
 
-def test_a_seeded_stem_is_measured_and_stays_frozen(run, trained, evolved, tiny_dataset):
-    run("learngene", "seeded")
-    ((individual, settings, _),) = trained
-    assert settings.freeze_norms and not any(p.requires_grad for p in individual.stem.parameters())
-    shard = context_of("learngene", tiny_dataset, gene_of(evolved, "seeded")).shard
+def test_a_fresh_stem_is_measured_on_the_shard(run, trained, evolved, tiny_dataset):
+    run("learngene", "fresh")
+    ((individual, *_),) = trained
+    shard = context_of("learngene", tiny_dataset, gene_with(evolved, "fresh")).shard
     seen = individual.stem[0].conv(shard.train_x)
     assert torch.allclose(individual.stem[0].norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
 
@@ -161,9 +180,7 @@ def test_the_fisher_sample_is_bounded_and_its_labels_are_its_images_own(run, mon
 
 
 def test_labels_of_the_fisher_sample(evolved, tiny_dataset, monkeypatch, trained):
-    context = context_of(
-        "learngene", tiny_dataset, gene_of(evolved, "separable"), retain__labels="true"
-    )
+    context = context_of("learngene", tiny_dataset, gene_with(evolved), retain__labels="true")
     of = {
         image.numpy().tobytes(): int(y)
         for image, y in zip(context.shard.train_x, context.shard.train_y, strict=True)
@@ -180,8 +197,8 @@ def test_labels_of_the_fisher_sample(evolved, tiny_dataset, monkeypatch, trained
 def test_prototypes_come_from_the_shard_and_from_mirrors_where_they_keep_the_label(
     evolved, tiny_dataset
 ):
-    context = context_of("learngene", tiny_dataset, gene_of(evolved, "separable"))
-    gene = gene_of(evolved, "separable")
+    context = context_of("learngene", tiny_dataset, gene_with(evolved))
+    gene = gene_with(evolved)
     x, y = context.shard.train_x, context.shard.train_y
     for flip in (False, True):
         object.__setattr__(context.shard, "flip", flip)

@@ -11,7 +11,6 @@ from clients.work import run_task
 from conf.methods import with_methods
 from conf.parts import client_task, pretraining_settings
 from conf.schema import Config
-from learngene.gene.gene import extract
 from learngene.methods.plugins import describe, load
 from protocol.plan import plan_round
 from protocol.reply_schema import reply_schema
@@ -19,13 +18,14 @@ from runtime.resources import RuntimeSettings, client_device
 from server.pretraining import _factory, payload_key
 from strategies.answer_cache import cache_key_fields
 from tests.clients.helpers import make_task
+from tests.helpers import gene_of
 from tests.hostile_methods import write_hostile
 from tests.own_method import here, write_method
 
 
 @pytest.fixture(scope="module")
 def gene(evolved):
-    return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    return gene_of(evolved.collective)
 
 
 def test_it_answers_as_it_is_declared(tmp_path, monkeypatch, tiny_dataset, gene):

@@ -12,15 +12,16 @@ from clients import work
 from clients.work import run_task
 from learngene import methods
 from learngene.data.partition import draw_shard
-from learngene.gene.gene import Learngene, extract
+from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack, unpack
 from learngene.methods.base import Method
 from tests.clients.helpers import make_task
+from tests.helpers import gene_of
 
 
 @pytest.fixture(scope="module")
 def gene(evolved) -> Learngene:
-    return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    return gene_of(evolved.collective)
 
 
 def numbers(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:

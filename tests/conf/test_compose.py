@@ -192,7 +192,6 @@ def test_open_world_thresholds(value: str) -> None:
         (["threshold=.inf"], "threshold", "neither a finite number"),
         (["threshold=[1]"], "threshold", "neither a finite number"),
         (["threshold=paper_cifar100", "score=energy"], "threshold", "for max_softmax"),
-        (["path=light", "individual.stem=fresh"], "path", "no light path"),
         (["score=mahalanobis", "collective.memory_per_class=0"], "score", "fitted on exemplars"),
         *(
             (
@@ -233,17 +232,43 @@ def test_the_types_of_fields() -> None:
     assert OmegaConf.to_container(composed())["rounds"] == 1  # type: ignore[index, call-overload]
 
 
-@pytest.mark.parametrize("layers", ["auto", "1", "6", "[5,6,7]", "[13]", "[1,2,3,4,5,6]"])
-def test_layers_that_can_be_inherited(layers: str) -> None:
-    check(composed(f"learngene.layers={layers}"))
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *("", "layers=front", "layers=[1]", "layers=[1,2,3,4,5,6,7,8]", "depth=13"),
+        *(f"layers={layers} individual.stem=fresh" for layers in (
+            "top", "auto", "1", "6", "[5,6,7]", "[13]", "[1,2,3,4,5,6]")),
+        "depth=6 individual.stem=fresh",
+        "path=x layers=[5,6,7]",  # a saved learngene says itself what it is
+    ],
+)  # fmt: skip
+def test_layers_that_can_be_inherited(overrides: str) -> None:
+    named = [word if "." in word else f"learngene.{word}" for word in overrides.split()]
+    check(composed(*named))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fix"),
+    [
+        *((f"learngene.layers={layers}", "Write individual.stem=fresh")
+          for layers in ("top", "auto", "3", "[5,6,7]", "[11,12,13]")),
+        ("individual.stem=fresh", "Write individual.stem=none, or learngene.layers=top"),
+        ("individual.stem=fresh learngene.layers=[1,2,3,4,5,6,7]", "Write individual.stem=none"),
+        ("individual.stem=fresh learngene.layers=[2,3,4,5,6,7,8]", "Name fewer layers"),
+    ],
+)  # fmt: skip
+def test_only_what_begins_with_layer_1_does_without_a_stem(overrides: str, fix: str) -> None:
+    with pytest.raises(InputError, match=fix) as raised:
+        check(composed(*overrides.split()))
+    assert raised.value.field == "individual.stem"
 
 
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ("0", "at least 1"), ("7", "at most 6"), ("true", "no number"), ("top", "no number"),
+        ("0", "at least 1"), ("7", "at most 6"), ("true", "no number"), ("bottom", "no number"),
         ("[]", "no number"), ("[5,7]", "consecutive"), ("[7,6,5]", "consecutive"),
-        ("[0,1]", "consecutive"), ("[12,13,14]", "has 13 layers"), ("[2,3,4,5,6,7,8]", "more than"),
+        ("[0,1]", "consecutive"), ("[12,13,14]", "has 13 layers"),
         ("[a,b]", "no number"), ("2.5", "no number"),
     ],
 )  # fmt: skip
@@ -256,7 +281,11 @@ def test_layers_that_cannot(layers: str, words: str) -> None:
 def test_growth_is_a_word_or_a_file(tmp_path: Path) -> None:
     check(composed("collective.growth=none"))
     plan = CONF / "growth" / "deepen.yaml"
-    check(composed(f"collective.growth={plan}", "learngene.layers=[13,14,15]"))
+    check(
+        composed(
+            f"collective.growth={plan}", "learngene.layers=[13,14,15]", "individual.stem=fresh"
+        )
+    )
     with pytest.raises(InputError, match="nor a file that exists") as raised:
         check(composed(f"collective.growth={tmp_path}/nowhere.yaml"))
     assert raised.value.field == "collective.growth"

@@ -37,12 +37,12 @@ def test_it_stands_among_the_others_under_its_last_name(tmp_path, monkeypatch):
     assert with_methods(config)["own_methods"]["pixels_a"]["sha256"] != plugin["sha256"]
 
 
-def test_a_run_without_one_has_its_methods_settings_and_scratchs_stem():
+def test_a_run_without_one_has_its_methods_settings_and_scratchs():
     config = with_methods(plain("methods=[learngene,protonet]", "method.protonet.shots=3"))
     assert config["methods"] == ["learngene", "protonet"] and "own_methods" not in config
     assert list(config["method"]) == ["scratch", "protonet"]  # the learngene's are elsewhere
     assert config["method"]["protonet"] == {"lr": 0.001, "ways": 16, "shots": 3, "queries": 5}
-    assert config["method"]["scratch"]["stem"] == "whole"
+    assert config["method"]["scratch"] == {"lr": 0.01, "schedule": "cosine", "head": "prototype"}
 
 
 def test_values_take_the_type_of_their_setting():

@@ -36,15 +36,17 @@ def test_every_row_is_of_fields_that_there_are(row) -> None:
         ("data=cifar100 data.root=/ data.novel=0.2", "data.novel", "divided as in the paper"),
         ("runtime=serial runtime.num_gpus=1", "runtime.num_gpus", "there is no Ray"),
         ("learngene.path=x collective.lr=1 seed=1", "collective.lr", "there is no collective"),
-        ("learngene.path=x individual.stem=whole", "individual.stem", "there is no collective"),
+        ("learngene.path=x individual.stem=fresh", "individual.stem", "there is no collective"),
         ("learngene.path=x methods=[learngene,maml] collective.lr=1 collective.width=1",
          "collective.lr", "there is no collective"),
         ("method.maml.lr=1", "method.maml.lr", "methods lacks maml"),
         ("method.maml={lr:1}", "method.maml", "methods lacks maml"),
         ("methods=[learngene] method.scratch.lr=1", "method.scratch.lr", "from scratch"),
-        ("methods=[learngene,maml] method.scratch.lr=1 method.scratch.stem=whole",
-         "method.scratch.lr", "from scratch"),
-        ("individual.stem=fresh collective.light_steps=2", "collective.light_steps", "light path"),
+        ("methods=[learngene,maml] method.scratch.lr=1", "method.scratch.lr", "from scratch"),
+        ("individual.stem=fresh learngene.layers=top learngene.projection=none",
+         "learngene.projection", "individual.stem is not none"),
+        ("individual.stem=fresh learngene.layers=top learngene.depth=4",
+         "learngene.depth", "learngene.layers is not front"),
         ("retain.ewc_lambda=0 retain.labels=true", "retain.labels", "ewc_lambda is 0"),
         ("methods=[scratch] individual.lr=1", "individual.lr", "no method is sent the learngene"),
         ("budget=5", "budget", "no method is trained at the factory"),
@@ -65,7 +67,7 @@ def test_what_is_not_looked_at_is_said_in_one_line(overrides: str, unseen: str, 
     [
         "", "scale=tiny seed=1 shots=3", "data=cifar100 data.root=/", "collective.lr=0.1",
         "methods=[learngene] individual.safeguard=true method.scratch.lr=1",
-        "methods=[learngene,fedavg] payload_precision=int8 method.scratch.stem=whole",
+        "methods=[learngene,fedavg] payload_precision=int8",
         "methods=[learngene,maml] learngene.path=x budget=5 collective.threads=1",
         "open_world.cycles=1 open_world.known_share=0.4", "hydra.run.dir=x",
     ],
@@ -122,7 +124,7 @@ def test_it_moves_no_number(tmp_path: Path, unrendered: None) -> None:
     assert result("again", *NOT_SEEN) == first
     assert result("moved", "individual.lr=0.009") != first  # the hash sees what is looked at
     saved = f"learngene.path={tmp_path / 'first' / 'learngene.safetensors'}"
-    beside = result("saved", saved, "individual.stem=whole")  # as long a word as in the other
+    beside = result("saved", saved, "individual.stem=fresh")  # as long a word as in the other
     assert result("saved again", saved, *BESIDE_A_SAVED_ONE) == beside
     for given, unseen in (((), NOT_SEEN), ((saved,), BESIDE_A_SAVED_ONE)):
         line = said(*COMMON, *given, *unseen) or ""

@@ -16,10 +16,10 @@ from clients.work import run_task
 from conf.schema import Config
 from learngene import IndividualSettings, RetainSettings, adapt, api, predict, shard_of
 from learngene.data.partition import draw_shard, read_shard
-from learngene.gene.gene import extract, load, save
+from learngene.gene.gene import load, save
 from learngene.utils.settings import limits_of
 from tests.clients.helpers import make_task
-from tests.helpers import CPU
+from tests.helpers import CPU, gene_of
 
 SHORT = {"epochs": 2, "eval_every": 1, "batch_size": 8}  # as make_task has them
 
@@ -32,7 +32,7 @@ def settings_of(**values: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gene(evolved, tmp_path_factory):
-    made = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    made = gene_of(evolved.collective)
     return load(save(made, tmp_path_factory.mktemp("gene")))
 
 

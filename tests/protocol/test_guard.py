@@ -15,7 +15,6 @@ from flwr.clientapp import ClientApp
 
 from clients.client_app import make_client_app, pack
 from learngene.adaptation.settings import IndividualSettings
-from learngene.gene.gene import extract
 from protocol.guard import MessageSchema, RecordEntry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
 from protocol.messages import read_reply
@@ -26,6 +25,7 @@ from reports.traffic import statement, traffic_summary, write_messages_csv
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
+from tests.helpers import gene_of
 from tests.protocol.helpers import client_task
 from tests.runtime import curve_work, fake_work
 
@@ -364,7 +364,7 @@ def test_the_real_plan_and_the_real_answer_are_declared(tiny_dataset, evolved):
     from conf.schema import Config
     from protocol.messages import array_record as record
 
-    gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    gene = gene_of(evolved.collective)
     config = Config(
         cache="", ways=3, shots=5, individual=IndividualSettings(epochs=3, eval_every=2)
     )

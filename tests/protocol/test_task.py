@@ -14,15 +14,14 @@ from tests.protocol.helpers import client_task
 WHOLE = client_task(
     world="/cache/worlds/k",
     width=0.25,
-    inherited=3,
     retain=RetainSettings(ewc_lambda=7.0),
     method={"maml": {"steps": 2, "plan": None}},
-    card={"layers": [11, 12, 13], "stem_seed": None},
+    card={"layers": [11, 12, 13], "stem": "fresh"},
     faults=FaultOrders(("0:raise", "1:nan"), "/cache/faults-x"),
     limit_s=3.5,
     labelled=LabelledImages(2, {"70": "ff0a"}),
     own_methods={"mine": {"module": "a.mine", "sha256": "0", "at_once": True}},
-    cards={"maml": {"stem": "whole"}},
+    cards={"maml": {"width": 0.25}},
 )
 
 

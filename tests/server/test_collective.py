@@ -242,7 +242,7 @@ def test_every_setting_the_dataset_and_the_threads_are_in_the_key(tiny_dataset):
 
 
 def test_recognition_looks_at_the_right_images(evolved, tiny_dataset):
-    trained = evolved("separable")
+    trained = evolved
     found = recognise(trained, OpenWorldSettings(accept=0.9))
     held = trained.predict(tiny_dataset.train_images, trained.calibration_rows)[0]
     known = unknown_probability(held).numpy()
@@ -253,7 +253,7 @@ def test_recognition_looks_at_the_right_images(evolved, tiny_dataset):
 
 
 def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
-    trained = evolved("separable")
+    trained = evolved
     plain = recognise(trained, OpenWorldSettings())
     assert list(plain["scores"]) == list(SCORES)
     for chosen in SCORES:
@@ -269,7 +269,7 @@ def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
 
 
 def test_distances_are_fitted_on_the_memory(evolved, tiny_dataset):
-    trained = evolved("separable")
+    trained = evolved
     (_, features), labels, _ = fitting_answers(trained, OpenWorldSettings())
     assert labels.bincount().tolist() == [4] * 16 and EXEMPLARS > 4
     shown = [tiny_dataset.train_labels[trained.memory[c]].tolist() for c in trained.known]
@@ -297,39 +297,33 @@ def test_without_a_memory_there_are_no_distances(evolve):
     assert found["exemplars"] == 0 and found["best_score"] not in DISTANCES
 
 
-def test_paths_are_what_the_collective_says_by_them(evolved, tiny_dataset):
-    trained, rows = evolved("separable"), tiny_dataset.rows("test", 0)
-    images = tiny_dataset.test_images
-    deep, light, both = (trained.predict(images, rows, p) for p in ("collective", "light", "both"))
-    assert torch.equal(deep[0], trained.predict(images, rows)[0])
-    model = trained.collective
-    assert torch.allclose(model.head(deep[1]), deep[0], atol=1e-5)
-    assert torch.allclose(model.light.head(light[1]), light[0], atol=1e-5)
-    assert torch.allclose(both[0], (deep[0] + light[0]) / 2)
-    assert both[1].shape == (len(rows), deep[1].shape[1] + light[1].shape[1])
-    accuracy = recognise(trained, OpenWorldSettings(path="light"))["closed_accuracy"]
-    assert accuracy == pytest.approx(trained.stages[-1].light_accuracy)
+def test_an_answer_is_the_features_and_what_the_head_says_of_them(evolved, tiny_dataset):
+    rows = tiny_dataset.rows("test", 0)
+    logits, features = evolved.predict(tiny_dataset.test_images, rows)
+    assert features.shape == (len(rows), evolved.collective.widths[-1])
+    assert torch.allclose(evolved.collective.head(features), logits, atol=1e-5)
+    accuracy = recognise(evolved, OpenWorldSettings())["closed_accuracy"]
+    assert accuracy == pytest.approx(evolved.stages[-1].accuracy)
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_answers_over_mirror_images_are_means_where_a_mirror_keeps_the_class(
     evolved, monkeypatch, flip
 ):
-    trained = evolved("separable")
+    trained = evolved
     monkeypatch.setattr(trained, "dataset", replace(trained.dataset, flip=flip))
     images, rows = trained.dataset.test_images, trained.dataset.rows("test", 0)
     turned = np.ascontiguousarray(images[:, :, ::-1])
-    for path in ("collective", "light", "both"):
-        plain, other = (trained.predict(each, rows, path) for each in (images, turned))
-        found = trained.predict(images, rows, path, mirror=True)
-        assert not torch.allclose(plain[0], other[0], atol=1e-3)
-        mean = (plain[0] + other[0]) / 2 if flip else plain[0]
-        assert torch.allclose(found[0], mean, atol=1e-5)
+    plain, other = (trained.predict(each, rows) for each in (images, turned))
+    found = trained.predict(images, rows, mirror=True)
+    assert not torch.allclose(plain[0], other[0], atol=1e-3)
+    mean = (plain[0] + other[0]) / 2 if flip else plain[0]
+    assert torch.allclose(found[0], mean, atol=1e-5)
     assert recognise(trained, OpenWorldSettings(mirror=True))["mirror"] is flip
 
 
 def test_the_papers_thresholds_are_measured_in_every_run(evolved):
-    found = recognise(evolved("separable"), OpenWorldSettings(threshold="paper_cifar100"))
+    found = recognise(evolved, OpenWorldSettings(threshold="paper_cifar100"))
     assert found["threshold"] == 0.9587 and found["threshold_from"] == "paper_cifar100"
     # Sixteen classes: even softmax applied twice stays below 1 - 1/16, so all are accepted.
     assert found["paper_thresholds"]["paper_cifar100"]["two_softmaxes"] == {

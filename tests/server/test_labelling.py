@@ -31,7 +31,7 @@ SHARDS = ShardSettings(ways=3, shots=4, seed=0, classes_from="open_world", draws
 
 @pytest.fixture
 def result(evolved) -> Any:
-    return SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable"), threads=1))
+    return SimpleNamespace(trained=SimpleNamespace(trainer=evolved, threads=1))
 
 
 def test_shards_hold_what_the_collective_calls_unknown(result, tiny_dataset):

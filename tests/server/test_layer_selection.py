@@ -1,4 +1,4 @@
-"""What is asked of ``learngene.layers`` becomes the light path's run, and auto what rho says."""
+"""What is asked of ``learngene.layers`` is what clients get, and auto what rho says."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from conf.schema import Config, read_config
 from learngene.collective.records import TrainerSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
+from learngene.gene.settings import LearngeneSettings
 from server import factory
 from server.factory import FactoryResult, FactorySettings, train_or_load_gene, trainer_settings
-from server.layer_selection import layer_numbers, shared_layers
+from server.layer_selection import layer_numbers
 from tests.helpers import CPU, hooked, settings
 
 NAMES = ["1", "2", "2b", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"]
@@ -74,20 +75,19 @@ def plant(monkeypatch, selected: set[int]) -> None:
 
 
 def test_layers_are_counted_at_the_end_of_growth():
-    assert layer_numbers(3, NAMES) == [12, 13, 14] and layer_numbers([5, 6], NAMES) == [5, 6]
-    assert shared_layers([12, 13, 14], NAMES, "separable") == (3, 13)
-    assert shared_layers([5, 6, 7], NAMES, "separable") == (3, 6)
+    for asked, due in (
+        ("front", [1, 2, 3, 4, 5]), ("top", [12, 13, 14]), (2, [13, 14]), ([5, 6], [5, 6]),
+    ):  # fmt: skip
+        assert layer_numbers(LearngeneSettings(layers=asked, depth=5), NAMES) == due
     with pytest.raises(InputError, match="ends with 14 layers"):
-        layer_numbers([14, 15], NAMES)
-    with pytest.raises(InputError, match="2b is a copy that growth makes"):
-        shared_layers([2, 3, 4], NAMES, "whole")
-    assert shared_layers([2, 3, 4], NAMES, "fresh") == (3, 13)
+        layer_numbers(LearngeneSettings(layers=[14, 15]), NAMES)
 
 
-def test_the_default_is_the_papers_top_three(tmp_path):
-    asked = trainer_settings(config(tmp_path), CPU)
-    assert (asked.shared, asked.shared_last, asked.plan) == (3, 13, ())
-    assert asked.collective.growth == "schedule"
+def test_the_collective_does_not_hang_on_what_is_inherited(tmp_path):
+    plain = trainer_settings(config(tmp_path), CPU)
+    top = config(tmp_path, learngene__layers="top", individual__stem="fresh")
+    assert trainer_settings(top, CPU) == plain
+    assert plain.plan == () and plain.collective.growth == "schedule"
 
 
 def test_a_plan_is_its_content_not_its_name(tmp_path):
@@ -130,63 +130,51 @@ def test_the_example_plan_is_legal(tiny_dataset):
     assert [name for name in trained.collective.names if not name.isdigit()] == ["5b", "7b"]
 
 
-def test_a_named_run_is_what_the_client_gets(make, lives):
-    result = make(learngene__layers=[5, 6, 7])
-    assert result.gene.card.layers == [5, 6, 7] == result.trained.trainer.collective.run
-    assert [(s.shared, s.shared_last) for s in lives] == [(3, 7)]
+def test_the_default_is_seven_layers_from_the_front_and_a_projection(make):
+    card = make().gene.card
+    assert (card.layers, card.stem, card.side) == ([1, 2, 3, 4, 5, 6, 7], "none", 4)
+    assert card.shapes["projection.0.matrix"] == [15, 16 * 16]  # sixteen base classes
+
+
+def test_a_named_run_is_what_the_client_gets(make):
+    result = make(learngene__layers=[5, 6, 7], individual__stem="fresh")
+    assert result.gene.card.layers == [5, 6, 7] and result.gene.card.stem == "fresh"
     sections = result.sections(1e-3)
     assert sections["learngene"]["layers"] == [5, 6, 7]
     assert len(sections["criterion"]["rule"]["layers"]) == 13
-    assert "chosen_on" not in sections["criterion"]
 
 
-def test_auto_lives_again_where_the_criterion_points_elsewhere(make, lives, monkeypatch):
+def test_auto_takes_what_the_criterion_selects_of_the_same_collective(make, lives, monkeypatch):
     plant(monkeypatch, {7, 8})
     notes: list[str] = []
-    result = make(notes, learngene__layers="auto")
-    assert [(s.shared, s.shared_last) for s in lives] == [(3, 13), (2, 8)]
+    result = make(notes, learngene__layers="auto", individual__stem="fresh")
+    assert lives[0] == lives[-1] and result.trained.reused == 0  # lived once
     assert result.gene.card.layers == [7, 8]
-    assert len(notes) == 1 and "selects [7, 8]" in notes[0] and "lives again" in notes[0]
-    criterion = result.sections(1e-3)["criterion"]
-    assert criterion["chosen_on"]["selected"] == [7, 8] == criterion["selected"]
-    assert criterion["chosen_on"]["collective"] != result.trained.key
-    again = make(learngene__layers="auto")
+    assert notes == ["learngene.layers=auto: the criterion selects [7, 8]"]
+    assert result.sections(1e-3)["criterion"]["selected"] == [7, 8]
+    again = make(learngene__layers="auto", individual__stem="fresh")
     assert again.trained.reused == 3 and again.gene.card.sha256 == result.gene.card.sha256
-    assert make(learngene__layers=[7, 8]).gene.card.sha256 == result.gene.card.sha256
-
-
-def test_auto_keeps_its_life_where_the_criterion_agrees(make, lives, monkeypatch):
-    plant(monkeypatch, {11, 12, 13})
-    notes: list[str] = []
-    result = make(notes, learngene__layers="auto")
-    assert len(lives) == 1 and result.gene.card.layers == [11, 12, 13]
-    assert "lives again" not in notes[0] and result.chosen_on is None
-
-
-def test_auto_needs_no_second_life_without_a_light_path(make, lives, monkeypatch):
-    plant(monkeypatch, {4, 5})
-    result = make(learngene__layers="auto", individual__stem="fresh")
-    assert lives[0] == lives[-1] and result.gene.card.layers == [4, 5]
-    assert result.trained.reused == len(result.trained.trainer.tasks)  # read again, not lived again
+    named = make(learngene__layers=[7, 8], individual__stem="fresh")
+    assert named.gene.card.sha256 == result.gene.card.sha256
 
 
 def test_auto_says_when_nothing_follows_the_trend(make, monkeypatch):
     plant(monkeypatch, set())
     with pytest.raises(InputError, match=r"no layer .* above learngene\.auto_bar") as raised:
-        make(learngene__layers="auto")
+        make(learngene__layers="auto", individual__stem="fresh")
     assert raised.value.field == "learngene.layers"
     assert make().sections(1e-3)["criterion"]["selected"] == []  # and without auto it only says so
 
 
 def test_auto_needs_three_tasks(make):
     with pytest.raises(InputError, match="a trend needs 3 tasks, the collective had 2"):
-        make(learngene__layers="auto", collective__classes_per_task=8)
+        make(learngene__layers="auto", individual__stem="fresh", collective__classes_per_task=8)
 
 
 def test_a_deepening_life_reports_its_lineage(make, tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text("- {task: 2, layer: 5, deepen: true}\n- {task: 3, layer: 5b, widen_by: 64}\n")
-    result = make(collective__growth=str(path))
+    result = make(collective__growth=str(path), learngene__layers="top", individual__stem="fresh")
     assert result.gene.card.layers == [12, 13, 14]
     sections = result.sections(1e-3)
     criterion = sections["criterion"]

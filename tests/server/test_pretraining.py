@@ -139,7 +139,7 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
         assert key(**same) == plain, same
     for other in (
         {"method__maml__lr": 0.5}, {"budget": 101}, {"seed": 1}, {"ways": 4},
-        {"collective__width": 0.125}, {"collective__zoom": 0.5}, {"method__scratch__stem": "fresh"},
+        {"collective__width": 0.125}, {"collective__zoom": 0.5},
         {"open_world__calibration_per_class": 2},
     ):  # fmt: skip
         assert key(**other) != plain, other
@@ -147,7 +147,7 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
     assert key("fomaml") != plain
 
 
-def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path, tiny_dataset, halves):
+def test_the_budget_is_the_collectives_unless_it_is_given(tmp_path, tiny_dataset, halves):
     stages = [SimpleNamespace(image_passes=30), SimpleNamespace(image_passes=12)]
     result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=SimpleNamespace(stages=stages)))
     for asked, spent in ((None, 42), (7, 7)):
@@ -155,13 +155,13 @@ def test_the_budget_is_the_light_paths_unless_it_is_given(tmp_path, tiny_dataset
             config_of(tmp_path, "protonet", budget=asked), tiny_dataset, result
         )
         assert found.payloads["protonet"].card["budget"] == found.section["budget"] == spent
-        assert found.section["light_path_passes"] == 42
+        assert found.section["collective_passes"] == 42
 
 
 def test_the_whole_collective_is_read_off(tmp_path, tiny_dataset, evolved):
-    result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=evolved("separable")))
+    result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=evolved))
     found = pretrain_methods(config_of(tmp_path, "full", "linear_probe"), tiny_dataset, result)
-    collective = evolved("separable").collective
+    collective = evolved.collective
     widths = [o for _, o, _ in found.payloads["full"].card["plan"]]
     assert widths == list(collective.widths)
     assert found.section["methods"]["full"]["image_passes"] is None
@@ -250,7 +250,7 @@ def test_a_plugins_half_is_named_and_takes_no_other_along(
     tmp_path, monkeypatch, tiny_dataset, evolved, half, halves
 ):
     here(monkeypatch, tmp_path)
-    own, trainer = {}, evolved("separable")
+    own, trainer = {}, evolved
     for name, (body, _) in halves.items():
         source = "import numpy as np\nfrom learngene.methods import Method, Payload\n\n\n"
         source += f"def half(given):\n    {body}\n\n\nMETHOD = Method(print, {half}=half)\n"

@@ -19,8 +19,8 @@ from learngene.networks.collective import Collective
 from tests.helpers import torch_rng
 
 
-def tiny(stem: str = "separable") -> Collective:
-    return Collective((4,) * 13, 3, stem=stem, shared=3, width=0.0625, generator=torch_rng())
+def tiny() -> Collective:
+    return Collective((4,) * 13, 3, width=0.0625, generator=torch_rng())
 
 
 def test_negative_gradients_count():
@@ -45,27 +45,6 @@ def test_mean_over_the_steps():
 def test_no_steps_no_rho():
     with pytest.raises(ValueError, match="without a training step"):
         Criterion(0.1, 13).result()
-
-
-def test_observed_is_the_gradient_of_the_collectives_loss_alone(evolve):
-    """Two lives that differ in the light path alone: its stem is drawn anew in the second."""
-    first, second = evolve(epochs=1), evolve(epochs=1)
-    for unit in second.collective.light.stem:
-        torch.nn.init.normal_(unit.conv.weight, std=3.0, generator=torch_rng(8))
-    seen: list[list[float]] = []
-    for life in (first, second):
-        gradients: list[list[float]] = []
-        original = Criterion.observe
-
-        def spy(self, collective, kept=gradients, call=original):
-            kept.append([float(u.conv.weight.grad.abs().sum()) for u in collective.units])
-            call(self, collective)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Criterion, "observe", spy)
-            life.run_task()
-        seen.append(gradients[0])  # afterwards the shared weights differ
-    assert seen[0] == seen[1]
 
 
 def test_observe_reads_what_backward_left():

@@ -14,7 +14,7 @@ WIDTHS = (4,) * 13
 
 
 def made() -> Collective:
-    collective = Collective(WIDTHS, 5, stem="fresh", shared=3, width=0.0625, generator=torch_rng(1))
+    collective = Collective(WIDTHS, 5, width=0.0625, generator=torch_rng(1))
     return shake(collective).eval()  # type: ignore[return-value]
 
 

@@ -41,17 +41,13 @@ def test_tasks_hold_every_base_class_once_in_an_order_of_the_seed(evolve, tiny_d
     assert evolve().tasks == tasks and evolve(seed=6).tasks != tasks
 
 
-@pytest.mark.parametrize("stem", ["separable", "seeded", "fresh"])
-def test_heads_and_widths_grow_with_the_tasks(evolved, stem):
-    life = evolved(stem)
+def test_head_and_widths_grow_with_the_tasks(evolved):
+    life = evolved
     assert [stage.known_classes for stage in life.stages] == [6, 12, 16]
     assert life.known == list(chain.from_iterable(life.tasks))
     assert life.collective.head.weight.shape[0] == 16
-    if stem != "fresh":
-        assert life.collective.light.head.weight.shape[0] == 16
     assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
-    steps = 9 if stem == "seeded" else 10  # a pinned layer has no steps of its own
-    assert [len(stage.widened) for stage in life.stages] == [0, steps, steps]
+    assert [len(stage.widened) for stage in life.stages] == [0, 10, 10]
     assert life.stages[0].parameters < life.stages[1].parameters < life.stages[2].parameters
 
 
@@ -60,21 +56,18 @@ def test_starts_with_the_papers_narrow_widths(evolve):
 
 
 def test_stages_report_shares_and_thirteen_rhos(evolved):
-    for stem in ("separable", "fresh"):
-        for stage in evolved(stem).stages:
-            assert len(stage.rho) == 13 and all(0 <= r <= 1 for r in stage.rho)
-            assert max(stage.rho) > 0 and 0 <= stage.accuracy <= 1
-            assert (stage.light_accuracy is None) == (stem == "fresh")
-            assert (stage.light_accuracy_by_task is None) == (stem == "fresh")
+    for stage in evolved.stages:
+        assert len(stage.rho) == 13 and all(0 <= r <= 1 for r in stage.rho)
+        assert max(stage.rho) > 0 and 0 <= stage.accuracy <= 1
 
 
 def test_a_life_ends(evolved):
     with pytest.raises(ValueError, match="all 3 tasks are done"):
-        evolved("separable").run_task()
+        evolved.run_task()
 
 
 def test_memory_is_bounded_and_holds_no_calibration_row(evolve, evolved, tiny_dataset):
-    life = evolved("separable")
+    life = evolved
     held = set(life.calibration_rows.tolist())
     assert len(held) == 16 * 3
     assert set(life.memory) == set(tiny_dataset.class_split.base)
@@ -99,7 +92,7 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_dataset, mo
     life = evolve()
     for module in ("trainer", "predictor"):
         monkeypatch.setattr(f"learngene.collective.{module}.to_batch", spy)
-    monkeypatch.setattr(life, "test", lambda tasks: (Accuracy(0.0, []), Accuracy(0.0, [])))
+    monkeypatch.setattr(life, "test", lambda tasks: Accuracy(0.0, []))
     life.run_task()
     first = len(seen)
     life.run_task()
@@ -151,14 +144,14 @@ def test_passes_count_whole_batches(evolve):
 
 
 KINDS = [
-    *({"stem": stem} for stem in ("separable", "seeded", "whole", "fresh")),
+    {},
     {"exemplars": "herding"},
     {"memory": "ewc", "growth": "none"},
     {"memory": "lwf"},
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind.values()))
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind.values()) or "default")
 def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_path, kind):
     first = evolve(**kind)
     first.run_task()
@@ -170,10 +163,8 @@ def test_taken_up_after_two_tasks_ends_as_if_never_stopped(evolve, evolved, tmp_
     second.load_state([TaskRecord(**stage) for stage in card["stages"]], saved, first.memory)
     assert second.known == first.known and second.collective.widths == first.collective.widths
     last = second.run_task()
-    if "stem" in kind:
-        whole = evolved(kind["stem"])
-    else:
-        whole = evolve(**kind)
+    whole = evolve(**kind) if kind else evolved
+    if kind:
         while not whole.done:
             whole.run_task()
     assert_equal(second.state(), whole.state())
@@ -190,22 +181,7 @@ def test_global_random_state_changes_nothing(evolve, evolved):
         torch.rand(7)
         np.random.random(3)
         life.run_task()
-    assert_equal(state(life), state(evolved("separable")))
-
-
-def test_a_seeded_stem_is_not_trained(evolve, evolved):
-    drawn, lived = evolve(stem="seeded"), evolved("seeded")
-    pairs = zip(drawn.collective.light.stem, lived.collective.light.stem, strict=True)
-    for before, after in pairs:
-        assert torch.equal(before.conv.weight, after.conv.weight)
-        assert after.norm.weight.tolist() == [1.0] * len(after.norm.weight)
-        assert after.norm.bias.tolist() == [0.0] * len(after.norm.bias)
-        assert not torch.equal(before.norm.running_mean, after.norm.running_mean)
-
-
-def test_a_separable_stem_is_trained(evolve, evolved):
-    before, after = evolve().collective.light.stem, evolved("separable").collective.light.stem
-    assert not torch.equal(before[0].conv.weight, after[0].conv.weight)
+    assert_equal(state(life), state(evolved))
 
 
 def test_without_growth_nothing_widens(evolve):
@@ -216,9 +192,8 @@ def test_without_growth_nothing_widens(evolve):
 
 
 def test_equal_layers_have_one_width_and_the_final_widths_weights(evolve):
-    life = evolve(growth="equal", shared_last=4)
+    life = evolve(growth="equal")
     assert life.collective.widths == (round(369 * 0.0625),) * 13
-    assert life.collective.run == [2, 3, 4]
     life.run_task()
     assert life.run_task().widened == []
     convolutions = [
@@ -232,32 +207,29 @@ def test_targets_are_the_teachers_words_on_the_same_rows(evolve, tiny_dataset):
     life = evolve(temperature=3.0)
     life.run_task()
     rows = np.array([5, 90, 7, 33])
-    heavy, light = life._distillation_targets(life.collective.eval(), rows)
-    for i, row in enumerate(rows):
-        x = to_batch(tiny_dataset.train_images[[row]])
+    goals = life._distillation_targets(life.collective.eval(), rows)
+    for goal, row in zip(goals, rows, strict=True):
         with torch.no_grad():
-            for goal, logits in (
-                (heavy, life.collective(x)),
-                (light, life.collective.light_logits(x)),
-            ):
-                assert torch.allclose(goal[i], F.softmax(logits[0] / 3.0, 0), atol=1e-6)
+            logits = life.collective(to_batch(tiny_dataset.train_images[[row]]))
+        assert torch.allclose(goal, F.softmax(logits[0] / 3.0, 0), atol=1e-6)
     assert life._distillation_targets(None, rows) is None
 
 
-def test_the_loss_by_hand(evolve):
+def test_the_loss_by_hand(evolve, monkeypatch):
     """Cross-entropy, plus distill * T^2 * KL(goal, ours) over the old classes at temperature T."""
     life = evolve(temperature=2.0, distill=0.5)
     logits = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
     y, batch = torch.tensor([2, 1]), torch.tensor([3, 0])
     goals = torch.full((4, 2), float("nan"))
     goals[3], goals[0] = torch.tensor([0.7, 0.3]), torch.tensor([0.2, 0.8])  # rows 3 and 0 of goals
-    found = life._loss(lambda x: logits, torch.zeros(2), y, [goals], 0, batch)
+    monkeypatch.setattr(life, "collective", lambda x: logits)
+    found = life._loss(torch.zeros(2), y, goals, batch)
     entropy = -(F.log_softmax(logits, 1)[0, 2] + F.log_softmax(logits, 1)[1, 1]) / 2
     ours = F.softmax(logits[:, :2] / 2, 1)
     goal = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
     divergence = (goal * (goal / ours).log()).sum() / 2
     assert float(found) == pytest.approx(float(entropy + 0.5 * 4 * divergence), abs=1e-6)
-    plain = life._loss(lambda x: logits, torch.zeros(2), y, None, 0, batch)
+    plain = life._loss(torch.zeros(2), y, None, batch)
     assert float(plain) == pytest.approx(float(entropy), abs=1e-6)
 
 
@@ -273,9 +245,9 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
         kept["teacher"] = teacher
         return targets(teacher, rows)
 
-    def spy_loss(logits_of, x, y, goals, path, batch):
-        kept["batches"].append((path, batch, goals, y))
-        return loss(logits_of, x, y, goals, path, batch)
+    def spy_loss(x, y, goals, batch):
+        kept["batches"].append((batch, goals, y))
+        return loss(x, y, goals, batch)
 
     monkeypatch.setattr(life, "_distillation_targets", spy_targets)
     monkeypatch.setattr(life, "_loss", spy_loss)
@@ -284,29 +256,19 @@ def test_distillation_meets_the_rows_it_was_made_for(evolve, monkeypatch):
     (rows,) = kept["rows"]
     known, teacher = life.known, kept["teacher"]
     assert kept["batches"]
-    for path, batch, goals, y in kept["batches"]:
+    for batch, goals, y in kept["batches"]:
         here = rows[batch.numpy()]
         assert [known[int(label)] for label in y] == life.dataset.train_labels[here].tolist()
         with torch.no_grad():
-            x = read(life.dataset.train_images[here])
-            said = teacher.light_logits(x) if path else teacher(x)
-        assert goals[path].shape[1] == len(old)
-        assert torch.allclose(goals[path][batch], F.softmax(said / 2.0, 1), atol=1e-5)
+            said = teacher(read(life.dataset.train_images[here]))
+        assert goals.shape[1] == len(old)
+        assert torch.allclose(goals[batch], F.softmax(said / 2.0, 1), atol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_raises(evolve, monkeypatch):
     life = evolve()
     monkeypatch.setattr(life.collective.head.scale, "data", torch.tensor(float("nan")))
     with pytest.raises(InputError, match=r"^collective\.lr=0\.02: .* finite in task 1\. Lower"):
-        life.run_task()
-    assert life.stages == []
-
-
-def test_a_light_loss_that_is_not_finite_raises(evolve, monkeypatch):
-    """Also in a task's last step, after which no other would show it."""
-    life = evolve()
-    monkeypatch.setattr(life.collective.light.head.scale, "data", torch.tensor(float("nan")))
-    with pytest.raises(InputError, match=r"loss is not finite in task 1"):
         life.run_task()
     assert life.stages == []
 
@@ -331,21 +293,18 @@ def test_consolidation_follows_the_last_task_on_equally_many_of_every_class(evol
 
 
 def test_test_accuracy_by_hand(evolved, tiny_dataset):
-    life = evolved("separable")
-    right, light, total = Counter(), Counter(), Counter()
+    life = evolved
+    right, total = Counter(), Counter()
     task_of = {c: task for task, classes in enumerate(life.tasks) for c in classes}
     for place, c in enumerate(life.known):
         x = to_batch(tiny_dataset.test_images[tiny_dataset.rows("test", c)])
         with torch.no_grad():
             right[task_of[c]] += int((life.collective.eval()(x).argmax(1) == place).sum())
-            light[task_of[c]] += int((life.collective.light_logits(x).argmax(1) == place).sum())
         total[task_of[c]] += len(x)
-    for found, expected in zip(life.test(life.tasks), (right, light), strict=True):
-        assert found.known == pytest.approx(expected.total() / total.total())
-        assert found.by_task == pytest.approx([expected[t] / total[t] for t in range(3)])
-    last = life.stages[-1]
-    assert (last.accuracy, last.accuracy_by_task) == astuple(life.test(life.tasks)[0])
-    assert (last.light_accuracy, last.light_accuracy_by_task) == astuple(life.test(life.tasks)[1])
+    found, last = life.test(life.tasks), life.stages[-1]
+    assert found.known == pytest.approx(right.total() / total.total())
+    assert found.by_task == pytest.approx([right[t] / total[t] for t in range(3)])
+    assert (last.accuracy, last.accuracy_by_task) == astuple(found)
 
 
 def test_accuracy_by_task_is_read_off_the_pass_over_all_known_classes(evolve, monkeypatch):
@@ -362,18 +321,14 @@ def test_accuracy_by_task_is_read_off_the_pass_over_all_known_classes(evolve, mo
     while not life.done:
         life.run_task()
     sizes = [6 * known for known in (6, 12, 16)]  # six test images a class
-    assert passed == [size for size in sizes for _ in range(2)]  # once a path
+    assert passed == sizes  # once
     for stage in life.stages:
         weights = [6 * len(task) for task in life.tasks[: stage.task + 1]]
-        for whole, parts in (
-            (stage.accuracy, stage.accuracy_by_task),
-            (stage.light_accuracy, stage.light_accuracy_by_task),
-        ):
-            assert len(parts) == stage.task + 1
-            assert np.average(parts, weights=weights) == pytest.approx(whole)
+        assert len(stage.accuracy_by_task) == stage.task + 1
+        assert np.average(stage.accuracy_by_task, weights=weights) == pytest.approx(stage.accuracy)
 
 
-def test_both_paths_learn(evolve, tiny_dataset):
+def test_it_learns(evolve, tiny_dataset):
     """One task of three classes to the end: its training images are told apart."""
     life = evolve(classes_per_task=3, epochs=25, batch_size=9, width=0.125)
     life.run_task()
@@ -381,36 +336,7 @@ def test_both_paths_learn(evolve, tiny_dataset):
     truth = torch.arange(3).repeat_interleave(len(rows) // 3)
     model, x = life.collective.eval(), to_batch(tiny_dataset.train_images[rows])
     with torch.no_grad():
-        for logits in (model(x), model.light_logits(x)):
-            assert float((logits.argmax(1) == truth).float().mean()) > 0.8  # chance is a third
-
-
-def test_between_its_turns_the_long_path_rests(evolve, monkeypatch):
-    """light_steps=3: the 13 layers' own weights move on every third step, the others on each."""
-    life = evolve(light_steps=3, epochs=2)
-    moved: list[list[bool]] = []
-
-    def spy(self, *args, **kwargs):
-        model = life.collective
-        before = [model.units[0].conv.weight.clone(), model.units[12].conv.weight.clone()]
-        result = step(self, *args, **kwargs)
-        after = [model.units[0].conv.weight, model.units[12].conv.weight]
-        moved.append([not torch.equal(a, b) for a, b in zip(before, after, strict=True)])
-        return result
-
-    step = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", spy)
-    life.run_task()
-    own, shared = ([each[i] for each in moved] for i in (0, 1))
-    assert len(own) > 3 and own == [number % 3 == 0 for number in range(len(own))]
-    assert all(shared)
-
-
-def test_without_a_light_path_every_step_is_the_long_ones(evolve):
-    one, three = evolve(stem="fresh"), evolve(stem="fresh", light_steps=3)
-    one.run_task()
-    three.run_task()
-    assert_equal(state(one), state(three))
+        assert float((model(x).argmax(1) == truth).float().mean()) > 0.8  # chance is a third
 
 
 def test_progress_counts_to_the_last_step(evolve):
@@ -453,14 +379,13 @@ def test_a_life_by_a_written_plan(evolve):
     # numbers of that moment: 5b is the sixth, then 12 the fourteenth after both copies
     assert third.widened == [{"layer": 6, "width": 12}, {"layer": 14, "width": 32}]
     assert [len(stage.rho) for stage in life.stages] == [13, 14, 15]
-    assert life.collective.names == third.layers and life.collective.run == [13, 14, 15]
+    assert life.collective.names == third.layers
     assert life.collective.widths == (4, 4, 4, 4, 4, 12, 12, 8, 8, 16, 16, 16, 16, 32, 16)
 
 
-@pytest.mark.parametrize(("stem", "last"), [("separable", 13), ("seeded", 9), ("fresh", 13)])
 @pytest.mark.parametrize("done", [1, 2])
-def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path, stem, last, done):
-    changed = {"growth": "plan", "plan": PLAN, "stem": stem, "shared_last": last}
+def test_a_deepened_collective_is_taken_up_from_its_checkpoint(evolve, tmp_path, done):
+    changed = {"growth": "plan", "plan": PLAN}
     first = evolve(**changed)
     for _ in range(done):
         first.run_task()
@@ -485,25 +410,3 @@ def test_a_life_is_taken_up_further_from_where_it_is(evolve):
         second.load_state(list(first.stages), first.state(), first.memory)
         assert second.collective.names == first.collective.names
         assert_equal(state(first), state(second))
-
-
-@pytest.mark.parametrize("last", [3, 8])
-def test_a_light_path_in_front_or_in_the_middle_learns(evolve, last):
-    life = evolve(shared_last=last)
-    before = {name: value.clone() for name, value in life.collective.state_dict().items()}
-    while not life.done:
-        life.run_task()
-    assert life.collective.run == [last - 2, last - 1, last]
-    assert life.collective.widths == scaled(COLLECTIVE_END, 0.0625)
-    assert life.stages[-1].light_accuracy is not None
-    for number in range(3):
-        name = f"light.norms.{number}.running_mean"
-        assert not torch.equal(before[name], state(life)[name][: len(before[name])])
-
-
-def test_a_seeded_stem_pins_the_layer_in_front_of_its_run(evolve):
-    life = evolve(stem="seeded", shared_last=8)
-    start, end = scaled(COLLECTIVE_START, 0.0625), scaled(COLLECTIVE_END, 0.0625)
-    assert life.collective.widths == (*start[:4], end[4], *start[5:])
-    assert "5" not in {step.layer for step in life.plan}
-    assert evolve(stem="seeded", shared_last=3).collective.widths == start

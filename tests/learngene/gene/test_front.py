@@ -18,7 +18,7 @@ from learngene.networks.collective import Collective
 from learngene.networks.growth import deepen
 from learngene.networks.layers import LAYERS
 from learngene.networks.projection import Projection, discriminant
-from tests.helpers import rng, shake, torch_rng
+from tests.helpers import gene_of, rng, shake, torch_rng
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,6 @@ def collective() -> Collective:
     made = Collective(
         (4, 4, 6, 6, 8, 8, 8, 8, 8, 8, 8, 8, 8),
         7,
-        stem="none",
-        shared=3,
         width=0.0625,
         generator=torch_rng(),
     )
@@ -44,15 +42,7 @@ def front_gene(collective: Collective, depth: int, *, projected: bool = True) ->
     with torch.no_grad():
         features = collective.front_features(images(), depth, side)
     projection = discriminant(features, torch.arange(40) % 7, 1.0) if projected else None
-    return extract(
-        collective,
-        layers=list(range(1, depth + 1)),
-        stem_seed=0,
-        rho=[],
-        source={},
-        side=side,
-        projection=projection,
-    )
+    return gene_of(collective, range(1, depth + 1), projection=projection)
 
 
 @pytest.mark.parametrize("depth", [1, 4, 7, 8, 13])
@@ -104,7 +94,7 @@ def test_it_travels_and_is_kept_like_any_learngene(collective, tmp_path, precisi
 
 
 def test_behind_a_stem_the_card_says_nothing_of_it(evolved):
-    gene = extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    gene = gene_of(evolved.collective, [11, 12, 13], stem="fresh")
     assert not {"pools", "side"} & set(gene.card.for_client())
 
 
@@ -128,7 +118,7 @@ def test_a_forged_card_is_refused(collective, change, word):
 
 def test_layers_that_do_not_begin_with_the_first_need_a_stem(collective):
     with pytest.raises(ValueError, match="need a stem"):
-        extract(collective, layers=[2, 3], stem_seed=0, rho=[], source={}, side=4)
+        extract(collective, layers=[2, 3], rho=[], source={}, side=4)
 
 
 def test_the_projection_is_the_generalised_eigenproblems():

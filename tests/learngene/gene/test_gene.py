@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from learngene.gene.gene import (
     Learngene,
     check,
     digest,
-    extract,
     inherited_modules,
     load,
     reconstruct,
@@ -27,28 +27,25 @@ from learngene.gene.gene import (
 )
 from learngene.networks.collective import Collective
 from learngene.networks.growth import deepen, widen
-from learngene.networks.individual import Individual, stem_generator
+from learngene.networks.individual import Individual
 from learngene.networks.layers import STEMS
-from tests.helpers import rng, shake, torch_rng
+from learngene.networks.projection import Projection
+from tests.helpers import gene_of, rng, shake, torch_rng
 
-SEED = 5  # of tests.helpers.settings
-
-
-def gene_of(collective: Collective, layers: int | list[int] = 3) -> Learngene:
-    front = collective.stem_kind == "none"
-    return extract(
-        collective,
-        layers=[1, 2, 3] if front else layers,
-        stem_seed=SEED,
-        rho=[[0.5] * 13],
-        source={"run": "x"},
-        side=4 if front else None,
-    )
+TOP = (11, 12, 13)
 
 
 @pytest.fixture
 def gene(evolved) -> Learngene:
-    return gene_of(evolved("separable").collective)
+    """Seven layers and a projection of their 16 channels' 4x4 maps."""
+    return gene_of(evolved.collective, projection=shake_projection(Projection(16 * 16, 5)))
+
+
+def shake_projection(projection: Projection) -> Projection:
+    for name, number in (("mean", 1), ("matrix", 2)):
+        buffer = getattr(projection, name)
+        buffer.copy_(torch.randn(buffer.shape, generator=torch_rng(number)))
+    return projection
 
 
 @pytest.fixture
@@ -77,9 +74,12 @@ def edit_arrays(path: Path, change: Callable[[dict], None], *, card_too: bool = 
         edit_card(path, lambda card: card.update(**said, sha256=digest(arrays, card)))
 
 
-def light_features(collective: Collective, x: torch.Tensor) -> torch.Tensor:
+def run_features(collective: Collective, layers: list[int], x: torch.Tensor) -> torch.Tensor:
+    """What a run of the collective's layers makes of (B, C, H, W), not pooled."""
     with torch.no_grad():
-        return collective.eval().light.features(x, collective.top)
+        for number in layers:
+            x = collective.eval().units[number - 1](x)
+    return x
 
 
 def individual_of(gene: Learngene, head: str = "prototype") -> Individual:
@@ -88,7 +88,7 @@ def individual_of(gene: Learngene, head: str = "prototype") -> Individual:
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_saved_and_loaded_is_the_same(evolved, tmp_path, stem):
-    gene = gene_of(evolved(stem).collective)
+    gene = gene_of(evolved.collective, TOP if stem == "fresh" else range(1, 4), stem=stem)
     again = load(save(gene, tmp_path))
     assert again.card == gene.card
     assert set(again.arrays) == set(gene.arrays)
@@ -99,102 +99,52 @@ def test_saved_and_loaded_is_the_same(evolved, tmp_path, stem):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stem", ["separable", "whole"])
-def test_the_individual_sees_what_the_light_path_saw(evolved, tmp_path, stem):
-    collective = evolved(stem).collective
-    found = individual_of(load(save(gene_of(collective), tmp_path)))
-    x = torch.randn(4, 3, 32, 32, generator=torch_rng(1))
-    with torch.no_grad():
-        assert torch.allclose(found.features(x), light_features(collective, x), atol=1e-5)
-
-
-@pytest.mark.parametrize("layers", range(1, 7))
-@pytest.mark.parametrize("stem", ["separable", "whole"])
-def test_every_number_of_layers(layers, stem):
-    """Norms that are not neutral, widths that are all different."""
-    widths = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
-    collective = Collective(
-        widths, 3, stem=stem, shared=layers, width=0.0625, generator=torch_rng()
-    )
-    shake(collective)
-    gene = gene_of(collective, layers)
-    assert gene.card.layers == list(range(14 - layers, 14))
-    x = torch.randn(2, 3, 32, 32, generator=torch_rng(1))
-    with torch.no_grad():
-        found = individual_of(gene).features(x)
-    assert torch.allclose(found, light_features(collective, x), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     "run", [[1, 2, 3], [6, 7, 8], [11, 12, 13], [5, 6], [8], [1, 2, 3, 4, 5, 6]]
 )
-@pytest.mark.parametrize("stem", ["separable", "whole", "seeded"])
 @pytest.mark.parametrize("grown", [False, True])
-def test_a_run_from_anywhere_sees_what_the_light_path_saw(stem, run, grown):
+def test_a_run_from_anywhere_is_taken_unchanged(run, grown):
     """Front, middle and top (figure 6b), also when layers around the run were grown."""
     widths = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
-    collective = Collective(
-        widths, 3, stem=stem, shared=len(run), last=run[-1], width=0.0625, generator=torch_rng(),
-        stem_generator=stem_generator(SEED) if stem == "seeded" else None,
-    )  # fmt: skip
+    collective = Collective(widths, 3, width=0.0625, generator=torch_rng())
+    lower = int(grown and run[0] > 1)
     if grown:
-        before = max(run[0] - 1, 1)
-        for layer in (run[0], run[-1], *([before] if stem != "seeded" else [])):
+        for layer in (run[0], run[-1], max(run[0] - 1, 1)):
             collective = widen(collective, layer, 2 * widths[layer - 1], rng(layer), 0.01)
         if run[0] > 1:
             collective = deepen(collective, run[0] - 1, rng(), 0.01)
         if run[-1] < 13:
             collective = deepen(collective, len(collective.units), rng(), 0.01)
-    shake(collective.light.norms if stem == "seeded" else collective)
-    lower = int(grown and run[0] > 1)
-    gene = gene_of(collective, [number + lower for number in run])
-    assert gene.card.layers == collective.run == [number + lower for number in run]
-    x = torch.randn(2, 3, 32, 32, generator=torch_rng(1))
-    collective.to(memory_format=torch.channels_last)  # equal sums need an equal layout
+    shake(collective)
+    layers = [number + lower for number in run]
+    gene = gene_of(collective, layers, stem="fresh")
+    assert gene.card.layers == layers
+    individual = individual_of(gene)
+    for network in (individual, collective):  # equal sums need an equal layout
+        network.to(memory_format=torch.channels_last)
+    channels = collective.units[layers[0] - 1].conv.in_channels
+    assert len(individual.stem) == 7 - len(run)
+    assert individual.stem[-1].conv.out_channels == channels
+    for unit, number in zip(individual.top, layers, strict=True):
+        unit.pool = collective.units[number - 1].pool  # the individual has its own
+    x = torch.rand(2, channels, 16, 16, generator=torch_rng(1))
+    due = run_features(collective, layers, x)
     with torch.no_grad():
-        found = individual_of(gene).to(memory_format=torch.channels_last).features(x)
-    assert torch.equal(found, light_features(collective, x))
+        for unit in individual.top:
+            x = unit(x)
+    assert torch.equal(x, due)
 
 
-@pytest.mark.parametrize("layers", [[12, 14], [13, 14], [0, 1], [3, 2], [], 0, 14])
+@pytest.mark.parametrize("layers", [[12, 14], [13, 14], [0, 1], [3, 2], []])
 def test_layers_that_are_no_run_cannot_be_taken(evolved, layers):
     with pytest.raises(ValueError, match="no consecutive layers of a collective of 13"):
-        gene_of(evolved("fresh").collective, layers)
-
-
-def test_a_fresh_stem_brings_any_run(evolved):
-    collective = evolved("fresh").collective
-    gene = gene_of(collective, [4, 5])
-    assert gene.card.layers == [4, 5]
-    for ours, theirs in zip(individual_of(gene).top, collective.units[3:5], strict=True):
-        assert torch.equal(ours.conv.weight, theirs.conv.weight)
-
-
-def test_a_seeded_stem_travels_as_an_integer(evolved):
-    collective = evolved("seeded").collective
-    gene = gene_of(collective)
-    assert gene.card.stem_seed == SEED and not any(n.startswith("stem") for n in gene.arrays)
-    assert gene.card.bytes == gene.card.top_layers_bytes
-    found, x = individual_of(gene), torch.randn(4, 3, 32, 32, generator=torch_rng(1))
-    for ours, theirs in zip(found.stem, collective.light.stem, strict=True):
-        assert torch.equal(ours.conv.weight, theirs.conv.weight)
-        ours.norm.load_state_dict(theirs.norm.state_dict())  # statistics: measured by the client
-    with torch.no_grad():
-        assert torch.allclose(found.features(x), light_features(collective, x), atol=1e-5)
-
-
-def test_another_integer_is_another_stem(evolved):
-    gene = gene_of(evolved("seeded").collective)
-    other = Learngene(replace(gene.card, stem_seed=SEED + 1), gene.arrays)
-    one, two = individual_of(gene), individual_of(other)
-    assert not torch.equal(one.stem[0].conv.weight, two.stem[0].conv.weight)
-    assert torch.equal(one.top[0].conv.weight, two.top[0].conv.weight)
+        gene_of(evolved.collective, layers, stem="fresh")
 
 
 def test_a_fresh_stem_brings_the_collectives_own_top(evolved):
-    collective = evolved("fresh").collective
-    gene = gene_of(collective)
-    assert gene.card.stem_seed is None and len(gene.arrays) == 3 * 5
+    collective = evolved.collective
+    gene = gene_of(collective, TOP, stem="fresh")
+    assert gene.card.stem == "fresh" and len(gene.arrays) == 3 * 5
     found = individual_of(gene)
     for ours, theirs in zip(found.top, collective.units[10:], strict=True):
         assert torch.equal(ours.conv.weight, theirs.conv.weight)
@@ -205,9 +155,12 @@ def test_a_fresh_stem_brings_the_collectives_own_top(evolved):
 
 def test_the_card_counts(gene):
     card = gene.card
-    assert card.layers == [11, 12, 13] and card.stem == "separable" and card.channels == 3
-    # three layers of 32 channels: 3x3 weights, weight, bias, mean and variance; four bytes each
-    assert card.top_layers_bytes == 4 * 3 * (32 * 32 * 9 + 4 * 32)
+    assert card.layers == list(range(1, 8)) and card.stem == "none" and card.channels == 3
+    # 3x3 weights, weight, bias, mean and variance of each layer; four bytes each
+    widths = (3, 4, 4, 8, 8, 16, 16, 16)
+    convolutions = sum(9 * a * b for a, b in pairwise(widths))
+    assert card.top_layers_bytes == 4 * (convolutions + 4 * sum(widths[1:]))
+    assert card.bytes - card.top_layers_bytes == 4 * (256 + 5 * 256)  # mean and matrix
     assert card.bytes == sum(a.nbytes for a in gene.arrays.values()) == 4 * card.parameters
     assert card.sha256 == digest(gene.arrays, asdict(card))
     assert not any("num_batches" in name for name in gene.arrays)
@@ -218,7 +171,6 @@ def test_what_travels_has_no_history(gene):
     assert card["rho"] == [] and card["source"] == {}
     whole = asdict(gene.card)
     assert {**whole, **card, "rho": whole["rho"], "source": whole["source"]} == whole
-    assert set(whole) - set(card) == {"pools", "side"}  # of a learngene without a stem
     check(Card(**json.loads(json.dumps(card))), gene.arrays, where="client 0")
 
 
@@ -230,23 +182,17 @@ def test_the_digest_sees_names_shapes_and_values():
         {"x": np.nextafter(a["x"], np.float32(9))},
         {"x": a["x"], "y": a["x"]},
     ]
-    built = {"layers": [13], "stem": "seeded", "stem_seed": 1, "width": 0.25, "channels": 3}
+    built = {"layers": [13], "stem": "fresh", "width": 0.25, "channels": 3}
     assert len({digest(each, built) for each in [a, *others]}) == 5
     b = np.ones(2, np.float32)
     assert digest({"x": a["x"], "b": b}, built) == digest({"b": b, "x": a["x"]}, built)
-    # a seeded stem is drawn from the card's integer: another one is another learngene
-    assert digest(a, built) != digest(a, {**built, "stem_seed": 2})
-
-
-def test_only_what_the_light_path_shares_can_be_taken(evolved):
-    with pytest.raises(ValueError, match=r"shares layers \[11, 12, 13\], not \[12, 13\]"):
-        gene_of(evolved("separable").collective, layers=2)
+    assert digest(a, built) != digest(a, {**built, "pools": [1]})
 
 
 def test_retain_holds_the_inherited_parameters(gene):
     found = individual_of(gene)
     held = [p for module in inherited_modules(found) for p in module.parameters()]
-    assert {id(p) for p in held} == {id(p) for p in found.top.parameters()} and len(held) == 9
+    assert {id(p) for p in held} == {id(p) for p in found.top.parameters()} and len(held) == 21
 
 
 # What is broken, and the words that say so.
@@ -263,7 +209,7 @@ def cut(path: Path) -> None:
 
 
 def other_shape(path: Path) -> None:
-    edit_card(path, lambda card: card["shapes"].update({"top.0.conv.weight": [32, 32, 9, 1]}))
+    edit_card(path, lambda card: card["shapes"].update({"top.6.conv.weight": [16, 16, 9, 1]}))
 
 
 def missing_array(path: Path) -> None:
@@ -288,7 +234,7 @@ BROKEN: dict[Callable[[Path], object], str] = {
     flip_byte: "the sha256 of card and arrays is not",
     cut: "not a learngene: ",
     lambda path: path.write_bytes(b""): "not a learngene: ",
-    other_shape: r"top\.0\.conv\.weight has shape \[32, 32, 9, 1\], the network needs",
+    other_shape: r"top\.6\.conv\.weight has shape \[16, 16, 9, 1\], the network needs",
     missing_array: r"array top\.1\.norm\.bias is missing",
     without_a_layer: r"array top\.1\.conv\.weight is missing",
     extra_array: "array more has no place",
@@ -298,7 +244,7 @@ BROKEN: dict[Callable[[Path], object], str] = {
     lambda path: edit_card(path, lambda c: c.update(layers=[])): r"the card's layers is \[\]: ",
     lambda path: edit_card(path, lambda c: c.update(sha256="0" * 64)): "that the card names",
     lambda path: edit_card(path, lambda c: c.update(width=0.0626)): "is not the one that the card",
-    lambda path: edit_card(path, lambda c: c.update(stem_seed=7)): "its stem_seed 7",
+    lambda path: edit_card(path, lambda c: c.update(side=None)): "side is None",
     lambda path: edit_card(path, lambda c: c.pop("width")): "the card's width is missing",
     lambda path: edit_card(path, lambda c: c.update(new=1)): "the card's new is 1: Unexpected",
     lambda path: edit_card(path, lambda c: c.update(layers=3)): "the card's layers is 3: ",
@@ -316,9 +262,7 @@ def test_what_is_broken_is_refused_with_its_own_words(saved, break_it, words):
     assert str(caught.value).startswith(f"learngene.path={saved}: ")
 
 
-@pytest.mark.parametrize(
-    "name", ["top.1.norm.running_var", "stem.2.conv.weight", "stem.1.depth.0.weight"]
-)
+@pytest.mark.parametrize("name", ["top.1.norm.running_var", "projection.0.mean"])
 def test_an_array_that_the_individual_needs_cannot_be_left_out(saved, name):
     """A forged card: file and card agree, but the individual would keep random weights."""
     edit_arrays(saved, lambda arrays: arrays.pop(name), card_too=True)
@@ -327,9 +271,9 @@ def test_an_array_that_the_individual_needs_cannot_be_left_out(saved, name):
 
 
 def test_an_array_that_does_not_fit_is_refused(saved):
-    edit_card(saved, lambda card: card.update(width=0.25))
+    edit_card(saved, lambda card: card.update(side=2))
     edit_arrays(saved, lambda arrays: None, card_too=True)
-    words = r"stem\.0\.conv\.weight has shape \[4, 3, 3, 3\], the network needs \[16, "
+    words = r"projection\.0\.matrix has shape \[5, 256\], the network needs \[5, 64\]"
     with pytest.raises(InputError, match=words):
         individual_of(load(saved))
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from conf.schema import Config
-from learngene.gene.gene import Learngene, check, extract
+from learngene.gene.gene import Learngene, check
 from learngene.gene.quantize import PRECISIONS, at_precision, pack, unpack
 from learngene.utils.settings import limits_of
+from tests.helpers import gene_of
 
 
 @pytest.fixture(scope="module")
 def gene(evolved) -> Learngene:
-    return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    return gene_of(evolved.collective)
 
 
 def test_the_configuration_offers_them():

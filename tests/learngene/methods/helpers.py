@@ -42,7 +42,6 @@ def make_factory(name: str, dataset: ImageDataset, budget: int = 200, **changed:
         budget=budget,
         ways=3,
         width=0.0625,
-        stem="whole",
         seed=5,
         bf16=False,
     )

@@ -74,7 +74,7 @@ def test_a_stiffer_proximal_term_stays_nearer_to_the_global_model():
 
 
 def start_of(dataset, ways: int = 3) -> Payload:
-    return begin(5, "whole", 0.0625, 3, dataset.class_split.novel, ways)
+    return begin(5, 0.0625, 3, dataset.class_split.novel, ways)
 
 
 def context_of(dataset, payload: Payload, name: str = "fedavg", client: int = 0, round: int = 1,
@@ -147,7 +147,7 @@ def test_norms_begin_as_scratchs_do_in_the_first_round_only(tiny_dataset, monkey
 @pytest.mark.parametrize("name", ["fedavg", "fedprox"])
 def test_in_the_end_a_client_is_sent_no_classifier_and_makes_its_own(tiny_dataset, name):
     payload = finished(start_of(tiny_dataset))
-    assert not set(HEAD) & set(payload.arrays) and set(payload.card) == {"stem", "width"}
+    assert not set(HEAD) & set(payload.arrays) and set(payload.card) == {"width"}
     outcome = methods.find(name).adapt(make_context(name, tiny_dataset, payload))
     assert outcome.epochs == [0, 1, 2] and all(0 <= each <= 1 for each in outcome.accuracy)
     frozen = methods.find(name).adapt(make_context(name, tiny_dataset, payload, client_body_lr=0.0))

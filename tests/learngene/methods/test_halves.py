@@ -183,7 +183,7 @@ def test_fill_wants_exactly_the_arrays_that_are_due():
 
 @pytest.mark.parametrize("name", ["full", "linear_probe"])
 def test_the_collective_goes_on_where_it_stood(evolved, tiny_dataset, name):
-    collective = evolved("separable").collective
+    collective = evolved.collective
     made = find(name).from_collective(collective)
     context = make_context(name, tiny_dataset, made)
     with torch.no_grad():

@@ -17,15 +17,15 @@ from learngene import methods
 from learngene.adaptation.retain import ZeroFisher
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset
-from learngene.gene.gene import Learngene, extract
+from learngene.gene.gene import Learngene
 from learngene.methods.safeguard import Verdict, compare, folds, guarded
 from tests.clients.helpers import make_shard, make_task
-from tests.helpers import CPU, torch_rng
+from tests.helpers import CPU, gene_of, torch_rng
 
 
 @pytest.fixture
 def gene(evolved) -> Learngene:
-    return extract(evolved("separable").collective, layers=3, stem_seed=5, rho=[], source={})
+    return gene_of(evolved.collective)
 
 
 def context_of(dataset: ImageDataset, gene: Learngene, **changed) -> methods.ClientContext:

@@ -1,4 +1,4 @@
-"""Growth keeps the function of both paths, and follows the released code's schedule."""
+"""Growth keeps the function, and follows the released code's schedule."""
 
 from __future__ import annotations
 
@@ -26,78 +26,59 @@ from learngene.networks.layers import scaled
 from tests.helpers import rng, shake, torch_rng
 
 WIDTHS = (4, 4, 5, 4, 6, 6, 6, 7, 8, 8, 8, 7, 6)
-# stem, how many layers the light path shares, the last of them: top, middle and front runs
-RUNS = [
-    ("separable", 3, 13), ("whole", 1, 13), ("separable", 5, 13), ("fresh", 3, 13),
-    ("separable", 3, 7), ("whole", 3, 3), ("separable", 1, 12), ("separable", 6, 9),
-]  # fmt: skip
 
 
-def collective(stem: str, shared: int, seed: int = 0, last: int = 13) -> Collective:
-    made = Collective(
-        WIDTHS, 5, stem=stem, shared=shared, last=last, width=0.0625, generator=torch_rng(seed)
-    ).to(memory_format=torch.channels_last)
+def collective(seed: int = 0) -> Collective:
+    made = Collective(WIDTHS, 5, width=0.0625, generator=torch_rng(seed)).to(
+        memory_format=torch.channels_last
+    )
     return shake(made, seed).eval()
 
 
 @torch.no_grad()
-def both(model: Collective) -> list[torch.Tensor]:
-    x = torch.randn(3, 3, 32, 32, generator=torch_rng(9))
-    return [model(x)] + ([model.light_logits(x)] if model.light is not None else [])
+def logits(model: Collective) -> torch.Tensor:
+    return model(torch.randn(3, 3, 32, 32, generator=torch_rng(9)))
 
 
-def assert_kept(
-    before: list[torch.Tensor], after: list[torch.Tensor], within: float = 1e-5
-) -> None:
-    for was, now in zip(before, after, strict=True):
-        assert float(was.std()) > 0.1  # a constant would be easy to keep
-        assert torch.allclose(was, now, atol=within), float((was - now).abs().max())
+def assert_kept(was: torch.Tensor, now: torch.Tensor, within: float = 1e-5) -> None:
+    assert float(was.std()) > 0.1  # a constant would be easy to keep
+    assert torch.allclose(was, now, atol=within), float((was - now).abs().max())
 
 
 def grow_at_random(
     model: Collective, steps: list[tuple[float, int]], seed: int
 ) -> tuple[Collective, int]:
-    """Take steps (place 0..1, channels to add or -1 for deepen) where they are legal; how many
-    layers were inserted."""
+    """Take steps (place 0..1, channels to add or -1 for deepen); how many layers were inserted."""
     drawn, deeper = rng(seed), 0
     for place, more in steps:
         layer = 1 + int(place * len(model.units))
         if more >= 0:
             model = widen(model, layer, model.widths[layer - 1] + more, drawn)
-        elif model.light is None or layer not in model.run:
+        else:
             model, deeper = deepen(model, layer, drawn), deeper + 1
     return model, deeper
 
 
 @pytest.mark.parametrize("layer", range(1, 14))
-@pytest.mark.parametrize(("stem", "shared", "last"), RUNS)
-def test_every_layer_widens_and_keeps_the_function(stem, shared, last, layer):
-    model = collective(stem, shared, last=last)
-    before, width = both(model), model.widths[layer - 1]
+def test_every_layer_widens_and_keeps_the_function(layer):
+    model = collective()
+    before, width = logits(model), model.widths[layer - 1]
     grown = widen(model, layer, 2 * width + 3, rng(layer))
     assert grown.widths[layer - 1] == 2 * width + 3
-    assert_kept(before, both(grown))
+    assert_kept(before, logits(grown))
 
 
 @pytest.mark.parametrize("layer", range(1, 14))
-@pytest.mark.parametrize(("stem", "shared", "last"), RUNS)
-def test_every_layer_outside_the_run_deepens_and_keeps_the_function(stem, shared, last, layer):
-    model = collective(stem, shared, last=last)
-    if model.light is not None and layer in model.run:
-        with pytest.raises(ValueError, match="the individual has seven layers"):
-            deepen(model, layer, rng())
-        return
-    before, inherited = both(model), list(model.run)
+def test_every_layer_deepens_and_keeps_the_function(layer):
+    model = collective()
     grown = deepen(model, layer, rng(layer))
     assert len(grown.units) == 14
     assert grown.names[layer - 1 : layer + 1] == [str(layer), f"{layer}b"]
-    assert [grown.names[n - 1] for n in grown.run] == [str(n) for n in inherited] or stem == "fresh"
-    assert_kept(before, both(grown))
+    assert_kept(logits(model), logits(grown))
 
 
 @examples(max_examples=40, deadline=None, derandomize=True)
 @given(
-    run=st.sampled_from(RUNS),
     seed=st.integers(0, 1000),
     steps=st.lists(
         st.tuples(st.floats(0, 0.999), st.one_of(st.just(-1), st.integers(0, 20))),
@@ -105,18 +86,17 @@ def test_every_layer_outside_the_run_deepens_and_keeps_the_function(stem, shared
         max_size=8,
     ),
 )
-def test_a_random_legal_sequence_keeps_the_function(run, seed, steps):
-    stem, shared, last = run
-    model = collective(stem, shared, seed, last)
+def test_a_random_sequence_keeps_the_function(seed, steps):
+    model = collective(seed)
     grown, deeper = grow_at_random(model, steps, seed)
     assert len(grown.units) == 13 + deeper == len(grown.names) == len(set(grown.names))
-    assert_kept(both(model), both(grown))
+    assert_kept(logits(model), logits(grown))
 
 
 @pytest.mark.parametrize("operation", [lambda m: widen(m, 10, 20, rng(), 0.1),
                                        lambda m: deepen(m, 4, rng(), 0.1)])  # fmt: skip
 def test_growth_is_pure(operation):
-    model = collective("separable", 3)
+    model = collective()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     names, pools = list(model.names), [unit.pool for unit in model.units]
     grown = operation(model)
@@ -128,15 +108,15 @@ def test_growth_is_pure(operation):
 
 
 def test_the_function_is_kept_in_training_mode_too():
-    model = collective("separable", 3).train()
-    before = both(model)
+    model = collective().train()
+    before = logits(model)
     for layer in (3, 10, 11, 13):
         model = widen(model, layer, model.widths[layer - 1] + 3, rng(layer))
-    assert_kept(before, both(model), within=1e-4)  # norms divide by the spread of few positions
+    assert_kept(before, logits(model), within=1e-4)  # norms divide by the spread of few positions
 
 
 def test_the_length_of_the_last_features_is_kept():
-    model = collective("separable", 3)
+    model = collective()
     x = torch.randn(3, 3, 32, 32, generator=torch_rng(9))
     before = model.features(x).norm(dim=1)
     model = widen(model, 13, 17, rng())
@@ -145,7 +125,7 @@ def test_the_length_of_the_last_features_is_kept():
 
 def test_widening_by_hand():
     """Two channels, the second one copied twice: a group of three, 1/sqrt(3) out and in."""
-    model = collective("fresh", 3)
+    model = collective()
     unit, following = model.units[0], model.units[1]
     old = following.conv.weight.detach().clone()
     kept, gain = unit.conv.weight.detach().clone(), unit.norm.weight.detach().clone()
@@ -172,7 +152,7 @@ def originals(filters: torch.Tensor, old: int) -> list[int]:
 
 
 def test_without_noise_copies_are_equal_and_with_noise_they_part():
-    model, old = collective("fresh", 3), WIDTHS[4]
+    model, old = collective(), WIDTHS[4]
     quiet, noisy = (widen(model, 5, old + 4, rng(1), noise) for noise in (0.0, 0.01))
     same, moved = (grown.units[4].conv.weight.detach() for grown in (quiet, noisy))
     picks = originals(same, old)
@@ -184,7 +164,7 @@ def test_without_noise_copies_are_equal_and_with_noise_they_part():
 
 def test_copies_are_random_and_only_repeat_when_they_must():
     first, second = (
-        originals(widen(collective("fresh", 3), 8, 14, rng(s)).units[7].conv.weight.detach(), 7)
+        originals(widen(collective(), 8, 14, rng(s)).units[7].conv.weight.detach(), 7)
         for s in (1, 2)
     )
     assert sorted(first) == sorted(second) == list(range(7)) and first != second
@@ -192,11 +172,11 @@ def test_copies_are_random_and_only_repeat_when_they_must():
 
 def test_deepening_by_hand():
     """Layer 4 takes five channels and gives four; its pool moves to the copy."""
-    model = collective("separable", 3)
+    model = collective()
     assert [unit.pool for unit in model.units[3:5]] == [True, False]
     quiet, noisy = deepen(model, 4, rng(3)), deepen(model, 4, rng(3), noise=0.5)
     assert [unit.pool for unit in quiet.units[3:6]] == [False, True, False]
-    assert quiet.first == 12 and quiet.run == [12, 13, 14] and quiet.widths[3:5] == (4, 4)
+    assert quiet.widths[3:5] == (4, 4)
     dirac = torch.zeros(4, 4, 3, 3)
     dirac[range(4), range(4), 1, 1] = 1
     assert torch.equal(quiet.units[4].conv.weight, dirac)
@@ -212,14 +192,14 @@ def test_deepening_by_hand():
 
 
 def test_noise_lets_the_copied_features_in():
-    model = collective("fresh", 3)
-    before, after = both(model), both(deepen(model, 7, rng(), noise=0.3))
-    assert float((before[0] - after[0]).abs().max()) > 1e-3
+    model = collective()
+    before, after = logits(model), logits(deepen(model, 7, rng(), noise=0.3))
+    assert float((before - after).abs().max()) > 1e-3
 
 
 def test_the_inserted_norm_expects_a_rectified_normal():
     """Its statistics are those of relu(x), x normal with the affine part of the norm in front."""
-    model = collective("fresh", 3)
+    model = collective()
     norm, made = model.units[5].norm, deepen(model, 6, rng()).units[6].norm
     x = norm.bias + norm.weight * torch.randn(400_000, 6, generator=torch_rng(2))
     assert torch.allclose(made.running_mean, x.relu().mean(0), atol=5e-3)
@@ -229,16 +209,16 @@ def test_the_inserted_norm_expects_a_rectified_normal():
 
 
 def test_channels_that_are_dead_or_have_no_spread_are_kept_too():
-    model = collective("separable", 3)
+    model = collective()
     with torch.no_grad():
         model.units[4].norm.bias[:2] = -50.0
         model.units[4].norm.weight[2:4] = 0.0
         model.units[4].norm.weight[4] = -1.0
-    assert_kept(both(model), both(deepen(model, 5, rng())))
+    assert_kept(logits(model), logits(deepen(model, 5, rng())))
 
 
 def test_copies_are_named_in_the_order_in_which_they_are_made():
-    model = collective("separable", 3)
+    model = collective()
     for name in ("5", "5", "5b", "7", "5c"):
         model = deepen(model, model.names.index(name) + 1, rng())
     expected = "1 2 3 4 5 5c 5e 5b 5d 6 7 7b 8 9 10 11 12 13"
@@ -246,16 +226,16 @@ def test_copies_are_named_in_the_order_in_which_they_are_made():
 
 
 def test_parameters_stay_trainable():
-    model = collective("separable", 3).train()
+    model = collective().train()
     model = deepen(widen(widen(model, 10, 12, rng()), 13, 9, rng()), 6, rng(), 0.01)
     x = torch.randn(2, 3, 32, 32, generator=torch_rng())
-    (model(x).square().sum() + model.light_logits(x).square().sum()).backward()
+    model(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
 
 
 def test_a_layer_cannot_shrink():
     with pytest.raises(ValueError, match="layer 5 has 6 channels and cannot widen to 5"):
-        widen(collective("fresh", 3), 5, 5, rng())
+        widen(collective(), 5, 5, rng())
 
 
 def test_the_released_codes_twenty_steps():
@@ -296,16 +276,6 @@ def test_without_growth_the_widths_are_final(tasks, grow):
     assert growth_plan(tasks, 0.25, grow=grow) == (scaled(COLLECTIVE_END, 0.25), [])
 
 
-def test_a_pinned_layer_has_its_final_width_from_the_start():
-    start, plan = growth_plan(9, 1.0, grow=True, pinned=[10])
-    assert start == (*COLLECTIVE_START[:9], 512, *COLLECTIVE_START[10:])
-    assert len(plan) == 18 and "10" not in {step.layer for step in plan}
-    now = list(start)
-    for step in plan:
-        now[int(step.layer) - 1] = step.width
-    assert tuple(now) == COLLECTIVE_END
-
-
 PLAN = [
     {"task": 3, "layer": "5b", "widen_by": 64},
     {"task": 2, "layer": 5, "deepen": True},
@@ -318,7 +288,7 @@ def test_a_written_plan_by_hand():
     assert steps == (
         PlannedStep(2, "5", None), PlannedStep(3, "5b", 64), PlannedStep(3, "10", 256),
     )  # fmt: skip
-    start, plan = written_plan(steps, 3, 0.25, run=[11, 12, 13])
+    start, plan = written_plan(steps, 3, 0.25)
     assert start == scaled(COLLECTIVE_START, 0.25)
     # the copy of a layer of 128 channels grows by 64: 192 at width 1, 48 at a quarter
     assert plan == [Growth(1, "5", None), Growth(2, "5b", 48), Growth(2, "10", 128)]
@@ -357,27 +327,14 @@ def test_a_plan_that_cannot_be_read(items, words):
         (PlannedStep(4, "5", None), "tasks 2 to 3"),
         (PlannedStep(2, "14", 64), "no such layer"),
         (PlannedStep(2, "5b", 64), "no such layer"),
-        (PlannedStep(2, "11", None), "the individual has seven layers"),
-        (PlannedStep(2, "10", 64), "stem is frozen"),
+        (PlannedStep(2, "10", 40_000), "at most 8192 are grown"),
     ],
 )
 def test_a_step_that_is_not_legal(step, words):
     with pytest.raises(InputError, match=words) as raised:
-        written_plan([step], 3, 0.25, run=[11, 12, 13], pinned=[10])
+        written_plan([step], 3, 0.25)
     assert raised.value.field == "collective.growth"
     assert f"layer {step.layer}" in raised.value.value
-
-
-def test_what_stands_in_front_of_a_frozen_stems_run_moves_with_deepening():
-    deeper = PlannedStep(2, "10", None)
-    written_plan([deeper, PlannedStep(2, "10", 64)], 3, 0.25, run=[11, 12], pinned=[10])
-    with pytest.raises(InputError, match="stem is frozen"):
-        written_plan([deeper, PlannedStep(2, "10b", 64)], 3, 0.25, run=[11, 12], pinned=[10])
-
-
-def test_without_a_light_path_every_layer_deepens():
-    _, plan = written_plan([PlannedStep(2, "13", None)], 3, 0.25)
-    assert plan == [Growth(1, "13", None)]
 
 
 def test_names_for_copies_end():

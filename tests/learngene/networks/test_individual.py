@@ -29,25 +29,20 @@ def shapes(units: list[nn.Module], x: torch.Tensor) -> list[tuple[int, ...]]:
     ("side", "sides"),
     [(32, [16, 8, 4, 4, 4, 4, 2]), (84, [42, 21, 10, 10, 10, 10, 5])],
 )
-@pytest.mark.parametrize("stem", ["separable", "whole"])
-def test_individual_pools_after_1_2_3_7(side, sides, stem):
-    made = Individual(
-        stem_kind=stem, inherited=3, ways=5, width=0.0625, head="mlp", generator=torch_rng()
-    )
+@pytest.mark.parametrize("inherited", [0, 3])
+def test_individual_pools_after_1_2_3_7(side, sides, inherited):
+    made = Individual(inherited=inherited, ways=5, width=0.0625, head="mlp", generator=torch_rng())
     x = torch.randn(2, 3, side, side, generator=torch_rng())
-    found = shapes([*made.stem, *made.top], x)
+    found = shapes(made.layers, x)
     assert [s[0] for s in found] == [4, 8, 16, 32, 32, 32, 32]  # 64 128 256 512 512 512 512 / 16
     assert [s[1] for s in found] == sides
-    assert made.features(x).shape == (2, 32 * 2 * 2)
+    assert made.features(x).shape == (2, 32 * 2 * 2) == (2, made.feature_count)
     assert made(x).shape == (2, 5)
 
 
 def test_individual_at_the_papers_width():
-    made = Individual(
-        stem_kind="whole", inherited=3, ways=5, width=1.0, head="mlp", generator=torch_rng()
-    )
-    units = [*made.stem, *made.top]
-    assert [u.conv.out_channels for u in units] == [64, 128, 256, 512, 512, 512, 512]
+    made = Individual(ways=5, width=1.0, head="mlp", generator=torch_rng())
+    assert [u.conv.out_channels for u in made.layers] == [64, 128, 256, 512, 512, 512, 512]
     layers = [(p.in_features, p.out_features) for p in made.head if isinstance(p, nn.Linear)]
     assert layers == [(2048, 1024), (1024, 1024), (1024, 5)]
 
@@ -55,7 +50,7 @@ def test_individual_at_the_papers_width():
 @pytest.mark.parametrize("inherited", range(1, 7))
 def test_stem_and_inherited_layers_are_seven_together(inherited):
     made = Individual(
-        stem_kind="separable", inherited=inherited, ways=2, width=0.0625, head="prototype",
+        inherited=inherited, ways=2, width=0.0625, head="prototype",
         generator=torch_rng(), c_in=20, top_widths=(24,) * inherited,
     )  # fmt: skip
     assert len(made.stem) + len(made.top) == LAYERS and len(made.top) == inherited

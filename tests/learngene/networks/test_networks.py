@@ -9,16 +9,15 @@ import torch
 from torch import nn
 
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
-from learngene.networks.layers import CosineHead, Unit, build_stem, initialise, scaled
+from learngene.networks.layers import CosineHead, Unit, initialise, scaled
 from tests.helpers import torch_rng
 
 START = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256, 256, 256)
 END = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 
 
-def collective(widths: tuple[int, ...], stem: str = "fresh", **other) -> Collective:
-    made = {"shared": 3, "width": 0.0625, "generator": torch_rng()} | other
-    return Collective(widths, 6, stem=stem, **made)
+def collective(widths: tuple[int, ...], seed: int = 0) -> Collective:
+    return Collective(widths, 6, width=0.0625, generator=torch_rng(seed))
 
 
 def shapes(units: list[nn.Module], x: torch.Tensor) -> list[tuple[int, ...]]:
@@ -64,41 +63,24 @@ def test_a_layer_is_convolution_norm_relu_in_that_order():
         assert unit(torch.full_like(x, -1.0)).item() == 0.0
 
 
-@pytest.mark.parametrize("width", [0.25, 0.5, 1.0])
-def test_separable_stem_adds_under_five_percent_of_bytes(width):
-    light = build_stem("separable", 4, scaled((512,), width)[0], width)
-    units = nn.ModuleList(Unit(round(512 * width), round(512 * width), pool=False) for _ in "123")
-    sizes = [
-        sum(v.numel() for n, v in part.state_dict().items() if "num_batches" not in n)
-        for part in (light, units)
-    ]
-    assert sizes[0] / sizes[1] < 0.05
-    if width == 1.0:  # by hand: weights, then four numbers a channel and norm
-        weights = 3 * 64 * 9 + (64 * 9 + 64 * 128) + (128 * 9 + 128 * 256) + (256 * 9 + 256 * 512)
-        norms = 4 * (64 + 64 + 128 + 128 + 256 + 256 + 512)
-        assert sizes[0] == weights + norms
-        assert sizes[1] == 3 * (512 * 512 * 9 + 4 * 512)
-
-
 def test_he_initialisation():
     conv = nn.Conv2d(64, 32, 3)
-    depth = nn.Conv2d(400, 400, 3, groups=400)
     linear = nn.Linear(300, 200)
-    initialise(nn.ModuleList([conv, depth, linear]), torch_rng())
+    initialise(nn.ModuleList([conv, linear]), torch_rng())
     assert float(conv.weight.detach().std()) == pytest.approx(math.sqrt(2 / (32 * 9)), rel=0.05)
-    assert float(depth.weight.detach().std()) == pytest.approx(math.sqrt(2 / 9), rel=0.05)
+    assert float(linear.weight.detach().std()) == pytest.approx(math.sqrt(2 / 300), rel=0.05)
     assert linear.bias.tolist() == [0.0] * 200
 
 
 def test_weights_depend_on_the_generator_alone():
     torch.rand(3)  # global state moves on
-    first = collective(scaled(START, 0.0625), "separable", generator=torch_rng(1))
+    first = collective(scaled(START, 0.0625), 1)
     torch.rand(3)
-    again = collective(scaled(START, 0.0625), "separable", generator=torch_rng(1))
-    other = collective(scaled(START, 0.0625), "separable", generator=torch_rng(2))
+    again = collective(scaled(START, 0.0625), 1)
+    other = collective(scaled(START, 0.0625), 2)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-    assert not torch.equal(first.light.stem[1].conv.weight, other.light.stem[1].conv.weight)
+    assert not torch.equal(first.units[1].conv.weight, other.units[1].conv.weight)
 
 
 def test_cosine_head_by_hand():
@@ -118,23 +100,3 @@ def test_cosine_head_grows_behind_the_old_logits():
     assert torch.equal(head(x)[:, :3], before)
     assert head.weight.requires_grad
     assert not torch.equal(head.weight[3], head.weight[4])
-
-
-def test_light_path_runs_through_the_same_top_convolutions():
-    made = collective(scaled(END, 0.0625), "separable").eval()
-    x = torch.randn(2, 3, 32, 32, generator=torch_rng())
-    light, heavy = made.light_logits(x), made(x)
-    with torch.no_grad():
-        made.units[12].conv.weight.neg_()
-    assert not torch.allclose(made.light_logits(x), light)
-    assert not torch.allclose(made(x), heavy)
-    light, heavy = made.light_logits(x), made(x)
-    with torch.no_grad():
-        made.units[12].norm.bias += 1.0  # the norms are not shared
-        made.units[2].conv.weight.neg_()  # nor is what lies below
-    assert torch.equal(made.light_logits(x), light)
-    assert not torch.allclose(made(x), heavy)
-
-
-def test_a_fresh_stem_has_no_light_path():
-    assert collective(scaled(END, 0.0625), "fresh").light is None

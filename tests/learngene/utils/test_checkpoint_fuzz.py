@@ -101,7 +101,7 @@ FORGED: list[Callable[[dict, dict], Any]] = [
 
 def test_forged_lives_are_not_taken_up(evolve, evolved) -> None:
     """Their checksums would be right: whoever writes a file can write its checksum."""
-    done = evolved("separable")
+    done = evolved
     state, card = done.state(), json.loads(json.dumps(checkpoint_card(done)))
     for number, forge in enumerate(FORGED):
         mine, theirs = dict(state), copy.deepcopy(card)

@@ -20,6 +20,7 @@ from learngene.errors import InputError
 from learngene.gene.card import ARRAYS_LIMIT, CARD_LIMIT, Card, read_card
 from learngene.gene.gene import BUILT, Learngene, digest, extract, load, save
 from learngene.networks.collective import Collective
+from learngene.networks.projection import Projection
 from learngene.utils.untrusted import JSON_DEPTH, map_npy, parse_json, read_limited
 from tests.helpers import torch_rng
 
@@ -27,10 +28,13 @@ QUICK = settings(derandomize=True, deadline=None, max_examples=150)
 POSITIONS = 150  # of a file's bytes that are tried
 
 
-def small(stem: str = "separable") -> Learngene:
+def small() -> Learngene:
     """A learngene of a few kilobytes."""
-    made = Collective((4,) * 13, 3, stem=stem, shared=2, width=0.0625, generator=torch_rng())
-    return extract(made, layers=2, stem_seed=5, rho=[[0.5] * 13, [None] * 13], source={"run": "x"})
+    made = Collective((4,) * 13, 3, width=0.0625, generator=torch_rng())
+    rho: list[list[float | None]] = [[0.5] * 13, [None] * 13]
+    return extract(
+        made, layers=[1, 2], rho=rho, source={"run": "x"}, side=4, projection=Projection(64, 3)
+    )
 
 
 GENE = small()
@@ -146,12 +150,12 @@ ABSURD: dict[str, dict[str, Any]] = {
     "layers": {"layers": list(range(1, 10**6))},
     "a layer": {"layers": [10**30, 10**30 + 1]},
     "no layers": {"layers": []},
-    "a seed": {"stem": "seeded", "stem_seed": 10**400},
-    "a seed nobody asked for": {"stem_seed": 3},
-    "a list for a stem": {"stem": ["separable"]},
+    "a side": {"side": 10**400},
+    "a field nobody asked for": {"stem_seed": 3},
+    "a list for a stem": {"stem": ["fresh"]},
     "elements": with_counts({**GENE.card.shapes, CONV: [10**6, 10**6, 3, 3]}),
-    "channels of a layer": with_counts({**GENE.card.shapes, CONV: [9000, 4, 3, 3]}),
-    "nothing": with_counts({**GENE.card.shapes, CONV: [0, 4, 3, 3]}),
+    "channels of a layer": with_counts({**GENE.card.shapes, CONV: [9000, 3, 3, 3]}),
+    "nothing": with_counts({**GENE.card.shapes, CONV: [0, 3, 3, 3]}),
     "below nothing": with_counts({**GENE.card.shapes, CONV: [-4, -4, 3, 3]}),
     "no kernel": with_counts({**GENE.card.shapes, CONV: [4, 4]}),
     "other layers": with_counts({**GENE.card.shapes, CONV: [4, 5, 3, 3]}),
