@@ -90,13 +90,10 @@ def load(ledger: Path) -> tuple[list[Results], dict[tuple[str, str], RunGroup]]:
     """The main job's runs, and every experiment's by (experiment, dataset).
 
     Raises:
-        GatherError: it is no ledger, a folder of it holds no run, or runs do not fit together.
+        GatherError: there is no such folder, one of it holds no run, or runs do not fit together.
     """
-    if not any(ledger.glob("*/*/*/results.json")):
-        raise GatherError(
-            f"{ledger}: no run is kept there as DATASET/EXPERIMENT/RUN/results.json. Name the "
-            "ledger (docs/results), or runs to --add"
-        )
+    if not ledger.is_dir():
+        raise GatherError(f"{ledger}: no such folder. Name the ledger (docs/results)")
     main, experiments = [], {}
     for place in sorted(p for p in ledger.glob("*/*") if p.is_dir()):
         if not any(place.glob("*/results.json")):

@@ -92,7 +92,7 @@ def test_the_client_half_answers_with_a_curve(payloads, tiny_dataset, name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_client_refuses_a_payload_that_does_not_fit(payloads, tiny_dataset, name):
     made = payloads[name]
-    fewer = {n: a for n, a in made.arrays.items() if n != "top.1.conv.weight"}
+    fewer = {n: a for n, a in made.arrays.items() if n != "stem.5.conv.weight"}
     with pytest.raises(ValueError, match=r"top\.1\.conv\.weight"):
         find(name).adapt(make_context(name, tiny_dataset, Payload(fewer, made.card)))
 
@@ -202,13 +202,13 @@ def test_a_frozen_body_is_not_changed_and_a_tuned_one_is(tiny_dataset, payloads,
         return real(network, *rest, **options)
 
     monkeypatch.setattr(fitting, "train", spy)
-    before = payloads["finetune"].arrays["top.0.conv.weight"]
+    before = payloads["finetune"].arrays["stem.4.conv.weight"]
     for rate in (0.0, 0.01):
         context = make_context("finetune", tiny_dataset, payloads["finetune"], client_body_lr=rate)
         find("finetune").adapt(context)
     frozen, tuned = seen
     assert not list(frozen.top.parameters())  # features were taken beforehand
-    after = tuned.top.top[0].conv.weight.detach().numpy()
+    after = tuned.top.stem[4].conv.weight.detach().numpy()
     assert not np.array_equal(after, before)
-    assert np.array_equal(tuned.top.top[0].norm.running_mean.numpy(),
-                          payloads["finetune"].arrays["top.0.norm.running_mean"])  # fmt: skip
+    assert np.array_equal(tuned.top.stem[4].norm.running_mean.numpy(),
+                          payloads["finetune"].arrays["stem.4.norm.running_mean"])  # fmt: skip

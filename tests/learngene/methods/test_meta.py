@@ -136,7 +136,7 @@ def test_a_norm_that_saw_no_support_says_so():
 def test_every_norm_is_replaced():
     made = with_support_norms(make_individual())
     norms = [m for m in made.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(norms) == 10  # seven layers, three of them with a depthwise part
+    assert len(norms) == 7
     assert all(isinstance(m, SupportNorm) for m in norms)
 
 
