@@ -39,14 +39,13 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bound": (("shots=2",), ("shots=3",), ("shots=5",)),
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
-    "frontier": (("learngene.precision=fp16",), ("individual.stem=seeded",)),
+    "frontier": (("learngene.precision=fp16",), ("learngene.depth=4",)),
     "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",),
                         ("collective.growth=conf/growth/deepen.yaml",)),
     "table3_novel": (("shots=2",), ("shots=3",)),
 }  # fmt: skip
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CLIENTS = {"learngene", "scratch", "gain over scratch"}
-BOTH = ("13 layers", "light path")
 # The rows of experiments whose answer is not the clients' accuracy alone.
 NAMES: dict[str, set[str]] = {
     "bound": {
@@ -68,15 +67,15 @@ NAMES: dict[str, set[str]] = {
         for growth, layers in (("schedule", 13), ("none", 13), ("conf/growth/deepen.yaml", 15))
         for name in (
             f"accuracy on all known classes, {layers} layers",
-            "accuracy on all known classes, light path", "parameters at the end", "image passes",
+            "parameters at the end", "image passes",
             "layers that the criterion selects", *CLIENTS,
         )
     },
     "open_world_cycle": {
         "open-world classes learned", "labels spent", "labels spent on known images",
         "unknown images missed", "known images called unknown", *CLIENTS,
-        *(f"accuracy on old classes {moment} the cycles, {path}"
-          for moment in ("before", "after") for path in BOTH),
+        *(f"accuracy on old classes {moment} the cycles, 13 layers"
+          for moment in ("before", "after")),
     },
 }  # fmt: skip
 MORE = {

@@ -131,8 +131,8 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
         },
         "criterion": {"sigma": 1e-3, "rho": rho, "selected": [11, 12, 13]},
         "learngene": {
-            "layers": [1, 2, 3, 4, 5, 6, 7],
-            "stem": "none",
+            "layers": [11, 12, 13],
+            "stem": "fresh",
             "parameters": 455_000,
             "bytes": 1_809_000,
             "sha256": "cd" * 32,

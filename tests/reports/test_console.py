@@ -156,7 +156,7 @@ def pretrained(sections):
     whole = {**of, "image_passes": None}
     sections["pretraining"] = {
         "budget": 48_000,
-        "light_path_passes": 50_000,
+        "collective_passes": 50_000,
         "methods": {"maml": of, "protonet": of, "full": whole},
         "failed": {"deepemd": "ValueError: out of luck"},
     }
@@ -209,7 +209,7 @@ def test_every_stage_has_a_bar_that_says_what_is_under_way():
         console.on_progress("dataset glyphs", 512, 1600)
         note()
     with console.bar("collective, task 1"):
-        stage = SimpleNamespace(known_classes=8, accuracy=0.5, light_accuracy=None, seconds=1.0)
+        stage = SimpleNamespace(known_classes=8, accuracy=0.5, seconds=1.0)
         for done in (1, 2):
             console.on_step(10, 40, 0.0)
             note()

@@ -17,8 +17,8 @@ from tests.reports.test_loggers import Memory
 def stage(task: int, **changed: Any) -> TaskRecord:
     made: dict[str, Any] = {
         "task": task, "new_classes": [task], "known_classes": task + 1, "widened": [],
-        "parameters": 100, "accuracy": 0.9 - task / 10, "light_accuracy": 0.5,
-        "accuracy_by_task": [0.9], "light_accuracy_by_task": None, "rho": [0.25, 0.125],
+        "parameters": 100, "accuracy": 0.9 - task / 10,
+        "accuracy_by_task": [0.9], "rho": [0.25, 0.125],
         "image_passes": 1, "seconds": 2.0, "layers": ["1", "1b"],
     }  # fmt: skip
     return TaskRecord(**(made | changed))
@@ -41,17 +41,17 @@ def test_a_task_that_is_trained_is_told_with_its_losses(told: Any) -> None:
     for step in ((10, 20, 2.0), (20, 20, 1.5), (10, 20, 0.75), (20, 20, 0.5)):
         log.on_step(*step)
     log.on_task_end(evolution, False)
-    evolution.stages.append(stage(1, light_accuracy=None))
+    evolution.stages.append(stage(1))
     log.on_step(10, 10, 1.25)
     log.on_task_end(evolution, False)
-    own = {"accuracy": 0.9, "light_accuracy": 0.5, "known_classes": 1, "parameters": 100,
+    own = {"accuracy": 0.9, "known_classes": 1, "parameters": 100,
            "seconds": 2.0, "loss": 1.5, "consolidation_loss": 0.5}  # fmt: skip
     rho = {"1": 0.25, "1b": 0.125}
     assert kept.told[:3:2] == [("collective", 1, own), ("collective", 2, kept.told[2][2])]
     assert kept.told[1::2] == [("rho", 1, rho), ("rho", 2, rho)]
     second = kept.told[2][2]
     assert second["accuracy"] == pytest.approx(0.8) and second["loss"] == 1.25
-    assert not {"light_accuracy", "consolidation_loss"} & set(second)
+    assert "consolidation_loss" not in second
     assert shown[0] == (10, 20, 2.0) and shown[-1] == ("task", 2, False)
 
 

@@ -1,4 +1,4 @@
-"""Several runs in one picture: sweeps of shots and ways, the frontier of stems and precisions."""
+"""Several runs in one picture: sweeps of shots and ways, the frontier of depths and precisions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def keep(make, tmp_path) -> Keep:
     """Writes a run's results into ``sweep/NAME``; settings as on the command line."""
 
     def kept(name: str, shift: float = 0.0, methods: tuple[str, ...] = ("learngene", "scratch"),
-             gene: dict[str, Any] | None = None, seed: int = 0, stem: str = "separable",
+             gene: dict[str, Any] | None = None, seed: int = 0, depth: int = 7,
              **config: Any) -> Path:  # fmt: skip
         def change(sections: dict[str, Any]) -> None:
             sections["run"] |= {"seed": seed, "shard_seed": config.get("shard_seed", 0)}
@@ -34,9 +34,9 @@ def keep(make, tmp_path) -> Keep:
                 "overrides": [f"seed={seed}"],
                 "experiment": config.get("experiment"),
             }
-            sections["run"]["config"] |= {"shots": 10, "ways": 5, "learngene": gene or {}}
-            sections["run"]["config"] |= {"individual": {"epochs": 30, "stem": stem}} | config
-            sections["learngene"]["stem"] = stem
+            sections["run"]["config"] |= {"shots": 10, "ways": 5, "individual": {"epochs": 30}}
+            sections["run"]["config"] |= {"learngene": {"depth": depth} | (gene or {})} | config
+            sections["learngene"]["layers"] = [*range(1, depth + 1)]
 
         results = make(n=5, methods=methods, shift=shift, change=change)
         write_results(results, tmp_path / "sweep" / name / "results.json")
@@ -133,13 +133,13 @@ def test_what_is_no_run_is_named(tmp_path):
         read_runs([tmp_path])
 
 
-def test_stems_and_precisions_of_several_runs_are_one_front(keep, canvas, tmp_path, capsys):
+def test_depths_and_precisions_of_several_runs_are_one_front(keep, canvas, tmp_path, capsys):
     keep("0")
     keep("1", -0.1, gene={"precision": "int8"})
-    folder = keep("2", -0.3, stem="seeded")
+    folder = keep("2", -0.3, depth=4)
     assert main(["frontier", str(folder), "-o", str(tmp_path / "out")]) == 0
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
-    lines = {"learngene separable", "learngene seeded"}  # one name each
+    lines = {"learngene 1-7", "learngene 1-4"}  # one name each
     assert texts == lines | {"scratch, 412 B (on the front)"}
     filled = {
         str(line.get_fillstyle()) for line in canvas[0].axes[0].lines if line.get_markersize() == 7
@@ -147,27 +147,27 @@ def test_stems_and_precisions_of_several_runs_are_one_front(keep, canvas, tmp_pa
     assert filled == {"full", "none"}  # int8 is told by its marker
     with (tmp_path / "out" / "frontier.csv").open() as file:
         rows = {row["label"]: row for row in csv.DictReader(file)}
-    assert set(rows) == lines | {"scratch", "learngene separable int8"}
+    assert set(rows) == lines | {"scratch", "learngene 1-7 int8"}
     # They cost alike here, so the best of the three and scratch, which costs next to nothing.
     assert {name for name, row in rows.items() if row["front"] == "1"} == {
-        "scratch", "learngene separable",
+        "scratch", "learngene 1-7",
     }  # fmt: skip
     said = capsys.readouterr().out
-    assert "scratch: " in said and "learngene separable: " in said and "seeded" not in said
+    assert "scratch: " in said and "learngene 1-7: " in said and "1-4" not in said
 
 
 def test_what_payloads_are_sent_in_is_in_their_names(keep):
     keep("0", methods=("learngene", "scratch", "protonet"))
     folder = keep("1", methods=("learngene", "scratch", "protonet"), payload_precision="fp16")
     labels = [point.label for point in frontier.points_in([folder])]
-    assert labels == ["learngene separable", "scratch", "protonet", "protonet fp16"]
+    assert labels == ["learngene 1-7", "scratch", "protonet", "protonet fp16"]
 
 
 def test_one_name_with_two_results_stays_two_points(keep):
     keep("0")
     folder = keep("1", -0.1)
     labels = [point.label for point in frontier.points_in([folder])]
-    assert labels == ["learngene separable (0)", "learngene separable (1)", "scratch"]
+    assert labels == ["learngene 1-7 (0)", "learngene 1-7 (1)", "scratch"]
 
 
 def test_seeds_are_averaged_and_must_be_the_same_for_all(keep, capsys):
@@ -175,19 +175,19 @@ def test_seeds_are_averaged_and_must_be_the_same_for_all(keep, capsys):
         folder = keep(str(seed), shift, seed=seed, shard_seed=seed)
     gene, scratch = frontier.points_in([folder])
     first, second = (frontier.points_in([folder / name])[0] for name in "01")
-    assert (gene.label, scratch.label) == ("learngene separable", "scratch")
+    assert (gene.label, scratch.label) == ("learngene 1-7", "scratch")
     assert gene.accuracy == pytest.approx((first.accuracy + second.accuracy) / 2)
     assert gene.ci95 is not None and gene.ci95 > (first.ci95 or 0)  # ten clients, two levels
-    keep("2", -0.3, seed=0, stem="seeded")  # not with seed 1
+    keep("2", -0.3, seed=0, depth=4)  # not with seed 1
     assert main(["frontier", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert "shard seeds is [0, 1] in" in said and "[0] in learngene seeded: one picture" in said
+    assert "shard seeds is [0, 1] in" in said and "[0] in learngene 1-4: one picture" in said
 
 
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"individual": {"epochs": 60, "stem": "seeded"}}, "individual.epochs is 30 in"),
+        ({"individual": {"epochs": 60}}, "individual.epochs is 30 in"),
         ({"retain": {"ewc_lambda": 1.0}}, "retain.ewc_lambda is 1000.0 in"),
         ({"num_clients": 5}, "num_clients is 20 in"),
     ],
@@ -204,7 +204,7 @@ def test_opponents_of_another_experiment_come_on_the_same_front(keep):
     keep("0", experiment="frontier", report={"gradcam_images": 0}, logger=None)
     folder = keep("1", experiment="table3_novel", methods=MANY, logger="tensorboard")
     labels = [point.label for point in frontier.points_in([folder])]
-    assert "maml" in labels and "deepemd" in labels and "learngene separable (0)" in labels
+    assert "maml" in labels and "deepemd" in labels and "learngene 1-7 (0)" in labels
 
 
 def test_runs_of_other_tasks_make_no_front(keep, capsys):

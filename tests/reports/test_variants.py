@@ -82,10 +82,10 @@ def named(found: list[Row]) -> dict[str, Row]:
 
 def test_variants_are_what_differs_and_seeds_are_not(run: Asked) -> None:
     runs = [run("ablation", seed=s, individual__stem=stem, cache=f"/{s}")
-            for stem in ("whole", "fresh") for s in (1, 0)]  # fmt: skip
+            for stem in ("none", "fresh") for s in (1, 0)]  # fmt: skip
     gathered = group_runs(runs)
     assert [variant.label for variant in gathered.variants] == [
-        "individual.stem=fresh", "individual.stem=whole",
+        "individual.stem=fresh", "individual.stem=none",
     ]  # fmt: skip
     assert [[r["run"]["seed"] for r in variant.runs] for variant in gathered.variants] == [
         [0, 1],
@@ -313,7 +313,7 @@ def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:
 
 def test_a_paired_difference_pairs_clients(run: Asked) -> None:
     variants = group_runs([run("ablation", individual__stem=stem, shift=shift)
-                   for stem, shift in (("fresh", -0.1), ("whole", 0.0))]).variants  # fmt: skip
+                   for stem, shift in (("fresh", -0.1), ("none", 0.0))]).variants  # fmt: skip
     lead = paired_difference(variants[1], variants[0], "learngene")
     assert lead.mean == pytest.approx(10, abs=0.5) and lead.ci95 is not None and lead.ci95 < 0.5
 
@@ -365,42 +365,38 @@ def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path:
 
 
 def test_the_frontier_tells_bytes_and_the_front(run: Asked) -> None:
-    def variant(stem: str, size: int, shift: float, seed: int = 0, **more: Any) -> dict[str, Any]:
-        made = run("frontier", individual__stem=stem, shift=shift, seed=seed, **more)
-        made["learngene"]["stem"] = stem
+    def variant(depth: int, size: int, shift: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+        made = run("frontier", learngene__depth=depth, shift=shift, seed=seed, **more)
+        made["learngene"]["layers"] = [*range(1, depth + 1)]
         for client in made["clients"]:
             client["methods"]["learngene"]["bytes_down"] = size
-            client["methods"]["scratch"]["bytes_down"] += 1141 * (
-                stem == "whole"
-            )  # longer settings
+            client["methods"]["scratch"]["bytes_down"] += 1141 * (depth == 7)  # longer settings
         return made
 
-    dear, cheap = variant("whole", 2_000_000, -0.1), variant("seeded", 1_000_000, 0.0)
+    dear, cheap = variant(7, 2_000_000, -0.1), variant(4, 1_000_000, 0.0)
     found = named(rows(group_runs([dear, cheap])))
-    lean = found["received, learngene seeded"]
+    lean = found["received, learngene 1-4"]
     assert (lean.ours.mean, lean.unit, lean.note) == (1000, "KB", "on the Pareto front")
-    assert found["received, learngene whole"].note == ""
+    assert found["received, learngene 1-7"].note == ""
     assert found["received, scratch"].note == "on the Pareto front"
     assert found["received, scratch"].ours.mean == pytest.approx(0.412)
-    two = {f"{part}learngene {stem}" for stem in ("seeded", "whole")
+    two = {f"{part}learngene 1-{depth}" for depth in (4, 7)
            for part in ("", "gain over scratch, ", "received, ")}  # fmt: skip
     assert set(found) == {*two, "scratch", "received, scratch"}  # scratch once
     assert len(set(points_of(group_runs([dear, cheap])).values())) == 3  # scratch once
     # Seeds are averaged, the first does not stand for all.
-    seeds = group_runs([cheap, variant("seeded", 3_000_000, -0.2, seed=1)])
+    seeds = group_runs([cheap, variant(4, 3_000_000, -0.2, seed=1)])
     assert seeds.variants[0].command.endswith("  # seeds 0, 1")
     assert "#" not in group_runs([cheap]).variants[0].command
     (point,) = {p for p in points_of(seeds).values() if p.method == "learngene"}
     assert point.bytes == 2_000_000
     assert 100 * point.accuracy == pytest.approx(mean(seeds.variants[0]).mean)
     # One name, two results: both are there.
-    apart = points_of(
-        group_runs([cheap, variant("seeded", 1_000_000, -0.2, retain__ewc_lambda=5.0)])
-    )
+    apart = points_of(group_runs([cheap, variant(4, 1_000_000, -0.2, retain__ewc_lambda=5.0)]))
     assert {p.label for p in apart.values()} == {
         "scratch",
-        "learngene seeded (retain.ewc_lambda=1.0)",
-        "learngene seeded (retain.ewc_lambda=5.0)",
+        "learngene 1-4 (retain.ewc_lambda=1.0)",
+        "learngene 1-4 (retain.ewc_lambda=5.0)",
     }
 
 

@@ -78,7 +78,7 @@ def test_growth_ablation_tells_what_each_collective_became(run: Run) -> None:
     def other(sections: dict[str, Any]) -> None:
         deepened(sections)
         sections["collective"]["stages"][-1] |= {
-            "accuracy": 0.512, "light_accuracy": 0.634, "parameters": 1_234_500,
+            "accuracy": 0.512, "parameters": 1_234_500,
         }  # fmt: skip
 
     gathered = group_runs([
@@ -89,12 +89,10 @@ def test_growth_ablation_tells_what_each_collective_became(run: Run) -> None:
     one, two = ("collective.growth=schedule: ", "collective.growth=conf/growth/deepen.yaml: ")
     expected = {
         one + "accuracy on all known classes, 13 layers": 83.6,
-        one + "accuracy on all known classes, light path": 80.7,
         one + "parameters at the end": 736.0,
         one + "image passes": 13 * 30 + 78,
         one + "layers that the criterion selects": 3,
         two + "accuracy on all known classes, 15 layers": 51.2,
-        two + "accuracy on all known classes, light path": 63.4,
         two + "parameters at the end": 1234.5,
         two + "image passes": 13 * 30 + 78,
         two + "layers that the criterion selects": 3,
@@ -142,7 +140,7 @@ def test_the_maps_of_the_variants_share_their_scale_and_name_copies(run: Run, ca
     assert shown[0].norm.vmax == pytest.approx(highest)
 
 
-def test_class_incremental_has_the_measures_of_both_paths(run: Run, canvas: Any) -> None:
+def test_class_incremental_has_its_measures(run: Run, canvas: Any) -> None:
     def values(shift: float) -> Change:
         def change(sections: dict[str, Any]) -> None:
             keys = ("average_incremental_accuracy", "average_accuracy", "forgetting",
@@ -150,11 +148,6 @@ def test_class_incremental_has_the_measures_of_both_paths(run: Run, canvas: Any)
             found = sections["collective"]["continual"]
             for number, key in enumerate(keys):
                 found[key] = 0.1 + 0.11 * number + shift
-                found["light"][key] = 0.15 + 0.11 * number + shift
-            if shift:
-                found["light"] = None
-                for stage in sections["collective"]["stages"]:
-                    stage["light_accuracy"] = None
 
         return change
 
@@ -165,7 +158,6 @@ def test_class_incremental_has_the_measures_of_both_paths(run: Run, canvas: Any)
              "backward transfer")  # fmt: skip
     first, second = "collective.memory=rehearsal: ", "collective.memory=lwf: "
     expected = {f"{first}{name}, 13 layers": 10 + 11 * i for i, name in enumerate(names)}
-    expected |= {f"{first}{name}, light path": 15 + 11 * i for i, name in enumerate(names)}
     expected |= {f"{second}{name}, 13 layers": 12 + 11 * i for i, name in enumerate(names)}
     found = named(rows(gathered))
     assert {name: row.ours.mean for name, row in found.items()} == pytest.approx(expected)
@@ -174,26 +166,21 @@ def test_class_incremental_has_the_measures_of_both_paths(run: Run, canvas: Any)
     draw(gathered, Path("x.png"))
     (axes,) = canvas[0].axes
     lines = {line.get_label(): line for line in axes.get_lines()}
-    assert set(lines) == {f"{first[:-2]}, 13 layers", f"{first[:-2]}, light path",
-                          f"{second[:-2]}, 13 layers"}  # fmt: skip
-    drawn = lines[f"{first[:-2]}, light path"]
+    assert set(lines) == {f"{first[:-2]}, 13 layers", f"{second[:-2]}, 13 layers"}
+    drawn = lines[f"{first[:-2]}, 13 layers"]
     stages = runs[0]["collective"]["stages"]
-    assert list(drawn.get_ydata()) == pytest.approx([100 * s["light_accuracy"] for s in stages])
+    assert list(drawn.get_ydata()) == pytest.approx([100 * s["accuracy"] for s in stages])
     assert list(drawn.get_xdata()) == [s["known_classes"] for s in stages]
 
 
 def test_one_task_has_nothing_to_forget(run: Run) -> None:
     def change(sections: dict[str, Any]) -> None:
-        for path in (
-            sections["collective"]["continual"],
-            sections["collective"]["continual"]["light"],
-        ):
-            path |= {"forgetting": None, "backward_transfer": None}
+        sections["collective"]["continual"] |= {"forgetting": None, "backward_transfer": None}
 
     found = named(rows(group_runs([run("class_incremental", change)])))
-    assert set(found) == {f"{name}, {path}" for path in ("13 layers", "light path")
-                          for name in ("average incremental accuracy",
-                                       "average accuracy after the last task")}  # fmt: skip
+    assert set(found) == {
+        "average incremental accuracy, 13 layers", "average accuracy after the last task, 13 layers",
+    }  # fmt: skip
 
 
 def test_open_world_cycle_tells_what_was_found_paid_and_kept(run: Run, canvas: Any) -> None:
@@ -209,9 +196,6 @@ def test_open_world_cycle_tells_what_was_found_paid_and_kept(run: Run, canvas: A
         accuracy.format("old", "before", "13 layers"): 36.1,
         accuracy.format("old", "after", "13 layers"): 56.1,
         accuracy.format("new", "after", "13 layers"): 61.1,
-        accuracy.format("old", "before", "light path"): 37.8,
-        accuracy.format("old", "after", "light path"): 57.8,
-        accuracy.format("new", "after", "light path"): 62.8,
     }
     assert set(found) == set(expected) | CLIENTS
     assert {name: found[name].ours.mean for name in expected} == pytest.approx(expected)
@@ -224,12 +208,10 @@ def test_open_world_cycle_tells_what_was_found_paid_and_kept(run: Run, canvas: A
     draw(gathered, Path("x.png"))
     old, new = canvas[0].axes
     lines = {line.get_label(): list(line.get_ydata()) for line in old.get_lines()}
-    assert lines == {"13 layers": pytest.approx([36.1, 46.1, 56.1]),
-                     "light path": pytest.approx([37.8, 47.8, 57.8])}  # fmt: skip
+    assert lines == {"13 layers": pytest.approx([36.1, 46.1, 56.1])}
     lines = {line.get_label(): list(line.get_ydata()) for line in new.get_lines()}
-    assert np.isnan(lines["13 layers"][0]) and lines["light path"][1:] == pytest.approx(
-        [52.8, 62.8]
-    )
+    assert np.isnan(lines["13 layers"][0])
+    assert lines["13 layers"][1:] == pytest.approx([51.1, 61.1])
     assert (old.get_title(loc="left"), new.get_title(loc="left")) == ("old classes", "new classes")
 
 
@@ -259,7 +241,6 @@ def test_kept_results_give_the_same_rows_and_the_same_figure(
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert kept["open_world"]["openness"] == 0.057
     assert "matrix" not in kept["collective"]["continual"]
-    assert "matrix" not in kept["collective"]["continual"]["light"]
 
 
 def test_figure_3_takes_the_ends_of_a_deepened_collective(run: Run, canvas: Any) -> None:
