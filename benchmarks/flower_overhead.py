@@ -55,7 +55,7 @@ def main() -> int:
     plan = plan_round(client_task(config, plain, dataset.path), gene)
 
     started = time.perf_counter()
-    strategy = LearngeneStrategy(count, lambda _: plan)
+    strategy = LearngeneStrategy(count, lambda _: [plan])
     simulate(strategy, 1, RuntimeSettings(total_cpus=arguments.processes), count)
     flower = time.perf_counter() - started
 

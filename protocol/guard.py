@@ -87,10 +87,11 @@ class GuardedGrid(WrappedGrid):
 
     Args:
         grid: which delivers.
-        schema: what may be sent now; None before the first round, when only empty questions may.
+        schema: what may be sent to a node now; None before the first round, when only empty
+            questions may.
     """
 
-    def __init__(self, grid: Grid, schema: Callable[[], MessageSchema | None]) -> None:
+    def __init__(self, grid: Grid, schema: Callable[[int], MessageSchema | None]) -> None:
         super().__init__(grid)
         self._schema = schema
 
@@ -109,16 +110,17 @@ class GuardedGrid(WrappedGrid):
         return super().send_and_receive(self._checked(messages), timeout=timeout)
 
     def _checked(self, messages: Iterable[Message]) -> list[Message]:
-        schema, messages = self._schema(), list(messages)
+        messages = list(messages)
         seen: set[tuple[int, ...]] = set()  # a round's messages share their records
         for message in messages:
             # A question which client a node is holds nothing, and nothing was declared for it.
             train = message.metadata.message_type == MessageType.TRAIN
-            same = (train, *map(id, message.content.values()))
+            schema = self._schema(message.metadata.dst_node_id) if train else None
+            same = (id(schema), *map(id, message.content.values()))
             if same in seen:
                 continue
             seen.add(same)
-            if not train or schema is None:
+            if schema is None:
                 problems = [f"{name(key)} was not declared" for key in message.content]
             else:
                 problems = schema.problems(message.content)

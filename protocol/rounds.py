@@ -14,12 +14,12 @@ from protocol.task import ClientTask
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What every client is sent in a round; ``task.methods`` names the answers that are due."""
+    """What a client is sent in a round; ``task.methods`` names the answers that are due."""
 
     task: ClientTask
     payloads: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # method -> arrays
     schema: MessageSchema = field(kw_only=True)  # what may cross; the guard refuses all else
-    kept: AnswerStore | None = None  # answers that an earlier run got: these clients are not asked
+    kept: AnswerStore | None = None  # answers of an earlier run: those clients are not asked
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -38,6 +38,7 @@ class ClientOutcome:
     bytes_up: int
     bytes_by_method: dict[str, ByteCount]  # what the method alone would have cost
     error: str | None = None  # None: every method that was asked for is in ``methods``
+    received: tuple[RecordEntry, ...] = ()  # what the message to it held
     sent: tuple[RecordEntry, ...] = ()  # what its reply held, also where that was refused
     refused: bool = False  # the reply held what was not declared
     kept: bool = False  # answered in an earlier run
@@ -52,7 +53,6 @@ class RoundOutcome:
     # The "which client are you" messages before this round, one each: client, bytes of the
     # question, bytes of the answer, what the answer held.
     who: tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...] = ()
-    down: tuple[RecordEntry, ...] = ()  # what the message to each client held
 
     @property
     def queries(self) -> int:

@@ -52,7 +52,7 @@ def run_client_rounds(
     with fault_orders(faults, federation.cache) as orders:
 
         @cache  # asked for by the count of kept answers, by the runtime and by the round
-        def plan(number: int) -> RoundPlan:
+        def plans(number: int) -> list[RoundPlan]:
             made = plan_round(
                 replace(task, faults=orders),
                 gene_of(number),
@@ -64,11 +64,13 @@ def run_client_rounds(
             )
             if faults:  # every client is asked, so that its fault can strike
                 return made
-            fields = cache_key_fields(made, number, dataset_sha256, device)
-            kept = AnswerCache(federation.cache, fields, resume=federation.resume)
-            return replace(made, kept=kept)
+            return [replace(each, kept=kept(each, number)) for each in made]
 
-        strategy = LearngeneStrategy(clients, plan)
+        def kept(plan: RoundPlan, number: int) -> AnswerCache:
+            fields = cache_key_fields(plan, number, dataset_sha256, device)
+            return AnswerCache(federation.cache, fields, resume=federation.resume)
+
+        strategy = LearngeneStrategy(clients, plans)
         due, kept = clients * rounds, strategy.kept(rounds)
         if kept:
             callback.on_note(f"{kept} of {due} clients answered in an earlier run: not asked again")

@@ -67,9 +67,9 @@ class FederatedStrategy(LearngeneStrategy):
         self._merged: dict[int, Merged] = {}
         self._after_round = after_round
 
-        def prepare(server_round: int) -> RoundPlan:
+        def prepare(server_round: int) -> list[RoundPlan]:
             training = self._order[server_round - 1]
-            return plan(training, training.done + 1)
+            return [plan(training, training.done + 1)]
 
         super().__init__(num_clients, prepare)
 

@@ -7,7 +7,7 @@ with metrics. Nothing is averaged; what a round brought is kept in ``LearngeneSt
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from protocol.guard import GuardedGrid, RecordEntry, inspect
+from protocol.guard import GuardedGrid, MessageSchema, RecordEntry, inspect
 from protocol.keys import PAYLOAD, TASK
 from protocol.messages import (
     ByteCount,
@@ -33,18 +33,44 @@ from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
 
 
+class _Part:
+    """What some of the clients are sent in a round: one message, but for the node it goes to.
+
+    Args:
+        shared: records that are made already, by the ``id`` of their arrays: what several parts or
+            many clients are sent is held once.
+    """
+
+    def __init__(self, plan: RoundPlan, number: int, shared: dict[int, ArrayRecord]) -> None:
+        if strangers := set(plan.payloads) - set(plan.methods):
+            raise ValueError(f"payloads for {sorted(strangers)}, methods are {plan.methods}")
+        self.plan, self._group = plan, str(number)
+        self._records: dict[str, Any] = {TASK: ConfigRecord({"json": plan.task.to_json()})}
+        for name, arrays in plan.payloads.items():
+            if id(arrays) not in shared:
+                shared[id(arrays)] = array_record(arrays)
+            self._records[PAYLOAD + name] = shared[id(arrays)]
+        some = counted(self.message(0))
+        self.entries = inspect(some.content)  # what the message holds
+        self.bytes_down = message_bytes(some)  # equal for all: only the node differs
+        self.down = bytes_by_method(some, self.bytes_down, PAYLOAD, plan.methods)
+
+    def message(self, node: int) -> Message:
+        return Message(RecordDict(self._records), node, MessageType.TRAIN, group_id=self._group)
+
+
 @dataclass
 class _OpenRound:
     """The round under way."""
 
     number: int
-    plan: RoundPlan
-    entries: tuple[RecordEntry, ...]  # what the message holds
-    bytes_down: int  # of one message; all clients are sent the same
-    down: list[int]  # per method
+    parts: Sequence[_Part]  # client i is sent entry i modulo their number
     who: tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...]  # as in RoundOutcome
     opened: float = field(default_factory=time.monotonic)
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by client
+
+    def part(self, client: int) -> _Part:
+        return self.parts[client % len(self.parts)]
 
 
 class LearngeneStrategy(Strategy):
@@ -52,14 +78,19 @@ class LearngeneStrategy(Strategy):
 
     Args:
         num_clients: how many nodes the federation has; a round waits until all are there.
-        prepare: ``prepare(server_round)`` gives the round's plan; rounds count from 1.
+        prepare: ``prepare(server_round)`` gives the round's plans, of which client i is sent
+            entry i modulo their number; rounds count from 1. A plan may be there several times.
         node_wait_s: seconds to wait for the nodes to appear, and again for them to say which
             client they are. A client whose node says nothing is missing from the round, and its
             node is asked again before the next.
     """
 
     def __init__(
-        self, num_clients: int, prepare: Callable[[int], RoundPlan], *, node_wait_s: float = 180.0
+        self,
+        num_clients: int,
+        prepare: Callable[[int], Sequence[RoundPlan]],
+        *,
+        node_wait_s: float = 180.0,
     ) -> None:
         self.num_clients = num_clients
         self.prepare = prepare
@@ -71,8 +102,15 @@ class LearngeneStrategy(Strategy):
         self._open: _OpenRound | None = None
 
     def guarded(self, grid: Grid) -> Grid:
-        """The grid that this strategy may send through: it lets out what the round declares."""
-        return GuardedGrid(grid, lambda: self._open.plan.schema if self._open else None)
+        """The grid that this strategy may send through: it lets out what the round declares for
+        the client that a message goes to."""
+
+        def schema(node: int) -> MessageSchema | None:
+            if self._open is None or node not in self._partitions:
+                return None
+            return self._open.part(self._partitions[node]).plan.schema
+
+        return GuardedGrid(grid, schema)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -81,28 +119,19 @@ class LearngeneStrategy(Strategy):
     ) -> Iterable[Message]:
         """One message a client whose answer is not kept, in the order of the clients."""
         who = self._discover_clients(grid)
-        plan = self.prepare(server_round)
-        if strangers := set(plan.payloads) - set(plan.methods):
-            raise ValueError(f"payloads for {sorted(strangers)}, methods are {plan.methods}")
-        # The records are shared by all messages: a gene is held once, however many clients.
-        records: dict[str, Any] = {TASK: ConfigRecord({"json": plan.task.to_json()})}
-        records |= {PAYLOAD + name: array_record(each) for name, each in plan.payloads.items()}
-        group = str(server_round)
-
-        def message(node: int) -> Message:
-            return Message(RecordDict(records), node, MessageType.TRAIN, group_id=group)
-
-        some = counted(message(0))
-        total = message_bytes(some)  # equal for all: only the node differs
-        down = bytes_by_method(some, total, PAYLOAD, plan.methods)
-        now = _OpenRound(server_round, plan, inspect(some.content), total, down, who)
+        plans = self.prepare(server_round)
+        shared: dict[int, ArrayRecord] = {}
+        distinct = {id(plan): plan for plan in plans}
+        parts = {key: _Part(plan, server_round, shared) for key, plan in distinct.items()}
+        now = _OpenRound(server_round, [parts[id(plan)] for plan in plans], who)
         for client in range(self.num_clients):
-            kept = plan.kept.get(client) if plan.kept else None
+            part = now.part(client)
+            kept = part.plan.kept.get(client) if part.plan.kept else None
             if kept is not None:
-                now.outcomes[client] = _reuse_answer(kept, now)
+                now.outcomes[client] = _reuse_answer(kept, part)
         self._open = now
         asked = self._partitions.items()
-        return [message(node) for node, client in asked if client not in now.outcomes]
+        return [now.part(c).message(node) for node, c in asked if c not in now.outcomes]
 
     def kept(self, rounds: int) -> int:
         """How many answers of rounds 1 to ``rounds`` earlier runs have: those are not asked for.
@@ -110,11 +139,9 @@ class LearngeneStrategy(Strategy):
         Raises:
             InputError: an answer was kept under other settings.
         """
-        plans = (self.prepare(number) for number in range(1, rounds + 1))
         return sum(
-            plan.kept.get(client) is not None
-            for plan in plans
-            if plan.kept is not None
+            (kept := plans[client % len(plans)].kept) is not None and kept.get(client) is not None
+            for plans in map(self.prepare, range(1, rounds + 1))
             for client in range(self.num_clients)
         )
 
@@ -167,11 +194,13 @@ class LearngeneStrategy(Strategy):
             or node not in self._partitions
         ):
             return None
-        client, plan = self._partitions[node], now.plan
+        client = self._partitions[node]
+        part = now.part(client)
+        plan = part.plan
         if client not in now.outcomes:
             answer = read_reply(reply, client, plan.methods, plan.schema.reply)
             answer = self.accept(answer, reply, client)
-            outcome = _outcome(now, client, answer, reply)
+            outcome = _outcome(part, client, answer, reply)
             if plan.kept is not None and outcome.error is None:
                 plan.kept.put(outcome)
             now.outcomes[client] = outcome
@@ -198,10 +227,10 @@ class LearngeneStrategy(Strategy):
         unknown, known = CheckedReply(errors=[self._unknown]), set(self._partitions.values())
         clients = [
             now.outcomes.get(client)
-            or _outcome(now, client, absent if client in known else unknown, None)
+            or _outcome(now.part(client), client, absent if client in known else unknown, None)
             for client in range(self.num_clients)
         ]
-        outcome = RoundOutcome(now.number, clients, now.who, now.entries)
+        outcome = RoundOutcome(now.number, clients, now.who)
         self.rounds.append(outcome)
         return outcome
 
@@ -235,9 +264,9 @@ class LearngeneStrategy(Strategy):
 
 
 def _outcome(
-    now: _OpenRound, client: int, answer: CheckedReply, reply: Message | None
+    part: _Part, client: int, answer: CheckedReply, reply: Message | None
 ) -> ClientOutcome:
-    methods = now.plan.methods
+    methods = part.plan.methods
     if reply is not None and not answer.refused:
         reply = counted(reply)
     total, up = reply_bytes(reply, methods)
@@ -246,21 +275,22 @@ def _outcome(
         replied=reply is not None,
         methods=answer.methods,
         info=answer.info,
-        bytes_down=now.bytes_down,
+        bytes_down=part.bytes_down,
         bytes_up=total,
         bytes_by_method={
-            name: ByteCount(*pair) for name, *pair in zip(methods, now.down, up, strict=True)
+            name: ByteCount(*pair) for name, *pair in zip(methods, part.down, up, strict=True)
         },
         error="; ".join(answer.errors) or None,
+        received=part.entries,
         sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
         refused=answer.refused,
     )
 
 
-def _reuse_answer(kept: ClientOutcome, now: _OpenRound) -> ClientOutcome:
+def _reuse_answer(kept: ClientOutcome, part: _Part) -> ClientOutcome:
     """A kept answer as this round's: what goes down is weighed as if it were sent."""
     traffic = {
         name: ByteCount(down, kept.bytes_by_method[name].up)
-        for name, down in zip(now.plan.methods, now.down, strict=True)
+        for name, down in zip(part.plan.methods, part.down, strict=True)
     }
-    return replace(kept, bytes_down=now.bytes_down, bytes_by_method=traffic)
+    return replace(kept, bytes_down=part.bytes_down, bytes_by_method=traffic, received=part.entries)

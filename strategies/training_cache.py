@@ -20,7 +20,7 @@ from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundOutcome
 from strategies.fedavg import Training
 
-FORMAT = 2  # raise it when what is kept of a round changes
+FORMAT = 3  # raise it when what is kept of a round changes
 
 
 class TrainingCache:
@@ -80,9 +80,11 @@ def pack_rounds(history: list[RoundOutcome]) -> dict[str, Any]:
     rounds = [
         {
             "who": [[client, down, up, place(held)] for client, down, up, held in each.who],
-            "down": place(each.down),
             "clients": [
-                [c.client, c.bytes_down, c.bytes_up, c.methods, c.info, place(c.sent)]
+                [
+                    *(c.client, c.bytes_down, c.bytes_up, c.methods, c.info),
+                    *(place(c.received), place(c.sent)),
+                ]
                 for c in each.clients
             ],
         }
@@ -96,16 +98,18 @@ def unpack_rounds(packed: Mapping[str, Any], name: str) -> list[RoundOutcome]:
     table = [tuple(RecordEntry(*entry) for entry in entries) for entries in packed["entries"]]
 
     def client(row: list[Any]) -> ClientOutcome:
-        number, down, up, methods, info, sent = row
+        number, down, up, methods, info, *held = row
         traffic = {name: ByteCount(down, up)}
-        return ClientOutcome(number, True, methods, info, down, up, traffic, sent=table[sent])
+        received, sent = (table[place] for place in held)
+        return ClientOutcome(
+            number, True, methods, info, down, up, traffic, received=received, sent=sent
+        )
 
     return [
         RoundOutcome(
             number,
             [client(row) for row in each["clients"]],
             tuple((who, down, up, table[held]) for who, down, up, held in each["who"]),
-            table[each["down"]],
         )
         for number, each in enumerate(packed["rounds"], start=1)
     ]

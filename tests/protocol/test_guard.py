@@ -229,7 +229,7 @@ def tampered() -> list[RoundOutcome]:
     """Client 0 is honest; the others send an image each, in every way that travels."""
     plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}))
     hidden = dict(enumerate(PLANTED, start=1))
-    strategy = LearngeneStrategy(1 + len(hidden), lambda _: plans)
+    strategy = LearngeneStrategy(1 + len(hidden), lambda _: [plans])
     simulate(strategy, 1, RuntimeSettings("serial"), 1 + len(hidden), client_app=leaky(hidden))
     return strategy.rounds
 
@@ -271,7 +271,7 @@ def test_messages_csv_lists_all_that_crossed_and_none_of_its_values(tampered, tm
 def test_the_file_is_the_same_in_every_run(tampered, tmp_path):
     hidden = dict(enumerate(PLANTED, start=1))
     plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}))
-    again = LearngeneStrategy(1 + len(hidden), lambda _: plans)
+    again = LearngeneStrategy(1 + len(hidden), lambda _: [plans])
     simulate(again, 1, RuntimeSettings("serial"), 1 + len(hidden), client_app=leaky(hidden))
     first, second = (
         write_messages_csv(rounds, tmp_path / name).read_bytes()
@@ -296,7 +296,7 @@ GENE = {"w": np.zeros((4, 3), np.float32), "b": np.zeros(3, np.float32)}
 
 
 def sent(plan: RoundPlan) -> None:
-    strategy = LearngeneStrategy(2, lambda _: plan)
+    strategy = LearngeneStrategy(2, lambda _: [plan])
     try:
         simulate(strategy, 1, RuntimeSettings("serial"), 2, client_app=fake_work.app)
     finally:

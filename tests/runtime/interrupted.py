@@ -22,7 +22,7 @@ def main() -> None:
     from tests.runtime.fake_work import app, fake_task, plan
 
     hangs = plan(fake_task(do={"1": "hang"}))
-    strategy = LearngeneStrategy(2, lambda _: hangs)
+    strategy = LearngeneStrategy(2, lambda _: [hangs])
 
     class Interrupts(RunCallback):
         def on_reply(self, client: int, ok: bool) -> None:

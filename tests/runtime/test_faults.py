@@ -40,7 +40,7 @@ def run(
 ) -> list[RoundOutcome]:
     """Rounds of (orders, each client's own limit in seconds)."""
     plans = [plan(orders, folder, limit) for orders, limit in rounds]
-    strategy = LearngeneStrategy(CLIENTS, lambda number: plans[number - 1])
+    strategy = LearngeneStrategy(CLIENTS, lambda number: [plans[number - 1]])
     simulate(strategy, len(plans), RuntimeSettings(name, **settings), CLIENTS, client_app=app)
     return strategy.rounds
 

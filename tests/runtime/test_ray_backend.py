@@ -40,9 +40,9 @@ HANGS = {"3": "hang"}
 def run(
     name: str, does: list[dict[str, str]], folder: Path, clients: int = 5, **settings
 ) -> list[RoundOutcome]:
-    def prepare(server_round: int) -> RoundPlan:
+    def prepare(server_round: int) -> list[RoundPlan]:
         task = fake_task(do=does[server_round - 1], folder=str(folder), meet=clients)
-        return plan(task, {"learngene": GENE})
+        return [plan(task, {"learngene": GENE})]
 
     strategy = LearngeneStrategy(clients, prepare)
     simulate(strategy, len(does), RuntimeSettings(name, **settings), clients, client_app=app)
@@ -143,7 +143,7 @@ def test_serial_deadline_leaves_the_rest_missing(tmp_path):
 
 
 def test_error_of_the_plan_reaches_the_caller():
-    def prepare(server_round: int) -> RoundPlan:
+    def prepare(server_round: int) -> list[RoundPlan]:
         raise InputError("shots", 0, "too few", "Use 1 or more")
 
     with pytest.raises(InputError, match="shots=0"):
@@ -153,7 +153,7 @@ def test_error_of_the_plan_reaches_the_caller():
 def test_progress(tmp_path):
     seen: list[tuple[int, bool]] = []
     spoilt = plan(fake_task(do={"1": "nan"}))
-    strategy = LearngeneStrategy(3, lambda _: spoilt)
+    strategy = LearngeneStrategy(3, lambda _: [spoilt])
     settings = RuntimeSettings("serial")
     simulate(
         strategy,
@@ -291,7 +291,7 @@ def test_backend_that_cannot_start(starts, tmp_path, monkeypatch):
 
 
 def test_unknown_runtime():
-    strategy = LearngeneStrategy(1, lambda _: plan(fake_task()))
+    strategy = LearngeneStrategy(1, lambda _: [plan(fake_task())])
     with pytest.raises(InputError, match="Choose ray or serial"):
         simulate(strategy, 1, RuntimeSettings("slurm"), 1, client_app=app)
 

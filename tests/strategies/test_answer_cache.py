@@ -144,12 +144,12 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
     task = fake_task(do={k.removeprefix("c"): v for k, v in does.items()})
     asked: list[int] = []
 
-    def prepare(number: int) -> RoundPlan:
+    def prepare(number: int) -> list[RoundPlan]:
         # What clients do wrong is no part of the question here, or it would be another one.
         question = plan(fake_task(), {"learngene": GENE})
         fields = cache_key_fields(question, number, "w", client_device(SERIAL))
         kept = AnswerCache(cache, fields, resume=resume)
-        return replace(plan(task, {"learngene": GENE}), kept=kept)
+        return [replace(plan(task, {"learngene": GENE}), kept=kept)]
 
     strategy = LearngeneStrategy(clients, prepare)
     settings = RuntimeSettings(runtime, total_cpus=1)

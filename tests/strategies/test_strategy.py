@@ -13,7 +13,7 @@ from flwr.common.serde import message_to_proto
 
 from clients.client_app import INFO, METRICS
 from protocol.keys import NODE
-from protocol.messages import message_bytes, read_reply
+from protocol.messages import counted, message_bytes, read_reply
 from protocol.reply_schema import UndeclaredError
 from runtime.serial_backend import SerialGrid, run_serial
 from server.server_app import Stopped, WatchedGrid, make_server_app
@@ -41,11 +41,11 @@ def configure(strategy: LearngeneStrategy, grid: SerialGrid) -> list[Message]:
 
 def test_waits_for_all_nodes():
     grid = LateGrid(4, delay_s=0.3)
-    assert len(configure(LearngeneStrategy(4, lambda _: PLAN), grid)) == 4
+    assert len(configure(LearngeneStrategy(4, lambda _: [PLAN]), grid)) == 4
 
 
 def test_gives_up_on_nodes_that_do_not_come():
-    strategy = LearngeneStrategy(4, lambda _: PLAN, node_wait_s=0.2)
+    strategy = LearngeneStrategy(4, lambda _: [PLAN], node_wait_s=0.2)
     with pytest.raises(RuntimeError, match=r"1 of 4 nodes registered in 0\.2 s"):
         configure(strategy, LateGrid(4, delay_s=60))
 
@@ -71,7 +71,7 @@ class Silent(SerialGrid):
 
 
 def test_a_client_that_does_not_say_who_it_is_is_missing_and_asked_again():
-    strategy, grid = LearngeneStrategy(3, lambda _: PLAN, node_wait_s=1.0), Silent(3)
+    strategy, grid = LearngeneStrategy(3, lambda _: [PLAN], node_wait_s=1.0), Silent(3)
     strategy.aggregate_train(1, grid.send_and_receive(configure(strategy, grid)))
     assert len(configure(strategy, grid)) == 3
     strategy.finish_round()
@@ -84,20 +84,20 @@ def test_a_client_that_does_not_say_who_it_is_is_missing_and_asked_again():
 
 
 def test_no_client_says_who_it_is():
-    strategy = LearngeneStrategy(1, lambda _: PLAN, node_wait_s=1.0)
+    strategy = LearngeneStrategy(1, lambda _: [PLAN], node_wait_s=1.0)
     assert configure(strategy, Silent(1)) == []
     assert strategy.finish_round().clients[0].error == "its node did not say who it is within 1 s"
 
 
 @pytest.mark.parametrize("claims", [1, 3])
 def test_two_nodes_are_one_client_or_one_that_is_not_there(claims):
-    strategy = LearngeneStrategy(3, lambda _: PLAN, node_wait_s=1.0)
+    strategy = LearngeneStrategy(3, lambda _: [PLAN], node_wait_s=1.0)
     with pytest.raises(RuntimeError, match=f"clients \\[{claims}.*each of 0 to 2 is due once"):
         configure(strategy, Silent(3, claims, times=0))
 
 
 def test_order_of_arrival_does_not_matter():
-    strategy = LearngeneStrategy(5, lambda _: PLAN)
+    strategy = LearngeneStrategy(5, lambda _: [PLAN])
     grid = SerialGrid(app, 5)
     replies = list(grid.send_and_receive(configure(strategy, grid)))
     arrays, counts = strategy.aggregate_train(1, [replies[i] for i in (3, 0, 4, 2, 1)])
@@ -111,7 +111,7 @@ def test_order_of_arrival_does_not_matter():
 
 
 def test_error_reply_and_no_reply_at_all():
-    strategy = LearngeneStrategy(3, lambda _: PLAN)
+    strategy = LearngeneStrategy(3, lambda _: [PLAN])
     grid = SerialGrid(app, 3)
     messages = configure(strategy, grid)
     grid.push_messages(messages)
@@ -127,7 +127,7 @@ def test_error_reply_and_no_reply_at_all():
 
 
 def test_a_second_reply_changes_nothing():
-    strategy = LearngeneStrategy(1, lambda _: PLAN)
+    strategy = LearngeneStrategy(1, lambda _: [PLAN])
     grid = SerialGrid(app, 1)
     messages = configure(strategy, grid)
     (reply,) = grid.send_and_receive(messages)
@@ -136,14 +136,45 @@ def test_a_second_reply_changes_nothing():
     assert strategy.receive(again) is first and first.error is None
 
 
+def test_clients_are_sent_what_their_entry_says_and_counted_so():
+    """Two plans, three entries, five clients; what the plans share is held once."""
+    shared = {"w": np.zeros((300, 10), np.float32)}
+    small, large = (
+        plan(fake_task(("learngene", "scratch", "maml")), {"learngene": {"w": own}, "maml": shared})
+        for own in (np.ones((2, 2), np.float32), np.ones((99, 9), np.float32))
+    )
+    strategy, grid = LearngeneStrategy(5, lambda _: [small, large, small]), SerialGrid(app, 5)
+    messages = configure(strategy, grid)
+    sent = [each.content.array_records for each in messages]
+    assert [tuple(each["payload.learngene"]["w"].shape) for each in sent] == [
+        (2, 2), (99, 9), (2, 2), (2, 2), (99, 9)
+    ]  # fmt: skip
+    assert len({id(each["payload.maml"]) for each in sent}) == 1
+    strategy.aggregate_train(1, grid.send_and_receive(messages))
+    (done,) = strategy.rounds
+    down = [each.bytes_down for each in done.clients]
+    assert down == [message_bytes(counted(each)) for each in messages] and len(set(down)) == 2
+    received = [each.received[1].shape for each in done.clients]
+    assert received == ["2x2", "99x9", "2x2", "2x2", "99x9"]
+    by_method = [each.bytes_by_method for each in done.clients]
+    gains = [each["learngene"].down - each["scratch"].down for each in by_method]
+    assert gains[1] - gains[0] > 4 * (99 * 9 - 2 * 2) - 10 > 0
+    # of three plans one is declared for each client: another's message is not let out to it
+    nodes = {client: node for node, client in strategy._partitions.items()}
+    configure(strategy, grid)
+    swapped = Message(messages[1].content, nodes[0], MessageType.TRAIN, group_id="1")
+    with pytest.raises(UndeclaredError, match=r"'w' is float32 \[99, 9\]"):
+        strategy.guarded(grid).push_messages([swapped])
+
+
 def test_payload_of_an_unknown_method():
     stray = plan(fake_task(("scratch",)), PLAN.payloads)
     with pytest.raises(ValueError, match="payloads for \\['learngene'\\]"):
-        configure(LearngeneStrategy(1, lambda _: stray), SerialGrid(app, 1))
+        configure(LearngeneStrategy(1, lambda _: [stray]), SerialGrid(app, 1))
 
 
 def test_bytes_are_those_of_the_serialised_message():
-    (message,) = configure(LearngeneStrategy(1, lambda _: PLAN), SerialGrid(app, 1))
+    (message,) = configure(LearngeneStrategy(1, lambda _: [PLAN]), SerialGrid(app, 1))
     message.metadata.__dict__.update(
         _run_id=2**64 - 1, _src_node_id=2**64 - 1, _dst_node_id=2**64 - 1, _message_id="x" * 36
     )
@@ -151,7 +182,7 @@ def test_bytes_are_those_of_the_serialised_message():
 
 
 def reply_with(content: RecordDict) -> Message:
-    (message,) = configure(LearngeneStrategy(1, lambda _: PLAN), SerialGrid(app, 1))
+    (message,) = configure(LearngeneStrategy(1, lambda _: [PLAN]), SerialGrid(app, 1))
     return Message(content, reply_to=message)
 
 
@@ -180,7 +211,7 @@ def test_reply_that_makes_no_sense(content, error):
 
 
 def test_weight_of_what_protobuf_refuses_is_zero():
-    strategy = LearngeneStrategy(1, lambda _: PLAN)
+    strategy = LearngeneStrategy(1, lambda _: [PLAN])
     grid = SerialGrid(app, 1)
     (message,) = configure(strategy, grid)
     head = ConfigRecord({"client": 0, "json": "{}", "errors": "{}"})
@@ -199,7 +230,7 @@ def test_watched_grid_stops_waiting():
 
     stop = threading.Event()
     grid = WatchedGrid(Deaf(app, 1), stop, lambda reply: None)
-    strategy = LearngeneStrategy(1, lambda _: PLAN)
+    strategy = LearngeneStrategy(1, lambda _: [PLAN])
     threading.Timer(0.2, stop.set).start()
     started = time.monotonic()
     with pytest.raises(Stopped):
@@ -222,7 +253,7 @@ class Counting(SerialGrid):
 
 def watched(grid: SerialGrid, in_flight: int | None) -> list[Message]:
     grid = WatchedGrid(grid, threading.Event(), lambda reply: None, in_flight)
-    return list(grid.send_and_receive(configure(LearngeneStrategy(7, lambda _: PLAN), grid)))
+    return list(grid.send_and_receive(configure(LearngeneStrategy(7, lambda _: [PLAN]), grid)))
 
 
 @pytest.mark.parametrize("in_flight", [1, 3, 7, 100])
@@ -239,7 +270,7 @@ def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
             time.sleep(0.2)
             return super().pull_messages(message_ids)
 
-    strategy, grid = LearngeneStrategy(7, lambda _: PLAN), Slow(7)
+    strategy, grid = LearngeneStrategy(7, lambda _: [PLAN]), Slow(7)
     messages = configure(strategy, grid)
     limited = WatchedGrid(grid, threading.Event(), lambda reply: None, 2)
     replies = list(limited.send_and_receive(messages, timeout=0.5))
@@ -257,7 +288,7 @@ def test_the_guard_sees_all_messages_before_the_first_goes():
             return [*good, last]
 
     grid = Counting(3)
-    server_app = make_server_app(Leaking(3, lambda _: PLAN), 1, 5.0, in_flight=1)
+    server_app = make_server_app(Leaking(3, lambda _: [PLAN]), 1, 5.0, in_flight=1)
     server_app(grid, None)
     assert isinstance(server_app.error, UndeclaredError)
     assert len(grid.out) == 3  # the three questions which client each node is
@@ -277,7 +308,7 @@ def test_rounds_count_from_one():
 
     def prepare(server_round: int):
         asked.append(server_round)
-        return PLAN
+        return [PLAN]
 
     strategy = LearngeneStrategy(2, prepare)
     run_serial(make_server_app(strategy, 3, 5.0), app, 2)
