@@ -147,7 +147,7 @@ def _may_be(kind: str, limits: Limits) -> str:
         return f"  ({' | '.join(limits.choices)})"
     if kind == "bool":
         return "  (true | false)"
-    if limits.path or not kind.startswith(("int", "float")):
+    if limits.path or not (limits.by_client or kind.startswith(("int", "float"))):
         return ""
     low = f"above {limits.gt:g}" if limits.gt is not None else f"at least {limits.ge or 0:g}"
     high = f", at most {limits.le:,.15g}" if limits.le < 2**63 - 1 else ""

@@ -19,7 +19,7 @@ def factory_settings(config: Config) -> FactorySettings:
         collective=config.collective,
         learngene=config.learngene,
         open_world=config.open_world,
-        stem=config.individual.stem,
+        individual=config.individual,
         seed=config.seed,
         rounds=config.rounds,
         cache=Path(config.cache),

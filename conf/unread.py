@@ -155,7 +155,8 @@ ROWS = (
         "open_world.cycles is 0",
     ),
     Row(
-        "individual.head individual.lr individual.inherited_lr individual.schedule "
+        "individual.depth individual.bytes individual.head individual.lr individual.inherited_lr "
+        "individual.schedule "
         "individual.safeguard* retain.* learngene.precision",
         lambda run: run.inherits,
         "no method is sent the learngene",

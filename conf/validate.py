@@ -19,6 +19,7 @@ from learngene.data.settings import value_bounds
 from learngene.errors import InputError
 from learngene.utils.files import expand_user, is_file, is_folder
 from learngene.utils.hardware import usable_cores
+from learngene.utils.settings import by_client
 from reports.experiments.registry import compared_methods, needs_collective
 from reports.loggers import check_logger
 from runtime.resources import check_resources
@@ -81,6 +82,7 @@ def _problems(config: Config) -> Iterator[Problem]:
     yield from _of_layers(config.learngene.layers, config.collective.growth)
     if not config.learngene.path:
         yield from _of_stem(config)
+    yield from _of_depths(config)
     yield from _of_open_world(config)
     yield from _of_labelled(config)
     _check_faults(config)
@@ -140,6 +142,24 @@ def _of_stem(config: Config) -> Iterator[Problem]:
         problem = f"a stem before {inherited} inherited layers: an individual has seven in all"
         fix = "Write individual.stem=none" if first else "Name fewer layers"
         yield "individual.stem", problem, f"{fix}, or learngene.layers=top"
+
+
+def _of_depths(config: Config) -> Iterator[Problem]:
+    """How much of the learngene clients take; what a saved or chosen one offers is seen later."""
+    individual, layers = config.individual, config.learngene.layers
+    if individual.depth is not None and individual.bytes is not None:
+        problem = f"individual.depth={_shown(individual.depth)} says already how much is taken"
+        yield "individual.bytes", problem, "Write one of the two"
+    if individual.depth is None or config.learngene.path or layers == "auto":
+        return
+    if individual.stem == "fresh":
+        problem = "behind individual.stem=fresh the learngene's layers stay together"
+        yield "individual.depth", problem, "Write individual.depth=null"
+    deepest = config.learngene.depth if layers == "front" else len(layers)
+    if max(by_client(individual.depth)) > deepest:
+        more = "learngene.depth" if layers == "front" else "learngene.layers"
+        fix = f"Write {deepest} or less, or more in {more}"
+        yield "individual.depth", f"the learngene has {deepest} layers", fix
 
 
 def _whole(value: Any) -> bool:

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto, recorddict_to_proto
 
@@ -97,12 +97,17 @@ def bytes_by_method(message: Message, total: int, prefix: str, methods: Sequence
         prefix: how the keys of the methods' own records begin.
         methods: the methods, in the order of the result.
     """
-    own = {  # with each record's key and framing
-        key.removeprefix(prefix): recorddict_to_proto(RecordDict({key: record})).ByteSize()
+    own = {
+        key.removeprefix(prefix): record_bytes(key, record)
         for key, record in message.content.items()
         if key.startswith(prefix)
     }
     return [total - sum(own.values()) + own.get(method, 0) for method in methods]
+
+
+def record_bytes(key: str, record: ArrayRecord | ConfigRecord | MetricRecord) -> int:
+    """What a record adds to a message, with its key and framing."""
+    return recorddict_to_proto(RecordDict({key: record})).ByteSize()
 
 
 def reply_bytes(reply: Message | None, methods: Sequence[str]) -> tuple[int, list[int]]:

@@ -7,10 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from learngene.adaptation.settings import IndividualSettings
+from learngene.errors import InputError
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack
 from learngene.methods import Payload, find
+from learngene.utils.settings import by_client
 from protocol.guard import MessageSchema
+from protocol.keys import PAYLOAD
+from protocol.messages import array_record, record_bytes
 from protocol.reply_schema import Shapes, reply_schema
 from protocol.rounds import RoundPlan
 from protocol.task import TASK_FIELDS, ClientTask
@@ -27,8 +32,11 @@ def plan_round(
     rounds: int = 1,
     precision: str = "fp32",
     payload_precision: str = "fp32",
-) -> RoundPlan:
-    """The message of round ``number``. It names the dataset's folder and holds none of its images.
+) -> list[RoundPlan]:
+    """The messages of round ``number``; client i is sent entry i modulo their number.
+
+    Clients that take the same prefix of the learngene (``individual.depth``, ``individual.bytes``)
+    have one plan. A message names the dataset's folder and holds none of its images.
 
     In a simulation all clients read the same cache folder, each its own shard; on real nodes the
     folder is each node's own. Before the last round only the methods that build on the collective
@@ -38,9 +46,11 @@ def plan_round(
         task: what all rounds have in common, with every method of the run.
         payloads: what methods besides the learngene send, by name.
         precision, payload_precision: of the learngene and of ``payloads``: fp32 | fp16 | int8.
+
+    Raises:
+        InputError: there is no prefix as a client asks for it.
     """
-    gene, arrays = at_precision(gene, precision)
-    methods = task.methods
+    individual, methods = task.individual, task.methods
     heirs = [name for name in methods if find(name, task.own_methods.get(name)).inherits]
     if number < rounds:
         methods = tuple(heirs)
@@ -48,21 +58,67 @@ def plan_round(
     task = replace(
         task,
         methods=methods,
+        # A client sees by the card what it was sent, and is not told what others take.
+        individual=replace(individual, depth=None, bytes=None),
         width=gene.card.width,
         # Scratch's group goes along in every message, the others' only where they are asked for.
         method={k: v for k, v in task.method.items() if k == "scratch" or k in methods},
-        card=gene.card.for_client(),
         own_methods={k: v for k, v in task.own_methods.items() if k in methods},
         cards={name: each.card for name, each in made.items()},
     )
-    sent = {name: pack(each.arrays, payload_precision) for name, each in made.items()}
-    sent = dict.fromkeys(heirs, arrays) | sent
-    shapes = {name: shapes_of(each) for name, each in sent.items()}
-    if precision == "fp32":
-        # From the card, not from the arrays: what is sent is held against what was promised.
-        promised = {name: ("float32", tuple(shape)) for name, shape in gene.card.shapes.items()}
-        shapes |= dict.fromkeys(heirs, promised)
-    return RoundPlan(task, sent, schema=message_schema(task, shapes))
+    others = {name: pack(each.arrays, payload_precision) for name, each in made.items()}
+
+    def plan(depth: int) -> RoundPlan:
+        prefix, arrays = at_precision(gene.prefix(depth), precision)
+        own = replace(task, card=prefix.card.for_client())
+        sent = dict.fromkeys(heirs, arrays) | others
+        shapes = {name: shapes_of(each) for name, each in sent.items()}
+        if precision == "fp32":
+            # From the card, not the arrays: what is sent is held against what was promised.
+            said = prefix.card.shapes
+            promised: Shapes = {name: ("float32", tuple(shape)) for name, shape in said.items()}
+            shapes |= dict.fromkeys(heirs, promised)
+        return RoundPlan(own, sent, schema=message_schema(own, shapes))
+
+    taken = depths_taken(gene, individual, precision) if heirs else [gene.inherited]
+    plans = {depth: plan(depth) for depth in set(taken)}
+    return [plans[depth] for depth in taken]
+
+
+def bytes_by_depth(gene: Learngene, precision: str) -> dict[int, int]:
+    """What each prefix that ``gene`` offers adds to a message, by its depth: arrays as they travel,
+    with their names and framing. Settings and the card, which every method is sent, are left out.
+    """
+    return {
+        depth: record_bytes(PAYLOAD + "learngene", array_record(pack(arrays, precision)))
+        for depth in gene.card.depths
+        for arrays in [gene.prefix(depth).arrays]
+    }
+
+
+def depths_taken(gene: Learngene, individual: IndividualSettings, precision: str) -> list[int]:
+    """How many layers clients take; client i entry i modulo their number.
+
+    Raises:
+        InputError: ``individual.depth`` is none that ``gene`` offers, or no prefix is as small as
+            ``individual.bytes``.
+    """
+    if individual.bytes is None:
+        asked = by_client(individual.depth) or [gene.inherited]
+        for depth in set(asked):
+            gene.prefix(depth)  # which there may not be
+        return asked
+    sizes = bytes_by_depth(gene, precision)
+    taken = []
+    for most in by_client(individual.bytes):
+        fitting = [depth for depth, size in sizes.items() if size <= most]
+        if not fitting:
+            least = min(sizes.values())
+            problem = f"the smallest prefix of the learngene takes {least:,} bytes in {precision}"
+            fix = f"Write individual.bytes={least} or more, or learngene.precision=int8"
+            raise InputError("individual.bytes", most, problem, fix)
+        taken.append(max(fitting))
+    return taken
 
 
 def plan_federated_round(task: ClientTask, name: str, number: int, state: Payload) -> RoundPlan:

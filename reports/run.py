@@ -140,7 +140,7 @@ def write_run(
             "duplicates_dropped": dataset.duplicates_dropped,
             "leakage": leakage,
         },
-        **factory.sections(config["learngene"]["sigma"]),
+        **factory.sections(config["learngene"]["sigma"], config["learngene"]["precision"]),
         clients=rows[-1],
         messages=message_section(outcomes),
         rounds=[
@@ -148,7 +148,7 @@ def write_run(
                 "round": each.round,
                 "tasks": snapshot.tasks,
                 "known_classes": snapshot.known_classes,
-                "learngene_bytes": snapshot.gene.card.bytes,
+                "learngene_bytes": snapshot.gene.deepest.card.bytes,
                 "clients": of_round,
             }
             for each, snapshot, of_round in zip(rounds, factory.snapshots, rows, strict=True)

@@ -64,9 +64,9 @@ def run_client_rounds(
             )
             if faults:  # every client is asked, so that its fault can strike
                 return made
-            return [replace(each, kept=kept(each, number)) for each in made]
+            return [replace(each, kept=answers(each, number)) for each in made]
 
-        def kept(plan: RoundPlan, number: int) -> AnswerCache:
+        def answers(plan: RoundPlan, number: int) -> AnswerCache:
             fields = cache_key_fields(plan, number, dataset_sha256, device)
             return AnswerCache(federation.cache, fields, resume=federation.resume)
 

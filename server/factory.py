@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import yaml
 
+from learngene.adaptation.settings import IndividualSettings
 from learngene.collective.criterion import TrendRule, align
 from learngene.collective.forgetting import measures
 from learngene.collective.records import TrainerSettings
@@ -26,6 +27,7 @@ from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import pin_kernels, torch_threads, usable_cores
 from learngene.utils.untrusted import MEBIBYTE, read_limited
 from protocol.callbacks import SILENT, RunCallback
+from protocol.plan import bytes_by_depth, depths_taken
 from server.collective import TrainedCollective, collective_key, train_collective
 from server.cycle import run_cycles
 from server.layer_selection import (
@@ -35,6 +37,7 @@ from server.layer_selection import (
 )
 
 PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,14 @@ class FactoryResult:
         """The learngene that round ``round`` (from 1) sends."""
         return self.snapshots[round - 1].gene if self.snapshots else self.gene
 
-    def sections(self, sigma: float) -> dict[str, Any]:
-        """The parts of ``results.json`` that are the factory's."""
-        card = self.gene.card
-        names = ("layers", "stem", "parameters", "bytes", "top_layers_bytes", "sha256")
-        shown = {name: getattr(card, name) for name in names}
+    def sections(self, sigma: float, precision: str) -> dict[str, Any]:
+        """The parts of ``results.json`` that are the factory's; ``precision`` of the learngene."""
+        card = self.gene.deepest.card
+        names = ("layers", "stem", "parameters", "bytes", "top_layers_bytes")
+        shown: dict[str, Any] = {name: getattr(card, name) for name in names}
+        shown["sha256"] = self.gene.card.sha256
+        sizes = bytes_by_depth(self.gene, precision)
+        shown["bytes_by_depth"] = {str(depth): size for depth, size in sizes.items()}
         if self.trained is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
         trainer = self.trained.trainer
@@ -128,7 +134,7 @@ class FactorySettings:
     collective: CollectiveSettings
     learngene: LearngeneSettings
     open_world: OpenWorldSettings
-    stem: str  # the individual's
+    individual: IndividualSettings  # of which it reads the stem, and how much clients take
     seed: int
     rounds: int
     cache: Path
@@ -197,10 +203,13 @@ def train_or_load_gene(
 
     Raises:
         InputError: the saved learngene cannot be used, the dataset is too small for the settings,
-            or ``auto`` finds no layer to select.
+            ``auto`` finds no layer to select, or there is no prefix as a client asks for it.
     """
+    individual, precision = settings.individual, settings.learngene.precision
     if settings.learngene.path:
-        return FactoryResult(_load_gene(settings.learngene.path, dataset), None)
+        gene = _load_gene(settings.learngene.path, dataset)
+        depths_taken(gene, individual, precision)
+        return FactoryResult(gene, None)
     device = choose_device(settings.collective.device)
     pin_kernels(device)
     snapshots: list[GeneSnapshot] = []
@@ -231,6 +240,9 @@ def train_or_load_gene(
         names = planned_names(setup.plan)
         auto = settings.learngene.layers == "auto"
         chosen = None if auto else layer_numbers(settings.learngene, names)
+        if chosen is not None and individual.bytes is not None:
+            planned = _planned_gene(CollectiveTrainer(dataset, setup, CPU), chosen, settings)
+            depths_taken(planned, individual, precision)
         trained = train(chosen, resume=settings.resume)
         if chosen is None:
             chosen = chosen_layers(apply_criterion(trained, settings.rule))
@@ -244,6 +256,7 @@ def train_or_load_gene(
             )
             snapshots[-1] = _snapshot(grown, chosen, trained.key, settings)
     gene = snapshots[-1].gene
+    depths_taken(gene, individual, precision)
     return FactoryResult(gene, trained, tuple(snapshots), settings.rule, cycle)
 
 
@@ -263,30 +276,62 @@ def _snapshot(
         problem = f"layer {absent[0]} is not there yet after task {len(stages)}"
         raise InputError("learngene.layers", inherited, problem, "Write rounds=1")
     numbers = [names.index(name) + 1 for name in inherited]
-    side, projection = None, None
-    if settings.stem == "none":
-        side = trainer.collective.front_side(dataset.image_shape[1], numbers[-1])
-        if settings.learngene.projection == "discriminant":
-            projection = _fit_projection(trainer, numbers[-1], settings.learngene.shrinkage)
     gene = extract(
         trainer.collective,
         layers=numbers,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
         source={"world": dataset.name, "world_sha256": dataset.sha256, "collective": key},
-        side=side,
-        projection=projection,
+        sides=_sides(trainer, numbers, settings),
+        projections=_fit_projections(trainer, numbers[-1], settings.learngene.shrinkage)
+        if _is_projected(settings)
+        else (),
     )
     return GeneSnapshot(len(stages), len(trainer.known), gene)
 
 
-def _fit_projection(trainer: CollectiveTrainer, depth: int, shrinkage: float) -> Projection:
-    """The discriminant of the images that the factory holds now: exemplars, and the last task's."""
+def _sides(
+    trainer: CollectiveTrainer, numbers: list[int], settings: FactorySettings
+) -> list[int] | None:
+    """Rows and columns that the map behind each layer is pooled to; None behind a stem."""
+    if settings.individual.stem != "none":
+        return None
+    image_side = trainer.dataset.image_shape[1]
+    return [trainer.collective.front_side(image_side, number) for number in numbers]
+
+
+def _is_projected(settings: FactorySettings) -> bool:
+    return settings.individual.stem == "none" and settings.learngene.projection == "discriminant"
+
+
+def _planned_gene(
+    trainer: CollectiveTrainer, numbers: list[int], settings: FactorySettings
+) -> Learngene:
+    """The learngene as it will be at the end, but for its numbers: what it will weigh is known
+    before anything is trained. ``trainer`` has not begun, and is grown."""
+    for task in range(1, len(trainer.tasks)):
+        trainer.grow(task)
+    sides, collective = _sides(trainer, numbers, settings), trainer.collective
+    most = len(trainer.dataset.class_split.base) - 1
+    projections = []
+    if sides is not None and _is_projected(settings):
+        for number, side in zip(numbers, sides, strict=True):
+            features = collective.widths[number - 1] * side**2
+            projections.append(Projection(features, min(features, most)))
+    return extract(
+        collective, layers=numbers, rho=[], source={}, sides=sides, projections=projections
+    )
+
+
+def _fit_projections(trainer: CollectiveTrainer, depth: int, shrinkage: float) -> list[Projection]:
+    """The discriminants of every prefix of ``depth`` layers, on the images that the factory holds
+    now: exemplars, and the last task's."""
     last = trainer.stages[-1].new_classes
     rows = [trainer.train_rows[c] if c in last else trainer.memory[c] for c in trainer.known]
     labels = torch.repeat_interleave(
         torch.arange(len(rows)), torch.tensor([len(of_class) for of_class in rows])
     )
-    return discriminant(trainer.front_features(np.concatenate(rows), depth), labels, shrinkage)
+    seen = trainer.prefix_features(np.concatenate(rows), depth)
+    return [discriminant(features, labels, shrinkage) for features in seen]
 
 
 def snapshot_tasks(tasks: int, rounds: int) -> list[int]:

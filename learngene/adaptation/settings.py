@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from learngene.utils.settings import setting
 
@@ -17,6 +18,12 @@ class IndividualSettings:
     # in front of what is inherited: none (it begins with the collective's first layer) | fresh
     # (random layers, up to seven with the inherited ones: the paper's)
     stem: str = setting("none", choices=("none", "fresh"))
+    # layers of the learngene's that a client takes, the first ones; [2,4,7]: client i has entry i
+    # modulo their number; null = all
+    depth: Any = setting(None, ge=1, le=500, by_client=True)
+    # in place of it: what the learngene may take of a message (arrays in learngene.precision, with
+    # their framing), of which a client takes as many layers as fit; a list as above
+    bytes: Any = setting(None, ge=1, le=2**40, by_client=True)
     # prototype | mlp (the paper's fully connected layers)
     head: str = setting("prototype", choices=("prototype", "mlp"))
     epochs: int = setting(30, ge=0, le=100_000)  # passes over the shard, for every method

@@ -71,15 +71,20 @@ class Predictor:
         both = self._logits(views, images, rows)
         return both[:, :known], both[:, known:]
 
-    def front_features(
-        self, rows: Sequence[int] | np.ndarray, depth: int
-    ) -> Tensor:  # (N, D), of training images, in eval mode
-        """What the first ``depth`` layers see of plain training images."""
-        model = self.collective.eval()
-        side = model.front_side(self.dataset.image_shape[1], depth)
-        return self._logits(
-            lambda x: model.front_features(x, depth, side), self.dataset.train_images, rows
-        )
+    def prefix_features(
+        self, rows: Sequence[int] | np.ndarray, depth: int | None = None
+    ) -> list[Tensor]:  # (N, D) a depth, in eval mode
+        """What every prefix of the first ``depth`` layers sees of plain training images, in one
+        pass over them."""
+        model, sizes = self.collective.eval(), list[int]()
+
+        def beside(x: Tensor) -> Tensor:
+            seen = model.prefix_features(x, depth)
+            sizes[:] = [features.shape[1] for features in seen]
+            return torch.cat(seen, dim=1)
+
+        every = self._logits(beside, self.dataset.train_images, rows)
+        return list(every.split(sizes, dim=1))
 
     def test(self, tasks: Sequence[Sequence[int]]) -> Accuracy:
         """Accuracy on the test images of ``tasks``, the classes of each in order.

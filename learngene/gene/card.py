@@ -72,24 +72,41 @@ class Card:
     schema: Whole = SCHEMA
     # Of layers that begin with the collective's first (stem=none), see ``networks.Front``:
     pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
-    # their map is pooled to so many rows and columns
-    side: Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)] | None = None
+    # the map behind each of them is pooled to so many rows and columns
+    sides: list[Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]] | None = None
+
+    @property
+    def depths(self) -> list[int]:
+        """Of the prefixes that are learngenes themselves: all, or where there are projections those
+        that have one. Behind a stem the layers stay together."""
+        whole = len(self.layers)
+        if self.stem != "none":
+            return [whole]
+        return list(dimensions_by_depth(self.shapes, whole)) or list(range(1, whole + 1))
 
     def for_client(self) -> dict:
         """The part that travels: without history, and without what a stem makes superfluous."""
         whole = asdict(replace(self, rho=[], source={}))
-        return {n: v for n, v in whole.items() if v is not None or n not in ("pools", "side")}
+        return {n: v for n, v in whole.items() if v is not None or n not in FRONT}
 
     def front(self, shapes: Mapping[str, Sequence[int]]) -> Front | None:
         """How an individual begins with these layers; None: they stand behind a stem."""
         if self.stem != "none":
             return None
-        assert self.pools is not None and self.side is not None
-        matrix = shapes.get("projection.0.matrix")
-        return Front(tuple(self.pools), self.side, None if matrix is None else matrix[0])
+        assert self.pools is not None and self.sides is not None
+        depth = len(self.layers)
+        dimensions = dimensions_by_depth(shapes, depth).get(depth)
+        return Front(tuple(self.pools), self.sides[-1], dimensions)
 
 
 FORM = TypeAdapter(Card)
+FRONT = ("pools", "sides")  # fields of a card whose layers have no stem before them
+
+
+def dimensions_by_depth(shapes: Mapping[str, Sequence[int]], layers: int) -> dict[int, int]:
+    """Dimensions of the projections among the arrays, by the depth of the prefix they are for."""
+    names = {depth: f"projection.{depth}.matrix" for depth in range(1, layers + 1)}
+    return {depth: shapes[name][0] for depth, name in names.items() if name in shapes}
 
 
 def read_card(raw: Any, where: str) -> Card:
@@ -139,13 +156,15 @@ def _front_problem(card: Card) -> str | None:
     if card.stem != "none":
         if len(card.layers) >= LAYERS:
             return f"layers are {len(card.layers)}, behind a stem there are {LAYERS - 1} at most"
-        said = [name for name in ("pools", "side") if getattr(card, name) is not None]
+        said = [name for name in FRONT if getattr(card, name) is not None]
         return f"{said[0]} are of layers without a stem, its stem is {card.stem}" if said else None
     if card.layers[0] != 1:
         return f"layers {card.layers} need a stem: they do not begin with layer 1"
     if card.pools is None or any(not 1 <= place <= len(card.layers) for place in card.pools):
         return f"pools {card.pools} are no places among {len(card.layers)} layers"
-    return None if card.side else f"side is {card.side}"
+    sides = card.sides or []
+    fits = len(sides) == len(card.layers)
+    return None if fits else f"sides are {len(sides)}, its layers {len(card.layers)}"
 
 
 def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
@@ -159,21 +178,27 @@ def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
             return f"array {name} has shape {shape}, the network needs [.., .., 3, 3]"
         if max(shape) > CHANNELS_LIMIT:
             return f"array {name} has shape {shape}, at most {CHANNELS_LIMIT} channels are read"
-    front = card.front(shapes)
-    if front is not None and not 1 <= (front.dimensions or 1) <= DIMENSIONS_LIMIT:
-        return f"a projection to {front.dimensions} dimensions, {DIMENSIONS_LIMIT} can be at most"
-    return shape_problem(shapes, due_shapes(card, convs, front))
+    projected = {} if card.sides is None else dimensions_by_depth(shapes, len(convs))
+    if projected and len(convs) not in projected:
+        return f"array projection.{len(convs)}.matrix is missing"
+    if any(not 1 <= dimensions <= DIMENSIONS_LIMIT for dimensions in projected.values()):
+        most = max(projected.values())
+        return f"a projection to {most} dimensions, {DIMENSIONS_LIMIT} can be at most"
+    return shape_problem(shapes, due_shapes(card, convs, projected))
 
 
-def due_shapes(card: Card, convs: list[list[int]], front: Front | None) -> dict[str, list[int]]:
-    """Name and shape of every array that comes along, by the inherited layers' ``convs`` shapes."""
-    widths = [conv[0] for conv in convs]
+def due_shapes(
+    card: Card, convs: list[list[int]], projected: Mapping[int, int]
+) -> dict[str, list[int]]:
+    """Name and shape of every array that comes along, by the inherited layers' ``convs`` shapes and
+    the dimensions of the projections."""
+    widths, sides = [conv[0] for conv in convs], card.sides or []
     parts: dict[str, torch.nn.Module] = {}
     with torch.device("meta"):  # shapes alone: no memory is taken
-        parts["top"] = build_top(card.channels if front else convs[0][1], widths)
-        if front is not None and front.dimensions is not None:
-            projection = Projection(widths[-1] * front.side**2, front.dimensions)
-            parts["projection"] = torch.nn.Sequential(projection)
+        parts["top"] = build_top(card.channels if sides else convs[0][1], widths)
+        for depth, dimensions in projected.items():
+            features = widths[depth - 1] * sides[depth - 1] ** 2
+            parts[f"projection.{depth}"] = Projection(features, dimensions)
     return {
         name: list(value.shape)
         for part, module in parts.items()

@@ -23,7 +23,7 @@ from safetensors.numpy import save as save_tensors
 from torch import nn
 
 from learngene.errors import InputError
-from learngene.gene.card import CARD_LIMIT, Card, misfit, read_card, refuse
+from learngene.gene.card import CARD_LIMIT, FRONT, Card, misfit, read_card, refuse
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual
 from learngene.networks.layers import arrays_of, load_arrays, shape_problem
@@ -41,8 +41,10 @@ class Learngene:
     """What is inherited from a collective (the paper's definition 2): arrays and their card.
 
     ``arrays`` are float32: ``top.I.conv.weight`` (C_out, C_in, 3, 3) and ``top.I.norm.*`` (C_out,)
-    of the I-th inherited layer, counted from 0, and ``projection.0.*`` where there is one. ``card``
-    says shapes, where the layers stood, and the sha256 of all.
+    of the I-th inherited layer, counted from 0. A learngene that begins with layer 1 may hold
+    projections, too, one for each prefix of D layers: ``projection.D.mean`` (C_out * side**2,) and
+    ``projection.D.matrix`` (K, C_out * side**2). ``card`` says shapes, where the layers stood, and
+    the sha256 of all.
     """
 
     card: Card
@@ -52,11 +54,39 @@ class Learngene:
     def inherited(self) -> int:
         return len(self.card.layers)
 
+    @property
+    def deepest(self) -> Learngene:
+        """What a client without a limit is sent: all layers, and their own projection."""
+        return self.prefix(self.inherited)
+
+    def prefix(self, depth: int) -> Learngene:
+        """The learngene of the first ``depth`` layers, with the projection of that depth alone.
+
+        Raises:
+            InputError: there is none: ``card.depths`` says which there are.
+        """
+        card = self.card
+        if depth not in card.depths:
+            problem = f"the learngene can be taken to the depths {card.depths}"
+            fix = f"Write individual.depth={card.depths[-1]}, or leave it out"
+            raise InputError("individual.depth", depth, problem, fix)
+        own = (*(f"top.{place}." for place in range(depth)), f"projection.{depth}.")
+        arrays = {name: array for name, array in self.arrays.items() if name.startswith(own)}
+        if len(arrays) == len(self.arrays):
+            return self
+        assert card.pools is not None and card.sides is not None
+        built = {name: getattr(card, name) for name in BUILT} | {
+            "layers": card.layers[:depth],
+            "pools": [place for place in card.pools if place <= depth],
+            "sides": card.sides[:depth],
+        }
+        return _with_card(arrays, built, card.rho, card.source)
+
 
 def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
     """sha256 over what the card says is built (``BUILT``), and the arrays by name."""
     said = [built[name] for name in BUILT]
-    said += [built[name] for name in ("pools", "side") if built.get(name) is not None]
+    said += [built[name] for name in FRONT if built.get(name) is not None]
     h = hashlib.sha256(json.dumps(said).encode())
     for name in sorted(arrays):
         h.update(f"{name}{arrays[name].shape}".encode())
@@ -70,20 +100,20 @@ def extract(
     layers: Sequence[int],
     rho: list[list[float | None]],
     source: dict,
-    side: int | None = None,
-    projection: Projection | None = None,
+    sides: Sequence[int] | None = None,
+    projections: Sequence[Projection] = (),
 ) -> Learngene:
     """The learngene of a collective: a run of its layers, unchanged.
 
     Args:
         layers: the numbers of consecutive layers, counted from 1 in the collective as it is now.
-        side: rows and columns that the map of these layers is pooled to, where they are the
-            collective's first and an individual begins with them; None: it draws a stem.
-        projection: of their features, where they are.
+        sides: rows and columns that the map behind each of these layers is pooled to, where they
+            are the collective's first and an individual begins with them; None: it draws a stem.
+        projections: of the features of each prefix of them, where they are; or none at all.
 
     Raises:
         ValueError: the layers are not consecutive ones of the collective, or do not begin with
-            layer 1 and have a ``side``.
+            layer 1 and have ``sides``.
     """
     depth, numbers = len(collective.units), list(layers)
     possible = range(1, depth + 1)
@@ -94,26 +124,34 @@ def extract(
         unit = collective.units[number - 1]
         arrays |= arrays_of(unit.conv, f"top.{place}.conv.")
         arrays |= arrays_of(unit.norm, f"top.{place}.norm.")
-    top_bytes = sum(a.nbytes for a in arrays.values())
-    if projection is not None:
-        arrays |= arrays_of(projection, "projection.0.")
+    for place, projection in enumerate(projections, start=1):
+        arrays |= arrays_of(projection, f"projection.{place}.")
     built: dict[str, Any] = {
         "layers": numbers,
-        "stem": "fresh" if side is None else "none",
+        "stem": "fresh" if sides is None else "none",
         "width": collective.width,
         "channels": collective.units[0].conv.in_channels,
     }
-    if side is not None:
+    if sides is not None:
         if numbers[0] != 1:
             raise ValueError(f"layers {numbers} need a stem: they do not begin with layer 1")
         pools = [number for number in numbers if collective.units[number - 1].pool]
-        built |= {"pools": pools, "side": side}
+        built |= {"pools": pools, "sides": list(sides)}
+    return _with_card(arrays, built, rho, source)
+
+
+def _with_card(
+    arrays: dict[str, np.ndarray],
+    built: Mapping[str, Any],
+    rho: list[list[float | None]],
+    source: dict,
+) -> Learngene:
     card = Card(
         **built,
         shapes={name: list(a.shape) for name, a in arrays.items()},
         parameters=sum(a.size for a in arrays.values()),
         bytes=sum(a.nbytes for a in arrays.values()),
-        top_layers_bytes=top_bytes,
+        top_layers_bytes=sum(a.nbytes for n, a in arrays.items() if n.startswith("top.")),
         sha256=digest(arrays, built),
         rho=rho,
         source=source,
@@ -180,7 +218,8 @@ def reconstruct(
 ) -> Individual:
     """RECONSTRUCT of Algorithm 1: an individual around the learngene.
 
-    Layers and projection come from the gene; a ``fresh`` stem is drawn at random.
+    Layers and projection come from the gene, of several projections the deepest (``gene.prefix``
+    has the others); a ``fresh`` stem is drawn at random.
 
     Args:
         ways: number of classes of the task.

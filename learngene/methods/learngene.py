@@ -72,6 +72,7 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
         freeze_norms=card.stem != "fresh",
         ewc_lambda=context.retain.ewc_lambda,
     )
+    outcome.extras["depth"] = gene.inherited
     if retain:
         outcome.extras["fisher_mean"] = retain.fisher_mean
     return individual, outcome
@@ -83,5 +84,5 @@ def start_head(individual: Individual, context: ClientContext) -> None:
         individual.head.start(*shard_features(individual, context.shard))
 
 
-METRICS = ("fisher_mean", *SAFEGUARD_METRICS)
+METRICS = ("depth", "fisher_mean", *SAFEGUARD_METRICS)
 METHOD = Method(adapt, settings=Settings, inherits=True, extra_metrics=METRICS)

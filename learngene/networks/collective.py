@@ -64,11 +64,15 @@ class Collective(nn.Module):
             x = unit(x)
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
-    def front_features(self, x: Tensor, depth: int, side: int) -> Tensor:
-        """What the first ``depth`` layers see: (B, C, H, W) -> (B, channels * side**2)."""
-        for unit in list(self.units)[:depth]:
+    def prefix_features(self, x: Tensor, depth: int | None = None) -> list[Tensor]:
+        """What every prefix of the first ``depth`` layers sees of (B, C, H, W), in one pass:
+        (B, channels * side**2) each."""
+        image_side, seen = x.shape[2], []
+        for number, unit in enumerate(list(self.units)[:depth], start=1):
             x = unit(x)
-        return F.adaptive_avg_pool2d(x, side).flatten(1)
+            side = self.front_side(image_side, number)
+            seen.append(F.adaptive_avg_pool2d(x, side).flatten(1))
+        return seen
 
     def front_side(self, image_side: int, depth: int) -> int:
         """Rows and columns that the map of the first ``depth`` layers is pooled to."""

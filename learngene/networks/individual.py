@@ -135,7 +135,8 @@ class Individual(nn.Module):
             self.top = build_top(channels, tops, front.pools)
         features = self.layers[-1].conv.out_channels * self.side**2
         if front is not None and front.dimensions is not None:
-            self.projection.append(Projection(features, front.dimensions))
+            # Its name is the depth, as among a learngene's arrays, which has one for each prefix.
+            self.projection.add_module(str(inherited), Projection(features, front.dimensions))
             features = front.dimensions
         self.feature_count = features
         self.head: nn.Module = PrototypeHead(features, ways)

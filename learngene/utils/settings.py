@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from typing import Any, get_type_hints
 
@@ -30,6 +30,7 @@ class Limits:
     le: float = math.inf  # at most this
     choices: tuple[str, ...] = ()
     path: bool = False  # a file or a folder; ``~`` stands for the home
+    by_client: bool = False  # a whole number, or a list of them: see ``by_client``
 
 
 def setting(
@@ -40,9 +41,19 @@ def setting(
     le: float = math.inf,
     choices: Sequence[str] = (),
     path: bool = False,
+    by_client: bool = False,
 ) -> Any:
     """A dataclass field with its range (``gt`` or ``ge``, ``le``) or its ``choices``, or a path."""
-    return field(default=default, metadata={"limits": Limits(gt, ge, le, tuple(choices), path)})
+    limits = Limits(gt, ge, le, tuple(choices), path, by_client)
+    return field(default=default, metadata={"limits": limits})
+
+
+def by_client(value: Any) -> list[Any]:
+    """A setting that may differ between clients: client i has entry i modulo their number. Empty
+    where it is not set."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def limits_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Limits]]:
@@ -90,6 +101,12 @@ def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -
         InputError: it is none of the choices, no number (``whole``: no integer), out of range, or a
             path that is blank or in nobody's home.
     """
+    if limits.by_client:
+        if not (entries := by_client(value)):
+            raise InputError(name, "[]", "an empty list", f"Write a number, or {name}=null")
+        for entry in entries:
+            check_value(name, entry, replace(limits, by_client=False), whole=True)
+        return
     if limits.path:
         if not str(value).strip():
             fix = f"Write {name}=PATH, or leave it out"
