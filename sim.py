@@ -101,7 +101,7 @@ def _simulation(
     console.dataset(dataset, leakage, seconds["world"])
     with seconds.of("collective"), console.bar("collective, task 1"):
         result = train_or_load_gene(factory_settings(config), dataset, callback)
-    console.result(result)
+    console.result(result, config.learngene.precision)
     with console.bar("labels"):
         labelled = label_open_world(
             config.open_world, config.shards, config.num_clients, dataset, result

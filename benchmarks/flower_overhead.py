@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from clients.work import run_task
@@ -32,10 +33,12 @@ from runtime.ray_backend import RuntimeSettings, simulate
 from strategies.learngene import LearngeneStrategy
 
 
-def _work(clients: list[int], task: ClientTask, gene_path: str) -> list[dict[str, Any]]:
-    torch.set_num_threads(task.threads)
-    payloads = {"learngene": load(gene_path).arrays}
-    return [run_task(client, 1, task, payloads) for client in clients]
+Sent = tuple[ClientTask, dict[str, dict[str, np.ndarray]]]  # a task and its payloads
+
+
+def _work(clients: list[int], sent: list[Sent]) -> list[dict[str, Any]]:
+    torch.set_num_threads(sent[0][0].threads)
+    return [run_task(client, 1, *sent[client % len(sent)]) for client in clients]
 
 
 def main() -> int:
@@ -49,20 +52,20 @@ def main() -> int:
     plain = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     config = read_config(plain)
     dataset = build(config.dataset, expand_user(config.cache))
-    gene_path = arguments.run_dir / "learngene.safetensors"
-    gene = load(gene_path)
+    gene = load(arguments.run_dir / "learngene.safetensors")
     count = config.num_clients
-    plan = plan_round(client_task(config, plain, dataset.path), gene)
+    plans = plan_round(client_task(config, plain, dataset.path), gene)
+    sent = [(plan.task, plan.payloads) for plan in plans]
 
     started = time.perf_counter()
-    strategy = LearngeneStrategy(count, lambda _: [plan])
+    strategy = LearngeneStrategy(count, lambda _: plans)
     simulate(strategy, 1, RuntimeSettings(total_cpus=arguments.processes), count)
     flower = time.perf_counter() - started
 
     started = time.perf_counter()
     shares = [list(range(i, count, arguments.processes)) for i in range(arguments.processes)]
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        answers = pool.starmap(_work, [(share, plan.task, str(gene_path)) for share in shares])
+        answers = pool.starmap(_work, [(share, sent) for share in shares])
     back_to_back = time.perf_counter() - started
 
     methods = {answer["client"]: answer["methods"] for share in answers for answer in share}
@@ -71,7 +74,9 @@ def main() -> int:
             if metrics["accuracy"] != methods[result.client][name]["accuracy"]:
                 print(f"client {result.client}, {name}: the two runs differ", file=sys.stderr)
                 return 1
-    print(f"clients {count}, processes {arguments.processes}, methods {', '.join(plan.methods)}")
+    print(
+        f"clients {count}, processes {arguments.processes}, methods {', '.join(plans[0].methods)}"
+    )
     print(f"Flower and Ray   {flower:7.1f} s")
     print(f"back to back     {back_to_back:7.1f} s")
     print(f"ratio            {flower / back_to_back:7.2f}")

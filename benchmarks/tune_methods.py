@@ -161,7 +161,7 @@ def run_trial(
         payloads = trained.merge(federated.payloads, federated.failed).payloads
     except RuntimeError as error:  # it diverged: a bad trial, not the end
         return {"settings": settings, "accuracy": None, "error": str(error)}
-    sent = plan_round(
+    plans = plan_round(
         task,
         result.gene,
         1,
@@ -169,8 +169,8 @@ def run_trial(
         precision=config.learngene.precision,
         payload_precision=config.payload_precision,
     )
-    clients = range(config.num_clients)
-    answers = pool.starmap(_work, [(client, sent.task, sent.payloads) for client in clients])
+    sent = [(client, plans[client % len(plans)]) for client in range(config.num_clients)]
+    answers = pool.starmap(_work, [(client, plan.task, plan.payloads) for client, plan in sent])
     return {"settings": settings, **measured([methods[name] for methods in answers])}
 
 

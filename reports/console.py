@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.callbacks import RunCallback
+from reports.format import format_bytes
 from reports.schema import Results
 from reports.summary import (
     ROUND_HEADINGS,
@@ -135,13 +136,15 @@ class Console(RunCallback):
     def problem(self, text: str) -> None:
         self._console.print(f"[bold red]{text}")
 
-    def result(self, result: FactoryResult) -> None:
-        card = result.gene.card
+    def result(self, result: FactoryResult, precision: str) -> None:
+        card, sizes = result.gene.deepest.card, result.bytes_by_depth(precision)
         extra = card.bytes / card.top_layers_bytes - 1
         self.on_note(
             f"learngene: layers {card.layers}, stem {card.stem}, {card.bytes / 1e6:.2f} MB "
-            f"({extra:+.1%} over the inherited layers alone), sha256 {card.sha256[:12]}"
+            f"({extra:+.1%} over the inherited layers alone), sha256 {result.gene.card.sha256[:12]}"
         )
+        sent = [f"{depth}: {format_bytes(size)}" for depth, size in sizes.items()]
+        self.on_note(f"sent in {precision}, by the number of layers: {', '.join(sent)}")
 
     def summary(self, results: Results, report: Path) -> None:
         print_summary(results, report, self._console)

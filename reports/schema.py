@@ -126,7 +126,7 @@ class Criterion(Section):
 
 
 class Learngene(Section):
-    """The learngene that travelled, as its card has it."""
+    """The learngene that clients may take prefixes of; sizes in fp32, with its own projection."""
 
     layers: list[Count]
     parameters: Count
@@ -134,6 +134,8 @@ class Learngene(Section):
     sha256: str
     stem: str | None = None
     top_layers_bytes: Count | None = None
+    # what each prefix that clients may take adds to a message, in the run's precision
+    bytes_by_depth: dict[str, Count] | None = None
 
 
 class CycleAccuracies(Section):
@@ -234,6 +236,7 @@ class MethodResult(Section):
     bytes_down: Count
     bytes_up: Count
     train_accuracy: MaybeFraction = None
+    depth: Count | None = None  # layers of the learngene that the client took
 
     def problems(self) -> Iterator[str]:
         if self.accuracy_by_epoch and (last := self.accuracy_by_epoch[-1][1]) != self.accuracy:

@@ -18,7 +18,7 @@ from reports.text import sentence
 
 LEAST_PAIRS = 3  # from so many on a sentence claims a difference
 ROUND_HEADINGS = ("round", "known classes", "accuracy", "gain over scratch", "wins", "answered")
-NOTES = ("labelled_note", "pretraining_note", "federated_note", "tuning_note")
+NOTES = ("prefix_note", "labelled_note", "pretraining_note", "federated_note", "tuning_note")
 
 Difference = tuple[str, str, str]  # percentage points with 95 % interval, wins of pairs, p
 

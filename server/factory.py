@@ -63,13 +63,17 @@ class FactoryResult:
         """The learngene that round ``round`` (from 1) sends."""
         return self.snapshots[round - 1].gene if self.snapshots else self.gene
 
+    def bytes_by_depth(self, precision: str) -> dict[int, int]:
+        """What each prefix of the learngene adds to a message (``protocol.plan``)."""
+        return bytes_by_depth(self.gene, precision)
+
     def sections(self, sigma: float, precision: str) -> dict[str, Any]:
         """The parts of ``results.json`` that are the factory's; ``precision`` of the learngene."""
         card = self.gene.deepest.card
         names = ("layers", "stem", "parameters", "bytes", "top_layers_bytes")
         shown: dict[str, Any] = {name: getattr(card, name) for name in names}
         shown["sha256"] = self.gene.card.sha256
-        sizes = bytes_by_depth(self.gene, precision)
+        sizes = self.bytes_by_depth(precision)
         shown["bytes_by_depth"] = {str(depth): size for depth, size in sizes.items()}
         if self.trained is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}

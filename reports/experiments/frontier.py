@@ -23,7 +23,7 @@ from reports.variants import RunGroup, Variant, check_comparable
 # What the runs of one picture may differ in, besides seeds and circumstances.
 FREE = (
     *("learngene.layers", "learngene.depth", "individual.stem", "learngene.precision"),
-    *("payload_precision", "methods", "experiment"),
+    *("individual.depth", "individual.bytes", "payload_precision", "methods", "experiment"),
 )
 
 

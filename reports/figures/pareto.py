@@ -1,6 +1,7 @@
 """Accuracy against the bytes that a client receives, and the Pareto front.
 
-A run gives one point a method. A learngene's point is named after its layers and precision.
+A run gives one point a method. A learngene's point is named after the layers that clients took, and
+its precision.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from reports.figures import style
 from reports.format import format_bytes
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
-from reports.summary import client_mean, method_names
+from reports.summary import answered, client_mean, method_names
 
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
 FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
@@ -48,22 +49,23 @@ def cost_accuracy_points(results: Results) -> list[Point]:
     measured = []
     for name in method_names(results):
         summary, received = results["summary"][name], client_mean(results, name, "bytes_down")
-        label, sent_as = _named(results, name)
         if received is not None:
+            label, sent_as = _named(results, name)
             measured.append(Point(name, label, received, summary["mean"], summary["ci95"], sent_as))
     return measured
 
 
 def _named(results: Results, method: str) -> tuple[str, str]:
-    """The method's name; of a learngene with its layers. Where that is not fp32, with the format.
-
-    And the number format by itself. Scratch is sent nothing.
+    """The method's name; of a learngene with the layers taken. Where the format is not fp32, with
+    that. And the number format by itself. Scratch is sent nothing.
     """
     config, gene = results["run"].get("config") or {}, results["learngene"] or {}
     if method == REFERENCE:
         return method, "fp32"
     if method == MAIN and (layers := gene.get("layers")):
-        method = f"{method} {layers[0]}-{layers[-1]}"
+        taken = (client["methods"][MAIN].get("depth", len(layers)) for client in answered(results))
+        runs = [f"{layers[0]}-{layers[depth - 1]}" for depth in sorted(set(taken))]
+        method = f"{method} {' to '.join(dict.fromkeys((runs[0], runs[-1])))}"
         precision = config.get("learngene", {}).get("precision", "fp32")
     else:
         precision = config.get("payload_precision", "fp32")
