@@ -32,7 +32,6 @@ from protocol.task import ClientTask
 from runtime.ray_backend import RuntimeSettings, simulate
 from strategies.learngene import LearngeneStrategy
 
-
 Sent = tuple[ClientTask, dict[str, dict[str, np.ndarray]]]  # a task and its payloads
 
 

@@ -27,7 +27,8 @@ from tests.runtime.fake_work import app, fake_task, plan
 
 REPO = Path(__file__).resolve().parents[2]
 GENE = {"w": np.arange(600, dtype=np.float32).reshape(20, 30), "b": np.ones(7, np.float32)}
-GENE_BYTES = sum(array.nbytes for array in GENE.values())
+PREFIX = GENE | {"w": GENE["w"][:5]}  # what every other client is sent of it
+GENE_BYTES, PREFIX_BYTES = (sum(a.nbytes for a in each.values()) for each in (GENE, PREFIX))
 
 # What each client does, by round.
 GOOD: dict[str, str] = {}
@@ -42,7 +43,7 @@ def run(
 ) -> list[RoundOutcome]:
     def prepare(server_round: int) -> list[RoundPlan]:
         task = fake_task(do=does[server_round - 1], folder=str(folder), meet=clients)
-        return [plan(task, {"learngene": GENE})]
+        return [plan(task, {"learngene": each}) for each in (GENE, PREFIX)]
 
     strategy = LearngeneStrategy(clients, prepare)
     simulate(strategy, len(does), RuntimeSettings(name, **settings), clients, client_app=app)
@@ -77,10 +78,13 @@ def test_good_round(serial):
     first = serial[0]
     assert (first.asked, first.answered, first.failed, first.missing) == (5, 5, 0, 0)
     assert [each.client for each in first.clients] == [0, 1, 2, 3, 4]
-    sent = float(sum(array.sum(dtype=np.float64) for array in GENE.values()))
+    sent = [
+        float(sum(array.sum(dtype=np.float64) for array in each.values()))
+        for each in (GENE, PREFIX)
+    ]
     assert [each.methods for each in first.clients] == [
         {
-            "learngene": {"accuracy": sent + i / 10, "curve": [0.0, 0.25, i / 7]},
+            "learngene": {"accuracy": sent[i % 2] + i / 10, "curve": [0.0, 0.25, i / 7]},
             "scratch": {"accuracy": i / 3, "steps": [1, 1, i]},
         }
         for i in range(5)
@@ -128,7 +132,9 @@ def test_bytes(serial):
     assert gene.down == client.bytes_down  # the only payload is its own
     assert gene.down - scratch.down > GENE_BYTES > scratch.down
     assert client.bytes_up > max(gene.up, scratch.up) > 0
-    assert first.bytes_down == 5 * client.bytes_down
+    less = first.clients[1].bytes_down
+    assert client.bytes_down - less == pytest.approx(GENE_BYTES - PREFIX_BYTES, abs=10)
+    assert first.bytes_down == 3 * client.bytes_down + 2 * less
     assert first.bytes_up == sum(each.bytes_up for each in first.clients)
 
 
