@@ -67,7 +67,7 @@ class FactoryResult:
         """What each prefix of the learngene adds to a message (``protocol.plan``)."""
         return bytes_by_depth(self.gene, precision)
 
-    def sections(self, sigma: float, precision: str) -> dict[str, Any]:
+    def sections(self, sigma: float, precision: str = "fp32") -> dict[str, Any]:
         """The parts of ``results.json`` that are the factory's; ``precision`` of the learngene."""
         card = self.gene.deepest.card
         names = ("layers", "stem", "parameters", "bytes", "top_layers_bytes")

@@ -58,12 +58,13 @@ def gene_of(
     layers: Sequence[int] = range(1, 8),
     *,
     stem: str = "none",
-    projection: Projection | None = None,
+    projections: Sequence[Projection] = (),
 ) -> Learngene:
     """A learngene of these layers of a collective of 32x32 images."""
-    side = collective.front_side(32, layers[-1]) if stem == "none" else None
+    sides = [collective.front_side(32, number) for number in layers] if stem == "none" else None
+    rho = [[0.5] * 13]
     return extract(
-        collective, layers=layers, rho=[[0.5] * 13], source={}, side=side, projection=projection
+        collective, layers=layers, rho=rho, source={}, sides=sides, projections=projections
     )
 
 

@@ -87,7 +87,7 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_dat
     def keys() -> tuple:
         config = Config(cache=str(tmp_path), methods=["scratch", "pixels_e"], budget=100)
         plain = with_methods(asdict(config))
-        plan = plan_round(client_task(config, plain, tiny_dataset.path), gene)
+        (plan,) = plan_round(client_task(config, plain, tiny_dataset.path), gene)
         asked = pretraining_settings(config, plain)
         factory = _factory("pixels_e", asked, tiny_dataset)
         made = load(asked.plugins["pixels_e"])
@@ -105,7 +105,7 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_dat
 def test_runs_without_one_send_what_they_sent(tiny_dataset, gene, tmp_path):
     config = Config(cache=str(tmp_path))
     task = client_task(config, with_methods(asdict(config)), tiny_dataset.path)
-    assert "own_methods" not in plan_round(task, gene).task.to_plain()
+    assert "own_methods" not in plan_round(task, gene)[0].task.to_plain()
 
 
 def test_hostile_methods_change_no_other_methods_numbers(tmp_path, monkeypatch, tiny_dataset, gene):

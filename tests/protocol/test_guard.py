@@ -370,7 +370,7 @@ def test_the_real_plan_and_the_real_answer_are_declared(tiny_dataset, evolved):
     )
     plain = with_methods(asdict(config))
     task = replace(tasks_of(config, plain, tiny_dataset.path), faults=FaultOrders((), ""))
-    plan = plan_round(task, gene)
+    (plan,) = plan_round(task, gene)
     content = RecordDict(
         {
             TASK: ConfigRecord({"json": plan.task.to_json()}),

@@ -132,8 +132,9 @@ def test_the_example_plan_is_legal(tiny_dataset):
 
 def test_the_default_is_seven_layers_from_the_front_and_a_projection(make):
     card = make().gene.card
-    assert (card.layers, card.stem, card.side) == ([1, 2, 3, 4, 5, 6, 7], "none", 4)
-    assert card.shapes["projection.0.matrix"] == [15, 16 * 16]  # sixteen base classes
+    assert (card.layers, card.stem, card.sides) == ([1, 2, 3, 4, 5, 6, 7], "none", [4] * 7)
+    assert card.shapes["projection.7.matrix"] == [15, 16 * 16]  # sixteen base classes
+    assert card.depths == card.layers  # each prefix has a projection of its own
 
 
 def test_a_named_run_is_what_the_client_gets(make):

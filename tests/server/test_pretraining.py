@@ -181,18 +181,18 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
     names = ("learngene", "scratch", "protonet")
     made = pretrain_methods(config_of(tmp_path, *names), tiny_dataset, NO_LIFE)
     task = client_task(methods=names, method=method_settings())
-    plain = plan_round(replace(task, methods=names[:2]), gene)
+    (plain,) = plan_round(replace(task, methods=names[:2]), gene)
     assert "cards" not in plain.task.to_plain() and set(plain.task.method) == {"scratch"}
     assert set(plain.payloads) == {"learngene"}
-    more = plan_round(task, gene, 1, made.payloads)
+    (more,) = plan_round(task, gene, 1, made.payloads)
     assert set(more.task.method) == {"scratch", "protonet"}
     assert more.task.cards == {"protonet": made.payloads["protonet"].card}
     assert set(more.payloads) == {"learngene", "protonet"}
-    packed = plan_round(task, gene, 1, made.payloads, payload_precision="fp16")
+    (packed,) = plan_round(task, gene, 1, made.payloads, payload_precision="fp16")
     assert packed.payloads["protonet"]["w"].dtype == np.float16
     assert packed.schema.payloads["protonet"] == {"w": ("float16", (2, 2))}
     assert packed.payloads["learngene"]["w"].dtype == np.float32  # it has a precision of its own
-    early = plan_round(task, gene, 1, made.payloads, rounds=2)
+    (early,) = plan_round(task, gene, 1, made.payloads, rounds=2)
     assert set(early.payloads) == {"learngene"} and not early.task.cards
 
 

@@ -13,51 +13,80 @@ from scipy.linalg import eigh
 from learngene.errors import InputError
 from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, check, extract, load, reconstruct, save
-from learngene.gene.quantize import at_precision, unpack
+from learngene.gene.quantize import PRECISIONS, at_precision, unpack
 from learngene.networks.collective import Collective
 from learngene.networks.growth import deepen
 from learngene.networks.layers import LAYERS
 from learngene.networks.projection import Projection, discriminant
 from tests.helpers import gene_of, rng, shake, torch_rng
 
+DEPTH = 10  # of the file: deeper than an individual of seven layers
+
 
 @pytest.fixture(scope="module")
 def collective() -> Collective:
-    made = Collective(
-        (4, 4, 6, 6, 8, 8, 8, 8, 8, 8, 8, 8, 8),
-        7,
-        width=0.0625,
-        generator=torch_rng(),
-    )
-    shake(made)
-    return made.eval()
+    widths = (4, 4, 6, 6, 8, 8, 8, 9, 9, 10, 8, 8, 8)
+    return shake(Collective(widths, 7, width=0.0625, generator=torch_rng())).eval()
 
 
-def images(count: int = 40, side: int = 32) -> torch.Tensor:
-    return torch.randn(count, 3, side, side, generator=torch_rng(3))
+def images(count: int = 40) -> torch.Tensor:
+    return torch.randn(count, 3, 32, 32, generator=torch_rng(3))
 
 
-def front_gene(collective: Collective, depth: int, *, projected: bool = True) -> Learngene:
-    side = collective.front_side(32, depth)
+def gene_from(collective: Collective, *, projected: bool) -> Learngene:
     with torch.no_grad():
-        features = collective.front_features(images(), depth, side)
-    projection = discriminant(features, torch.arange(40) % 7, 1.0) if projected else None
-    return gene_of(collective, range(1, depth + 1), projection=projection)
+        seen = collective.prefix_features(images(), DEPTH)
+    labels = torch.arange(40) % 7
+    projections = [discriminant(features, labels, 1.0) for features in seen] * projected
+    return gene_of(collective, range(1, DEPTH + 1), projections=projections)
 
 
-@pytest.mark.parametrize("depth", [1, 4, 7, 8, 13])
+@pytest.fixture(scope="module")
+def gene(collective) -> Learngene:
+    return gene_from(collective, projected=True)
+
+
+@pytest.fixture(scope="module")
+def plain(collective) -> Learngene:
+    return gene_from(collective, projected=False)
+
+
+def same(one: Learngene, other: Learngene) -> bool:
+    equal = one.arrays.keys() == other.arrays.keys() and all(
+        np.array_equal(array, other.arrays[name]) for name, array in one.arrays.items()
+    )
+    return equal and one.card == other.card
+
+
+def test_all_depths_are_seen_in_one_pass(collective):
+    x = images(3)
+    with torch.no_grad():
+        seen = collective.prefix_features(x)
+        for depth, features in enumerate(seen, start=1):
+            for unit in collective.units[depth - 1 : depth]:
+                x = unit(x)
+            due = F.adaptive_avg_pool2d(x, collective.front_side(32, depth)).flatten(1)
+            assert torch.equal(features, due)
+    assert len(seen) == 13
+
+
+@pytest.mark.parametrize("depth", range(1, DEPTH + 1))
 @pytest.mark.parametrize("projected", [True, False])
-def test_an_untrained_individual_computes_what_was_inherited(collective, depth, projected):
-    gene = front_gene(collective, depth, projected=projected)
-    individual = reconstruct(gene, ways=5).eval()
+def test_a_prefix_computes_what_the_collective_computes_at_that_depth(
+    collective, gene, plain, tmp_path, depth, projected
+):
+    prefix = (gene if projected else plain).prefix(depth)
+    assert read_card(asdict(prefix.card), where="here") == prefix.card
+    individual = reconstruct(load(save(prefix, tmp_path)), ways=5).eval()
     assert len(individual.own) == max(0, LAYERS - depth)
-    assert not list(individual.stem)
     x = images(6)
     with torch.no_grad():
-        due = collective.front_features(x, depth, gene.card.side)
+        due = collective.prefix_features(x, depth)[-1]
         if projected:
-            mean = torch.from_numpy(gene.arrays["projection.0.mean"])
-            matrix = torch.from_numpy(gene.arrays["projection.0.matrix"])
+            mean, matrix = (
+                torch.from_numpy(gene.arrays[f"projection.{depth}.{part}"])
+                for part in ("mean", "matrix")
+            )
             due = F.normalize(F.normalize(due) - mean) @ matrix.T
         assert torch.allclose(individual.features(x), due, atol=1e-5)
         individual.train()
@@ -67,58 +96,126 @@ def test_an_untrained_individual_computes_what_was_inherited(collective, depth, 
         assert torch.allclose(individual.features(x), due, atol=1e-5)
 
 
-def test_maps_are_pooled_to_4_rows_where_they_are_as_large(collective):
-    assert [collective.front_side(32, depth) for depth in (1, 4, 7, 10, 13)] == [4, 4, 4, 2, 1]
-    assert collective.front_side(84, 7) == 4
-
-
-def test_a_copy_keeps_the_place_of_the_pools(collective):
-    deeper = deepen(collective, 2, rng())
-    gene = front_gene(deeper, 5)
-    assert gene.card.pools == [3, 5]
-    x = images(3)
+def test_the_whole_gene_is_rebuilt_by_its_deepest_projection(gene):
+    x = images(4)
     with torch.no_grad():
-        due = deeper.eval().front_features(x, 5, gene.card.side)
-        plain = reconstruct(front_gene(deeper, 5, projected=False), ways=2).eval()
-        assert torch.allclose(plain.features(x), due, atol=1e-5)
+        whole, deepest = (
+            reconstruct(each, ways=2).eval().features(x) for each in (gene, gene.deepest)
+        )
+    assert torch.equal(whole, deepest)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_it_travels_and_is_kept_like_any_learngene(collective, tmp_path, precision):
-    sent, packed = at_precision(front_gene(collective, 7), precision)
-    assert "pools" in sent.card.for_client()
+def test_a_prefix_has_its_own_layers_projection_sizes_and_sha256(gene):
+    prefix = gene.prefix(4)
+    assert prefix.card.layers == [1, 2, 3, 4] and prefix.card.pools == [2, 4]
+    assert prefix.card.sides == gene.card.sides[:4] and prefix.card.depths == [4]
+    projections = {name for name in prefix.arrays if name.startswith("projection")}
+    assert projections == {"projection.4.mean", "projection.4.matrix"}
+    assert prefix.card.bytes == sum(array.nbytes for array in prefix.arrays.values())
+    assert (prefix.card.rho, prefix.card.source) == (gene.card.rho, gene.card.source)
+    hashes = {gene.prefix(depth).card.sha256 for depth in gene.card.depths}
+    assert len({gene.card.sha256, *hashes}) == DEPTH + 1
+    check(prefix.card, prefix.arrays, where="here")
+    with pytest.raises(InputError, match="sha256"):
+        check(replace(prefix.card, sha256=gene.card.sha256), prefix.arrays, where="here")
+
+
+def test_a_prefix_of_a_prefix_is_the_prefix(gene, plain):
+    assert same(gene.prefix(5).prefix(5), gene.prefix(5))
+    assert same(plain.prefix(8).prefix(3), plain.prefix(3))
+    assert plain.card.depths == gene.card.depths == list(range(1, DEPTH + 1))
+
+
+@pytest.mark.parametrize(("depth", "offered"), [(0, "1, 2"), (11, "9, 10")])
+def test_a_depth_that_is_not_offered_is_refused(gene, depth, offered):
+    with pytest.raises(InputError, match=rf"individual.depth={depth}: .*{offered}"):
+        gene.prefix(depth)
+    with pytest.raises(InputError, match=r"to the depths \[5\]"):
+        gene.prefix(5).prefix(4)  # its projection stayed behind
+
+
+def test_behind_a_stem_the_layers_stay_together(collective):
+    run = extract(collective, layers=[4, 5, 6], rho=[], source={})
+    assert run.card.depths == [3] and run.prefix(3) is run
+    with pytest.raises(InputError, match=r"to the depths \[3\]"):
+        run.prefix(2)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_prefix_travels_in_every_precision(gene, precision):
+    sent, packed = at_precision(gene.prefix(6), precision)
     check(sent.card, unpack(packed), where="here")
-    assert load(save(sent, tmp_path)).card == sent.card
-    if precision == "int8":
-        assert packed["projection.0.matrix"].dtype == np.int8
-
-
-def test_behind_a_stem_the_card_says_nothing_of_it(evolved):
-    gene = gene_of(evolved.collective, [11, 12, 13], stem="fresh")
-    assert not {"pools", "side"} & set(gene.card.for_client())
+    if precision == "int8":  # one scale for every dimension that comes out of the matrix
+        matrix = packed["projection.6.matrix"]
+        assert matrix.dtype == np.int8 and matrix.shape[0] == 6
+        assert packed["projection.6.matrix.scale"].shape == (6,)
+        assert (np.abs(matrix).max(1) == 127).all()
+        x = images(8)
+        exact, rounded = (
+            reconstruct(each, ways=2).eval().features(x) for each in (gene.prefix(6), sent)
+        )
+        assert F.cosine_similarity(exact, rounded).min() > 0.99
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"pools": None}, "pools"),
-        ({"pools": [9]}, "pools"),
-        ({"side": 0}, "side"),
-        ({"side": 10**9}, "side"),
-        ({"layers": [2, 3, 4, 5, 6, 7, 8]}, "need a stem"),
+        ({"pools": [11]}, "pools"),
+        ({"layers": list(range(2, 12))}, "need a stem"),
         ({"stem": "fresh"}, "layers"),
-        ({"side": 2}, "projection.0"),
+        ({"sides": [4] * 9}, "sides are 9, its layers 10"),
+        ({"sides": None}, "sides are 0"),
+        ({"sides": [4] * 9 + [10**9]}, "sides"),
+        ({"sides": [4] * 6 + [2] * 4}, r"array projection\.7\.matrix has shape"),
     ],
 )
-def test_a_forged_card_is_refused(collective, change, word):
-    gene = front_gene(collective, 7)
+def test_a_forged_card_is_refused(gene, change, word):
     with pytest.raises(InputError, match=word):
         read_card(asdict(replace(gene.card, **change)), where="here")
 
 
+def test_projections_are_checked_as_arrays_are(gene):
+    broken = {**gene.arrays, "projection.3.matrix": gene.arrays["projection.3.matrix"] * np.nan}
+    with pytest.raises(InputError, match=r"projection\.3\.matrix holds numbers that are not fin"):
+        check(gene.card, broken, where="here")
+    less = {n: s for n, s in gene.card.shapes.items() if not n.startswith("projection.10")}
+    with pytest.raises(InputError, match=r"projection\.10\.matrix is missing"):
+        read_card(asdict(sized(gene, less)), where="here")
+    more = {**gene.card.shapes, "projection.11.matrix": [6, 9], "projection.11.mean": [9]}
+    with pytest.raises(InputError, match=r"projection\.11\.matrix has no place"):
+        read_card(asdict(sized(gene, more)), where="here")
+
+
+def sized(gene: Learngene, shapes: dict[str, list[int]]):
+    """The card with other shapes, and the counts that these make."""
+    count = sum(int(np.prod(shape)) for shape in shapes.values())
+    return replace(gene.card, shapes=shapes, parameters=count, bytes=4 * count)
+
+
+def test_maps_are_pooled_to_4_rows_where_they_are_as_large(collective):
+    assert [collective.front_side(32, depth) for depth in (1, 4, 7, 10, 13)] == [4, 4, 4, 2, 1]
+    assert collective.front_side(84, 7) == 4
+
+
+def test_a_copy_keeps_the_place_of_the_pools(collective):
+    deeper = deepen(collective, 2, rng()).eval()
+    gene = gene_of(deeper, range(1, 6))
+    assert gene.card.pools == [3, 5] and gene.prefix(4).card.pools == [3]
+    x = images(3)
+    with torch.no_grad():
+        due = deeper.prefix_features(x, 5)[-1]
+        assert torch.allclose(reconstruct(gene, ways=2).eval().features(x), due, atol=1e-5)
+
+
+def test_behind_a_stem_the_card_says_nothing_of_it(collective):
+    gene = gene_of(collective, [11, 12, 13], stem="fresh")
+    assert not {"pools", "sides"} & set(gene.card.for_client())
+
+
 def test_layers_that_do_not_begin_with_the_first_need_a_stem(collective):
     with pytest.raises(ValueError, match="need a stem"):
-        extract(collective, layers=[2, 3], rho=[], source={}, side=4)
+        extract(collective, layers=[2, 3], rho=[], source={}, sides=[4, 4])
 
 
 def test_the_projection_is_the_generalised_eigenproblems():

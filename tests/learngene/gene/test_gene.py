@@ -37,8 +37,10 @@ TOP = (11, 12, 13)
 
 @pytest.fixture
 def gene(evolved) -> Learngene:
-    """Seven layers and a projection of their 16 channels' 4x4 maps."""
-    return gene_of(evolved.collective, projection=shake_projection(Projection(16 * 16, 5)))
+    """Seven layers, each with a projection of its 4x4 maps."""
+    widths = evolved.collective.widths[:7]
+    projections = [shake_projection(Projection(width * 16, 5)) for width in widths]
+    return gene_of(evolved.collective, projections=projections)
 
 
 def shake_projection(projection: Projection) -> Projection:
@@ -160,7 +162,8 @@ def test_the_card_counts(gene):
     widths = (3, 4, 4, 8, 8, 16, 16, 16)
     convolutions = sum(9 * a * b for a, b in pairwise(widths))
     assert card.top_layers_bytes == 4 * (convolutions + 4 * sum(widths[1:]))
-    assert card.bytes - card.top_layers_bytes == 4 * (256 + 5 * 256)  # mean and matrix
+    # mean and matrix of each projection
+    assert card.bytes - card.top_layers_bytes == 4 * sum(16 * 6 * width for width in widths[1:])
     assert card.bytes == sum(a.nbytes for a in gene.arrays.values()) == 4 * card.parameters
     assert card.sha256 == digest(gene.arrays, asdict(card))
     assert not any("num_batches" in name for name in gene.arrays)
@@ -244,7 +247,7 @@ BROKEN: dict[Callable[[Path], object], str] = {
     lambda path: edit_card(path, lambda c: c.update(layers=[])): r"the card's layers is \[\]: ",
     lambda path: edit_card(path, lambda c: c.update(sha256="0" * 64)): "that the card names",
     lambda path: edit_card(path, lambda c: c.update(width=0.0626)): "is not the one that the card",
-    lambda path: edit_card(path, lambda c: c.update(side=None)): "side is None",
+    lambda path: edit_card(path, lambda c: c.update(sides=None)): "sides are 0, its layers 7",
     lambda path: edit_card(path, lambda c: c.pop("width")): "the card's width is missing",
     lambda path: edit_card(path, lambda c: c.update(new=1)): "the card's new is 1: Unexpected",
     lambda path: edit_card(path, lambda c: c.update(layers=3)): "the card's layers is 3: ",
@@ -262,7 +265,7 @@ def test_what_is_broken_is_refused_with_its_own_words(saved, break_it, words):
     assert str(caught.value).startswith(f"learngene.path={saved}: ")
 
 
-@pytest.mark.parametrize("name", ["top.1.norm.running_var", "projection.0.mean"])
+@pytest.mark.parametrize("name", ["top.1.norm.running_var", "projection.7.mean"])
 def test_an_array_that_the_individual_needs_cannot_be_left_out(saved, name):
     """A forged card: file and card agree, but the individual would keep random weights."""
     edit_arrays(saved, lambda arrays: arrays.pop(name), card_too=True)
@@ -271,9 +274,9 @@ def test_an_array_that_the_individual_needs_cannot_be_left_out(saved, name):
 
 
 def test_an_array_that_does_not_fit_is_refused(saved):
-    edit_card(saved, lambda card: card.update(side=2))
+    edit_card(saved, lambda card: card.update(sides=[4] * 6 + [2]))
     edit_arrays(saved, lambda arrays: None, card_too=True)
-    words = r"projection\.0\.matrix has shape \[5, 256\], the network needs \[5, 64\]"
+    words = r"projection\.7\.matrix has shape \[5, 256\], the network needs \[5, 64\]"
     with pytest.raises(InputError, match=words):
         individual_of(load(saved))
 

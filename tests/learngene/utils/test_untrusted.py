@@ -32,8 +32,9 @@ def small() -> Learngene:
     """A learngene of a few kilobytes."""
     made = Collective((4,) * 13, 3, width=0.0625, generator=torch_rng())
     rho: list[list[float | None]] = [[0.5] * 13, [None] * 13]
+    projections = [Projection(64, 3), Projection(64, 3)]
     return extract(
-        made, layers=[1, 2], rho=rho, source={"run": "x"}, side=4, projection=Projection(64, 3)
+        made, layers=[1, 2], rho=rho, source={"run": "x"}, sides=[4, 4], projections=projections
     )
 
 
@@ -150,7 +151,7 @@ ABSURD: dict[str, dict[str, Any]] = {
     "layers": {"layers": list(range(1, 10**6))},
     "a layer": {"layers": [10**30, 10**30 + 1]},
     "no layers": {"layers": []},
-    "a side": {"side": 10**400},
+    "a side": {"sides": [4, 10**400]},
     "a field nobody asked for": {"stem_seed": 3},
     "a list for a stem": {"stem": ["fresh"]},
     "elements": with_counts({**GENE.card.shapes, CONV: [10**6, 10**6, 3, 3]}),
