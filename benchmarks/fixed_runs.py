@@ -39,7 +39,7 @@ def _experiments() -> dict[str, tuple[str, ...]]:
         "fig4_samples": (("shots=2",),),
         "fig6a_evolution": (("rounds=2",),),
         "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
-        "frontier": (("learngene.precision=int8",), ("learngene.depth=4",)),
+        "frontier": (("learngene.precision=int8",), ("individual.depth=[2,4,7]",)),
         "growth_ablation": (("collective.growth=conf/growth/deepen.yaml",
                              "collective.classes_per_task=2"),),
     }  # fmt: skip
