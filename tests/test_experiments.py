@@ -39,7 +39,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bound": (("shots=2",), ("shots=3",), ("shots=5",)),
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
-    "frontier": (("learngene.precision=fp16",), ("learngene.depth=4",)),
+    "frontier": (("learngene.precision=int8",), ("individual.depth=4",)),
     "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",),
                         ("collective.growth=conf/growth/deepen.yaml",)),
     "table3_novel": (("shots=2",), ("shots=3",)),

@@ -264,6 +264,39 @@ def test_only_what_begins_with_layer_1_does_without_a_stem(overrides: str, fix: 
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        *("individual.depth=7", "individual.depth=[1,4,7]", "individual.bytes=60000"),
+        *("individual.bytes=[10000,60000]", "individual.depth=13 learngene.depth=13"),
+        *("individual.depth=2 learngene.layers=[1,2]", "individual.depth=9 learngene.path=x"),
+        "individual.bytes=60000 individual.stem=fresh learngene.layers=top",
+    ],
+)
+def test_clients_may_take_any_prefix_and_different_ones(words: str) -> None:
+    check(composed(*words.split()))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("individual.depth=8", "individual.depth=8: the learngene has 7 layers. .*learngene.depth"),
+        ("individual.depth=[2,8]", r"the learngene has 7 layers. Write 7 or less"),
+        ("individual.depth=3 learngene.layers=[1,2]", "has 2 layers. .*more in learngene.layers"),
+        ("individual.depth=0", "individual.depth=0: must be at least 1"),
+        ("individual.depth=[2,two]", "individual.depth=two: not a whole number"),
+        ("individual.depth=2.5", "individual.depth=2.5: not a whole number"),
+        ("individual.depth=[]", r"individual.depth=\[\]: an empty list"),
+        ("individual.bytes=-1", "individual.bytes=-1: must be at least 1"),
+        ("individual.bytes=9000 individual.depth=[1,2]", "Write one of the two"),
+        ("individual.depth=2 individual.stem=fresh learngene.layers=top", "stay together"),
+    ],
+)
+def test_a_prefix_that_cannot_be_is_refused(words: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check(composed(*words.split()))
+
+
+@pytest.mark.parametrize(
     ("layers", "words"),
     [
         ("0", "at least 1"), ("7", "at most 6"), ("true", "no number"), ("bottom", "no number"),

@@ -16,6 +16,7 @@ from conf.schema import Config, read_config
 from learngene.collective.records import TrainerSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
+from learngene.gene.gene import save
 from learngene.gene.settings import LearngeneSettings
 from server import factory
 from server.factory import FactoryResult, FactorySettings, train_or_load_gene, trainer_settings
@@ -135,6 +136,28 @@ def test_the_default_is_seven_layers_from_the_front_and_a_projection(make):
     assert (card.layers, card.stem, card.sides) == ([1, 2, 3, 4, 5, 6, 7], "none", [4] * 7)
     assert card.shapes["projection.7.matrix"] == [15, 16 * 16]  # sixteen base classes
     assert card.depths == card.layers  # each prefix has a projection of its own
+
+
+def test_a_budget_that_nothing_fits_into_is_refused_before_anything_is_trained(make, lives):
+    sizes = make().bytes_by_depth("int8")
+    lives.clear()
+    asked = {"learngene__precision": "int8", "individual__bytes": sizes[1] - 1}
+    with pytest.raises(InputError, match=f"Write individual.bytes={sizes[1]} or more"):
+        make(**asked)  # told by the widths at the end of growth, and by the number of classes
+    assert lives == []
+    made = make(**asked | {"individual__bytes": [sizes[1], sizes[7]]})
+    assert made.gene.card.depths == list(range(1, 8))
+
+
+def test_a_saved_learngene_offers_its_prefixes_and_no_others(make, tmp_path):
+    path = save(make().gene, tmp_path)
+    made = make(learngene__path=str(path), individual__depth=[2, 7])
+    assert made.sections(1e-3)["learngene"]["bytes_by_depth"].keys() == set("1234567")
+    with pytest.raises(InputError, match=r"individual.depth=8: .*the depths \[1, 2"):
+        make(learngene__path=str(path), individual__depth=[2, 8])
+    short = save(made.gene.prefix(2), tmp_path / "short")
+    with pytest.raises(InputError, match=r"individual.depth=1: .*the depths \[2\]"):
+        make(learngene__path=str(short), individual__depth=1)
 
 
 def test_a_named_run_is_what_the_client_gets(make):

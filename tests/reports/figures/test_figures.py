@@ -15,6 +15,7 @@ from reports.figures import pareto, run
 from reports.figures.captions import alt_text, caption
 from reports.figures.pareto import Point, front
 from reports.figures.style import FIXED, NoDataError, method_style, new_figure, spread
+from reports.summary import footnotes
 from tests.helpers import MANY
 from tests.reports.html.helpers import section_html
 
@@ -398,6 +399,25 @@ def test_every_scratch_is_a_level_of_its_own(canvas, tmp_path):
     texts = {text.get_text() for text in canvas[0].axes[0].texts}
     assert texts == {"learngene 1-7", "scratch (shots=10), 412 B",
                      "scratch (shots=20), 412 B (on the front)"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("taken", "named", "said"),
+    [
+        ([7], "learngene 1-7", ""),
+        ([4], "learngene 1-4", "Clients take 4 of the learngene's 7 layers and receive 40.0 KB."),
+        ([2, 4, 7], "learngene 1-2 to 1-7", "Clients take 2, 4, 7 of the learngene's 7 layers and "
+         "receive 20.0 KB to 70.0 KB, 43.3 KB on average."),
+    ],
+)  # fmt: skip
+def test_a_learngene_is_named_after_the_layers_that_clients_took(make, taken, named, said):
+    results = make(n=3)
+    results["learngene"]["layers"] = list(range(1, 8))
+    for client in results["clients"]:
+        depth = taken[client["id"] % len(taken)]
+        client["methods"]["learngene"] |= {"depth": depth, "bytes_down": 10_000 * depth}
+    assert pareto.cost_accuracy_points(results)[0].label == named
+    assert [note for note in footnotes(results) if "layers" in note] == [said] * bool(said)
 
 
 def test_the_frontier_names_the_learngenes_layers_and_precision(make, canvas, tmp_path):
