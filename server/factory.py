@@ -153,6 +153,11 @@ class FactorySettings:
         return self.collective.threads or usable_cores()
 
     @property
+    def projects(self) -> bool:
+        """Whether the learngene has projections."""
+        return self.individual.stem == "none" and self.learngene.projection == "discriminant"
+
+    @property
     def rule(self) -> TrendRule:
         """How ``learngene.layers=auto`` selects."""
         settings = self.learngene
@@ -285,26 +290,10 @@ def _snapshot(
         layers=numbers,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
         source={"world": dataset.name, "world_sha256": dataset.sha256, "collective": key},
-        sides=_sides(trainer, numbers, settings),
-        projections=_fit_projections(trainer, numbers[-1], settings.learngene.shrinkage)
-        if _is_projected(settings)
-        else (),
+        image_side=None if settings.individual.stem == "fresh" else dataset.image_shape[1],
+        projections=_fit_projections(trainer, numbers[-1], settings),
     )
     return GeneSnapshot(len(stages), len(trainer.known), gene)
-
-
-def _sides(
-    trainer: CollectiveTrainer, numbers: list[int], settings: FactorySettings
-) -> list[int] | None:
-    """Rows and columns that the map behind each layer is pooled to; None behind a stem."""
-    if settings.individual.stem != "none":
-        return None
-    image_side = trainer.dataset.image_shape[1]
-    return [trainer.collective.front_side(image_side, number) for number in numbers]
-
-
-def _is_projected(settings: FactorySettings) -> bool:
-    return settings.individual.stem == "none" and settings.learngene.projection == "discriminant"
 
 
 def _planned_gene(
@@ -314,27 +303,38 @@ def _planned_gene(
     before anything is trained. ``trainer`` has not begun, and is grown."""
     for task in range(1, len(trainer.tasks)):
         trainer.grow(task)
-    sides, collective = _sides(trainer, numbers, settings), trainer.collective
-    most = len(trainer.dataset.class_split.base) - 1
-    projections = []
-    if sides is not None and _is_projected(settings):
-        for number, side in zip(numbers, sides, strict=True):
-            features = collective.widths[number - 1] * side**2
-            projections.append(Projection(features, min(features, most)))
+    collective, (channels, side, _) = trainer.collective.eval(), trainer.dataset.image_shape
+    image_side, projections = None if settings.individual.stem == "fresh" else side, []
+    if settings.projects:
+        with torch.no_grad():
+            seen = collective.prefix_features(torch.zeros(1, channels, side, side), numbers[-1])
+        most = len(trainer.dataset.class_split.base) - 1
+        sizes = [features.shape[1] for features in seen]
+        projections = [Projection(size, min(size, most)) for size in sizes]
     return extract(
-        collective, layers=numbers, rho=[], source={}, sides=sides, projections=projections
+        collective,
+        layers=numbers,
+        rho=[],
+        source={},
+        image_side=image_side,
+        projections=projections,
     )
 
 
-def _fit_projections(trainer: CollectiveTrainer, depth: int, shrinkage: float) -> list[Projection]:
-    """The discriminants of every prefix of ``depth`` layers, on the images that the factory holds
-    now: exemplars, and the last task's."""
+def _fit_projections(
+    trainer: CollectiveTrainer, depth: int, settings: FactorySettings
+) -> list[Projection]:
+    """The discriminants of every prefix of ``depth`` layers, where there are any, on the images
+    that the factory holds now: exemplars, and the last task's."""
+    if not settings.projects:
+        return []
     last = trainer.stages[-1].new_classes
     rows = [trainer.train_rows[c] if c in last else trainer.memory[c] for c in trainer.known]
     labels = torch.repeat_interleave(
         torch.arange(len(rows)), torch.tensor([len(of_class) for of_class in rows])
     )
     seen = trainer.prefix_features(np.concatenate(rows), depth)
+    shrinkage = settings.learngene.shrinkage
     return [discriminant(features, labels, shrinkage) for features in seen]
 
 

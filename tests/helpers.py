@@ -61,10 +61,9 @@ def gene_of(
     projections: Sequence[Projection] = (),
 ) -> Learngene:
     """A learngene of these layers of a collective of 32x32 images."""
-    sides = [collective.front_side(32, number) for number in layers] if stem == "none" else None
-    rho = [[0.5] * 13]
+    side, rho = 32 if stem == "none" else None, [[0.5] * 13]
     return extract(
-        collective, layers=layers, rho=rho, source={}, sides=sides, projections=projections
+        collective, layers=layers, rho=rho, source={}, image_side=side, projections=projections
     )
 
 

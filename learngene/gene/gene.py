@@ -100,20 +100,20 @@ def extract(
     layers: Sequence[int],
     rho: list[list[float | None]],
     source: dict,
-    sides: Sequence[int] | None = None,
+    image_side: int | None = None,
     projections: Sequence[Projection] = (),
 ) -> Learngene:
     """The learngene of a collective: a run of its layers, unchanged.
 
     Args:
         layers: the numbers of consecutive layers, counted from 1 in the collective as it is now.
-        sides: rows and columns that the map behind each of these layers is pooled to, where they
-            are the collective's first and an individual begins with them; None: it draws a stem.
+        image_side: rows and columns of an image, where the layers are the collective's first and
+            an individual begins with them; None: it draws a stem.
         projections: of the features of each prefix of them, where they are; or none at all.
 
     Raises:
         ValueError: the layers are not consecutive ones of the collective, or do not begin with
-            layer 1 and have ``sides``.
+            layer 1 and have no stem.
     """
     depth, numbers = len(collective.units), list(layers)
     possible = range(1, depth + 1)
@@ -128,15 +128,16 @@ def extract(
         arrays |= arrays_of(projection, f"projection.{place}.")
     built: dict[str, Any] = {
         "layers": numbers,
-        "stem": "fresh" if sides is None else "none",
+        "stem": "fresh" if image_side is None else "none",
         "width": collective.width,
         "channels": collective.units[0].conv.in_channels,
     }
-    if sides is not None:
+    if image_side is not None:
         if numbers[0] != 1:
             raise ValueError(f"layers {numbers} need a stem: they do not begin with layer 1")
         pools = [number for number in numbers if collective.units[number - 1].pool]
-        built |= {"pools": pools, "sides": list(sides)}
+        sides = [collective.front_side(image_side, number) for number in numbers]
+        built |= {"pools": pools, "sides": sides}
     return _with_card(arrays, built, rho, source)
 
 

@@ -31,12 +31,11 @@ from tests.runtime.fake_work import app
 @pytest.fixture(scope="module")
 def gene() -> Learngene:
     made = Collective((8,) * 13, 5, width=0.0625, generator=torch_rng())
-    sides = [made.front_side(32, depth) for depth in range(1, 5)]
-    projections = [Projection(8 * side**2, 4) for side in sides]
+    projections = [Projection(8 * 4 * 4, 4) for _ in range(4)]
     for projection in projections:
         projection.matrix.copy_(torch.randn(projection.matrix.shape, generator=torch_rng(1)))
     return extract(
-        made, layers=range(1, 5), rho=[], source={}, sides=sides, projections=projections
+        made, layers=range(1, 5), rho=[], source={}, image_side=32, projections=projections
     )
 
 

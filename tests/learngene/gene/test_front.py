@@ -215,7 +215,7 @@ def test_behind_a_stem_the_card_says_nothing_of_it(collective):
 
 def test_layers_that_do_not_begin_with_the_first_need_a_stem(collective):
     with pytest.raises(ValueError, match="need a stem"):
-        extract(collective, layers=[2, 3], rho=[], source={}, sides=[4, 4])
+        extract(collective, layers=[2, 3], rho=[], source={}, image_side=32)
 
 
 def test_the_projection_is_the_generalised_eigenproblems():

@@ -34,7 +34,7 @@ def small() -> Learngene:
     rho: list[list[float | None]] = [[0.5] * 13, [None] * 13]
     projections = [Projection(64, 3), Projection(64, 3)]
     return extract(
-        made, layers=[1, 2], rho=rho, source={"run": "x"}, sides=[4, 4], projections=projections
+        made, layers=[1, 2], rho=rho, source={"run": "x"}, image_side=8, projections=projections
     )
 
 
