@@ -91,8 +91,8 @@ ROWS = (
         "the classes are divided as in the paper",
     ),
     Row(
-        "collective.* open_world.* learngene.layers learngene.sigma learngene.auto_* "
-        "individual.stem report.gradcam_images",
+        "collective.* open_world.* learngene.layers learngene.sigma learngene.tolerance "
+        "learngene.bytes individual.stem report.gradcam_images",
         lambda run: not run.config.learngene.path,
         SAVED,
         but=FACTORY,
@@ -132,6 +132,16 @@ ROWS = (
         "learngene.depth",
         lambda run: run.config.learngene.layers == "front",
         "learngene.layers is not front",
+    ),
+    Row(
+        "learngene.tolerance learngene.bytes",
+        lambda run: run.config.learngene.layers == "auto",
+        "learngene.layers is not auto",
+    ),
+    Row(
+        "learngene.tolerance",
+        lambda run: run.config.learngene.bytes is None,
+        "learngene.bytes is set",
     ),
     Row(
         "learngene.projection learngene.shrinkage",

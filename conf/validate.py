@@ -82,6 +82,9 @@ def _problems(config: Config) -> Iterator[Problem]:
     yield from _of_layers(config.learngene.layers, config.collective.growth)
     if not config.learngene.path:
         yield from _of_stem(config)
+    elif config.learngene.control:
+        problem = "layers are drawn in a collective, and with learngene.path there is none"
+        yield "learngene.control", problem, "Leave out one of the two"
     yield from _of_depths(config)
     yield from _of_open_world(config)
     yield from _of_labelled(config)
@@ -133,11 +136,14 @@ def _of_stem(config: Config) -> Iterator[Problem]:
     inherited = config.learngene.depth if layers == "front" else 0
     if isinstance(layers, Sequence) and not isinstance(layers, str):
         inherited = len(layers)
-    first = layers == "front" or (inherited > 0 and layers[0] == 1)
+    first = layers in ("front", "auto") or (inherited > 0 and layers[0] == 1)
     if config.individual.stem == "none" and not first:
         shown = str(layers).replace(" ", "")
         problem = f"learngene.layers={shown} does not begin with the collective's layer 1"
         yield "individual.stem", problem, "Write individual.stem=fresh"
+    if config.individual.stem == "fresh" and layers == "auto":
+        problem = "learngene.layers=auto takes the collective's first layers, which need no stem"
+        yield "individual.stem", problem, "Write individual.stem=none"
     if config.individual.stem == "fresh" and inherited > MOST_INHERITED:
         problem = f"a stem before {inherited} inherited layers: an individual has seven in all"
         fix = "Write individual.stem=none" if first else "Name fewer layers"
@@ -150,8 +156,11 @@ def _of_depths(config: Config) -> Iterator[Problem]:
     if individual.depth is not None and individual.bytes is not None:
         problem = f"individual.depth={_shown(individual.depth)} says already how much is taken"
         yield "individual.bytes", problem, "Write one of the two"
-    if individual.depth is None or config.learngene.path or layers == "auto":
+    if individual.depth is None or config.learngene.path:
         return
+    if layers == "auto":
+        problem = "learngene.layers=auto finds itself how many layers are enough"
+        yield "individual.depth", problem, "Write individual.depth=null"
     if individual.stem == "fresh":
         problem = "behind individual.stem=fresh the learngene's layers stay together"
         yield "individual.depth", problem, "Write individual.depth=null"

@@ -142,6 +142,7 @@ class Console(RunCallback):
         self.on_note(
             f"learngene: layers {card.layers}, stem {card.stem}, {card.bytes / 1e6:.2f} MB "
             f"({extra:+.1%} over the inherited layers alone), sha256 {result.gene.card.sha256[:12]}"
+            + ("; control: random layers" if card.source.get("control") else "")
         )
         sent = [f"{depth}: {format_bytes(size)}" for depth, size in sizes.items()]
         self.on_note(f"sent in {precision}, by the number of layers: {', '.join(sent)}")

@@ -123,6 +123,38 @@ class Criterion(Section):
     selected: list[Count]
     names: list[str] | None = None
     rule: Object | None = None
+    # |W' - W| / |W| by training, [task][layer]; null: the first task, or the layer was not there
+    weight_change: list[list[MaybeNumber]] | None = None
+    # with ``transfer.projected``, over layers; see server.transfer.held_against
+    correlation: dict[str, MaybeSigned] | None = None
+
+
+class TransferTask(Section):
+    """A task's classes before they were learned: accuracy of class means, by depth."""
+
+    task: Count
+    ways: Count
+    shots: Count
+    plain: list[MaybeFraction]
+    projected: list[MaybeFraction]
+
+
+class Transfer(Section):
+    """The transfer profile by layer of the collective at its end; null: not there yet."""
+
+    names: list[str]
+    tasks: list[TransferTask]
+    plain: list[MaybeFraction]  # mean over the last third of the tasks
+    projected: list[MaybeFraction]
+
+    def problems(self) -> Iterator[str]:
+        kinds = ("plain", "projected")
+        rows = {kind: getattr(self, kind) for kind in kinds}
+        for place, task in enumerate(self.tasks):
+            rows |= {f"tasks[{place}].{kind}": getattr(task, kind) for kind in kinds}
+        for name, row in rows.items():
+            if len(row) != len(self.names):
+                yield f"{name}: must be one value a layer, {len(self.names)}, is {len(row)}"
 
 
 class Learngene(Section):
@@ -134,6 +166,7 @@ class Learngene(Section):
     sha256: str
     stem: str | None = None
     top_layers_bytes: Count | None = None
+    control: str | None = None  # random: its layers were drawn, not inherited
     # what each prefix that clients may take adds to a message, in the run's precision
     bytes_by_depth: dict[str, Count] | None = None
 
@@ -344,6 +377,7 @@ class ResultsFile(Section):
     data: Data
     collective: Collective | None
     criterion: Criterion | None
+    transfer: Transfer | None = None
     learngene: Learngene | None
     open_world: OpenWorld | None
     clients: list[Client]

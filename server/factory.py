@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 import yaml
 
 from learngene.adaptation.settings import IndividualSettings
-from learngene.collective.criterion import TrendRule, align
+from learngene.collective.control import with_random_layers
+from learngene.collective.criterion import align
 from learngene.collective.forgetting import measures
 from learngene.collective.records import TrainerSettings
+from learngene.collective.sampling import class_positions
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import ImageDataset
@@ -30,11 +32,8 @@ from protocol.callbacks import SILENT, RunCallback
 from protocol.plan import bytes_by_depth, depths_taken
 from server.collective import TrainedCollective, collective_key, train_collective
 from server.cycle import run_cycles
-from server.layer_selection import (
-    apply_criterion,
-    chosen_layers,
-    layer_numbers,
-)
+from server.layer_selection import criterion_section, layer_numbers
+from server.transfer import check_auto, choose_prefix, transfer_section
 
 PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
 CPU = torch.device("cpu")
@@ -56,7 +55,6 @@ class FactoryResult:
     gene: Learngene
     trained: TrainedCollective | None  # None: the learngene was read from a file
     snapshots: tuple[GeneSnapshot, ...] = ()  # one a round; the last one's learngene is ``gene``
-    rule: TrendRule = field(default_factory=TrendRule)
     cycle: dict[str, Any] | None = None  # what the open-world cycles brought (server.cycle)
 
     def gene_of(self, round: int) -> Learngene:
@@ -75,9 +73,11 @@ class FactoryResult:
         shown["sha256"] = self.gene.card.sha256
         sizes = self.bytes_by_depth(precision)
         shown["bytes_by_depth"] = {str(depth): size for depth, size in sizes.items()}
+        shown["control"] = self.gene.card.source.get("control")
         if self.trained is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
         trainer = self.trained.trainer
+        transfer = transfer_section(trainer.stages)
         return {
             "collective": {
                 "tasks": len(trainer.tasks),
@@ -90,7 +90,8 @@ class FactoryResult:
                     [stage.accuracy for stage in trainer.stages],
                 ),
             },
-            "criterion": apply_criterion(self.trained, self.rule).section(sigma, self.rule),
+            "criterion": criterion_section(trainer.stages, sigma, transfer),
+            "transfer": transfer,
             "open_world": {**self.trained.open_world, "cycle": self._cycle()},
             "learngene": shown,
         }
@@ -157,12 +158,6 @@ class FactorySettings:
         """Whether the learngene has projections."""
         return self.individual.stem == "none" and self.learngene.projection == "discriminant"
 
-    @property
-    def rule(self) -> TrendRule:
-        """How ``learngene.layers=auto`` selects."""
-        settings = self.learngene
-        return TrendRule(settings.auto_layers, settings.auto_bar, settings.auto_large)
-
 
 def trainer_settings(settings: FactorySettings, device: torch.device) -> TrainerSettings:
     """The part of the configuration that determines a collective.
@@ -212,7 +207,7 @@ def train_or_load_gene(
 
     Raises:
         InputError: the saved learngene cannot be used, the dataset is too small for the settings,
-            ``auto`` finds no layer to select, or there is no prefix as a client asks for it.
+            ``auto`` has no profile to go by, or there is no prefix as it or a client asks for it.
     """
     individual, precision = settings.individual, settings.learngene.precision
     if settings.learngene.path:
@@ -223,7 +218,9 @@ def train_or_load_gene(
     pin_kernels(device)
     snapshots: list[GeneSnapshot] = []
 
-    def train(layers: list[int] | None, *, resume: bool) -> TrainedCollective:
+    def train(
+        layers: list[int] | None, *, resume: bool, callback: RunCallback = callback
+    ) -> TrainedCollective:
         tasks = math.ceil(len(dataset.class_split.base) / setup.collective.classes_per_task)
         key = collective_key(dataset, setup, device)
 
@@ -246,17 +243,25 @@ def train_or_load_gene(
     with torch_threads(settings.threads):
         setup = trainer_settings(settings, device)
         _check_fits(dataset, setup)
-        names = planned_names(setup.plan)
-        auto = settings.learngene.layers == "auto"
+        auto, names = settings.learngene.layers == "auto", planned_names(setup.plan)
         chosen = None if auto else layer_numbers(settings.learngene, names)
-        if chosen is not None and individual.bytes is not None:
-            planned = _planned_gene(CollectiveTrainer(dataset, setup, CPU), chosen, settings)
+        sizes: dict[int, int] = {}
+        if chosen is None or individual.bytes is not None:
+            untrained = CollectiveTrainer(dataset, setup, CPU)
+            every = list(range(1, len(names) + 1))
+            planned = _planned_gene(untrained, chosen or every, settings)
+            sizes = bytes_by_depth(planned, precision)
             depths_taken(planned, individual, precision)
+        if chosen is None:
+            check_auto(untrained, settings.learngene, sizes)
         trained = train(chosen, resume=settings.resume)
         if chosen is None:
-            chosen = chosen_layers(apply_criterion(trained, settings.rule))
-            callback.on_note(f"learngene.layers=auto: the criterion selects {chosen}")
-            again = train(chosen, resume=True)  # its checkpoints, read once more for the snapshots
+            transfer = transfer_section(trained.trainer.stages)
+            depth, why = choose_prefix(transfer, settings.learngene, sizes)
+            callback.on_note(f"learngene.layers=auto: {why}")
+            chosen = list(range(1, depth + 1))
+            # Its checkpoints, read once more for the snapshots.
+            again = train(chosen, resume=True, callback=SILENT)
             trained = replace(again, reused=trained.reused)
         cycle, open_world = None, settings.open_world
         if open_world.cycles:
@@ -266,7 +271,7 @@ def train_or_load_gene(
             snapshots[-1] = _snapshot(grown, chosen, trained.key, settings)
     gene = snapshots[-1].gene
     depths_taken(gene, individual, precision)
-    return FactoryResult(gene, trained, tuple(snapshots), settings.rule, cycle)
+    return FactoryResult(gene, trained, tuple(snapshots), cycle)
 
 
 def _snapshot(
@@ -285,11 +290,15 @@ def _snapshot(
         problem = f"layer {absent[0]} is not there yet after task {len(stages)}"
         raise InputError("learngene.layers", inherited, problem, "Write rounds=1")
     numbers = [names.index(name) + 1 for name in inherited]
+    source = {"world": dataset.name, "world_sha256": dataset.sha256, "collective": key}
+    if control := settings.learngene.control:
+        trainer = with_random_layers(trainer, numbers)
+        source["control"] = control
     gene = extract(
         trainer.collective,
         layers=numbers,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
-        source={"world": dataset.name, "world_sha256": dataset.sha256, "collective": key},
+        source=source,
         image_side=None if settings.individual.stem == "fresh" else dataset.image_shape[1],
         projections=_fit_projections(trainer, numbers[-1], settings),
     )
@@ -328,13 +337,9 @@ def _fit_projections(
     that the factory holds now: exemplars, and the last task's."""
     if not settings.projects:
         return []
-    last = trainer.stages[-1].new_classes
-    rows = [trainer.train_rows[c] if c in last else trainer.memory[c] for c in trainer.known]
-    labels = torch.repeat_interleave(
-        torch.arange(len(rows)), torch.tensor([len(of_class) for of_class in rows])
-    )
+    rows = trainer.held_rows()
     seen = trainer.prefix_features(np.concatenate(rows), depth)
-    shrinkage = settings.learngene.shrinkage
+    labels, shrinkage = class_positions(rows), settings.learngene.shrinkage
     return [discriminant(features, labels, shrinkage) for features in seen]
 
 

@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from learngene.collective.criterion import (
     TREND_TASKS,
-    Trend,
     TrendRule,
     align,
     layer_trends,
     select_layers,
 )
+from learngene.collective.records import TaskRecord
 from learngene.errors import InputError
 from learngene.gene.settings import LearngeneSettings
-from server.collective import TrainedCollective
+from server.transfer import held_against
 
 TOP = 3  # layers that learngene.layers=top takes: the paper's choice
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What the criterion says of one collective (Eq. 4-5 and the trend rule)."""
+def criterion_section(
+    stages: Sequence[TaskRecord], sigma: float, transfer: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """``criterion`` of ``results.json``: Eq. 4-5 and the trend rule on a finished collective.
 
-    names: list[str]  # of the layers at the end, lowest first
-    rho: list[list[float | None]]  # [task][layer]; None before a layer was there
-    trends: list[Trend]
-    selected: list[int]  # counted from 1 in the collective at its end
-
-    def section(self, sigma: float, rule: TrendRule) -> dict[str, Any]:
-        """``criterion`` of ``results.json``."""
-        pairs = zip(self.names, self.trends, strict=True)
-        layers = [
-            {"layer": number, "name": name, **asdict(trend)}
-            for number, (name, trend) in enumerate(pairs, start=1)
-        ]
-        return {
-            "sigma": sigma,
-            "rho": self.rho,
-            "selected": self.selected,
-            "names": self.names,
-            "rule": {**asdict(rule), "tasks_needed": TREND_TASKS, "layers": layers},
-        }
-
-
-def apply_criterion(trained: TrainedCollective, rule: TrendRule) -> Selection:
-    """Apply the criterion to a finished collective."""
-    stages = trained.trainer.stages
-    names = stages[-1].layers
-    rows = align([stage.rho for stage in stages], [stage.layers for stage in stages])
-    trends = layer_trends(rows, rule)
-    return Selection(names, rows, trends, select_layers(trends, rule))
+    Args:
+        transfer: the profile that the criterion is held against, as ``transfer_section`` has it.
+    """
+    names, rule = stages[-1].layers, TrendRule()
+    rho = align([stage.rho for stage in stages], [stage.layers for stage in stages])
+    trends = layer_trends(rho, rule)
+    layers = [
+        {"layer": number, "name": name, **asdict(trend)}
+        for number, (name, trend) in enumerate(zip(names, trends, strict=True), start=1)
+    ]
+    return {
+        "sigma": sigma,
+        "rho": rho,
+        "selected": select_layers(trends, rule),
+        "names": names,
+        "rule": {**asdict(rule), "tasks_needed": TREND_TASKS, "layers": layers},
+        **held_against(transfer, stages, trends),
+    }
 
 
 def layer_numbers(settings: LearngeneSettings, names: list[str]) -> list[int]:
@@ -73,19 +65,3 @@ def layer_numbers(settings: LearngeneSettings, names: list[str]) -> list[int]:
         problem = f"the collective ends with {depth} layers: {', '.join(names)}"
         raise InputError("learngene.layers", layers, problem, f"Name layers up to {depth}")
     return layers
-
-
-def chosen_layers(selection: Selection) -> list[int]:
-    """What the rule selects, for ``auto``; raises InputError when that is nothing."""
-    if selection.selected:
-        return selection.selected
-    tasks = len(selection.rho)
-    if tasks < TREND_TASKS:
-        problem = f"a trend needs {TREND_TASKS} tasks, the collective had {tasks}"
-        fix = "Write learngene.layers=top, or lower collective.classes_per_task"
-    else:
-        highest = max(trend.trend for trend in selection.trends)
-        none = "no layer has a trend above learngene.auto_bar"
-        problem = f"{none}; the highest is {highest:.2f}"
-        fix = "Write learngene.layers=top, or lower learngene.auto_bar"
-    raise InputError("learngene.layers", "auto", problem, fix)

@@ -37,7 +37,6 @@ TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=3",
 BESIDE = {
     "collective.memory=ewc": "collective.growth=none",
     "collective.growth=conf/growth/deepen.yaml": "collective.classes_per_task=2",  # tiny's has 4
-    "learngene.layers=auto": "learngene.auto_bar=0.05",
 }
 # Asked for, composed and checked as written and at scale=tiny, but not run.
 NOT_RUN = {

@@ -136,12 +136,12 @@ def select_layers(
 
 
 def align(
-    rows: Sequence[Sequence[float]], names: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[float | None]], names: Sequence[Sequence[str]]
 ) -> list[list[float | None]]:
-    """Rows of rho of a collective that deepens, brought to the layers of the last row.
+    """Rows of a number a layer, of a collective that deepens, brought to the last row's layers.
 
     Args:
-        rows: rho by task, each of that task's layers.
+        rows: by task, each of that task's layers.
         names: the layers' names by task; a later task has all names of an earlier one.
 
     Returns:

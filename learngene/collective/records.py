@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +28,19 @@ class TrainerSettings:
         return {**collective, **own}
 
 
+@dataclass(frozen=True)
+class TransferProfile:
+    """What each depth of the collective was worth to a task's classes before it was learned.
+
+    Accuracies of class means in few-shot episodes, 0..1, by layer of the task before.
+    """
+
+    ways: int
+    shots: int
+    plain: list[float]
+    projected: list[float]  # behind the discriminant of the classes known then
+
+
 @dataclass
 class TaskRecord:
     """What one task left behind. Accuracies are shares of the test images of all known classes."""
@@ -44,6 +58,14 @@ class TaskRecord:
     layers: list[str] = field(default_factory=list)  # names of the layers in this task, from below
     # What preceded the task, by name: {layer, width} or {layer, deepened: the copy's name}.
     grown: list[dict[str, Any]] = field(default_factory=list)
+    transfer: TransferProfile | None = None  # None: the first task, or too few classes or images
+    # |W' - W| / |W| of ``layers`` by training in this task, over the channels from before it;
+    # None in the first task and for a layer that growth has just made
+    weight_change: list[float | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.transfer, Mapping):  # as a checkpoint's card has it
+            self.transfer = TransferProfile(**self.transfer)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from learngene.collective.forgetting import STRATEGIES, anchored, check_growth, 
 from learngene.collective.predictor import Predictor
 from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.collective.sampling import class_positions, epoch_positions, hold_out, one_cycle
+from learngene.collective.transfer_profile import measure_transfer, weight_change
 from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
@@ -194,7 +195,10 @@ class CollectiveTrainer(Predictor):
         new, old = self.tasks[task], self.known
         distils = old and self.strategy.distils and self.settings.collective.distill
         teacher = copy.deepcopy(self.collective).eval() if distils else None
+        transfer = measure_transfer(self, new) if old else None
+        there = {name: weight.shape for name, weight in self._weights().items()} if old else {}
         grown, widened = self.grow(task)
+        before = {name: weight.clone() for name, weight in self._weights().items()}
         if old:
             self._grow_head(len(new), round=task)
         s = self.settings.collective
@@ -224,9 +228,23 @@ class CollectiveTrainer(Predictor):
                 seconds=time.perf_counter() - started,
                 layers=list(self.collective.names),
                 grown=grown,
+                transfer=transfer,
+                weight_change=weight_change(before, self._weights(), there),
             )
         )
         return self.stages[-1]
+
+    def held_rows(self) -> list[np.ndarray]:
+        """Rows of the images that the factory holds now, by known class: all of the last task's,
+        the exemplars of the others."""
+        last = self.stages[-1].new_classes
+        return [self.train_rows[c] if c in last else self.memory[c] for c in self.known]
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Of every convolution, by its layer's name."""
+        units = self.collective.units
+        weights = (unit.conv.weight.detach() for unit in units)
+        return dict(zip(self.collective.names, weights, strict=True))
 
     def _update_memory(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""

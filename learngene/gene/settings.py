@@ -13,8 +13,8 @@ class LearngeneSettings:
     """Which layers are the learngene, and how it travels."""
 
     # inherited: front (the first ``depth``) | top (the last three, as in the paper) | 2 (the last
-    # two) | [5,6,7] (these, counted from 1) | auto (rule). Those that do not begin with layer 1
-    # need individual.stem=fresh.
+    # two) | [5,6,7] (these, counted from 1) | auto (the fewest that the transfer profile finds
+    # enough). Those that do not begin with layer 1 need individual.stem=fresh.
     layers: Any = "front"
     depth: int = setting(7, ge=1, le=13)  # layers=front: how many
     # of what begins with layer 1: discriminant (of the factory's classes, closed form) | none
@@ -26,8 +26,9 @@ class LearngeneSettings:
     # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
     precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
     sigma: float = setting(1e-3, gt=0)  # Eq. 5: a gradient above this is large
-    # rule (learngene.collective.criterion.TrendRule): layers at most
-    auto_layers: int = setting(3, ge=1, le=6)
-    # rule: fall less unsteadiness of rho above which a layer is wanted
-    auto_bar: float = setting(0.5, ge=0, le=1)
-    auto_large: float = setting(0.1, ge=0, le=1)  # rule: an early rho below this is not large
+    # layers=auto: points below the best prefix, on classes that the collective had not yet learned
+    tolerance: float = setting(1.0, ge=0, le=100)
+    # layers=auto: the best prefix that adds at most so many bytes to a message, not by tolerance
+    bytes: int | None = setting(None, ge=1)
+    # random: a control, with layers drawn at random in place of the inherited ones
+    control: str | None = setting(None, choices=("random",))

@@ -8,9 +8,13 @@ matrix travels; means, covariance and images stay at the factory.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+SHRINKAGE = 1.0  # chosen on open-world classes
 
 
 class Projection(nn.Module):
@@ -44,7 +48,8 @@ def discriminant(features: Tensor, labels: Tensor, shrinkage: float) -> Projecti
     Args:
         features: (N, D), float32, not negative or centred in any way.
         labels: (N,), of at least two classes.
-        shrinkage: 0 is plain LDA, which needs more images than features.
+        shrinkage: above 0; the nearer to 0, the nearer to plain LDA, which needs more images than
+            features.
 
     Returns:
         A projection to (number of classes - 1) dimensions, rows ordered by their separation.
@@ -53,22 +58,31 @@ def discriminant(features: Tensor, labels: Tensor, shrinkage: float) -> Projecti
     mean = normal.mean(0)
     centred = F.normalize(normal - mean).double()
     classes = labels.unique()
-    within = torch.zeros(centred.shape[1], centred.shape[1], dtype=torch.float64)
-    means = []
-    for label in classes:
-        own = centred[labels == label]
-        means.append(own.mean(0))
-        deviations = own - means[-1]
-        within.addmm_(deviations.T, deviations, alpha=1 / (len(own) * len(classes)))
-    between = torch.stack(means)
-    between = between - between.mean(0)  # (C, D)
-    within.diagonal().add_(shrinkage * within.diagonal().mean())
-    factor = torch.linalg.cholesky(within)
-    white = torch.linalg.solve_triangular(factor, between.T, upper=False)  # (D, C)
-    directions = torch.linalg.svd(white, full_matrices=False).U[:, : len(classes) - 1]
-    matrix = torch.linalg.solve_triangular(factor.T, directions, upper=True).T
+    own = [centred[labels == label] for label in classes]
+    means = torch.stack([images.mean(0) for images in own])
+    apart = torch.cat(
+        [(x - m) / math.sqrt(len(x) * len(own)) for x, m in zip(own, means, strict=True)]
+    )  # (N, D), S = apart' apart
+    ridge = shrinkage * apart.square().sum() / apart.shape[1]
+    between = means - means.mean(0)  # (C, D)
+    if len(apart) < apart.shape[1]:  # the inverse by Woodbury's identity: N x N in place of D x D
+        factor = torch.linalg.cholesky(_ridged(apart @ apart.T, ridge))
+        inside = torch.cholesky_solve(apart @ between.T, factor)
+        solved = (between.T - apart.T @ inside) / ridge
+    else:
+        factor = torch.linalg.cholesky(_ridged(apart.T @ apart, ridge))
+        solved = torch.cholesky_solve(between.T, factor)  # (S + ridge I)^-1 B', (D, C)
+    ratios, mixtures = torch.linalg.eigh(between @ solved)  # rising; the first is 0
+    lengths = ratios.clamp_min(torch.finfo(ratios.dtype).tiny).sqrt()
+    most = min(len(classes) - 1, centred.shape[1])
+    matrix = (solved @ (mixtures / lengths)).T.flip(0)[:most]
     projection = Projection(*reversed(matrix.shape))
     projection.mean.copy_(mean)
     # One scale for all: what follows looks at directions, and int8 and fp16 want numbers near 1.
     projection.matrix.copy_(matrix / matrix.square().mean().sqrt())
     return projection
+
+
+def _ridged(matrix: Tensor, ridge: Tensor) -> Tensor:
+    matrix.diagonal().add_(ridge)
+    return matrix

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from reports.collective import layer_names
-from reports.experiments.base import Experiment, Row, row
+from reports.experiments.base import Experiment, Row, collective_row, row
 from reports.figures.rho import rho_heatmap
 from reports.schema import Results
 from reports.units import mean_over_runs
-from reports.variants import RunGroup
+from reports.variants import RunGroup, Variant
 
 ENDS = 3  # so many layers at either end have their rho in numbers: the paper inherits three
 
 
 def rows(group: RunGroup) -> list[Row]:
-    """rho of the front and of the top layers, early and late, and what the criterion selects."""
+    """rho of the front and of the top layers, early and late, what the criterion selects, and
+    whether it tells what the transfer profile says."""
     table = []
     for variant in group.variants:
         runs = [run for run in variant.runs if run["criterion"]]
@@ -33,7 +35,36 @@ def rows(group: RunGroup) -> list[Row]:
         note = f"the paper selects the top three; selected here: {shown}"
         quantity = "runs that select the top three"
         table.append(row(variant, quantity, "share", mean_over_runs(is_top), note=note))
+        table += _correlations(variant, runs)
+        table += _best_depth(variant, runs)
     return table
+
+
+def _correlations(variant: Variant, runs: Sequence[Results]) -> list[Row]:
+    """Rank correlation over layers of each measure of the criterion with the transfer profile."""
+    found = [(run, run["criterion"].get("correlation") or {}) for run in runs]
+    return [
+        row(
+            variant,
+            f"rank correlation of {name}",
+            "share",
+            mean_over_runs([(run, its[name]) for run, its in found if its.get(name) is not None]),
+            note="over layers, with the transfer profile; 0: it says nothing",
+        )
+        for name in dict.fromkeys(name for _, its in found for name in its)
+    ]
+
+
+def _best_depth(variant: Variant, runs: Sequence[Results]) -> list[Row]:
+    """How many layers the transfer profile finds best, and what they are worth."""
+    runs = [run for run in runs if run.get("transfer")]
+    profiles = [run["transfer"]["projected"] for run in runs]
+    worth = [max(share for share in profile if share is not None) for profile in profiles]
+    depths = [float(profile.index(best) + 1) for profile, best in zip(profiles, worth, strict=True)]
+    return [
+        *collective_row(variant, runs, "best depth of the transfer profile", "layers", depths),
+        *collective_row(variant, runs, "unseen classes at that depth", "%", worth),
+    ]
 
 
 def top_layers(run: Results) -> list[int]:

@@ -13,7 +13,8 @@ from reports.results import MAIN
 from reports.units import Measured
 from reports.variants import RunGroup, Variant, paired_difference
 
-LAYERS = "learngene.layers"
+POSITION = ("learngene.layers", "individual.stem")  # where the run stood, and what is before it
+FRONT = "the front alone over the top behind fresh layers"
 LEAD = "top over the best other position"
 WHERE = "Discussion, figure 6 (b)"
 CLAIM = base.Claim(
@@ -28,22 +29,27 @@ CLAIM = base.Claim(
 
 
 def rows(group: RunGroup) -> list[base.Row]:
-    """Accuracy by position, and the top's lead over the best of the others."""
+    """Accuracy by position, the top's lead over the best of the others behind fresh layers, and
+    what the front is ahead of the top by where nothing stands before it."""
     table = base.client_rows(group)
-    for part in group.split_by_others(LAYERS):
+    for part in group.split_by_others(*POSITION):
+        alone = [variant for variant in part.variants if is_alone(variant)]
         top = top_of(part.variants)
-        others = [variant for variant in part.variants if variant is not top]
-        if top is None or not others:
+        others = [v for v in part.variants if v is not top and v not in alone]
+        if top is None:
             continue
-        best = max(others, key=lambda variant: variant.accuracy(MAIN).mean or 0.0)
-        note = f"the best other: layers {layers_of(best)}"
-        lead = paired_difference(top, best, MAIN)
-        table.append(
-            base.row(
-                top, LEAD, "points", lead, note=note, hide_settings=[LAYERS], variants=(top, best)
-            )
-        )
+        for variant in alone:
+            table.append(_lead_row(FRONT, variant, top, f"layers {layers_of(variant)}"))
+        if others:
+            best = max(others, key=lambda variant: variant.accuracy(MAIN).mean or 0.0)
+            table.append(_lead_row(LEAD, top, best, f"the best other: layers {layers_of(best)}"))
     return table
+
+
+def _lead_row(quantity: str, one: Variant, other: Variant, note: str) -> base.Row:
+    lead = paired_difference(one, other, MAIN)
+    both = (one, other)
+    return base.row(one, quantity, "points", lead, note=note, hide_settings=POSITION, variants=both)
 
 
 def figure(group: RunGroup, path: Path) -> Path:
@@ -51,12 +57,12 @@ def figure(group: RunGroup, path: Path) -> Path:
     paired by client: intervals of accuracies are of clients and hide that."""
     lines = []
     for variant in group.variants:
-        layers, more = layers_of(variant), variant.label_without([LAYERS])
-        label = ", ".join(filter(None, (f"layers {layers[0]} to {layers[-1]}", more)))
-        lines.append((label, variant, MAIN))
-    tops = {  # of the other variants, by label: the top of those that only the layers tell apart
+        layers, more = layers_of(variant), variant.label_without(POSITION)
+        where = f"layers {layers[0]} to {layers[-1]}{' alone' if is_alone(variant) else ''}"
+        lines.append((", ".join(filter(None, (where, more))), variant, MAIN))
+    tops = {  # of the other variants, by label: the top of those that only the place tells apart
         variant.label: top
-        for part in group.split_by_others(LAYERS)
+        for part in group.split_by_others(*POSITION)
         if (top := top_of(part.variants)) is not None
         for variant in part.variants
         if variant is not top
@@ -86,6 +92,12 @@ def lead_over_epochs(top: Variant, other: Variant) -> tuple[list[float], list[Me
 def top_of(variants: Sequence[Variant]) -> Variant | None:
     """The variant that inherits from the top; None where there is none."""
     return next((v for v in variants if layers_of(v)[-1] == top_layers(v.runs[0])[-1]), None)
+
+
+def is_alone(variant: Variant) -> bool:
+    """Whether the variant begins with the collective's layer 1 and nothing before it."""
+    gene = variant.runs[0]["learngene"]
+    return bool(gene["layers"][0] == 1 and gene["stem"] == "none")
 
 
 def layers_of(variant: Variant) -> list[int]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from reports.collective import layer_names
 from reports.figures import style
 from reports.figures.collective import NO_COLLECTIVE
+from reports.figures.transfer import draw_profile
 from reports.units import counted
 from reports.variants import RunGroup, Variant
 
@@ -20,14 +21,21 @@ BESIDE = 3  # panels in a row of a figure that is 6 inches wide
 
 
 def rho_heatmap(group: RunGroup, path: Path) -> Path:
-    """Figure 3: rho by layer and task, mean over seeds, a panel a variant."""
+    """Figure 3: rho by layer and task, mean over seeds, a panel a variant; below it, where the runs
+    have one, the transfer profile, which rho is to tell."""
     maps = [_mean(variant) for variant in group.variants]
-    figure = style.new_figure(4.4 * len(maps))
-    panels = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
-    for axes, variant, mean in zip(panels, group.variants, maps, strict=True):
+    profiles = [all(run.get("transfer") for run in variant.runs) for variant in group.variants]
+    parts = len(maps) + sum(profiles)
+    figure = style.new_figure(4.4 * parts)
+    rows = iter(figure.subfigures(parts, 1, squeeze=False)[:, 0])
+    for variant, mean, profile in zip(group.variants, maps, profiles, strict=True):
+        part = next(rows)
+        axes = part.subplots()
         image = _panel(axes, variant, mean)
         axes.set(xlabel="task", ylabel="layer of the collective", title=variant.label or group.data)
-        _scale(figure, image, [axes], len(variant.runs))
+        _scale(part, image, [axes], len(variant.runs))
+        if profile:
+            draw_profile(next(rows), variant)
     return style.save(figure, path)
 
 
@@ -76,7 +84,7 @@ def _panel(
     return image
 
 
-def _scale(figure: Figure, image: QuadMesh, panels: Sequence[Axes], runs: int) -> None:
+def _scale(figure: Figure | SubFigure, image: QuadMesh, panels: Sequence[Axes], runs: int) -> None:
     style.colour_bar(figure, image, panels, f"ρ, mean of {counted(runs, 'run')}")
 
 

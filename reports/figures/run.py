@@ -19,6 +19,7 @@ from reports.figures.collective import continual, criterion, open_world
 from reports.figures.gradcam import gradcam
 from reports.figures.over_tasks import accuracy_over_tasks, cycles
 from reports.figures.pareto import frontier
+from reports.figures.transfer import transfer_profile
 from reports.format import format_bytes, percent
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
@@ -217,6 +218,7 @@ FIGURES = {
     "clients_paired": clients_paired,
     "evolution": _of_group(fig6a_evolution.figure),
     "criterion": criterion,
+    "transfer": _of_group(transfer_profile),
     "collective": _of_group(accuracy_over_tasks),
     "continual": continual,
     "bytes": bytes_received,

@@ -160,19 +160,23 @@ def band(
     axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
 
 
-def heat_map(axes: Axes, values: Any, high: float | None = None) -> QuadMesh:
-    """A map of (rows, columns), which are counted from 1; NaN shows the ground, ``high`` has the
-    brightest colour."""
+def heat_map(axes: Axes, values: Any, high: float | None = None, low: float = 0) -> QuadMesh:
+    """A map of (rows, columns), which are counted from 1; NaN shows the ground, ``low`` has the
+    darkest colour, ``high`` the brightest."""
     rows, columns = values.shape
     edges = np.arange(columns + 1) + 0.5, np.arange(rows + 1) + 0.5
     masked = np.ma.masked_invalid(values)
-    image = axes.pcolormesh(*edges, masked, cmap="cividis", vmin=0, vmax=high)
+    image = axes.pcolormesh(*edges, masked, cmap="cividis", vmin=low, vmax=high)
     axes.grid(False)
     return image
 
 
 def colour_bar(
-    figure: Figure, image: QuadMesh, panels: Axes | Sequence[Axes], label: str, pad: float = 0.02
+    figure: Figure | SubFigure,
+    image: QuadMesh,
+    panels: Axes | Sequence[Axes],
+    label: str,
+    pad: float = 0.02,
 ) -> None:
     """The scale of a heat map, at the right of its panels."""
     bar = figure.colorbar(image, ax=panels, pad=pad)

@@ -235,9 +235,9 @@ def test_the_types_of_fields() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        *("", "layers=front", "layers=[1]", "layers=[1,2,3,4,5,6,7,8]", "depth=13"),
+        *("", "layers=front", "layers=auto", "layers=[1]", "layers=[1,2,3,4,5,6,7,8]", "depth=13"),
         *(f"layers={layers} individual.stem=fresh" for layers in (
-            "top", "auto", "1", "6", "[5,6,7]", "[13]", "[1,2,3,4,5,6]")),
+            "top", "1", "6", "[5,6,7]", "[13]", "[1,2,3,4,5,6]")),
         "depth=6 individual.stem=fresh",
         "path=x layers=[5,6,7]",  # a saved learngene says itself what it is
     ],
@@ -251,8 +251,9 @@ def test_layers_that_can_be_inherited(overrides: str) -> None:
     ("overrides", "fix"),
     [
         *((f"learngene.layers={layers}", "Write individual.stem=fresh")
-          for layers in ("top", "auto", "3", "[5,6,7]", "[11,12,13]")),
+          for layers in ("top", "3", "[5,6,7]", "[11,12,13]")),
         ("individual.stem=fresh", "Write individual.stem=none, or learngene.layers=top"),
+        ("individual.stem=fresh learngene.layers=auto", "Write individual.stem=none"),
         ("individual.stem=fresh learngene.layers=[1,2,3,4,5,6,7]", "Write individual.stem=none"),
         ("individual.stem=fresh learngene.layers=[2,3,4,5,6,7,8]", "Name fewer layers"),
     ],

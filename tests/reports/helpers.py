@@ -129,7 +129,13 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
             "stages": stages,
             "continual": make_continual(tasks, 0.98),
         },
-        "criterion": {"sigma": 1e-3, "rho": rho, "selected": [11, 12, 13]},
+        "criterion": {
+            "sigma": 1e-3,
+            "rho": rho,
+            "selected": [11, 12, 13],
+            "correlation": {"small rho": -0.423, "steady rho": 0.217, "trend of rho": None},
+        },
+        "transfer": make_transfer(tasks),
         "learngene": {
             "layers": [11, 12, 13],
             "stem": "fresh",
@@ -201,6 +207,26 @@ def make_sections(tasks: int = 13) -> dict[str, Any]:
         },
         "retain": {"ewc_lambda": 1000.0, "normalise": True, "fisher_samples": 128},
     }
+
+
+def make_transfer(tasks: int) -> dict[str, Any]:
+    """A profile that is best at layer 8, plain, and at layer 7 behind the projection."""
+
+    def by_layer(best: int, height: float) -> list[float]:
+        return [height - 0.02 * abs(layer - best) for layer in range(1, 14)]
+
+    rows = [
+        {
+            "task": task,
+            "ways": 5,
+            "shots": 10,
+            "plain": by_layer(8, 0.5 + 0.01 * task),
+            "projected": by_layer(7, 0.6 + 0.01 * task),
+        }
+        for task in range(2, tasks + 1)
+    ]
+    names = [str(layer) for layer in range(1, 14)]
+    return {"names": names, "tasks": rows, **{k: rows[-1][k] for k in ("plain", "projected")}}
 
 
 def make_cycle() -> dict[str, Any]:
@@ -275,6 +301,7 @@ def make_results(
         sections |= {
             "collective": None,
             "criterion": None,
+            "transfer": None,
             "open_world": None,
             "gradcam": None,
         }

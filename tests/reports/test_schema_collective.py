@@ -89,3 +89,9 @@ def test_kept_results_have_both_sections(make: Callable[..., dict[str, Any]]) ->
     measures |= {"backward_transfer"}
     assert set(kept["collective"]["continual"]) == measures
     assert len(kept["open_world"]["cycle"]["cycles"]) == 2
+
+
+def test_a_profile_has_a_value_a_layer(results: dict[str, Any]) -> None:
+    results["transfer"]["tasks"][1]["plain"].pop()
+    with pytest.raises(ValueError, match="must be one value a layer, 13, is 12"):
+        check_results(results)

@@ -13,12 +13,10 @@ import torch
 
 from conf.parts import factory_settings
 from conf.schema import Config, read_config
-from learngene.collective.records import TrainerSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
 from learngene.gene.gene import save
 from learngene.gene.settings import LearngeneSettings
-from server import factory
 from server.factory import FactoryResult, FactorySettings, train_or_load_gene, trainer_settings
 from server.layer_selection import layer_numbers
 from tests.helpers import CPU, hooked, settings
@@ -45,34 +43,6 @@ def make(tiny_dataset, tmp_path) -> Callable[..., FactoryResult]:
         return train_or_load_gene(config(tmp_path, **changed), tiny_dataset, told)
 
     return made
-
-
-@pytest.fixture
-def lives(monkeypatch) -> list[TrainerSettings]:
-    """The settings of every life that was asked for."""
-    seen: list[TrainerSettings] = []
-    real = factory.train_collective
-
-    def spy(dataset, asked, *args, **kwargs):
-        seen.append(asked)
-        return real(dataset, asked, *args, **kwargs)
-
-    monkeypatch.setattr(factory, "train_collective", spy)
-    return seen
-
-
-def plant(monkeypatch, selected: set[int]) -> None:
-    """Rho falls from 0.9 to 0.05 over the tasks in ``selected`` layers and stays in the others."""
-    real = CollectiveTrainer.run_task
-
-    def planted(self, progress=None):
-        stage = real(self, progress)
-        share = 1 - (len(self.stages) - 1) / (len(self.tasks) - 1)
-        falling = 0.05 + 0.85 * share
-        stage.rho[:] = [falling if int(n) in selected else 0.9 for n in stage.layers]
-        return stage
-
-    monkeypatch.setattr(CollectiveTrainer, "run_task", planted)
 
 
 def test_layers_are_counted_at_the_end_of_growth():
@@ -166,33 +136,6 @@ def test_a_named_run_is_what_the_client_gets(make):
     sections = result.sections(1e-3)
     assert sections["learngene"]["layers"] == [5, 6, 7]
     assert len(sections["criterion"]["rule"]["layers"]) == 13
-
-
-def test_auto_takes_what_the_criterion_selects_of_the_same_collective(make, lives, monkeypatch):
-    plant(monkeypatch, {7, 8})
-    notes: list[str] = []
-    result = make(notes, learngene__layers="auto", individual__stem="fresh")
-    assert lives[0] == lives[-1] and result.trained.reused == 0  # lived once
-    assert result.gene.card.layers == [7, 8]
-    assert notes == ["learngene.layers=auto: the criterion selects [7, 8]"]
-    assert result.sections(1e-3)["criterion"]["selected"] == [7, 8]
-    again = make(learngene__layers="auto", individual__stem="fresh")
-    assert again.trained.reused == 3 and again.gene.card.sha256 == result.gene.card.sha256
-    named = make(learngene__layers=[7, 8], individual__stem="fresh")
-    assert named.gene.card.sha256 == result.gene.card.sha256
-
-
-def test_auto_says_when_nothing_follows_the_trend(make, monkeypatch):
-    plant(monkeypatch, set())
-    with pytest.raises(InputError, match=r"no layer .* above learngene\.auto_bar") as raised:
-        make(learngene__layers="auto", individual__stem="fresh")
-    assert raised.value.field == "learngene.layers"
-    assert make().sections(1e-3)["criterion"]["selected"] == []  # and without auto it only says so
-
-
-def test_auto_needs_three_tasks(make):
-    with pytest.raises(InputError, match="a trend needs 3 tasks, the collective had 2"):
-        make(learngene__layers="auto", individual__stem="fresh", collective__classes_per_task=8)
 
 
 def test_a_deepening_life_reports_its_lineage(make, tmp_path):

@@ -218,14 +218,15 @@ def test_layers_that_do_not_begin_with_the_first_need_a_stem(collective):
         extract(collective, layers=[2, 3], rho=[], source={}, image_side=32)
 
 
-def test_the_projection_is_the_generalised_eigenproblems():
+@pytest.mark.parametrize("size", [12, 130])  # fewer features than images, and more
+def test_the_projection_is_the_generalised_eigenproblems(size):
     """Against scipy's solver of B w = l (S + s v I) w, on unequal classes."""
     generator, shrinkage = rng(1), 0.5
     labels = np.repeat(np.arange(5), [30, 12, 20, 9, 25])
-    centres = generator.normal(size=(5, 12))
-    raw = np.abs(centres[labels] + generator.normal(size=(len(labels), 12)))
+    centres = generator.normal(size=(5, size))
+    raw = np.abs(centres[labels] + generator.normal(size=(len(labels), size)))
     fitted = discriminant(torch.tensor(raw, dtype=torch.float32), torch.tensor(labels), shrinkage)
-    assert fitted.matrix.shape == (4, 12)
+    assert fitted.matrix.shape == (4, size)
 
     unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
     z = unit - unit.mean(0)
@@ -233,7 +234,7 @@ def test_the_projection_is_the_generalised_eigenproblems():
     means = np.stack([z[labels == c].mean(0) for c in range(5)])
     within = np.mean([np.cov(z[labels == c].T, bias=True) for c in range(5)], axis=0)
     between = np.cov(means.T, bias=True)
-    within += shrinkage * np.trace(within) / 12 * np.eye(12)
+    within += shrinkage * np.trace(within) / size * np.eye(size)
     vectors = eigh(between, within)[1][:, ::-1][:, :4]
     ours, due = fitted.matrix.numpy().T, vectors
     cosines = (ours * due).sum(0) / np.linalg.norm(ours, axis=0) / np.linalg.norm(due, axis=0)

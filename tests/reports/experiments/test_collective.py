@@ -293,3 +293,56 @@ def test_figure_6b_knows_the_top_of_a_deepened_collective(run: Run) -> None:
     runs = [run("fig6b_position", at(list(layers), y)) for layers, y in where.items()]
     lead = named(rows(group_runs(runs)))["top over the best other position"]
     assert lead.ours.mean == pytest.approx(3) and lead.note.endswith("layers [11, 12, 13]")
+
+
+def test_figure_3_holds_the_criterion_against_the_transfer_profile(run: Run, canvas: Any) -> None:
+    def of(seed: int) -> Change:
+        def change(sections: dict[str, Any]) -> None:
+            sections["criterion"]["correlation"] = {"small rho": 0.1 * seed, "steady rho": None}
+
+        return change
+
+    gathered = group_runs([run("fig3_criterion", of(seed), seed=seed) for seed in range(3)])
+    found = named(rows(gathered))
+    small = found["rank correlation of small rho"].ours
+    assert (small.mean, small.n) == (pytest.approx(0.1), "3 seeds")
+    assert small.ci95 == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+    assert found["rank correlation of steady rho"].ours.mean is None
+    assert found["best depth of the transfer profile"].ours.mean == 7
+    assert found["unseen classes at that depth"].ours.mean == pytest.approx(73)
+    draw(gathered, Path("x.png"))
+    plain, projected = (
+        next(axes for axes in canvas[0].axes if axes.get_title() == title).collections[0]
+        for title in ("class means", "behind the projection")
+    )
+    assert plain.get_array().mask[:, 0].all() and not plain.get_array().mask[:, 1:].any()
+    assert plain.get_array()[7, 12] == pytest.approx(63)
+    assert projected.get_array()[6, 12] == pytest.approx(73) == projected.norm.vmax
+    assert plain.norm.vmax == projected.norm.vmax and plain.norm.vmin == projected.norm.vmin
+
+
+def test_figure_6b_holds_the_front_alone_against_the_top_behind_fresh_layers(
+    run: Run, canvas: Any
+) -> None:
+    def at(layers: list[int], stem: str, accuracy: float) -> Change:
+        def change(sections: dict[str, Any]) -> None:
+            sections["learngene"] |= {"layers": layers, "stem": stem}
+            sections["run"]["config"] |= {
+                "learngene": {"layers": layers}, "individual": {"stem": stem},
+            }  # fmt: skip
+            for client in sections["clients"]:
+                method = client["methods"]["learngene"]
+                method["accuracy"] = method["accuracy_by_epoch"][-1][1] = accuracy
+
+        return change
+
+    asked = [([2, 3, 4], "fresh", 0.6), ([11, 12, 13], "fresh", 0.5), ([1, 2, 3], "none", 0.7)]
+    gathered = group_runs([run("fig6b_position", at(*each)) for each in asked])
+    found = named(rows(gathered))
+    front = found["the front alone over the top behind fresh layers"]
+    assert front.ours.mean == pytest.approx(20) and front.note == "layers [1, 2, 3]"
+    lead = found["top over the best other position"]
+    assert lead.ours.mean == pytest.approx(-10) and lead.note.endswith("layers [2, 3, 4]")
+    draw(gathered, Path("x.png"))
+    labels = {line.get_label() for line in canvas[0].axes[0].get_lines()}
+    assert labels >= {"layers 2 to 4", "layers 11 to 13", "layers 1 to 3 alone"}

@@ -21,7 +21,7 @@ from tests.reports.html.helpers import section_html
 
 ALL = {
     *("accuracy_over_epochs", "clients_paired", "criterion", "collective", "continual"),
-    *("bytes", "frontier", "open_world", "cycle", "evolution", "gradcam"),
+    *("bytes", "frontier", "open_world", "cycle", "evolution", "gradcam", "transfer"),
 }
 THREE = ("learngene", "scratch", "retain_off")
 
@@ -67,7 +67,7 @@ def test_what_has_no_data_is_skipped_with_a_reason_and_an_old_one_removed(make, 
     assert "one round" in skipped.pop("evolution")
     assert "fewer than three methods" in skipped.pop("frontier")
     assert set(skipped) == {
-        *("criterion", "collective", "continual", "open_world", "cycle", "gradcam"),
+        *("criterion", "transfer", "collective", "continual", "open_world", "cycle", "gradcam"),
     }  # fmt: skip
     assert all("saved learngene" in reason for reason in skipped.values())
     assert not (tmp_path / "collective.png").exists()
@@ -463,3 +463,24 @@ def test_colours_stay_apart_for_the_colour_blind(kind):
         for other in found[:place]:
             assert np.linalg.norm(one - other) > 11  # a difference of 2.3 is just seen
     assert np.linalg.norm(found[0] - found[1]) > 40  # the two of every run
+
+
+def test_the_transfer_profile_says_what_each_depth_is_worth(results, make, canvas, tmp_path):
+    run.FIGURES["transfer"](results, tmp_path)
+    panels = canvas[0].subfigs[0].axes[:2]
+    assert [axes.get_title() for axes in panels] == ["class means", "behind the projection"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()][::12] == ["1", "13"]
+    said = alt_text("transfer", results)
+    assert "class means 49.0 % with layer 1, 63.0 % at the best depth, layer 8, 53.0 %" in said
+    assert "behind the projection 61.0 % with layer 1, 73.0 % at the best depth, layer 7" in said
+    one_task = make(n=1, change=lambda sections: sections.update(transfer=None))
+    with pytest.raises(NoDataError, match="no transfer profile"):
+        run.FIGURES["transfer"](one_task, tmp_path)
+
+
+def test_the_report_says_whether_the_criterion_tells_the_profile(results, make):
+    html = section_html(results, "criterion")
+    assert ">small rho</th>" in html and "-0.423" in html and html.count("<figure") == 2
+    assert "rank correlation" not in section_html(
+        make(change=lambda sections: sections.update(transfer=None)), "criterion"
+    )
