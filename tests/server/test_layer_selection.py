@@ -13,10 +13,12 @@ import torch
 
 from conf.parts import factory_settings
 from conf.schema import Config, read_config
+from learngene.collective.records import TrainerSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
 from learngene.gene.gene import save
 from learngene.gene.settings import LearngeneSettings
+from server import factory
 from server.factory import FactoryResult, FactorySettings, train_or_load_gene, trainer_settings
 from server.layer_selection import layer_numbers
 from tests.helpers import CPU, hooked, settings
@@ -43,6 +45,20 @@ def make(tiny_dataset, tmp_path) -> Callable[..., FactoryResult]:
         return train_or_load_gene(config(tmp_path, **changed), tiny_dataset, told)
 
     return made
+
+
+@pytest.fixture
+def lives(monkeypatch) -> list[TrainerSettings]:
+    """The settings of every life that was asked for."""
+    seen: list[TrainerSettings] = []
+    real = factory.train_collective
+
+    def spy(dataset, asked, *args, **kwargs):
+        seen.append(asked)
+        return real(dataset, asked, *args, **kwargs)
+
+    monkeypatch.setattr(factory, "train_collective", spy)
+    return seen
 
 
 def test_layers_are_counted_at_the_end_of_growth():

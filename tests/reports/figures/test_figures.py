@@ -339,7 +339,8 @@ def test_the_heat_map_of_a_deepened_collective(make, canvas, tmp_path):
 
 def test_the_report_shows_the_rule_for_every_layer(make):
     html = section_html(make(n=1, change=deepened), "criterion")
-    assert html.count("<tr>") == 1 + 14 and html.count(">yes<") == 3
+    rule = html.split("The rule: ")[1]
+    assert rule.count("<tr>") == 1 + 14 and html.count(">yes<") == 3
     assert "6 (5b)" in html and "0.813" in html and "experiment=growth_ablation" in html
 
 
