@@ -91,7 +91,7 @@ ROWS = (
         "the classes are divided as in the paper",
     ),
     Row(
-        "collective.* open_world.* learngene.layers learngene.sigma learngene.auto_* "
+        "collective.* open_world.* learngene.layers learngene.rho learngene.sigma learngene.auto_* "
         "individual.stem report.gradcam_images",
         lambda run: not run.config.learngene.path,
         SAVED,
@@ -125,8 +125,8 @@ ROWS = (
     ),
     Row(
         "collective.growth_noise",
-        lambda run: run.config.collective.growth not in ("none", "equal"),
-        "nothing grows",
+        lambda run: run.config.collective.growth not in ("schedule", "none", "equal"),
+        "no plan deepens a layer",
     ),
     Row(
         "learngene.depth",

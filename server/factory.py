@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import yaml
 
-from learngene.collective.criterion import TrendRule, align
+from learngene.collective.criterion import SIGMA, TrendRule, align
 from learngene.collective.forgetting import measures
 from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
@@ -60,7 +60,7 @@ class FactoryResult:
         """The learngene that round ``round`` (from 1) sends."""
         return self.snapshots[round - 1].gene if self.snapshots else self.gene
 
-    def sections(self, sigma: float) -> dict[str, Any]:
+    def sections(self) -> dict[str, Any]:
         """The parts of ``results.json`` that are the factory's."""
         card = self.gene.card
         names = ("layers", "stem", "parameters", "bytes", "top_layers_bytes", "sha256")
@@ -80,7 +80,9 @@ class FactoryResult:
                     [stage.accuracy for stage in trainer.stages],
                 ),
             },
-            "criterion": apply_criterion(self.trained, self.rule).section(sigma, self.rule),
+            "criterion": apply_criterion(self.trained, self.rule).section(
+                trainer.settings, self.rule
+            ),
             "open_world": {**self.trained.open_world, "cycle": self._cycle()},
             "learngene": shown,
         }
@@ -162,9 +164,11 @@ def trainer_settings(settings: FactorySettings, device: torch.device) -> Trainer
     if growth not in ("schedule", "none", "equal"):
         growth, plan = "plan", read_plan(_yaml(growth), growth)
     precision = choose_precision(collective.precision, device)
+    form, sigma = settings.learngene.rho, settings.learngene.sigma
     return TrainerSettings(
         replace(collective, growth=growth, precision=precision),
-        sigma=settings.learngene.sigma,
+        rho=form,
+        sigma=SIGMA[form] if sigma is None else sigma,
         calibration_per_class=settings.open_world.calibration_per_class,
         seed=settings.seed,
         plan=plan,

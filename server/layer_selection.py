@@ -13,6 +13,7 @@ from learngene.collective.criterion import (
     layer_trends,
     select_layers,
 )
+from learngene.collective.records import TrainerSettings
 from learngene.errors import InputError
 from learngene.gene.settings import LearngeneSettings
 from server.collective import TrainedCollective
@@ -29,7 +30,7 @@ class Selection:
     trends: list[Trend]
     selected: list[int]  # counted from 1 in the collective at its end
 
-    def section(self, sigma: float, rule: TrendRule) -> dict[str, Any]:
+    def section(self, settings: TrainerSettings, rule: TrendRule) -> dict[str, Any]:
         """``criterion`` of ``results.json``."""
         pairs = zip(self.names, self.trends, strict=True)
         layers = [
@@ -37,7 +38,8 @@ class Selection:
             for number, (name, trend) in enumerate(pairs, start=1)
         ]
         return {
-            "sigma": sigma,
+            "form": settings.rho,
+            "sigma": settings.sigma,
             "rho": self.rho,
             "selected": self.selected,
             "names": self.names,
