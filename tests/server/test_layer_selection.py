@@ -139,9 +139,19 @@ def test_the_default_is_seven_layers_from_the_front_and_a_projection(make):
 def test_a_named_run_is_what_the_client_gets(make):
     result = make(learngene__layers=[5, 6, 7], individual__stem="fresh")
     assert result.gene.card.layers == [5, 6, 7] and result.gene.card.stem == "fresh"
-    sections = result.sections(1e-3)
+    sections = result.sections()
     assert sections["learngene"]["layers"] == [5, 6, 7]
     assert len(sections["criterion"]["rule"]["layers"]) == 13
+    assert (sections["criterion"]["form"], sections["criterion"]["sigma"]) == ("invariant", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("form", "sigma", "found"),
+    [("invariant", None, 1.0), ("paper", None, 1e-3), ("paper", 0.5, 0.5)],
+)
+def test_sigma_is_of_its_form(tmp_path, form, sigma, found):
+    made = trainer_settings(config(tmp_path, learngene__rho=form, learngene__sigma=sigma), CPU)
+    assert (made.rho, made.sigma) == (form, found)
 
 
 def test_auto_takes_what_the_criterion_selects_of_the_same_collective(make, lives, monkeypatch):
@@ -151,7 +161,7 @@ def test_auto_takes_what_the_criterion_selects_of_the_same_collective(make, live
     assert lives[0] == lives[-1] and result.trained.reused == 0  # lived once
     assert result.gene.card.layers == [7, 8]
     assert notes == ["learngene.layers=auto: the criterion selects [7, 8]"]
-    assert result.sections(1e-3)["criterion"]["selected"] == [7, 8]
+    assert result.sections()["criterion"]["selected"] == [7, 8]
     again = make(learngene__layers="auto", individual__stem="fresh")
     assert again.trained.reused == 3 and again.gene.card.sha256 == result.gene.card.sha256
     named = make(learngene__layers=[7, 8], individual__stem="fresh")
@@ -163,7 +173,7 @@ def test_auto_says_when_nothing_follows_the_trend(make, monkeypatch):
     with pytest.raises(InputError, match=r"no layer .* above learngene\.auto_bar") as raised:
         make(learngene__layers="auto", individual__stem="fresh")
     assert raised.value.field == "learngene.layers"
-    assert make().sections(1e-3)["criterion"]["selected"] == []  # and without auto it only says so
+    assert make().sections()["criterion"]["selected"] == []  # and without auto it only says so
 
 
 def test_auto_needs_three_tasks(make):
@@ -176,7 +186,7 @@ def test_a_deepening_life_reports_its_lineage(make, tmp_path):
     path.write_text("- {task: 2, layer: 5, deepen: true}\n- {task: 3, layer: 5b, widen_by: 64}\n")
     result = make(collective__growth=str(path), learngene__layers="top", individual__stem="fresh")
     assert result.gene.card.layers == [12, 13, 14]
-    sections = result.sections(1e-3)
+    sections = result.sections()
     criterion = sections["criterion"]
     assert criterion["names"][4:6] == ["5", "5b"] == sections["collective"]["layers"][4:6]
     assert criterion["rho"][0][5] is None and criterion["rho"][1][5] is not None
