@@ -3,19 +3,19 @@
 The paper selects layers by eye, from figure 3; ``TrendRule`` puts its words into numbers.
 
 **What is compared with sigma.** A plain gradient depends on how a function is written down. Where a
-channel is split into n equal ones, the gradients of their filters are 1/n of what they were and
-those of the next layer's weights 1/sqrt(n) (``networks.growth``), so the paper's rho falls in the
-task in which a layer is widened, though the network says what it said; and in front of BatchNorm
-filters twice as long have gradients half as large. ``learngene.rho=invariant`` is free of both: it
-takes the gradient by a weight in units of the layer's weights (their root mean square), times
-their number N,
+channel is split into n equal ones, the gradients of their filters and of the next layer's weights
+are 1/sqrt(n) of what they were (``networks.growth``; 1/n if filters keep their length), so the
+paper's rho falls in the task in which a layer is widened, though the network says what it said; and
+in front of BatchNorm filters twice as long have gradients half as large.
+``learngene.rho=invariant`` is free of both: it takes the gradient by a weight in units of the
+layer's weights (their root mean square), times their number N,
 
     |N rms(w) dL/dw| > sigma,
 
 so sigma is a loss: that of the layer, to first order, if all its weights were like this one and
 moved by their size. It is the gradient on the sphere of filters of one length (Salimans and Kingma
 2016), at a scale that does not depend on width. Widening every channel alike, in equal parts,
-leaves it as it is, in random parts or some channels only nearly so (within 2 points of rho).
+leaves it as it is, in random parts nearly so (rho within 0.02; some channels only, 0.03).
 ``paper`` compares the plain gradient, to the letter.
 """
 

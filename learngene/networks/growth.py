@@ -9,9 +9,11 @@ original and its copies) share its outgoing weights in random parts a_j > 0 of s
 next layer sees the same sum (Net2WiderNet, Chen et al. 2016). Their filters' gradients are a_j
 times the original's: equal parts would give copies equal gradients, and they would never part.
 All n leave BatchNorm scaled by 1/sqrt(n) and enter the next layer scaled by a_j sqrt(n): so that
-layer's step, a sum over the n, is as large as before. Behind the last layer stands a classifier of
-cosines, which is kept if the lengths of features and of class weights are, too; there both
-factors are sqrt(a_j).
+layer's step, a sum over the n, is as large as before. In front of BatchNorm filters may have any
+length; theirs becomes 1/sqrt(n) of what it was, as He initialisation has it at the new width, for a
+step turns a filter by lr |gradient| / |filter|, and their gradients are 1/n. Behind the last layer
+stands a classifier of cosines, which is kept if the lengths of features and of class weights are,
+too; there out and in are both sqrt(a_j).
 
 **Deepen.** Figure 2 copies a layer after itself. A copy with the same filters would not keep the
 function, so the inserted layer starts as the identity (Net2DeeperNet, Chen et al. 2016): a Dirac
@@ -229,16 +231,17 @@ def widen(
     part = torch.from_numpy(generator.uniform(*PARTS, width))
     part = part / torch.bincount(index, weights=part)[index]
 
-    _set_weight(unit.conv, unit.conv.weight.data[index])
+    filters = unit.conv.weight.data[index]
+    _set_weight(unit.conv, filters * copies.rsqrt().to(filters).view(-1, 1, 1, 1))
     unit.conv.out_channels = width
     if layer < len(units):
-        _splice_norm(unit.norm, index, copies.rsqrt())
+        _splice_norm(unit.norm, index, copies, copies.rsqrt())
         above = units[layer].conv
         inputs = (part * copies.sqrt()).to(above.weight).view(1, -1, 1, 1)
         _set_weight(above, above.weight.data[:, index] * inputs)
         above.in_channels = width
     else:
-        _splice_norm(unit.norm, index, part.sqrt())
+        _splice_norm(unit.norm, index, copies, part.sqrt())
         head = collective.head
         head.weight = nn.Parameter(head.weight.data[:, index] * part.sqrt().to(head.weight))
     return collective
@@ -296,13 +299,16 @@ def _undo_statistics(norm: nn.BatchNorm2d, before: nn.BatchNorm2d) -> None:
     norm.bias.data.copy_(mean)
 
 
-def _splice_norm(norm: nn.BatchNorm2d, index: Tensor, factor: Tensor) -> None:
-    scale = factor.to(norm.weight)
+def _splice_norm(norm: nn.BatchNorm2d, index: Tensor, copies: Tensor, factor: Tensor) -> None:
+    """Copy channels behind filters of 1/sqrt(copies) the length; ``factor`` scales what leaves."""
+    scale, shorter = factor.to(norm.weight), copies.rsqrt().to(norm.weight)
     norm.weight = nn.Parameter(norm.weight.data[index] * scale)
     norm.bias = nn.Parameter(norm.bias.data[index] * scale)
     assert norm.running_mean is not None and norm.running_var is not None
-    norm.running_mean = norm.running_mean[index].clone()
-    norm.running_var = norm.running_var[index].clone()
+    norm.running_mean = norm.running_mean[index] * shorter
+    # sqrt(variance + eps) shrinks exactly as the filters do
+    variance = (norm.running_var[index] + norm.eps) * shorter**2 - norm.eps
+    norm.running_var = variance.clamp_min(0)
     norm.num_features = len(index)
 
 

@@ -94,14 +94,15 @@ def quarter() -> tuple[Collective, list[float], list[float]]:
 
 
 @pytest.mark.parametrize("layer", range(1, 14))
-@pytest.mark.parametrize("times", [2, 4])
+@pytest.mark.parametrize("times", [1.5, 2, 4])
 def test_widening_by_itself_does_not_move_rho(quarter, layer, times):
-    """Within 0.02 of rho in every layer; the paper's falls in the deep ones by construction."""
+    """Within 0.02, in every layer; the paper's falls by construction."""
     model, invariant, paper = quarter
-    grown = widen(model, layer, times * model.widths[layer - 1], rng(layer))
-    assert observed(grown, "invariant", 20.0) == pytest.approx(invariant, abs=0.02)
-    if layer >= 8:
-        assert observed(grown, "paper", 0.05)[layer - 1] < paper[layer - 1] - 0.05
+    grown = widen(model, layer, int(times * model.widths[layer - 1]), rng(layer))
+    within = 0.02 if times > 1.5 else 0.03  # a half of the channels is copied
+    assert observed(grown, "invariant", 20.0) == pytest.approx(invariant, abs=within)
+    if times == 4 and layer > 4:
+        assert observed(grown, "paper", 0.05)[layer - 1] < 0.8 * paper[layer - 1]
 
 
 def test_the_length_of_filters_in_front_of_a_norm_does_not_move_rho(quarter):
