@@ -91,8 +91,8 @@ ROWS = (
         "the classes are divided as in the paper",
     ),
     Row(
-        "collective.* open_world.* learngene.layers learngene.sigma learngene.tolerance "
-        "learngene.bytes individual.stem report.gradcam_images",
+        "collective.* open_world.* learngene.layers learngene.rho learngene.sigma "
+        "learngene.tolerance learngene.bytes individual.stem report.gradcam_images",
         lambda run: not run.config.learngene.path,
         SAVED,
         but=FACTORY,
@@ -125,8 +125,8 @@ ROWS = (
     ),
     Row(
         "collective.growth_noise",
-        lambda run: run.config.collective.growth not in ("none", "equal"),
-        "nothing grows",
+        lambda run: run.config.collective.growth not in ("schedule", "none", "equal"),
+        "no plan deepens a layer",
     ),
     Row(
         "learngene.depth",

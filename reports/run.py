@@ -140,7 +140,7 @@ def write_run(
             "duplicates_dropped": dataset.duplicates_dropped,
             "leakage": leakage,
         },
-        **factory.sections(config["learngene"]["sigma"], config["learngene"]["precision"]),
+        **factory.sections(config["learngene"]["precision"]),
         clients=rows[-1],
         messages=message_section(outcomes),
         rounds=[

@@ -119,6 +119,7 @@ class Criterion(Section):
     """The learngene criterion; layers count from 1."""
 
     sigma: Number
+    form: str | None = None  # learngene.rho; None: a kept run of before it, paper
     rho: list[list[MaybeNumber]]  # [task][layer]; null: the layer was not there yet
     selected: list[Count]
     names: list[str] | None = None

@@ -13,7 +13,7 @@ import yaml
 
 from learngene.adaptation.settings import IndividualSettings
 from learngene.collective.control import with_random_layers
-from learngene.collective.criterion import align
+from learngene.collective.criterion import SIGMA, align
 from learngene.collective.forgetting import measures
 from learngene.collective.records import TrainerSettings
 from learngene.collective.sampling import class_positions
@@ -65,7 +65,7 @@ class FactoryResult:
         """What each prefix of the learngene adds to a message (``protocol.plan``)."""
         return bytes_by_depth(self.gene, precision)
 
-    def sections(self, sigma: float, precision: str = "fp32") -> dict[str, Any]:
+    def sections(self, precision: str = "fp32") -> dict[str, Any]:
         """The parts of ``results.json`` that are the factory's; ``precision`` of the learngene."""
         card = self.gene.deepest.card
         names = ("layers", "stem", "parameters", "bytes", "top_layers_bytes")
@@ -90,7 +90,7 @@ class FactoryResult:
                     [stage.accuracy for stage in trainer.stages],
                 ),
             },
-            "criterion": criterion_section(trainer.stages, sigma, transfer),
+            "criterion": criterion_section(trainer.stages, trainer.settings, transfer),
             "transfer": transfer,
             "open_world": {**self.trained.open_world, "cycle": self._cycle()},
             "learngene": shown,
@@ -172,9 +172,11 @@ def trainer_settings(settings: FactorySettings, device: torch.device) -> Trainer
     if growth not in ("schedule", "none", "equal"):
         growth, plan = "plan", read_plan(_yaml(growth), growth)
     precision = choose_precision(collective.precision, device)
+    form, sigma = settings.learngene.rho, settings.learngene.sigma
     return TrainerSettings(
         replace(collective, growth=growth, precision=precision),
-        sigma=settings.learngene.sigma,
+        rho=form,
+        sigma=SIGMA[form] if sigma is None else sigma,
         calibration_per_class=settings.open_world.calibration_per_class,
         seed=settings.seed,
         plan=plan,

@@ -13,7 +13,7 @@ from learngene.collective.criterion import (
     layer_trends,
     select_layers,
 )
-from learngene.collective.records import TaskRecord
+from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.errors import InputError
 from learngene.gene.settings import LearngeneSettings
 from server.transfer import held_against
@@ -22,7 +22,7 @@ TOP = 3  # layers that learngene.layers=top takes: the paper's choice
 
 
 def criterion_section(
-    stages: Sequence[TaskRecord], sigma: float, transfer: Mapping[str, Any] | None
+    stages: Sequence[TaskRecord], settings: TrainerSettings, transfer: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """``criterion`` of ``results.json``: Eq. 4-5 and the trend rule on a finished collective.
 
@@ -37,7 +37,8 @@ def criterion_section(
         for number, (name, trend) in enumerate(zip(names, trends, strict=True), start=1)
     ]
     return {
-        "sigma": sigma,
+        "form": settings.rho,
+        "sigma": settings.sigma,
         "rho": rho,
         "selected": select_layers(trends, rule),
         "names": names,

@@ -46,7 +46,7 @@ def settings(**changed: Any) -> TrainerSettings:
         "consolidate_epochs": 1,
         "precision": "fp32",
     }
-    trainer = {"sigma": 1e-3, "calibration_per_class": 3, "seed": 5}
+    trainer = {"rho": "invariant", "sigma": 1.0, "calibration_per_class": 3, "seed": 5}
     own = {field.name for field in fields(TrainerSettings)}
     trainer |= {name: value for name, value in changed.items() if name in own}
     collective |= {name: value for name, value in changed.items() if name not in own}

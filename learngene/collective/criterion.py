@@ -1,12 +1,27 @@
 """The judgement criterion: how much of a layer still changes (Eq. 4-5), and what it selects.
 
-The paper selects layers by eye, from figure 3; ``TrendRule`` puts its words into numbers. What
-rho says of a layer depends on growth: a layer that has just been widened has new parameters with
-large gradients. Read it with growth on and off (``experiment=growth_ablation``).
+The paper selects layers by eye, from figure 3; ``TrendRule`` puts its words into numbers.
+
+**What is compared with sigma.** A plain gradient depends on how a function is written down. Where a
+channel is split into n equal ones, the gradients of their filters and of the next layer's weights
+are 1/sqrt(n) of what they were (``networks.growth``; 1/n if filters keep their length), so the
+paper's rho falls in the task in which a layer is widened, though the network says what it said; and
+in front of BatchNorm filters twice as long have gradients half as large.
+``learngene.rho=invariant`` is free of both: it takes the gradient by a weight in units of the
+layer's weights (their root mean square), times their number N,
+
+    |N rms(w) dL/dw| > sigma,
+
+so sigma is a loss: that of the layer, to first order, if all its weights were like this one and
+moved by their size. It is the gradient on the sphere of filters of one length (Salimans and Kingma
+2016), at a scale that does not depend on width. Widening every channel alike, in equal parts,
+leaves it as it is, in random parts nearly so (rho within 0.02; some channels only, 0.03).
+``paper`` compares the plain gradient, to the letter.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,27 +31,38 @@ from torch import Tensor
 
 from learngene.networks.collective import Collective
 
+SIGMA = {"invariant": 1.0, "paper": 1e-3}  # what learngene.sigma=null comes to
+
 
 def rho(gradient: Tensor, sigma: float) -> Tensor:
     """Share of a layer's parameters whose absolute gradient exceeds ``sigma`` (Eq. 4-5), 0..1."""
     return (gradient.abs() > sigma).float().mean()
 
 
+def in_units_of(weight: Tensor, gradient: Tensor) -> Tensor:
+    """``gradient`` by ``weight``, any shape, in nats a layer: N rms(w) dL/dw (see the module)."""
+    return gradient * (weight.norm() * math.sqrt(weight.numel()))
+
+
 class Criterion:
     """Mean rho of every conv layer over the training steps of one task.
 
-    ``observe`` is called after the backward pass.
+    ``observe`` is called after the backward pass. ``form`` is one of ``SIGMA``'s.
     """
 
-    def __init__(self, sigma: float, layers: int) -> None:
-        self.sigma = sigma
+    def __init__(self, form: str, sigma: float, layers: int) -> None:
+        self.form, self.sigma = form, sigma
         self._sum = torch.zeros(layers)
         self._steps = 0
 
     @torch.no_grad()
     def observe(self, collective: Collective) -> None:
-        gradients = [unit.conv.weight.grad for unit in collective.units]
-        shares = [rho(gradient, self.sigma) for gradient in gradients if gradient is not None]
+        shares = []
+        for unit in collective.units:
+            weight, gradient = unit.conv.weight, unit.conv.weight.grad
+            assert gradient is not None, "rho is observed after the backward pass"
+            compared = in_units_of(weight, gradient) if self.form == "invariant" else gradient
+            shares.append(rho(compared, self.sigma))
         self._sum += torch.stack(shares).cpu()
         self._steps += 1
 

@@ -15,6 +15,7 @@ class TrainerSettings:
     """What determines a collective, besides the dataset."""
 
     collective: CollectiveSettings  # growth: a plan's is "plan"; precision: fp32 | bf16
+    rho: str  # invariant | paper: what is compared with ``sigma``
     sigma: float  # Eq. 5
     calibration_per_class: int  # base images held out, never trained on
     seed: int

@@ -40,7 +40,7 @@ class CollectiveSettings:
     # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
     # deepenings, as conf/growth/deepen.yaml)
     growth: str = setting("schedule", path=True)  # schedule | none | equal | path of a plan
-    # of a copied filter, in units of its standard deviation
+    # of the copied layer's filters on the identity that deepening inserts
     growth_noise: float = setting(0.01, ge=0, le=1)
     # side of the training crops in pixels; null = image_size
     train_size: int | None = setting(None, ge=32, le=512)

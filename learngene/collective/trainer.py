@@ -139,7 +139,7 @@ class CollectiveTrainer(Predictor):
                 self.collective = deepen(self.collective, layer, drawn, noise)
                 grown.append({"layer": step.layer, "deepened": self.collective.names[layer]})
             else:
-                self.collective = widen(self.collective, layer, step.width, drawn, noise)
+                self.collective = widen(self.collective, layer, step.width, drawn)
                 grown.append({"layer": step.layer, "width": step.width})
                 widened.append({"layer": layer, "width": step.width})
         return grown, widened
@@ -291,7 +291,7 @@ class CollectiveTrainer(Predictor):
         optimiser = torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True)
         order = generator(seed, f"{phase}-order", round=task)
         chance = torch_generator(seed, f"{phase}-augment", round=task)
-        criterion = Criterion(self.settings.sigma, len(model.units))
+        criterion = Criterion(self.settings.rho, self.settings.sigma, len(model.units))
         epochs = [
             epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
             for _ in range(number_of_epochs)

@@ -25,7 +25,11 @@ class LearngeneSettings:
     path: str | None = setting(None, path=True)
     # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
     precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
-    sigma: float = setting(1e-3, gt=0)  # Eq. 5: a gradient above this is large
+    # invariant (gradients in units of the layer's weights, which widening leaves as they are)
+    # | paper (plain gradients): what of Eq. 5 is compared with sigma
+    rho: str = setting("invariant", choices=("invariant", "paper"))
+    # Eq. 5: a gradient above this is large; null: 1 (invariant, nats), 0.001 (paper)
+    sigma: float | None = setting(None, gt=0)
     # layers=auto: points below the best prefix, on classes that the collective had not yet learned
     tolerance: float = setting(1.0, ge=0, le=100)
     # layers=auto: the best prefix that adds at most so many bytes to a message, not by tolerance

@@ -138,7 +138,7 @@ def test_a_budget_that_nothing_fits_into_is_refused_before_anything_is_trained(m
 def test_a_saved_learngene_offers_its_prefixes_and_no_others(make, tmp_path):
     path = save(make().gene, tmp_path)
     made = make(learngene__path=str(path), individual__depth=[2, 7])
-    assert made.sections(1e-3)["learngene"]["bytes_by_depth"].keys() == set("1234567")
+    assert made.sections()["learngene"]["bytes_by_depth"].keys() == set("1234567")
     with pytest.raises(InputError, match=r"individual.depth=8: .*the depths \[1, 2"):
         make(learngene__path=str(path), individual__depth=[2, 8])
     short = save(made.gene.prefix(2), tmp_path / "short")
@@ -149,9 +149,19 @@ def test_a_saved_learngene_offers_its_prefixes_and_no_others(make, tmp_path):
 def test_a_named_run_is_what_the_client_gets(make):
     result = make(learngene__layers=[5, 6, 7], individual__stem="fresh")
     assert result.gene.card.layers == [5, 6, 7] and result.gene.card.stem == "fresh"
-    sections = result.sections(1e-3)
+    sections = result.sections()
     assert sections["learngene"]["layers"] == [5, 6, 7]
     assert len(sections["criterion"]["rule"]["layers"]) == 13
+    assert (sections["criterion"]["form"], sections["criterion"]["sigma"]) == ("invariant", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("form", "sigma", "found"),
+    [("invariant", None, 1.0), ("paper", None, 1e-3), ("paper", 0.5, 0.5)],
+)
+def test_sigma_is_of_its_form(tmp_path, form, sigma, found):
+    made = trainer_settings(config(tmp_path, learngene__rho=form, learngene__sigma=sigma), CPU)
+    assert (made.rho, made.sigma) == (form, found)
 
 
 def test_a_deepening_life_reports_its_lineage(make, tmp_path):
@@ -159,7 +169,7 @@ def test_a_deepening_life_reports_its_lineage(make, tmp_path):
     path.write_text("- {task: 2, layer: 5, deepen: true}\n- {task: 3, layer: 5b, widen_by: 64}\n")
     result = make(collective__growth=str(path), learngene__layers="top", individual__stem="fresh")
     assert result.gene.card.layers == [12, 13, 14]
-    sections = result.sections(1e-3)
+    sections = result.sections()
     criterion = sections["criterion"]
     assert criterion["names"][4:6] == ["5", "5b"] == sections["collective"]["layers"][4:6]
     assert criterion["rho"][0][5] is None and criterion["rho"][1][5] is not None

@@ -19,7 +19,7 @@ from server import factory
 from server.factory import FactoryResult, train_or_load_gene
 from server.layer_selection import criterion_section
 from server.transfer import check_auto, choose_prefix, transfer_section
-from tests.helpers import hooked
+from tests.helpers import hooked, settings
 from tests.server.test_layer_selection import config
 
 
@@ -73,12 +73,12 @@ def test_the_criterion_is_held_against_it():
         stage(n, row, names, weight_change=moved, transfer=profile(0.1, 0.2, 0.3, 0.4))
         for n, (row, moved) in enumerate(zip(rho, change, strict=True))
     ]
-    section = criterion_section(stages, 1e-3, transfer_section(stages))
+    section = criterion_section(stages, settings(), transfer_section(stages))
     assert section["selected"] == [3, 4] and section["weight_change"] == change
     assert section["correlation"] == pytest.approx(
         {"small rho": 1, "steady rho": 1, "trend of rho": 1, "small change of the weights": -1}
     )
-    assert set(criterion_section(stages, 1e-3, None)["correlation"].values()) == {None}
+    assert set(criterion_section(stages, settings(), None)["correlation"].values()) == {None}
 
 
 SIZES = {depth: 1000 * depth for depth in range(1, 14)}
@@ -138,7 +138,7 @@ def test_auto_is_the_front_of_that_depth_in_the_bytes_that_it_says(make):
     assert notes[0].startswith(f"learngene.layers=auto: layers 1 to {depth} (")
     assert f"{result.bytes_by_depth('int8')[depth]:,} bytes" in notes[0]
     assert make(learngene__depth=depth).gene.card.sha256 == card.sha256
-    sections = result.sections(1e-3)
+    sections = result.sections()
     assert len(sections["transfer"]["projected"]) == 13 and len(sections["transfer"]["tasks"]) == 2
     assert len(sections["criterion"]["weight_change"]) == 3
 
@@ -164,8 +164,8 @@ def test_a_control_is_of_layers_that_have_learned_nothing(make):
     assert (control.gene.card.source["control"], "control" in ours.gene.card.source) == (
         "random", False,
     )  # fmt: skip
-    assert control.sections(1e-3)["learngene"]["control"] == "random"
-    assert ours.sections(1e-3)["learngene"]["control"] is None
+    assert control.sections()["learngene"]["control"] == "random"
+    assert ours.sections()["learngene"]["control"] is None
     before = trainer.state()
     with_random_layers(trainer, [1, 2])
     assert all(torch.equal(a, b) for a, b in zip(before.values(), trainer.state().values(),

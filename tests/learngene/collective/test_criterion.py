@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,13 +12,16 @@ from learngene.collective.criterion import (
     Criterion,
     TrendRule,
     align,
+    in_units_of,
     layer_trend,
     layer_trends,
     rho,
     select_layers,
 )
-from learngene.networks.collective import Collective
-from tests.helpers import torch_rng
+from learngene.networks.collective import COLLECTIVE_START, Collective
+from learngene.networks.growth import widen
+from learngene.networks.layers import scaled
+from tests.helpers import rng, torch_rng
 
 
 def tiny() -> Collective:
@@ -31,7 +36,7 @@ def test_negative_gradients_count():
 
 
 def test_mean_over_the_steps():
-    model, criterion = tiny(), Criterion(0.1, 13)
+    model, criterion = tiny(), Criterion("paper", 0.1, 13)
     for share in (0.25, 0.75):
         for number, unit in enumerate(model.units):
             unit.conv.weight.grad = torch.zeros_like(unit.conv.weight)
@@ -44,14 +49,14 @@ def test_mean_over_the_steps():
 
 def test_no_steps_no_rho():
     with pytest.raises(ValueError, match="without a training step"):
-        Criterion(0.1, 13).result()
+        Criterion("paper", 0.1, 13).result()
 
 
 def test_observe_reads_what_backward_left():
     model = tiny()
     x = torch.randn(4, 3, 32, 32, generator=torch_rng(1))
     F.cross_entropy(model(x), torch.tensor([0, 1, 2, 0])).backward()
-    criterion = Criterion(1e-3, 13)
+    criterion = Criterion("paper", 1e-3, 13)
     criterion.observe(model)
     by_hand = [
         sum(abs(v) > 1e-3 for v in u.conv.weight.grad.flatten().tolist()) / u.conv.weight.numel()
@@ -59,6 +64,54 @@ def test_observe_reads_what_backward_left():
     ]
     assert criterion.result() == pytest.approx(by_hand, abs=1e-6)
     assert min(by_hand) > 0 or max(by_hand) > 0
+
+
+def test_the_invariant_form_by_hand():
+    weight, gradient = (
+        torch.tensor([[3.0, 0.0], [0.0, 4.0]]),
+        torch.tensor([[0.1, 0.0], [0.0, -0.2]]),
+    )
+    # four weights, root mean square 5/2: a gradient counts tenfold
+    assert torch.allclose(in_units_of(weight, gradient), 10 * gradient)
+
+
+def observed(model: Collective, form: str, sigma: float) -> list[float]:
+    x, y = torch.randn(8, 3, 32, 32, generator=torch_rng(3)), torch.arange(8) % 3
+    model.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+    criterion = Criterion(form, sigma, 13)
+    criterion.observe(model)
+    return criterion.result()
+
+
+@pytest.fixture(scope="module")
+def quarter() -> tuple[Collective, list[float], list[float]]:
+    """A collective of a quarter of the paper's widths and both rho of it."""
+    made = Collective(scaled(COLLECTIVE_START, 0.25), 3, width=0.25, generator=torch_rng())
+    invariant, paper = observed(made, "invariant", 20.0), observed(made, "paper", 0.05)
+    assert all(0.2 < value < 0.9 for value in invariant)
+    return made, invariant, paper
+
+
+@pytest.mark.parametrize("layer", range(1, 14))
+@pytest.mark.parametrize("times", [1.5, 2, 4])
+def test_widening_by_itself_does_not_move_rho(quarter, layer, times):
+    """Within 0.02, in every layer; the paper's falls by construction."""
+    model, invariant, paper = quarter
+    grown = widen(model, layer, int(times * model.widths[layer - 1]), rng(layer))
+    within = 0.02 if times > 1.5 else 0.03  # a half of the channels is copied
+    assert observed(grown, "invariant", 20.0) == pytest.approx(invariant, abs=within)
+    if times == 4 and layer > 4:
+        assert observed(grown, "paper", 0.05)[layer - 1] < 0.8 * paper[layer - 1]
+
+
+def test_the_length_of_filters_in_front_of_a_norm_does_not_move_rho(quarter):
+    model, invariant, paper = quarter
+    longer = copy.deepcopy(model)
+    with torch.no_grad():
+        longer.units[4].conv.weight.mul_(10)
+    assert observed(longer, "invariant", 20.0) == pytest.approx(invariant, abs=1e-3)
+    assert observed(longer, "paper", 0.05)[4] < paper[4] - 0.1
 
 
 RULE = TrendRule()

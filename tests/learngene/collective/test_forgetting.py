@@ -193,7 +193,7 @@ def test_rehearsal_is_this_loop(evolve):
         generator(seed, "task-order", round=1),
         torch_generator(seed, "task-augment", round=1),
     )
-    criterion = Criterion(hand.settings.sigma, 13)
+    criterion = Criterion(hand.settings.rho, hand.settings.sigma, 13)
     epochs = [
         epoch_positions(labels.numpy(), len(old), s.rehearse_per_class, order) for _ in range(2)
     ]

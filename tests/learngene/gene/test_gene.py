@@ -112,7 +112,7 @@ def test_a_run_from_anywhere_is_taken_unchanged(run, grown):
     lower = int(grown and run[0] > 1)
     if grown:
         for layer in (run[0], run[-1], max(run[0] - 1, 1)):
-            collective = widen(collective, layer, 2 * widths[layer - 1], rng(layer), 0.01)
+            collective = widen(collective, layer, 2 * widths[layer - 1], rng(layer))
         if run[0] > 1:
             collective = deepen(collective, run[0] - 1, rng(), 0.01)
         if run[-1] < 13:

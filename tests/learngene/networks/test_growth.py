@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
 from learngene.networks.growth import (
+    PARTS,
     STEPS,
     Growth,
     PlannedStep,
@@ -37,7 +39,8 @@ def collective(seed: int = 0) -> Collective:
 
 @torch.no_grad()
 def logits(model: Collective) -> torch.Tensor:
-    return model(torch.randn(3, 3, 32, 32, generator=torch_rng(9)))
+    x = torch.randn(3, 3, 32, 32, generator=torch_rng(9))
+    return model(x.to(model.head.weight))
 
 
 def assert_kept(was: torch.Tensor, now: torch.Tensor, within: float = 1e-5) -> None:
@@ -77,7 +80,7 @@ def test_every_layer_deepens_and_keeps_the_function(layer):
     assert_kept(logits(model), logits(grown))
 
 
-@examples(max_examples=40, deadline=None, derandomize=True)
+@examples(max_examples=12, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 1000),
     steps=st.lists(
@@ -87,13 +90,13 @@ def test_every_layer_deepens_and_keeps_the_function(layer):
     ),
 )
 def test_a_random_sequence_keeps_the_function(seed, steps):
-    model = collective(seed)
+    model = collective(seed).double()  # rounding of float32 adds up to more than 1e-5
     grown, deeper = grow_at_random(model, steps, seed)
     assert len(grown.units) == 13 + deeper == len(grown.names) == len(set(grown.names))
-    assert_kept(logits(model), logits(grown))
+    assert_kept(logits(model), logits(grown), within=1e-10)
 
 
-@pytest.mark.parametrize("operation", [lambda m: widen(m, 10, 20, rng(), 0.1),
+@pytest.mark.parametrize("operation", [lambda m: widen(m, 10, 20, rng()),
                                        lambda m: deepen(m, 4, rng(), 0.1)])  # fmt: skip
 def test_growth_is_pure(operation):
     model = collective()
@@ -108,11 +111,14 @@ def test_growth_is_pure(operation):
 
 
 def test_the_function_is_kept_in_training_mode_too():
-    model = collective().train()
+    """But for the norms' eps, which is small beside a batch's variance."""
+    model = collective().double().train()
+    for unit in model.units:
+        unit.norm.eps = 1e-15
     before = logits(model)
     for layer in (3, 10, 11, 13):
         model = widen(model, layer, model.widths[layer - 1] + 3, rng(layer))
-    assert_kept(before, logits(model), within=1e-4)  # norms divide by the spread of few positions
+    assert_kept(before, logits(model), within=1e-8)
 
 
 def test_the_length_of_the_last_features_is_kept():
@@ -124,50 +130,83 @@ def test_the_length_of_the_last_features_is_kept():
 
 
 def test_widening_by_hand():
-    """Two channels, the second one copied twice: a group of three, 1/sqrt(3) out and in."""
+    """Channel 1 is copied twice: filters and output times 1/sqrt(3), parts of sum 1 further on."""
     model = collective()
     unit, following = model.units[0], model.units[1]
     old = following.conv.weight.detach().clone()
     kept, gain = unit.conv.weight.detach().clone(), unit.norm.weight.detach().clone()
 
-    class Picks:
-        def choice(self, old: int, size: int, replace: bool) -> np.ndarray:
-            assert (old, size, replace) == (4, 2, False)
-            return np.array([1, 1])
+    class Drawn:
+        def permutation(self, old: int) -> np.ndarray:
+            assert old == 4
+            return np.array([1, 1, 0, 2])  # the first two of them are needed
 
-    grown = widen(model, 1, 6, Picks())
+        def uniform(self, low: float, high: float, size: int) -> np.ndarray:
+            assert (low, high, size) == (*PARTS, 6)
+            return np.array([1.0, 0.5, 1.0, 1.0, 0.6, 0.9])
+
+    grown = widen(model, 1, 6, Drawn())
     unit, following = grown.units[0], grown.units[1]
     index, third = [0, 1, 2, 3, 1, 1], 3**-0.5
-    factor = torch.tensor([1, third, 1, 1, third, third])
-    assert torch.equal(unit.conv.weight, kept[index])
-    assert torch.allclose(unit.norm.weight, gain[index] * factor)
-    assert torch.allclose(following.conv.weight, old[:, index] * factor.view(1, -1, 1, 1))
+    out = torch.tensor([1, third, 1, 1, third, third])
+    parts = torch.tensor([1, 0.25, 1, 1, 0.3, 0.45])
+    assert torch.allclose(unit.conv.weight, kept[index] * out.view(-1, 1, 1, 1))
+    assert torch.allclose(unit.norm.weight, gain[index] * out)
+    assert torch.allclose(following.conv.weight, old[:, index] * (parts / out).view(1, -1, 1, 1))
     assert (unit.conv.out_channels, unit.norm.num_features, following.conv.in_channels) == (6,) * 3
 
 
-def originals(filters: torch.Tensor, old: int) -> list[int]:
-    """Of which of the first ``old`` filters each later one is nearest."""
-    flat = filters.flatten(1)
+def copies_of(model: Collective, layer: int, old: int) -> list[int]:
+    """Of which of the first ``old`` filters each later one is a copy."""
+    flat = model.units[layer - 1].conv.weight.detach().flatten(1)
     return torch.cdist(flat[old:], flat[:old]).argmin(1).tolist()
 
 
-def test_without_noise_copies_are_equal_and_with_noise_they_part():
-    model, old = collective(), WIDTHS[4]
-    quiet, noisy = (widen(model, 5, old + 4, rng(1), noise) for noise in (0.0, 0.01))
-    same, moved = (grown.units[4].conv.weight.detach() for grown in (quiet, noisy))
-    picks = originals(same, old)
-    assert picks == originals(moved, old) and torch.equal(same[old:], same[picks])
-    assert torch.equal(moved[:old], same[:old])  # originals stay
-    away = (moved[old:] - moved[picks]).std() / moved.std()
-    assert float(away) == pytest.approx(0.01, rel=0.2)
+def steps(model: Collective, count: int = 0) -> list[torch.Tensor]:
+    """The filters' gradients after ``count`` steps down the gradient of one batch."""
+    x, y = torch.randn(4, 3, 32, 32, generator=torch_rng(9)), torch.arange(4)
+    weights = list(model.train().parameters())
+    for number in range(count + 1):
+        loss = F.cross_entropy(model(x.to(model.head.weight)), y)
+        gradients = dict(zip(weights, torch.autograd.grad(loss, weights), strict=True))
+        for weight in weights if number < count else ():
+            weight.data -= 0.05 * gradients[weight]
+    return [gradients[unit.conv.weight] for unit in model.units]
+
+
+@pytest.mark.parametrize("layer", [1, 5, 12, 13])
+def test_copies_share_the_gradient_unequally(layer):
+    """Its parts of sum 1, on filters of 1/sqrt(2) the length."""
+    model, old = collective().double(), WIDTHS[layer - 1]
+    grown = widen(model, layer, 2 * old, rng(layer))
+    before, after = steps(model)[layer - 1], steps(grown)[layer - 1] / 2**0.5
+    origin, copied = after[:old], after[old:][np.argsort(copies_of(grown, layer, old))]
+    near = {"rtol": 1e-3, "atol": 1e-5}  # the norms' eps
+    assert torch.allclose(origin + copied, before, **near)
+    parts = origin.flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)
+    assert torch.allclose(origin, parts.view(-1, 1, 1, 1) * before, **near)
+    assert 0.05 < float((parts - 0.5).abs().max()) < 0.251
+
+
+@pytest.mark.parametrize("layer", [3, 13])
+def test_copies_part_because_their_parts_are_unequal(layer, monkeypatch):
+    def distance() -> float:
+        old = WIDTHS[layer - 1]
+        grown = widen(collective().double(), layer, 2 * old, rng(1))
+        picks = copies_of(grown, layer, old)
+        steps(grown, 5)
+        filters = grown.units[layer - 1].conv.weight.detach()
+        return float((filters[old:] - filters[picks]).norm() / filters.norm())
+
+    unequal = distance()
+    monkeypatch.setattr("learngene.networks.growth.PARTS", (1.0, 1.0))
+    assert unequal > 1e-4 and distance() < 1e-9
 
 
 def test_copies_are_random_and_only_repeat_when_they_must():
-    first, second = (
-        originals(widen(collective(), 8, 14, rng(s)).units[7].conv.weight.detach(), 7)
-        for s in (1, 2)
-    )
-    assert sorted(first) == sorted(second) == list(range(7)) and first != second
+    first, second = (copies_of(widen(collective(), 8, 18, rng(s)), 8, 7) for s in (1, 2))
+    assert sorted(first[:7]) == sorted(second[:7]) == list(range(7)) and first != second
+    assert len(set(first[7:])) == 4
 
 
 def test_deepening_by_hand():
