@@ -151,7 +151,8 @@ def train(
             optimiser.step()
             sums[0] += float(loss.detach()) * len(batch)
             if retain:  # the other half of Eq. 9
-                retain.proximal_step(settings.inherited_lr * factor * ewc_lambda)
+                step = settings.inherited_lr * factor * ewc_lambda
+                retain.proximal_step(step, momentum=settings.momentum)
                 sums[1] += ewc_lambda * float(retain().detach()) * len(batch)
             done += 1
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:

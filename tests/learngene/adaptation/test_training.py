@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain, fisher_diagonal
-from learngene.adaptation.training import Outcome, cosine, features, shard_features
+from learngene.adaptation.training import Outcome, Transferred, cosine, features, shard_features
 from learngene.gene.gene import inherited_modules
 from tests.clients.helpers import make_individual, make_shard, train_settings, weights
 from tests.helpers import shake, torch_rng
@@ -85,7 +85,7 @@ def test_one_step_is_eq_9_by_hand():
         [individual.top[0].conv.weight],
     )
     stepped = before - 0.01 * alone  # SGD on L_rec, then the closed form for lambda L_ret
-    pull = 0.01 * 2.0 * retain.fisher[0]
+    pull = 0.01 * 2.0 / (1 - 0.9) * retain.fisher[0]
     due = (stepped + pull * anchor) / (1 + pull)
     asked = train_settings(epochs=1, batch_size=64, schedule="constant")
     outcome = train(individual, shard, asked, torch_rng(1), retain, ewc_lambda=2.0)
@@ -94,6 +94,30 @@ def test_one_step_is_eq_9_by_hand():
     assert torch.allclose(after, due, atol=1e-7)
     penalty = 2.0 * float(retain().detach())  # as reported: after the epoch's one batch
     assert outcome.penalty == [0.0, pytest.approx(penalty, rel=1e-4)]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_training_comes_to_rest_where_eq_9_has_its_minimum(momentum):
+    """There gradient L_rec = -lambda F d. A linear body has one minimum, and reaches it fast."""
+    _, shard = started()
+    shard = replace(shard, train_x=shard.train_x.mean((2, 3)), test_x=shard.test_x.mean((2, 3)))
+    body, head = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    for p in [*body.parameters(), *head.parameters()]:
+        torch.nn.init.normal_(p, generator=torch_rng(p.numel()))
+    network = Transferred(body, head)
+    fisher = fisher_diagonal(network, [body], shard.train_x)
+    retain = Retain(list(body.parameters()), fisher, normalise=True)
+    asked = train_settings(
+        epochs=300, batch_size=64, schedule="constant", eval_every=300, lr=0.0,
+        inherited_lr=5 * (1 - momentum), momentum=momentum,
+    )  # fmt: skip
+    train(network, shard, asked, torch_rng(1), retain, ewc_lambda=0.3)
+    loss = F.cross_entropy(network(shard.train_x), shard.train_y)
+    gradient = torch.autograd.grad(loss, retain.parameters)
+    pull = torch.autograd.grad(retain(), retain.parameters)  # F d
+    for g, p in zip(gradient, pull, strict=True):
+        assert float(p.norm()) > 0.01
+        assert torch.allclose(g, -0.3 * p, atol=1e-4)
 
 
 def test_a_stiff_retain_loss_is_stable():
