@@ -12,12 +12,14 @@ import torch.nn.functional as F
 
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain, fisher_diagonal
+from learngene.adaptation.settings import IndividualSettings
 from learngene.adaptation.training import (
     Outcome,
     Transferred,
     cosine,
     features,
     measure,
+    rates,
     shard_features,
 )
 from learngene.gene.gene import inherited_modules
@@ -230,6 +232,26 @@ def test_own_layers_that_start_as_the_identity_do_not_decay():
     assert len(made.own) == 3
     after = decayed(made)
     assert all(torch.equal(a, b) for a, b in zip(weights(after.own), own, strict=True))
+
+
+@pytest.mark.parametrize(("shots", "due"), [(1, 1e-4), (10, 1e-3), (50, 5e-3), (400, 0.01)])
+def test_rates_grow_with_the_shard(shots, due):
+    shard = make_shard(shots=shots)
+    assert rates(IndividualSettings(), shard) == (pytest.approx(due), pytest.approx(due))
+    assert rates(IndividualSettings(lr=0.3), shard) == (0.3, 0.3)
+    assert rates(IndividualSettings(inherited_lr=0.0), shard) == (pytest.approx(due), 0.0)
+
+
+def test_training_without_rates_is_at_those_of_the_shard():
+    def trained(**asked) -> list[torch.Tensor]:
+        individual, shard = started()  # six images a class
+        train(individual, shard, train_settings(epochs=1, **asked), torch_rng(1))
+        return weights(individual)
+
+    grown, given = trained(lr=None, inherited_lr=None), trained(lr=6e-4, inherited_lr=6e-4)
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(grown, given, strict=True))
+    other = trained(lr=6e-4, inherited_lr=0.0)
+    assert not all(torch.allclose(a, b, atol=1e-7) for a, b in zip(grown, other, strict=True))
 
 
 def test_learning_rates_fall_along_half_a_cosine():
