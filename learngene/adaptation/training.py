@@ -217,8 +217,9 @@ def shard_features(
 def rates(settings: IndividualSettings, shard: ShardData) -> tuple[float, float]:
     """``lr`` and ``inherited_lr``, or what stands for them where they are not set.
 
-    What was inherited knows more than a small shard can say: with ten images a class a prototype
-    classifier alone loses a point at 0.01 (docs/FINDINGS.md), with a hundred it is the best rate.
+    What was inherited knows more than a small shard can say: with 20 images a class already the
+    classifier alone loses a point at 0.01 and none at 0.002; with 100 images seven layers gained
+    two points more at 0.01 than at 0.002 (docs/FINDINGS.md).
     """
     grown = min(RATE_OF_AN_IMAGE * len(shard.train_x) / shard.ways, LARGEST_RATE)
     lr = grown if settings.lr is None else settings.lr
