@@ -42,6 +42,8 @@ def run_task(
     dataset = load(task.world)
     shard = _shard(dataset, client, task)
     data = read_shard(dataset, shard, device)
+    if task.individual.mirror_test:
+        data = data.with_mirrored_tests()
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
     # The method's own count of rounds: Flower's goes on over several methods.

@@ -51,23 +51,27 @@ def adapt(
         raise ValueError(
             f"the learngene takes images of {gene.card.channels} channels, these have {channels}"
         )
+    settings = individual or IndividualSettings()
     context = ClientContext(
         settings=Settings(),
         payload=gene.arrays,
-        shard=shard,
+        shard=shard.with_mirrored_tests() if settings.mirror_test else shard,
         device=shard.train_x.device,
         client=0,
         round=1,
         seed=seed,
         generator=generators(seed, "learngene", 1, 0),
-        individual=individual or IndividualSettings(),
+        individual=settings,
         retain=retain or RetainSettings(),
     )
     return individual_of(gene, context)
 
 
-def predict(individual: Individual, images: np.ndarray) -> np.ndarray:
+def predict(individual: Individual, images: np.ndarray, *, mirror: bool = False) -> np.ndarray:
     """The class of each image, (N, H, W, C) uint8 -> (N,), counted from 0 as in the shard.
+
+    Args:
+        mirror: look at the mirror image, too, as ``individual.mirror_test`` does in ``adapt``.
 
     Raises:
         ValueError: the images are not of this form, or have another number of channels.
@@ -79,6 +83,7 @@ def predict(individual: Individual, images: np.ndarray) -> np.ndarray:
             f"the individual takes images of {channels} channels, these have {images.shape[3]}"
         )
     device = next(individual.parameters()).device
+    x = to_batch(images, device)
     with torch.no_grad():
-        logits = individual.head(features(individual, to_batch(images, device)))
-    return logits.argmax(1).cpu().numpy()
+        views = [individual.head(features(individual, v)) for v in (x, x.flip(3))[: 1 + mirror]]
+    return torch.stack(views).softmax(2).mean(0).argmax(1).cpu().numpy()

@@ -42,6 +42,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "frontier": (("learngene.precision=int8",), ("individual.depth=4",)),
     "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",),
                         ("collective.growth=conf/growth/deepen.yaml",)),
+    "retain_curves": (("retain.ewc_lambda=0",), ("retain.ewc_lambda=1",)),
     "table3_novel": (("shots=2",), ("shots=3",)),
 }  # fmt: skip
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -76,6 +77,11 @@ NAMES: dict[str, set[str]] = {
         "unknown images missed", "known images called unknown", *CLIENTS,
         *(f"accuracy on old classes {moment} the cycles, 13 layers"
           for moment in ("before", "after")),
+    },
+    "retain_curves": {
+        "retain.ewc_lambda=1.0: lead over no retain loss",
+        *(f"retain.ewc_lambda={on}: {name}" for on in (0.0, 1.0)
+          for name in ("learngene", "gained by training")),
     },
 }  # fmt: skip
 MORE = {

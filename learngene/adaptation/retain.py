@@ -143,14 +143,19 @@ class Retain:
         self.fisher = [f * scale for f in fisher]
 
     @torch.no_grad()
-    def proximal_step(self, step: float) -> None:
-        """Take the proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 step).
+    def proximal_step(self, step: float, *, momentum: float) -> None:
+        """Take the proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 s).
 
-        theta = (now + step F theta*) / (1 + step F), elementwise. To first order this is a
-        gradient step of length ``step`` (learning rate times lambda); it is stable for any length.
+        theta = (now + s F theta*) / (1 + s F), elementwise; stable for any length s. SGD with
+        momentum carries a lasting gradient 1 / (1 - momentum) times as far as its learning rate
+        says, so s = step / (1 - momentum): where both steps cancel, the gradient of Eq. 9 is zero.
+
+        Args:
+            step: learning rate times lambda.
+            momentum: of the SGD whose step on L_rec went before, Nesterov's or plain.
         """
         for p, anchor, fisher in zip(self.parameters, self.anchor, self.fisher, strict=True):
-            weight = step * fisher
+            weight = step / (1 - momentum) * fisher
             p.add_(weight * anchor).div_(1 + weight)
 
     def __call__(self) -> Tensor:

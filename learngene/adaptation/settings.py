@@ -28,12 +28,16 @@ class IndividualSettings:
     head: str = setting("prototype", choices=("prototype", "mlp"))
     epochs: int = setting(30, ge=0, le=100_000)  # passes over the shard, for every method
     batch_size: int = setting(32, ge=2, le=65_536)  # images
-    lr: float = setting(0.002, ge=0, le=10)  # of stem and head (the paper: 0.005)
-    inherited_lr: float = setting(0.002, ge=0, le=10)  # of the inherited layers
+    # of own layers and head (the paper: 0.005); null = 0.0001 times the images of a class, at most
+    # 0.01: a small shard is better held to what was inherited
+    lr: float | None = setting(None, ge=0, le=10)
+    inherited_lr: float | None = setting(None, ge=0, le=10)  # of the inherited layers; null = as lr
     schedule: str = setting("cosine", choices=("cosine", "constant"))  # cosine | constant
     momentum: float = setting(0.9, ge=0, le=0.9999)
     weight_decay: float = setting(5e-4, ge=0, le=1)
     augment: bool = True  # shifted crops, and flips where the dataset allows them
+    # test an image and its mirror image together (where the dataset allows flips), every method's
+    mirror_test: bool = True
     # epochs between tests; the first and the last are always tested
     eval_every: int = setting(10, ge=1, le=100_000)
     safeguard: bool = False  # cross-validate the learngene against scratch; fall back if it hurts

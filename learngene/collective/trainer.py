@@ -39,6 +39,8 @@ from learngene.networks.growth import Growth, deepen, growth_plan, widen, writte
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
 
+MOMENTUM = 0.9  # of SGD, Nesterov's
+
 
 @dataclass
 class CollectiveTrainer(Predictor):
@@ -288,7 +290,7 @@ class CollectiveTrainer(Predictor):
         held = list(anchored(model).values())
         anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
         groups = decay_groups(model.parameters(), s.weight_decay)
-        optimiser = torch.optim.SGD(groups, lr=s.lr, momentum=0.9, nesterov=True)
+        optimiser = torch.optim.SGD(groups, lr=s.lr, momentum=MOMENTUM, nesterov=True)
         order = generator(seed, f"{phase}-order", round=task)
         chance = torch_generator(seed, f"{phase}-augment", round=task)
         criterion = Criterion(self.settings.rho, self.settings.sigma, len(model.units))
@@ -320,7 +322,8 @@ class CollectiveTrainer(Predictor):
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
                 optimiser.step()
                 if anchor is not None:
-                    anchor.proximal_step(optimiser.param_groups[0]["lr"] * s.ewc_lambda)
+                    step = optimiser.param_groups[0]["lr"] * s.ewc_lambda
+                    anchor.proximal_step(step, momentum=MOMENTUM)
                 done += 1
                 if progress and done % 10 == 0:
                     progress(done, steps, total / done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -158,10 +158,19 @@ class ShardData:
     test_x: Tensor
     test_y: Tensor
     flip: bool  # whether a mirrored image keeps its class
+    test_views: int = 1  # of each test image: test_x has all first views, then all second ones, ...
 
     @property
     def ways(self) -> int:
         return len(self.classes)
+
+    def with_mirrored_tests(self) -> ShardData:
+        """The shard with mirror images as further views of its test images, if it may have them."""
+        if not self.flip:
+            return self
+        x, y = self.test_x, self.test_y
+        views = {"test_x": torch.cat([x, x.flip(3)]), "test_y": torch.cat([y, y])}
+        return replace(self, **views, test_views=2 * self.test_views)
 
 
 def shard_of(

@@ -110,6 +110,7 @@ def _fold(context: ClientContext, held: Tensor, fold: int) -> ClientContext:
         train_y=shard.train_y[~held],
         test_x=shard.train_x[held],
         test_y=shard.train_y[held],
+        test_views=1,
     )
     settings = context.individual
     epochs = settings.epochs if settings.safeguard_epochs is None else settings.safeguard_epochs

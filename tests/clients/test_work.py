@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from clients import work
 from clients.work import run_task
 from learngene import methods
+from learngene.adaptation.training import Outcome
 from learngene.data.partition import draw_shard
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack, unpack
 from learngene.methods.base import Method
+from learngene.methods.scratch import Settings
 from tests.clients.helpers import make_task
 from tests.helpers import gene_of
 
@@ -96,6 +99,28 @@ def test_a_broken_learngene_is_the_methods_error(tiny_dataset, gene):
     error = answer["methods"]["learngene"]["error"]
     assert error.startswith("InputError: learngene.path=client 4: the sha256")
     assert answer["methods"]["scratch"]["accuracy"]
+
+
+@pytest.mark.parametrize(("flip", "asked"), [(True, True), (True, False), (False, True)])
+def test_every_method_is_tested_on_mirror_images_where_they_are_allowed(
+    tiny_dataset, gene, monkeypatch, flip, asked
+):
+    monkeypatch.setattr(work, "load", lambda path: replace(tiny_dataset, flip=flip))
+    shards = []
+
+    def keep(context):
+        shards.append(context.shard)
+        return Outcome()
+
+    monkeypatch.setattr(work, "find", lambda name, plugin=None: Method(keep, settings=Settings))
+    answer_of(tiny_dataset, gene, individual__mirror_test=asked)
+    assert len(shards) == 2  # of both methods
+    for shard in shards:
+        images = len(shard.test_x) // shard.test_views
+        assert (shard.test_views, images) == (2 if flip and asked else 1, 18)
+        for view in range(1, shard.test_views):
+            assert torch.equal(shard.test_x[view * images :], shard.test_x[:images].flip(3))
+            assert torch.equal(shard.test_y[view * images :], shard.test_y[:images])
 
 
 def test_an_unknown_method_is_its_own_error(tiny_dataset, gene):

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.adaptation.training import Outcome
+from learngene.adaptation.training import Outcome, measure
 from learngene.methods.base import ClientContext, Factory, Payload
 from learngene.networks.individual import Individual
 from learngene.networks.layers import arrays_of, load_arrays, shape_problem, state_of
@@ -105,14 +104,8 @@ def evaluate_once(context: ClientContext, log_probabilities: Callable[[Tensor], 
         log_probabilities: of (B, C, H, W) images, (B, ways).
     """
     shard, outcome = context.shard, Outcome()
-    train_accuracy, train_loss = _score(log_probabilities, shard.train_x, shard.train_y)
-    outcome.record(0, *_score(log_probabilities, shard.test_x, shard.test_y), train_loss)
+    train_accuracy, train_loss = measure(log_probabilities, shard.train_x, shard.train_y)
+    test = measure(log_probabilities, shard.test_x, shard.test_y, shard.test_views)
+    outcome.record(0, *test, train_loss)
     outcome.extras["train_accuracy"] = train_accuracy
     return outcome
-
-
-def _score(
-    log_probabilities: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
-) -> tuple[float, float]:
-    scores = torch.cat([log_probabilities(part) for part in x.split(256)])
-    return int((scores.argmax(1) == y).sum()) / len(y), float(F.nll_loss(scores, y))

@@ -198,12 +198,42 @@ def test_parameters_and_fisher_go_in_pairs():
 
 
 def test_pull_is_the_proximal_step_by_hand():
-    """theta* = 1, F = 3, now = 5, step 0.5: (5 + 1.5 * 1) / (1 + 1.5) = 2.6."""
+    """theta* = 1, F = 3, now = 5, step 0.5: (5 + 1.5 * 1) / (1 + 1.5) = 2.6.
+
+    Behind momentum 0.75 the same step is four times as long: (5 + 6 * 1) / (1 + 6) = 11 / 7.
+    """
     theta = torch.nn.Parameter(torch.tensor([1.0]))
     retain = Retain([theta], [torch.tensor([3.0])], normalise=False)
     theta.data.fill_(5.0)
-    retain.proximal_step(0.5)
+    retain.proximal_step(0.5, momentum=0.0)
     assert float(theta.detach()) == pytest.approx(2.6)
+    theta.data.fill_(5.0)
+    retain.proximal_step(0.5, momentum=0.75)
+    assert float(theta.detach()) == pytest.approx(11 / 7)
     for _ in range(100):
-        retain.proximal_step(1e9)
+        retain.proximal_step(1e9, momentum=0.0)
     assert float(theta.detach()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+@pytest.mark.parametrize("stiffness", [0.3, 3.0, 1e6])
+def test_sgd_and_the_proximal_step_rest_at_the_minimum_of_eq_9(momentum, nesterov, stiffness):
+    """L_rec = (theta - b)' A (theta - b) / 2, F diagonal: (A + lambda F) theta = A b + lambda F t.
+
+    One step cannot tell: momentum has gathered nothing yet.
+    """
+    a = torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 3.0]])
+    b, anchor = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.2, 0.1, 0.0])
+    fisher = torch.tensor([1.0, 0.1, 2.0])
+    theta = nn.Parameter(anchor.clone())
+    retain = Retain([theta], [fisher], normalise=False)
+    lr = 0.3 * (1 - momentum)
+    optimiser = torch.optim.SGD([theta], lr=lr, momentum=momentum, nesterov=nesterov)
+    for _ in range(200):
+        optimiser.zero_grad()
+        (0.5 * (theta - b) @ a @ (theta - b)).backward()
+        optimiser.step()
+        retain.proximal_step(lr * stiffness, momentum=momentum)
+    held = stiffness * torch.diag(fisher)
+    due = torch.linalg.solve(a + held, a @ b + held @ anchor)
+    assert torch.allclose(theta.detach(), due, atol=1e-4)

@@ -12,8 +12,18 @@ import torch.nn.functional as F
 
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain, fisher_diagonal
-from learngene.adaptation.training import Outcome, cosine, features, shard_features
+from learngene.adaptation.settings import IndividualSettings
+from learngene.adaptation.training import (
+    Outcome,
+    Transferred,
+    cosine,
+    features,
+    measure,
+    rates,
+    shard_features,
+)
 from learngene.gene.gene import inherited_modules
+from learngene.networks.individual import Front, Individual
 from tests.clients.helpers import make_individual, make_shard, train_settings, weights
 from tests.helpers import shake, torch_rng
 
@@ -85,7 +95,7 @@ def test_one_step_is_eq_9_by_hand():
         [individual.top[0].conv.weight],
     )
     stepped = before - 0.01 * alone  # SGD on L_rec, then the closed form for lambda L_ret
-    pull = 0.01 * 2.0 * retain.fisher[0]
+    pull = 0.01 * 2.0 / (1 - 0.9) * retain.fisher[0]
     due = (stepped + pull * anchor) / (1 + pull)
     asked = train_settings(epochs=1, batch_size=64, schedule="constant")
     outcome = train(individual, shard, asked, torch_rng(1), retain, ewc_lambda=2.0)
@@ -94,6 +104,30 @@ def test_one_step_is_eq_9_by_hand():
     assert torch.allclose(after, due, atol=1e-7)
     penalty = 2.0 * float(retain().detach())  # as reported: after the epoch's one batch
     assert outcome.penalty == [0.0, pytest.approx(penalty, rel=1e-4)]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_training_comes_to_rest_where_eq_9_has_its_minimum(momentum):
+    """There gradient L_rec = -lambda F d. A linear body has one minimum, and reaches it fast."""
+    _, shard = started()
+    shard = replace(shard, train_x=shard.train_x.mean((2, 3)), test_x=shard.test_x.mean((2, 3)))
+    body, head = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    for p in [*body.parameters(), *head.parameters()]:
+        torch.nn.init.normal_(p, generator=torch_rng(p.numel()))
+    network = Transferred(body, head)
+    fisher = fisher_diagonal(network, [body], shard.train_x)
+    retain = Retain(list(body.parameters()), fisher, normalise=True)
+    asked = train_settings(
+        epochs=300, batch_size=64, schedule="constant", eval_every=300, lr=0.0,
+        inherited_lr=5 * (1 - momentum), momentum=momentum,
+    )  # fmt: skip
+    train(network, shard, asked, torch_rng(1), retain, ewc_lambda=0.3)
+    loss = F.cross_entropy(network(shard.train_x), shard.train_y)
+    gradient = torch.autograd.grad(loss, retain.parameters)
+    pull = torch.autograd.grad(retain(), retain.parameters)  # F d
+    for g, p in zip(gradient, pull, strict=True):
+        assert float(p.norm()) > 0.01
+        assert torch.allclose(g, -0.3 * p, atol=1e-4)
 
 
 def test_a_stiff_retain_loss_is_stable():
@@ -169,19 +203,55 @@ def test_frozen_norms_keep_their_statistics(frozen):
     assert torch.equal(individual.top[0].norm.running_mean, before) == frozen
 
 
-def test_what_is_inherited_does_not_decay():
-    individual, shard = started()
-    top, stem = weights(individual.top), individual.stem[0].conv.weight.detach().clone()
-    shard = type(shard)(
-        shard.classes, torch.zeros_like(shard.train_x), shard.train_y, shard.test_x, shard.test_y,
-        flip=False,
-    )  # fmt: skip
+def decayed(individual) -> Individual:
+    """Trained one epoch at a rate of 0.01 with no gradient but the decay's, 0.5 times the weight:
+    all images are equal and the classifier's scale is zero."""
+    shard = make_shard()
+    shard = replace(shard, train_x=torch.zeros_like(shard.train_x))
     asked = train_settings(epochs=1, batch_size=64, schedule="constant", weight_decay=0.5)
-    with torch.no_grad():  # no gradient but the decay's: all images equal, head at zero
+    with torch.no_grad():
         individual.head.scale.zero_()
     train(individual, shard, asked, torch_rng(1))
+    return individual
+
+
+def test_what_is_inherited_does_not_decay():
+    individual, _ = started()
+    top, stem = weights(individual.top), individual.stem[0].conv.weight.detach().clone()
+    decayed(individual)
     assert all(torch.equal(a, b) for a, b in zip(weights(individual.top), top, strict=True))
     assert torch.allclose(individual.stem[0].conv.weight, stem * (1 - 0.01 * 0.5), atol=1e-7)
+
+
+def test_own_layers_that_start_as_the_identity_do_not_decay():
+    made = Individual(
+        ways=3, width=0.0625, head="prototype", generator=torch_rng(), inherited=4,
+        top_widths=(4, 4, 6, 6), front=Front(pools=(2, 4), side=4, dimensions=5),
+    )  # fmt: skip
+    own = weights(made.own)
+    assert len(made.own) == 3
+    after = decayed(made)
+    assert all(torch.equal(a, b) for a, b in zip(weights(after.own), own, strict=True))
+
+
+@pytest.mark.parametrize(("shots", "due"), [(1, 1e-4), (10, 1e-3), (50, 5e-3), (400, 0.01)])
+def test_rates_grow_with_the_shard(shots, due):
+    shard = make_shard(shots=shots)
+    assert rates(IndividualSettings(), shard) == (pytest.approx(due), pytest.approx(due))
+    assert rates(IndividualSettings(lr=0.3), shard) == (0.3, 0.3)
+    assert rates(IndividualSettings(inherited_lr=0.0), shard) == (pytest.approx(due), 0.0)
+
+
+def test_training_without_rates_is_at_those_of_the_shard():
+    def trained(**asked) -> list[torch.Tensor]:
+        individual, shard = started()  # six images a class
+        train(individual, shard, train_settings(epochs=1, **asked), torch_rng(1))
+        return weights(individual)
+
+    grown, given = trained(lr=None, inherited_lr=None), trained(lr=6e-4, inherited_lr=6e-4)
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(grown, given, strict=True))
+    other = trained(lr=6e-4, inherited_lr=0.0)
+    assert not all(torch.allclose(a, b, atol=1e-7) for a, b in zip(grown, other, strict=True))
 
 
 def test_learning_rates_fall_along_half_a_cosine():
@@ -218,3 +288,27 @@ def test_mirror_images_are_further_views_where_the_dataset_allows_flips():
     assert torch.equal(both[: len(plain)], plain)
     assert torch.equal(both[len(plain) :], features(individual, shard.train_x.flip(3)))
     assert torch.equal(twice, torch.cat([labels, labels]))
+
+
+def test_views_of_a_test_image_are_averaged():
+    """Two images, two views each, in which the first class has 0.8 and 0.4, 0.1 and 0.3."""
+    first = torch.tensor([0.8, 0.1, 0.4, 0.3])
+    p = torch.stack([first, 1 - first], 1)
+    y = torch.tensor([0, 0])
+    accuracy, loss = measure(lambda rows: 3 + p[rows].log(), torch.arange(4), y.repeat(2), views=2)
+    assert accuracy == 0.5
+    assert loss == pytest.approx(-(math.log(0.6) + math.log(0.2)) / 2)
+    assert measure(lambda rows: p[rows].log(), torch.arange(2), y)[0] == 0.5
+
+
+def test_mirrored_tests_are_the_mean_of_both_views():
+    individual, shard = started()
+    assert shard.with_mirrored_tests() is shard  # letters do not mirror
+    both = replace(shard, flip=True).with_mirrored_tests()
+    outcome = train(individual, both, train_settings(epochs=0), torch_rng(1))
+    x = shard.test_x
+    logits = [individual.head(features(individual, view)) for view in (x, x.flip(3))]
+    mean = torch.stack(logits).softmax(2).mean(0)
+    assert outcome.loss == [pytest.approx(float(F.nll_loss(mean.log(), shard.test_y).detach()))]
+    right = int((mean.argmax(1) == shard.test_y).sum())
+    assert outcome.accuracy == [right / len(x)]
