@@ -40,6 +40,7 @@ from runtime.streams import steady_streams
 if TYPE_CHECKING:
     from reports.console import Console
     from reports.loggers import RunLogger
+    from runtime.resources import Resources
 
 register_schema()
 OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -56,17 +57,19 @@ def simulation(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> 
     from reports.console import Console
     from reports.loggers import logging
 
+    run, resources = check_methods(config)
     console, plain = Console(), asdict(config)
     with logging(config.logger, run_dir, plain, console) as logger:
-        plain = with_methods(plain)
-        if note := unread(config, overrides):
+        plain = with_methods(plain, run)
+        if note := unread(config, run.methods, overrides):
             console.on_note(note)
-        return _simulation(config, plain, run_dir, overrides, console, logger)
+        return _simulation(config, plain, resources, run_dir, overrides, console, logger)
 
 
 def _simulation(
     config: Config,
     plain: dict[str, Any],
+    resources: Resources | None,
     run_dir: Path,
     overrides: Sequence[str],
     console: Console,
@@ -87,7 +90,7 @@ def _simulation(
 
     keep_freed_memory()
     callback, seconds = CallbackList([console, logger]), Seconds()
-    if (tight := check_memory(config.runtime, config.num_clients)) is not None:
+    if (tight := check_memory(resources, config.num_clients)) is not None:
         callback.on_note(tight)
     with seconds.of("world"), console.bar(f"dataset {config.data.name}"):
         dataset, leakage = load_dataset(
@@ -118,7 +121,7 @@ def _simulation(
     federated = Federated()
     if names := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar("federated rounds"):
-            width, clients = result.gene.card.width, federation(config)
+            width, clients = result.gene.card.width, federation(config, resources)
             federated = run_federated_training(
                 task, names, dataset, width, clients, callback=callback
             )
@@ -129,7 +132,7 @@ def _simulation(
             dataset.sha256,
             result.gene_of,
             pretrained.payloads,
-            federation(config),
+            federation(config, resources),
             rounds=config.rounds,
             precision=config.learngene.precision,
             payload_precision=config.payload_precision,
@@ -172,7 +175,6 @@ def _run(composed: DictConfig) -> int:
     try:
         config = check_fields(composed)
         announce(config)
-        check_methods(config)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         asked = [str(each) for each in HydraConfig.get().overrides.task]
         return simulation(config, run_dir, asked)

@@ -26,7 +26,6 @@ from conf.parts import client_task
 from conf.schema import read_config
 from learngene.data.cache import build
 from learngene.gene.gene import load
-from learngene.utils.files import expand_user
 from protocol.plan import plan_round
 from protocol.task import ClientTask
 from runtime.ray_backend import RuntimeSettings, simulate
@@ -50,7 +49,7 @@ def main() -> int:
 
     plain = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     config = read_config(plain)
-    dataset = build(config.dataset, expand_user(config.cache))
+    dataset = build(config.dataset, Path(config.cache))
     gene = load(arguments.run_dir / "learngene.safetensors")
     count = config.num_clients
     plans = plan_round(client_task(config, plain, dataset.path), gene)

@@ -37,7 +37,7 @@ from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
 from learngene.methods import BUILT_IN
 from learngene.seeding import generator
-from learngene.utils.files import expand_user, write_atomically
+from learngene.utils.files import write_atomically
 from protocol.plan import plan_round
 from protocol.task import ClientTask
 from reports.tuning import FOLDER, write_record
@@ -194,7 +194,7 @@ def main() -> int:
     plain["data"]["clients_from"] = "open_world"
     plain["num_clients"] = arguments.clients  # who trains together, for federated methods
     config = read_config(plain)
-    dataset = build(config.dataset, expand_user(config.cache))
+    dataset = build(config.dataset, Path(config.cache))
     result = train_or_load_gene(factory_settings(config), dataset)
     conditions = conditions_of(plain, result)
     plan = {name: trials(name, plain, arguments.trials) for name in arguments.methods.split(",")}

@@ -118,15 +118,14 @@ def _typed(name: str, method: Method, values: Any) -> dict[str, Any]:
     return asdict(typed)
 
 
-def with_methods(config: dict[str, Any]) -> dict[str, Any]:
+def with_methods(config: dict[str, Any], run: RunMethods) -> dict[str, Any]:
     """The configuration with all that its methods are: names, settings and, of plugins, files.
 
     ``methods`` holds the short names, ``method`` the settings of these methods and of scratch, and
     ``own_methods``, where there are plugins, what workers need to find them.
     """
-    resolved = resolve_methods(config["methods"], config["method"])
-    plugins = {"own_methods": resolved.plugins} if resolved.plugins else {}
-    return config | {"methods": [*resolved.methods], "method": resolved.settings} | plugins
+    plugins = {"own_methods": run.plugins} if run.plugins else {}
+    return config | {"methods": [*run.methods], "method": run.settings} | plugins
 
 
 def add_cwd_to_path() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from conf.schema import Config
 from protocol.task import ClientTask, LabelledImages
-from runtime.resources import Federation
+from runtime.resources import Federation, Resources
 from server.factory import FactorySettings
 from server.pretraining import PretrainingSettings
 
@@ -67,6 +67,7 @@ def client_task(
     )
 
 
-def federation(config: Config) -> Federation:
+def federation(config: Config, resources: Resources | None) -> Federation:
     """Who is asked, where they run, and where their answers are kept."""
-    return Federation(config.runtime, config.num_clients, Path(config.cache), config.resume)
+    clients, cache = config.num_clients, Path(config.cache)
+    return Federation(config.runtime, clients, cache, config.resume, resources)

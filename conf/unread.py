@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from conf.methods import resolve_methods
 from conf.schema import Config
 from learngene.methods.registry import BUILT_IN
 
@@ -205,12 +204,12 @@ ROWS = (
 )
 
 
-def unread(config: Config, overrides: Sequence[str]) -> str | None:
+def unread(config: Config, methods: dict[str, Method], overrides: Sequence[str]) -> str | None:
     """One line on what of the overrides, as they were typed, this run will not look at.
 
     None: it looks at all of them.
     """
-    run = Run(config, resolve_methods(config.methods, config.method).methods)
+    run = Run(config, methods)
     reasons: dict[str, list[str]] = {}
     for field in (override.lstrip("+~").partition("=")[0] for override in overrides):
         rows = (row for row in ROWS if row.names(field) and not row.read(run))

@@ -17,12 +17,12 @@ from conf.schema import Config
 from conf.typed import to_typed
 from learngene.data.settings import value_bounds
 from learngene.errors import InputError
-from learngene.utils.files import expand_user, is_file, is_folder
+from learngene.utils.files import is_file, is_folder
 from learngene.utils.hardware import usable_cores
 from learngene.utils.settings import by_client
 from reports.experiments.registry import compared_methods, needs_collective
 from reports.loggers import check_logger
-from runtime.resources import check_resources
+from runtime.resources import Resources, check_resources
 
 GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
@@ -53,11 +53,12 @@ def check_fields(composed: DictConfig) -> Config:
     return config
 
 
-def check_methods(config: Config) -> None:
-    """The rest of ``check``."""
-    _refuse(config, _of_halves(config, resolve_methods(config.methods, config.method)))
-    if config.runtime.name == "ray":
-        check_resources(config.runtime, config.num_clients)
+def check_methods(config: Config) -> tuple[RunMethods, Resources | None]:
+    """The rest of ``check``: the run's methods, and what Ray is started with (None: no Ray)."""
+    run = resolve_methods(config.methods, config.method)
+    _refuse(config, _of_halves(config, run))
+    ray = config.runtime.name == "ray"
+    return run, check_resources(config.runtime, config.num_clients) if ray else None
 
 
 def _refuse(config: Config, problems: Iterator[Problem]) -> None:
@@ -299,7 +300,7 @@ def _of_data(config: Config) -> Iterator[Problem]:
 
         check_growth(config.collective.memory, config.collective.growth)
     value_bounds(data)
-    if data.root is not None and not is_folder(expand_user(data.root)):
+    if data.root is not None and not is_folder(data.root):
         yield "data.root", "no such folder", "Name a folder that exists"
     if data.name in ("cifar100", "imagenet100"):
         group = {"novel": 20, "open_world": 16}[source]  # the appendix's class split

@@ -120,9 +120,9 @@ def reply_bytes(reply: Message | None, methods: Sequence[str]) -> tuple[int, lis
         return nothing
     try:
         total = message_bytes(reply)
-        return total, bytes_by_method(reply, total, METRICS, methods)
-    except Exception:  # Ray hands over what protobuf refuses, a 65 bit integer for one
-        return nothing
+    except (ValueError, TypeError, OverflowError):
+        return nothing  # Ray hands over what protobuf refuses, a 65 bit integer for one
+    return total, bytes_by_method(reply, total, METRICS, methods)
 
 
 def array_record(arrays: dict[str, Any]) -> ArrayRecord:

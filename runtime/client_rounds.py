@@ -48,7 +48,7 @@ def run_client_rounds(
     Raises:
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
-    device, clients = client_device(federation.runtime), federation.num_clients
+    device, clients = client_device(federation.resources), federation.num_clients
     with fault_orders(faults, federation.cache) as orders:
 
         @cache  # asked for by the count of kept answers, by the runtime and by the round
@@ -75,7 +75,8 @@ def run_client_rounds(
         if kept:
             callback.on_note(f"{kept} of {due} clients answered in an earlier run: not asked again")
         callback.on_clients_begin(due - kept)
-        simulate(strategy, rounds, federation.runtime, clients, callback=callback)
+        runtime, resources = federation.runtime, federation.resources
+        simulate(strategy, rounds, runtime, clients, resources=resources, callback=callback)
     return strategy.rounds
 
 

@@ -86,7 +86,10 @@ def run_federated_training(
 
     strategy = FederatedStrategy(clients, trainings, plan, after_round=after)
     if strategy.rounds_left:
-        simulate(strategy, strategy.rounds_left, federation.runtime, clients, client_app=client_app)
+        simulate(
+            strategy, strategy.rounds_left, federation.runtime, clients,
+            resources=federation.resources, client_app=client_app,
+        )  # fmt: skip
     failed = {each.name: each.failed for each in trainings if each.failed is not None}
     for name, reason in failed.items():
         callback.on_note(f"{name} failed: {reason}")
@@ -111,7 +114,7 @@ def _kept(
 ) -> TrainingCache:
     """Where the training is kept: the key is its first message and the number of clients."""
     plan = plan_federated_round(task, training.name, 1, training.state)
-    fields = cache_key_fields(plan, 1, dataset.sha256, client_device(federation.runtime))
+    fields = cache_key_fields(plan, 1, dataset.sha256, client_device(federation.resources))
     fields["clients"] = federation.num_clients
     return TrainingCache(federation.cache, training.name, fields)
 

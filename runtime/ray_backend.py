@@ -51,6 +51,7 @@ def simulate(
     runtime: RuntimeSettings,
     num_clients: int,
     *,
+    resources: Resources | None = None,
     client_app: ClientApp | None = None,
     callback: RunCallback = SILENT,
 ) -> None:
@@ -64,6 +65,7 @@ def simulate(
         rounds: how many times each client is asked.
         runtime: ``ray`` or ``serial``, and what a client may hold.
         num_clients: nodes to simulate.
+        resources: what ``check_resources`` has found for Ray; default: it is asked here.
         client_app: what answers; default ``clients.client_app.app``.
         callback: its ``on_reply`` is called as replies arrive; with Ray not in the main thread.
 
@@ -80,7 +82,7 @@ def simulate(
     strategy.timeout_s = runtime.timeout_s
     in_flight = None
     if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
-        resources = check_resources(runtime, num_clients)
+        resources = resources or check_resources(runtime, num_clients)
         in_flight = IN_FLIGHT * resources.workers
     server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback, in_flight=in_flight)
     # Where earlier runs have every answer there is nothing to start Ray for.

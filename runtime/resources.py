@@ -38,16 +38,6 @@ class RuntimeSettings:
 
 
 @dataclass(frozen=True)
-class Federation:
-    """Who is asked, where they run, and where their answers are kept."""
-
-    runtime: RuntimeSettings
-    num_clients: int
-    cache: Path
-    resume: bool = True  # take up what an earlier run has kept
-
-
-@dataclass(frozen=True)
 class Resources:
     """What Ray is started with, and what a client holds of it."""
 
@@ -72,6 +62,17 @@ class Resources:
         # "local": never a cluster that happens to be there
         own = {"address": "local", "num_cpus": self.total_cpus, "num_gpus": self.total_gpus}
         return {**own, **quiet}
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who is asked, where they run, and where their answers are kept."""
+
+    runtime: RuntimeSettings
+    num_clients: int
+    cache: Path
+    resume: bool = True  # take up what an earlier run has kept
+    resources: Resources | None = None  # of ``runtime``, as checked; None: without Ray
 
 
 def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
@@ -128,33 +129,29 @@ def _on_cluster(address: str, cpus: float, gpus: float) -> Resources:
     return resources
 
 
-def check_memory(runtime: RuntimeSettings, num_clients: int) -> str | None:
+def check_memory(resources: Resources | None, num_clients: int) -> str | None:
     """A warning where Ray's workers take more memory than is free; None where they do not.
 
     Raises:
-        InputError: they take more than there is; and as ``check_resources``.
+        InputError: they take more than there is.
     """
-    if runtime.name != "ray" or runtime.address:
+    if resources is None or resources.address:
         return None
-    asked = check_resources(runtime, num_clients)
-    workers, (free, there) = min(num_clients, asked.workers), memory()
+    workers, (free, there) = min(num_clients, resources.workers), memory()
     due = workers * WORKER_BYTES
     problem = f"{workers} workers take about {due / 1e9:.1f} GB of memory"
     if due > there:
         fix = "Lower it, or raise runtime.num_cpus: fewer clients at once"
         problem = f"{problem}, there are {there / 1e9:.1f} in all"
-        raise InputError("runtime.total_cpus", asked.total_cpus, problem, fix)
+        raise InputError("runtime.total_cpus", resources.total_cpus, problem, fix)
     return f"warning: {problem}, {free / 1e9:.1f} are free" if due > free else None
 
 
-def client_device(runtime: RuntimeSettings) -> dict[str, Any]:
+def client_device(resources: Resources | None) -> dict[str, Any]:
     """Where clients compute; on a cluster elsewhere only what they are given of it is known."""
     import torch  # late: half of what the driver's start costs
 
-    if runtime.name == "serial":
-        gpus = float(torch.cuda.is_available())
-    else:
-        gpus = check_resources(runtime, 1).num_gpus
+    gpus = float(torch.cuda.is_available()) if resources is None else resources.num_gpus
     if not gpus:
         return {"kind": "cpu"}
     here = torch.cuda.get_device_name() if torch.cuda.is_available() else "elsewhere"

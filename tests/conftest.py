@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,12 @@ from tests.reports.helpers import DOT, make_results
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """``chaos`` runs for whoever names it, and for nobody else."""
+    """Files of whole runs and of Ray come first: a long one at the end would keep one process.
+
+    ``chaos`` runs for whoever names it, and for nobody else.
+    """
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.parent not in (here, here / "runtime"))
     if "chaos" in (config.option.markexpr or ""):
         return
     for item in items:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
+import conf.methods
+import sim
 from conf.methods import resolve_methods
 from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
@@ -23,6 +29,11 @@ MANY = (  # a run of many methods
     *("learngene", "scratch", "maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
     *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
 )
+
+
+def with_methods(plain: dict[str, Any]) -> dict[str, Any]:
+    """A whole configuration as a run hands it on: ``conf.methods.with_methods``, resolved here."""
+    return conf.methods.with_methods(plain, resolve_methods(plain["methods"], plain["method"]))
 
 
 def method_settings() -> dict[str, dict[str, Any]]:
@@ -65,6 +76,18 @@ def gene_of(
     return extract(
         collective, layers=layers, rho=rho, source={}, image_side=side, projections=projections
     )
+
+
+def command_line(*words: str) -> subprocess.CompletedProcess[str]:
+    """``python sim.py`` with these words, in this process: seconds of imports are saved.
+
+    What one process has of its own (signals, the interpreter's end) is for tests that start one.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    here = patch.multiple(sim, catch_signals=lambda: None, _codes=[])
+    with redirect_stdout(out), redirect_stderr(err), here, patch("sys.argv", ["sim.py", *words]):
+        code = sim.main()
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def hooked(**hooks: Callable[..., None]) -> RunCallback:

@@ -10,14 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 import sim as program
+from conf import validate
 from conf.validate import check
 from learngene.errors import InputError, RunError
 from reports.results import read_results
 from tests.conf.test_compose import composed
+from tests.helpers import command_line
 from tests.own_method import here, write_method
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,9 +60,12 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
 @pytest.mark.parametrize(
     "where", ["/proc/nope", "/dev/null/x", "file", "x" * 300, "/sys/x", "/sys"]
 )
-def test_a_run_folder_that_cannot_be_made(where: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    line = one_line(sim(f"hydra.run.dir={where}", folder=tmp_path), 2)
+def test_a_run_folder_that_cannot_be_made(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    line = one_line(command_line(f"hydra.run.dir={where}"), 2)
     assert f"hydra.run.dir={where}: no folder that can be written in (" in line
 
 
@@ -112,10 +118,10 @@ def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path
     heavy = ("torch", "torchvision", "scipy", "matplotlib", "pandas", "ray", "flwr", "pyarrow")
     script = (
         "import sys, sim\n"
-        "def stop(config):\n"
+        "def stop(*_):\n"
         f"    print([name for name in {heavy} if name in sys.modules])\n"
         "    raise SystemExit\n"
-        "sim.check_methods = stop\n"
+        "sim.simulation = stop\n"
         "sys.argv = ['sim.py', 'num_clients=7']\n"
         "sim.main()\n"
     )
@@ -127,6 +133,20 @@ def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path
     first, imported = done.stdout.splitlines()
     assert "learngene: data glyphs, 7 clients" in first
     assert imported == "[]"
+
+
+def test_methods_and_machine_are_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray starts for nobody: every answer is kept."""
+    asked = (*TINY, f"cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert command_line(*asked).returncode == program.OK
+    counted = [Mock(wraps=f) for f in (validate.resolve_methods, validate.check_resources)]
+    for name, each in zip(("resolve_methods", "check_resources"), counted, strict=True):
+        for place in ("conf.methods", "conf.validate", "runtime.resources", "runtime.ray_backend"):
+            monkeypatch.setattr(f"{place}.{name}", each, raising=False)
+    assert command_line(*asked, "runtime=ray", "runtime.num_gpus=0").returncode == program.OK
+    assert [each.call_count for each in counted] == [1, 1]
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,12 @@ MORE = {
 Run = Callable[[str], list[dict[str, Any]]]
 
 
+@pytest.fixture(autouse=True)
+def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods' halves; side by side: tests/server/test_parallel.py."""
+    monkeypatch.setattr("server.pretraining.max_workers", lambda *_: 1)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs an experiment's points, once each, and gives their results."""

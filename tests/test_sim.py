@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from learngene.gene.gene import load
 from reports.results import read_results
+from tests.helpers import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_LOGGER = """
@@ -32,7 +34,7 @@ class Mine:
 """
 
 
-def sim(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProcess[str]:
+def process(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "sim.py"), *overrides, f"hydra.run.dir={run}"],
         env={**os.environ, "LEARNGENE_CACHE": str(cache), "COLUMNS": "200"},
@@ -42,6 +44,13 @@ def sim(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProcess[
         timeout=300,
         check=False,
     )
+
+
+def sim(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProcess[str]:
+    """As ``process``, in this one; halves one after the other (tests/server/test_parallel.py)."""
+    told = patch.dict(os.environ, {"LEARNGENE_CACHE": str(cache), "COLUMNS": "200"})
+    with told, patch("server.pretraining.max_workers", lambda *_: 1):
+        return command_line(*overrides, f"hydra.run.dir={run}")
 
 
 def numbers(results: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     run = tmp_path_factory.mktemp("first") / "run"
-    done = sim("scale=tiny", "runtime=serial", cache=cache, run=run)
+    done = process("scale=tiny", "runtime=serial", cache=cache, run=run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert str(run / "report.html") in done.stdout.replace("\n", "")
     return run
@@ -172,8 +181,8 @@ def test_other_client_settings_reuse_the_collective(
 def test_a_sweep_has_overrides_on_both_sides_of_its_flag(
     first: Path, cache: Path, tmp_path: Path
 ) -> None:
-    done = sim("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m",
-               "shots=2,3", cache=cache, run=tmp_path / "unused")  # fmt: skip
+    done = process("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m",
+                   "shots=2,3", cache=cache, run=tmp_path / "unused")  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = [read_results(tmp_path / "sweep" / n / "results.json") for n in ("0", "1")]
     assert [results["run"]["config"]["shots"] for results in found] == [2, 3]
@@ -329,7 +338,7 @@ def test_planted_faults_are_named_everywhere_and_spare_the_others(
     run = tmp_path / "run"
     (tmp_path / "bad_logger.py").write_text(BAD_LOGGER)
     asked = ["scale=tiny", "runtime=serial", "faults=[0:raise,2:kill_once]"]
-    done = sim(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
+    done = process(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stdout.count("logger=bad_logger.Mine is called no more") == 1
     assert "RuntimeError: no disk [/left]" in done.stdout and "ever again" not in done.stdout

@@ -8,17 +8,16 @@ from dataclasses import asdict, replace
 import pytest
 
 from clients.work import run_task
-from conf.methods import with_methods
 from conf.parts import client_task, pretraining_settings
 from conf.schema import Config
 from learngene.methods.plugins import describe, load
 from protocol.plan import plan_round
 from protocol.reply_schema import reply_schema
-from runtime.resources import RuntimeSettings, client_device
+from runtime.resources import client_device
 from server.pretraining import _factory, payload_key
 from strategies.answer_cache import cache_key_fields
 from tests.clients.helpers import make_task
-from tests.helpers import gene_of
+from tests.helpers import gene_of, with_methods
 from tests.hostile_methods import write_hostile
 from tests.own_method import here, write_method
 
@@ -82,7 +81,6 @@ def test_another_file_at_the_worker_is_the_methods_error(tmp_path, monkeypatch, 
 def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_dataset, gene):
     here(monkeypatch, tmp_path)
     path = write_method(tmp_path, "pixels_e")
-    serial = RuntimeSettings(name="serial")
 
     def keys() -> tuple:
         config = Config(cache=str(tmp_path), methods=["scratch", "pixels_e"], budget=100)
@@ -91,9 +89,8 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_dat
         asked = pretraining_settings(config, plain)
         factory = _factory("pixels_e", asked, tiny_dataset)
         made = load(asked.plugins["pixels_e"])
-        return cache_key_fields(plan, 1, "w", client_device(serial)), payload_key(
-            factory, asked, made
-        )
+        serial = client_device(None)
+        return cache_key_fields(plan, 1, "w", serial), payload_key(factory, asked, made)
 
     before = keys()
     assert keys() == before

@@ -21,6 +21,7 @@ from learngene.gene.gene import load
 from learngene.utils.files import expand_user
 from learngene.utils.settings import limits_of
 from tests.conf.test_compose import CONF, ROOT, choices, composed
+from tests.helpers import command_line
 
 HOME = pwd.getpwuid(os.getuid()).pw_dir
 
@@ -219,12 +220,12 @@ def test_reports_take_folders_from_home(tmp_path: Path) -> None:
         ["learngene.path=x.safetensors", "experiment=fig3_criterion"],
     ],
 )
-def test_sim_refuses_before_anything_is_begun(words: list[str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "sim.py"), "scale=tiny", *words],
-        env={**os.environ, "LEARNGENE_CACHE": str(tmp_path / "cache")}, cwd=tmp_path,
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+def test_sim_refuses_before_anything_is_begun(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEARNGENE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    done = command_line("scale=tiny", *words)
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
     assert not (tmp_path / "cache").exists()

@@ -8,11 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf.error_messages import explain
-from conf.methods import with_methods
 from conf.validate import check
 from learngene.errors import InputError
 from learngene.methods import plugins
 from tests.conf.test_compose import composed
+from tests.helpers import with_methods
 from tests.own_method import SOURCE, here, write_method
 
 

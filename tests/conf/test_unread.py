@@ -8,7 +8,7 @@ import pytest
 
 import sim as program
 from conf.unread import ROWS, unread
-from conf.validate import check
+from conf.validate import check, check_fields, check_methods
 from learngene.errors import InputError
 from reports.results import read_results
 from tests.conf.test_compose import METHOD_FIELDS, choices, composed, field_names
@@ -17,7 +17,8 @@ FIELDS = {*field_names(), *METHOD_FIELDS}
 
 
 def said(*overrides: str) -> str | None:
-    return unread(check(composed(*overrides)), overrides)
+    config = check_fields(composed(*overrides))
+    return unread(config, check_methods(config)[0].methods, overrides)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.otherwise)

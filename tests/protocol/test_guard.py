@@ -359,10 +359,10 @@ def test_a_declared_array_may_come_up():
 
 def test_the_real_plan_and_the_real_answer_are_declared(tiny_dataset, evolved):
     from clients.work import run_task
-    from conf.methods import with_methods
     from conf.parts import client_task as tasks_of
     from conf.schema import Config
     from protocol.messages import array_record as record
+    from tests.helpers import with_methods
 
     gene = gene_of(evolved.collective)
     config = Config(

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDic
 from flwr.supercore.task_identity import TaskIdentity
 
 from protocol.keys import ERROR, INFO, METRICS, TASK
-from protocol.messages import WORLD, counted, message_bytes
+from protocol.messages import WORLD, counted, message_bytes, reply_bytes
 from protocol.task import ClientTask, FaultOrders
 from tests.protocol.helpers import client_task
 
@@ -78,3 +78,14 @@ def test_what_cannot_be_read_is_counted_as_it_is() -> None:
     for record in ({"json": "no json", "errors": "{}"}, {"json": "[1]", "errors": "{}"}, {}):
         broken = reply(**{INFO: ConfigRecord(record)})
         assert counted(broken) is broken
+
+
+def test_a_reply_that_protobuf_refuses_has_no_bytes_and_a_mistake_of_ours_is_no_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = reply()
+    refused.metadata.__dict__["_dst_node_id"] = 2**64
+    assert reply_bytes(refused, ["learngene"]) == (0, [0])
+    monkeypatch.setattr("protocol.messages.bytes_by_method", lambda *_: {}["a mistake"])
+    with pytest.raises(KeyError, match="a mistake"):
+        reply_bytes(reply(), ["learngene"])

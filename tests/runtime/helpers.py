@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from runtime.cluster import GIVE_UP
+
 INTRUDER = """
 import os, sys
 import ray
@@ -19,7 +21,7 @@ print("RAN IN IT", pid != os.getpid())
 def run_in(address: str, known: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Tries to run a task in the Ray at ``address``, from a process that knows these variables."""
     mine = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
-    mine["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"
+    mine |= {GIVE_UP: "5", "RAY_NUM_REDIS_GET_RETRIES": "3"}  # seconds; tries, one a second
     return subprocess.run(
         [sys.executable, "-c", INTRUDER, address],
         env={**mine, **known},

@@ -17,6 +17,7 @@ from learngene.errors import InputError
 from runtime.cluster import Node, look_up
 from runtime.private_ray import environment
 from runtime.resources import RuntimeSettings, check_resources
+from tests.helpers import command_line
 from tests.runtime.helpers import run_in
 
 REPO = Path(__file__).resolve().parents[2]
@@ -164,15 +165,7 @@ def test_a_run_joins_it_and_leaves_it_running(started: Path, tmp_path: Path) -> 
 def test_impossible_resources_are_exit_code_2_before_the_dataset(
     asked: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "sim.py", "scale=tiny", asked, f"hydra.run.dir={tmp_path}/r"],
-        cwd=REPO,
-        env={**os.environ, "LEARNGENE_CACHE": str(tmp_path / "c")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = command_line("scale=tiny", asked, f"hydra.run.dir={tmp_path}/r", f"cache={tmp_path}/c")
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith(f"sim.py: {asked}") and done.stderr.count("\n") == 1
     assert not (tmp_path / "c").exists()

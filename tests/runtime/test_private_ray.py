@@ -70,7 +70,7 @@ def test_nothing_can_be_run_in_it_without_its_token(private: Private) -> None:
     """Only what listens is known to the other processes, as to anybody on this machine."""
     wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     right = wrong | {"RAY_AUTH_TOKEN": private.token}
-    with ThreadPoolExecutor() as pool:  # who is refused tries for 20 s: side by side
+    with ThreadPoolExecutor() as pool:  # who is refused tries for seconds: side by side
         tries = pool.map(lambda known: run_in(private.address, known), ({}, wrong, right))
     for done, let_in in zip(tries, (False, False, True), strict=True):
         assert ("RAN IN IT" in done.stdout) == let_in, done.stdout + done.stderr

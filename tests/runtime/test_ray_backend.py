@@ -34,6 +34,7 @@ GENE_BYTES, PREFIX_BYTES = (sum(a.nbytes for a in each.values()) for each in (GE
 GOOD: dict[str, str] = {}
 BAD = {"0": "raise", "1": "nan", "2": "wrong client", "3": "missing method", "4": "none"}
 WORSE = {"0": "exit", "1": "inf", "2": "method error", "3": "not a number", "4": "stranger"}
+MEET = {"0": "meet", "1": "meet"}
 DIES = {"2": "die once"}
 HANGS = {"3": "hang"}
 
@@ -42,7 +43,7 @@ def run(
     name: str, does: list[dict[str, str]], folder: Path, clients: int = 5, **settings
 ) -> list[RoundOutcome]:
     def prepare(server_round: int) -> list[RoundPlan]:
-        task = fake_task(do=does[server_round - 1], folder=str(folder), meet=clients)
+        task = fake_task(do=does[server_round - 1], folder=str(folder), meet=len(MEET))
         return [plan(task, {"learngene": each}) for each in (GENE, PREFIX)]
 
     strategy = LearngeneStrategy(clients, prepare)
@@ -64,7 +65,9 @@ def serial(folder) -> list[RoundOutcome]:
 @pytest.fixture(scope="module")
 def with_ray(folder) -> tuple[list[RoundOutcome], float]:
     started = time.monotonic()
-    rounds = run("ray", [GOOD, BAD, WORSE, DIES, HANGS], folder, timeout_s=30, total_cpus=2)
+    gpus = {"total_gpus": 2, "num_gpus": 1.0}  # pretended
+    does = [GOOD, BAD, WORSE, MEET, DIES, HANGS]
+    rounds = run("ray", does, folder, timeout_s=20, total_cpus=2, **gpus)
     return rounds, time.monotonic() - started
 
 
@@ -185,16 +188,16 @@ def test_ray_equals_serial(serial, with_ray):
 @pytest.mark.ray
 def test_client_killed_once_answers_in_the_same_round(with_ray):
     """The pool in the place of Flower's; ``test_workers.py`` has what else may happen to it."""
-    fourth = with_ray[0][3]
-    assert [each.error for each in fourth.clients] == [None] * 5
+    fifth = with_ray[0][4]
+    assert [each.error for each in fifth.clients] == [None] * 5
 
 
 @pytest.mark.ray
 def test_client_that_hangs_is_missing_and_does_not_hold_up_the_end(with_ray):
     rounds, seconds = with_ray
-    assert [each.replied for each in rounds[4].clients] == [True, True, True, False, True]
-    assert (rounds[4].answered, rounds[4].missing) == (4, 1)
-    assert rounds[4].clients[3].error == "no reply within 30 s (runtime.timeout_s)"
+    assert [each.replied for each in rounds[5].clients] == [True, True, True, False, True]
+    assert (rounds[5].answered, rounds[5].missing) == (4, 1)
+    assert rounds[5].clients[3].error == "no reply within 20 s (runtime.timeout_s)"
     assert seconds < 120  # the client sleeps for 600
     stuck = [each for each in threading.enumerate() if not each.daemon]
     assert stuck == [threading.main_thread()]
@@ -202,11 +205,11 @@ def test_client_that_hangs_is_missing_and_does_not_hold_up_the_end(with_ray):
 
 
 @pytest.mark.ray
-def test_four_pretended_gpus_are_four_devices(tmp_path):
-    meet = {str(client): "meet" for client in range(4)}
-    (only,) = run("ray", [meet], tmp_path, 4, total_cpus=4, total_gpus=4, num_gpus=1.0)
-    assert only.answered == 4
-    assert sorted(each.info["visible"] for each in only.clients) == ["0", "1", "2", "3"]
+def test_two_pretended_gpus_are_two_devices(with_ray):
+    """Both clients are there at once, each with one of its own."""
+    met = with_ray[0][3]
+    assert met.answered == 5
+    assert sorted(each.info["visible"] for each in met.clients[: len(MEET)]) == ["0", "1"]
 
 
 @pytest.mark.ray

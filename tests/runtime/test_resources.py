@@ -6,7 +6,8 @@ import pytest
 
 from learngene.errors import InputError
 from runtime import resources
-from runtime.resources import RuntimeSettings, check_memory
+from runtime.cluster import Node
+from runtime.resources import Resources, RuntimeSettings, check_memory, check_resources
 
 
 @pytest.mark.parametrize(
@@ -16,19 +17,23 @@ from runtime.resources import RuntimeSettings, check_memory
         ({}, 100, 2e9, "8 workers take about 3.0 GB of memory, 2.0 are free"),
         ({"num_cpus": 2.5}, 100, 1e9, "3 workers take about 1.1 GB"),
         ({}, 2, 2e9, None),  # Ray starts a worker a client
-        ({"name": "serial"}, 100, 0, None),
-        ({"address": "auto", "total_cpus": None}, 100, 0, None),  # the memory is elsewhere
     ],
 )
 def test_workers_beyond_what_is_free(settings, clients, free, said, monkeypatch):
     monkeypatch.setattr(resources, "memory", lambda: (free, 4e9))
     asked = RuntimeSettings(**{"total_cpus": 8, "num_gpus": 0, **settings})
-    warning = check_memory(asked, clients)
+    warning = check_memory(check_resources(asked, clients), clients)
     assert warning is None if said is None else f"warning: {said}" in warning
+
+
+def test_without_workers_here_none_takes_memory(monkeypatch):
+    monkeypatch.setattr(resources, "memory", lambda: (0, 0))
+    assert check_memory(None, 100) is None  # one process
+    assert check_memory(Resources(None, None, 1, 0, "h:1", (Node(8, 0),)), 100) is None
 
 
 def test_workers_beyond_what_there_is(monkeypatch):
     monkeypatch.setattr(resources, "memory", lambda: (3e9, 4e9))
     with pytest.raises(InputError, match=r"11 workers take about 4\.1 GB .* 4\.0 in all") as caught:
-        check_memory(RuntimeSettings(total_cpus=11, num_gpus=0), 100)
+        check_memory(check_resources(RuntimeSettings(total_cpus=11, num_gpus=0), 100), 100)
     assert caught.value.field == "runtime.total_cpus"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from reports.results import read_results
+from runtime.cluster import GIVE_UP
 from runtime.signals import KEPT, MESSAGE
 from tests import chaos
 
@@ -52,7 +53,7 @@ def start(
 
     started.append(process := subprocess.Popen(
         [sys.executable, str(chaos.ROOT / "sim.py"), *ASKED, *overrides, f"hydra.run.dir={run}"],
-        env={**os.environ, "LEARNGENE_CACHE": str(cache), chaos.MARK: str(run)},
+        env={**os.environ, "LEARNGENE_CACHE": str(cache), chaos.MARK: str(run), GIVE_UP: "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,7 +15,7 @@ from learngene.errors import InputError
 from protocol.guard import RecordEntry
 from protocol.messages import ByteCount
 from runtime.ray_backend import simulate
-from runtime.resources import RuntimeSettings, client_device
+from runtime.resources import RuntimeSettings, check_resources, client_device
 from strategies.answer_cache import AnswerCache, cache_key_fields
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import hooked
@@ -119,9 +119,8 @@ def test_a_copied_folder_is_refused_with_what_differs(kept, tmp_path):
 def test_the_key_is_the_question_and_not_where_the_dataset_lies():
     def key(asked: RoundPlan = PLAN, number: int = 1, dataset: str = "w", **runtime) -> str:
         settings = replace(SERIAL, **runtime)
-        return json.dumps(
-            cache_key_fields(asked, number, dataset, client_device(settings)), sort_keys=True
-        )
+        device = client_device(check_resources(settings, 1) if settings.name == "ray" else None)
+        return json.dumps(cache_key_fields(asked, number, dataset, device), sort_keys=True)
 
     elsewhere = plan(replace(PLAN.task, world="/else/where"), PLAN.payloads)
     assert key() == key(elsewhere) == key(timeout_s=5.0) == key(name="ray", num_gpus=0.0)
@@ -147,7 +146,7 @@ def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = T
     def prepare(number: int) -> list[RoundPlan]:
         # What clients do wrong is no part of the question here, or it would be another one.
         question = plan(fake_task(), {"learngene": GENE})
-        fields = cache_key_fields(question, number, "w", client_device(SERIAL))
+        fields = cache_key_fields(question, number, "w", client_device(None))
         kept = AnswerCache(cache, fields, resume=resume)
         return [replace(plan(task, {"learngene": GENE}), kept=kept)]
 

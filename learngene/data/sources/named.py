@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from learngene.data.class_split import unusable
 from learngene.data.settings import SeededDataSettings
@@ -11,7 +12,7 @@ from learngene.data.sources.cifar_pickle import find_cifar_python, open_cifar_py
 from learngene.data.sources.folder import open_folder
 from learngene.data.sources.parquet import HUB, find_parquet, open_hub, open_parquet
 from learngene.errors import InputError
-from learngene.utils.files import expand_user, is_folder
+from learngene.utils.files import is_folder
 
 _SIZE = {"cifar100": 32, "imagenet100": 84}  # sides in pixels
 
@@ -36,7 +37,7 @@ def open_images(settings: SeededDataSettings) -> Source:
                 return open_hub(settings, size)
             fix += f", or let the hub be asked for {HUB[name]} with data.download=true"
         raise InputError("data.root", None, f"{name} has to come from somewhere", fix)
-    root = expand_user(settings.root)
+    root = Path(settings.root)
     if not is_folder(root):
         raise unusable(settings, "no such folder", "Check the path")
     if not os.access(root, os.R_OK | os.X_OK):

@@ -69,6 +69,7 @@ def test_a_new_built_in_method_is_its_file_and_one_line(tmp_path: Path) -> None:
 
     def run(*overrides: str) -> subprocess.CompletedProcess[str]:
         words = ["scale=tiny", "runtime=serial", "num_clients=2", "methods=[scratch,first_class]",
+                 "collective.classes_per_task=21",
                  f"cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}"]  # fmt: skip
         return subprocess.run(
             [sys.executable, "sim.py", *words, *overrides],
