@@ -27,7 +27,7 @@ from reports.variants import GatherError, Variant, group_runs, paired_difference
 
 CONFIG: dict[str, Any] = {
     "experiment": None, "seed": 0, "shots": 10, "num_clients": 6, "cache": "/a",
-    "individual": {"epochs": 10, "stem": "separable"},
+    "individual": {"epochs": 10, "stem": "none"},
     "retain": {"normalise": True, "ewc_lambda": 1.0},
     "learngene": {"layers": 3}, "collective": {"memory": "rehearsal"},
 }  # fmt: skip

@@ -339,10 +339,10 @@ def test_without_a_stream_the_report_says_so(make, tmp_path, unrendered):
 
 def test_a_threshold_that_was_set_is_told_as_such(make, tmp_path, unrendered):
     def change(sections):
-        sections["open_world"] |= {"threshold_from": 0.3, "path": "both", "score": "energy"}
+        sections["open_world"] |= {"threshold_from": 0.3, "score": "energy"}
 
     words = read(make(n=1, change=change), tmp_path).words
-    assert "by its energy, from the mean of both paths' logits; threshold: 0.3, as set" in words
+    assert "by its energy, from the collective's 13 layers; threshold: 0.3, as set" in words
 
 
 @pytest.mark.parametrize(
