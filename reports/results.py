@@ -231,6 +231,7 @@ def _summary(
     if draws:
         groups = [[c for c in answered if draw_of(c["id"], draws) == d] for d in range(draws)]
         groups = [group for group in groups if group]
+    classes = [group[0]["classes"] for group in groups]
     accuracy = {
         name: [fmean(c["methods"][name]["accuracy"] for c in group) for group in groups]
         for name in names
@@ -239,18 +240,26 @@ def _summary(
     if REFERENCE in names:
         for name in names:
             if name != REFERENCE:
-                gain = paired_gain(accuracy[name], accuracy[REFERENCE])
+                gain = paired_gain(accuracy[name], accuracy[REFERENCE], classes)
                 summary[name]["gain_over_scratch"] = gain
     if MAIN in names:
-        _compare(summary, accuracy)
+        _compare(summary, accuracy, classes)
     summary["gain"] = summary.get(MAIN, {}).get("gain_over_scratch")
     return summary
 
 
-def _compare(summary: dict[str, Any], accuracy: Mapping[str, Sequence[float]]) -> None:
+def _compare(
+    summary: dict[str, Any],
+    accuracy: Mapping[str, Sequence[float]],
+    classes: Sequence[Sequence[str]],
+) -> None:
     """Add ``lead`` to every other method: what the learngene gains over it, paired by client, with
     Wilcoxon's p as it is and (``p_holm``) corrected for the number of these comparisons."""
-    leads = {name: paired_gain(accuracy[MAIN], accuracy[name]) for name in summary if name != MAIN}
+    leads = {
+        name: paired_gain(accuracy[MAIN], accuracy[name], classes)
+        for name in summary
+        if name != MAIN
+    }
     corrected = holm([lead["p_value"] for lead in leads.values()])
     for (name, lead), p in zip(leads.items(), corrected, strict=True):
         summary[name]["lead"] = {**lead, "p_holm": p}

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from reports.collective import layer_names
-from reports.experiments.base import Experiment, Row, row
+from reports.experiments.base import Claim, Experiment, Row, row
 from reports.figures.rho import rho_heatmap
 from reports.schema import Results
 from reports.units import mean_over_runs
-from reports.variants import RunGroup
+from reports.variants import RunGroup, Variant
 
+WHERE = "Inheriting Learngene, figure 3"
+SELECTS_TOP, PREDICTS = "runs that select the top three", "rank correlation of rho"
+CLAIMS = (
+    Claim(
+        name="criterion-top",
+        words="the criterion selects the top three layers",
+        numbers={},
+        unit="share",
+        bound="about",
+        quantity=SELECTS_TOP,
+        direction=(SELECTS_TOP,),
+        said_in=WHERE,
+    ),
+    Claim(
+        name="criterion-carries",
+        words="what the criterion looks for is where the meta-knowledge is: over layers, rho goes "
+        "with what new classes gain (transfer profile)",
+        numbers={},
+        unit="share",
+        bound="about",
+        quantity=PREDICTS,
+        direction=(PREDICTS,),
+        said_in=WHERE,
+    ),
+)
 ENDS = 3  # so many layers at either end have their rho in numbers: the paper inherits three
 
 
@@ -31,9 +57,24 @@ def rows(group: RunGroup) -> list[Row]:
         is_top = [(run, float(run["criterion"]["selected"] == top_layers(run))) for run in runs]
         shown = "; ".join(f"[{', '.join(names[n - 1] for n in layers)}]" for layers in selected)
         note = f"the paper selects the top three; selected here: {shown}"
-        quantity = "runs that select the top three"
-        table.append(row(variant, quantity, "share", mean_over_runs(is_top), note=note))
+        table.append(row(variant, SELECTS_TOP, "share", mean_over_runs(is_top), note=note))
+        table += _correlations(variant, runs)
     return table
+
+
+def _correlations(variant: Variant, runs: Sequence[Results]) -> list[Row]:
+    """Rank correlation over layers of each measure of the criterion with the transfer profile."""
+    found = [(run, run["criterion"].get("correlation") or {}) for run in runs]
+    return [
+        row(
+            variant,
+            f"rank correlation of {name}",
+            "share",
+            mean_over_runs([(run, its[name]) for run, its in found if its.get(name) is not None]),
+            note="over layers, with the transfer profile",
+        )
+        for name in dict.fromkeys(name for _, its in found for name in its)
+    ]
 
 
 def top_layers(run: Results) -> list[int]:
@@ -51,4 +92,6 @@ def _rho(run: Results, layers: slice, late: bool) -> float | None:
     return fmean(values) if values else None
 
 
-EXPERIMENT = Experiment("fig3_criterion", rows=rows, figure=rho_heatmap, needs_collective=True)
+EXPERIMENT = Experiment(
+    "fig3_criterion", rows=rows, figure=rho_heatmap, claims=CLAIMS, needs_collective=True
+)

@@ -28,16 +28,20 @@ is in [FINDINGS.md](FINDINGS.md); how far this project is the paper, in [FIDELIT
 Kept runs of the former form are in the history at commit 52936e1; new ones are being made.
 """
 RULE = """\
-Verdicts are computed (`reports/ledger/claims.py`). A claim is *in direction* where its \
-effect has
-the paper's sign with an interval off zero; for a table, where the learngene leads each of the eight
-opponents so. **reproduced**: in direction, and the paper's number lies within our 95 % interval and
-the paper's own ±, combined as the root of the sum of squares (our interval being at most half of
-the paper's number to either side), or, where it is a bound, our mean meets it. **in direction
-only**: in direction, but the number is another. **censored**: it would be one of these two, but
-fewer than 90 % of the clients arrived at the level that the claim is about, so means are of a
-selection. **not**: not in direction. **not run**: no kept run says anything. ImageNet100 is
-mini-ImageNet's 100 classes at 84x84.
+Verdicts are computed (`reports/ledger/claims.py`). The form is what the individuals were made of:
+inherited layers, own layers in front, projection, classifier, width. A claim is *in direction*
+where its effect has the paper's sign with an interval off zero, of a paired difference also with
+that for new classes (the second ±); for a table, where the learngene leads each of the eight
+opponents so. **holds**: in direction, where the paper has no number, or the bound of a control is
+met. **holds by construction (epoch 0)**: in direction, but at half of the clients or more it is
+there before any training. **reproduced**: in direction, and the paper's number lies within our 95 %
+interval and the paper's own ±, combined as the root of the sum of squares (our interval being at
+most half of the paper's number to either side), or, where it is a bound, our mean meets it. **in
+direction only**: in direction, but the number is another. **censored**: it would be one of these,
+but fewer than 90 % of the clients arrived at the level that the claim is about, so means are of a
+selection. **too few runs**: no interval. **not**: not in direction. **not run**: no kept run says
+anything. Rows that begin with *control* are not the paper's: they say what the claims beside them
+rest on. ImageNet100 is mini-ImageNet's 100 classes at 84x84.
 """
 MAIN_NOTE = (
     "Mean and 95 % interval over clients (of the same novel classes: it does not speak for others) "
@@ -49,7 +53,7 @@ MAIN_HEADINGS = (
     *("collective, s", "device"),
 )
 OURS = (f"ours, {name}" for name in DATASETS.values())
-CLAIM_HEADINGS = ("claim of the paper", "paper", *OURS, "verdict", "figure")
+CLAIM_HEADINGS = ("claim", "form", "paper, or bar", *OURS, "verdict", "figure")
 
 
 def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], base: str) -> str:
@@ -106,7 +110,8 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
     cells = []
     for experiment, claim in registry.claims():
         rows = {data: tables.get((experiment.name, data), []) for data in DATASETS}
-        judged = {data: verdicts(claim, paper, rows[data]) for data, paper in claim.numbers.items()}
+        said = claim.numbers or dict.fromkeys(DATASETS)
+        judged = {data: verdicts(claim, paper, rows[data]) for data, paper in said.items()}
         papers = [
             f"{number(paper.value, paper.spread, unit=claim.unit)} {claim.unit}"
             if (paper := claim.numbers.get(data))
@@ -114,7 +119,6 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
             for data in DATASETS
         ]
         same = papers[0] == papers[1] or papers[1] == NONE
-        where = next(iter(claim.numbers.values())).where
         links = [
             _linked(DATASETS[data], _figure(experiment.name, data), drawn, base)
             for data in DATASETS
@@ -123,12 +127,24 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
         shown = "; ".join(f"{DATASETS[data]}: {_verdict(held)}" for data, held in judged.items())
         cells.append(
             (
-                *(f"{claim.words} ({where})", bound + (papers[0] if same else " / ".join(papers))),
+                f"{claim.words} ({claim.where})",
+                _forms(claim, rows),
+                bound + (papers[0] if same else " / ".join(papers)),
                 *(*(_ours(claim, rows[data]) for data in DATASETS), shown),
                 ", ".join(filter(None, links)) or NONE,
             )
         )
     return markdown_table(CLAIM_HEADINGS, cells)
+
+
+def _forms(claim: Claim, rows: Mapping[str, Sequence[Row]]) -> str:
+    """What the individuals are made of that were measured."""
+    forms = {
+        data: list(dict.fromkeys(row.form for row in its if row.name == claim.quantity))
+        for data, its in rows.items()
+    }
+    shown = [f"{DATASETS[data]}: {'; '.join(its)}" for data, its in forms.items() if any(its)]
+    return "; ".join(shown) or NONE
 
 
 def _verdict(judged: Sequence[Judged]) -> str:
