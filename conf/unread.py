@@ -129,6 +129,11 @@ ROWS = (
         "nothing grows",
     ),
     Row(
+        "labelled.flags",
+        lambda run: run.config.labelled.draws > 0,
+        "labelled.draws is 0: nothing is flagged",
+    ),
+    Row(
         "learngene.depth",
         lambda run: run.config.learngene.layers == "front",
         "learngene.layers is not front",

@@ -25,7 +25,7 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield "control: layers drawn at random"
     if (stem := own.get("stem", "none")) != "none":
         yield f"{stem} stem"
-    if asked.get("projection", "none") != "none":
+    elif gene and gene["layers"][0] == 1 and asked.get("projection", "none") != "none":
         yield f"{asked['projection']} projection"
     if "head" in own:
         yield f"{own['head']} head"

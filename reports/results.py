@@ -204,18 +204,23 @@ def _rounds(
         names = _method_names(point["clients"]) or [MAIN]  # nobody answered: a mean of nothing
         final = number == len(rounds)
         clients = last if final else [_client(client, names) for client in point["clients"]]
+        answered = [c for c in clients if "methods" in c]
         answers = [
             c["methods"] | ({REFERENCE: reference[c["id"]]} if reference.get(c["id"]) else {})
-            for c in clients
-            if "methods" in c
+            for c in answered
         ]
-        pairs = [methods for methods in answers if MAIN in methods and REFERENCE in methods]
-        ours, theirs = ([m[name]["accuracy"] for m in pairs] for name in (MAIN, REFERENCE))
+        pairs = [
+            (methods, c["classes"])
+            for methods, c in zip(answers, answered, strict=True)
+            if MAIN in methods and REFERENCE in methods
+        ]
+        ours, theirs = ([m[name]["accuracy"] for m, _ in pairs] for name in (MAIN, REFERENCE))
+        classes = [its for _, its in pairs]
         row = {
             **{name: value for name, value in point.items() if name != "clients"},
             "answered": len(answers),
             "summary": {n: summarise([m[n]["accuracy"] for m in answers]) for n in names},
-            "gain": paired_gain(ours, theirs) if pairs else None,
+            "gain": paired_gain(ours, theirs, classes) if pairs else None,
         }
         rows.append(row if final else {**row, "clients": clients})
     return rows

@@ -49,10 +49,11 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
     A mixed model: a client's value is the mean, plus the mean of the effects of its classes, plus
     a rest; effects and rests are normal. A client of new classes differs from the mean by both. For
     a given share of the classes in the variance, the mean has a t distribution by generalised least
-    squares; these are mixed over the share with its restricted likelihood (REML's) as weights. The
-    one share that REML finds most likely gives intervals that are too short, since it is often 0 by
-    chance: with 20 clients of 5 of 20 classes they hold the truth in 90 to 99 % of simulated draws,
-    these in 92 to 100 %, and those over clients alone in 62 to 98 %.
+    squares; these are mixed over the share, with its restricted likelihood (REML's) and 1 / sqrt(1
+    - share) as weights. The one share that REML finds most likely gives intervals that are too
+    short, since it is often 0 by chance. Simulated (20 to 60 clients of 5 of 16 or 20 classes, any
+    share), intervals hold the truth in 94 to 100 % of the draws, with the one share in 90 to 99 %,
+    those over clients alone in 42 to 96 %.
 
     Args:
         values: (n,) finite, any unit.
@@ -71,9 +72,9 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
         return 0.0
     y = (y - y.mean()) / scale
     axes, lengths, _ = np.linalg.svd(share_of, full_matrices=False)
-    share = (np.arange(100) + 0.5) / 100  # of the classes in a client's variance
-    ratio = share / (1 - share) * len(next(iter(classes)))  # of an effect's variance to a rest's
-    spread = ratio[:, None] * lengths**2  # (100, axes): covariance I + axes spread axes'
+    odds = np.linspace(-8, 18, 105)  # log of the classes' share in a client's variance to the rest
+    ratio = np.exp(odds) * len(next(iter(classes)))  # of an effect's variance to a rest's
+    spread = ratio[:, None] * lengths**2  # (105, axes): covariance I + axes spread axes'
     shrink = spread / (1 + spread)
     ones, ours = axes.sum(0), axes.T @ y
     weight = n - shrink @ ones**2  # 1' V^-1 1
@@ -81,6 +82,7 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
     left = np.maximum(n - shrink @ ours**2 - weight * estimate**2, 1e-9)  # squares of the rests
     error = np.sqrt(left / (n - 1) / weight)
     likelihood = -0.5 * (np.log1p(spread).sum(1) + np.log(weight) + (n - 1) * np.log(left))
+    likelihood += odds - 1.5 * np.logaddexp(0, odds)  # of the share: 1 / sqrt(1 - share)
     likely = np.exp(likelihood - likelihood.max())
     likely /= likely.sum()
 
@@ -90,6 +92,21 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
 
     farthest = float(np.abs(estimate).max() + error.max() * stats.t.isf(1e-3, n - 1))
     return float(scale * optimize.brentq(beyond, 0.0, farthest))
+
+
+def difference_of_means(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None]:
+    """``mean`` of a less that of b, and ``ci95``, half the width of Welch's 95 % interval: groups
+    of other units, each with a variance of its own. None where one of them has fewer than two.
+
+    Args:
+        a, b: (n,) and (m,) finite, any unit.
+    """
+    one, other = _finite(a, "a"), _finite(b, "b")
+    mean = float(one.mean() - other.mean())
+    if min(len(one), len(other)) < 2:
+        return {"mean": mean, "ci95": None}
+    interval = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    return {"mean": mean, "ci95": float(interval.high - interval.low) / 2}
 
 
 def paired_gain(

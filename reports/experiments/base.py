@@ -28,10 +28,11 @@ from reports.variants import RunGroup, Variant, paired_difference
 
 CIFAR, IMAGENET = "cifar100", "imagenet100"
 OVER_RANDOM, OVER_PLAIN = "inherited less random layers", "projection less none"
+OVER_RANDOM_FLAGS = "flagged images less random ones"
 CONTROLS = {  # setting: the value that makes a control, and what the others are ahead of it by
     "learngene.control": ("random", OVER_RANDOM),
     "learngene.projection": ("none", OVER_PLAIN),
-    "labelled.flags": ("random", "flagged images less random ones"),
+    "labelled.flags": ("random", OVER_RANDOM_FLAGS),
 }
 OPPONENTS = {  # by their names in the paper's tables
     "MAML": "maml",

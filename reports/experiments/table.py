@@ -11,10 +11,12 @@ from learngene.utils.files import write_atomically, write_csv
 from reports.experiments.base import Row
 from reports.experiments.registry import draw, experiment, rows
 from reports.figures.style import reason_undrawn
+from reports.form import common_form
 from reports.format import NONE, format_number
 from reports.html.page import Figure, render
 from reports.schema import Results
 from reports.summary import footnotes
+from reports.units import Measured
 from reports.variants import RunGroup, Variant
 
 NAME = "comparison"  # of the files, and of the figure beside them
@@ -51,10 +53,13 @@ def format_row(row: Row) -> tuple[str, ...]:
 
 
 def format_ours(row: Row) -> str:
-    """What was measured, with its interval; of a paired difference also with that for new
-    classes."""
-    ours = row.ours
-    return number(ours.mean, ours.ci95, unit=row.unit, new_classes=ours.ci95_classes)
+    """What was measured of a row, with its intervals."""
+    return format_measured(row.ours, row.unit)
+
+
+def format_measured(ours: Measured, unit: str) -> str:
+    """A mean with its interval; of a paired difference also with that for new classes."""
+    return number(ours.mean, ours.ci95, unit=unit, new_classes=ours.ci95_classes)
 
 
 def note_of(row: Row) -> str:
@@ -89,9 +94,13 @@ def notes(group: RunGroup) -> list[str]:
             for note in footnotes(run):
                 runs_of.setdefault(note.removesuffix(".") + ".", []).append(_run_name(variant, run))
     everywhere = len(group.runs)
+    form = common_form(group.runs)
     return [
-        note if len(runs) == everywhere else f"{'; '.join(runs)}: {note}"
-        for note, runs in runs_of.items()
+        *([f"Every individual: {form}."] if form else []),
+        *(
+            note if len(runs) == everywhere else f"{'; '.join(runs)}: {note}"
+            for note, runs in runs_of.items()
+        ),
     ]
 
 
