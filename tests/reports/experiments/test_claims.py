@@ -31,6 +31,7 @@ from reports.ledger.claims import (
 )
 from reports.ledger.page import page
 from reports.variants import group_runs
+from tests.helpers import MANY
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "shots": 10,
@@ -38,6 +39,7 @@ CONFIG: dict[str, Any] = {
     "learngene": {"layers": "front", "projection": "discriminant", "control": None},
     "individual": {"stem": "none", "head": "prototype"},
     "labelled": {"flags": "detector"},
+    "retain": {"normalise": True, "ewc_lambda": 1.0},
 }  # fmt: skip
 Results = dict[str, Any]
 Run = Callable[..., Results]
@@ -52,6 +54,7 @@ def run(make: Callable[..., Results]) -> Run:
         shift: float = 0.0,
         rounds: bool = False,
         edit: Callable[[Results], None] = lambda sections: None,
+        methods: tuple[str, ...] = ("learngene", "scratch"),
         **settings: Any,
     ) -> Results:
         def change(sections: Results) -> None:
@@ -66,7 +69,7 @@ def run(make: Callable[..., Results]) -> Run:
             sections["data"]["name"] = "cifar100"
             edit(sections)
 
-        return make(12, shift=shift, rounds=rounds, change=change)
+        return make(12, methods=methods, shift=shift, rounds=rounds, change=change)
 
     return made
 
@@ -183,19 +186,56 @@ def test_the_criterion_is_judged_over_seeds(run: Run) -> None:
     assert verdict_of("criterion-carries", table([run("fig3_criterion")])) == []  # not measured
 
 
+def flagged(unknown: float, by: str = "detector") -> Callable[[Results], None]:
+    """Table 2's section: shares flagged of open-world images, and 0.15 to 0.24 of known ones."""
+
+    def edit(sections: Results) -> None:
+        sections["labelled"] = {
+            "draws": 12, "score": "energy", "accept": 0.8, "flags": by, "due": 600, "named": 600,
+            "flagged": {f"new {n}": unknown + 0.01 * (n % 8) for n in range(16)},
+            "flagged_known": {f"known {n}": 0.15 + 0.01 * (n % 10) for n in range(64)},
+            "classes": [["a", "b", "c", "d", "e"]] * 12,
+        }  # fmt: skip
+
+    return edit
+
+
+def test_every_claim_is_about_a_row_of_its_experiment(run: Run) -> None:
+    """A renamed row would leave its claim 'not run' beside the runs that say otherwise."""
+
+    def layers(*inherited: int) -> Callable[[Results], None]:
+        return lambda sections: sections["learngene"].update(layers=list(inherited))
+
+    def correlated(sections: Results) -> None:
+        sections["criterion"]["correlation"] = {"rho": 0.5}
+
+    control, all_methods = {"learngene__control": "random"}, {"methods": MANY}
+    runs = {
+        "ablation": [{}, control, {"learngene__projection": "none"}],
+        "fig3_criterion": [{"edit": correlated}],
+        "fig4_curves": [{}],
+        "fig4_samples": [{"shots": 10}, {"shots": 25}],
+        "fig6a_evolution": [{"rounds": True}],
+        "fig6b_position": [
+            {"learngene__layers": list(its), "edit": layers(*its)}
+            for its in ((1, 2, 3), (11, 12, 13))
+        ],
+        "table2_open_world": [
+            {"labelled__flags": by, "edit": flagged(0.4, by), **all_methods}
+            for by in ("detector", "random")
+        ],
+        "table3_novel": [{"shots": 10, **all_methods}, {"shots": 20, **all_methods}],
+        "to_the_letter": [{}, control],
+    }
+    names = {
+        name: {row.name for row in table([run(name, **its) for its in settings]).values()}
+        for name, settings in runs.items()
+    }
+    for owner, claim in claims():
+        assert {claim.quantity, *claim.direction} <= names[owner.name], claim.name
+
+
 def test_table_2_says_whether_flags_fall_on_unknown_images(run: Run) -> None:
-    def flagged(unknown: float, by: str) -> Callable[[Results], None]:
-        def edit(sections: Results) -> None:
-            known = {f"known {n}": 0.15 + 0.01 * (n % 10) for n in range(64)}
-            others = {f"new {n}": unknown + 0.01 * (n % 8) for n in range(16)}
-            sections["labelled"] = {
-                "draws": 12, "score": "energy", "accept": 0.8, "flags": by,
-                "flagged": others, "flagged_known": known, "due": 600, "named": 600,
-                "classes": [["a", "b", "c", "d", "e"]] * 12,
-            }  # fmt: skip
-
-        return edit
-
     def runs(unknown: float, shift: float = -0.05) -> list[Results]:
         return [
             run("table2_open_world", moved, labelled__flags=by, edit=flagged(unknown, by))
