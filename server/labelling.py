@@ -73,7 +73,7 @@ def label_open_world(
             c: flag(dataset.train_images, dataset.rows("train", c)) for c in split.open_world
         }
         known = {c: flag(dataset.test_images, dataset.rows("test", c)) for c in split.base}
-    section = {
+    section: dict[str, Any] = {
         "draws": draws,
         "score": settings.score,
         "accept": settings.accept,
