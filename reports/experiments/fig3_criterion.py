@@ -13,7 +13,8 @@ from reports.units import mean_over_runs
 from reports.variants import RunGroup, Variant
 
 WHERE = "Inheriting Learngene, figure 3"
-SELECTS_TOP, PREDICTS = "runs that select the top three", "rank correlation of rho"
+SELECTS_TOP = "runs that select the top three"
+PREDICTS = "rank correlation of trend of rho"
 CLAIMS = (
     Claim(
         name="criterion-top",
@@ -27,8 +28,8 @@ CLAIMS = (
     ),
     Claim(
         name="criterion-carries",
-        words="what the criterion looks for is where the meta-knowledge is: over layers, rho goes "
-        "with what new classes gain (transfer profile)",
+        words="what the criterion looks for (rho from large to steadily small) is where the "
+        "meta-knowledge is: over layers, it goes with what new classes gain (transfer profile)",
         numbers={},
         unit="share",
         bound="about",
@@ -71,7 +72,7 @@ def _correlations(variant: Variant, runs: Sequence[Results]) -> list[Row]:
             f"rank correlation of {name}",
             "share",
             mean_over_runs([(run, its[name]) for run, its in found if its.get(name) is not None]),
-            note="over layers, with the transfer profile",
+            note="over layers, with the transfer profile; 0: it says nothing",
         )
         for name in dict.fromkeys(name for _, its in found for name in its)
     ]

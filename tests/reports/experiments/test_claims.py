@@ -171,7 +171,7 @@ def test_the_individual_must_improve_at_every_point(run: Run) -> None:
 def test_the_criterion_is_judged_over_seeds(run: Run) -> None:
     def found(rho: float) -> Callable[[Results], None]:
         def edit(sections: Results) -> None:
-            sections["criterion"]["correlation"] = {"rho": rho, "steadiness": -rho}
+            sections["criterion"]["correlation"] = {"trend of rho": rho, "steadiness": -rho}
 
         return edit
 
@@ -207,7 +207,7 @@ def test_every_claim_is_about_a_row_of_its_experiment(run: Run) -> None:
         return lambda sections: sections["learngene"].update(layers=list(inherited))
 
     def correlated(sections: Results) -> None:
-        sections["criterion"]["correlation"] = {"rho": 0.5}
+        sections["criterion"]["correlation"] = {"trend of rho": 0.5}
 
     control, all_methods = {"learngene__control": "random"}, {"methods": MANY}
     runs = {
