@@ -128,6 +128,11 @@ ROWS = (
         "no plan deepens a layer",
     ),
     Row(
+        "labelled.flags",
+        lambda run: run.config.labelled.draws > 0,
+        "labelled.draws is 0: nothing is flagged",
+    ),
+    Row(
         "learngene.depth",
         lambda run: run.config.learngene.layers == "front",
         "learngene.layers is not front",

@@ -204,18 +204,23 @@ def _rounds(
         names = _method_names(point["clients"]) or [MAIN]  # nobody answered: a mean of nothing
         final = number == len(rounds)
         clients = last if final else [_client(client, names) for client in point["clients"]]
+        answered = [c for c in clients if "methods" in c]
         answers = [
             c["methods"] | ({REFERENCE: reference[c["id"]]} if reference.get(c["id"]) else {})
-            for c in clients
-            if "methods" in c
+            for c in answered
         ]
-        pairs = [methods for methods in answers if MAIN in methods and REFERENCE in methods]
-        ours, theirs = ([m[name]["accuracy"] for m in pairs] for name in (MAIN, REFERENCE))
+        pairs = [
+            (methods, c["classes"])
+            for methods, c in zip(answers, answered, strict=True)
+            if MAIN in methods and REFERENCE in methods
+        ]
+        ours, theirs = ([m[name]["accuracy"] for m, _ in pairs] for name in (MAIN, REFERENCE))
+        classes = [its for _, its in pairs]
         row = {
             **{name: value for name, value in point.items() if name != "clients"},
             "answered": len(answers),
             "summary": {n: summarise([m[n]["accuracy"] for m in answers]) for n in names},
-            "gain": paired_gain(ours, theirs) if pairs else None,
+            "gain": paired_gain(ours, theirs, classes) if pairs else None,
         }
         rows.append(row if final else {**row, "clients": clients})
     return rows
@@ -231,6 +236,7 @@ def _summary(
     if draws:
         groups = [[c for c in answered if draw_of(c["id"], draws) == d] for d in range(draws)]
         groups = [group for group in groups if group]
+    classes = [group[0]["classes"] for group in groups]
     accuracy = {
         name: [fmean(c["methods"][name]["accuracy"] for c in group) for group in groups]
         for name in names
@@ -239,18 +245,26 @@ def _summary(
     if REFERENCE in names:
         for name in names:
             if name != REFERENCE:
-                gain = paired_gain(accuracy[name], accuracy[REFERENCE])
+                gain = paired_gain(accuracy[name], accuracy[REFERENCE], classes)
                 summary[name]["gain_over_scratch"] = gain
     if MAIN in names:
-        _compare(summary, accuracy)
+        _compare(summary, accuracy, classes)
     summary["gain"] = summary.get(MAIN, {}).get("gain_over_scratch")
     return summary
 
 
-def _compare(summary: dict[str, Any], accuracy: Mapping[str, Sequence[float]]) -> None:
+def _compare(
+    summary: dict[str, Any],
+    accuracy: Mapping[str, Sequence[float]],
+    classes: Sequence[Sequence[str]],
+) -> None:
     """Add ``lead`` to every other method: what the learngene gains over it, paired by client, with
     Wilcoxon's p as it is and (``p_holm``) corrected for the number of these comparisons."""
-    leads = {name: paired_gain(accuracy[MAIN], accuracy[name]) for name in summary if name != MAIN}
+    leads = {
+        name: paired_gain(accuracy[MAIN], accuracy[name], classes)
+        for name in summary
+        if name != MAIN
+    }
     corrected = holm([lead["p_value"] for lead in leads.values()])
     for (name, lead), p in zip(leads.items(), corrected, strict=True):
         summary[name]["lead"] = {**lead, "p_holm": p}

@@ -302,6 +302,7 @@ class Summary(Section):
     mean: MaybeNumber
     std: MaybeNumber
     ci95: MaybeNumber
+    ci95_classes: MaybeNumber = None  # of a paired difference, for new classes
     wins: Count | None = None
     losses: Count | None = None
     ties: Count | None = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from reports.form import form_of
 from reports.format import NONE, format_points, kilobytes, p_value, percent, seconds
 from reports.results import MAIN
 from reports.schema import Results
@@ -190,6 +191,7 @@ def _sentence(results: Results, macro: str) -> str:
         results=results,
         clients=answered(results),
         methods=names,
+        form=form_of(results),
         opponent=best_opponent(results),
         received={name: client_mean(results, name, "bytes_down") for name in names},
         has_opponents=has_opponents(results),

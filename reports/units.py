@@ -8,13 +8,13 @@ seed (which makes the collective), shard seed, unit; values that a client has no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.runs import seeds_of
 from reports.schema import Results
-from reports.statistics import summarise
+from reports.statistics import class_interval, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,22 +29,33 @@ class Measured:
     mean: float | None
     ci95: float | None  # half the 95 % Student-t interval
     n: str  # ``20 clients``, ``3 seeds``
+    ci95_classes: float | None = None  # half that for new classes; of paired differences
 
 
-def mean_over_units(values: pd.Series, unit: str = "client") -> Measured:
+def mean_over_units(
+    values: pd.Series,
+    unit: str = "client",
+    classes: Mapping[tuple[int, int], Collection[str]] | None = None,
+) -> Measured:
     """A mean over all tasks of one or two seeds, over the means of the seeds of three or more.
 
     With several seeds, the collective itself differs between them: only an interval over seeds
     speaks for a further collective. Several shard seeds of one seed are further clients of one
     collective.
+
+    Args:
+        classes: of each (shard seed, unit); with them there is an interval for new classes, too,
+            over all tasks, at these collectives.
     """
     values = values.dropna()
-    by_seed = values.groupby(level=0, sort=False).mean()
+    by_seed, by_task = values.groupby(level=0, sort=False).mean(), mean_by_task(values)
     if len(by_seed) >= LEAST_SEEDS:
         summary, unit = summarise(by_seed.tolist()), "seed"
     else:
-        summary = summarise(mean_by_task(values).tolist())
-    return Measured(summary["mean"], summary["ci95"], counted(int(summary["n"] or 0), unit))
+        summary = summarise(by_task.tolist())
+    of = [classes[task] for task in by_task.index] if classes else []
+    new = class_interval(by_task.tolist(), of) if of else None
+    return Measured(summary["mean"], summary["ci95"], counted(int(summary["n"] or 0), unit), new)
 
 
 def mean_by_task(values: pd.Series) -> pd.Series:

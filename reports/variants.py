@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.runs import GatherError, check_equal, runs_table, seeds_of
 from reports.schema import Results
-from reports.summary import method_names
+from reports.summary import answered, method_names
 from reports.units import Measured, mean_over_units
 
 if TYPE_CHECKING:
@@ -53,6 +53,20 @@ class Variant:
     def unit(self) -> str:
         """What a mean over one or two runs is over."""
         return "draw" if self.runs[0].get("labelled") else "client"
+
+    @cached_property
+    def classes(self) -> dict[tuple[int, int], tuple[str, ...]]:
+        """The classes of each (shard seed, unit)."""
+        of_clients = {
+            (run["run"]["shard_seed"], client["id"]): tuple(client["classes"])
+            for run in self.runs
+            for client in answered(run)
+        }
+        tasks = self.table[["shard_seed", "client", "unit"]].drop_duplicates()
+        return {
+            (shard_seed, unit): of_clients[shard_seed, client]
+            for shard_seed, client, unit in tasks.itertuples(index=False)
+        }
 
     @property
     def command(self) -> str:
@@ -103,6 +117,10 @@ class Variant:
     def mean(self, values: pd.Series) -> Measured:
         """The mean of one number a unit."""
         return mean_over_units(values, self.unit)
+
+    def mean_difference(self, values: pd.Series) -> Measured:
+        """The mean of one paired difference a unit, with its interval for new classes, too."""
+        return mean_over_units(values, self.unit, self.classes)
 
 
 def _by_unit(by_client: pd.Series) -> pd.Series:
@@ -216,7 +234,7 @@ def check_comparable(runs: Sequence[tuple[Path, Results]], free: Sequence[str]) 
 
 def paired_difference(one: Variant, other: Variant, method: str) -> Measured:
     """A method's accuracy in one variant less that in another on the same clients, points."""
-    return mean_over_units(one.accuracies(method) - other.accuracies(method))
+    return one.mean_difference(one.accuracies(method) - other.accuracies(method))
 
 
 def experiment_of(run: Results) -> str | None:

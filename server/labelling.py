@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from learngene.data.dataset import ImageDataset
 from learngene.data.settings import ShardSettings
-from learngene.open_world.flagged import Flags, draw_labelled_shard, draw_of, encode_flags
-from learngene.open_world.settings import OpenWorldSettings
+from learngene.open_world.flagged import (
+    Flags,
+    draw_labelled_shard,
+    draw_of,
+    encode_flags,
+    random_flags,
+)
+from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from learngene.utils.hardware import torch_threads
 from protocol.task import LabelledImages
 from server.collective import fit_detector
@@ -20,7 +27,7 @@ from server.factory import FactoryResult
 
 @dataclass(frozen=True)
 class Labelled:
-    """What the collective flags and the labeller names."""
+    """What is flagged, by the collective or at random, and the labeller names."""
 
     flags: Flags
     draws: int
@@ -34,6 +41,7 @@ class Labelled:
 
 def label_open_world(
     settings: OpenWorldSettings,
+    labelled: LabelledSettings,
     shards: ShardSettings,
     num_clients: int,
     dataset: ImageDataset,
@@ -42,46 +50,59 @@ def label_open_world(
     """Let the collective look at the open-world classes' training images; None where shards are
     drawn from all images (``labelled.draws=0``).
 
+    It looks at test images of the base classes, too: flags that fall on unknown images no more
+    often than on known ones say nothing, although any of them fill a shard.
     The labeller of the simulation is an oracle: it names rightly whatever it is sent.
 
     Raises:
         InputError: of a class that a client should learn nothing was called unknown.
     """
-    if not shards.draws:
+    if not labelled.draws:
         return None
     assert result.trained is not None, "conf.validate wants a collective"
     trainer = result.trained.trainer
-    images, of_class = dataset.train_images, dataset.class_split.open_world
+    split, names, draws = dataset.class_split, dataset.class_names, labelled.draws
     with torch_threads(result.trained.threads):
         detector = fit_detector(trainer, settings)
-        flags = {}
-        for c in of_class:
-            answers = trainer.predict(images, dataset.rows("train", c), settings.mirror)
-            flags[c] = detector.score(*answers).numpy() > detector.threshold
-    asked = {"ways": shards.ways, "shots": shards.shots, "shard_seed": shards.seed}
-    drawn = [
-        draw_labelled_shard(dataset, flags, **asked, client=client, draws=shards.draws)
-        for client in range(num_clients)
-    ]
-    names = dataset.class_names
-    first = {draw_of(each.client, shards.draws): each for each in reversed(drawn)}
-    section = {
-        "draws": shards.draws,
+
+        def flag(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+            scores = detector.score(*trainer.predict(images, rows, settings.mirror))
+            return scores.numpy() > detector.threshold
+
+        flags: Flags = {
+            c: flag(dataset.train_images, dataset.rows("train", c)) for c in split.open_world
+        }
+        known = {c: flag(dataset.test_images, dataset.rows("test", c)) for c in split.base}
+    section: dict[str, Any] = {
+        "draws": draws,
         "score": settings.score,
         "accept": settings.accept,
+        "flags": labelled.flags,
         "flagged": {names[c]: float(np.mean(its)) for c, its in flags.items()},
+        "flagged_known": {names[c]: float(np.mean(its)) for c, its in known.items()},
+    }
+    if labelled.flags == "random":
+        share = float(np.mean([*section["flagged_known"].values()]))
+        flags = random_flags(dataset, share, shards.seed)
+    asked = {"ways": shards.ways, "shots": shards.shots, "shard_seed": shards.seed}
+    drawn = [
+        draw_labelled_shard(dataset, flags, **asked, client=client, draws=draws)
+        for client in range(num_clients)
+    ]
+    first = {draw_of(each.client, draws): each for each in reversed(drawn)}
+    section |= {
         "classes": [[names[c] for c in first[draw].classes] for draw in sorted(first)],
         "due": shards.ways * shards.shots * num_clients,
         "named": sum(len(each.train_rows) for each in drawn),
     }
-    return Labelled(flags, shards.draws, section)
+    return Labelled(flags, draws, section)
 
 
 def labelling_summary(section: Mapping[str, Any]) -> str:
     """A line for the terminal."""
-    share = np.mean(list(section["flagged"].values()))
+    unknown, known = (np.mean([*section[of].values()]) for of in ("flagged", "flagged_known"))
     return (
-        f"open-world classes: {share:.1%} of their images called unknown; clients have "
-        f"{section['named']:,} named images of {section['due']:,}, in {section['draws']} draws "
-        "of classes"
+        f"called unknown: {unknown:.1%} of open-world images, {known:.1%} of known ones; clients "
+        f"have {section['named']:,} named images of {section['due']:,}, in {section['draws']} "
+        "draws of classes"
     )

@@ -133,7 +133,8 @@ def separation(known: Tensor, unknown: Tensor, predicted: Tensor, labels: Tensor
         predicted, labels: classes of the known images, (N,), positions in the head.
 
     Returns:
-        auroc; aupr_out and aupr_in (unknown, known images as the positive class); fpr95 (share of
+        auroc; aupr_out and aupr_in (unknown, known images as the positive class; pytorch-ood's area
+        by trapezoids, which is not average precision: some 0.001 beside it); fpr95 (share of
         known images called unknown at the threshold that finds 95 % of the unknown ones); oscr
         (area under the share of known images accepted and rightly named over the share of unknown
         images accepted: at most the closed-set accuracy).

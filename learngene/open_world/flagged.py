@@ -77,6 +77,16 @@ def draw_labelled_shard(
     return Shard(client, classes, np.array(turns, dtype=np.int64), tests)
 
 
+def random_flags(dataset: ImageDataset, share: float, seed: int) -> Flags:
+    """The control: this share of every open-world class's training images, drawn at random."""
+    flags = {}
+    for c in dataset.class_split.open_world:
+        count = len(dataset.rows("train", c))
+        flags[c] = np.arange(count) < round(share * count)
+        generator(seed, f"random-flags/{c}").shuffle(flags[c])
+    return flags
+
+
 def all_flagged(dataset: ImageDataset) -> Flags:
     """As if every image were called unknown: the most that shards could hold."""
     return {c: np.ones(len(dataset.rows("train", c)), bool) for c in dataset.class_split.open_world}

@@ -55,3 +55,5 @@ class LabelledSettings:
     # unknown and a labeller named, and client i belongs to draw i modulo draws. 0 = shards are
     # drawn from all images.
     draws: int = setting(0, ge=0, le=100_000)  # at most num_clients
+    # who flags: detector (Eq. 3) | random (the control: as many as it flags of known images)
+    flags: str = setting("detector", choices=("detector", "random"))

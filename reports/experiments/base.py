@@ -17,15 +17,23 @@ import matplotlib
 
 from reports.figures.measured import draw_variants
 from reports.figures.style import STYLE, NoDataError
+from reports.form import common_form
 from reports.format import p_value
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
 from reports.statistics import holm, paired_gain
 from reports.summary import answered
 from reports.units import Measured, mean_by_task, mean_over_runs
-from reports.variants import RunGroup, Variant
+from reports.variants import RunGroup, Variant, paired_difference
 
 CIFAR, IMAGENET = "cifar100", "imagenet100"
+OVER_RANDOM, OVER_PLAIN = "inherited less random layers", "projection less none"
+OVER_RANDOM_FLAGS = "flagged images less random ones"
+CONTROLS = {  # setting: the value that makes a control, and what the others are ahead of it by
+    "learngene.control": ("random", OVER_RANDOM),
+    "learngene.projection": ("none", OVER_PLAIN),
+    "labelled.flags": ("random", OVER_RANDOM_FLAGS),
+}
 OPPONENTS = {  # by their names in the paper's tables
     "MAML": "maml",
     "First-order MAML": "fomaml",
@@ -36,6 +44,7 @@ OPPONENTS = {  # by their names in the paper's tables
     "Fine-tuning++": "finetune_pp",
     "DeepEMD": "deepemd",
 }
+MOST = 0.5  # of the clients: what these have at epoch 0 is no matter of training
 ENOUGH = 0.9  # of the clients must have arrived where a mean is of a level that they reach
 
 
@@ -63,19 +72,25 @@ def table_cells(
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper that has a number.
+    """A statement of the paper, or a control that stands beside it.
 
-    ``bound`` says how the number is meant: ``about`` is an estimate, ``at least`` and ``at most``
-    are met by anything beyond.
+    ``bound`` says how its number is meant: ``about`` is an estimate, ``at least`` and ``at most``
+    are met by anything beyond. Where there is no number, the direction alone is the claim.
     """
 
     name: str
     words: str
-    numbers: Mapping[str, PaperNumber]  # by data set
-    unit: str  # %, points, epochs, images
+    numbers: Mapping[str, PaperNumber]  # by data set; of a control, our bar
+    unit: str  # %, points, epochs, images, share
     bound: str  # about | at least | at most
     quantity: str  # the row that measures it
     direction: tuple[str, ...]  # rows that are all above zero where the effect has the paper's sign
+    said_in: str = ""  # where the paper says it; empty: where its numbers stand
+    control: bool = False  # not the paper's: what must fail where the claim is to mean something
+
+    @property
+    def where(self) -> str:
+        return self.said_in or next(iter(self.numbers.values())).where
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,8 @@ class Row:
     paper: PaperNumber | None = None
     note: str = ""
     reached: ReachedLevel | None = None  # None: a quantity that every client has
+    form: str = ""  # what the individuals are made of (``reports.form``)
+    untrained: ReachedLevel | None = None  # where it holds before any training; None: not known
 
     @property
     def name(self) -> str:
@@ -114,6 +131,11 @@ class Row:
     def censored(self) -> bool:
         """Whether too few clients arrived for a mean over them to speak for all."""
         return self.reached is not None and self.reached.share < ENOUGH
+
+    @property
+    def by_construction(self) -> bool:
+        """Whether what is measured of training is there without any, at most of the clients."""
+        return self.untrained is not None and self.untrained.share >= MOST
 
     @property
     def difference(self) -> float | None:
@@ -133,6 +155,7 @@ def row(
     note: str = "",
     hide_settings: Sequence[str] = (),
     reached: ReachedLevel | None = None,
+    untrained: ReachedLevel | None = None,
     variants: Sequence[Variant] = (),
 ) -> Row:
     """A row of a variant.
@@ -142,12 +165,15 @@ def row(
         hide_settings: settings that ``quantity`` already tells (``*`` for all: a quantity of all
             variants together); the others stand in front of it, so that no two rows have one name.
         reached: of a level that not every client reaches.
+        untrained: the clients of which it holds at epoch 0, of a quantity that is about training.
         variants: all that it was measured in; none: ``variant`` alone.
     """
     label = "" if "*" in hide_settings else variant.label_without(hide_settings)
-    commands = tuple(measured_in.command for measured_in in variants or (variant,))
+    measured_in = variants or (variant,)
+    commands = tuple(each.command for each in measured_in)
+    form = common_form([run for each in measured_in for run in each.runs])
     named = f"{label}: {quantity}" if label else quantity
-    return Row(named, unit, ours, commands, paper, note, reached)
+    return Row(named, unit, ours, commands, paper, note, reached, form, untrained)
 
 
 def client_rows(group: RunGroup) -> list[Row]:
@@ -166,7 +192,7 @@ def gain_row(variant: Variant, quantity: str, hide_settings: Sequence[str] = ())
     gains = variant.differences(MAIN, REFERENCE)
     by_task = mean_by_task(gains)
     note = f"better on {(by_task > 0).sum()} of {len(by_task)} {variant.unit}s"
-    mean = variant.mean(gains)
+    mean = variant.mean_difference(gains)
     return row(variant, quantity, "points", mean, note=note, hide_settings=hide_settings)
 
 
@@ -201,11 +227,31 @@ def lead_rows(variant: Variant, prefix: str = "") -> list[Row]:
             variant,
             f"{prefix}lead over {name}",
             "points",
-            variant.mean(lead),
+            variant.mean_difference(lead),
             note=f"p {p_value(p)}; ahead on {test['wins']} of {test['n']} {variant.unit}s",
             hide_settings=["shots"],
         )
         for (name, lead), test, p in zip(leads.items(), tests, corrected, strict=True)
+    ]
+
+
+def control_rows(group: RunGroup) -> list[Row]:
+    """What the learngene is ahead by of each control among the runs, on the same clients."""
+    return [
+        row(
+            variant,
+            quantity,
+            "points",
+            paired_difference(variant, control, MAIN),
+            hide_settings=[setting],
+            variants=(variant, control),
+        )
+        for setting, (value, quantity) in CONTROLS.items()
+        for part in group.split_by_others(setting)
+        for control in part.variants
+        if control.settings.get(setting) == value
+        for variant in part.variants
+        if variant is not control and MAIN in variant.methods and MAIN in control.methods
     ]
 
 
@@ -238,7 +284,7 @@ class Experiment:
             replace(measured, paper=claim.numbers.get(group.data))
             if measured.paper is None and (claim := self.claim_of(measured))
             else measured
-            for measured in self.rows(group)
+            for measured in (*self.rows(group), *control_rows(group))
         ]
 
     def draw(self, group: RunGroup, path: Path) -> Path:

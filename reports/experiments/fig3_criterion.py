@@ -6,12 +6,38 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from reports.collective import layer_names
-from reports.experiments.base import Experiment, Row, collective_row, row
+from reports.experiments.base import Claim, Experiment, Row, collective_row, row
 from reports.figures.rho import rho_heatmap
 from reports.schema import Results
 from reports.units import mean_over_runs
 from reports.variants import RunGroup, Variant
 
+WHERE = "Inheriting Learngene, figure 3"
+SELECTS_TOP = "runs that select the top three"
+PREDICTS = "rank correlation of trend of rho"
+CLAIMS = (
+    Claim(
+        name="criterion-top",
+        words="the criterion selects the top three layers",
+        numbers={},
+        unit="share",
+        bound="about",
+        quantity=SELECTS_TOP,
+        direction=(SELECTS_TOP,),
+        said_in=WHERE,
+    ),
+    Claim(
+        name="criterion-carries",
+        words="what the criterion looks for (rho from large to steadily small) is where the "
+        "meta-knowledge is: over layers, it goes with what new classes gain (transfer profile)",
+        numbers={},
+        unit="share",
+        bound="about",
+        quantity=PREDICTS,
+        direction=(PREDICTS,),
+        said_in=WHERE,
+    ),
+)
 ENDS = 3  # so many layers at either end have their rho in numbers: the paper inherits three
 
 
@@ -33,8 +59,7 @@ def rows(group: RunGroup) -> list[Row]:
         is_top = [(run, float(run["criterion"]["selected"] == top_layers(run))) for run in runs]
         shown = "; ".join(f"[{', '.join(names[n - 1] for n in layers)}]" for layers in selected)
         note = f"the paper selects the top three; selected here: {shown}"
-        quantity = "runs that select the top three"
-        table.append(row(variant, quantity, "share", mean_over_runs(is_top), note=note))
+        table.append(row(variant, SELECTS_TOP, "share", mean_over_runs(is_top), note=note))
         table += _correlations(variant, runs)
         table += _best_depth(variant, runs)
     return table
@@ -82,4 +107,6 @@ def _rho(run: Results, layers: slice, late: bool) -> float | None:
     return fmean(values) if values else None
 
 
-EXPERIMENT = Experiment("fig3_criterion", rows=rows, figure=rho_heatmap, needs_collective=True)
+EXPERIMENT = Experiment(
+    "fig3_criterion", rows=rows, figure=rho_heatmap, claims=CLAIMS, needs_collective=True
+)

@@ -36,12 +36,19 @@ def rows(group: RunGroup) -> list[Row]:
             paper = EPOCHS[name] if group.data == CIFAR else None
             quantity, mean = f"epochs to converge, {name}", mean_over_units(epochs)
             table.append(row(variant, quantity, "epochs", mean, paper=paper, note=note))
-        saved, reached = mean_over_units(saving.saved), saving.reached
-        table.append(
-            row(variant, "epochs saved", "epochs", saved, note=saving.note, reached=reached)
-        )
         there = to_scratch_final(ours, scratch).ours
         at_once = reached_level(there.where(there == 0))
+        table.append(
+            row(
+                variant,
+                "epochs saved",
+                "epochs",
+                variant.mean_difference(saving.saved),
+                note=saving.note,
+                reached=saving.reached,
+                untrained=at_once,
+            )
+        )
         note = f"{at_once.clients} of {at_once.of} clients are there before any training"
         quantity, mean = f"epochs to where scratch ends, {MAIN}", mean_over_units(there)
         table.append(

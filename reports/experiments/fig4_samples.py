@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.experiments.base import CIFAR, Claim, Experiment, PaperNumber, Row, gain_row, row
-from reports.experiments.savings import reached_level, to_level
+from reports.experiments.savings import reached_level, steps_to_accuracy, to_level
 from reports.figures.measured import draw_sweep
 from reports.results import MAIN, REFERENCE
 from reports.units import mean_over_units
-from reports.variants import RunGroup
+from reports.variants import RunGroup, Variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,12 +34,15 @@ def _rows(group: RunGroup) -> list[Row]:
     for level in LEVELS if len(variants) > 1 else ():
         to = f"{100 * level:.0f} %"
         saving = to_level(along_shots(group, MAIN), along_shots(group, REFERENCE), level)
+        at_once = steps_to_accuracy(along_shots(group, MAIN, untrained=True), level)
+        untrained = reached_level(at_once.where(at_once <= saving.ours))
         for name, images in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
             mean, reached = mean_over_units(images), reached_level(images)
             quantity = f"images a class for {to}, {name}"
-            table.append(along(quantity, "images", mean, reached=reached))
-        both = partial(along, note=saving.note, reached=saving.reached)
-        mean, share = mean_over_units(saving.saved), mean_over_units(100 * saving.shares)
+            inherited = untrained if name == MAIN else None
+            table.append(along(quantity, "images", mean, reached=reached, untrained=inherited))
+        both = partial(along, note=saving.note, reached=saving.reached, untrained=untrained)
+        mean, share = map(variants[-1].mean_difference, (saving.saved, 100 * saving.shares))
         table.append(both(f"images a class saved to reach {to}", "images", mean))
         table.append(both(f"share of images saved to reach {to}", "%", share))
     for variant in variants:
@@ -47,14 +50,21 @@ def _rows(group: RunGroup) -> list[Row]:
     return table
 
 
-def along_shots(group: RunGroup, method: str) -> pd.DataFrame:
+def along_shots(group: RunGroup, method: str, untrained: bool = False) -> pd.DataFrame:
     """A client a row, accuracy over images per class, fractions; of each seed, the clients that
-    answered in the most runs."""
+    answered in the most runs. ``untrained``: accuracies at epoch 0, missing where not recorded."""
     import pandas as pd
 
+    def accuracies(variant: Variant) -> pd.Series:
+        if untrained:
+            return variant.curves(method).reindex(columns=[0])[0]
+        return variant.final_by_client(method).accuracy
+
     curves = pd.concat(
-        {v.config("shots"): v.final_by_client(method).accuracy for v in group.variants}, axis=1
+        {v.config("shots"): accuracies(v) for v in group.variants}, axis=1
     ).sort_index()
+    if untrained:
+        return curves
     answers = curves.notna().sum(axis="columns")
     return curves[answers == answers.groupby(level=[0, 1]).transform("max")]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # drawing and statistics are seconds that only an experiment'
     from reports.experiments.base import Claim, Experiment, Row
     from reports.variants import RunGroup
 
-SECTIONS = ("Experiments", "Discussion", "table")  # of the paper: its text, then its tables
+SECTIONS = ("Inheriting", "Experiments", "Discussion", "table")  # of the paper, then its tables
 
 
 def experiment(name: str | None) -> Experiment:
@@ -38,9 +38,10 @@ def needs_collective(name: str | None) -> bool:
 
 
 def claims() -> list[tuple[Experiment, Claim]]:
-    """The paper's claims in its own order, each with the experiment that measures it."""
+    """The paper's claims in its own order, then our controls, each with the experiment that
+    measures it."""
     pairs = [(owner, claim) for owner in map(experiment, _modules()) for claim in owner.claims]
-    return sorted(pairs, key=lambda pair: SECTIONS.index(_section(pair[1])))
+    return sorted(pairs, key=lambda pair: (pair[1].control, _section(pair[1])))
 
 
 def rows(group: RunGroup) -> list[Row]:
@@ -57,9 +58,8 @@ def draw(group: RunGroup, path: Path) -> Path:
     return experiment(group.experiment).draw(group, path)
 
 
-def _section(claim: Claim) -> str:
-    where = next(iter(claim.numbers.values())).where
-    return where.partition(",")[0].partition(" ")[0]
+def _section(claim: Claim) -> int:
+    return 0 if claim.control else SECTIONS.index(claim.where.partition(",")[0].partition(" ")[0])
 
 
 def _modules() -> list[str]:

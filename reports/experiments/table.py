@@ -11,16 +11,28 @@ from learngene.utils.files import write_atomically, write_csv
 from reports.experiments.base import Row
 from reports.experiments.registry import draw, experiment, rows
 from reports.figures.style import reason_undrawn
+from reports.form import common_form
 from reports.format import NONE, format_number
 from reports.html.page import Figure, render
 from reports.schema import Results
 from reports.summary import footnotes
+from reports.units import Measured
 from reports.variants import RunGroup, Variant
 
 NAME = "comparison"  # of the files, and of the figure beside them
 FIELDS = (  # of a row in CSV and JSON
     *("quantity", "unit", "paper", "paper_spread", "where"),
-    *("ours", "ci95", "difference", "n", "arrived", "arrived_of", "note", "command"),
+    *(
+        "ours",
+        "ci95",
+        "ci95_classes",
+        "difference",
+        "n",
+        "arrived",
+        "arrived_of",
+        "note",
+        "command",
+    ),
 )
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
 
@@ -41,8 +53,13 @@ def format_row(row: Row) -> tuple[str, ...]:
 
 
 def format_ours(row: Row) -> str:
-    """What was measured, with its interval."""
-    return number(row.ours.mean, row.ours.ci95, unit=row.unit)
+    """What was measured of a row, with its intervals."""
+    return format_measured(row.ours, row.unit)
+
+
+def format_measured(ours: Measured, unit: str) -> str:
+    """A mean with its interval; of a paired difference also with that for new classes."""
+    return number(ours.mean, ours.ci95, unit=unit, new_classes=ours.ci95_classes)
 
 
 def note_of(row: Row) -> str:
@@ -51,16 +68,21 @@ def note_of(row: Row) -> str:
 
 
 def number(
-    value: float | None, spread: float | None = None, sign: bool = False, unit: str = ""
+    value: float | None,
+    spread: float | None = None,
+    sign: bool = False,
+    unit: str = "",
+    new_classes: float | None = None,
 ) -> str:
-    """A number with its interval: ``58.9 ± 3.1``. Ones below 1 keep three digits, unless they are
-    percent or points."""
+    """A number with its intervals: ``58.9 ± 3.1``, ``17.4 ± 1.8; ± 3.6``. Ones below 1 keep three
+    digits, unless they are percent or points."""
     if value is None:
         return NONE
     coarse = unit in ("%", "points") or value == 0 or (spread or 0) >= 1
     digits = 1 if coarse or round(abs(value), 6) >= 1 else 3
     shown = format_number(value, digits, sign=sign)
-    return shown if spread is None else f"{shown} ± {format_number(spread, digits)}"
+    spreads = [f"± {format_number(s, digits)}" for s in (spread, new_classes) if s is not None]
+    return f"{shown} {'; '.join(spreads)}".rstrip()
 
 
 def notes(group: RunGroup) -> list[str]:
@@ -72,9 +94,13 @@ def notes(group: RunGroup) -> list[str]:
             for note in footnotes(run):
                 runs_of.setdefault(note.removesuffix(".") + ".", []).append(_run_name(variant, run))
     everywhere = len(group.runs)
+    form = common_form(group.runs)
     return [
-        note if len(runs) == everywhere else f"{'; '.join(runs)}: {note}"
-        for note, runs in runs_of.items()
+        *([f"Every individual: {form}."] if form else []),
+        *(
+            note if len(runs) == everywhere else f"{'; '.join(runs)}: {note}"
+            for note, runs in runs_of.items()
+        ),
     ]
 
 
@@ -116,7 +142,8 @@ def row_to_json(row: Row) -> dict[str, Any]:
     values = (
         *(row.quantity, row.unit),
         *((paper.value, paper.spread, paper.where) if paper else (None, None, None)),
-        *(_digits(row.ours.mean), _digits(row.ours.ci95), _digits(row.difference), row.ours.n),
+        *map(_digits, (row.ours.mean, row.ours.ci95, row.ours.ci95_classes, row.difference)),
+        row.ours.n,
         *((reached.clients, reached.of) if reached else (None, None)),
         *(row.note, "\n".join(row.commands)),
     )
@@ -219,7 +246,9 @@ CAPTION = (
 KEY = (
     "± is the 95 % Student-t interval, over seeds where there are three or more, else over "
     "clients, which share one division of the classes and its images: it speaks for further "
-    "clients, not for other classes; the paper's ± is as printed. Accuracies are those of the last "
+    "clients, not for other classes. A second ±, of paired differences, does: it is of a mixed "
+    "model of the clients with random effects of their classes (`reports/statistics.py`, "
+    "`class_interval`). The paper's ± is as printed. Accuracies are those of the last "
     "epoch. The difference is ours less the paper's. p is Wilcoxon's signed-rank test of the lead, "
     "two-sided, over clients (over draws of classes in table 2), with Holm's correction over the "
     "methods of a setting."

@@ -6,14 +6,24 @@ from collections.abc import Mapping, Sequence, Set
 
 from reports.experiments import registry, table
 from reports.experiments.base import CIFAR, IMAGENET, Claim, Row
-from reports.experiments.table import KEY, format_ours, markdown, markdown_table, notes, number
+from reports.experiments.table import (
+    KEY,
+    format_measured,
+    format_ours,
+    markdown,
+    markdown_table,
+    notes,
+    number,
+)
+from reports.form import common_form, form_of
 from reports.format import NONE, format_bytes, seconds
 from reports.ledger.claims import NOT_RUN, Judged, verdicts
 from reports.ledger.compact import name_of
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
 from reports.summary import client_mean, method_rows
-from reports.variants import RunGroup, command_of
+from reports.units import LEAST_SEEDS, mean_over_runs
+from reports.variants import RunGroup, command_of, group_runs
 
 Key = tuple[str, str]  # experiment, dataset
 Experiments = Mapping[Key, RunGroup]
@@ -28,28 +38,38 @@ is in [FINDINGS.md](FINDINGS.md); how far this project is the paper, in [FIDELIT
 Kept runs of the former form are in the history at commit 52936e1; new ones are being made.
 """
 RULE = """\
-Verdicts are computed (`reports/ledger/claims.py`). A claim is *in direction* where its \
-effect has
-the paper's sign with an interval off zero; for a table, where the learngene leads each of the eight
-opponents so. **reproduced**: in direction, and the paper's number lies within our 95 % interval and
-the paper's own ±, combined as the root of the sum of squares (our interval being at most half of
-the paper's number to either side), or, where it is a bound, our mean meets it. **in direction
-only**: in direction, but the number is another. **censored**: it would be one of these two, but
-fewer than 90 % of the clients arrived at the level that the claim is about, so means are of a
-selection. **not**: not in direction. **not run**: no kept run says anything. ImageNet100 is
-mini-ImageNet's 100 classes at 84x84.
+Verdicts are computed (`reports/ledger/claims.py`). The form is what the individuals were made of:
+inherited layers, own layers in front, projection, classifier, width. A claim is *in direction*
+where its effect has the paper's sign with an interval off zero, of a paired difference also with
+that for new classes (the second ±); for a table, where the learngene leads each of the eight
+opponents so. **holds**: in direction, where the paper has no number, or the bound of a control is
+met. **holds by construction (epoch 0)**: in direction, but at half of the clients or more it is
+there before any training. **reproduced**: in direction, and the paper's number lies within our 95 %
+interval and the paper's own ±, combined as the root of the sum of squares (our interval being at
+most half of the paper's number to either side), or, where it is a bound, our mean meets it. **in
+direction only**: in direction, but the number is another. **censored**: it would be one of these,
+but fewer than 90 % of the clients arrived at the level that the claim is about, so means are of a
+selection. **too few runs**: no interval. **not**: not in direction. **not run**: no kept run says
+anything. Rows that begin with *control* are not the paper's: they say what the claims beside them
+rest on. ImageNet100 is mini-ImageNet's 100 classes at 84x84.
 """
 MAIN_NOTE = (
     "Mean and 95 % interval over clients (of the same novel classes: it does not speak for others) "
     "at the last epoch, gain paired by client, p by Wilcoxon's signed-rank test. The name of the "
     "data leads to the figure."
 )
+SEEDS_NOTE = (
+    "The same settings with several seeds, percent and points: mean and 95 % Student-t interval "
+    "over seeds, each with a collective and clients of its own; of the gain a second interval, for "
+    "new classes. 13 layers: the collective on all its classes."
+)
+SEEDS_HEADINGS = ("data", "command", "form", "seeds", "13 layers", MAIN, REFERENCE, "gain")
 MAIN_HEADINGS = (
-    *("data", "command", "learngene", "scratch", "gain", "better", "p", "received"),
+    *("data", "command", "form", "learngene", "scratch", "gain", "better", "p", "received"),
     *("collective, s", "device"),
 )
 OURS = (f"ours, {name}" for name in DATASETS.values())
-CLAIM_HEADINGS = ("claim of the paper", "paper", *OURS, "verdict", "figure")
+CLAIM_HEADINGS = ("claim", "form", "paper, or bar", *OURS, "verdict", "figure")
 
 
 def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], base: str) -> str:
@@ -64,6 +84,8 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
         HEAD,
         "## The main job\n",
         _main(main, drawn, base),
+        "## Over seeds\n",
+        _over_seeds(main),
         "## The paper's claims\n",
         RULE,
         _claims(tables, drawn, base),
@@ -92,6 +114,7 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
             (
                 _linked(run["data"]["name"], _main_figure(run), drawn, base) or run["data"]["name"],
                 f"`{command_of(run)}`",
+                ", ".join(form_of(run)),
                 *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
                 *(ours.gain if ours else (NONE, NONE, NONE)),
                 format_bytes(client_mean(run, MAIN, "bytes_down") if ours else None),
@@ -102,11 +125,42 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
     return f"{MAIN_NOTE}\n\n{markdown_table(MAIN_HEADINGS, cells)}"
 
 
+def _over_seeds(runs: Sequence[Results]) -> str:
+    """The main job's settings of which three or more seeds are kept."""
+    by_data: dict[str, list[Results]] = {}
+    for run in sorted(runs, key=lambda run: run["data"]["name"]):
+        by_data.setdefault(run["data"]["name"], []).append(run)
+    cells = []
+    for data, same in by_data.items():
+        for variant in group_runs(same).variants:
+            seeds = {run["run"]["seed"] for run in variant.runs}
+            if len(seeds) < LEAST_SEEDS or not {MAIN, REFERENCE} <= set(variant.methods):
+                continue
+            named = [
+                (run, 100 * run["collective"]["stages"][-1]["accuracy"])
+                for run in variant.runs
+                if run["collective"]
+            ]
+            gain = variant.mean_difference(variant.differences(MAIN, REFERENCE))
+            measured = (
+                mean_over_runs(named),
+                variant.accuracy(MAIN),
+                variant.accuracy(REFERENCE),
+                gain,
+            )
+            about = data, f"`{variant.command}`", common_form(variant.runs), str(len(seeds))
+            cells.append((*about, *(format_measured(each, "points") for each in measured)))
+    if not cells:
+        return f"No setting is kept with {LEAST_SEEDS} seeds or more.\n"
+    return f"{SEEDS_NOTE}\n\n{markdown_table(SEEDS_HEADINGS, cells)}"
+
+
 def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
     cells = []
     for experiment, claim in registry.claims():
         rows = {data: tables.get((experiment.name, data), []) for data in DATASETS}
-        judged = {data: verdicts(claim, paper, rows[data]) for data, paper in claim.numbers.items()}
+        said = claim.numbers or dict.fromkeys(DATASETS)
+        judged = {data: verdicts(claim, paper, rows[data]) for data, paper in said.items()}
         papers = [
             f"{number(paper.value, paper.spread, unit=claim.unit)} {claim.unit}"
             if (paper := claim.numbers.get(data))
@@ -114,7 +168,6 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
             for data in DATASETS
         ]
         same = papers[0] == papers[1] or papers[1] == NONE
-        where = next(iter(claim.numbers.values())).where
         links = [
             _linked(DATASETS[data], _figure(experiment.name, data), drawn, base)
             for data in DATASETS
@@ -123,12 +176,24 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
         shown = "; ".join(f"{DATASETS[data]}: {_verdict(held)}" for data, held in judged.items())
         cells.append(
             (
-                *(f"{claim.words} ({where})", bound + (papers[0] if same else " / ".join(papers))),
+                f"{claim.words} ({claim.where})",
+                _forms(claim, rows),
+                bound + (papers[0] if same else " / ".join(papers)),
                 *(*(_ours(claim, rows[data]) for data in DATASETS), shown),
                 ", ".join(filter(None, links)) or NONE,
             )
         )
     return markdown_table(CLAIM_HEADINGS, cells)
+
+
+def _forms(claim: Claim, rows: Mapping[str, Sequence[Row]]) -> str:
+    """What the individuals are made of that were measured."""
+    forms = {
+        data: list(dict.fromkeys(row.form for row in its if row.name == claim.quantity))
+        for data, its in rows.items()
+    }
+    shown = [f"{DATASETS[data]}: {'; '.join(its)}" for data, its in forms.items() if any(its)]
+    return "; ".join(shown) or NONE
 
 
 def _verdict(judged: Sequence[Judged]) -> str:

@@ -347,7 +347,9 @@ def test_any_number_changes_the_hash(make):
 def test_the_learngenes_lead_over_each_method_is_paired_and_corrected(make):
     results = make(methods=MANY)
     accuracy = {n: [c["methods"][n]["accuracy"] for c in results["clients"]] for n in MANY}
-    plain = {n: paired_gain(accuracy["learngene"], accuracy[n]) for n in MANY if n != "learngene"}
+    classes = [c["classes"] for c in results["clients"]]
+    others = [n for n in MANY if n != "learngene"]
+    plain = {n: paired_gain(accuracy["learngene"], accuracy[n], classes) for n in others}
     corrected = holm([gain["p_value"] for gain in plain.values()])
     assert "lead" not in results["summary"]["learngene"]
     for (name, gain), p in zip(plain.items(), corrected, strict=True):

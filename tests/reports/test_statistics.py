@@ -5,7 +5,15 @@ import pytest
 from scipy import stats
 
 from learngene.seeding import generator
-from reports.statistics import EXACT, holm, paired_gain, signed_rank_p, summarise
+from reports.statistics import (
+    EXACT,
+    class_interval,
+    difference_of_means,
+    holm,
+    paired_gain,
+    signed_rank_p,
+    summarise,
+)
 
 
 def test_mean_deviation_and_interval_of_three_values():
@@ -113,3 +121,60 @@ def test_holm_of_its_own_example():
 def test_holm_leaves_out_what_was_not_tested():
     assert holm([None, 0.02, None, 0.03]) == [None, 0.04, None, 0.04]
     assert holm([]) == []
+
+
+def drawn_clients(chance, clients, classes, share):
+    """Values of clients with five classes each, mean 0, variance 1, of which the classes make
+    ``share``; and the classes' names."""
+    of = [chance.choice(classes, 5, replace=False) for _ in range(clients)]
+    effects = chance.normal(0, (5 * share) ** 0.5, classes)
+    values = [effects[its].mean() + chance.normal(0, (1 - share) ** 0.5) for its in of]
+    return values, [[f"class {c}" for c in its] for its in of]
+
+
+@pytest.mark.parametrize(("clients", "share"), [(20, 0.0), (20, 0.3), (60, 0.7)])
+def test_intervals_for_new_classes_hold_the_mean_where_those_over_clients_do_not(clients, share):
+    chance = np.random.default_rng(5)
+    held, narrow = [], []
+    for _ in range(150):
+        values, classes = drawn_clients(chance, clients, 20, share)
+        held.append(abs(np.mean(values)) <= class_interval(values, classes))
+        narrow.append(abs(np.mean(values)) <= summarise(values)["ci95"])
+    assert np.mean(held) >= 0.91  # 0.95, two standard errors of 150 draws off
+    if share:
+        assert np.mean(held) <= 0.995 and np.mean(narrow) < 0.85
+
+
+def test_where_values_are_of_their_class_alone_classes_are_the_sample():
+    # 60 clients with one of six classes each, nearly no rest: Student's t over six class means
+    effects = np.array([0.0, 1.0, 2.0, 4.0, 7.0, 10.0])
+    of = np.arange(60) % 6
+    values = effects[of] + 1e-3 * np.random.default_rng(0).standard_normal(60)
+    half = class_interval(values.tolist(), [[str(c)] for c in of])
+    by_class = summarise(effects.tolist())["ci95"]
+    assert 0.8 * by_class < half < by_class  # whose six are also told from a rest
+    assert half > 3 * summarise(values.tolist())["ci95"]
+
+
+def test_an_interval_for_new_classes_needs_other_classes_and_three_clients():
+    assert class_interval([0.1, 0.2, 0.3], [["a", "b"]] * 3) is None
+    assert class_interval([0.1, 0.2], [["a"], ["b"]]) is None
+    assert class_interval([0.25] * 4, [["a"], ["b"], ["c"], ["a"]]) == 0.0
+    half = class_interval([0.1, 0.2, 0.3, 0.5], [["a"], ["b"], ["c"], ["a"]])
+    assert class_interval([10.0, 20.0, 30.0, 50.0], [["a"], ["b"], ["c"], ["a"]]) == pytest.approx(
+        100 * half
+    )
+    shifted = class_interval([5.1, 5.2, 5.3, 5.5], [["a"], ["b"], ["c"], ["a"]])
+    assert shifted == pytest.approx(half)
+    gain = paired_gain([0.6, 0.7, 0.8, 1.0], [0.5] * 4, [["a"], ["b"], ["c"], ["a"]])
+    assert gain["ci95_classes"] == pytest.approx(half)
+    assert paired_gain([0.6, 0.7], [0.5, 0.5])["ci95_classes"] is None
+
+
+def test_groups_of_other_units_are_compared_by_welch():
+    # variances 1 / 3 and 16 / 3 of the means: 17 / 3; Welch's degrees of freedom 289 / 257 * 2
+    found = difference_of_means([1, 2, 3], [10, 14, 18])
+    degrees = (17 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (16 / 3) ** 2 / 2)
+    assert found["mean"] == -12
+    assert found["ci95"] == pytest.approx(stats.t.ppf(0.975, degrees) * (17 / 3) ** 0.5)
+    assert difference_of_means([1.0], [2.0, 3.0])["ci95"] is None

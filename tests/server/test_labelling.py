@@ -12,7 +12,7 @@ import pytest
 from clients.work import _shard
 from learngene.data.settings import ShardSettings
 from learngene.open_world.detector import OpenSetDetector
-from learngene.open_world.settings import OpenWorldSettings
+from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from reports.results import build_results
 from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval_note
@@ -21,11 +21,13 @@ from server.labelling import label_open_world, labelling_summary
 from tests.protocol.helpers import client_task
 
 SECTION = {
-    "draws": 2, "score": "energy", "accept": 0.8, "flagged": {"a": 0.25},
+    "draws": 2, "score": "energy", "accept": 0.8, "flags": "detector",
+    "flagged": {"a": 0.25, "b": 0.75}, "flagged_known": {"c": 0.125, "d": 0.375},
     "classes": [["a", "b", "c", "d", "e"]] * 2, "due": 200, "named": 180,
 }  # fmt: skip
 
 
+LABELLED = LabelledSettings(draws=2)
 SHARDS = ShardSettings(ways=3, shots=4, seed=0, classes_from="open_world", draws=2)
 
 
@@ -36,7 +38,7 @@ def result(evolved) -> Any:
 
 def test_shards_hold_what_the_collective_calls_unknown(result, tiny_dataset):
     asked = OpenWorldSettings(accept=0.5)
-    found = label_open_world(asked, SHARDS, 3, tiny_dataset, result)
+    found = label_open_world(asked, LABELLED, SHARDS, 3, tiny_dataset, result)
     trainer = result.trained.trainer
     detector = OpenSetDetector.fit(asked, *fitting_answers(trainer, asked))
     assert set(found.flags) == set(tiny_dataset.class_split.open_world)
@@ -44,6 +46,10 @@ def test_shards_hold_what_the_collective_calls_unknown(result, tiny_dataset):
         answers = trainer.predict(tiny_dataset.train_images, tiny_dataset.rows("train", c))
         assert np.array_equal(flags, detector.score(*answers).numpy() > detector.threshold)
         assert found.section["flagged"][tiny_dataset.class_names[c]] == flags.mean()
+    for c in tiny_dataset.class_split.base:
+        answers = trainer.predict(tiny_dataset.test_images, tiny_dataset.rows("test", c))
+        share = (detector.score(*answers).numpy() > detector.threshold).mean()
+        assert found.section["flagged_known"][tiny_dataset.class_names[c]] == share
     task = client_task(ways=3, shots=4, labelled=found.task)
     shards = [_shard(tiny_dataset, client, task) for client in range(3)]
     assert found.section["named"] == sum(len(each.train_rows) for each in shards)
@@ -59,16 +65,39 @@ def test_shards_hold_what_the_collective_calls_unknown(result, tiny_dataset):
 
 def test_a_stricter_collective_flags_fewer(result, tiny_dataset):
     few, many = (
-        label_open_world(OpenWorldSettings(accept=accept), SHARDS, 3, tiny_dataset, result).flags
+        label_open_world(
+            OpenWorldSettings(accept=accept), LABELLED, SHARDS, 3, tiny_dataset, result
+        ).flags
         for accept in (0.6, 0.3)
     )
     assert sum(its.sum() for its in few.values()) < sum(its.sum() for its in many.values())
     assert all((few[c] <= many[c]).all() for c in few)
 
 
+def test_the_control_flags_as_many_of_unknown_images_as_of_known_ones(result, tiny_dataset):
+    asked, control = OpenWorldSettings(accept=0.5), replace(LABELLED, flags="random")
+    by_detector, found = (
+        label_open_world(asked, how, SHARDS, 3, tiny_dataset, result) for how in (LABELLED, control)
+    )
+    for measured in ("flagged", "flagged_known"):  # of the collective, whoever flags
+        assert found.section[measured] == by_detector.section[measured]
+    share = np.mean([*found.section["flagged_known"].values()])
+    for flags in found.flags.values():
+        assert flags.sum() == round(share * len(flags))
+    assert any((found.flags[c] != by_detector.flags[c]).any() for c in found.flags)
+    task = client_task(ways=3, shots=4, labelled=found.task)
+    rows = _shard(tiny_dataset, 0, task).train_rows
+    flagged = [tiny_dataset.rows("train", c)[flags] for c, flags in found.flags.items()]
+    assert set(rows) <= set(np.concatenate(flagged))
+    line = labelling_summary(found.section)
+    unknown = np.mean([*found.section["flagged"].values()])
+    assert f"{unknown:.1%} of open-world images, {share:.1%} of known ones" in line
+
+
 def test_without_draws_nothing_is_flagged(tiny_dataset):
-    shards, none = replace(SHARDS, draws=0), SimpleNamespace(trained=None)
-    assert label_open_world(OpenWorldSettings(), shards, 3, tiny_dataset, none) is None  # type: ignore[arg-type]
+    off, none = LabelledSettings(draws=0), SimpleNamespace(trained=None)
+    found = label_open_world(OpenWorldSettings(), off, SHARDS, 3, tiny_dataset, none)  # type: ignore[arg-type]
+    assert found is None
 
 
 def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]:
@@ -101,7 +130,8 @@ def test_means_are_over_draws_and_paired_by_draw(make):
     assert results["summary"]["gain"]["wins"] == 2
     (said,) = footnotes(results)
     assert said.startswith("Open-world classes: in each of 2 draws of 5 classes, clients hold")
-    assert "180 of the 200" in said and "energy, 80% of known" in said
+    assert "180 of the 200" in said and "energy, 80% of held-out known" in said
+    assert "flags 50.0 % of open-world images and 25.0 % of known test images" in said
     note = interval_note(results)
     assert "over draws of classes" in note and "paired by draw" in note
     assert "2 of 2 draws of classes" in headline(results)

@@ -12,6 +12,7 @@ from learngene.open_world.flagged import (
     decode_flags,
     draw_labelled_shard,
     encode_flags,
+    random_flags,
 )
 
 ASKED = {"ways": 3, "shots": 5, "shard_seed": 7, "draws": 2}
@@ -87,3 +88,13 @@ def test_flags_travel_as_text(tiny_dataset):
     assert all(np.array_equal(again[c], flags[c]) for c in flags)
     with pytest.raises(ValueError, match="8 bits, 12 images"):
         decode_flags(tiny_dataset, {c: its[:2] for c, its in text.items()})
+
+
+def test_random_flags_are_a_share_of_every_class_and_of_the_seed_alone(tiny_dataset):
+    flags = random_flags(tiny_dataset, 0.25, seed=3)
+    assert set(flags) == set(tiny_dataset.class_split.open_world)
+    assert {(its.sum(), len(its)) for its in flags.values()} == {(3, 12)}
+    assert len({its.tobytes() for its in flags.values()}) > 1  # each class its own draw
+    again, other = (random_flags(tiny_dataset, 0.25, seed=seed) for seed in (3, 4))
+    assert all(np.array_equal(again[c], flags[c]) for c in flags)
+    assert any(not np.array_equal(other[c], flags[c]) for c in flags)

@@ -105,7 +105,7 @@ def test_an_experiment_comes_first_with_its_figure_and_the_papers_number(
     assert first == (tmp_path / "figures" / "comparison.png").read_bytes()
     assert re.search(
         r"The paper: 10 epochs to adapt, 40 from scratch: 30 saved\. epochs saved: "
-        r"-?\d+\.\d ± \d+\.\d epochs here, 30\.0 there\.",
+        r"-?\d+\.\d ± \d+\.\d; ± \d+\.\d epochs here, 30\.0 there\.",
         page.words,
     )
     alts = [each["alt"].replace("\xa0", " ") for each in page.of("img")]
@@ -339,10 +339,10 @@ def test_without_a_stream_the_report_says_so(make, tmp_path, unrendered):
 
 def test_a_threshold_that_was_set_is_told_as_such(make, tmp_path, unrendered):
     def change(sections):
-        sections["open_world"] |= {"threshold_from": 0.3, "path": "both", "score": "energy"}
+        sections["open_world"] |= {"threshold_from": 0.3, "score": "energy"}
 
     words = read(make(n=1, change=change), tmp_path).words
-    assert "by its energy, from the mean of both paths' logits; threshold: 0.3, as set" in words
+    assert "by its energy, from the collective's 13 layers; threshold: 0.3, as set" in words
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,11 @@ def test_few_clients_are_not_folded(results):
 def test_it_is_said_whom_the_interval_speaks_for(thousand, make):
     said = "share 20 novel classes and their images: the interval speaks for further clients"
     words = " ".join(render_report(thousand, dict.fromkeys(FIGURES, "not drawn")).split())
-    assert f"These 970 clients {said} from these classes, not for other classes." in words
+    for_others = 100 * thousand["summary"]["gain"]["ci95_classes"]
+    assert (
+        f"These 970 clients {said} from these classes, not for other classes; with classes drawn "
+        f"at random, too (a mixed model), that of the gain is ±{for_others:.1f}."
+    ) in words
     assert interval_scope(make(n=1)) == ""  # which gives no interval
 
 

@@ -1,0 +1,58 @@
+"""What a run's individual is made of, in a line: a number without it invites the wrong reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reports.schema import Results
+
+EXEMPLARS = 100  # of a class: with more, definition 1's sequence of tasks is nearly joint training
+
+
+def form_of(run: Results) -> tuple[str, ...]:
+    """Inherited layers, own layers in front, projection, classifier, width, and what makes the run
+    a control or the collective's training nearly joint."""
+    return tuple(_parts(run, run["run"].get("config") or {}))
+
+
+def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
+    gene, asked = run.get("learngene"), config.get("learngene", {})
+    own, collective = config.get("individual", {}), config.get("collective", {})
+    if gene:
+        yield f"layers {layers_text(gene['layers'])}"
+    if asked.get("control") == "random":
+        yield "control: layers drawn at random"
+    if (stem := own.get("stem", "none")) != "none":
+        yield f"{stem} stem"
+    elif gene and gene["layers"][0] == 1 and asked.get("projection", "none") != "none":
+        yield f"{asked['projection']} projection"
+    if "head" in own:
+        yield f"{own['head']} head"
+    if "width" in collective:
+        yield f"width {collective['width']:g}"
+    base = run["data"]["classes"]["base"]
+    if collective.get("classes_per_task", 0) >= len(base):
+        yield "joint training"
+    elif _exemplars(collective) > EXEMPLARS:
+        yield f"nearly joint ({_exemplars(collective)} exemplars a class)"
+    if (config.get("labelled") or {}).get("flags") == "random":
+        yield "control: random flags"
+
+
+def _exemplars(collective: Mapping[str, Any]) -> int:
+    rehearses = collective.get("memory", "rehearsal") == "rehearsal"
+    return int(collective.get("memory_per_class", 0)) if rehearses else 0
+
+
+def layers_text(layers: Sequence[int]) -> str:
+    """Layers as people write them: ``1 to 7``, ``2, 5``."""
+    first, last = layers[0], layers[-1]
+    run = len(layers) > 1 and list(layers) == list(range(first, last + 1))
+    return f"{first} to {last}" if run else ", ".join(map(str, layers))
+
+
+def common_form(runs: Sequence[Results]) -> str:
+    """What all runs are made of, as text."""
+    forms = [form_of(run) for run in runs]
+    return ", ".join(part for part in forms[0] if all(part in other for other in forms))

@@ -1,0 +1,58 @@
+"""What a run's individual is made of, in a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reports.form import common_form, form_of, layers_text
+from reports.summary import setting
+
+FRONT: dict[str, Any] = {
+    "learngene": {"projection": "discriminant"},
+    "individual": {"stem": "none", "head": "prototype"},
+    "collective": {"width": 0.25, "memory_per_class": 100, "classes_per_task": 8},
+}
+
+
+@pytest.fixture
+def run(make):
+    def made(layers, **changes: Any) -> dict[str, Any]:
+        def change(sections: dict[str, Any]) -> None:
+            config = {name: dict(section) for name, section in FRONT.items()}
+            for name, value in changes.items():
+                group, field = name.split("__")
+                config.setdefault(group, {})[field] = value
+            sections["run"]["config"] = config
+            sections["learngene"]["layers"] = list(layers)
+            sections["data"]["classes"]["base"] = [str(c) for c in range(64)]
+
+        return make(2, change=change)
+
+    return made
+
+
+def test_a_form_says_layers_own_layers_head_and_width(run):
+    front = ("layers 1 to 7", "discriminant projection", "prototype head", "width 0.25")
+    assert form_of(run(range(1, 8))) == front
+    letter = run((11, 12, 13), individual__stem="fresh", individual__head="mlp")
+    assert form_of(letter) == ("layers 11 to 13", "fresh stem", "mlp head", "width 0.25")
+    assert ", ".join(front) in setting(run(range(1, 8)))
+    assert common_form([run(range(1, 8)), letter]) == "width 0.25"
+    assert [layers_text(layers) for layers in ([4], [2, 5], [2, 3])] == ["4", "2, 5", "2 to 3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"collective__memory_per_class": 480}, "nearly joint (480 exemplars a class)"),
+        ({"collective__memory_per_class": 480, "collective__memory": "lwf"}, None),
+        ({"collective__classes_per_task": 64}, "joint training"),
+        ({"learngene__control": "random"}, "control: layers drawn at random"),
+        ({"labelled__flags": "random"}, "control: random flags"),
+    ],
+)
+def test_what_makes_a_number_another_one_is_said(run, changes, said):
+    further = set(form_of(run(range(1, 8), **changes))) - set(form_of(run(range(1, 8))))
+    assert further == ({said} if said else set())
