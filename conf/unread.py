@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from conf.methods import resolve_methods
 from conf.schema import Config
-from learngene.methods.registry import BUILT_IN
+from learngene.methods.registry import BUILT_IN, PROJECTION, base_of
 
 if TYPE_CHECKING:  # methods bring torch
     from learngene.methods.base import Method
@@ -33,7 +33,7 @@ class Run:
     @property
     def plugin(self) -> bool:
         """A method from elsewhere, which may read whatever a client is sent."""
-        return not self.methods.keys() <= {*BUILT_IN}
+        return not {base_of(name) for name in self.methods} <= {*BUILT_IN}
 
     @property
     def inherits(self) -> bool:
@@ -64,7 +64,7 @@ class Row:
 
 
 def _has(method: str) -> Callable[[Run], bool]:
-    return lambda run: method in run.methods
+    return lambda run: any(base_of(name) == method for name in run.methods)
 
 
 SAVED = "with learngene.path there is no collective"
