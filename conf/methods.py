@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from learngene.errors import InputError
-from learngene.methods.registry import BUILT_IN, PROJECTION, base_of, find
+from learngene.methods.registry import BUILT_IN, base_of, find
 from learngene.utils.settings import check_settings
 
 if TYPE_CHECKING:  # methods bring torch: seconds that a wrong word need not wait for
@@ -53,8 +53,7 @@ def resolve_methods(methods: Sequence[str], settings: Mapping[str, Any]) -> RunM
         raise InputError("method", settings, "no settings by method", fix)
     plugins: dict[str, dict[str, Any]] = {}
     names = [name if base_of(name) in BUILT_IN else _add_plugin(name, plugins) for name in methods]
-    second = [name for name in names if name.endswith(PROJECTION)]  # rows with another's settings
-    known = [*BUILT_IN, *plugins, *second]
+    known = [*BUILT_IN, *plugins]
     for name, values in settings.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -62,9 +61,9 @@ def resolve_methods(methods: Sequence[str], settings: Mapping[str, Any]) -> RunM
             problem = "no built-in method, and methods names no module of that name"
             raise InputError(f"method.{name}", values, problem, f"Write {fix}")
     found = {name: _find(name, plugins) for name in names}
-    read = {"scratch": find("scratch")} | found
+    read = {"scratch": find("scratch")} | {base_of(name): each for name, each in found.items()}
     typed = {
-        name: _typed(base_of(name), read[name], settings.get(base_of(name), {}))
+        name: _typed(name, read[name], settings.get(name, {}))
         for name in sorted(read, key=known.index)
     }
     return RunMethods(found, {name: values for name, values in typed.items() if values}, plugins)

@@ -10,6 +10,7 @@ import numpy as np
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack
 from learngene.methods import Payload, find
+from learngene.methods.registry import base_of
 from protocol.guard import MessageSchema
 from protocol.reply_schema import Shapes, reply_schema
 from protocol.rounds import RoundPlan
@@ -44,13 +45,14 @@ def plan_round(
     heirs = [name for name in methods if find(name, task.own_methods.get(name)).inherits]
     if number < rounds:
         methods = tuple(heirs)
+    read = {"scratch", *map(base_of, methods)}
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     task = replace(
         task,
         methods=methods,
         width=gene.card.width,
         # Scratch's group goes along in every message, the others' only where they are asked for.
-        method={k: v for k, v in task.method.items() if k == "scratch" or k in methods},
+        method={k: v for k, v in task.method.items() if k in read},
         card=gene.card.for_client(),
         own_methods={k: v for k, v in task.own_methods.items() if k in methods},
         cards={name: each.card for name, each in made.items()},
