@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from conf.methods import resolve_methods
 from conf.schema import Config
-from learngene.methods.registry import BUILT_IN, PROJECTION, base_of
+from learngene.methods.registry import BUILT_IN, base_of
 
 if TYPE_CHECKING:  # methods bring torch
     from learngene.methods.base import Method
@@ -170,7 +170,11 @@ ROWS = (
         lambda run: run.config.retain.ewc_lambda > 0,
         "retain.ewc_lambda is 0",
     ),
-    Row("budget", lambda run: run.trained_by("factory"), "no method is trained at the factory"),
+    Row(
+        "budget budget_in",
+        lambda run: run.trained_by("factory"),
+        "no method is trained at the factory",
+    ),
     Row(
         "payload_precision",
         lambda run: run.trained_by("factory", "collective", "clients"),

@@ -34,6 +34,7 @@ from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
+from learngene.networks.compute import TRAINING, multiply_adds
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
@@ -221,12 +222,19 @@ class CollectiveTrainer(Predictor):
                 accuracy_by_task=tested.by_task,
                 rho=rho,
                 image_passes=passes,
+                multiply_adds=passes * self._pass_multiply_adds(),
                 seconds=time.perf_counter() - started,
                 layers=list(self.collective.names),
                 grown=grown,
             )
         )
         return self.stages[-1]
+
+    def _pass_multiply_adds(self) -> int:
+        """Multiply-adds of an image that goes forward and backward, in the network as it is."""
+        channels, side, _ = self.dataset.image_shape
+        side = self.settings.collective.train_size or side
+        return TRAINING * multiply_adds(self.collective, channels, side)
 
     def _update_memory(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""

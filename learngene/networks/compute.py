@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds, the measure beside image passes when budgets are compared."""
+"""What a network costs: multiply-adds, the measure of a budget beside image passes."""
 
 from __future__ import annotations
 
