@@ -41,6 +41,13 @@ class Run:
         return self.plugin or any(method.inherits for method in self.methods.values())
 
     @property
+    def projects(self) -> bool:
+        """Whether the learngene or a method's second row ends in a projection."""
+        own = self.config.individual.stem == "none"
+        own &= self.config.learngene.projection == "discriminant"
+        return own or any(name != base_of(name) for name in self.methods)
+
+    @property
     def scratch(self) -> bool:
         """Whether a client trains from scratch, or may."""
         guarded = self.inherits and self.config.individual.safeguard
@@ -134,14 +141,14 @@ ROWS = (
         "learngene.layers is not front",
     ),
     Row(
-        "learngene.projection learngene.shrinkage",
+        "learngene.projection",
         lambda run: run.config.individual.stem == "none",
         "individual.stem is not none",
     ),
     Row(
         "learngene.shrinkage",
-        lambda run: run.config.learngene.projection == "discriminant",
-        "learngene.projection is none",
+        lambda run: run.projects,
+        "nothing is projected",
     ),
     Row(
         "open_world.accept",
