@@ -10,7 +10,9 @@ import torch
 from learngene.methods import find
 from learngene.methods.common import head as fitting
 from learngene.methods.common import meta
+from learngene.methods.common.backbone import fill
 from learngene.methods.common.support_norm import set_mode, with_support_norms
+from tests.clients.helpers import make_individual
 from tests.learngene.methods.helpers import TRAINED, make_context, make_factory, same
 
 
@@ -25,13 +27,18 @@ def start(tiny_dataset):
 
 
 @pytest.mark.parametrize("name", ["finetune_pp", "linear_probe"])
-def test_a_head_on_a_frozen_body_sees_mirrored_views(start, evolved, tiny_dataset, monkeypatch, name):
+def test_a_head_on_a_frozen_body_sees_mirrored_views(
+    start, evolved, tiny_dataset, monkeypatch, name
+):
     seen = []
     real = fitting.train
-    monkeypatch.setattr(
-        fitting, "train", lambda network, shard, *a, **b: seen.append(shard) or real(network, shard, *a, **b)
-    )
-    made = start.get(name) or find(name).from_collective(evolved("none").collective)
+
+    def spy(network, shard, *rest, **options):
+        seen.append(shard)
+        return real(network, shard, *rest, **options)
+
+    monkeypatch.setattr(fitting, "train", spy)
+    made = start.get(name) or find(name).from_collective(evolved.collective)
     context = make_context(name, tiny_dataset, made)
     for flip in (False, True):
         find(name).adapt(replace(context, shard=replace(context.shard, flip=flip)))
@@ -50,9 +57,12 @@ def test_the_maml_familys_statistics_and_means_are_of_mirrored_views_too(
 ):
     seen = []
     real = meta.train
-    monkeypatch.setattr(
-        meta, "train", lambda network, *a, **b: seen.append(network.support) or real(network, *a, **b)
-    )
+
+    def spy(network, *rest, **options):
+        seen.append(network.support)
+        return real(network, *rest, **options)
+
+    monkeypatch.setattr(meta, "train", spy)
     context = make_context(name, tiny_dataset, start[name])
     for flip in (False, True):
         find(name).adapt(replace(context, shard=replace(context.shard, flip=flip)))
@@ -94,7 +104,7 @@ def test_proto_maml_starts_from_class_means(start, tiny_dataset):
     found = find("proto_maml").adapt(context)
     shard = context.shard
     body = with_support_norms(meta.body_of(context.card, 3))
-    meta.fill(body, context.payload)
+    fill(body, context.payload)
     with torch.no_grad():
         set_mode(body, "store")
         support = body(shard.train_x)
@@ -110,18 +120,15 @@ def test_a_start_from_fine_tunings_body_shares_the_budget_and_goes_on_where_it_s
     def keep(state, card) -> None:
         kept.append(({k: v.clone() for k, v in state.items()}, card))
 
-    asked = {"class_share": 0.5, "budget": 400}
+    asked = {"class_share": 0.5, "tasks": 1}
     whole = find("maml").pretrain(make_factory("maml", tiny_dataset, keep=keep, **asked))
     assert {card["phase"] for _, card in kept} == {0, 1}
-    for found in (kept[0], kept[len(kept) // 2], kept[-1]):
+    for found in (kept[0], kept[-2]):
         again = make_factory("maml", tiny_dataset, checkpoint=found, **asked)
         assert same(find("maml").pretrain(again), whole)
-    assert not same(find("maml").pretrain(make_factory("maml", tiny_dataset, budget=400)), whole)
 
 
 def test_norms_take_the_slopes_of_those_that_they_replace():
-    from tests.clients.helpers import make_individual
-
     network = make_individual()
     slopes = {n: p for n, p in network.named_parameters() if "norm" in n}
     with torch.no_grad():
@@ -139,7 +146,8 @@ def test_sgd_at_the_factory_goes_on_where_it_stood(tiny_dataset):
         kept.append(({k: v.clone() for k, v in state.items()}, card))
 
     asked = {"optimiser": "sgd", "lr": 0.05}
-    whole = find("finetune_pp").pretrain(make_factory("finetune_pp", tiny_dataset, keep=keep, **asked))
+    factory = make_factory("finetune_pp", tiny_dataset, keep=keep, **asked)
+    whole = find("finetune_pp").pretrain(factory)
     state, _ = kept[len(kept) // 2]
     assert any(name.endswith("momentum_buffer") for name in state)
     again = make_factory("finetune_pp", tiny_dataset, checkpoint=kept[len(kept) // 2], **asked)
