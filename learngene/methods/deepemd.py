@@ -52,7 +52,7 @@ class Settings(SupervisedSettings):
     temperature: float = setting(25.0, gt=0, le=1000)  # factor from similarity to logit
     client_lr: float = setting(0.1, gt=0, le=100)  # of the structured classifier
     # of the structured classifier; 0 = the class means as they are
-    client_steps: int = setting(0, ge=0, le=10_000)
+    client_steps: int = setting(500, ge=0, le=10_000)
     client_batch: int = setting(10, ge=1, le=65_536)  # images of such a step
 
 
