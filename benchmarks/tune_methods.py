@@ -47,37 +47,51 @@ from server.factory import FactoryResult, train_or_load_gene
 from server.pretraining import collective_passes, pretrain_methods
 
 TUNING_SEED = 77  # shards that no reported run draws
-_MAML = {
+# A field's values, or those of several fields that only make sense together.
+Space = dict[str | tuple[str, ...], tuple[Any, ...]]
+_TRAINING: Space = {
+    ("optimiser", "lr"): (
+        *(("adam", lr) for lr in (0.0005, 0.001, 0.002, 0.005)),
+        *(("sgd", lr) for lr in (0.02, 0.05, 0.1, 0.2)),
+    ),
+    "batch_size": (16, 32, 64),
+}
+_MAML: Space = {
     "lr": (0.0005, 0.001, 0.002, 0.005),
     "inner_lr": (0.002, 0.005, 0.01, 0.02, 0.05),
     "steps": (1, 2, 3),
     "tasks": (1, 2, 4),
     "shots": (2, 3, 5),
     "queries": (5, 10),
-    "client_steps": (5, 20, 50),
+    "class_share": (0.0, 0.5, 0.8),
+    "client_steps": (100, 200),
+    "client_lr": (0.002, 0.005, 0.01, 0.02),
+    "client_momentum": (0.0, 0.9),
 }
-_EPISODES = {
+_EPISODES: Space = {
     "lr": (0.0005, 0.001, 0.002, 0.005),
     "ways": (5, 8, 16),
     "shots": (1, 2, 5, 10),
     "queries": (2, 5),
 }
-_FINETUNE = {
-    "lr": (0.0005, 0.001, 0.002, 0.005),
-    "batch_size": (16, 32, 64),
+_FINETUNE: Space = {
+    **_TRAINING,
     "weight_decay": (0.0, 1e-4, 5e-4),
     "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05),
     "client_body_lr": (0.0, 0.0005, 0.002),
 }
-_FEDERATED = {
+_FEDERATED: Space = {
     "lr": (0.005, 0.01, 0.02, 0.05),
     "local_epochs": (1, 3, 5),
     "client_lr": (0.002, 0.005, 0.01, 0.02, 0.05),
     "client_body_lr": (0.0, 0.0005, 0.002, 0.005),
 }
-# Of each method the fields of ``method.NAME``; the learngene's are those of its client half.
-SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
+# Of each method the fields of ``method.NAME``; the learngene's say where they are. Its trials train
+# their collectives anew, as those of the others train what these have at the factory.
+SPACES: dict[str, Space] = {
     "learngene": {
+        "collective.lr": (0.05, 0.1, 0.2),
+        "learngene.shrinkage": (0.3, 1.0, 3.0),
         "individual.lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
         "individual.inherited_lr": (0.0005, 0.001, 0.002, 0.005),
         "retain.ewc_lambda": (0.0, 0.3, 1.0, 3.0),
@@ -95,13 +109,12 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "finetune": _FINETUNE,
     "finetune_pp": _FINETUNE,
     "deepemd": {
-        "lr": (0.0005, 0.001, 0.002, 0.005),
-        "batch_size": (16, 32, 64),
+        **_TRAINING,
         "class_share": (0.5, 0.8, 0.9),
         "episode_lr": (0.0001, 0.0002, 0.0005),
         "temperature": (6.0, 12.5, 25.0),
         "client_lr": (0.02, 0.1, 0.5, 2.0),
-        "client_steps": (0, 50, 100),
+        "client_steps": (0, 500, 1000),
     },
     "full": {
         "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
@@ -117,16 +130,29 @@ def _path(method: str, field: str) -> str:
     return field if "." in field else f"method.{method}.{field}"
 
 
+def _points(
+    method: str, fields: str | tuple[str, ...], values: tuple[Any, ...]
+) -> list[dict[str, Any]]:
+    """An axis of a space: what its points set, by dotted name."""
+    if isinstance(fields, str):
+        fields, values = (fields,), tuple((value,) for value in values)
+    paths = [_path(method, field) for field in fields]
+    return [dict(zip(paths, point, strict=True)) for point in values]
+
+
 def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Settings to try: first those of ``config``, then others drawn from the space.
 
     Raises:
         ValueError: the space holds fewer than ``count``.
     """
-    space = {_path(method, field): values for field, values in SPACES[method].items()}
+    axes = [_points(method, fields, values) for fields, values in SPACES[method].items()]
+    grid = [
+        {path: value for point in chosen for path, value in point.items()}
+        for chosen in itertools.product(*axes)
+    ]
     defaults = dict(flatten(config))
-    first = {path: defaults[path] for path in space}
-    grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    first = {path: defaults[path] for path in grid[0]}
     others = [settings for settings in grid if settings != first]
     if len(others) < count - 1:
         raise ValueError(f"{method}: {len(others) + 1} settings, {count} trials are asked for")
@@ -154,6 +180,8 @@ def run_trial(
     plain = OmegaConf.to_container(changed)
     config = read_config(plain)
     task = client_task(config, plain, dataset.path)
+    if any(path.startswith(("collective.", "learngene.")) for path in settings):
+        result = train_or_load_gene(factory_settings(config), dataset)
     try:
         trained = pretrain_methods(pretraining_settings(config, plain), dataset, result)
         names, width = federated_methods(trained.methods), result.gene.card.width

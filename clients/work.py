@@ -19,6 +19,7 @@ from learngene.methods import ClientContext, Method, find
 from learngene.methods.base import generators
 from learngene.methods.isolation import in_words, isolated
 from learngene.methods.plugins import error_line
+from learngene.methods.registry import base_of
 from learngene.open_world.flagged import decode_flags, draw_labelled_shard
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
 from protocol.task import ClientTask
@@ -129,7 +130,7 @@ def client_context(
         }
     card = task.card if method.inherits else task.cards.get(name)
     return ClientContext(
-        settings=method.settings_from(task.method.get(name, {})),
+        settings=method.settings_from(task.method.get(base_of(name), {})),
         payload=payload,
         shard=data,
         device=device,

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from learngene.errors import InputError
-from learngene.methods.registry import BUILT_IN, find
+from learngene.methods.registry import BUILT_IN, base_of, find
 from learngene.utils.settings import check_settings
 
 if TYPE_CHECKING:  # methods bring torch: seconds that a wrong word need not wait for
@@ -52,7 +52,7 @@ def resolve_methods(methods: Sequence[str], settings: Mapping[str, Any]) -> RunM
         fix = "Write method.NAME.FIELD=VALUE"
         raise InputError("method", settings, "no settings by method", fix)
     plugins: dict[str, dict[str, Any]] = {}
-    names = [name if name in BUILT_IN else _add_plugin(name, plugins) for name in methods]
+    names = [name if base_of(name) in BUILT_IN else _add_plugin(name, plugins) for name in methods]
     known = [*BUILT_IN, *plugins]
     for name, values in settings.items():
         if name not in known:
@@ -60,13 +60,21 @@ def resolve_methods(methods: Sequence[str], settings: Mapping[str, Any]) -> RunM
             fix = f"method.{near[0]}.FIELD=VALUE" if near else f"methods=[learngene,scratch,{name}]"
             problem = "no built-in method, and methods names no module of that name"
             raise InputError(f"method.{name}", values, problem, f"Write {fix}")
-    found = {name: find(name, plugins.get(name)) for name in names}
-    read = {"scratch": find("scratch")} | found
+    found = {name: _find(name, plugins) for name in names}
+    read = {"scratch": find("scratch")} | {base_of(name): each for name, each in found.items()}
     typed = {
         name: _typed(name, read[name], settings.get(name, {}))
         for name in sorted(read, key=known.index)
     }
     return RunMethods(found, {name: values for name, values in typed.items() if values}, plugins)
+
+
+def _find(name: str, plugins: Mapping[str, Any]) -> Method:
+    try:
+        return find(name, plugins.get(name))
+    except ValueError as error:
+        fix = f"Write {base_of(name)}, or the name of a method that the factory trains"
+        raise InputError("methods", name, str(error), fix) from error
 
 
 def _add_plugin(module: str, plugins: dict[str, dict[str, Any]]) -> str:

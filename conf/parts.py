@@ -36,6 +36,7 @@ def pretraining_settings(config: Config, plain: Mapping[str, Any]) -> Pretrainin
         plugins=plain.get("own_methods", {}),
         ways=config.ways,
         budget=config.budget,
+        budget_in=config.budget_in,
     )
 
 

@@ -52,6 +52,9 @@ class Config:
     faults: list[str] = field(default_factory=list)  # CLIENT:KIND or CLIENT:KIND@EPOCH
     # factory image passes of each other method; null = the collective's
     budget: int | None = setting(None, ge=1, le=1_000_000_000_000)
+    # budget=null: passes (as many as the collective had) | compute (as its multiply-adds come to,
+    # which in seven layers are some three times as many passes)
+    budget_in: str = setting("passes", choices=("passes", "compute"))
     # fp32 | fp16 | int8: how the other methods' payloads travel
     payload_precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
     resume: bool = True  # go on from what an earlier run with the same settings finished

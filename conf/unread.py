@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from conf.schema import Config
-from learngene.methods.registry import BUILT_IN
+from learngene.methods.registry import BUILT_IN, base_of
 
 if TYPE_CHECKING:  # methods bring torch
     from learngene.methods.base import Method
@@ -32,12 +32,19 @@ class Run:
     @property
     def plugin(self) -> bool:
         """A method from elsewhere, which may read whatever a client is sent."""
-        return not self.methods.keys() <= {*BUILT_IN}
+        return not {base_of(name) for name in self.methods} <= {*BUILT_IN}
 
     @property
     def inherits(self) -> bool:
         """Whether a client is sent the learngene, or may do as if it were."""
         return self.plugin or any(method.inherits for method in self.methods.values())
+
+    @property
+    def projects(self) -> bool:
+        """Whether the learngene or a method's second row ends in a projection."""
+        own = self.config.individual.stem == "none"
+        own &= self.config.learngene.projection == "discriminant"
+        return own or any(name != base_of(name) for name in self.methods)
 
     @property
     def scratch(self) -> bool:
@@ -63,7 +70,7 @@ class Row:
 
 
 def _has(method: str) -> Callable[[Run], bool]:
-    return lambda run: method in run.methods
+    return lambda run: any(base_of(name) == method for name in run.methods)
 
 
 SAVED = "with learngene.path there is no collective"
@@ -148,14 +155,14 @@ ROWS = (
         "learngene.bytes is set",
     ),
     Row(
-        "learngene.projection learngene.shrinkage",
+        "learngene.projection",
         lambda run: run.config.individual.stem == "none",
         "individual.stem is not none",
     ),
     Row(
         "learngene.shrinkage",
-        lambda run: run.config.learngene.projection == "discriminant",
-        "learngene.projection is none",
+        lambda run: run.projects,
+        "nothing is projected",
     ),
     Row(
         "open_world.accept",
@@ -185,7 +192,11 @@ ROWS = (
         lambda run: run.config.retain.ewc_lambda > 0,
         "retain.ewc_lambda is 0",
     ),
-    Row("budget", lambda run: run.trained_by("factory"), "no method is trained at the factory"),
+    Row(
+        "budget budget_in",
+        lambda run: run.trained_by("factory"),
+        "no method is trained at the factory",
+    ),
     Row(
         "payload_precision",
         lambda run: run.trained_by("factory", "collective", "clients"),

@@ -318,6 +318,9 @@ def _of_data(config: Config) -> Iterator[Problem]:
 
 def _of_the_run(config: Config) -> Iterator[Problem]:
     individual, clients = config.individual, config.num_clients
+    if config.budget_in == "compute" and config.budget is not None:
+        problem = f"image passes are given (budget={config.budget})"
+        yield "budget_in", problem, "Write budget=null, or budget_in=passes"
     if individual.safeguard and config.shots < individual.safeguard_folds:
         needed = "each fold holds out images of every class"
         problem = f"{needed}, and a client has {config.shots} of each (shots)"

@@ -12,6 +12,7 @@ from learngene.errors import InputError
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack
 from learngene.methods import Payload, find
+from learngene.methods.registry import base_of
 from learngene.utils.settings import by_client
 from protocol.guard import MessageSchema
 from protocol.keys import PAYLOAD
@@ -54,6 +55,7 @@ def plan_round(
     heirs = [name for name in methods if find(name, task.own_methods.get(name)).inherits]
     if number < rounds:
         methods = tuple(heirs)
+    read = {"scratch", *map(base_of, methods)}
     made = {name: each for name, each in (payloads or {}).items() if name in methods}
     task = replace(
         task,
@@ -62,7 +64,7 @@ def plan_round(
         individual=replace(individual, depth=None, bytes=None),
         width=gene.card.width,
         # Scratch's group goes along in every message, the others' only where they are asked for.
-        method={k: v for k, v in task.method.items() if k == "scratch" or k in methods},
+        method={k: v for k, v in task.method.items() if k in read},
         own_methods={k: v for k, v in task.own_methods.items() if k in methods},
         cards={name: each.card for name, each in made.items()},
     )

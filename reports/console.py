@@ -181,6 +181,8 @@ def summary_table(results: Results) -> Table:
         # Folded, not cut: on a very narrow terminal a number breaks over two lines.
         table.add_column(heading, justify="right", overflow="fold")
     for name, accuracy, *cells in summary_rows(results):
+        # A name of a second row, or one with a remark, is broken where it is put together.
+        name = name.replace("+", "\n+").replace(" (", "\n(")
         table.add_row(Text(name), accuracy.removesuffix(" %"), *cells)
     return table
 

@@ -92,6 +92,7 @@ class Stage(Section):
     accuracy: Fraction
     parameters: Count | None = None
     image_passes: Count | None = None
+    multiply_adds: Count | None = None  # of its training, forward and backward
 
 
 class Continual(Section):
@@ -111,6 +112,7 @@ class Collective(Section):
     conv_widths: list[Count]
     parameters: Count
     stages: list[Stage]
+    multiply_adds: Count | None = None  # of its whole training
     layers: list[str] | None = None
     continual: Continual | None = None
 

@@ -18,6 +18,7 @@ from reports.schema import Results
 from reports.text import sentence
 
 LEAST_PAIRS = 3  # from so many on a sentence claims a difference
+BELOW = " (below scratch)"  # behind the name of a method that is
 ROUND_HEADINGS = ("round", "known classes", "accuracy", "gain over scratch", "wins", "answered")
 NOTES = ("prefix_note", "labelled_note", "pretraining_note", "federated_note", "tuning_note")
 
@@ -35,6 +36,21 @@ class MethodRow:
     kb_down: str  # KB that one client receives, mean
     kb_up: str  # KB that one client sends, mean
     seconds: str  # of one client, mean
+
+
+def below_scratch(results: Results, method: str) -> bool:
+    """Whether it has fewer right than scratch, on the mean over pairs: such a row says that a
+    method was not trained, or not adapted, well enough to be an opponent."""
+    gain = results["summary"][method].get("gain_over_scratch") or {}
+    return gain.get("mean") is not None and gain["mean"] < 0
+
+
+def multiply_adds(results: Results, method: str) -> int | None:
+    """Of the training at the factory of what the method starts from; None: not known, or none."""
+    if method == MAIN:
+        return (results["collective"] or {}).get("multiply_adds")
+    made = (results.get("pretraining") or {}).get("methods", {}).get(method, {})
+    return made.get("multiply_adds")
 
 
 def answered(results: Results) -> list[Mapping[str, Any]]:
@@ -90,11 +106,18 @@ def method_rows(results: Results) -> list[MethodRow]:
 
 
 def summary_rows(results: Results) -> list[tuple[str, ...]]:
-    """The summary table, a row a method: name, accuracy, its gain over scratch or, with more to
-    compare, the learngene's lead over it (three cells), KB received and seconds per client."""
+    """The summary table, a row a method: name (and whether it is below scratch), accuracy, its gain
+    over scratch or, with more to compare, the learngene's lead over it (three cells), KB received
+    and seconds per client."""
     opponents = has_opponents(results)
     return [
-        (row.name, row.accuracy, *(row.lead if opponents else row.gain), row.kb_down, row.seconds)
+        (
+            row.name + BELOW * below_scratch(results, row.name),
+            row.accuracy,
+            *(row.lead if opponents else row.gain),
+            row.kb_down,
+            row.seconds,
+        )
         for row in method_rows(results)
     ]
 

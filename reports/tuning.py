@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from learngene.methods.registry import base_of
 from learngene.utils.files import write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json
 from reports.variants import flatten
@@ -72,7 +73,7 @@ def tuning(
     data = config["data"]["name"]
     ordered = sorted(records, key=lambda record: record["data"] != data)
     by_method = {record["method"]: record for record in reversed(ordered)}  # the first one counts
-    return {name: _summary(config, by_method.get(name)) for name in methods}
+    return {name: _summary(config, by_method.get(base_of(name))) for name in methods}
 
 
 def _summary(config: Mapping[str, Any], record: Record | None) -> Record | None:

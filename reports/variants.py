@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learngene.methods.registry import base_of
 from reports.runs import GatherError, check_equal, runs_table, seeds_of
 from reports.schema import Results
 from reports.summary import answered, method_names
@@ -208,7 +209,7 @@ def variant_settings(run: Results) -> dict[str, Any]:
     settings of methods that the run has not (but scratch's, which the safeguard reads). A
     learngene that came from a file is told by its content, wherever the file lay."""
     config = run["run"]["config"]
-    methods = {f"method.{name}" for name in (*config.get("methods", ()), "scratch")}
+    methods = {f"method.{base_of(name)}" for name in (*config.get("methods", ()), "scratch")}
     flat = {
         name: value
         for name, value in flatten(config)

@@ -84,6 +84,7 @@ class FactoryResult:
                 "conv_widths": list(trainer.collective.widths),
                 "layers": list(trainer.collective.names),
                 "parameters": trainer.stages[-1].parameters,
+                "multiply_adds": sum(stage.multiply_adds for stage in trainer.stages),
                 "stages": [{**asdict(each), "task": each.task + 1} for each in trainer.stages],
                 "continual": measures(
                     [stage.accuracy_by_task for stage in trainer.stages],

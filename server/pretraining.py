@@ -26,7 +26,12 @@ from learngene.data.dataset import ImageDataset
 from learngene.errors import RunError
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
+from learngene.methods.common.backbone import random_backbone
+from learngene.methods.common.projected import project
 from learngene.methods.isolation import in_words, isolated
+from learngene.methods.registry import base_of
+from learngene.networks.compute import TRAINING, multiply_adds
+from learngene.seeding import torch_generator
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
@@ -47,7 +52,8 @@ class PretrainingSettings:
     method: Mapping[str, Mapping[str, Any]]  # settings, by method
     plugins: Mapping[str, Mapping[str, Any]]  # of modules; see ``plugins.find``
     ways: int
-    budget: int | None  # image passes of a method; None: as many as the collective had
+    budget: int | None  # image passes of a method; None: what the collective had, see ``budget_in``
+    budget_in: str  # passes | compute
 
 
 Job = tuple[str, PretrainingSettings, ImageDataset]  # what ``train`` is called with
@@ -95,18 +101,21 @@ def pretrain_methods(
     needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
         return Payloads(list(methods))
-    passes = collective_passes(result)
-    budget = passes if settings.budget is None else settings.budget
-    assert budget is not None, "conf.validate asks for a budget where there is no collective"
-    settings = replace(settings, budget=budget)
+    # A second row's body is trained with its method's own, and for itself where that is not asked.
+    bodies = {base_of(name): find(base_of(name), plugins.get(name)) for name in needed}
+    settings = replace(settings, budget=budget_of(settings, dataset, result))
     payloads: dict[str, Payload] = {}
     failed: dict[str, str] = {}
     record: dict[str, Any] = {}
 
     def add(name: str, payload: Payload, seconds: float, cached: bool) -> None:
         payloads[name] = payload
+        body = base_of(name)
+        trained_here = bodies[body].pretrain is not None
+        passes = _factory(body, settings, dataset).budget if trained_here else None
         record[name] = {
-            "image_passes": budget if needed[name].pretrain else None,
+            "image_passes": passes,
+            "multiply_adds": _multiply_adds(name, settings, dataset, result),
             "seconds": seconds,
             "cached": cached,
             "parameters": payload.parameters,
@@ -120,7 +129,7 @@ def pretrain_methods(
 
     jobs: dict[str, Job] = {}
     with torch_threads(threads):
-        for name, method in needed.items():
+        for name, method in bodies.items():
             started = time.perf_counter()
             if method.from_collective is not None:
                 assert result.trained is not None, "conf.validate wants a collective for it"
@@ -146,12 +155,29 @@ def pretrain_methods(
             fail(job.name, job.error)
             continue
         with torch_threads(threads):
-            trained = _cached(job.name, needed[job.name], settings, dataset)
+            trained = _cached(job.name, bodies[job.name], settings, dataset)
         assert trained is not None, "``train`` keeps what it made"
         add(job.name, trained, job.seconds, cached=False)
+    shrinkage = settings.factory.learngene.shrinkage
+    for name in (name for name in needed if name not in bodies):
+        body, started = base_of(name), time.perf_counter()
+        if body in failed:
+            fail(name, failed[body])
+            continue
+        layers, factory = bodies[body].body, _factory(body, settings, dataset)
+        assert layers is not None, "``find`` gives no second row without a body"
+        try:
+            with torch_threads(threads):
+                half = partial(project, factory, layers, payloads[body], shrinkage)
+                payload = _made(name, settings, half)
+        except Exception as error:
+            fail(name, in_words(error))
+        else:
+            add(name, payload, time.perf_counter() - started, cached=False)
+    failed = {name: reason for name, reason in failed.items() if name in needed}
     section = {
-        "budget": budget,
-        "collective_passes": passes,
+        "budget": settings.budget,
+        "collective_passes": collective_passes(result),
         "methods": {name: record[name] for name in needed if name in record},
         "failed": failed,
     }
@@ -176,6 +202,55 @@ def collective_passes(result: FactoryResult) -> int | None:
     if result.trained is None:
         return None
     return sum(stage.image_passes for stage in result.trained.trainer.stages)
+
+
+def budget_of(settings: PretrainingSettings, dataset: ImageDataset, result: FactoryResult) -> int:
+    """Image passes of a method that asks for no multiple of them.
+
+    As many as are asked for; else as many as the collective had, or (``budget_in=compute``) as its
+    multiply-adds come to in the seven layers: at its final widths a pass of 13 layers costs 2.8 of
+    theirs.
+    """
+    if settings.budget is not None:
+        return settings.budget
+    if settings.budget_in == "compute":
+        ours = collective_multiply_adds(result)
+        assert ours is not None, "conf.validate asks for a budget where there is no collective"
+        return max(1, ours // _pass_multiply_adds(settings, dataset))
+    passes = collective_passes(result)
+    assert passes is not None, "conf.validate asks for a budget where there is no collective"
+    return passes
+
+
+def collective_multiply_adds(result: FactoryResult) -> int | None:
+    """Multiply-adds of the collective's training; None: there is no collective."""
+    if result.trained is None:
+        return None
+    return sum(stage.multiply_adds for stage in result.trained.trainer.stages)
+
+
+def _pass_multiply_adds(settings: PretrainingSettings, dataset: ImageDataset) -> int:
+    """Multiply-adds of an image that goes forward and backward through the seven layers once."""
+    collective, (channels, side, _) = settings.factory.collective, dataset.image_shape
+    layers = random_backbone(collective.width, channels, torch_generator(0, "multiply-adds"))
+    return TRAINING * multiply_adds(layers, channels, collective.train_size or side)
+
+
+def _multiply_adds(
+    name: str, settings: PretrainingSettings, dataset: ImageDataset, result: FactoryResult
+) -> int | None:
+    """What a method's body cost at the factory; None: nobody knows what a plugin trains.
+
+    Image passes times what one costs, so a step of second order counts as one of first, which is
+    about half of it.
+    """
+    if name in settings.plugins:
+        return None
+    method = find(name)
+    if method.pretrain is None:
+        return collective_multiply_adds(result)
+    passes = _factory(base_of(name), settings, dataset).budget
+    return passes * _pass_multiply_adds(settings, dataset)
 
 
 def _stem(name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset) -> Path:
@@ -238,12 +313,12 @@ def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) ->
     device = choose_device(collective.device)
     rows, _ = hold_out(dataset, factory.seed, factory.open_world.calibration_per_class)
     base = tuple(rows[c] for c in dataset.class_split.base)
-    method = find(name, settings.plugins.get(name))
+    own = find(name, settings.plugins.get(name)).settings_from(settings.method.get(name, {}))
     return Factory(
         name=name,
         images=BaseImages(dataset, base, device, collective.train_size, collective.zoom),
-        settings=method.settings_from(settings.method.get(name, {})),
-        budget=settings.budget,
+        settings=own,
+        budget=max(1, round(settings.budget * getattr(own, "budget_factor", 1))),
         ways=settings.ways,
         width=collective.width,
         seed=factory.seed,
@@ -277,7 +352,9 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
 
 def _line(name: str, record: Mapping[str, Any]) -> str:
     source = "read off the collective"
-    if record["cached"]:
+    if name != base_of(name):
+        source = f"{base_of(name)}'s body and the projection, {record['seconds']:.0f} s"
+    elif record["cached"]:
         source = "found from an earlier run"
     elif passes := record["image_passes"]:
         source = f"{passes:,} image passes, {record['seconds']:.0f} s"

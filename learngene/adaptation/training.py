@@ -199,19 +199,23 @@ def shard_features(
     shard: ShardData,
     embed: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features of the shard's images, (N, D), and their labels, (N,); 2N where flips are allowed.
+    """Features of the shard's views, (N, D), and their labels, (N,).
 
-    There a mirrored image is one more view of its class. Every method that starts from class means
-    or answers from the shard's features takes them from here: equal terms.
+    Every method that starts from class means, answers from the shard's features or trains a head on
+    them takes them from here: equal terms.
 
     Args:
         embed: what gives features of images (B, C, H, W); None: ``features``.
     """
     embed = embed or (lambda x: features(individual, x))
-    plain, labels = embed(shard.train_x), shard.train_y
-    if not shard.flip:
-        return plain, labels
-    return torch.cat([plain, embed(shard.train_x.flip(3))]), torch.cat([labels, labels])
+    views, labels = shard_views(shard)
+    return embed(views), labels
+
+
+def shard_views(shard: ShardData) -> tuple[Tensor, Tensor]:
+    """The shard's images and, where flips are allowed, their mirror images; with their labels."""
+    x, y = shard.train_x, shard.train_y
+    return (torch.cat([x, x.flip(3)]), torch.cat([y, y])) if shard.flip else (x, y)
 
 
 def rates(settings: IndividualSettings, shard: ShardData) -> tuple[float, float]:

@@ -55,6 +55,7 @@ class TaskRecord:
     accuracy_by_task: list[float]  # over the test images of task 0, 1, ... up to this one
     rho: list[float]  # of ``layers``
     image_passes: int
+    multiply_adds: int  # of the training, forward and backward
     seconds: float
     layers: list[str] = field(default_factory=list)  # names of the layers in this task, from below
     # What preceded the task, by name: {layer, width} or {layer, deepened: the copy's name}.

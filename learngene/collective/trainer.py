@@ -35,6 +35,7 @@ from learngene.data.augment import augment, to_batch
 from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
+from learngene.networks.compute import TRAINING, multiply_adds
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
@@ -227,6 +228,7 @@ class CollectiveTrainer(Predictor):
                 accuracy_by_task=tested.by_task,
                 rho=rho,
                 image_passes=passes,
+                multiply_adds=passes * self._pass_multiply_adds(),
                 seconds=time.perf_counter() - started,
                 layers=list(self.collective.names),
                 grown=grown,
@@ -247,6 +249,12 @@ class CollectiveTrainer(Predictor):
         units = self.collective.units
         weights = (unit.conv.weight.detach() for unit in units)
         return dict(zip(self.collective.names, weights, strict=True))
+
+    def _pass_multiply_adds(self) -> int:
+        """Multiply-adds of an image that goes forward and backward, in the network as it is."""
+        channels, side, _ = self.dataset.image_shape
+        side = self.settings.collective.train_size or side
+        return TRAINING * multiply_adds(self.collective, channels, side)
 
     def _update_memory(self, task: int, new: list[int]) -> None:
         """Keep of the task that was just learned what the strategy needs later."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome
@@ -181,6 +181,11 @@ class ReplyForm:
     extra_metrics: tuple[str, ...] = ()
 
 
+# (a payload's card, channels of the images) -> the layers that images (B, C, H, W) go through to
+# become features (B, D), not filled yet
+Body = Callable[[Mapping[str, Any], int], nn.Module]
+
+
 @dataclass(frozen=True)
 class Method(ReplyForm):
     """The two halves of a method and its settings."""
@@ -189,6 +194,7 @@ class Method(ReplyForm):
     pretrain: Callable[[Factory], Payload] | None = None
     from_collective: Callable[[Collective], Payload] | None = None
     update: Callable[[ClientContext], Update] | None = None  # its part in a federated round
+    body: Body | None = None  # what the factory trains, for a second row (``common.projected``)
     settings: type | None = None  # dataclass of ``method.NAME``; None: any names, unchecked
     depends_on_ways: bool = False  # the payload depends on the number of a client's classes
     inherits: bool = False  # it is sent the learngene, and asked again as the collective evolves

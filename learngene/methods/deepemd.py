@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome, shard_features
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.backbone import body_of, draw, evaluate_once, payload_of, rebuild
 from learngene.methods.common.head import linear_head
 from learngene.methods.common.pretraining import (
     Episode,
@@ -52,7 +52,7 @@ class Settings(SupervisedSettings):
     temperature: float = setting(25.0, gt=0, le=1000)  # factor from similarity to logit
     client_lr: float = setting(0.1, gt=0, le=100)  # of the structured classifier
     # of the structured classifier; 0 = the class means as they are
-    client_steps: int = setting(0, ge=0, le=10_000)
+    client_steps: int = setting(500, ge=0, le=10_000)
     client_batch: int = setting(10, ge=1, le=65_536)  # images of such a step
 
 
@@ -134,7 +134,9 @@ def pretrain(factory: Factory) -> Payload:
         factory,
         network,
         episode_loss,
-        settings=EpisodeSettings(settings.episode_lr, settings.ways, 1, settings.queries),
+        settings=EpisodeSettings(
+            lr=settings.episode_lr, ways=settings.ways, shots=1, queries=settings.queries
+        ),
         budget=factory.budget - first,
         embed=lambda x: parts_of(network, x, settings.side),
         number=1,
@@ -169,4 +171,4 @@ def adapt(context: ClientContext) -> Outcome:
     )
 
 
-METHOD = Method(adapt, pretrain, settings=Settings, training_free=True)
+METHOD = Method(adapt, pretrain, settings=Settings, training_free=True, body=body_of)

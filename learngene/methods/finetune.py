@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import draw, feature_count, payload_of, rebuild
+from learngene.methods.common.backbone import body_of, draw, feature_count, payload_of, rebuild
 from learngene.methods.common.head import fit, linear_head
 from learngene.methods.common.pretraining import SupervisedSettings, supervised
+from learngene.networks.individual import Individual
 from learngene.utils.settings import setting
 
 # (features, classes, generator) -> a classifier
@@ -35,7 +36,10 @@ class Settings(SupervisedSettings):
     client_body_lr: float = setting(0.002, ge=0, le=10)
 
 
-def pretrain(factory: Factory, make_head: MakeHead = linear_head) -> Payload:
+def train_on_classes(
+    factory: Factory, budget: int, make_head: MakeHead = linear_head
+) -> Individual:
+    """A backbone that tells the base classes apart, with the head that it was trained behind."""
     classes = factory.images.classes
     network = draw(factory, lambda features, generator: make_head(features, classes, generator))
 
@@ -44,8 +48,12 @@ def pretrain(factory: Factory, make_head: MakeHead = linear_head) -> Payload:
             logits = network(x)
         return F.cross_entropy(logits.float(), y)
 
-    supervised(factory, network, loss, budget=factory.budget)
-    return payload_of(factory, network)
+    supervised(factory, network, loss, budget=budget)
+    return network
+
+
+def pretrain(factory: Factory, make_head: MakeHead = linear_head) -> Payload:
+    return payload_of(factory, train_on_classes(factory, factory.budget, make_head))
 
 
 def adapt(context: ClientContext, make_head: MakeHead = linear_head) -> Outcome:
@@ -55,4 +63,4 @@ def adapt(context: ClientContext, make_head: MakeHead = linear_head) -> Outcome:
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 
-METHOD = Method(adapt, pretrain, settings=Settings)
+METHOD = Method(adapt, pretrain, settings=Settings, body=body_of)

@@ -12,6 +12,7 @@ from functools import partial
 
 from learngene.methods import finetune
 from learngene.methods.base import Method
+from learngene.methods.common.backbone import body_of
 from learngene.networks.layers import CosineHead
 from learngene.utils.settings import setting
 
@@ -29,4 +30,5 @@ METHOD = Method(
     partial(finetune.adapt, make_head=CosineHead),
     partial(finetune.pretrain, make_head=CosineHead),
     settings=Settings,
+    body=body_of,
 )

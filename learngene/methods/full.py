@@ -7,7 +7,9 @@ classifier that starts from prototypes goes behind them and all of it is trained
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,14 +38,19 @@ def from_collective(collective: Collective) -> Payload:
     return Payload(arrays_of(collective.units, "units."), {"plan": plan})
 
 
-def rebuild_long(context: ClientContext) -> tuple[nn.Module, int]:
-    """The long path at the client, (B, C, H, W) -> (B, D), and D."""
-    plan = context.card["plan"]
-    units = nn.Sequential(*(Unit(i, o, pool=bool(pool)) for i, o, pool in plan))
+def long_path(card: Mapping[str, Any], channels: int) -> nn.Module:
+    """The long path that a payload's card describes, (B, ``channels``, H, W) -> (B, D)."""
+    units = nn.Sequential(*(Unit(i, o, pool=bool(pool)) for i, o, pool in card["plan"]))
     pool, flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    path = nn.Sequential(OrderedDict(units=units, pool=pool, flat=flat))
+    return nn.Sequential(OrderedDict(units=units, pool=pool, flat=flat))
+
+
+def rebuild_long(context: ClientContext) -> tuple[nn.Module, int]:
+    """The long path at the client, and D."""
+    path = long_path(context.card, context.shard.train_x.shape[1])
     fill(path, context.payload)
-    return path.to(context.device).to(memory_format=torch.channels_last), plan[-1][1]
+    features = context.card["plan"][-1][1]
+    return path.to(context.device).to(memory_format=torch.channels_last), features
 
 
 def adapt(context: ClientContext) -> Outcome:
@@ -53,4 +60,4 @@ def adapt(context: ClientContext) -> Outcome:
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 
-METHOD = Method(adapt, from_collective=from_collective, settings=Settings)
+METHOD = Method(adapt, from_collective=from_collective, settings=Settings, body=long_path)

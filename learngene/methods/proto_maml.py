@@ -19,7 +19,6 @@ class Settings(meta.MetaSettings):
 
     steps: int = setting(2, ge=1, le=100)  # on a task's support, at the factory
     tasks: int = setting(2, ge=1, le=1000)  # tasks of a step of the start
-    client_steps: int = setting(50, ge=0, le=10_000)  # on the whole shard
 
 
 METHOD = meta.method(Settings, second=True, prototypes=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from learngene.adaptation.training import Outcome, features, shard_features
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import draw, evaluate_once, payload_of, rebuild
+from learngene.methods.common.backbone import body_of, draw, evaluate_once, payload_of, rebuild
 from learngene.methods.common.pretraining import Episode, EpisodeSettings, by_episodes
 
 
@@ -48,4 +48,4 @@ def adapt(context: ClientContext) -> Outcome:
     )
 
 
-METHOD = Method(adapt, pretrain, settings=EpisodeSettings, training_free=True)
+METHOD = Method(adapt, pretrain, settings=EpisodeSettings, training_free=True, body=body_of)

@@ -28,6 +28,12 @@ BUILT_IN = (
     "fedavg",
     "fedprox",
 )
+PROJECTION = "+projection"  # behind a method's name: its second row (``common.projected``)
+
+
+def base_of(name: str) -> str:
+    """The method whose settings and body the row called ``name`` has."""
+    return name.removesuffix(PROJECTION)
 
 
 def find(name: str, plugin: Mapping[str, Any] | None = None) -> Method:
@@ -38,13 +44,18 @@ def find(name: str, plugin: Mapping[str, Any] | None = None) -> Method:
 
     Raises:
         KeyError: there is none.
-        ValueError: the plugin's module is not here, or another one.
+        ValueError: the plugin's module is not here, or another one; or the method has no second
+            row.
     """
     if plugin is not None:
         from learngene.methods.plugins import load
 
         return load(plugin)
-    if name not in BUILT_IN:
+    if base_of(name) not in BUILT_IN:
         raise KeyError(name)
-    method: Method = import_module(f"learngene.methods.{name}").METHOD
-    return method
+    method: Method = import_module(f"learngene.methods.{base_of(name)}").METHOD
+    if name in BUILT_IN:
+        return method
+    from learngene.methods.common.projected import with_projection
+
+    return with_projection(method)

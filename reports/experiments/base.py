@@ -181,10 +181,20 @@ def client_rows(group: RunGroup) -> list[Row]:
     rows = []
     for variant in group.variants:
         for name in variant.methods:
-            rows.append(row(variant, name, "%", variant.accuracy(name)))
+            rows.append(
+                row(variant, name, "%", variant.accuracy(name), note=rank_note(variant, name))
+            )
         if {MAIN, REFERENCE} <= set(variant.methods):
             rows.append(gain_row(variant, "gain over scratch"))
     return rows
+
+
+def rank_note(variant: Variant, method: str) -> str:
+    """Whether a method is below scratch, on the mean over the same units."""
+    if method == REFERENCE or REFERENCE not in variant.methods:
+        return ""
+    mean = variant.mean(variant.differences(method, REFERENCE)).mean
+    return "below scratch" if mean is not None and mean < 0 else ""
 
 
 def gain_row(variant: Variant, quantity: str, hide_settings: Sequence[str] = ()) -> Row:

@@ -7,6 +7,7 @@ from functools import partial
 from reports.experiments import base
 from reports.figures.measured import draw_beside_paper
 from reports.results import MAIN
+from reports.summary import multiply_adds
 from reports.variants import RunGroup, Variant
 
 COLUMNS = ((base.CIFAR, 10), (base.CIFAR, 20), (base.IMAGENET, 10), (base.IMAGENET, 20))
@@ -35,17 +36,29 @@ def cell_of(variant: Variant, method: str, data: str) -> base.PaperNumber | None
 
 
 def rows(group: RunGroup) -> list[base.Row]:
-    """Every method at every number of shots beside the paper's table, and the learngene's leads."""
+    """Every method at every number of shots beside the paper's table, and the learngene's leads.
+
+    The note says whether a method is below scratch, and what it cost at the factory (T: 10^12).
+    """
     table = []
     for variant in group.variants:
         prefix = f"{variant.config('shots')}-shot, "
         new_row = partial(base.row, variant, unit="%", hide_settings=["shots"])
         for name in variant.methods:
             mean, paper = variant.accuracy(name), cell_of(variant, name, group.data)
-            note = _retain_note(variant) if name == MAIN else ""
+            own = _retain_note(variant) if name == MAIN else ""
+            note = "; ".join(
+                filter(None, (own, base.rank_note(variant, name), _cost(variant, name)))
+            )
             table.append(new_row(prefix + name, ours=mean, paper=paper, note=note))
         table += base.lead_rows(variant, prefix)
     return table
+
+
+def _cost(variant: Variant, method: str) -> str:
+    """Multiply-adds at the factory, of the first seed: the learngene's are the collective's."""
+    cost = multiply_adds(variant.runs[0], method)
+    return f"{cost / 1e12:.3g} T multiply-adds at the factory" if cost else ""
 
 
 def _retain_note(variant: Variant) -> str:

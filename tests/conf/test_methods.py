@@ -41,8 +41,19 @@ def test_a_run_without_one_has_its_methods_settings_and_scratchs():
     config = with_methods(plain("methods=[learngene,protonet]", "method.protonet.shots=3"))
     assert config["methods"] == ["learngene", "protonet"] and "own_methods" not in config
     assert list(config["method"]) == ["scratch", "protonet"]  # the learngene's are elsewhere
-    assert config["method"]["protonet"] == {"lr": 0.001, "ways": 16, "shots": 3, "queries": 5}
+    assert config["method"]["protonet"] == {
+        "budget_factor": 1.0, "lr": 0.001, "ways": 16, "shots": 3, "queries": 5,
+    }  # fmt: skip
     assert config["method"]["scratch"] == {"lr": 0.01, "schedule": "cosine", "head": "prototype"}
+
+
+def test_a_second_row_has_the_methods_settings_and_a_method_without_a_body_has_none():
+    config = with_methods(plain("methods=[learngene,protonet+projection]"))
+    assert config["methods"] == ["learngene", "protonet+projection"]
+    assert list(config["method"]) == ["scratch", "protonet"]
+    with pytest.raises(InputError, match=r"no body of it is trained.*Write scratch, or") as refused:
+        check(composed("methods=[learngene,scratch+projection]"))
+    assert refused.value.field == "methods"
 
 
 def test_values_take_the_type_of_their_setting():
@@ -123,7 +134,12 @@ def adapt(""",
         ("maml", "maml.lr=null", "maml.lr", "not a value of type float"),
         ("maml", "maml.steps=1.5", "maml.steps", "not a value of type int"),
         ("maml", "maml.step=1", "maml.step", r"no setting of that name. Write method.maml.steps=1"),
-        ("maml", "maml.q=1", "maml.q", "no setting of that name. It has lr, inner_lr, steps"),
+        (
+            "maml",
+            "maml.q=1",
+            "maml.q",
+            "no setting of that name. It has budget_factor, lr",
+        ),
         ("maml", "maml=3", "maml", r"no settings with names. Write method.maml.NAME=VALUE"),
         ("scratch", "scratch.head=lp", "scratch.head", "not one of prototype, mlp"),
         ("learngene", "learngene.lr=1", "learngene.lr", "those of individual and retain"),

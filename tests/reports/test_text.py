@@ -39,3 +39,13 @@ def test_a_row_has_the_gain_or_with_opponents_the_lead(make: Any, methods: tuple
     shown, absent = (ours, scratch) if len(methods) == 2 else (scratch, ours)
     assert shown[1].startswith(gain) and shown[2:4] == ["20 of 20", "<0.001"]
     assert absent[1:4] == ["–", "–", "–"]
+
+
+def test_a_method_below_scratch_is_marked(make: Any) -> None:
+    results = make(methods=MANY[:4])
+    first, *others = (name for name in MANY[:4] if name != "scratch")
+    results["summary"][first]["gain_over_scratch"]["mean"] = -0.001
+    for name in others:
+        results["summary"][name]["gain_over_scratch"]["mean"] = 0.0
+    named = [name for name, *_ in summary_rows(results)]
+    assert f"{first} (below scratch)" in named and {"scratch", *others} <= {*named}

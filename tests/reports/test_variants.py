@@ -340,6 +340,22 @@ def test_table_3_has_the_papers_cells_beside_ours(run: Asked) -> None:
     assert all(row.paper is None for row in other.values())
 
 
+def test_table_3_says_what_a_method_cost_and_whether_it_is_below_scratch(run: Asked) -> None:
+    made = run("table3_novel", methods=("learngene", "scratch", "maml"))
+    made["collective"] = {"multiply_adds": 25 * 10**11}
+    made["pretraining"] = {"methods": {"maml": {"multiply_adds": 125 * 10**10}}}
+    for client in made["clients"]:
+        client["methods"]["maml"]["accuracy"] = client["methods"]["scratch"]["accuracy"] - 0.01
+        client["methods"]["maml"]["accuracy_by_epoch"][-1][1] -= 1
+    found = named(rows(group_runs([made])))
+    cost = "T multiply-adds at the factory"
+    assert found["10-shot, learngene"].note == f"lambda 1, normalised; 2.5 {cost}"
+    assert found["10-shot, maml"].note == f"below scratch; 1.25 {cost}"
+    assert found["10-shot, scratch"].note == ""
+    plain = named(rows(group_runs([{**made, "run": run(None, methods=("learngene",))["run"]}])))
+    assert plain["maml"].note == "below scratch" and plain["learngene"].note == ""
+
+
 def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path: Path) -> None:
     methods = ("learngene", "scratch", "maml", "deepemd")
     runs = [run("table3_novel", methods=methods, shots=n) for n in (10, 20)]

@@ -147,9 +147,66 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
     assert key("fomaml") != plain
 
 
+def life_of(*stages: tuple[int, int]) -> Any:
+    """A collective's life by image passes and multiply-adds of its tasks."""
+    records = [SimpleNamespace(image_passes=p, multiply_adds=m) for p, m in stages]
+    return SimpleNamespace(trained=SimpleNamespace(trainer=SimpleNamespace(stages=records)))
+
+
+def test_the_budget_may_be_the_collectives_multiply_adds(tmp_path, tiny_dataset, halves):
+    config = config_of(tmp_path, "protonet", "proto_maml", budget=None, budget_in="compute",
+                       method__proto_maml__budget_factor=4.0)  # fmt: skip
+    # Seven layers of 4, 8, 16, 32, 32, 32, 32 channels on maps of 32, 16, 8, 4, 4, 4, 4, three
+    # times: forward, and the gradients of inputs and weights.
+    layers = [(3, 4, 32), (4, 8, 16), (8, 16, 8), (16, 32, 4), *[(32, 32, 4)] * 3]
+    a_pass = 3 * sum(9 * i * o * side**2 for i, o, side in layers)
+    found = pretrain_methods(config, tiny_dataset, life_of((5, 30 * a_pass), (7, 12 * a_pass)))
+    assert found.section["budget"] == 42 == found.payloads["protonet"].card["budget"]
+    made = found.section["methods"]
+    assert made["protonet"]["image_passes"] == 42
+    assert made["protonet"]["multiply_adds"] == 42 * a_pass
+    assert (
+        made["proto_maml"]["image_passes"] == 4 * 42 == found.payloads["proto_maml"].card["budget"]
+    )
+    assert made["proto_maml"]["multiply_adds"] == 4 * 42 * a_pass
+
+
+def test_both_rows_have_one_body_and_its_fault_is_both_rows(tmp_path, tiny_dataset, monkeypatch):
+    trained: list[str] = []
+    real = methods.find
+
+    def find(name, plugin=None):
+        method = real(name, plugin)
+
+        def pretrain(factory):
+            trained.append(factory.name)
+            if factory.name == "protonet":
+                raise ValueError("out of luck")
+            return method.pretrain(factory)
+
+        return replace(method, pretrain=pretrain) if method.pretrain else method
+
+    monkeypatch.setattr(factory_side, "find", find)
+    monkeypatch.setattr(factory_side, "max_workers", lambda threads, device: 1)
+    names = ("finetune", "finetune+projection", "finetune_pp+projection", "protonet+projection")
+    found = pretrain_methods(config_of(tmp_path, *names), tiny_dataset, NO_LIFE)
+    assert trained == ["finetune", "finetune_pp", "protonet"]
+    assert found.methods == list(names[:3]) == list(found.payloads)
+    assert found.failed == {"protonet+projection": "ValueError: out of luck"}
+    body, second = found.payloads["finetune"], found.payloads["finetune+projection"]
+    name = next(iter(body.arrays))
+    assert np.array_equal(second.arrays[f"body.{name}"], body.arrays[name])
+    made = found.section["methods"]
+    assert made["finetune"]["multiply_adds"] == made["finetune+projection"]["multiply_adds"] > 0
+    sharper = config_of(tmp_path, *names[:2], learngene__shrinkage=9.0)
+    again = pretrain_methods(sharper, tiny_dataset, NO_LIFE).payloads["finetune+projection"]
+    matrix = "projection.matrix"
+    assert trained == ["finetune", "finetune_pp", "protonet"]  # the body is kept
+    assert not np.array_equal(again.arrays[matrix], second.arrays[matrix])
+
+
 def test_the_budget_is_the_collectives_unless_it_is_given(tmp_path, tiny_dataset, halves):
-    stages = [SimpleNamespace(image_passes=30), SimpleNamespace(image_passes=12)]
-    result: Any = SimpleNamespace(trained=SimpleNamespace(trainer=SimpleNamespace(stages=stages)))
+    result = life_of((30, 0), (12, 0))
     for asked, spent in ((None, 42), (7, 7)):
         found = pretrain_methods(
             config_of(tmp_path, "protonet", budget=asked), tiny_dataset, result
@@ -165,6 +222,8 @@ def test_the_whole_collective_is_read_off(tmp_path, tiny_dataset, evolved):
     widths = [o for _, o, _ in found.payloads["full"].card["plan"]]
     assert widths == list(collective.widths)
     assert found.section["methods"]["full"]["image_passes"] is None
+    spent = sum(stage.multiply_adds for stage in evolved.stages)
+    assert found.section["methods"]["full"]["multiply_adds"] == spent > 0
     assert np.array_equal(
         found.payloads["linear_probe"].arrays["units.12.conv.weight"],
         collective.units[12].conv.weight.detach().numpy(),

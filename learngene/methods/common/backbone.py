@@ -6,7 +6,7 @@ the paper's seven full convolutions. What a method puts behind it is the method'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from learngene.adaptation.training import Outcome, measure
 from learngene.methods.base import ClientContext, Factory, Payload
 from learngene.networks.individual import Individual
 from learngene.networks.layers import arrays_of, load_arrays, shape_problem, state_of
+from learngene.seeding import torch_generator
 
 Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
 
@@ -44,11 +45,14 @@ def rebuild(
     Raises:
         ValueError: the arrays are not exactly those that the network needs.
     """
-    card, channels = context.card, context.shard.train_x.shape[1]
-    generator = context.generator("weights")
-    network = random_backbone(card["width"], channels, generator, head)
+    network = body_of(context.card, context.shard.train_x.shape[1], head)
     fill(change(network), context.payload)
     return network.to(context.device).to(memory_format=torch.channels_last)
+
+
+def body_of(card: Mapping[str, Any], channels: int, head: Head | None = None) -> Individual:
+    """The backbone that a payload's card describes, to be filled with its arrays."""
+    return random_backbone(card["width"], channels, torch_generator(0, "body"), head)
 
 
 def random_backbone(

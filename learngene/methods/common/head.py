@@ -32,16 +32,18 @@ def fit(
 ) -> Outcome:
     """Train ``head`` at ``lr`` and, unless ``body_lr`` is 0, ``body`` at ``body_lr``.
 
-    A frozen body's features are taken once, of the plain images: nothing then changes them. A
-    prototype head starts from the shard's class means.
+    A frozen body's features are taken once, of the images and their mirror images where these are
+    allowed: nothing then changes them, and an epoch is a pass over all of them. A prototype head
+    starts from the shard's class means.
     """
     shard, network = context.shard, Transferred(body, head).to(context.device)
     settings = replace(context.individual, lr=lr, inherited_lr=body_lr)
     if isinstance(head, PrototypeHead):
         head.start(*shard_features(network, shard))
     if body_lr == 0:
-        train_x, test_x = features(network, shard.train_x), features(network, shard.test_x)
-        shard = replace(shard, train_x=train_x, test_x=test_x)
+        train_x, train_y = shard_features(network, shard)
+        test_x = features(network, shard.test_x)
+        shard = replace(shard, train_x=train_x, train_y=train_y, test_x=test_x, flip=False)
         network = Transferred(nn.Identity(), head)
         settings = replace(settings, augment=False)
     return train(network, shard, settings, context.generator("training"), freeze_norms=True)

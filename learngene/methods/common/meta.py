@@ -9,7 +9,7 @@ Norms take the support images' statistics (see ``support_norm.py``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,12 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from learngene.adaptation.training import Outcome
+from learngene.adaptation.training import Outcome, Transferred, features, shard_views, train
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import draw, feature_count, payload_of, rebuild
+from learngene.methods.common.backbone import body_of, draw, feature_count, payload_of, rebuild
 from learngene.methods.common.head import linear_head
-from learngene.methods.common.pretraining import draw_episode, run_steps
+from learngene.methods.common.pretraining import (
+    BudgetSettings,
+    SupervisedSettings,
+    draw_episode,
+    run_steps,
+)
 from learngene.methods.common.support_norm import set_mode, with_support_norms
+from learngene.methods.finetune import train_on_classes
 from learngene.methods.protonet import class_means
 from learngene.utils.settings import setting
 
@@ -30,17 +36,22 @@ Params = dict[str, Tensor]
 
 
 @dataclass
-class MetaSettings:
+class MetaSettings(BudgetSettings):
     """The family's settings, with MAML's values."""
 
     lr: float = setting(0.0005, gt=0, le=10)  # peak learning rate of the start (Adam)
-    # of a step on a task's support, at the factory and at the client
+    # of a step on a task's support, at the factory
     inner_lr: float = setting(0.01, gt=0, le=10)
     steps: int = setting(1, ge=1, le=100)  # on a task's support, at the factory
     tasks: int = setting(4, ge=1, le=1000)  # tasks of a step of the start
     shots: int = setting(2, ge=1, le=1000)  # support images of a class, at the factory
     queries: int = setting(10, ge=1, le=1000)  # query images of a class
-    client_steps: int = setting(20, ge=0, le=10_000)  # on the whole shard
+    # of the budget that Fine-tuning's body takes, from which the start is then trained (as
+    # Meta-Dataset's Proto-MAML is); 0 = from random weights
+    class_share: float = setting(0.0, ge=0, le=0.99)
+    client_steps: int = setting(100, ge=0, le=10_000)  # on the whole shard
+    client_lr: float = setting(0.01, gt=0, le=10)  # of these steps
+    client_momentum: float = setting(0.9, ge=0, le=0.9999)
 
 
 class BackboneFeatures(nn.Module):
@@ -76,8 +87,8 @@ class Learner:
         body = {name: value for name, value in params.items() if not name.startswith("head.")}
         under_network = {f"network.{name}": value for name, value in body.items()}
         features = functional_call(BackboneFeatures(self.network), under_network, (x,))
-        means = class_means(features, y, len(params["head.bias"]))
-        return {**body, "head.weight": 2 * means, "head.bias": -means.pow(2).sum(1)}
+        weight, bias = prototype_layer(class_means(features, y, len(params["head.bias"])))
+        return {**body, "head.weight": weight, "head.bias": bias}
 
     def step(self, params: Params, x: Tensor, y: Tensor, lr: float, *, second: bool) -> Params:
         """A step of gradient descent on the support images; ``second`` keeps its own gradient."""
@@ -93,6 +104,11 @@ class Learner:
         logits = self.logits(params, queries)
         set_mode(self.network, "batch")
         return logits
+
+
+def prototype_layer(means: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (ways, D) and bias (ways,) of the linear layer that is a prototypical network."""
+    return 2 * means, -means.pow(2).sum(1)
 
 
 def meta_loss(
@@ -127,7 +143,16 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
     settings: MetaSettings = factory.settings
     tasks, shots, queries = settings.tasks, settings.shots, settings.queries
     ways = min(factory.ways, factory.images.classes)
-    network = draw(factory, lambda features, generator: linear_head(features, ways, generator))
+
+    def head(features: int, generator: torch.Generator) -> nn.Linear:
+        return linear_head(features, ways, generator)
+
+    first = int(factory.budget * settings.class_share)
+    if first:
+        network = train_on_classes(replace(factory, settings=SupervisedSettings()), first)
+        network.head = head(feature_count(network), factory.generator("head"))
+    else:
+        network = draw(factory, head)
     network = with_support_norms(network).to(factory.images.device)
     learner = Learner(network, prototypes=prototypes)
 
@@ -154,58 +179,70 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
                 parameter.grad = torch.zeros_like(parameter)
         return total
 
-    steps = max(1, factory.budget // (tasks * passes(settings, ways, prototypes=prototypes)))
-    run_steps(factory, network, train_step, steps, settings.lr)
+    left = factory.budget - first
+    steps = max(1, left // (tasks * passes(settings, ways, prototypes=prototypes)))
+    run_steps(factory, network, train_step, steps, settings.lr, number=1)
     return payload_of(factory, network, head=not prototypes, ways=ways)
+
+
+class OnSupport(Transferred):
+    """A network whose norms take the support images' statistics, anew whenever it is tested.
+
+    Args:
+        support: these images, (N, C, H, W).
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module, support: Tensor) -> None:
+        super().__init__(body, head)
+        self.support = support
+
+    def train(self, mode: bool = True) -> OnSupport:
+        super().train(mode)
+        set_mode(self, "batch" if mode else "store")
+        if not mode:
+            with torch.no_grad():
+                self.top(self.support)
+            set_mode(self, "use")
+        return self
 
 
 def adapt(context: ClientContext, *, prototypes: bool = False) -> Outcome:
     """Gradient descent on the whole shard at once, as the start was trained for.
 
-    A step is a pass over the shard, so the curves count epochs.
+    With momentum, a rate of its own, shifted and mirrored views, as every method that trains here:
+    plain steps at the factory's rate left 9 points of scratch's recipe on the table. A step is a
+    pass over the shard, so the curves count epochs.
     """
     settings: MetaSettings = context.settings
     shard = context.shard
     if context.card["ways"] != shard.ways:
         raise ValueError(f"trained for {context.card['ways']} ways, the shard has {shard.ways}")
 
-    def head(features: int, generator: torch.Generator) -> nn.Linear:
+    def linear(features: int, generator: torch.Generator) -> nn.Linear:
         return linear_head(features, shard.ways, generator)
 
-    network = rebuild(context, None if prototypes else head, change=with_support_norms)
-    if prototypes:  # it starts from the shard's class means; what it was before counts for nothing
-        network.head = head(feature_count(network), context.generator("head")).to(context.device)
-    learner, outcome = Learner(network, prototypes=prototypes), Outcome()
-    params = {key: value.detach() for key, value in learner.parameters.items()}
-    with torch.no_grad():
-        params = learner.start(params, shard.train_x, shard.train_y)
-    every = context.individual.eval_every
-    for step in range(settings.client_steps + 1):
-        if step:
-            params = learner.step(
-                params, shard.train_x, shard.train_y, settings.inner_lr, second=False
-            )
-            params = {key: value.detach() for key, value in params.items()}
-        if step % every == 0 or step == settings.client_steps:
-            _test(learner, params, context, step, outcome)
-    return outcome
-
-
-@torch.no_grad()
-def _test(
-    learner: Learner, params: Params, context: ClientContext, step: int, outcome: Outcome
-) -> None:
-    shard = context.shard
-    parts = [learner.answer(params, shard.train_x, x) for x in shard.test_x.split(256)]
-    logits, train_logits = torch.cat(parts), learner.answer(params, shard.train_x, shard.train_x)
-    outcome.record(
-        step,
-        int((logits.argmax(1) == shard.test_y).sum()) / len(shard.test_y),
-        float(F.cross_entropy(logits, shard.test_y)),
-        float(F.cross_entropy(train_logits, shard.train_y)),
+    body = rebuild(context, None if prototypes else linear, change=with_support_norms)
+    head, body.head = body.head, nn.Identity()
+    views, labels = shard_views(shard)
+    network = OnSupport(body, head, views)
+    if prototypes:
+        head = linear(feature_count(body), context.generator("head")).to(context.device)
+        means = class_means(features(network, views), labels, shard.ways)
+        with torch.no_grad():
+            for parameter, value in zip(
+                (head.weight, head.bias), prototype_layer(means), strict=True
+            ):
+                parameter.copy_(value)
+        network.head = head
+    training = replace(
+        context.individual,
+        epochs=settings.client_steps,
+        batch_size=len(shard.train_x),
+        lr=settings.client_lr,
+        inherited_lr=settings.client_lr,
+        momentum=settings.client_momentum,
     )
-    right = train_logits.argmax(1) == shard.train_y
-    outcome.extras["train_accuracy"] = float(right.float().mean())
+    return train(network, shard, training, context.generator("training"), freeze_norms=False)
 
 
 def method(settings: type[MetaSettings], *, second: bool, prototypes: bool = False) -> Method:
@@ -214,6 +251,7 @@ def method(settings: type[MetaSettings], *, second: bool, prototypes: bool = Fal
         partial(adapt, prototypes=prototypes),
         partial(pretrain, second=second, prototypes=prototypes),
         settings=settings,
+        body=body_of,
         epochs_setting="client_steps",
         depends_on_ways=True,
     )

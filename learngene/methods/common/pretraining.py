@@ -25,16 +25,26 @@ CLIP = 5.0  # largest norm of a step's gradient, as in the collective's training
 
 
 @dataclass
-class SupervisedSettings:
+class BudgetSettings:
+    """What every method that is trained at the factory may be asked for."""
+
+    # times the image passes that the other methods have: above 1, no equal terms
+    budget_factor: float = setting(1.0, gt=0, le=1000)
+
+
+@dataclass
+class SupervisedSettings(BudgetSettings):
     """Training on all base classes at once."""
 
-    lr: float = setting(0.001, gt=0, le=10)  # peak learning rate at the factory (Adam)
+    # adam | sgd (momentum 0.9, Nesterov's, as the collective's): at the factory
+    optimiser: str = setting("adam", choices=("adam", "sgd"))
+    lr: float = setting(0.001, gt=0, le=10)  # peak learning rate at the factory
     batch_size: int = setting(32, ge=2, le=65_536)  # images
     weight_decay: float = setting(0.0, ge=0, le=1)
 
 
 @dataclass
-class EpisodeSettings:
+class EpisodeSettings(BudgetSettings):
     """Training on episodes, few-shot tasks of base classes."""
 
     lr: float = setting(0.001, gt=0, le=10)  # peak learning rate (Adam)
@@ -125,7 +135,8 @@ def supervised(
         return float(loss.detach())
 
     steps = max(1, budget // size)
-    run_steps(factory, module, train_step, steps, settings.lr, settings.weight_decay)
+    sgd = settings.optimiser == "sgd"
+    run_steps(factory, module, train_step, steps, settings.lr, settings.weight_decay, sgd=sgd)
 
 
 def by_episodes(
@@ -174,8 +185,10 @@ def run_steps(
     lr: float,
     weight_decay: float = 0.0,
     number: int = 0,
+    *,
+    sgd: bool = False,
 ) -> None:
-    """Take ``steps`` steps of Adam with a one-cycle rate; go on from the checkpoint.
+    """Take ``steps`` steps of Adam (or SGD) with a one-cycle rate; go on from the checkpoint.
 
     Args:
         train_step: ``train_step(step)`` fills the gradients of ``module`` and returns the loss.
@@ -187,7 +200,12 @@ def run_steps(
     """
     # Adam, as Chen et al. 2019 train every method: a linear head on some 500 features without a
     # norm of their own diverges under SGD at rates that are right for the layers in front of it.
-    optimiser = torch.optim.Adam(module.parameters(), lr, weight_decay=weight_decay)
+    parameters = module.parameters()
+    optimiser: torch.optim.Optimizer = (
+        torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+        if sgd
+        else torch.optim.Adam(parameters, lr, weight_decay=weight_decay)
+    )
     start = 0
     if factory.checkpoint is not None:
         state, card = factory.checkpoint

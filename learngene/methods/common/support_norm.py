@@ -39,11 +39,13 @@ class SupportNorm(nn.BatchNorm2d):
 
 
 def with_support_norms(individual: Individual) -> Individual:
-    """Put a ``SupportNorm`` in the place of every norm, in place."""
+    """Put a ``SupportNorm`` in the place of every norm, in place; slopes and shifts stay."""
     for module in list(individual.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, SupportNorm(child.num_features))
+                norm = SupportNorm(child.num_features)
+                norm.weight, norm.bias = child.weight, child.bias
+                setattr(module, name, norm)
     return individual
 
 

@@ -446,10 +446,11 @@ def test_no_path_of_the_machine_is_in_it(make, tmp_path, unrendered):
 def test_many_methods_have_leads_terms_and_a_section(make, tmp_path, unrendered):
     def change(sections):
         of = {"image_passes": 48_000, "seconds": 21.5, "cached": False, "parameters": 540_000}
+        sections["collective"]["multiply_adds"] = 25 * 10**11
         sections["pretraining"] = {
             "budget": 48_000,
             "collective_passes": 50_000,
-            "methods": {"maml": {**of, "bytes": 2_160_000}},
+            "methods": {"maml": {**of, "bytes": 2_160_000, "multiply_adds": 35 * 10**12}},
             "failed": {"deepemd": "ValueError: out of <luck>"},
         }
 
@@ -459,6 +460,7 @@ def test_many_methods_have_leads_terms_and_a_section(make, tmp_path, unrendered)
         "Holm's correction over the methods",
         "trained on the collective's base images for 48,000 image passes each",
         "The method deepemd is left out: ValueError: out of <luck>",
-        "maml 48,000 21.5 540,000 2.2 MB",
+        "maml 48,000 35 21.5 540,000 2.2 MB",
+        "its own training took 2.5",
     ):
         assert text in words
