@@ -90,7 +90,7 @@ def simulate(
     if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
-    elif runtime.name == "ray":
+    elif resources is not None:
         _run_ray(server_app, client_app, num_clients, resources, runtime.client_timeout_s)
     else:
         raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")

@@ -169,8 +169,8 @@ class ShardData:
         if not self.flip:
             return self
         x, y = self.test_x, self.test_y
-        views = {"test_x": torch.cat([x, x.flip(3)]), "test_y": torch.cat([y, y])}
-        return replace(self, **views, test_views=2 * self.test_views)
+        both = torch.cat([x, x.flip(3)])
+        return replace(self, test_x=both, test_y=torch.cat([y, y]), test_views=2 * self.test_views)
 
 
 def shard_of(

@@ -118,6 +118,7 @@ def train_round(
     parameters = list(network.parameters())
     anchor = [p.detach().clone() for p in parameters]
     groups = decay_groups(parameters, settings.weight_decay)
+    assert settings.lr is not None, "a round has its rate"
     optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     count, total = len(shard.train_x), 0.0
     batches = math.ceil(count / min(settings.batch_size, count))
