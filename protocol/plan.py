@@ -117,7 +117,8 @@ def depths_taken(gene: Learngene, individual: IndividualSettings, precision: str
         if not fitting:
             least = min(sizes.values())
             problem = f"the smallest prefix of the learngene takes {least:,} bytes in {precision}"
-            fix = f"Write individual.bytes={least} or more, or learngene.precision=int8"
+            fix = f"Write individual.bytes={least} or more"
+            fix += ", or learngene.precision=int8" * (precision != "int8")
             raise InputError("individual.bytes", most, problem, fix)
         taken.append(max(fitting))
     return taken

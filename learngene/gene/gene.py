@@ -72,7 +72,7 @@ class Learngene:
             raise InputError("individual.depth", depth, problem, fix)
         own = (*(f"top.{place}." for place in range(depth)), f"projection.{depth}.")
         arrays = {name: array for name, array in self.arrays.items() if name.startswith(own)}
-        if len(arrays) == len(self.arrays):
+        if card.depths == [depth] or len(arrays) == len(self.arrays):
             return self
         assert card.pools is not None and card.sides is not None
         built = {name: getattr(card, name) for name in BUILT} | {
