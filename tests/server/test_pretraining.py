@@ -235,7 +235,7 @@ def test_messages_hold_what_is_asked_for_and_the_old_ones_are_as_they_were(
 ):
     from learngene.gene.gene import Card, Learngene
 
-    card = Card([11, 12, 13], "fresh", None, 0.0625, 3, {}, 0, 0, 0, "")
+    card = Card([11, 12, 13], "fresh", 0.0625, 3, {}, 0, 0, 0, "")
     gene = Learngene(card, {"w": np.zeros(1, np.float32)})
     names = ("learngene", "scratch", "protonet")
     made = pretrain_methods(config_of(tmp_path, *names), tiny_dataset, NO_LIFE)
