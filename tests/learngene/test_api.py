@@ -81,10 +81,11 @@ def test_own_arrays_make_the_same_shard(shard, tiny_dataset):
     assert [made.classes[y] for y in made.test_y] == [shard.classes[y] for y in shard.test_y]
 
 
-def test_predict_agrees_with_the_curve(gene, shard, tiny_dataset):
-    individual, outcome = adapt(gene, shard, **settings_of(**SHORT))
+@pytest.mark.parametrize("mirror", [False, True])
+def test_predict_agrees_with_the_curve(gene, shard, tiny_dataset, mirror):
+    individual, outcome = adapt(gene, replace(shard, flip=mirror), **settings_of(**SHORT))
     rows = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=0).test_rows
-    said = predict(individual, tiny_dataset.test_images[rows])
+    said = predict(individual, tiny_dataset.test_images[rows], mirror=mirror)
     assert np.mean(said == shard.test_y.numpy()) == outcome.accuracy[-1]
 
 

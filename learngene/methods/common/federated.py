@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.adaptation.settings import IndividualSettings
-from learngene.adaptation.training import Outcome, cosine, decay_groups
+from learngene.adaptation.training import Outcome, cosine, decay_groups, rates
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
 from learngene.methods.base import ClientContext, Payload, Update
@@ -118,8 +118,8 @@ def train_round(
     parameters = list(network.parameters())
     anchor = [p.detach().clone() for p in parameters]
     groups = decay_groups(parameters, settings.weight_decay)
-    assert settings.lr is not None, "a round has its rate"
-    optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    lr, _ = rates(settings, shard)
+    optimiser = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
     count, total = len(shard.train_x), 0.0
     batches = math.ceil(count / min(settings.batch_size, count))
     network.train()
