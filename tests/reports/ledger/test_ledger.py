@@ -32,7 +32,6 @@ from reports.results import read_results, write_results
 from reports.schema import MethodResult
 from reports.units import Measured
 from reports.variants import group_runs
-from tests.helpers import MANY
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG: dict[str, Any] = {
