@@ -97,7 +97,8 @@ def test_every_experiment_fits_another_dataset(experiment: str, tmp_path: Path) 
 
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(LIMITS)
-    free = {"data.download", "data.value_range", "individual.augment", "scale", "methods", "method",
+    free = {"data.download", "data.value_range", "individual.augment", "individual.mirror_test",
+            "scale", "methods", "method",
             "resume", "faults",
             "experiment", "retain.normalise", "individual.safeguard", "logger",
             "runtime.address", "learngene.layers",
