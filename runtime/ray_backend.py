@@ -82,16 +82,16 @@ def simulate(
     strategy.timeout_s = runtime.timeout_s
     in_flight = None
     if runtime.name == "ray":  # also where nobody is to be asked: what is wrong is wrong every time
-        resources = resources or check_resources(runtime, num_clients)
-        in_flight = IN_FLIGHT * resources.workers
+        found = resources or check_resources(runtime, num_clients)
+        in_flight = IN_FLIGHT * found.workers
     server_app = make_server_app(strategy, rounds, runtime.timeout_s, callback, in_flight=in_flight)
     # Where earlier runs have every answer there is nothing to start Ray for.
     everything = rounds * num_clients
     if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
-    elif resources is not None:
-        _run_ray(server_app, client_app, num_clients, resources, runtime.client_timeout_s)
+    elif runtime.name == "ray":
+        _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
     else:
         raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")
     if server_app.error is not None:
