@@ -34,7 +34,7 @@ ABLATION = ("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=
 def _experiments() -> dict[str, tuple[str, ...]]:
     """Every experiment; some with what its sweep varies."""
     points: dict[str, tuple[tuple[str, ...], ...]] = {
-        "ablation": (ABLATION, ("collective.growth=none",), ("learngene.projection=none",)),
+        "ablation": (ABLATION, ("collective.growth=schedule",), ("learngene.projection=none",)),
         "bound": (("shots=2",), ("shots=5",)),
         "fig4_samples": (("shots=2",),),
         "fig6a_evolution": (("rounds=2",),),
@@ -66,8 +66,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "open-world-clients": (*TINY, "data.clients_from=open_world", "seed=3"),
     "letter": (*TINY, "individual.stem=fresh", "individual.head=mlp", "learngene.layers=top",
                "learngene.control=random"),
-    "ewc": (*TINY, TASKS, "collective.memory=ewc", "collective.growth=none",
-            "open_world.score=max_logit"),
+    "ewc": (*TINY, TASKS, "collective.memory=ewc", "open_world.score=max_logit"),
     "lwf": (*TINY, TASKS, "collective.memory=lwf", "open_world.score=energy"),
     "herding": (*TINY, TASKS, "collective.exemplars=herding", "learngene.precision=fp16"),
     "labelled": (*TINY, TASKS, "experiment=table2_open_world", "methods=[learngene,scratch]",

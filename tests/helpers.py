@@ -50,6 +50,7 @@ def settings(**changed: Any) -> TrainerSettings:
         "width": 0.0625,
         "classes_per_task": 6,
         "epochs": 1,
+        "growth": "schedule",
         "batch_size": 16,
         "lr": 0.02,
         "memory_per_class": 4,

@@ -16,7 +16,7 @@ class CollectiveSettings:
     # base classes that a task brings (the paper: 5)
     classes_per_task: int = setting(8, ge=1, le=100_000)
     # passes over a task's images, each with a share of the memory
-    epochs: int = setting(8, ge=1, le=10_000)
+    epochs: int = setting(10, ge=1, le=10_000)
     batch_size: int = setting(64, ge=2, le=65_536)  # images
     lr: float = setting(0.1, gt=0, le=10)  # peak learning rate of a task's schedule
     weight_decay: float = setting(5e-4, ge=0, le=1)
@@ -34,12 +34,12 @@ class CollectiveSettings:
     # passes over all exemplars after the last task
     consolidate_epochs: int = setting(0, ge=0, le=10_000)
     # weight of distillation from the previous stage, 0 = none
-    distill: float = setting(1.0, ge=0, le=1000)
+    distill: float = setting(0.3, ge=0, le=1000)
     temperature: float = setting(2.0, ge=0.01, le=100)  # of the distillation
-    # schedule (the paper's 20 widenings) | none (final widths at once) | equal (one width for all
+    # none (final widths at once) | schedule (the paper's 20 widenings) | equal (one width for all
     # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
     # deepenings, as conf/growth/deepen.yaml)
-    growth: str = setting("schedule", path=True)  # schedule | none | equal | path of a plan
+    growth: str = setting("none", path=True)  # none | schedule | equal | path of a plan
     # of the copied layer's filters on the identity that deepening inserts
     growth_noise: float = setting(0.01, ge=0, le=1)
     # side of the training crops in pixels; null = image_size

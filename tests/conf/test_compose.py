@@ -74,13 +74,13 @@ def test_every_experiment_is_valid_and_names_its_command(experiment: str) -> Non
 def test_scale_tiny_is_tiny_whatever_an_experiment_asks_for(experiment: str) -> None:
     made = composed(f"experiment={experiment}", "scale=tiny")
     check(made)
-    assert made.collective.epochs == made.collective.consolidate_epochs == 1
+    assert made.collective.epochs == 1 and made.collective.memory_per_class == 10
     assert made.collective.width == 0.0625 and made.individual.epochs == 2 and made.budget == 200
     assert made.experiment == experiment and made.num_clients <= 3
 
 
 def test_the_later_of_dataset_scale_experiment_and_command_line_wins() -> None:
-    assert composed("data=glyphs").collective.epochs == 2  # the dataset over the schema
+    assert composed("data=glyphs").collective.epochs == 12  # the dataset over the schema
     assert composed("data=glyphs", "scale=paper").collective.epochs == 40  # the scale over it
     asked = ["scale=paper", "experiment=class_incremental"]
     assert composed(*asked).collective.epochs == 70  # the experiment over the scale
@@ -158,9 +158,9 @@ def test_a_number_out_of_its_range_is_named(name: str) -> None:
 
 def test_ewc_is_refused_where_layers_widen() -> None:
     with pytest.raises(InputError) as raised:
-        check(composed("collective.memory=ewc"))
+        check(composed("collective.memory=ewc", "collective.growth=schedule"))
     assert raised.value.field == "collective.growth" and "widened" in raised.value.problem
-    check(composed("collective.memory=ewc", "collective.growth=none"))
+    check(composed("collective.memory=ewc"))
 
 
 def test_a_choice_that_yaml_takes_for_a_boolean_is_the_word() -> None:

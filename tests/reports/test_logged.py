@@ -19,7 +19,7 @@ def stage(task: int, **changed: Any) -> TaskRecord:
         "task": task, "new_classes": [task], "known_classes": task + 1, "widened": [],
         "parameters": 100, "accuracy": 0.9 - task / 10,
         "accuracy_by_task": [0.9], "rho": [0.25, 0.125],
-        "image_passes": 1, "seconds": 2.0, "layers": ["1", "1b"],
+        "image_passes": 1, "multiply_adds": 1, "seconds": 2.0, "layers": ["1", "1b"],
     }  # fmt: skip
     return TaskRecord(**(made | changed))
 

@@ -22,9 +22,9 @@ from tests.helpers import MANY
 
 
 def test_keys_come_in_the_order_of_the_contract(results):
-    assert list(results)[:10] == [
-        *("schema", "run", "data", "collective", "criterion", "learngene", "open_world"),
-        *("clients", "summary", "messages"),
+    assert list(results)[:11] == [
+        *("schema", "run", "data", "collective", "criterion", "transfer", "learngene"),
+        *("open_world", "clients", "summary", "messages"),
     ]
     assert list(results["messages"])[:2] == ["asked", "answered"]
     first = results["clients"][0]["methods"]["learngene"]

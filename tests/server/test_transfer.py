@@ -38,7 +38,7 @@ def make(tiny_dataset, tmp_path_factory) -> Callable[..., FactoryResult]:
 def stage(task: int, rho: list[float], layers: list[str], **more: Any) -> TaskRecord:
     return TaskRecord(
         task=task, new_classes=[], known_classes=0, widened=[], parameters=0, accuracy=0.5,
-        accuracy_by_task=[], rho=rho, image_passes=1, seconds=0.0, layers=layers,
+        accuracy_by_task=[], rho=rho, image_passes=1, multiply_adds=1, seconds=0.0, layers=layers,
         **{"weight_change": [None] * len(layers), **more},
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch import nn
 from learngene.adaptation.retain import fisher_diagonal
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fisher
+from learngene.collective.predictor import Accuracy
 from learngene.collective.sampling import epoch_positions, one_cycle
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.augment import augment, to_batch
@@ -114,7 +115,7 @@ def batches_of(life: CollectiveTrainer, monkeypatch: pytest.MonkeyPatch) -> list
     for module in ("trainer", "predictor"):
         monkeypatch.setattr(f"learngene.collective.{module}.to_batch", spy)
     monkeypatch.setattr(life, "test", lambda tasks: life_test)
-    life_test = (type("Done", (), {"known": 0.0, "by_task": [0.0]})(), None)
+    life_test = Accuracy(0.0, [0.0])
     life.run_task()
     monkeypatch.undo()
     return seen

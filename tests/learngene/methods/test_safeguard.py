@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from benchmarks.poisoned import forged, randomised, scaled
 from clients.work import client_context
 from learngene import methods
-from learngene.adaptation.retain import ZeroFisher
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset
 from learngene.gene.gene import Learngene
@@ -167,11 +166,7 @@ def test_poisoned_learngenes_are_found_and_cost_nothing(tiny_dataset, gene, pois
     plain = scratch(context_of(tiny_dataset, bad, **asked))
     assert {name: found[name] for name in plain} == plain
     unguarded = context_of(tiny_dataset, bad, **asked, individual__safeguard=False)
-    if poison is scaled:  # not one image moves a weight that is left alone: the client fails
-        with pytest.raises(ZeroFisher):
-            run(unguarded)
-    else:
-        assert run(unguarded)["accuracy"][-1] < found["accuracy"][-1]
+    assert run(unguarded)["accuracy"][-1] < found["accuracy"][-1]
 
 
 def test_a_gene_that_is_not_what_its_card_says_is_still_refused(tiny_dataset, gene):
