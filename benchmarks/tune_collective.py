@@ -4,7 +4,7 @@
 
 Raises the collective that ``sim.py`` would raise with these overrides (or finds it in the cache),
 and prints as one line of JSON: accuracy of the 13 layers on the base classes, that of prototypes
-on the learngene's features over TASKS tasks of open-world classes (no training, ``ways`` and
+as a client starts (each of ``individual.depth``) over TASKS tasks of open-world classes (``ways`` and
 ``shots`` of the overrides, with the standard error over tasks), and the AUROC of every score,
 base against open-world test images. The novel classes are not touched: nothing that is
 reported on them was chosen on them.
@@ -27,7 +27,7 @@ from benchmarks.tune_methods import TUNING_SEED
 from conf.parts import factory_settings
 from conf.schema import Config, register_schema
 from conf.validate import check
-from learngene.adaptation.training import features
+from learngene.adaptation.training import features, measure, shard_features
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard, read_shard
@@ -35,6 +35,7 @@ from learngene.gene.gene import Learngene, reconstruct
 from learngene.networks.individual import PrototypeHead
 from learngene.seeding import torch_generator
 from learngene.utils.hardware import keep_freed_memory
+from learngene.utils.settings import by_client
 from server.collective import recognise
 from server.factory import train_or_load_gene
 
@@ -66,11 +67,14 @@ def prototypes(
             classes_from="open_world",
         )
         data = read_shard(dataset, shard, torch.device("cpu"))
-        x = features(individual, data.train_x)
-        head = PrototypeHead(x.shape[1], config.ways)
-        head.start(x, data.train_y)
-        right = head(features(individual, data.test_x)).argmax(1) == data.test_y
-        accuracies.append(float(right.float().mean()))
+        if config.individual.mirror_test:
+            data = data.with_mirrored_tests()
+        views, labels = shard_features(individual, data)
+        head = PrototypeHead(views.shape[1], config.ways)
+        head.start(views, labels)
+        test = features(individual, data.test_x)
+        right, _ = measure(head, test, data.test_y, data.test_views)
+        accuracies.append(right)
     return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / tasks**0.5)
 
 
@@ -89,7 +93,10 @@ def main() -> int:
     seconds = time.monotonic() - start
     assert result.trained is not None
     trainer = result.trained.trainer
-    mean, error = prototypes(result.gene, dataset, config, arguments.tasks)
+    by_depth = {}
+    for depth in by_client(config.individual.depth) or [result.gene.inherited]:
+        mean, error = prototypes(result.gene.prefix(depth), dataset, config, arguments.tasks)
+        by_depth[depth] = {"accuracy": round(mean, 4), "standard_error": round(error, 4)}
     auroc = {}
     for mirror in (False, True):
         settings = replace(config.open_world, mirror=mirror)
@@ -104,8 +111,7 @@ def main() -> int:
         "seconds": round(seconds, 1),
         "image_passes": sum(stage.image_passes for stage in trainer.stages),
         "accuracy": last.accuracy,
-        "prototypes": round(mean, 4),
-        "standard_error": round(error, 4),
+        "prototypes": by_depth,
         "tasks": arguments.tasks,
         "auroc": auroc,
     }
