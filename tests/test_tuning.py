@@ -29,7 +29,7 @@ def test_trials_are_equally_many_and_begin_with_what_is_set(name):
     assert found[0] == {path: defaults[path] for path in found[0]}
     for each in found[1:]:
         for path, value in each.items():
-            assert isinstance(value, type(defaults[path]))
+            assert isinstance(value, type(defaults[path])) or defaults[path] is None
 
 
 def test_a_space_that_is_too_small_says_so():

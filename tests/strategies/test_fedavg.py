@@ -41,7 +41,7 @@ def parts_of(cache: Path, dataset: ImageDataset, **changed: Any) -> tuple[Client
     for name in ("fedavg", "fedprox"):
         config["method"][name] |= {"rounds": ROUNDS, "local_epochs": 1}
     typed = read_config(config)
-    return client_task(typed, config, dataset.path), federation(typed)
+    return client_task(typed, config, dataset.path), federation(typed, None)
 
 
 def changed_task(change: Change, client: int, round: int, task: ClientTask, payloads: Any
