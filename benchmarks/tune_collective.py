@@ -3,11 +3,11 @@
     python -m benchmarks.tune_collective [--tasks 100] [sim.py's overrides ...]
 
 Raises the collective that ``sim.py`` would raise with these overrides (or finds it in the cache),
-and prints as one line of JSON: accuracy of the 13 layers on the base classes, that of prototypes
-as a client starts (each of ``individual.depth``) over TASKS tasks of open-world classes (``ways`` and
-``shots`` of the overrides, with the standard error over tasks), and the AUROC of every score,
-base against open-world test images. The novel classes are not touched: nothing that is
-reported on them was chosen on them.
+and prints as one line of JSON: accuracy of the 13 layers on the base classes, that of what a
+client starts with (each of ``individual.depth``) over TASKS tasks of open-world classes (``ways``
+and ``shots`` of the overrides, with the standard error over tasks), and the AUROC of every score,
+base against open-world test images. The novel classes are not touched: nothing that is reported on
+them was chosen on them.
 """
 
 from __future__ import annotations

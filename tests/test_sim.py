@@ -314,7 +314,10 @@ def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
         (["collective.width=nan"], ["collective.width=nan"]),
         (["runtime.min_answered=21"], ["runtime.min_answered=21", "20"]),
         (["learngene.path=/nowhere.safetensors"], ["learngene.path=/nowhere.safetensors"]),
-        (["collective.memory=ewc"], ["collective.growth=schedule", "collective.growth=none"]),
+        (
+            ["collective.memory=ewc", "collective.growth=schedule"],
+            ["collective.growth=schedule", "collective.growth=none"],
+        ),
         (["data.base=0.9"], ["data.base=0.9", "add up"]),
     ],
 )
