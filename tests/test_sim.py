@@ -367,7 +367,7 @@ def test_messages_csv_states_what_crossed(first: Path) -> None:
     assert {r["kind"] for r in rows if r["direction"] == "up"} == {"message", "metric", "config"}
     assert {r["verdict"] for r in rows} == {"ok"} and results["messages"]["refused"] == 0
     sent = [r for r in rows if r["client"] == "1" and r["record"] == "payload.learngene"]
-    card = load(first / "learngene.safetensors").card
+    card = load(first / "learngene.safetensors").deepest.card
     assert {r["name"]: r["shape"] for r in sent} == {
         name: "x".join(map(str, shape)) for name, shape in card.shapes.items()
     }
