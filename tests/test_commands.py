@@ -35,7 +35,6 @@ TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=3",
         "individual.epochs=1", "report.gradcam_images=0")  # fmt: skip
 # What has to be written beside a command, and is said in its line.
 BESIDE = {
-    "collective.memory=ewc": "collective.growth=none",
     "collective.growth=conf/growth/deepen.yaml": "collective.classes_per_task=2",  # tiny's has 4
 }
 # Asked for, composed and checked as written and at scale=tiny, but not run.
