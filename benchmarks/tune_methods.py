@@ -44,7 +44,7 @@ from reports.tuning import FOLDER, write_record
 from reports.variants import flatten
 from runtime.federated_rounds import federated_methods, run_federated_training
 from server.factory import FactoryResult, train_or_load_gene
-from server.pretraining import collective_passes, pretrain_methods
+from server.pretraining import budget_of, pretrain_methods
 
 TUNING_SEED = 77  # shards that no reported run draws
 # A field's values, or those of several fields that only make sense together.
@@ -224,7 +224,8 @@ def main() -> int:
     config = read_config(plain)
     dataset = build(config.dataset, Path(config.cache))
     result = train_or_load_gene(factory_settings(config), dataset)
-    conditions = conditions_of(plain, result)
+    budget = budget_of(pretraining_settings(config, plain), dataset, result)
+    conditions = conditions_of(plain, budget)
     plan = {name: trials(name, plain, arguments.trials) for name in arguments.methods.split(",")}
     try:
         records = trials_so_far(arguments.out, conditions)
@@ -255,15 +256,14 @@ def main() -> int:
     return 0
 
 
-def conditions_of(config: dict[str, Any], result: FactoryResult) -> dict[str, Any]:
+def conditions_of(config: dict[str, Any], budget: int) -> dict[str, Any]:
     """What every trial has in common, and what a trial of another run may have otherwise."""
-    passes = collective_passes(result) if config["budget"] is None else config["budget"]
     return {
         "data": config["data"]["name"],
         "width": config["collective"]["width"],
         "shots": config["shots"],
         "ways": config["ways"],
-        "budget": passes,
+        "budget": budget,
         "clients": config["num_clients"],
         "seed": config["seed"],
         "individual": config["individual"],
