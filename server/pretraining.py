@@ -104,6 +104,7 @@ def pretrain_methods(
     # A second row's body is trained with its method's own, and for itself where that is not asked.
     bodies = {base_of(name): find(base_of(name), plugins.get(name)) for name in needed}
     settings = replace(settings, budget=budget_of(settings, dataset, result))
+    one_pass = _pass_multiply_adds(settings, dataset)
     payloads: dict[str, Payload] = {}
     failed: dict[str, str] = {}
     record: dict[str, Any] = {}
@@ -112,10 +113,12 @@ def pretrain_methods(
         payloads[name] = payload
         body = base_of(name)
         trained_here = bodies[body].pretrain is not None
-        passes = _factory(body, settings, dataset).budget if trained_here else None
+        passes = _passes(body, settings) if trained_here else None
+        # A step of second order counts as one of first, which is about half of it.
+        cost = collective_multiply_adds(result) if passes is None else passes * one_pass
         record[name] = {
             "image_passes": passes,
-            "multiply_adds": _multiply_adds(name, settings, dataset, result),
+            "multiply_adds": None if name in plugins else cost,  # nobody knows what a plugin trains
             "seconds": seconds,
             "cached": cached,
             "parameters": payload.parameters,
@@ -236,21 +239,16 @@ def _pass_multiply_adds(settings: PretrainingSettings, dataset: ImageDataset) ->
     return TRAINING * multiply_adds(layers, channels, collective.train_size or side)
 
 
-def _multiply_adds(
-    name: str, settings: PretrainingSettings, dataset: ImageDataset, result: FactoryResult
-) -> int | None:
-    """What a method's body cost at the factory; None: nobody knows what a plugin trains.
+def _passes(name: str, settings: PretrainingSettings) -> int:
+    """Image passes of a method's training: the budget, times what the method asks of it."""
+    assert settings.budget is not None, "``pretrain_methods`` has filled it in"
+    factor = getattr(_own_settings(name, settings), "budget_factor", 1)
+    return max(1, round(settings.budget * factor))
 
-    Image passes times what one costs, so a step of second order counts as one of first, which is
-    about half of it.
-    """
-    if name in settings.plugins:
-        return None
-    method = find(name)
-    if method.pretrain is None:
-        return collective_multiply_adds(result)
-    passes = _factory(base_of(name), settings, dataset).budget
-    return passes * _pass_multiply_adds(settings, dataset)
+
+def _own_settings(name: str, settings: PretrainingSettings) -> Any:
+    method = find(name, settings.plugins.get(name))
+    return method.settings_from(settings.method.get(name, {}))
 
 
 def _stem(name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset) -> Path:
@@ -309,16 +307,14 @@ def _made(name: str, settings: PretrainingSettings, half: Callable[[], Payload])
 
 def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) -> Factory:
     factory, collective = settings.factory, settings.factory.collective
-    assert settings.budget is not None, "``pretrain_methods`` has filled it in"
     device = choose_device(collective.device)
     rows, _ = hold_out(dataset, factory.seed, factory.open_world.calibration_per_class)
     base = tuple(rows[c] for c in dataset.class_split.base)
-    own = find(name, settings.plugins.get(name)).settings_from(settings.method.get(name, {}))
     return Factory(
         name=name,
         images=BaseImages(dataset, base, device, collective.train_size, collective.zoom),
-        settings=own,
-        budget=max(1, round(settings.budget * getattr(own, "budget_factor", 1))),
+        settings=_own_settings(name, settings),
+        budget=_passes(name, settings),
         ways=settings.ways,
         width=collective.width,
         seed=factory.seed,

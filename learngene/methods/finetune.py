@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from learngene.adaptation.training import Outcome
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import body_of, draw, feature_count, payload_of, rebuild
+from learngene.methods.common.backbone import body_of, draw, payload_of, rebuild
 from learngene.methods.common.head import fit, linear_head
 from learngene.methods.common.pretraining import SupervisedSettings, supervised
 from learngene.networks.individual import Individual
@@ -59,7 +59,7 @@ def pretrain(factory: Factory, make_head: MakeHead = linear_head) -> Payload:
 def adapt(context: ClientContext, make_head: MakeHead = linear_head) -> Outcome:
     settings: Settings = context.settings
     body = rebuild(context)
-    head = make_head(feature_count(body), context.shard.ways, context.generator("head"))
+    head = make_head(body.feature_count, context.shard.ways, context.generator("head"))
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 

@@ -69,13 +69,8 @@ def random_backbone(
         generator=generator,
         channels=channels,
     )
-    network.head = head(feature_count(network), generator) if head else nn.Identity()
+    network.head = head(network.feature_count, generator) if head else nn.Identity()
     return network
-
-
-def feature_count(individual: Individual) -> int:
-    """Features that the backbone gives of an image."""
-    return individual.feature_count
 
 
 def fill(module: nn.Module, arrays: dict[str, np.ndarray]) -> None:

@@ -27,7 +27,7 @@ from learngene.adaptation.training import Outcome, cosine, decay_groups, rates
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
 from learngene.methods.base import ClientContext, Payload, Update
-from learngene.methods.common.backbone import feature_count, random_backbone, rebuild
+from learngene.methods.common.backbone import random_backbone, rebuild
 from learngene.methods.common.head import fit, linear_head
 from learngene.networks.individual import PrototypeHead, measure_norms
 from learngene.networks.layers import arrays_of
@@ -87,7 +87,7 @@ def update(context: ClientContext, mu: float = 0.0) -> Update:
     shard = context.shard
     network = rebuild(replace(context, payload=_body(context.payload)))
     rows = [context.card["classes"].index(c) for c in shard.classes]
-    head = nn.Linear(feature_count(network), shard.ways)
+    head = nn.Linear(network.feature_count, shard.ways)
     with torch.no_grad():
         for parameter, name in ((head.weight, HEAD[0]), (head.bias, HEAD[1])):
             parameter.copy_(torch.from_numpy(context.payload[name][rows]))
@@ -180,7 +180,7 @@ def adapt(context: ClientContext) -> Outcome:
     """Make the global layers the client's own: class means behind them, then fine-tuning."""
     settings: FederatedSettings = context.settings
     body = rebuild(context)
-    head = PrototypeHead(feature_count(body), context.shard.ways)
+    head = PrototypeHead(body.feature_count, context.shard.ways)
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
 
 

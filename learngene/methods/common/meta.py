@@ -19,7 +19,7 @@ from torch.func import functional_call, grad
 
 from learngene.adaptation.training import Outcome, Transferred, features, shard_views, train
 from learngene.methods.base import ClientContext, Factory, Method, Payload
-from learngene.methods.common.backbone import body_of, draw, feature_count, payload_of, rebuild
+from learngene.methods.common.backbone import body_of, draw, payload_of, rebuild
 from learngene.methods.common.head import linear_head
 from learngene.methods.common.pretraining import (
     BudgetSettings,
@@ -150,7 +150,7 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
     first = int(factory.budget * settings.class_share)
     if first:
         network = train_on_classes(replace(factory, settings=SupervisedSettings()), first)
-        network.head = head(feature_count(network), factory.generator("head"))
+        network.head = head(network.feature_count, factory.generator("head"))
     else:
         network = draw(factory, head)
     network = with_support_norms(network).to(factory.images.device)
@@ -226,7 +226,7 @@ def adapt(context: ClientContext, *, prototypes: bool = False) -> Outcome:
     views, labels = shard_views(shard)
     network = OnSupport(body, head, views)
     if prototypes:
-        head = linear(feature_count(body), context.generator("head")).to(context.device)
+        head = linear(body.feature_count, context.generator("head")).to(context.device)
         means = class_means(features(network, views), labels, shard.ways)
         with torch.no_grad():
             for parameter, value in zip(

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learngene.methods.common.backbone import feature_count
 from learngene.methods.common.head import linear_head
 from learngene.methods.common.meta import Learner, meta_loss
 from learngene.methods.common.support_norm import SupportNorm, set_mode, with_support_norms
@@ -143,7 +142,7 @@ def test_every_norm_is_replaced():
 def test_in_bfloat16_the_meta_gradient_points_the_same_way_and_no_step_remembers_another():
     drawn = torch_rng(6)
     network = with_support_norms(make_individual())
-    network.head = linear_head(feature_count(network), 3, drawn)
+    network.head = linear_head(network.feature_count, 3, drawn)
     support = torch.randn(12, 3, 32, 32, generator=drawn), torch.arange(3).repeat(4)
     query = torch.randn(12, 3, 32, 32, generator=drawn), torch.arange(3).repeat(4)
     found = []
