@@ -22,6 +22,8 @@ FLOORS = (
 )
 # The same inside learngene/: chapters of the paper on what they are made of.
 CHAPTERS = (
+    ("__main__",),
+    ("command_line",),
     ("api",),
     ("methods",),
     ("collective", "gene"),
