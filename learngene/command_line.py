@@ -44,7 +44,7 @@ def push(
     """Put a learngene on the Hugging Face hub, with a model card of the run's numbers.
 
     Prints the name under which learngene.load finds this very commit. The
-    hub asks who you are: huggingface-cli login, or HF_TOKEN.
+    hub asks who you are: hf auth login, or HF_TOKEN.
 
     \b
     Example:

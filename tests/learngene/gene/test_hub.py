@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,7 @@ from reports.results import write_results
 from server.factory import train_or_load_gene
 from tests.conf.test_compose import composed
 from tests.helpers import gene_of
+from tests.test_tutorials import blocks
 
 Files = dict[str, bytes]
 NAME = "me/letters"
@@ -309,6 +311,20 @@ def test_a_run_starts_from_it(server: Hub, run: Path, gene: Learngene, tiny_data
     name = hub.push(run / hub.ARRAYS, NAME)
     settings = factory_settings(check(composed(f"learngene.path={name}", "cache=unused")))
     assert train_or_load_gene(settings, tiny_dataset).gene.card == gene.card
+
+
+def test_the_tutorial_as_written(
+    server: Hub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "first").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    (_, pushing), (_, fetching), (_, running) = blocks("share_a_learngene")
+    assert main(shlex.split(pushing.removeprefix("python -m learngene "))) == 0
+    exec(fetching, {})
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("hf://me/letters@") and said[1].startswith("layers [1, 2, 3, 4")
+    check(composed(*shlex.split(running.removeprefix("python sim.py ")), "cache=unused"))
 
 
 def test_no_telemetry() -> None:
