@@ -6,7 +6,6 @@ may be one of joblib, Slurm or Ray: there is nothing here for any of them.
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+from learngene.utils.files import temporary_name
 
 UNKNOWN = 1  # the code of a job that fails with an error of somebody else's
 _folders: list[Path] = []  # of the multirun that this process has started
@@ -38,7 +39,7 @@ class ExitCodes(Callback):
         self._folder: Path | None = None  # it travels to the jobs; None: a single run
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        self._folder = Path(config.hydra.sweep.dir).absolute() / f".codes-{secrets.token_hex(4)}"
+        self._folder = temporary_name(Path(config.hydra.sweep.dir).absolute() / "codes")
         _folders[:] = [self._folder]
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:

@@ -202,15 +202,15 @@ def test_a_multirun_ends_with_the_code_of_its_worst_job(launcher: str, folder: P
     """The first ends with 2, the other one with 3; joblib's are in processes of their own. What a
     sweep that was killed has left in the folder is none of theirs."""
     sweep = folder / launcher
-    (sweep / ".codes-0").mkdir(parents=True)
-    (sweep / ".codes-0" / str(program.TERMINATED)).touch()
+    (sweep / ".codes.0").mkdir(parents=True)
+    (sweep / ".codes.0" / str(program.TERMINATED)).touch()
     asked = (*TINY, "-m", "shots=0,5", "faults=[1:raise]", f"hydra.sweep.dir={sweep}",
              f"cache={folder / 'cache'}", f"hydra/launcher={launcher}")  # fmt: skip
     here = launcher == "basic"  # joblib would keep its processes as long as this one
     done = command_line(*asked) if here else sim(*asked, folder=folder)
     assert done.returncode == program.TOO_FEW_ANSWERS, done.stdout + done.stderr
     assert "shots=0: must be at least 1" in done.stderr and "Traceback" not in done.stderr
-    assert [each.name for each in sweep.glob(".*")] == [".codes-0"]
+    assert [each.name for each in sweep.glob(".*")] == [".codes.0"]
 
 
 def test_a_launcher_that_fails_is_no_wrong_input(tmp_path: Path) -> None:
