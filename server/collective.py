@@ -38,7 +38,7 @@ from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 
-FORMAT = 4  # raise it when the algorithm changes: a collective of the old one must not be taken up
+FORMAT = 5  # raise it when the algorithm changes: a collective of the old one must not be taken up
 EXEMPLARS = 50  # of a class that distances are fitted on, at most: more say the same, for more time
 
 

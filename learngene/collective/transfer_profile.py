@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # Sizes at which the profile takes some hundredths of a task's training.
 EPISODES, WAYS, SHOTS, QUERIES = 20, 5, 10, 30  # shots and queries: images a class
-FITTED_ON = 512  # images of the known classes that the projections are fitted on, at most
 
 Table = NDArray[np.int64]
 
@@ -39,8 +38,8 @@ def measure_transfer(trainer: CollectiveTrainer, classes: Sequence[int]) -> Tran
     """The profile of the collective as it is now, on classes of its next task.
 
     Training is not touched: episodes are drawn from a generator of their own. Of tasks with few
-    images half of each class's are shots. The projections are fitted on exemplars alone: what a
-    task may see of the classes gone by (definition 1).
+    images half of each class's are shots. The projections are fitted on all exemplars and no
+    other image: what a task may see of the classes gone by (definition 1).
 
     Returns:
         None where it is not defined: fewer than two classes with two images each, or no two known
@@ -52,11 +51,10 @@ def measure_transfer(trainer: CollectiveTrainer, classes: Sequence[int]) -> Tran
         return None
     each = min(SHOTS + QUERIES, *(len(rows) for rows in unseen))
     ways, shots = min(WAYS, len(unseen)), min(SHOTS, each // 2)
-    fitted_on = [rows[: max(1, FITTED_ON // len(known))] for rows in known]
-    parts = [*(rows[:each] for rows in unseen), *fitted_on]
+    parts = [*(rows[:each] for rows in unseen), *known]
     chance = generator(trainer.settings.seed, "transfer-profile", round=len(trainer.stages))
     episodes = draw_episodes(len(unseen), each, ways, shots, chance)
-    labels = class_positions(fitted_on)
+    labels = class_positions(known)
     plain, projected = [], []
     for features in trainer.prefix_features(np.concatenate(parts)):
         seen, held = features.split([len(unseen) * each, len(labels)])
