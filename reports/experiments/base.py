@@ -9,7 +9,7 @@ printed; the paper does not say what it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,10 @@ CONTROLS = {  # setting: the value that makes a control, and what the others are
     "learngene.projection": ("none", OVER_PLAIN),
     "labelled.flags": ("random", OVER_RANDOM_FLAGS),
 }
-OPPONENTS = {  # by their names in the paper's tables
-    "MAML": "maml",
-    "First-order MAML": "fomaml",
-    "ProtoNet": "protonet",
-    "Proto-MAML": "proto_maml",
-    "MatchingNet": "matchingnet",
-    "Fine-tuning": "finetune",
-    "Fine-tuning++": "finetune_pp",
-    "DeepEMD": "deepemd",
-}
+OPPONENTS = (  # of the paper's tables, in their order
+    *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
+    *("finetune", "finetune_pp", "deepemd"),
+)
 MOST = 0.5  # of the clients: what these have at epoch 0 is no matter of training
 ENOUGH = 0.9  # of the clients must have arrived where a mean is of a level that they reach
 
@@ -80,17 +74,22 @@ class Claim:
 
     name: str
     words: str
-    numbers: Mapping[str, PaperNumber]  # by data set; of a control, our bar
-    unit: str  # %, points, epochs, images, share
-    bound: str  # about | at least | at most
     quantity: str  # the row that measures it
-    direction: tuple[str, ...]  # rows that are all above zero where the effect has the paper's sign
+    direction: tuple[str, ...] = ()  # the rows of ``signs`` where these are others
+    numbers: Mapping[str, PaperNumber] = field(default_factory=dict)  # by data set; or our bar
+    unit: str = "points"  # %, points, epochs, images, share
+    bound: str = "about"  # about | at least | at most
     said_in: str = ""  # where the paper says it; empty: where its numbers stand
     control: bool = False  # not the paper's: what must fail where the claim is to mean something
 
     @property
     def where(self) -> str:
         return self.said_in or next(iter(self.numbers.values())).where
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """The rows that are all above zero where the effect has the paper's sign."""
+        return self.direction or (self.quantity,)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,11 @@ from reports.variants import RunGroup
 WHERE = "Experiments, figure 4 (a)"
 EPOCHS = {MAIN: PaperNumber(10.0, None, WHERE), REFERENCE: PaperNumber(40.0, None, WHERE)}
 CLAIM = Claim(
-    name="epochs",
-    words="10 epochs to adapt, 40 from scratch: 30 saved",
+    "epochs",
+    "10 epochs to adapt, 40 from scratch: 30 saved",
+    "epochs saved",
     numbers={CIFAR: PaperNumber(30, None, WHERE)},
     unit="epochs",
-    bound="about",
-    quantity="epochs saved",
-    direction=("epochs saved",),
 )
 
 
