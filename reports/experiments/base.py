@@ -17,7 +17,7 @@ import matplotlib
 
 from reports.figures.measured import draw_variants
 from reports.figures.style import STYLE, NoDataError
-from reports.form import common_form
+from reports.form import common_form, nearly_joint
 from reports.format import p_value
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
@@ -111,7 +111,9 @@ class ReachedLevel:
 class Row:
     """One quantity."""
 
-    quantity: str  # behind the settings that tell its runs from others: ``shots=10: learngene``
+    # behind the settings that tell its runs from others, and what they are called that keep more
+    # than definition 1 has: ``shots=10: learngene``, ``nearly joint: learngene``
+    quantity: str
     unit: str
     ours: Measured
     commands: tuple[str, ...]  # of the runs that it was measured in
@@ -170,9 +172,10 @@ def row(
     label = "" if "*" in hide_settings else variant.label_without(hide_settings)
     measured_in = variants or (variant,)
     commands = tuple(each.command for each in measured_in)
-    form = common_form([run for each in measured_in for run in each.runs])
-    named = f"{label}: {quantity}" if label else quantity
-    return Row(named, unit, ours, commands, paper, note, reached, form, untrained)
+    runs = [run for each in measured_in for run in each.runs]
+    front = ", ".join(filter(None, (label, nearly_joint(runs))))
+    named = f"{front}: {quantity}" if front else quantity
+    return Row(named, unit, ours, commands, paper, note, reached, common_form(runs), untrained)
 
 
 def client_rows(group: RunGroup) -> list[Row]:
