@@ -181,8 +181,8 @@ def test_other_client_settings_reuse_the_collective(
 def test_a_sweep_has_overrides_on_both_sides_of_its_flag(
     first: Path, cache: Path, tmp_path: Path
 ) -> None:
-    done = process("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m",
-                   "shots=2,3", cache=cache, run=tmp_path / "unused")  # fmt: skip
+    asked = ("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m")
+    done = sim(*asked, "shots=2,3", cache=cache, run=tmp_path / "unused")
     assert done.returncode == 0, done.stderr
     found = [read_results(tmp_path / "sweep" / n / "results.json") for n in ("0", "1")]
     assert [results["run"]["config"]["shots"] for results in found] == [2, 3]

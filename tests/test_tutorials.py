@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
 ORDER = ("own_images", "add_a_method", "log_a_run", "reuse_a_learngene")  # the last reads the first
 ELSEWHERE = {"add_an_experiment"}  # its files go into the project: tests/test_experiments.py
-TINY = ["scale=tiny", "runtime=serial"]
+TINY = ["scale=tiny", "runtime=serial", "report.gradcam_images=0"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
