@@ -30,6 +30,7 @@ from learngene.networks.projection import Projection
 from protocol.callbacks import RunCallback
 
 ROOT = Path(__file__).resolve().parents[1]
+UNRENDERED = str(ROOT / "tests" / "unrendered_sim.py")  # in the place of sim.py, as a program
 CPU = torch.device("cpu")
 IN_TURN = """
 import json, sys

@@ -20,10 +20,9 @@ from conf.validate import check
 from learngene.errors import InputError, RunError
 from reports.results import read_results
 from tests.conf.test_compose import composed
-from tests.helpers import command_line, without_rendering
+from tests.helpers import ROOT, UNRENDERED, command_line, without_rendering
 from tests.own_method import here, write_method
 
-ROOT = Path(__file__).resolve().parents[1]
 FIRST_LINE = "  learngene: data glyphs, 2 clients, 5-way 5-shot, seed 0, runtime serial\n"
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
         "collective.classes_per_task=21", "report.gradcam_images=0")  # fmt: skip
@@ -36,7 +35,7 @@ def sim(
     before: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """The command line in ``folder``, started as ``shell`` has it."""
-    command = [sys.executable, str(ROOT / "sim.py"), *overrides]
+    command = [sys.executable, UNRENDERED, *overrides]
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", shell, "bash", *command],
         env={**os.environ, "LEARNGENE_CACHE": str(folder / "cache")},

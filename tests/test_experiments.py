@@ -85,6 +85,7 @@ NAMES: dict[str, set[str]] = {
 MORE = {
     "fig6a_evolution": ("rounds=2",),  # two tasks have two moments
     "growth_ablation": ("collective.classes_per_task=2",),  # the plan's last step is of task 8
+    "table2_open_world": ("methods=[learngene,scratch,protonet,deepemd]",),  # table 3 has all
 }
 Run = Callable[[str], list[dict[str, Any]]]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from reports.results import read_results
+from tests.helpers import ROOT, UNRENDERED
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
 ORDER = ("own_images", "add_a_method", "log_a_run", "reuse_a_learngene")  # the last reads the first
 ELSEWHERE = {"add_an_experiment"}  # its files go into the project: tests/test_experiments.py
@@ -35,7 +35,7 @@ def run(command: str, folder: Path) -> str:
     words = shlex.split(command)
     assert words[0] == "python", command
     if words[1] == "sim.py":
-        words = [words[0], str(ROOT / "sim.py"), *words[2:], *TINY]
+        words = [words[0], UNRENDERED, *words[2:], *TINY]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, *words[1:]],
