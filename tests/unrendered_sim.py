@@ -1,4 +1,4 @@
-"""``sim.py`` as a program whose figures are not rendered: seconds of each run that a test starts."""
+"""``sim.py`` as a program whose figures are not rendered: seconds of a run that a test starts."""
 
 from __future__ import annotations
 
