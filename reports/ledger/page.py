@@ -41,12 +41,8 @@ CLAIM_HEADINGS = ("claim", "form", "paper, or bar", *OURS, "verdict", "figure")
 
 
 def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], base: str) -> str:
-    """The whole page.
-
-    Args:
-        drawn: the figures that are there, as paths below ``base``; no other is linked.
-        base: the folder of the runs as links from the page reach it.
-    """
+    """The whole page; of figures those are linked that are ``drawn``, as paths below ``base``, the
+    folder of the runs as the page reaches it."""
     tables = {key: registry.rows(group) for key, group in experiments.items()}
     shown = []
     for (experiment, data), rows in sorted(tables.items()):
