@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from learngene.gene.gene import load
 from reports.results import read_results
 from tests.helpers import command_line
+from tests.own_method import here
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_LOGGER = """
@@ -336,12 +337,13 @@ def test_wrong_input_is_one_message_and_exit_2(
 
 
 def test_planted_faults_are_named_everywhere_and_spare_the_others(
-    first: Path, cache: Path, tmp_path: Path
+    first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     (tmp_path / "bad_logger.py").write_text(BAD_LOGGER)
+    here(monkeypatch, tmp_path)
     asked = ["scale=tiny", "runtime=serial", "faults=[0:raise,2:kill_once]"]
-    done = process(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
+    done = sim(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stdout.count("logger=bad_logger.Mine is called no more") == 1
     assert "RuntimeError: no disk [/left]" in done.stdout and "ever again" not in done.stdout
@@ -375,7 +377,7 @@ def test_messages_csv_states_what_crossed(first: Path) -> None:
 
 
 def test_too_few_answers_is_exit_3(
-    first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrendered: None
 ) -> None:
     import clients.work
     import sim as program
