@@ -117,6 +117,7 @@ def without_rendering() -> Iterator[None]:
         yield
 
 
+@without_rendering()
 def command_line(*words: str) -> subprocess.CompletedProcess[str]:
     """``python sim.py`` with these words, in this process: seconds of imports are saved, and those
     of rendering figures.
@@ -125,8 +126,7 @@ def command_line(*words: str) -> subprocess.CompletedProcess[str]:
     """
     out, err = io.StringIO(), io.StringIO()
     here = patch.multiple(sim, catch_signals=lambda: None, _codes=[])
-    words_given = patch("sys.argv", ["sim.py", *words])
-    with redirect_stdout(out), redirect_stderr(err), here, words_given, without_rendering():
+    with redirect_stdout(out), redirect_stderr(err), here, patch("sys.argv", ["sim.py", *words]):
         code = sim.main()
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 

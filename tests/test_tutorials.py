@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 
 from reports.results import read_results
-from tests.helpers import ROOT, UNRENDERED
+from tests.helpers import UNRENDERED
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
 ORDER = ("own_images", "add_a_method", "log_a_run", "reuse_a_learngene")  # the last reads the first
 ELSEWHERE = {"add_an_experiment"}  # its files go into the project: tests/test_experiments.py
-TINY = ["scale=tiny", "runtime=serial", "report.gradcam_images=0"]
+TINY = ["scale=tiny", "runtime=serial"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

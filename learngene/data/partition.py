@@ -58,8 +58,11 @@ def draw_shard(
     ``train_rows`` of the smaller draw begin those of the larger.
 
     Args:
+        dataset: where the images are.
+        ways: number of classes.
         shots: training images of a class, drawn without replacement.
-        client: from 0.
+        shard_seed: seed of all clients' shards.
+        client: index of the client, from 0.
         classes_from: ``novel`` or ``open_world``.
 
     Raises:
@@ -101,6 +104,8 @@ def check_leakage(
     """Look by content hash for images, and by label for classes, that are where they must not be.
 
     Args:
+        dataset: where the images are.
+        shards: every client's shard.
         base_rows: rows of ``train`` that any model saw before the clients did, calibration
             images included.
         with_open_world: the models learn open-world classes, too (``open_world.cycles``): then
