@@ -183,9 +183,8 @@ def client_rows(group: RunGroup) -> list[Row]:
     rows = []
     for variant in group.variants:
         for name in variant.methods:
-            rows.append(
-                row(variant, name, "%", variant.accuracy(name), note=rank_note(variant, name))
-            )
+            mean, note = variant.accuracy(name), rank_note(variant, name)
+            rows.append(row(variant, name, "%", mean, note=note))
         if {MAIN, REFERENCE} <= set(variant.methods):
             rows.append(gain_row(variant, "gain over scratch"))
     return rows

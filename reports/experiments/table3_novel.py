@@ -47,9 +47,8 @@ def rows(group: RunGroup) -> list[base.Row]:
         for name in variant.methods:
             mean, paper = variant.accuracy(name), cell_of(variant, name, group.data)
             own = _retain_note(variant) if name == MAIN else ""
-            note = "; ".join(
-                filter(None, (own, base.rank_note(variant, name), _cost(variant, name)))
-            )
+            notes = own, base.rank_note(variant, name), _cost(variant, name)
+            note = "; ".join(filter(None, notes))
             table.append(new_row(prefix + name, ours=mean, paper=paper, note=note))
         table += base.lead_rows(variant, prefix)
     return table

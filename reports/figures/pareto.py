@@ -172,11 +172,8 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
     at = style.spread([height for *_, height in ends], gap, low, high)
     axes.set_ylim(low, high)
     thin: style.Look = {"arrowstyle": "-", "color": style.GREY, "lw": 0.5, "shrinkB": 4}
-    column: style.Look = {
-        "textcoords": axes.get_yaxis_transform(),
-        "va": "center",
-        "arrowprops": thin,
-    }
+    across = axes.get_yaxis_transform()
+    column: style.Look = {"textcoords": across, "va": "center", "arrowprops": thin}
     for (name, x, height), y in zip(ends, at, strict=True):
         axes.annotate(name, (x, height), (1.04, y), fontsize=NAME_POINTS, **column)
 

@@ -103,12 +103,8 @@ def _over_seeds(runs: Sequence[Results]) -> str:
                 if run["collective"]
             ]
             gain = variant.mean_difference(variant.differences(MAIN, REFERENCE))
-            measured = (
-                mean_over_runs(named),
-                variant.accuracy(MAIN),
-                variant.accuracy(REFERENCE),
-                gain,
-            )
+            ours, scratch = variant.accuracy(MAIN), variant.accuracy(REFERENCE)
+            measured = mean_over_runs(named), ours, scratch, gain
             about = data, f"`{variant.command}`", common_form(variant.runs), str(len(seeds))
             cells.append((*about, *(format_measured(each, "points") for each in measured)))
     return markdown_table(SEEDS_HEADINGS, cells) if cells else ""
@@ -127,10 +123,8 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
             for data in DATASETS
         ]
         same = papers[0] == papers[1] or papers[1] == NONE
-        links = [
-            _linked(DATASETS[data], _figure(experiment.name, data), drawn, base)
-            for data in DATASETS
-        ]
+        figures = {name: _figure(experiment.name, data) for data, name in DATASETS.items()}
+        links = [_linked(name, figure, drawn, base) for name, figure in figures.items()]
         bound = "" if claim.bound == "about" else f"{claim.bound} "
         shown = "; ".join(f"{DATASETS[data]}: {_verdict(held)}" for data, held in judged.items())
         cells.append(
