@@ -21,58 +21,31 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import yaml
+
+from learngene.methods.registry import BUILT_IN
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2")
 TASKS = "collective.classes_per_task=11"  # two tasks
-ALL = (
-    "learngene,scratch,maml,fomaml,protonet,proto_maml,matchingnet,finetune,finetune_pp,deepemd,"
-    "full,linear_probe,fedavg,fedprox"
-)
-ABLATION = ("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000")
 
 
-def _experiments() -> dict[str, tuple[str, ...]]:
-    """Every experiment; some with what its sweep varies."""
-    points: dict[str, tuple[tuple[str, ...], ...]] = {
-        "ablation": (ABLATION, ("collective.growth=schedule",), ("learngene.projection=none",)),
-        "bound": (("shots=2",), ("shots=5",)),
-        "fig4_samples": (("shots=2",),),
-        "fig6a_evolution": (("rounds=2",),),
-        "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
-        "frontier": (("learngene.precision=int8",), ("individual.depth=[2,4,7]",)),
-        "growth_ablation": (("collective.growth=conf/growth/deepen.yaml",
-                             "collective.classes_per_task=2"),),
-    }  # fmt: skip
-    runs = {}
+def _runs() -> dict[str, tuple[str, ...]]:
+    """The runs of ``fixed_runs.yaml`` and every experiment, with all their overrides."""
+    asked = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+    every = f"methods=[{','.join(BUILT_IN)}]"
+    runs = {
+        name: (*TINY, *(words or "").replace("methods=[ALL]", every).split())
+        for name, words in asked["runs"].items()
+    }
     for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml")):
-        for number, point in enumerate(points.get(path.stem, ((),))):
-            runs[f"{path.stem}-{number}"] = (*TINY, TASKS, f"experiment={path.stem}", *point)
+        for number, point in enumerate(asked["points"].get(path.stem, [""])):
+            words = (*TINY, TASKS, f"experiment={path.stem}", *point.split())
+            runs[f"{path.stem}-{number}"] = words
     return runs
 
 
-RUNS: dict[str, tuple[str, ...]] = {
-    "serial": TINY,
-    "ray": (*TINY, "runtime=ray"),
-    "resume": (*TINY, "num_clients=3"),  # same collective and some of the same answers
-    "methods": (*TINY, TASKS, f"methods=[{ALL}]"),
-    "methods-ray": (*TINY, TASKS, f"methods=[{ALL}]", "runtime=ray", "payload_precision=int8"),
-    "rounds": (*TINY, TASKS, "rounds=2"),
-    "cycles": (*TINY, TASKS, "open_world.cycles=2"),
-    "faults": (*TINY, "num_clients=6", "runtime.min_answered=1",
-               "faults=[0:raise,1:nan,2:kill_once,3:none,4:other_client]"),
-    "faults-ray": (*TINY, "num_clients=6", "runtime.min_answered=1", "runtime=ray",
-                   "faults=[0:raise,1:nan,2:kill_once@2,3:none,4:other_client]"),
-    "safeguard": (*TINY, "individual.safeguard=true", "shard_seed=7", "learngene.layers=auto"),
-    "open-world-clients": (*TINY, "data.clients_from=open_world", "seed=3"),
-    "letter": (*TINY, "individual.stem=fresh", "individual.head=mlp", "learngene.layers=top",
-               "learngene.control=random"),
-    "ewc": (*TINY, TASKS, "collective.memory=ewc", "open_world.score=max_logit"),
-    "lwf": (*TINY, TASKS, "collective.memory=lwf", "open_world.score=energy"),
-    "herding": (*TINY, TASKS, "collective.exemplars=herding", "learngene.precision=fp16"),
-    "labelled": (*TINY, TASKS, "experiment=table2_open_world", "methods=[learngene,scratch]",
-                 "labelled.draws=2"),
-    **_experiments(),
-}  # fmt: skip
+RUNS = _runs()
 AFTER = {"resume"}  # takes up what ``serial`` left
 
 

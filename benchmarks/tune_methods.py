@@ -16,8 +16,8 @@ run's table reads.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import math
 import multiprocessing
 import shlex
 import statistics
@@ -26,7 +26,9 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from clients.work import run_task
@@ -47,97 +49,17 @@ from server.factory import FactoryResult, train_or_load_gene
 from server.pretraining import budget_of, pretrain_methods
 
 TUNING_SEED = 77  # shards that no reported run draws
-# A field's values, or those of several fields that only make sense together.
-Space = dict[str | tuple[str, ...], tuple[Any, ...]]
-_TRAINING: Space = {
-    ("optimiser", "lr"): (
-        *(("adam", lr) for lr in (0.0005, 0.001, 0.002, 0.005)),
-        *(("sgd", lr) for lr in (0.02, 0.05, 0.1, 0.2)),
-    ),
-    "batch_size": (16, 32, 64),
-}
-_MAML: Space = {
-    "lr": (0.0005, 0.001, 0.002, 0.005),
-    "inner_lr": (0.002, 0.005, 0.01, 0.02, 0.05),
-    "steps": (1, 2, 3),
-    "tasks": (1, 2, 4),
-    "shots": (2, 3, 5),
-    "queries": (5, 10),
-    "class_share": (0.0, 0.5, 0.8),
-    "client_steps": (100, 200),
-    "client_lr": (0.002, 0.005, 0.01, 0.02),
-    "client_momentum": (0.0, 0.9),
-}
-_EPISODES: Space = {
-    "lr": (0.0005, 0.001, 0.002, 0.005),
-    "ways": (5, 8, 16),
-    "shots": (1, 2, 5, 10),
-    "queries": (2, 5),
-}
-_FINETUNE: Space = {
-    **_TRAINING,
-    "weight_decay": (0.0, 1e-4, 5e-4),
-    "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05),
-    "client_body_lr": (0.0, 0.0005, 0.002),
-}
-_FEDERATED: Space = {
-    "lr": (0.005, 0.01, 0.02, 0.05),
-    "local_epochs": (1, 3, 5),
-    "client_lr": (0.002, 0.005, 0.01, 0.02, 0.05),
-    "client_body_lr": (0.0, 0.0005, 0.002, 0.005),
-}
-# Of each method the fields of ``method.NAME``; the learngene's say where they are. Its trials train
-# their collectives anew, as those of the others train what these have at the factory.
-SPACES: dict[str, Space] = {
-    "learngene": {
-        "collective.lr": (0.05, 0.1, 0.2),
-        "learngene.shrinkage": (0.3, 1.0, 3.0),
-        "individual.lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
-        "individual.inherited_lr": (0.0005, 0.001, 0.002, 0.005),
-        "retain.ewc_lambda": (0.0, 0.3, 1.0, 3.0),
-    },
-    "scratch": {
-        "lr": (0.005, 0.01, 0.02, 0.05),
-        "head": ("mlp", "prototype"),
-        "schedule": ("cosine", "constant"),
-    },
-    "maml": _MAML,
-    "fomaml": _MAML,
-    "proto_maml": _MAML,
-    "protonet": _EPISODES,
-    "matchingnet": {**_EPISODES, "scale": (5.0, 10.0, 20.0, 50.0)},
-    "finetune": _FINETUNE,
-    "finetune_pp": _FINETUNE,
-    "deepemd": {
-        **_TRAINING,
-        "class_share": (0.5, 0.8, 0.9),
-        "episode_lr": (0.0001, 0.0002, 0.0005),
-        "temperature": (6.0, 12.5, 25.0),
-        "client_lr": (0.02, 0.1, 0.5, 2.0),
-        "client_steps": (0, 500, 1000),
-    },
-    "full": {
-        "client_lr": (0.0005, 0.001, 0.002, 0.005, 0.01),
-        "client_body_lr": (0.0, 0.0005, 0.002, 0.005, 0.01),
-    },
-    "fedavg": _FEDERATED,
-    "fedprox": {**_FEDERATED, "mu": (0.001, 0.01, 0.1, 1.0)},
-    "linear_probe": {"client_lr": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)},
-}
+SPACES: dict[str, dict[str, list[Any]]] = yaml.safe_load(
+    Path(__file__).with_name("spaces.yaml").read_text()
+)
 
 
-def _path(method: str, field: str) -> str:
-    return field if "." in field else f"method.{method}.{field}"
-
-
-def _points(
-    method: str, fields: str | tuple[str, ...], values: tuple[Any, ...]
-) -> list[dict[str, Any]]:
+def _points(method: str, axis: str, values: list[Any]) -> list[dict[str, Any]]:
     """An axis of a space: what its points set, by dotted name."""
-    if isinstance(fields, str):
-        fields, values = (fields,), tuple((value,) for value in values)
-    paths = [_path(method, field) for field in fields]
-    return [dict(zip(paths, point, strict=True)) for point in values]
+    fields = axis.split()
+    paths = [field if "." in field else f"method.{method}.{field}" for field in fields]
+    points = values if len(fields) > 1 else [[value] for value in values]
+    return [dict(zip(paths, point, strict=True)) for point in points]
 
 
 def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, Any]]:
@@ -146,18 +68,24 @@ def trials(method: str, config: dict[str, Any], count: int) -> list[dict[str, An
     Raises:
         ValueError: the space holds fewer than ``count``.
     """
-    axes = [_points(method, fields, values) for fields, values in SPACES[method].items()]
-    grid = [
-        {path: value for point in chosen for path, value in point.items()}
-        for chosen in itertools.product(*axes)
-    ]
-    defaults = dict(flatten(config))
-    first = {path: defaults[path] for path in grid[0]}
-    others = [settings for settings in grid if settings != first]
-    if len(others) < count - 1:
-        raise ValueError(f"{method}: {len(others) + 1} settings, {count} trials are asked for")
-    order = generator(TUNING_SEED, f"tune-{method}").permutation(len(others))
-    return [first, *(others[i] for i in order[: count - 1])]
+    axes = [_points(method, axis, values) for axis, values in SPACES[method].items()]
+    sizes, defaults = [len(axis) for axis in axes], dict(flatten(config))
+    first = {path: defaults[path] for axis in axes for path in axis[0]}
+
+    def settings(place: int) -> dict[str, Any]:
+        chosen = zip(axes, np.unravel_index(place, sizes), strict=True)
+        return {path: value for axis, at in chosen for path, value in axis[at].items()}
+
+    own = [[point.items() <= first.items() for point in axis] for axis in axes]
+    inside = all(map(any, own))  # whether what is set is a point of the space
+    others = math.prod(sizes) - inside
+    if others < count - 1:
+        raise ValueError(f"{method}: {others + 1} settings, {count} trials are asked for")
+    order = generator(TUNING_SEED, f"tune-{method}").permutation(others)[: count - 1]
+    if inside:  # it is none of the others: those behind it move up
+        place = np.ravel_multi_index([axis.index(True) for axis in own], sizes)
+        order += order >= place
+    return [first, *map(settings, order)]
 
 
 def _work(client: int, task: ClientTask, payloads: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,39 +24,8 @@ from learngene.utils.settings import Limits
 
 CONF = Path(__file__).parent
 WIDTH = 80  # columns
-# How a run is asked for, what that means, and the field whose value stands behind it.
-FIRST = (
-    ("num_clients=40", "clients (institutions)", "num_clients"),
-    ("shots=1", "images of a class, each", "shots"),
-    ("ways=3", "classes, each", "ways"),
-    ("data=cifar100 data.root=DIR", "imagefolder: your own", "data.name"),
-    ("scale=tiny", "or cpu, half, paper", "scale"),
-    ("'methods=[learngene,scratch,maml]'", "what is compared", "methods"),
-    ("individual.epochs=60", "epochs at a client", "individual.epochs"),
-    ("collective.width=0.5", "1: the paper's channels", "collective.width"),
-    ("seed=1", "of all that is drawn", "seed"),
-    ("runtime=serial", "one process, no Ray", "runtime.name"),
-)
-SCREEN = """\
-Learngene on Flower. A factory trains a collective on a sequence of tasks and
-sends some of its layers, the learngene, to institutions that hold a few images
-of other classes; the run says what that is worth over training from scratch.
-
-  python sim.py num_clients=20     minutes on two cores, no data needed
-
-Fields are written NAME=VALUE, without dashes. Ten of them:     now
-
-{first}
-
-  python sim.py experiment=NAME    a figure or table of the paper:
-{experiments}
-  python sim.py -m shots=1,5,20    a run for each value (Hydra's multirun)
-  python sim.py --help=all         every field: default, range, meaning
-  python -m reports --help         what can be made of runs that have ended
-
-A run's folder is outputs/DATE/TIME (hydra.run.dir=DIR); open its report.html.
-What is finished is kept in {cache} (cache=DIR).
-docs/GUIDE.md has the rest; --hydra-help Hydra's own options."""
+PAGE: dict[str, Any] = yaml.safe_load((CONF / "help.yaml").read_text("utf-8"))
+FIRST: list[tuple[str, str, str]] = [tuple(row) for row in PAGE["first"]]
 
 
 def help_asked(words: Sequence[str]) -> str | None:
@@ -91,7 +61,7 @@ def _screen(run: DictConfig) -> str:
         for example, meaning, name in FIRST
     ]
     experiments = textwrap.fill(", ".join(choices("experiment")), WIDTH, **_indented(6))
-    return SCREEN.format(first="\n".join(first), experiments=experiments, cache=run.cache)
+    return PAGE["screen"].format(first="\n".join(first), experiments=experiments, cache=run.cache)
 
 
 def _every_field(run: DictConfig) -> Iterator[str]:

@@ -39,11 +39,8 @@ class RunMethods:
 def resolve_methods(methods: Sequence[str], settings: Mapping[str, Any]) -> RunMethods:
     """Find the methods, import plugins, and bring their settings into their types.
 
-    Args:
-        methods: built-in names and modules.
-        settings: ``method`` of the configuration: what was set, by method. Built-in methods that
-            the run has not are passed over; scratch's settings always count, since the safeguard
-            may train it.
+    Of ``settings``, by method, those of built-in methods that the run has not are passed over;
+    scratch's always count, since the safeguard may train it.
 
     Raises:
         InputError: there is no such method, or a setting does not fit it.

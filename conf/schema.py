@@ -18,7 +18,7 @@ from omegaconf import MISSING, OmegaConf
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.collective.settings import CollectiveSettings
 from learngene.data.settings import DataSettings, SeededDataSettings, ShardSettings
-from learngene.gene.settings import LearngeneSettings
+from learngene.gene.settings import PRECISIONS, LearngeneSettings
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from learngene.utils.settings import setting
 from runtime.resources import RuntimeSettings
@@ -56,7 +56,7 @@ class Config:
     # which in seven layers are some three times as many passes)
     budget_in: str = setting("passes", choices=("passes", "compute"))
     # fp32 | fp16 | int8: how the other methods' payloads travel
-    payload_precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
+    payload_precision: str = setting("fp32", choices=PRECISIONS)
     resume: bool = True  # go on from what an earlier run with the same settings finished
     # Whom the run tells its numbers, into its folder; all but csv need the extra of that name. A
     # class of your own, or lightning's, is made as MyLogger(save_dir=...): see reports/loggers.py.

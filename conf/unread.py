@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from conf.schema import Config
 from learngene.methods.registry import BUILT_IN, base_of
@@ -73,125 +74,82 @@ def _has(method: str) -> Callable[[Run], bool]:
     return lambda run: any(base_of(name) == method for name in run.methods)
 
 
+def _is(field: str, *values: Any) -> Callable[[Run], bool]:
+    return lambda run: attrgetter(field)(run.config) in values
+
+
+def _is_not(field: str, *values: Any) -> Callable[[Run], bool]:
+    return lambda run: attrgetter(field)(run.config) not in values
+
+
 SAVED = "with learngene.path there is no collective"
 # What the methods' own halves at the factory share with the collective.
 FACTORY = (
     "collective.width collective.train_size collective.zoom collective.precision collective.device "
     "collective.threads open_world.calibration_per_class"
 )
+OF_A_COLLECTIVE = (
+    "collective.* open_world.* learngene.layers learngene.rho learngene.sigma learngene.tolerance "
+    "learngene.bytes individual.stem report.gradcam_images"
+)
+EXEMPLARS = (
+    "collective.exemplars collective.memory_per_class collective.rehearse_per_class "
+    "collective.consolidate_epochs"
+)
+CYCLES = (
+    "open_world.*_per_cycle open_world.images_to_add open_world.known_share "
+    "open_world.cycle_consolidate_epochs"
+)
+OF_THE_LEARNGENE = (
+    "individual.depth individual.bytes individual.head individual.lr individual.inherited_lr "
+    "individual.schedule individual.safeguard* retain.* learngene.precision"
+)
+GLYPHS = "data.classes data.train_per_class data.test_per_class"
+IMAGES = "data.root data.download data.test_share open_world.mirror"
+SHARES = "data.base data.open_world data.novel"
+DISTILLATION = "collective.distill collective.temperature"
+FISHER = "retain.normalise retain.fisher_samples retain.labels"
+RAY = "runtime.num_gpus runtime.total_cpus runtime.total_gpus runtime.address"
+MEMORY, PATH, LAYERS = "collective.memory", "learngene.path", "learngene.layers"
 ROWS = (
+    Row(GLYPHS, _is("data.name", "glyphs"), "only glyphs are drawn"),
+    Row(IMAGES, _is_not("data.name", "glyphs"), "glyphs are drawn, and mirror into others"),
+    Row("data.download", _is("data.root", None), "data.root is given"),
     Row(
-        "data.classes data.train_per_class data.test_per_class",
-        lambda run: run.config.data.name == "glyphs",
-        "only glyphs are drawn",
-    ),
-    Row(
-        "data.root data.download data.test_share open_world.mirror",
-        lambda run: run.config.data.name != "glyphs",
-        "glyphs are drawn, and mirror into others",
-    ),
-    Row("data.download", lambda run: run.config.data.root is None, "data.root is given"),
-    Row(
-        "data.base data.open_world data.novel",
-        lambda run: run.config.data.name in ("glyphs", "imagefolder"),
+        SHARES,
+        _is("data.name", "glyphs", "imagefolder"),
         "the classes are divided as in the paper",
     ),
-    Row(
-        "collective.* open_world.* learngene.layers learngene.rho learngene.sigma "
-        "learngene.tolerance learngene.bytes individual.stem report.gradcam_images",
-        lambda run: not run.config.learngene.path,
-        SAVED,
-        but=FACTORY,
-    ),
-    Row(
-        FACTORY,
-        lambda run: not run.config.learngene.path or run.trained_by("factory"),
-        SAVED,
-    ),
-    Row(
-        "collective.exemplars collective.memory_per_class collective.rehearse_per_class "
-        "collective.consolidate_epochs",
-        lambda run: run.config.collective.memory == "rehearsal",
-        "collective.memory keeps no images",
-    ),
-    Row(
-        "collective.distill collective.temperature",
-        lambda run: run.config.collective.memory in ("rehearsal", "lwf"),
-        "collective.memory does not distil",
-    ),
-    Row(
-        "collective.temperature",
-        lambda run: run.config.collective.distill > 0,
-        "collective.distill is 0",
-    ),
-    Row(
-        "collective.ewc_lambda",
-        lambda run: run.config.collective.memory == "ewc",
-        "collective.memory is not ewc",
-    ),
+    Row(OF_A_COLLECTIVE, _is(PATH, None), SAVED, but=FACTORY),
+    Row(FACTORY, lambda run: _is(PATH, None)(run) or run.trained_by("factory"), SAVED),
+    Row(EXEMPLARS, _is(MEMORY, "rehearsal"), f"{MEMORY} keeps no images"),
+    Row(DISTILLATION, _is(MEMORY, "rehearsal", "lwf"), f"{MEMORY} does not distil"),
+    Row("collective.temperature", _is_not("collective.distill", 0), "collective.distill is 0"),
+    Row("collective.ewc_lambda", _is(MEMORY, "ewc"), f"{MEMORY} is not ewc"),
     Row(
         "collective.growth_noise",
-        lambda run: run.config.collective.growth not in ("schedule", "none", "equal"),
+        _is_not("collective.growth", "schedule", "none", "equal"),
         "no plan deepens a layer",
     ),
-    Row(
-        "labelled.flags",
-        lambda run: run.config.labelled.draws > 0,
-        "labelled.draws is 0: nothing is flagged",
-    ),
-    Row(
-        "learngene.depth",
-        lambda run: run.config.learngene.layers == "front",
-        "learngene.layers is not front",
-    ),
-    Row(
-        "learngene.tolerance learngene.bytes",
-        lambda run: run.config.learngene.layers == "auto",
-        "learngene.layers is not auto",
-    ),
-    Row(
-        "learngene.tolerance",
-        lambda run: run.config.learngene.bytes is None,
-        "learngene.bytes is set",
-    ),
-    Row(
-        "learngene.projection",
-        lambda run: run.config.individual.stem == "none",
-        "individual.stem is not none",
-    ),
-    Row(
-        "learngene.shrinkage",
-        lambda run: run.projects,
-        "nothing is projected",
-    ),
+    Row("labelled.flags", _is_not("labelled.draws", 0), "labelled.draws is 0: nothing is flagged"),
+    Row("learngene.depth", _is(LAYERS, "front"), f"{LAYERS} is not front"),
+    Row("learngene.tolerance learngene.bytes", _is(LAYERS, "auto"), f"{LAYERS} is not auto"),
+    Row("learngene.tolerance", _is("learngene.bytes", None), "learngene.bytes is set"),
+    Row("learngene.projection", _is("individual.stem", "none"), "individual.stem is not none"),
+    Row("learngene.shrinkage", lambda run: run.projects, "nothing is projected"),
     Row(
         "open_world.accept",
-        lambda run: run.config.open_world.threshold == "calibrated",
+        _is("open_world.threshold", "calibrated"),
         "open_world.threshold is set",
     ),
-    Row(
-        "open_world.*_per_cycle open_world.images_to_add open_world.known_share "
-        "open_world.cycle_consolidate_epochs",
-        lambda run: run.config.open_world.cycles > 0,
-        "open_world.cycles is 0",
-    ),
-    Row(
-        "individual.depth individual.bytes individual.head individual.lr individual.inherited_lr "
-        "individual.schedule "
-        "individual.safeguard* retain.* learngene.precision",
-        lambda run: run.inherits,
-        "no method is sent the learngene",
-    ),
+    Row(CYCLES, _is_not("open_world.cycles", 0), "open_world.cycles is 0"),
+    Row(OF_THE_LEARNGENE, lambda run: run.inherits, "no method is sent the learngene"),
     Row(
         "individual.safeguard_*",
-        lambda run: run.config.individual.safeguard,
+        _is("individual.safeguard", True),
         "individual.safeguard is false",
     ),
-    Row(
-        "retain.normalise retain.fisher_samples retain.labels",
-        lambda run: run.config.retain.ewc_lambda > 0,
-        "retain.ewc_lambda is 0",
-    ),
+    Row(FISHER, _is_not("retain.ewc_lambda", 0), "retain.ewc_lambda is 0"),
     Row(
         "budget budget_in",
         lambda run: run.trained_by("factory"),
@@ -202,16 +160,8 @@ ROWS = (
         lambda run: run.trained_by("factory", "collective", "clients"),
         "no method but the learngene is sent anything",
     ),
-    Row(
-        "runtime.num_gpus runtime.total_cpus runtime.total_gpus runtime.address",
-        lambda run: run.config.runtime.name == "ray",
-        "with runtime=serial there is no Ray",
-    ),
-    Row(
-        "method.scratch.*",
-        lambda run: run.scratch,
-        "nobody trains from scratch",
-    ),
+    Row(RAY, _is("runtime.name", "ray"), "with runtime=serial there is no Ray"),
+    Row("method.scratch.*", lambda run: run.scratch, "nobody trains from scratch"),
     *(
         Row(f"method.{name}.*", _has(name), f"methods lacks {name}")
         for name in BUILT_IN

@@ -8,6 +8,7 @@ from typing import Any
 from reports.schema import Results
 
 EXEMPLARS = 100  # of a class: with more, definition 1's sequence of tasks is nearly joint training
+NEARLY_JOINT = "nearly joint"
 
 
 def form_of(run: Results) -> tuple[str, ...]:
@@ -31,13 +32,19 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{own['head']} head"
     if "width" in collective:
         yield f"width {collective['width']:g}"
-    base = run["data"]["classes"]["base"]
-    if collective.get("classes_per_task", 0) >= len(base):
+    if collective.get("classes_per_task", 0) >= len(run["data"]["classes"]["base"]):
         yield "joint training"
     elif _exemplars(collective) > EXEMPLARS:
-        yield f"nearly joint ({_exemplars(collective)} exemplars a class)"
+        yield f"{NEARLY_JOINT} ({_exemplars(collective)} exemplars a class)"
     if (config.get("labelled") or {}).get("flags") == "random":
         yield "control: random flags"
+
+
+def nearly_joint(runs: Sequence[Results]) -> str:
+    """What a number of these runs is called beside its settings: definition 1 is not kept in one
+    of them, which keeps more than ``EXEMPLARS`` of a class that has gone by."""
+    said = (part for run in runs for part in form_of(run))
+    return NEARLY_JOINT if any(part.startswith(NEARLY_JOINT) for part in said) else ""
 
 
 def _exemplars(collective: Mapping[str, Any]) -> int:

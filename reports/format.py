@@ -91,6 +91,13 @@ def score_words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def rho_label(criterion: Results) -> str:
+    """What the colours of a map of rho are, by its form (``learngene.collective.criterion``)."""
+    invariant = criterion.get("form") == "invariant"
+    compared = "|N rms(w) ∂L/∂w|" if invariant else "gradients"
+    return f"ρ: share of {compared} above σ = {criterion['sigma']:g}"
+
+
 def score_label(open_world: Results) -> str:
     """What the horizontal axis of the open-world histogram holds."""
     name = open_world.get("score") or "max_softmax"

@@ -52,10 +52,8 @@ def run_cycles(
     labeller: Labeller | None = None,
     callback: RunCallback = SILENT,
 ) -> tuple[CollectiveTrainer, dict[str, Any]]:
-    """Let a copy of the collective meet its streams; the collective itself is not touched.
-
-    Args:
-        labeller: names the images that it is sent; None is the oracle.
+    """Let a copy of the collective meet its streams; the collective itself is not touched. The
+    labeller names the images that it is sent; None is the oracle.
 
     Returns:
         The trainer after the last cycle, and ``open_world.cycle`` of ``results.json``.

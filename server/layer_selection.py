@@ -24,11 +24,8 @@ TOP = 3  # layers that learngene.layers=top takes: the paper's choice
 def criterion_section(
     stages: Sequence[TaskRecord], settings: TrainerSettings, transfer: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """``criterion`` of ``results.json``: Eq. 4-5 and the trend rule on a finished collective.
-
-    Args:
-        transfer: the profile that the criterion is held against, as ``transfer_section`` has it.
-    """
+    """``criterion`` of ``results.json``: Eq. 4-5 and the trend rule on a finished collective, held
+    against its transfer profile (``transfer_section``)."""
     names, rule = stages[-1].layers, TrendRule()
     rho = align([stage.rho for stage in stages], [stage.layers for stage in stages])
     trends = layer_trends(rho, rule)
@@ -48,10 +45,8 @@ def criterion_section(
 
 
 def layer_numbers(settings: LearngeneSettings, names: list[str]) -> list[int]:
-    """The numbers of the inherited layers in a collective that ends with the layers ``names``.
-
-    Args:
-        settings: with ``layers`` as asked for, and not ``auto``.
+    """The numbers of the inherited layers in a collective that ends with the layers ``names``;
+    ``layers`` is not ``auto``.
 
     Raises:
         InputError: the collective is not that deep.

@@ -89,11 +89,8 @@ def check_auto(
 def choose_prefix(
     transfer: Mapping[str, Any] | None, settings: LearngeneSettings, sizes: Mapping[int, int]
 ) -> tuple[int, str]:
-    """``learngene.layers=auto``: how many layers, and why in one line.
-
-    Args:
-        transfer: as ``transfer_section`` makes it.
-        sizes: what each prefix adds to a message, bytes, by its number of layers.
+    """``learngene.layers=auto``: how many layers, and why in one line; ``sizes`` is what each
+    prefix adds to a message, bytes, by its number of layers.
 
     Raises:
         InputError: there is no profile.

@@ -13,8 +13,8 @@ from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
 from learngene.data.settings import SeededDataSettings
-from tests.helpers import CPU, settings
-from tests.reports.helpers import DOT, make_results
+from tests.helpers import CPU, settings, without_rendering
+from tests.reports.helpers import make_results
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -80,12 +80,7 @@ def results() -> dict[str, Any]:
 
 
 @pytest.fixture
-def unrendered(monkeypatch):
-    """Figures are built as always, but a dot is saved in their place: rendering takes seconds."""
-
-    def save(figure, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(DOT)
-        return path
-
-    monkeypatch.setattr("reports.figures.style.save", save)
+def unrendered() -> Iterator[None]:
+    """Figures as ``without_rendering`` has them, in the whole test."""
+    with without_rendering():
+        yield

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import os
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -24,7 +29,26 @@ from learngene.networks.collective import Collective
 from learngene.networks.projection import Projection
 from protocol.callbacks import RunCallback
 
+ROOT = Path(__file__).resolve().parents[1]
+UNRENDERED = str(ROOT / "tests" / "unrendered_sim.py")  # in the place of sim.py, as a program
 CPU = torch.device("cpu")
+IN_TURN = """
+import json, sys
+from reports.__main__ import main
+from tests.helpers import command_line
+
+said = []
+for program, *words in json.loads(sys.argv[1]):
+    if program == "sim.py":
+        done = command_line(*words)
+        said.append((done.returncode, done.stdout, done.stderr))
+    else:
+        said.append((main(words[1:]), "", ""))
+print(json.dumps(said))
+"""
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)  # a PNG of one pixel
 MANY = (  # a run of many methods
     *("learngene", "scratch", "maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
     *("finetune", "finetune_pp", "deepemd", "full", "linear_probe"),
@@ -79,8 +103,24 @@ def gene_of(
     )
 
 
+@contextmanager
+def without_rendering() -> Iterator[None]:
+    """Figures are built as always, but a dot is saved in their place: rendering takes seconds, more
+    than the rest of a tiny run."""
+
+    def save(figure: Any, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(DOT)
+        return path
+
+    with patch("reports.figures.style.save", save):
+        yield
+
+
+@without_rendering()
 def command_line(*words: str) -> subprocess.CompletedProcess[str]:
-    """``python sim.py`` with these words, in this process: seconds of imports are saved.
+    """``python sim.py`` with these words, in this process: seconds of imports are saved, and those
+    of rendering figures.
 
     What one process has of its own (signals, the interpreter's end) is for tests that start one.
     """
@@ -89,6 +129,28 @@ def command_line(*words: str) -> subprocess.CompletedProcess[str]:
     with redirect_stdout(out), redirect_stderr(err), here, patch("sys.argv", ["sim.py", *words]):
         code = sim.main()
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def commands_in(
+    folder: Path, *commands: Sequence[str], **environment: str
+) -> list[subprocess.CompletedProcess[str]]:
+    """Commands of a copy of the program in ``folder``, ``sim.py`` and ``-m reports`` with their
+    words, one after the other in one new process there; of a sim.py figures are not rendered."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
+        cwd=folder,  # whose packages come first
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    return [
+        subprocess.CompletedProcess(words, *ended)
+        for words, ended in zip(commands, said, strict=True)
+    ]
 
 
 def hooked(**hooks: Callable[..., None]) -> RunCallback:

@@ -21,10 +21,9 @@ from conf.validate import check
 from learngene.errors import InputError, RunError
 from reports.results import read_results
 from tests.conf.test_compose import composed
-from tests.helpers import command_line
+from tests.helpers import ROOT, UNRENDERED, command_line, without_rendering
 from tests.own_method import here, write_method
 
-ROOT = Path(__file__).resolve().parents[1]
 FIRST_LINE = "  learngene: data glyphs, 2 clients, 5-way 5-shot, seed 0, runtime serial\n"
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
         "collective.classes_per_task=21", "report.gradcam_images=0")  # fmt: skip
@@ -37,7 +36,7 @@ def sim(
     before: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """The command line in ``folder``, started as ``shell`` has it."""
-    command = [sys.executable, str(ROOT / "sim.py"), *overrides]
+    command = [sys.executable, UNRENDERED, *overrides]
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", shell, "bash", *command],
         env={**os.environ, "LEARNGENE_CACHE": str(folder / "cache")},
@@ -155,7 +154,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the cache and the results of ``TINY``."""
     made = tmp_path_factory.mktemp("runs")
     config = check(composed(*TINY, f"cache={made / 'cache'}"))
-    assert program.simulation(config, made / "first") == program.OK
+    with without_rendering():
+        assert program.simulation(config, made / "first") == program.OK
     return made
 
 
@@ -179,7 +179,7 @@ def test_a_terminal_without_unicode_is_told_all_the_same(folder: Path) -> None:
 
 
 def test_a_method_that_is_left_out_is_no_client_that_failed(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrendered: None, capsys: Any
 ) -> None:
     here(monkeypatch, tmp_path)
     write_method(tmp_path, "pixels_none", (

@@ -24,7 +24,7 @@ from learngene.utils.hardware import WORKSPACE, pin_kernels
 from protocol.callbacks import CallbackList, RunCallback
 from reports.results import comparable, read_results, result_sha256
 from runtime.serial_backend import SerialGrid
-from tests.helpers import hooked
+from tests.helpers import hooked, without_rendering
 from tests.hostile_methods import write_hostile
 from tests.late_work import late
 from tests.own_method import here
@@ -49,7 +49,8 @@ def run(
     # Every run asks its clients anew: kept answers would be equal whatever the clients did.
     for kept in ("clients", "federated") if anew else ():
         shutil.rmtree(Path(config.cache) / kept, ignore_errors=True)
-    assert program.simulation(copy.deepcopy(config), folder) == code
+    with without_rendering():
+        assert program.simulation(copy.deepcopy(config), folder) == code
     return read_results(folder / "results.json")
 
 

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from learngene.gene.gene import load
 from reports.results import read_results
 from tests.helpers import command_line
+from tests.own_method import here
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_LOGGER = """
@@ -183,8 +184,8 @@ def test_other_client_settings_reuse_the_collective(
 def test_a_sweep_has_overrides_on_both_sides_of_its_flag(
     first: Path, cache: Path, tmp_path: Path
 ) -> None:
-    done = process("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m",
-                   "shots=2,3", cache=cache, run=tmp_path / "unused")  # fmt: skip
+    asked = ("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m")
+    done = sim(*asked, "shots=2,3", cache=cache, run=tmp_path / "unused")
     assert done.returncode == 0, done.stderr
     found = [read_results(tmp_path / "sweep" / n / "results.json") for n in ("0", "1")]
     assert [results["run"]["config"]["shots"] for results in found] == [2, 3]
@@ -338,12 +339,13 @@ def test_wrong_input_is_one_message_and_exit_2(
 
 
 def test_planted_faults_are_named_everywhere_and_spare_the_others(
-    first: Path, cache: Path, tmp_path: Path
+    first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     (tmp_path / "bad_logger.py").write_text(BAD_LOGGER)
+    here(monkeypatch, tmp_path)
     asked = ["scale=tiny", "runtime=serial", "faults=[0:raise,2:kill_once]"]
-    done = process(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
+    done = sim(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stdout.count("logger=bad_logger.Mine is called no more") == 1
     assert "RuntimeError: no disk [/left]" in done.stdout and "ever again" not in done.stdout
@@ -377,7 +379,7 @@ def test_messages_csv_states_what_crossed(first: Path) -> None:
 
 
 def test_too_few_answers_is_exit_3(
-    first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrendered: None
 ) -> None:
     import clients.work
     import sim as program

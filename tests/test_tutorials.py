@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from reports.results import read_results
+from tests.helpers import UNRENDERED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
@@ -37,7 +38,7 @@ def run(command: str, folder: Path) -> str:
     words = shlex.split(command)
     assert words[0] == "python", command
     if words[1] == "sim.py":
-        words = [words[0], str(ROOT / "sim.py"), *words[2:], *TINY]
+        words = [words[0], UNRENDERED, *words[2:], *TINY]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, *words[1:]],

@@ -134,27 +134,18 @@ def layer_trends(rho_by_task: Sequence[Sequence[float | None]], rule: TrendRule)
     ]
 
 
-def select_layers(
-    trends: Sequence[Trend], rule: TrendRule, eligible: Sequence[bool] | None = None
-) -> list[int]:
+def select_layers(trends: Sequence[Trend], rule: TrendRule) -> list[int]:
     """The consecutive layers, counted from 1, that follow the rule best; empty if none does.
 
     Of all runs of at most ``rule.longest`` layers, the one in which the trends exceed ``rule.bar``
     by the largest sum. A layer below the bar counts against its run, so a run is never longer than
     its layers warrant. Of equal runs the deepest one is taken, as the paper expects the knowledge
     of all tasks at the top.
-
-    Args:
-        eligible: layers that may be selected at all; None = every layer.
     """
-    depth = len(trends)
-    allowed = [True] * depth if eligible is None else list(eligible)
     best, chosen = 0.0, []
-    for last in range(depth, 0, -1):
+    for last in range(len(trends), 0, -1):
         total = 0.0
         for first in range(last, max(0, last - rule.longest), -1):
-            if not allowed[first - 1]:
-                break
             total += trends[first - 1].trend - rule.bar
             if total > best + 1e-12:
                 best, chosen = total, list(range(first, last + 1))

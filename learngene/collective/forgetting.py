@@ -127,71 +127,35 @@ def task_fisher(
 Matrix = Sequence[Sequence[float]]
 
 
-def average_accuracy(matrix: Matrix) -> float:
-    """A_T = mean over j of R[T][j]: accuracy on a task after the last one.
+def measures(matrix: Matrix, accuracies: Sequence[float]) -> dict[str, Any]:
+    """What is kept of the tasks gone by, as ``results.json`` has it; each measure -1..1.
 
-    "ACC" of Lopez-Paz & Ranzato (NeurIPS 2017), A_k of Chaudhry et al. (ECCV 2018).
-    """
-    return fmean(matrix[_last(matrix)])
-
-
-def average_incremental_accuracy(accuracies: Sequence[float]) -> float:
-    """Mean of the accuracies after each task, each over all classes known by then.
-
-    The single number of iCaRL (Rebuffi et al., CVPR 2017); the first task counts. It takes the
-    accuracies over test images and not the matrix: tasks may have unequal numbers of classes.
+    With R[i][j] the accuracy on task j after task i, and T the last task: ``average_accuracy`` is
+    the mean over j of R[T][j] ("ACC" of Lopez-Paz & Ranzato, NeurIPS 2017);
+    ``average_incremental_accuracy`` iCaRL's mean of the accuracies after each task (Rebuffi et al.,
+    CVPR 2017); ``forgetting`` the mean over j < T of (max over l < T of R[l][j]) - R[T][j], less is
+    better (Chaudhry et al., ECCV 2018); ``backward_transfer`` that of R[T][j] - R[j][j], below 0 is
+    forgetting (Lopez-Paz & Ranzato). The latter two are None with one task.
 
     Args:
-        accuracies: one a task, 0..1.
+        matrix: rows of 1, 2, 3... accuracies, 0..1.
+        accuracies: after each task over the test images of all known classes, which the matrix does
+            not give: tasks may have unequal numbers of classes.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the rows have other lengths, or there is no task.
     """
-    if not accuracies:
-        raise ValueError("no task was learned: there is no accuracy to average")
-    return fmean(accuracies)
-
-
-def forgetting(matrix: Matrix) -> float | None:
-    """F_T = mean over j < T of (max over l < T of R[l][j]) - R[T][j], -1..1; less is better.
-
-    Chaudhry et al., "Riemannian Walk for Incremental Learning" (ECCV 2018). None with one task.
-    """
-    last = _last(matrix)
-    drops = [max(row[j] for row in matrix[j:last]) - matrix[last][j] for j in range(last)]
-    return fmean(drops) if drops else None
-
-
-def backward_transfer(matrix: Matrix) -> float | None:
-    """BWT = mean over j < T of R[T][j] - R[j][j], -1..1; below 0 is forgetting.
-
-    Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning" (NeurIPS 2017). None
-    with one task.
-    """
-    last = _last(matrix)
-    gains = [matrix[last][j] - matrix[j][j] for j in range(last)]
-    return fmean(gains) if gains else None
-
-
-def measures(matrix: Matrix, accuracies: Sequence[float]) -> dict[str, Any]:
-    """The matrix and every measure on it, as ``results.json`` has them.
-
-    Args:
-        matrix: as above.
-        accuracies: after each task, over the test images of all known classes.
-    """
-    return {
-        "matrix": [list(row) for row in matrix],
-        "average_accuracy": average_accuracy(matrix),
-        "average_incremental_accuracy": average_incremental_accuracy(accuracies),
-        "forgetting": forgetting(matrix),
-        "backward_transfer": backward_transfer(matrix),
-    }
-
-
-def _last(matrix: Matrix) -> int:
-    """Place of the last row; raises ValueError unless row i has i + 1 entries and there is one."""
     lengths = [len(row) for row in matrix]
     if not lengths or lengths != list(range(1, len(lengths) + 1)):
         raise ValueError(f"rows of 1, 2, 3... accuracies are due, these have {lengths}")
-    return len(matrix) - 1
+    *before, last = matrix
+    gone = range(len(before))
+    drops = [max(row[j] for row in before[j:]) - last[j] for j in gone]
+    gains = [last[j] - matrix[j][j] for j in gone]
+    return {
+        "matrix": [list(row) for row in matrix],
+        "average_accuracy": fmean(last),
+        "average_incremental_accuracy": fmean(accuracies),
+        "forgetting": fmean(drops) if drops else None,
+        "backward_transfer": fmean(gains) if gains else None,
+    }

@@ -19,10 +19,8 @@ def choose_layer(collective: Collective, side: int) -> int:
     """Number of the deepest layer whose map has at least 4 positions a side, counted from 1.
 
     The paper takes the top layer. Four max-pools lie in front of it: images of 84 pixels leave it
-    5x5 positions and it is chosen, images of 32 leave it 2x2 and layer 10, with 4x4, is.
-
-    Args:
-        side: of the images, pixels; the smaller one.
+    5x5 positions and it is chosen, images of 32 leave it 2x2 and layer 10, with 4x4, is. ``side``:
+    the images' smaller one, pixels.
     """
     chosen = 1
     for number, unit in enumerate(collective.units, start=1):

@@ -90,12 +90,8 @@ def build(
 
     Built under a temporary name beside it and renamed, so that a killed run leaves nothing under
     KEY and two runs at once end with one whole folder. One that is there and not whole (a file is
-    torn, or its checksum is not the card's) is moved aside and built again.
-
-    Args:
-        settings: what to build.
-        cache: folder of all caches; made where it is missing.
-        progress: is told how far decoding is.
+    torn, or its checksum is not the card's) is moved aside and built again. ``progress`` is told
+    how far decoding is.
 
     Raises:
         InputError: the source cannot be used (see ``open_source``), an image is broken, or the

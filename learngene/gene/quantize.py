@@ -13,7 +13,6 @@ import numpy as np
 
 from learngene.gene.gene import Learngene, digest
 
-PRECISIONS = ("fp32", "fp16", "int8")
 SCALE = ".scale"  # how the names of int8 arrays' scales end
 Arrays = dict[str, np.ndarray]
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from learngene.utils.settings import setting
 
+PRECISIONS = ("fp32", "fp16", "int8")  # number formats of what travels (``gene.quantize``)
+
 
 @dataclass
 class LearngeneSettings:
@@ -24,7 +26,7 @@ class LearngeneSettings:
     # start clients from this learngene.safetensors, without any collective
     path: str | None = setting(None, path=True)
     # fp32 | fp16 | int8 (a scale a channel): how it is sent to clients
-    precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
+    precision: str = setting("fp32", choices=PRECISIONS)
     # invariant (gradients in units of the layer's weights, which widening leaves as they are)
     # | paper (plain gradients): what of Eq. 5 is compared with sigma
     rho: str = setting("invariant", choices=("invariant", "paper"))

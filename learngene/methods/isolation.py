@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
-from torch import backends
 from torch.nn.modules import module as modules
 
 from learngene.errors import Interruption
@@ -33,7 +33,9 @@ def in_words(error: Exception) -> str:
     return str(error) if isinstance(error, MethodLeft) else f"{type(error).__name__}: {error}"
 
 
-def _attribute(of: Any, name: str) -> Setting:
+def _attribute(path: str) -> Setting:
+    owner, _, name = path.rpartition(".")
+    of = attrgetter(owner)(torch)
     return partial(getattr, of, name), partial(setattr, of, name)
 
 
@@ -61,8 +63,21 @@ def _hang(hooks: list[dict[Any, Any]]) -> None:
         kind.update(those)
 
 
-_mkldnn: Any = backends.mkldnn  # properties of a class in a module's place, which mypy does not see
-_cudnn: Any = backends.cudnn
+# Attributes below torch, by their dotted names.
+_ATTRIBUTES = (
+    "utils.deterministic.fill_uninitialized_memory",
+    *(f"backends.cudnn.{name}" for name in ("enabled", "benchmark", "deterministic")),
+    *(f"backends.mkldnn.{name}" for name in ("enabled", "deterministic")),
+    *(f"backends.opt_einsum.{name}" for name in ("enabled", "strategy")),
+    "backends.cuda.matmul.allow_fp16_reduced_precision_reduction",
+    "backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
+    "backends.cuda.matmul.allow_fp16_accumulation",
+    # The wider one first: the others are read through it where they are not set themselves.
+    "backends.fp32_precision",
+    *(f"backends.mkldnn.{of}fp32_precision" for of in ("", "matmul.", "conv.", "rnn.")),
+    *(f"backends.cudnn.{of}fp32_precision" for of in ("", "conv.", "rnn.")),
+    "backends.cuda.matmul.fp32_precision",
+)
 # Grad mode, warning filters, NumPy's error handling and chance have context managers of their own.
 _SETTINGS: tuple[Setting, ...] = (
     (_default_device, torch.set_default_device),
@@ -80,32 +95,7 @@ _SETTINGS: tuple[Setting, ...] = (
             (torch.get_autocast_dtype, torch.set_autocast_dtype),
         )
     ),
-    *(
-        _attribute(of, name)
-        for of, names in (
-            (torch.utils.deterministic, ("fill_uninitialized_memory",)),
-            (_cudnn, ("enabled", "benchmark", "deterministic")),
-            (_mkldnn, ("enabled", "deterministic")),
-            (backends.opt_einsum, ("enabled", "strategy")),
-            (
-                backends.cuda.matmul,
-                (
-                    "allow_fp16_reduced_precision_reduction",
-                    "allow_bf16_reduced_precision_reduction",
-                    "allow_fp16_accumulation",
-                ),
-            ),
-        )
-        for name in names
-    ),
-    # The wider one first: the others are read through it where they are not set themselves.
-    *(
-        _attribute(of, "fp32_precision")
-        for of in (
-            *(backends, _mkldnn, _mkldnn.matmul, _mkldnn.conv, _mkldnn.rnn),
-            *(_cudnn, _cudnn.conv, _cudnn.rnn, backends.cuda.matmul),
-        )
-    ),
+    *map(_attribute, _ATTRIBUTES),
 )
 
 

@@ -50,14 +50,8 @@ class Verdict:
 
 
 def guarded(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Outcome:
-    """What ``adapt`` gives where the learngene helps, else what ``scratch`` gives.
-
-    Args:
-        context: the client, with the learngene as payload.
-        adapt: builds around the learngene and trains.
-        scratch: trains from nothing. Falling back draws what the method ``scratch`` draws, so a
-            client that fell back has the numbers of its own scratch.
-    """
+    """What ``adapt`` gives where the learngene helps, else what ``scratch`` gives, with the draws
+    of the method ``scratch``: a client that fell back has the numbers of its own scratch."""
     verdict = compare(context, adapt, scratch)
     outcome = None if verdict.hurts else _attempt(context, adapt)
     fell_back = outcome is None  # also where only training on the whole shard broke

@@ -21,17 +21,10 @@ COLLECTIVE_POOLS = (2, 4, 7, 10, 13)  # a max-pool follows these layers
 
 
 class Collective(nn.Module):
-    """Thirteen conv layers and a growing head.
-
-    Args:
-        widths: channels of the 13 layers.
-        classes: known classes at the start.
-        width: scale of the paper's widths that these are.
-        generator: every initial weight is drawn from it.
-        channels: of the images.
+    """Thirteen conv layers of ``widths``, the paper's times ``width``, and a growing head.
 
     Attributes:
-        names: the layers' names, lowest first: ``1``..``13``, and after ``expansion.deepen`` also
+        names: the layers' names, lowest first: ``1``..``13``, and after ``growth.deepen`` also
             ``5b``, ``5c``, ... for the copies of layer 5 in the order in which they were made.
     """
 

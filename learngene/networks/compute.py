@@ -18,11 +18,7 @@ def multiply_adds(network: nn.Module, channels: int, side: int) -> int:
     """Multiply-adds of all convolutions and linear layers in one image's forward pass.
 
     By hooks; ``torch.utils.flop_counter``, which a test holds it against, imports sympy when it
-    first counts, a second for each run.
-
-    Args:
-        network: of images (B, C, H, W).
-        channels, side: of the image, (channels, side, side).
+    first counts, a second for each run. An image is (channels, side, side).
     """
     total = 0
 

@@ -141,8 +141,6 @@ def build_top(c_in: int, widths: Sequence[int], pools: Sequence[int] | None = No
     """The layers that an individual inherits, weights not yet drawn.
 
     Args:
-        c_in: channels that the first of them takes.
-        widths: channels of their outputs.
         pools: which of them end with a pool, counted from 1; None: as the last of the paper's
             seven do.
     """
@@ -162,12 +160,8 @@ def identity_unit(channels: int) -> Unit:
 
 
 def build_stem(layers: int, c_out: int, width: float, channels: int = 3) -> nn.Sequential:
-    """The individual's own layers in front of the inherited ones, weights not yet drawn.
-
-    Args:
-        layers: how many (seven less the inherited ones).
-        c_out: channels that the first inherited layer takes.
-    """
+    """The individual's own layers in front of the inherited ones (seven less these), weights not
+    yet drawn."""
     widths = (channels, *scaled(INDIVIDUAL_WIDTHS, width)[: layers - 1], c_out)
     return nn.Sequential(
         *(

@@ -18,12 +18,8 @@ SHRINKAGE = 1.0  # chosen on open-world classes
 
 
 class Projection(nn.Module):
-    """Features (B, D) to (B, K): brought to length 1, centred, to length 1 again, projected.
-
-    Args:
-        features: D.
-        dimensions: K, at most the number of classes it was fitted on, less one.
-    """
+    """Features (B, D) to (B, K): brought to length 1, centred, to length 1 again, projected. K is
+    at most the number of classes it was fitted on, less one."""
 
     mean: Tensor  # (D,), of the factory's features at length 1
     matrix: Tensor  # (K, D)

@@ -38,15 +38,8 @@ def unknown_probability(logits: Tensor) -> Tensor:
 
 
 def open_label(logits: Tensor, unknown: Tensor, threshold: float) -> Tensor:
-    """Eq. 3: the most probable class, or ``UNKNOWN`` where the score exceeds the threshold.
-
-    Args:
-        logits: (N, classes).
-        unknown: (N,), Eq. 2 or another score.
-
-    Returns:
-        (N,) int64, positions in the head or ``UNKNOWN``.
-    """
+    """Eq. 3: the most probable class, or ``UNKNOWN`` where the score (N,) exceeds the threshold:
+    (N, classes) -> (N,) int64, positions in the head or ``UNKNOWN``."""
     best = logits.argmax(dim=1)
     best[unknown > threshold] = UNKNOWN
     return best
@@ -86,10 +79,8 @@ def fit_score(name: str, features: Tensor, labels: Tensor) -> Score:
 
 
 def calibrate(known: NDArray[np.floating], accept: float) -> float:
-    """The threshold under which the share ``accept`` of held-out known images lies.
-
-    Args:
-        known: scores of known images that were never trained on, (N,).
+    """The threshold under which the share ``accept`` of the scores (N,) lies, of known images that
+    were never trained on.
 
     Raises:
         ValueError: there is none, or ``accept`` is not in 0..1.
@@ -219,8 +210,7 @@ def paper_thresholds(known: Tensor, unknown: Tensor) -> dict[str, dict]:
     """What the paper's thresholds do with Eq. 2 as written and with softmax applied twice.
 
     Args:
-        known, unknown: logits of images of known and of open-world classes, (N, classes) and
-            (M, classes).
+        known, unknown: logits, (N, classes) and (M, classes).
 
     Returns:
         for every preset {threshold, one_softmax, two_softmaxes}, the latter two each

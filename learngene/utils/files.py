@@ -142,12 +142,8 @@ def refuse_other(path: Path, recorded: Any, due: Mapping[str, Any]) -> None:
     The name of a folder is the hash of its settings, so this is a folder that somebody copied or
     renamed: its files are whole, and would give other numbers.
 
-    Args:
-        recorded: the settings that the file names.
-        due: the settings it has to be of.
-
     Raises:
-        InputError: naming the settings that differ, with both values.
+        InputError: naming the settings that differ, as the file records them and as they are due.
     """
     ours, theirs = _flat(json.loads(json.dumps(due))), _flat(recorded)
     differing = [

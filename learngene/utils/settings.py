@@ -69,10 +69,8 @@ def limits_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Limits]]:
 def check_settings(settings: Any, prefix: str = "") -> None:
     """Hold every field of a settings object, nested ones too, to its range and its choices.
 
-    None passes: it is what a field says that is not set.
-
-    Args:
-        prefix: what stands in front of the names in messages, as ``individual.``.
+    None passes: it is what a field says that is not set. ``prefix`` stands in front of the names in
+    messages, as ``individual.``.
 
     Raises:
         InputError: the first field that is out of its range or none of its choices.

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from reports.experiments.base import (
-    CIFAR,
-    IMAGENET,
-    OVER_PLAIN,
-    OVER_RANDOM,
-    Claim,
-    Experiment,
-    PaperNumber,
-)
+from reports.experiments import base
 
 
-def _control(name: str, words: str, points: float, quantity: str) -> Claim:
-    bar = PaperNumber(points, None, "this project's bar")
-    return Claim(
-        name=name,
-        words=f"control: {words}",
-        numbers={CIFAR: bar, IMAGENET: bar},
-        unit="points",
-        bound="at least",
-        quantity=quantity,
-        direction=(quantity,),
-        control=True,
-    )
+def _control(name: str, words: str, points: float, quantity: str) -> base.Claim:
+    bar = base.PaperNumber(points, None, "this project's bar")
+    bars = {base.CIFAR: bar, base.IMAGENET: bar}
+    words = f"control: {words}"
+    return base.Claim(name, words, quantity, numbers=bars, bound="at least", control=True)
 
 
 CLAIMS = (
-    _control("random-layers", "random layers in place of the inherited ones", 15, OVER_RANDOM),
-    _control("no-projection", "without the projection", 2, OVER_PLAIN),
+    _control("random-layers", "random layers in place of the inherited ones", 15, base.OVER_RANDOM),
+    _control("no-projection", "without the projection", 2, base.OVER_PLAIN),
 )
-EXPERIMENT = Experiment("ablation", claims=CLAIMS)
+EXPERIMENT = base.Experiment("ablation", claims=CLAIMS)

@@ -9,7 +9,7 @@ printed; the paper does not say what it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import matplotlib
 
 from reports.figures.measured import draw_variants
 from reports.figures.style import STYLE, NoDataError
-from reports.form import common_form
+from reports.form import common_form, nearly_joint
 from reports.format import p_value
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
@@ -34,16 +34,10 @@ CONTROLS = {  # setting: the value that makes a control, and what the others are
     "learngene.projection": ("none", OVER_PLAIN),
     "labelled.flags": ("random", OVER_RANDOM_FLAGS),
 }
-OPPONENTS = {  # by their names in the paper's tables
-    "MAML": "maml",
-    "First-order MAML": "fomaml",
-    "ProtoNet": "protonet",
-    "Proto-MAML": "proto_maml",
-    "MatchingNet": "matchingnet",
-    "Fine-tuning": "finetune",
-    "Fine-tuning++": "finetune_pp",
-    "DeepEMD": "deepemd",
-}
+OPPONENTS = (  # of the paper's tables, in their order
+    *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
+    *("finetune", "finetune_pp", "deepemd"),
+)
 MOST = 0.5  # of the clients: what these have at epoch 0 is no matter of training
 ENOUGH = 0.9  # of the clients must have arrived where a mean is of a level that they reach
 
@@ -80,17 +74,22 @@ class Claim:
 
     name: str
     words: str
-    numbers: Mapping[str, PaperNumber]  # by data set; of a control, our bar
-    unit: str  # %, points, epochs, images, share
-    bound: str  # about | at least | at most
     quantity: str  # the row that measures it
-    direction: tuple[str, ...]  # rows that are all above zero where the effect has the paper's sign
+    direction: tuple[str, ...] = ()  # the rows of ``signs`` where these are others
+    numbers: Mapping[str, PaperNumber] = field(default_factory=dict)  # by data set; or our bar
+    unit: str = "points"  # %, points, epochs, images, share
+    bound: str = "about"  # about | at least | at most
     said_in: str = ""  # where the paper says it; empty: where its numbers stand
     control: bool = False  # not the paper's: what must fail where the claim is to mean something
 
     @property
     def where(self) -> str:
         return self.said_in or next(iter(self.numbers.values())).where
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """The rows that are all above zero where the effect has the paper's sign."""
+        return self.direction or (self.quantity,)
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,9 @@ class ReachedLevel:
 class Row:
     """One quantity."""
 
-    quantity: str  # behind the settings that tell its runs from others: ``shots=10: learngene``
+    # behind the settings that tell its runs from others, and what they are called that keep more
+    # than definition 1 has: ``shots=10: learngene``, ``nearly joint: learngene``
+    quantity: str
     unit: str
     ours: Measured
     commands: tuple[str, ...]  # of the runs that it was measured in
@@ -171,9 +172,10 @@ def row(
     label = "" if "*" in hide_settings else variant.label_without(hide_settings)
     measured_in = variants or (variant,)
     commands = tuple(each.command for each in measured_in)
-    form = common_form([run for each in measured_in for run in each.runs])
-    named = f"{label}: {quantity}" if label else quantity
-    return Row(named, unit, ours, commands, paper, note, reached, form, untrained)
+    runs = [run for each in measured_in for run in each.runs]
+    front = ", ".join(filter(None, (label, nearly_joint(runs))))
+    named = f"{front}: {quantity}" if front else quantity
+    return Row(named, unit, ours, commands, paper, note, reached, common_form(runs), untrained)
 
 
 def client_rows(group: RunGroup) -> list[Row]:
@@ -181,9 +183,8 @@ def client_rows(group: RunGroup) -> list[Row]:
     rows = []
     for variant in group.variants:
         for name in variant.methods:
-            rows.append(
-                row(variant, name, "%", variant.accuracy(name), note=rank_note(variant, name))
-            )
+            mean, note = variant.accuracy(name), rank_note(variant, name)
+            rows.append(row(variant, name, "%", mean, note=note))
         if {MAIN, REFERENCE} <= set(variant.methods):
             rows.append(gain_row(variant, "gain over scratch"))
     return rows

@@ -31,7 +31,7 @@ from learngene.utils.files import write_atomically
 from reports.experiments.base import Experiment, Row, client_rows, row
 from reports.figures import style
 from reports.figures.measured import draw_gains
-from reports.format import NONE, format_number
+from reports.format import format_number
 from reports.results import REFERENCE
 from reports.runs import GatherError, check_equal, read_runs, runs_table, seeds_of
 from reports.schema import Results
@@ -309,7 +309,8 @@ def draw_fit(fits: Fits, path: Path) -> Path:
 
 
 def write_bound(folders: Sequence[Path], out: Path, seed: int = 0) -> str:
-    """Write ``bound.json`` and ``bound.png`` of runs in folders; returns the table as text.
+    """Write ``bound.json`` and ``bound.png`` of runs in folders; returns the constants as text, in
+    points, with their intervals over clients.
 
     Raises:
         GatherError: the runs cannot be used, or differ in more than ``shots``.
@@ -321,41 +322,17 @@ def write_bound(folders: Sequence[Path], out: Path, seed: int = 0) -> str:
     text = json.dumps(fits, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(out / "bound.json", text.encode())
     draw_fit(fits, out / "bound.png")
-    return as_text(fits)
-
-
-def as_text(fits: Fits) -> str:
-    """Constants of each method, then gap, fit and residual at each sample size; in percent."""
-    constants = pd.DataFrame(
-        {
-            "c1": _with_interval(method, "c1"),
-            "c2/(2σt)": _with_interval(method, "slope"),
-            "c2 (σ=1)": NONE if method["c2"] is None else f"{method['c2']:.2f}",
-            "R² of means": NONE if method["r2_means"] is None else f"{method['r2_means']:.3f}",
-        }
-        for method in fits["methods"].values()
-    ).set_axis(fits["methods"], axis="index")
-    sizes = pd.DataFrame(
-        (name, f"{size:g}", 100 * gap, 100 * (gap - rest), f"{100 * rest:+.1f}")
+    first = runs[0][1]
+    variants = (Variant("", {}, tuple(run for _, run in runs)),)
+    table = [
+        each
         for name, method in fits["methods"].items()
-        for size, gap, rest in zip(
-            fits["sizes"], method["mean_gaps"], method["residuals"], strict=True
-        )
-    ).set_axis(["method", "m̄", "gap", "fit", "residual"], axis="columns")
-    return "\n\n".join(
-        (
-            f"{len(fits['clients'])} clients, gap = test error - training error, in points",
-            constants.to_string(),
-            sizes.to_string(index=False, float_format="{:.1f}".format),
-            "A description of means over clients; Eq. 10 leaves c1 and c2 open.",
-        )
-    )
-
-
-def _with_interval(fitted: Fits, key: str) -> str:
-    interval = fitted[f"{key}_interval"]
-    between = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
-    return f"{100 * fitted[key]:.1f}{between}"
+        for each in _constants(variants, name, [(first, fits, method)])
+    ]
+    lines = [
+        f"{each.quantity:<28} {each.ours.mean:8.2f} {each.unit}; {each.note}" for each in table
+    ]
+    return "\n".join((*lines, "A description of means over clients; Eq. 10 leaves c1 and c2 open."))
 
 
 EXPERIMENT = Experiment("bound", rows=rows, figure=figure)

@@ -17,24 +17,18 @@ SELECTS_TOP = "runs that select the top three"
 PREDICTS = "rank correlation of trend of rho"
 CLAIMS = (
     Claim(
-        name="criterion-top",
-        words="the criterion selects the top three layers",
-        numbers={},
+        "criterion-top",
+        "the criterion selects the top three layers",
+        SELECTS_TOP,
         unit="share",
-        bound="about",
-        quantity=SELECTS_TOP,
-        direction=(SELECTS_TOP,),
         said_in=WHERE,
     ),
     Claim(
-        name="criterion-carries",
-        words="what the criterion looks for (rho from large to steadily small) is where the "
+        "criterion-carries",
+        "what the criterion looks for (rho from large to steadily small) is where the "
         "meta-knowledge is: over layers, it goes with what new classes gain (transfer profile)",
-        numbers={},
+        PREDICTS,
         unit="share",
-        bound="about",
-        quantity=PREDICTS,
-        direction=(PREDICTS,),
         said_in=WHERE,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from reports.experiments.base import CIFAR, Claim, Experiment, PaperNumber, Row, client_rows, row
@@ -14,13 +15,11 @@ from reports.variants import RunGroup
 WHERE = "Experiments, figure 4 (a)"
 EPOCHS = {MAIN: PaperNumber(10.0, None, WHERE), REFERENCE: PaperNumber(40.0, None, WHERE)}
 CLAIM = Claim(
-    name="epochs",
-    words="10 epochs to adapt, 40 from scratch: 30 saved",
+    "epochs",
+    "10 epochs to adapt, 40 from scratch: 30 saved",
+    "epochs saved",
     numbers={CIFAR: PaperNumber(30, None, WHERE)},
     unit="epochs",
-    bound="about",
-    quantity="epochs saved",
-    direction=("epochs saved",),
 )
 
 
@@ -38,17 +37,9 @@ def rows(group: RunGroup) -> list[Row]:
             table.append(row(variant, quantity, "epochs", mean, paper=paper, note=note))
         there = to_scratch_final(ours, scratch).ours
         at_once = reached_level(there.where(there == 0))
-        table.append(
-            row(
-                variant,
-                "epochs saved",
-                "epochs",
-                variant.mean_difference(saving.saved),
-                note=saving.note,
-                reached=saving.reached,
-                untrained=at_once,
-            )
-        )
+        saved = partial(row, note=saving.note, reached=saving.reached, untrained=at_once)
+        mean = variant.mean_difference(saving.saved)
+        table.append(saved(variant, "epochs saved", "epochs", mean))
         note = f"{at_once.clients} of {at_once.of} clients are there before any training"
         quantity, mean = f"epochs to where scratch ends, {MAIN}", mean_over_units(there)
         table.append(

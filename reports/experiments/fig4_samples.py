@@ -74,51 +74,42 @@ def figure(group: RunGroup, path: Path) -> Path:
     return draw_sweep(group, path, "shots", (MAIN, REFERENCE), LEVELS)
 
 
-def _claim(
-    name: str, words: str, value: float, unit: str, bound: str, quantity: str, direction: str
-) -> Claim:
-    numbers = {CIFAR: PaperNumber(value, None, "Experiments, figure 4 (c)")}
-    return Claim(name, words, numbers, unit, bound, quantity, (direction,))
+def _number(value: float) -> dict[str, PaperNumber]:
+    return {CIFAR: PaperNumber(value, None, "Experiments, figure 4 (c)")}
 
 
 _saved_60, _saved_70 = (f"images a class saved to reach {level} %" for level in (60, 70))
-_few = f"gain at {FEW} images a class"
 CLAIMS = (
-    _claim(
+    Claim(
         "samples-60",
         "25 images a class reach 60 % after 10 epochs",
-        25,
+        f"images a class for 60 %, {MAIN}",
+        (_saved_60,),
+        _number(25),
         "images",
         "at most",
-        f"images a class for 60 %, {MAIN}",
-        _saved_60,
     ),
-    _claim(
+    Claim(
         "few-samples",
         "at least 20 points over scratch with so few images",
-        20,
-        "points",
-        "at least",
-        _few,
-        _few,
+        f"gain at {FEW} images a class",
+        numbers=_number(20),
+        bound="at least",
     ),
-    _claim(
+    Claim(
         "saved-60",
         "2/3 of the images saved on the way to 60 %",
-        200 / 3,
-        "%",
-        "about",
         "share of images saved to reach 60 %",
-        _saved_60,
+        (_saved_60,),
+        _number(200 / 3),
+        "%",
     ),
-    _claim(
+    Claim(
         "saved-70",
         "100 images a class saved on the way to 70 %",
-        100,
-        "images",
-        "about",
         _saved_70,
-        _saved_70,
+        numbers=_number(100),
+        unit="images",
     ),
 )
 EXPERIMENT = Experiment("fig4_samples", (MAIN, REFERENCE), rows, figure, CLAIMS)

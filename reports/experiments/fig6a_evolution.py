@@ -19,14 +19,11 @@ if TYPE_CHECKING:
 
 LEAST_STEP, FIRST_GAIN = "least step from point to point", "gain over scratch at the first point"
 CLAIM = Claim(
-    name="improves",
-    words="the individual improves as the collective evolves: at every point, and above scratch "
+    "improves",
+    "the individual improves as the collective evolves: at every point, and above scratch "
     "from the first",
-    numbers={},
-    unit="points",
-    bound="about",
-    quantity=LEAST_STEP,
-    direction=(LEAST_STEP, FIRST_GAIN),
+    LEAST_STEP,
+    (LEAST_STEP, FIRST_GAIN),
     said_in="Discussion, figure 6 (a)",
 )
 

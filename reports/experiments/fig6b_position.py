@@ -18,13 +18,10 @@ FRONT = "the front alone over the top behind fresh layers"
 LEAD = "top over the best other position"
 WHERE = "Discussion, figure 6 (b)"
 CLAIM = base.Claim(
-    name="top",
-    words="the top layers end 2 % above other positions",
+    "top",
+    "the top layers end 2 % above other positions",
+    LEAD,
     numbers={data: base.PaperNumber(2, None, WHERE) for data in (base.CIFAR, base.IMAGENET)},
-    unit="points",
-    bound="about",
-    quantity=LEAD,
-    direction=(LEAD,),
 )
 
 

@@ -22,17 +22,8 @@ from reports.variants import RunGroup, Variant
 NAME = "comparison"  # of the files, and of the figure beside them
 FIELDS = (  # of a row in CSV and JSON
     *("quantity", "unit", "paper", "paper_spread", "where"),
-    *(
-        "ours",
-        "ci95",
-        "ci95_classes",
-        "difference",
-        "n",
-        "arrived",
-        "arrived_of",
-        "note",
-        "command",
-    ),
+    *("ours", "ci95", "ci95_classes", "difference", "n", "arrived", "arrived_of"),
+    *("note", "command"),
 )
 HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "command")
 
@@ -41,15 +32,8 @@ def format_row(row: Row) -> tuple[str, ...]:
     """A row as text, in the order of ``HEADINGS`` but for the command."""
     paper = row.paper and number(row.paper.value, row.paper.spread, unit=row.unit)
     difference = number(row.difference, sign=True, unit=row.unit)
-    return (
-        row.quantity,
-        row.unit,
-        paper or NONE,
-        format_ours(row),
-        difference,
-        row.ours.n,
-        note_of(row),
-    )
+    ours = format_ours(row)
+    return row.quantity, row.unit, paper or NONE, ours, difference, row.ours.n, note_of(row)
 
 
 def format_ours(row: Row) -> str:

@@ -47,9 +47,8 @@ def rows(group: RunGroup) -> list[base.Row]:
         for name in variant.methods:
             mean, paper = variant.accuracy(name), cell_of(variant, name, group.data)
             own = _retain_note(variant) if name == MAIN else ""
-            note = "; ".join(
-                filter(None, (own, base.rank_note(variant, name), _cost(variant, name)))
-            )
+            notes = own, base.rank_note(variant, name), _cost(variant, name)
+            note = "; ".join(filter(None, notes))
             table.append(new_row(prefix + name, ours=mean, paper=paper, note=note))
         table += base.lead_rows(variant, prefix)
     return table
@@ -69,13 +68,12 @@ def _retain_note(variant: Variant) -> str:
 
 def _claim(shots: int) -> base.Claim:
     return base.Claim(
-        name=f"table-3-{shots}",
-        words=f"table 3: ours on novel classes, {shots} shots, the best of nine",
-        numbers={data: CELLS[MAIN, data, shots] for data in (base.CIFAR, base.IMAGENET)},
+        f"table-3-{shots}",
+        f"table 3: ours on novel classes, {shots} shots, the best of nine",
+        f"{shots}-shot, {MAIN}",
+        tuple(f"{shots}-shot, lead over {name}" for name in base.OPPONENTS),
+        {data: CELLS[MAIN, data, shots] for data in (base.CIFAR, base.IMAGENET)},
         unit="%",
-        bound="about",
-        quantity=f"{shots}-shot, {MAIN}",
-        direction=tuple(f"{shots}-shot, lead over {name}" for name in base.OPPONENTS.values()),
     )
 
 

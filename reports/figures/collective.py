@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from reports.collective import depth_label, layer_names
 from reports.figures import style
-from reports.format import score_label, score_words
+from reports.format import rho_label, score_label, score_words
 from reports.schema import Results
 
 NO_COLLECTIVE = "the run started from a saved learngene, without a collective"
@@ -36,8 +36,7 @@ def criterion(results: Results, path: Path) -> Path:
     figure, axes = style.new_axes(max(4.2, 0.3 * layers))
     image = style.heat_map(axes, rho, max(float(np.nanmax(rho, initial=0)), 1e-6))
     axes.set_facecolor(style.ABSENT)
-    sigma = results["criterion"]["sigma"]
-    style.colour_bar(figure, image, axes, f"ρ: share of gradients above σ = {sigma:g}", pad=0.04)
+    style.colour_bar(figure, image, axes, rho_label(results["criterion"]), pad=0.04)
     inherited = set((results["learngene"] or {}).get("layers", []))
     for layer in sorted(inherited):
         frame = Rectangle((0.5, layer - 0.5), tasks, 1, fill=False, ec=style.VERMILION, lw=2.2)

@@ -24,7 +24,6 @@ from reports.summary import answered, client_mean, method_names
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
 FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
 NAME_POINTS = 9  # type size of the names beside the axes
-KNOWN = tuple(OPPONENTS.values())
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _fill(form: str) -> style.Look:
 
 def _marker(name: str, names: Sequence[str]) -> str:
     """The same in every figure for the methods that a name is known of."""
-    order = [*KNOWN, *(other for other in names if other not in KNOWN)]
+    order = list(dict.fromkeys((*OPPONENTS, *names)))
     return style.MARKERS[order.index(name) % len(style.MARKERS)]
 
 
@@ -173,11 +172,8 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
     at = style.spread([height for *_, height in ends], gap, low, high)
     axes.set_ylim(low, high)
     thin: style.Look = {"arrowstyle": "-", "color": style.GREY, "lw": 0.5, "shrinkB": 4}
-    column: style.Look = {
-        "textcoords": axes.get_yaxis_transform(),
-        "va": "center",
-        "arrowprops": thin,
-    }
+    across = axes.get_yaxis_transform()
+    column: style.Look = {"textcoords": across, "va": "center", "arrowprops": thin}
     for (name, x, height), y in zip(ends, at, strict=True):
         axes.annotate(name, (x, height), (1.04, y), fontsize=NAME_POINTS, **column)
 

@@ -67,10 +67,9 @@ def _mean(variant: Variant) -> np.ma.MaskedArray:
     """rho (layers, tasks), mean over the variant's runs; masked where a layer was not there."""
     if any(run["criterion"] is None for run in variant.runs):
         raise style.NoDataError(NO_COLLECTIVE)
-    maps = [np.array(run["criterion"]["rho"], dtype=float).T for run in variant.runs]
-    if len({rho.shape for rho in maps}) > 1:
-        raise style.NoDataError("the seeds differ in their layers or tasks")
-    return np.ma.masked_invalid(np.mean(maps, axis=0))
+    return style.mean_map(
+        [np.array(run["criterion"]["rho"], dtype=float).T for run in variant.runs]
+    )
 
 
 def _panel(

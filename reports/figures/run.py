@@ -37,13 +37,8 @@ def draw_figures(
     folder: Path,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, str]:
-    """Draw every figure whose data is there as ``folder/NAME.png``.
-
-    ``progress`` is told of each before it is drawn.
-
-    Returns:
-        by name the reason why it was not drawn; empty where it was.
-    """
+    """Draw every figure whose data is there as ``folder/NAME.png``; ``progress`` is told of each.
+    Returns by name the reason why it was not drawn, empty where it was."""
     reasons = {}
     for done, (name, draw) in enumerate(FIGURES.items()):
         progress("report, figures", done, len(FIGURES))

@@ -171,6 +171,17 @@ def heat_map(axes: Axes, values: Any, high: float | None = None, low: float = 0)
     return image
 
 
+def mean_map(maps: Sequence[Floats]) -> np.ma.MaskedArray:
+    """The mean of heat maps, one a seed; masked where there is no value.
+
+    Raises:
+        NoDataError: they are of other layers or tasks.
+    """
+    if len({each.shape for each in maps}) > 1:
+        raise NoDataError("the seeds differ in their layers or tasks")
+    return np.ma.masked_invalid(np.mean(maps, axis=0))
+
+
 def colour_bar(
     figure: Figure | SubFigure,
     image: QuadMesh,

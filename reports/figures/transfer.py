@@ -32,7 +32,7 @@ def transfer_profile(group: RunGroup, path: Path) -> Path:
 
 def draw_profile(figure: Figure | SubFigure, variant: Variant) -> None:
     """Both maps of a variant whose runs have a profile, mean over them, on one scale."""
-    maps = {kind: _mean(variant, kind) for kind in PANELS}
+    maps = {kind: style.mean_map([_percent(run, kind) for run in variant.runs]) for kind in PANELS}
     low, high = (float(end([end(mean) for mean in maps.values()])) for end in (np.min, np.max))
     panels = figure.subplots(1, len(maps), sharey=True)
     for axes, (kind, mean) in zip(panels, maps.items(), strict=True):
@@ -46,15 +46,8 @@ def draw_profile(figure: Figure | SubFigure, variant: Variant) -> None:
     style.colour_bar(figure, image, list(panels), label)
 
 
-def _mean(variant: Variant, kind: str) -> np.ma.MaskedArray:
-    """Percent (layers, tasks), mean over the variant's runs; masked where there is none."""
-    maps = [_percent(run, kind) for run in variant.runs]
-    if len({each.shape for each in maps}) > 1:
-        raise style.NoDataError("the seeds differ in their layers or tasks")
-    return np.ma.masked_invalid(np.mean(maps, axis=0))
-
-
 def _percent(run: Results, kind: str) -> style.Floats:
+    """(layers, tasks); NaN where there is none."""
     values = np.full((len(run["transfer"]["names"]), run["collective"]["tasks"]), np.nan)
     for task in run["transfer"]["tasks"]:
         values[:, task["task"] - 1] = np.array(task[kind], dtype=float)

@@ -30,15 +30,8 @@ def write_report(
     run_dir: Path,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Path:
-    """Draw the figures into ``run_dir/figures`` and write ``run_dir/report.html``.
-
-    Args:
-        results: as :func:`reports.results.build_results` makes them.
-        progress: is told of each figure.
-
-    Returns:
-        the report's path.
-    """
+    """Draw the figures into ``run_dir/figures``, of each of which ``progress`` is told, and write
+    ``run_dir/report.html``; returns its path."""
     folder = run_dir / FIGURES
     figures: dict[str, Figure | str] = {}
     for name, reason in draw_figures(results, folder, progress).items():

@@ -49,8 +49,8 @@ def verdicts(claim: Claim, paper: PaperNumber | None, rows: Sequence[Row]) -> li
     for row in rows:
         if row.name == claim.quantity:
             prefix = row.quantity.removesuffix(row.name)
-            signs = [r for r in rows if r.quantity in {prefix + name for name in claim.direction}]
-            complete = len(signs) == len(claim.direction)
+            signs = [r for r in rows if r.quantity in {prefix + name for name in claim.signs}]
+            complete = len(signs) == len(claim.signs)
             met = verdict(claim.bound, paper, row, signs, complete)
             met = HOLDS if claim.control and met == REPRODUCED else met
             judged.append(Judged(prefix.removesuffix(": "), row, met))

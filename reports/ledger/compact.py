@@ -78,8 +78,5 @@ def _run(results: Results) -> dict[str, Any]:
         section = config.get(group)
         if isinstance(section, dict) and section.get(name):
             config[group] = {**section, name: placeholder}
-    return {
-        "overrides": portable_overrides(results),
-        "command": command_of(results),
-        "config": config,
-    }
+    overrides = portable_overrides(results)
+    return {"overrides": overrides, "command": command_of(results), "config": config}

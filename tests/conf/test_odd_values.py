@@ -25,7 +25,7 @@ from tests.conf.test_compose import METHOD_FIELDS, composed
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = composed()
-QUICK = settings(derandomize=True, deadline=None, max_examples=200)
+QUICK = settings(derandomize=True, deadline=None, max_examples=100)
 FIELDS = sorted([*field_names(), *METHOD_FIELDS])
 
 ODD: list[Any] = [

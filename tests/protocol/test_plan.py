@@ -13,7 +13,8 @@ from learngene.adaptation.settings import IndividualSettings
 from learngene.errors import InputError
 from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, check, extract
-from learngene.gene.quantize import PRECISIONS, unpack
+from learngene.gene.quantize import unpack
+from learngene.gene.settings import PRECISIONS
 from learngene.methods import Payload
 from learngene.networks.collective import Collective
 from learngene.networks.projection import Projection

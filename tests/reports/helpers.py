@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,6 @@ from reports.results import build_results
 from server.gradcam import encode
 from tests.helpers import MANY
 
-DOT = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)  # a PNG of one pixel
 WIDTHS = [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
 EPOCHS = [0, 1, 5, 10, 15, 20, 25, 30]
 LEVELS = {"learngene": 0.93, "scratch": 0.27, "retain_off": 0.92}

@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
+from reports.console import summary_table
+from reports.experiments.registry import rows
+from reports.figures.run import FIGURES
 from reports.form import common_form, form_of, layers_text
+from reports.html.report import render_report
 from reports.summary import setting
+from reports.variants import group_runs
 
 FRONT: dict[str, Any] = {
     "learngene": {"projection": "discriminant"},
@@ -56,3 +61,21 @@ def test_a_form_says_layers_own_layers_head_and_width(run):
 def test_what_makes_a_number_another_one_is_said(run, changes, said):
     further = set(form_of(run(range(1, 8), **changes))) - set(form_of(run(range(1, 8))))
     assert further == ({said} if said else set())
+
+
+@pytest.mark.parametrize(("exemplars", "said"), [(100, False), (101, True)])
+def test_a_run_that_keeps_more_than_definition_1_is_called_so_everywhere(run, exemplars, said):
+    kept = run(range(1, 8), collective__memory_per_class=exemplars, individual__epochs=30)
+    other = run(range(1, 8), collective__memory_per_class=20, individual__epochs=30)
+    table = rows(group_runs([kept]))
+    assert table and all(row.quantity.startswith("nearly joint: ") == said for row in table)
+    assert {row.name for row in table} == {row.name for row in rows(group_runs([other]))}
+    beside = [row.quantity for row in rows(group_runs([kept, other])) if row.name == "learngene"]
+    names = [f"collective.memory_per_class={n}" for n in (20, exemplars)]
+    assert beside == [f"{names[0]}: learngene", f"{names[1]}{', nearly joint' * said}: learngene"]
+    for shown in (
+        str(summary_table(kept).caption),
+        render_report(kept, dict.fromkeys(FIGURES, "left out")),
+        setting(kept),
+    ):
+        assert (f"nearly joint ({exemplars} exemplars a class)" in shown) == said

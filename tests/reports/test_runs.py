@@ -16,7 +16,6 @@ from reports.figures.style import new_figure
 from reports.results import write_results
 from reports.runs import GatherError, read_runs
 from tests.helpers import MANY
-from tests.reports.helpers import DOT
 
 Keep = Callable[..., Path]
 
@@ -46,7 +45,7 @@ def keep(make, tmp_path) -> Keep:
 
 
 @pytest.fixture
-def canvas(monkeypatch):
+def canvas(monkeypatch, unrendered):
     """The figures that are drawn while a test runs, to look into; without their pixels."""
     made: list[Any] = []
 
@@ -54,13 +53,7 @@ def canvas(monkeypatch):
         made.append(new_figure(height))
         return made[-1]
 
-    def save(figure, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(DOT)
-        return path
-
     monkeypatch.setattr(style, "new_figure", new)
-    monkeypatch.setattr(style, "save", save)
     return made
 
 

@@ -17,6 +17,7 @@ from reports.results import read_results
 from runtime.cluster import GIVE_UP
 from runtime.signals import KEPT, MESSAGE
 from tests import chaos
+from tests.helpers import UNRENDERED
 
 # A client that trains for minutes: the moment that is waited for is always in the middle of it.
 LONG = ("individual.epochs=100000", "individual.eval_every=100000", "num_clients=2")
@@ -51,8 +52,9 @@ def start(
         if before is not None:
             before()
 
+    program = UNRENDERED if SHORT[0] in overrides else str(chaos.ROOT / "sim.py")  # comes to an end
     started.append(process := subprocess.Popen(
-        [sys.executable, str(chaos.ROOT / "sim.py"), *ASKED, *overrides, f"hydra.run.dir={run}"],
+        [sys.executable, program, *ASKED, *overrides, f"hydra.run.dir={run}"],
         env={**os.environ, "LEARNGENE_CACHE": str(cache), chaos.MARK: str(run), GIVE_UP: "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -110,7 +112,6 @@ def test_a_signal_ends_the_clients_and_the_same_command_goes_on(
 @pytest.mark.parametrize(
     ("signum", "code"),
     [
-        (signal.SIGTERM, 143),  # Ray's C++ would print its stack
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.chaos),
         pytest.param(signal.SIGKILL, -9, marks=pytest.mark.chaos),  # tests/chaos.py, too
     ],
@@ -118,6 +119,7 @@ def test_a_signal_ends_the_clients_and_the_same_command_goes_on(
 def test_a_signal_leaves_no_process_of_ray(
     signum: int, code: int, cache: Path, tmp_path: Path
 ) -> None:
+    """SIGTERM: ``test_a_foreign_cluster_is_neither_joined_nor_ended``."""
     run = tmp_path / "run"
     process = start(cache, run, "runtime=ray", "runtime.total_cpus=2", *LONG)
     workers_are_up(run, process)
@@ -176,7 +178,8 @@ def test_two_runs_at_once_in_one_cache_end_equal(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_foreign_cluster_is_neither_joined_nor_ended(cache: Path, tmp_path: Path) -> None:
-    """Two of our runs are foreign to each other: one is killed, the other goes on."""
+    """Two of our runs are foreign to each other: one ends, the other goes on, and ends on SIGTERM
+    without a process of Ray left, or the stack that its C++ would print."""
     long = start(cache, tmp_path / "long", "runtime=ray", "runtime.total_cpus=1", *LONG)
     wait_until(
         lambda: any(
@@ -193,9 +196,10 @@ def test_a_foreign_cluster_is_neither_joined_nor_ended(cache: Path, tmp_path: Pa
     assert long.poll() is None and {pid for pid, name in there.items() if "raylet" in name} <= {
         *still
     }
-    long.kill()
-    long.communicate()
-    assert gone(tmp_path / "long")
+    long.terminate()
+    _, said = long.communicate(timeout=60)
+    assert (long.returncode, said) == (143, f"sim.py: {MESSAGE}\n")
+    assert gone(tmp_path / "long"), chaos.processes(str(tmp_path / "long"))
 
 
 FULL = {

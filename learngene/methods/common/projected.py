@@ -49,12 +49,8 @@ def with_projection(method: Method) -> Method:
 
 
 def project(factory: Factory, body_of: Body, payload: Payload, shrinkage: float) -> Payload:
-    """A payload's body, without the head that it may have, and the discriminant of its features.
-
-    Args:
-        payload: of the method itself.
-        shrinkage: of the covariance within classes, as ``discriminant`` takes it.
-    """
+    """The body of the method's payload, without the head that it may have, and the discriminant of
+    its features."""
     images = factory.images
     body = body_of(payload.card, images.dataset.image_shape[0])
     arrays = {n: a for n, a in payload.arrays.items() if not n.startswith("head.")}

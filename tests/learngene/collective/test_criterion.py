@@ -156,10 +156,10 @@ def test_what_the_recipe_measured():
     assert select_layers(trends, TrendRule(longest=1)) == [4]
 
 
-def selected(values: list[float], rule: TrendRule = RULE, eligible=None) -> list[int]:
+def selected(values: list[float], rule: TrendRule = RULE) -> list[int]:
     """What is selected of layers that fall to ``1 - value`` of where they began, steadily."""
     rows = [list(row) for row in zip(*(flat(1.0, 1 - v) for v in values), strict=True)]
-    return select_layers(layer_trends(rows, rule), rule, eligible)
+    return select_layers(layer_trends(rows, rule), rule)
 
 
 def test_the_run_is_as_long_as_its_layers_warrant():
@@ -171,11 +171,6 @@ def test_the_run_is_as_long_as_its_layers_warrant():
     assert selected([0.9] * 6, TrendRule(longest=6)) == [1, 2, 3, 4, 5, 6]
     assert selected([0.2, 0.5, 0.1]) == []  # at the bar is not above it
     assert selected([0.2, 0.5, 0.1], TrendRule(bar=0.3)) == [2]
-
-
-def test_layers_that_may_not_be_selected_part_the_runs():
-    assert selected([0.9] * 6, eligible=[True, True, True, True, False, True]) == [2, 3, 4]
-    assert selected([0.9] * 3, eligible=[False] * 3) == []
 
 
 @pytest.mark.parametrize("tasks", [1, 2])

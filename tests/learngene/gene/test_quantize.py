@@ -7,7 +7,8 @@ import pytest
 
 from conf.schema import Config
 from learngene.gene.gene import Learngene, check
-from learngene.gene.quantize import PRECISIONS, at_precision, pack, unpack
+from learngene.gene.quantize import at_precision, pack, unpack
+from learngene.gene.settings import PRECISIONS
 from learngene.utils.settings import limits_of
 from tests.helpers import gene_of
 

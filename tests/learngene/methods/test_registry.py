@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from learngene.methods import registry
+from tests.helpers import ROOT, commands_in
 
-ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("clients", "conf", "learngene", "protocol", "reports", "runtime", "server",
             "strategies")  # fmt: skip
 METHOD = '''"""The shard's first class, always."""
@@ -67,19 +66,13 @@ def test_a_new_built_in_method_is_its_file_and_one_line(tmp_path: Path) -> None:
     line = '    "fedprox",\n    "first_class",\n'
     (methods / "registry.py").write_text(text.replace('    "fedprox",\n', line))
 
-    def run(*overrides: str) -> subprocess.CompletedProcess[str]:
-        words = ["scale=tiny", "runtime=serial", "num_clients=2", "methods=[scratch,first_class]",
-                 "collective.classes_per_task=21",
-                 f"cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}"]  # fmt: skip
-        return subprocess.run(
-            [sys.executable, "sim.py", *words, *overrides],
-            cwd=house, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        )  # fmt: skip
-
-    refused = run("method.first_class.certainty=1")
+    words = ("sim.py", "scale=tiny", "runtime=serial", "num_clients=2",
+             "methods=[scratch,first_class]", "collective.classes_per_task=21",
+             f"cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")  # fmt: skip
+    certain = "method.first_class.certainty"
+    refused, done = commands_in(house, *((*words, f"{certain}={value}") for value in ("1", "0.5")))
     assert refused.returncode == 2
     assert "method.first_class.certainty=1.0: must be above 0 and at most 0.99" in refused.stderr
-    done = run("method.first_class.certainty=0.5")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["run"]["config"]["method"]["first_class"] == {"certainty": 0.5}

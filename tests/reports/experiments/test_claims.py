@@ -233,7 +233,7 @@ def test_every_claim_is_about_a_row_of_its_experiment(run: Run) -> None:
         for name, settings in runs.items()
     }
     for owner, claim in claims():
-        assert {claim.quantity, *claim.direction} <= names[owner.name], claim.name
+        assert {claim.quantity, *claim.signs} <= names[owner.name], claim.name
 
 
 def test_table_2_says_whether_flags_fall_on_unknown_images(run: Run) -> None:

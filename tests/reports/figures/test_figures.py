@@ -154,6 +154,20 @@ def test_layer_13_is_on_top_and_inherited_layers_are_marked(results, canvas, tmp
     assert shown[12, 0] == pytest.approx(results["criterion"]["rho"][0][12])
 
 
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("paper", "ρ: share of gradients above σ = 0.001"),
+        ("invariant", "ρ: share of |N rms(w) ∂L/∂w| above σ = 0.001"),  # ``criterion.in_units_of``
+    ],
+)
+def test_the_map_of_rho_says_what_is_compared_with_sigma(make, canvas, tmp_path, form, said):
+    results = make(n=1, change=lambda sections: sections["criterion"].update(form=form, sigma=1e-3))
+    run.criterion(results, tmp_path)
+    assert canvas[0].axes[1].get_ylabel() == said
+    assert ("in units of its weights" in caption("criterion", results)) == (form == "invariant")
+
+
 def test_a_layer_without_rho_is_left_blank(make, canvas, tmp_path):
     def change(sections):
         sections["criterion"]["rho"][0, 3] = np.nan

@@ -155,7 +155,7 @@ def test_a_mean_of_those_that_arrived_says_little_where_many_did_not(
 def test_a_table_needs_every_opponent_for_its_direction() -> None:
     claim = next(c for _, c in claims() if c.name == "table-3-10")
     paper, ours = claim.numbers["cifar100"], row(80.0, 1.0, "10-shot, learngene")
-    leads = [row(3.0, 1.0, name) for name in claim.direction]
+    leads = [row(3.0, 1.0, name) for name in claim.signs]
     assert len(leads) == 8
     assert [j.verdict for j in verdicts(claim, paper, [ours, *leads])] == [DIRECTION]
     assert [j.verdict for j in verdicts(claim, paper, [ours, *leads[1:]])] == [NOT]
@@ -312,7 +312,7 @@ PAPER = ROOT.parent / "shared" / "paper" / "learngene-aaai22.txt"
 def test_the_papers_cells_are_those_of_its_text() -> None:
     from reports.experiments import table2_open_world, table3_novel
 
-    names = (*OPPONENTS.values(), "learngene")
+    names = (*OPPONENTS, "learngene")
 
     cell = r"(\d+\.\d+)\s*±\s*(\d+\.\d+)"
     text = re.sub(r"[*$\\{}]|pm", lambda m: "±" if m[0] == "pm" else "", PAPER.read_text())
