@@ -68,7 +68,9 @@ def run_client_rounds(
 
         def answers(plan: RoundPlan, number: int) -> AnswerCache:
             fields = cache_key_fields(plan, number, dataset_sha256, device)
-            return AnswerCache(federation.cache, fields, resume=federation.resume)
+            # What an individual is kept of has to be trained here and now.
+            resume = federation.resume and task.keep is None
+            return AnswerCache(federation.cache, fields, resume=resume)
 
         strategy = LearngeneStrategy(clients, plans)
         due, kept = clients * rounds, strategy.kept(rounds)
