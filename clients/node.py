@@ -112,5 +112,6 @@ def private(what: str) -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        log(ERROR, "%s: %s", what, error)
+        said = str(error).replace("data.root", "data-root").replace("data.test_share", "test-share")
+        log(ERROR, "%s: %s", what, said)
         raise PrivateProblem(f"{what}: the node's own log says why") from None

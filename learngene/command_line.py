@@ -21,6 +21,7 @@ app = typer.Typer(
     help="What one does with a learngene without a run: adapt it to images of one's own, name "
     "images with what came of it, take that to another runtime.",
 )
+WORDS = {"data.root": "IMAGES", "data.test_share": "--test-share"}  # a run's words for what is here
 Made = Annotated[
     Path, typer.Argument(metavar="INDIVIDUAL", help="The .safetensors that adapt or a node kept.")
 ]
@@ -148,5 +149,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    print(f"learngene: {' '.join(str(error).split())}", file=sys.stderr)
+    said = " ".join(str(error).split())
+    for run, here in WORDS.items():
+        said = said.replace(run, here)
+    print(f"learngene: {said}", file=sys.stderr)
     return code

@@ -96,7 +96,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
     gene, mine, me = made / "learngene.safetensors", made / "mine", made / "me.safetensors"
     for words, said in (
         (("adapt", tmp_path / "no.safetensors", mine), "does not exist"),
-        (("adapt", gene, tmp_path), "found no images"),
+        (("adapt", gene, tmp_path), f"IMAGES={tmp_path}: found no images"),
         (("adapt", gene, mine, "individual.epoch=3"), "no such setting here"),
         (("adapt", gene, mine, "individual.keep=true"), "no such setting here"),
         (("adapt", gene, mine, "individual.epochs=-3"), "at least 0"),
@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
         (("adapt", gene, mine, *SHORT, "-o", tmp_path / "me.pt"), "a .safetensors file"),
         (("predict", gene, mine), "not an individual"),
         (("predict", me, tmp_path), "no image there"),
-        (("predict", me, tmp_path / "no.png"), "there is no such file"),
+        (("predict", me, tmp_path / "no.png"), "no such file or folder"),
         (("export", me, "-o", tmp_path / "me.tflite"), "neither .onnx nor .pt2"),
     ):
         assert said in refused(words, capsys), words
