@@ -31,7 +31,7 @@ from clients.faults import Order
 from conf.command_line import prepared
 from conf.error_messages import explain
 from conf.schema import Config
-from conf.validate import check_fields
+from conf.validate import GROWTHS, check_fields
 from learngene.errors import InputError
 from learngene.utils.files import write_atomically
 from learngene.utils.settings import limits_of
@@ -141,7 +141,7 @@ def _composed(words: list[str]) -> DictConfig:
 def _check_paths(config: Config) -> None:
     for name, limits in limits_of(config):
         value = reduce(getattr, name.split("."), config) if limits.path else None
-        if value is not None and not Path(str(value)).is_absolute():
+        if value not in (None, *GROWTHS) and not Path(str(value)).is_absolute():
             raise InputError(name, value, "it would lie below the SuperLink's folder", ABSOLUTE)
 
 

@@ -214,9 +214,7 @@ def read_node(reply: Message, *, state: bool = False) -> NodeAnswer:
     record = reply.content.config_records[NODE]
     said = str(record.get("state", ""))
     if not re.fullmatch(rf"[0-9a-f]{{{NODE_STATE if state else 0}}}", said):
-        raise ValueError(
-            f"refused: a state of {len(said):,} characters, {NODE_STATE} digits are due"
-        )
+        raise ValueError(f"refused: a state of {len(said):,} characters, {NODE_STATE} digits due")
     return NodeAnswer(int(record["partition"]), said)  # type: ignore[arg-type]
 
 

@@ -7,8 +7,10 @@ they start Ray or a loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import WARNING, getLogger
 from threading import Event
 from typing import Any
 
@@ -101,7 +103,8 @@ class OutsideGrid:
         if self.nodes is not None:
             strategy.nodes = self.nodes
         app = make_server_app(strategy, rounds, strategy.timeout_s, callback, poll_s=POLL_S)
-        app(self.grid, self.context)
+        with _quiet():
+            app(self.grid, self.context)
         if app.error is not None:
             raise app.error
 
@@ -113,3 +116,15 @@ class OutsideGrid:
             return {"kind": "the node's own"}
         here = client_device(None)
         return here if here["kind"] == "cpu" else {"kind": "unknown", "run": self.context.run_id}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Flower's dozen lines a round about arrays that nobody averages here."""
+    logger = getLogger("flwr")
+    level = logger.level
+    logger.setLevel(WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
