@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
 import tomllib
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import pytest
@@ -18,8 +27,10 @@ from flwr.supercore.run import Run
 
 import flower_run
 from clients.client_app import app
+from reports.results import comparable, read_results
 from runtime import grid_backend
 from runtime.serial_backend import SerialGrid
+from tests.helpers import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -105,3 +116,85 @@ def test_the_exit_code_of_a_run_reaches_flower(
         assert ended["raised"] == (
             f"the run ended with exit code {code}, see above" if code else None
         )
+
+
+ALIKE = (
+    "scale=tiny shots=3 collective.threads=1 collective.classes_per_task=8 report.gradcam_images=0 "
+    "methods=[learngene,scratch] individual.epochs=2 cache={}"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
+    """On a SuperLink of its own: the one that `flwr run` starts by itself has a port for all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    home, out = tmp_path / "flwr", tmp_path / "out"
+    home.mkdir()
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "{address}"\ninsecure = true\n'
+    )
+    binary = Path(sys.executable).parent
+    env = os.environ | {
+        "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+        "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }  # fmt: skip
+    asked = ALIKE.format(tmp_path / "cache")
+    serial = command_line(*asked.split(), "runtime=serial", "num_clients=3", f"hydra.run.dir={out}")
+    assert serial.returncode == 0, serial.stderr
+    shutil.rmtree(tmp_path / "cache" / "clients")  # its answers would be taken up
+
+    def flwr(*words: str) -> Any:
+        """What Flower's command line answers, in JSON."""
+        done = subprocess.run([binary / "flwr", *words, "--format", "json"], cwd=ROOT, env=env,
+                              capture_output=True, text=True, check=True, timeout=120)  # fmt: skip
+        return json.loads(done.stdout)
+
+    def submit(folder: Path, overrides: str, nodes: int) -> str:
+        config = f'num-clients=3 overrides="{overrides}" run-dir="{folder}"'
+        size = f"num-supernodes={nodes} client-resources-num-cpus=1"
+        return str(flwr("run", ".", "here", "-c", config, "--federation-config", size)["run-id"])
+
+    def status(run: str) -> str:
+        return str(flwr("list", "here", "--run-id", run)["runs"][0]["status"])
+
+    superlink = subprocess.Popen(
+        [binary / "flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1",
+         "--port", address.rpartition(":")[2], "--disable-runtime-dependency-installation"],
+        env=env, cwd=tmp_path, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until(lambda: answers(address))
+        good = submit(tmp_path / "good", asked, 3)
+        until((tmp_path / "good" / flower_run.ENDED).exists)
+        bad = submit(tmp_path / "bad", asked, 2)
+        until((tmp_path / "bad" / flower_run.ENDED).exists)
+        until(lambda: status(bad).startswith("finished"))
+        assert [status(good), status(bad)] == ["finished:completed", "finished:failed"]
+    finally:
+        os.killpg(superlink.pid, signal.SIGKILL)  # with what it has started
+        superlink.wait()
+    there, here = (read_results(folder / "results.json") for folder in (tmp_path / "good", out))
+    assert comparable(there) == comparable(here)
+    assert there["run"]["result_sha256"] == here["run"]["result_sha256"]
+    assert there["run"]["kept_answers"] == 0
+    assert (tmp_path / "good" / "messages.csv").read_text() == (out / "messages.csv").read_text()
+    assert there["run"]["command"].startswith("flwr run . -c ")
+    ended = json.loads((tmp_path / "bad" / flower_run.ENDED).read_text())
+    assert ended["code"] == 2 and '"num-supernodes=3"' in ended["problem"]
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
+
+
+def until(there: Callable[[], bool], seconds: float = 240.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
