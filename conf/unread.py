@@ -102,7 +102,7 @@ CYCLES = (
 )
 OF_THE_LEARNGENE = (
     "individual.depth individual.bytes individual.head individual.lr individual.inherited_lr "
-    "individual.schedule individual.safeguard* retain.* learngene.precision"
+    "individual.schedule individual.safeguard* individual.keep retain.* learngene.precision"
 )
 GLYPHS = "data.classes data.train_per_class data.test_per_class"
 IMAGES = "data.root data.download data.test_share open_world.mirror"
