@@ -39,7 +39,7 @@ def run_task(
     """
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pin_kernels(device)
+    pin_kernels(device, task.deterministic is not False)
     dataset = load(task.world)
     shard = _shard(dataset, client, task)
     data = read_shard(dataset, shard, device)
