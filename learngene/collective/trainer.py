@@ -293,19 +293,8 @@ class CollectiveTrainer(Predictor):
         parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
         rows = np.concatenate(parts)
         labels = class_positions(parts)
-        targets = self._distillation_targets(teacher, rows)
-        # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
-        # around every task's own end add up to one around the last (Huszár, PNAS 2018).
-        held = list(anchored(model).values())
-        anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
-        groups = decay_groups(model.parameters(), s.weight_decay)
-        form = step_form(s.capture, self.device)
-        optimiser = torch.optim.SGD(
-            groups, momentum=MOMENTUM, nesterov=True, **rate_options(s.lr, self.device, form)
-        )
         order = generator(seed, f"{phase}-order", round=task)
         chance = torch_generator(seed, f"{phase}-augment", round=task)
-        criterion = Criterion(self.settings.rho, self.settings.sigma, len(model.units), self.device)
         epochs = [
             epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
             for _ in range(number_of_epochs)
@@ -313,10 +302,22 @@ class CollectiveTrainer(Predictor):
         size = min(s.batch_size, len(epochs[0]))
         used = len(epochs[0]) // size * size  # of an epoch: what is left fills no batch
         steps = number_of_epochs * used // size
+        # From here on all that a step reads and writes lies on the device.
+        form = step_form(s.capture, self.device)
         images, labels = (
             DeviceImages(dataset.train_images, rows, self.device),
             labels.to(self.device),
         )
+        targets = self._distillation_targets(teacher, rows)
+        # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
+        # around every task's own end add up to one around the last (Huszár, PNAS 2018).
+        held = list(anchored(model).values())
+        anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
+        groups = decay_groups(model.parameters(), s.weight_decay)
+        optimiser = torch.optim.SGD(
+            groups, momentum=MOMENTUM, nesterov=True, **rate_options(s.lr, self.device, form)
+        )
+        criterion = Criterion(self.settings.rho, self.settings.sigma, len(model.units), self.device)
         losses, look = LossSum(self.device), steps_to_a_look(self.device)
 
         def work(batch: Tensor, draws: Tensor) -> None:
