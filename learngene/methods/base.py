@@ -109,7 +109,7 @@ class BaseImages:
         return views(x, draws, flip=self.dataset.flip, side=self.side, zoom=self.zoom)
 
 
-Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss
+Progress = Callable[[int, int, float], None]  # steps done, steps in all, mean loss
 
 
 @dataclass(frozen=True)
