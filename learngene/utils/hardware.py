@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -102,8 +102,9 @@ def pin_kernels(device: torch.device, deterministic: bool = True) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    # Without it torch writes NaN into every new tensor first, a kernel more for each.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Else torch writes NaN into every new tensor first, a kernel more for each.
+    allocations: Any = torch.utils.deterministic  # a class in a module's place, unseen by mypy
+    allocations.fill_uninitialized_memory = False
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
