@@ -304,10 +304,8 @@ class CollectiveTrainer(Predictor):
         steps = number_of_epochs * used // size
         # From here on all that a step reads and writes lies on the device.
         form = step_form(s.capture, self.device)
-        images, labels = (
-            DeviceImages(dataset.train_images, rows, self.device),
-            labels.to(self.device),
-        )
+        images = DeviceImages(dataset.train_images, rows, self.device)
+        labels = labels.to(self.device)
         targets = self._distillation_targets(teacher, rows)
         # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
         # around every task's own end add up to one around the last (Huszár, PNAS 2018).
