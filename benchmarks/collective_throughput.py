@@ -25,6 +25,7 @@ from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import HASH, ClassSplit, ImageDataset
+from learngene.seeding import generator
 from learngene.utils.hardware import pin_kernels
 from server.factory import choose_device, choose_precision
 
@@ -34,7 +35,7 @@ LEAST = 300  # steps
 
 def noise() -> ImageDataset:
     """Images of one task, in memory."""
-    chance = np.random.default_rng(0)
+    chance = generator(0, "noise")
 
     def images(each: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         count = CLASSES * each
