@@ -72,7 +72,7 @@ def run_task(
     """
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pin_kernels(device)
+    pin_kernels(device, task.deterministic is not False)
     own = _own_images(task, node, device) if node.data_root else _drawn(client, task, node, device)
     data, folder = own.data, node.keep or (task.keep if node.simulated else None)
     if task.individual.mirror_test:

@@ -27,6 +27,7 @@ def factory_settings(config: Config) -> FactorySettings:
         rounds=config.rounds,
         cache=Path(config.cache),
         resume=config.resume,
+        deterministic=config.runtime.deterministic,
     )
 
 
@@ -68,6 +69,7 @@ def client_task(
         limit_s=config.runtime.client_timeout_s,
         labelled=labelled,
         own_methods=plain.get("own_methods", {}),
+        deterministic=None if config.runtime.deterministic else False,
     )
 
 

@@ -56,6 +56,7 @@ class ClientTask:
     own_methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see plugins.find
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the other payloads
     federated: int | None = None  # number of the round in a federated training, from 1
+    deterministic: bool | None = None  # False: a GPU may take its fastest kernels
     # Rows and columns of the images that the learngene grew up on: a node with images of its own
     # brings them to that size.
     image_side: int | None = None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLIENT = ["seed", "shard_seed", "client"]  # the index of what is measured of clients
 IGNORED_SETTINGS = (  # that make no variant: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
-    *("logger", "data.root", "data.download", "collective.threads"),
+    *("logger", "data.root", "data.download", "collective.threads", "collective.capture"),
 )
 PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine

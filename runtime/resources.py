@@ -40,6 +40,8 @@ class RuntimeSettings:
     total_cpus: int | None = setting(None, ge=1, le=4096)  # cores that Ray may use; null = all
     total_gpus: int | None = setting(None, ge=0, le=4096)  # GPUs that Ray may use; null = all
     address: str | None = None  # join this Ray cluster; null = a new one on this machine
+    # on a GPU, factory and clients: false = the fastest kernels and TF32, two runs differ
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)

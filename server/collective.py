@@ -61,14 +61,25 @@ def cache_key_fields(
         "format": FORMAT,
         "world": dataset.sha256,
         "settings": settings.cache_fields(),
-        **machine_fields(device),
+        **machine_fields(device, settings.collective.capture),
     }
 
 
-def machine_fields(device: torch.device) -> dict[str, Any]:
-    """What the rounding of a training depends on, besides its settings."""
+def machine_fields(device: torch.device, capture: str) -> dict[str, Any]:
+    """What the rounding of a training depends on, besides its settings.
+
+    Args:
+        capture: ``collective.capture``.
+    """
+    of_gpu: dict[str, Any] = {"device": "cpu"}
+    if device.type == "cuda":
+        of_gpu = {
+            "device": torch.cuda.get_device_name(device),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "capture": capture,
+        }
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        **of_gpu,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

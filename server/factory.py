@@ -145,6 +145,7 @@ class FactorySettings:
     rounds: int
     cache: Path
     resume: bool = True
+    deterministic: bool = True  # runtime.deterministic
 
     @property
     def threads(self) -> int:
@@ -218,7 +219,7 @@ def train_or_load_gene(
         depths_taken(gene, individual, precision)
         return FactoryResult(gene, None)
     device = choose_device(settings.collective.device)
-    pin_kernels(device)
+    pin_kernels(device, settings.deterministic)
     snapshots: list[GeneSnapshot] = []
 
     def train(

@@ -33,7 +33,8 @@ from learngene.methods.registry import base_of
 from learngene.networks.compute import TRAINING, multiply_adds
 from learngene.seeding import torch_generator
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.utils.hardware import library_version, torch_threads
+from learngene.utils.hardware import library_version, pin_kernels, torch_threads
+from learngene.utils.steps import step_form
 from protocol.callbacks import SILENT, RunCallback
 from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
@@ -97,6 +98,8 @@ def pretrain_methods(
         RunError: no method is left.
     """
     plugins, threads = settings.plugins, settings.factory.threads
+    device = choose_device(settings.factory.collective.device)
+    pin_kernels(device, settings.factory.deterministic)
     methods = {name: find(name, plugins.get(name)) for name in settings.methods}
     needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
@@ -147,8 +150,7 @@ def pretrain_methods(
                 add(name, found, time.perf_counter() - started, cached=True)
             else:
                 jobs[name] = name, settings, dataset
-    asked = settings.factory.collective
-    at_once = max_workers(asked.threads, choose_device(asked.device))
+    at_once = max_workers(settings.factory.collective.threads, device)
     # A plugin is never trained in this process, which it might end.
     apart = jobs if at_once > 1 and len(jobs) > 1 else {n: jobs[n] for n in jobs if n in plugins}
     here = {name: job for name, job in jobs.items() if name not in apart}
@@ -279,6 +281,7 @@ def train(
     """
     method = find(name, settings.plugins.get(name))
     assert method.pretrain is not None
+    pin_kernels(choose_device(settings.factory.collective.device), settings.factory.deterministic)
     with torch_threads(settings.factory.threads):
         stem = _stem(name, method, settings, dataset)
         part = stem.with_name(f"{name}-part")
@@ -319,6 +322,8 @@ def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) ->
         width=collective.width,
         seed=factory.seed,
         bf16=choose_precision(collective.precision, device) == "bf16",
+        # Nobody knows whether a plugin's loss can be recorded.
+        step_form=None if name in settings.plugins else step_form(collective.capture, device),
     )
 
 
@@ -338,7 +343,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "zoom": factory.images.zoom,
         "seed": factory.seed,
         "bf16": factory.bf16,
-        **machine_fields(factory.images.device),
+        **machine_fields(factory.images.device, settings.factory.collective.capture),
         "POT": library_version("POT") if factory.name == "deepemd" else None,
     }
     if plugin := settings.plugins.get(factory.name):

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +205,11 @@ def flags(monkeypatch: pytest.MonkeyPatch):
     places = [
         (torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark"),
         (torch.backends.cudnn, "fp32_precision"), (torch.backends.cuda.matmul, "fp32_precision"),
+        (torch.utils.deterministic, "fill_uninitialized_memory"),
     ]  # fmt: skip
     before = [getattr(place, name) for place, name in places]
     mode = torch.are_deterministic_algorithms_enabled()
-    for (place, name), value in zip(places, (False, True, "tf32", "tf32"), strict=True):
+    for (place, name), value in zip(places, (False, True, "tf32", "tf32", True), strict=True):
         setattr(place, name, value)
     yield lambda: (
         [getattr(place, name) for place, name in places],
@@ -220,18 +222,25 @@ def flags(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_gpu_is_pinned_and_a_cpu_left_alone(flags, monkeypatch):
     pin_kernels(torch.device("cpu"))
-    assert flags() == ([False, True, "tf32", "tf32"], False)
+    assert flags() == ([False, True, "tf32", "tf32", True], False)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     pin_kernels(torch.device("cuda"))
-    assert flags() == ([True, False, "ieee", "ieee"], True)
+    assert flags() == ([True, False, "ieee", "ieee", False], True)
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == WORKSPACE
+    pin_kernels(torch.device("cuda"), deterministic=False)
+    assert flags() == ([False, True, "tf32", "tf32", False], False)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
 
 
-@pytest.mark.parametrize("place", ["clients.work", "server.factory"])
-def test_both_sides_pin_their_device(place, first, cache, tmp_path, monkeypatch):
-    seen: list[torch.device] = []
-    monkeypatch.setattr(f"{place}.pin_kernels", seen.append)
-    run(config_of(cache), tmp_path)
-    assert seen and {device.type for device in seen} == {torch.device("cpu").type}
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_all_sides_pin_their_device(deterministic, first, cache, tmp_path, monkeypatch):
+    seen: set[tuple[str, torch.device, bool]] = set()
+    places = ("clients.work", "server.factory", "server.pretraining")
+    for place in places:
+        spy = partial(lambda place, *given: seen.add((place, *given)), place)
+        monkeypatch.setattr(f"{place}.pin_kernels", spy)
+    results = run(config_of(cache, deterministic=deterministic), tmp_path)
+    assert seen == {(place, torch.device("cpu"), deterministic) for place in places}
+    # The default is in no message; another word is in all of them, and in their bytes.
+    assert (result_sha256(results) == result_sha256(first)) == deterministic

@@ -143,7 +143,7 @@ class Retain:
         self.fisher = [f * scale for f in fisher]
 
     @torch.no_grad()
-    def proximal_step(self, step: float, *, momentum: float) -> None:
+    def proximal_step(self, step: float | Tensor, *, momentum: float) -> None:
         """Take the proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 s).
 
         theta = (now + s F theta*) / (1 + s F), elementwise; stable for any length s. SGD with

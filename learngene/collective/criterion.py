@@ -47,13 +47,16 @@ def in_units_of(weight: Tensor, gradient: Tensor) -> Tensor:
 class Criterion:
     """Mean rho of every conv layer over the training steps of one task.
 
-    ``observe`` is called after the backward pass. ``form`` is one of ``SIGMA``'s.
+    ``observe`` is called after the backward pass. ``form`` is one of ``SIGMA``'s. Sums and their
+    count are kept on the collective's device: no step waits for it.
     """
 
-    def __init__(self, form: str, sigma: float, layers: int) -> None:
+    def __init__(
+        self, form: str, sigma: float, layers: int, device: torch.device | str = "cpu"
+    ) -> None:
         self.form, self.sigma = form, sigma
-        self._sum = torch.zeros(layers)
-        self._steps = 0
+        self._sum = torch.zeros(layers, device=device)
+        self._steps = torch.zeros((), device=device)
 
     @torch.no_grad()
     def observe(self, collective: Collective) -> None:
@@ -63,7 +66,7 @@ class Criterion:
             assert gradient is not None, "rho is observed after the backward pass"
             compared = in_units_of(weight, gradient) if self.form == "invariant" else gradient
             shares.append(rho(compared, self.sigma))
-        self._sum += torch.stack(shares).cpu()
+        self._sum += torch.stack(shares)
         self._steps += 1
 
     def result(self) -> list[float]:

@@ -25,7 +25,8 @@ class TrainerSettings:
         """What a collective's cache key is made of; these names stay, or ``FORMAT`` rises."""
         own = asdict(self)
         collective = own.pop("collective")
-        del collective["device"], collective["threads"]  # in the key as what they come to
+        for name in ("device", "threads", "capture"):  # in the key as what they come to
+            del collective[name]
         return {**collective, **own}
 
 

@@ -48,6 +48,8 @@ class CollectiveSettings:
     zoom: float = setting(1.0, ge=0.1, le=1)
     # auto (bf16 where the processor has it) | fp32 | bf16
     precision: str = setting("auto", choices=("auto", "fp32", "bf16"))
+    # auto (on a GPU a step is recorded once a task and replayed) | off (as they come)
+    capture: str = setting("auto", choices=("auto", "off"))
     # auto (cuda where there is one) | cpu | cuda
     device: str = setting("auto", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, ge=0, le=1024)  # CPU threads; 0 = all cores that this process may use

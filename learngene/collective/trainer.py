@@ -12,7 +12,6 @@ hence do not consolidate; of them only ``lwf`` distils.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,14 +30,16 @@ from learngene.collective.predictor import Predictor
 from learngene.collective.records import TaskRecord, TrainerSettings
 from learngene.collective.sampling import class_positions, epoch_positions, hold_out, one_cycle
 from learngene.collective.transfer_profile import measure_transfer, weight_change
-from learngene.data.augment import augment, to_batch
+from learngene.data.augment import draw_views, views
 from learngene.data.dataset import ImageDataset
+from learngene.data.device_images import DeviceImages
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_EQUAL, Collective
 from learngene.networks.compute import TRAINING, multiply_adds
 from learngene.networks.growth import Growth, deepen, growth_plan, widen, written_plan
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
+from learngene.utils.steps import LossSum, rate_options, set_rate, step_form, steps_to_a_look
 
 MOMENTUM = 0.9  # of SGD, Nesterov's
 
@@ -292,49 +293,61 @@ class CollectiveTrainer(Predictor):
         parts = [*(self.memory[c] for c in old), *(self.train_rows[c] for c in new)]
         rows = np.concatenate(parts)
         labels = class_positions(parts)
+        order = generator(seed, f"{phase}-order", round=task)
+        chance = torch_generator(seed, f"{phase}-augment", round=task)
+        epochs = [
+            epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
+            for _ in range(number_of_epochs)
+        ]
+        size = min(s.batch_size, len(epochs[0]))
+        used = len(epochs[0]) // size * size  # of an epoch: what is left fills no batch
+        steps = number_of_epochs * used // size
+        # From here on all that a step reads and writes lies on the device.
+        form = step_form(s.capture, self.device)
+        images = DeviceImages(dataset.train_images, rows, self.device)
+        labels = labels.to(self.device)
         targets = self._distillation_targets(teacher, rows)
         # One anchor, the previous stage, for the Fishers of all tasks: penalties of the same form
         # around every task's own end add up to one around the last (Huszár, PNAS 2018).
         held = list(anchored(model).values())
         anchor = Retain(held, self.fisher, normalise=False) if self.fisher else None
         groups = decay_groups(model.parameters(), s.weight_decay)
-        optimiser = torch.optim.SGD(groups, lr=s.lr, momentum=MOMENTUM, nesterov=True)
-        order = generator(seed, f"{phase}-order", round=task)
-        chance = torch_generator(seed, f"{phase}-augment", round=task)
-        criterion = Criterion(self.settings.rho, self.settings.sigma, len(model.units))
-        epochs = [
-            epoch_positions(labels.numpy(), len(old), rehearse, order, balance=balance)
-            for _ in range(number_of_epochs)
-        ]
-        size = min(s.batch_size, len(epochs[0]))
-        steps = number_of_epochs * (len(epochs[0]) // size)
-        done, total = 0, 0.0
+        optimiser = torch.optim.SGD(
+            groups, momentum=MOMENTUM, nesterov=True, **rate_options(s.lr, self.device, form)
+        )
+        criterion = Criterion(self.settings.rho, self.settings.sigma, len(model.units), self.device)
+        losses, look = LossSum(self.device), steps_to_a_look(self.device)
+
+        def work(batch: Tensor, draws: Tensor) -> None:
+            x = views(images[batch], draws, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
+            optimiser.zero_grad(set_to_none=True)
+            loss = self._loss(x, labels[batch], targets, batch)
+            loss.backward()
+            criterion.observe(model)
+            losses.add(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimiser.step()
+            if anchor is not None:
+                step = optimiser.param_groups[0]["lr"] * s.ewc_lambda
+                anchor.proximal_step(step, momentum=MOMENTUM)
+
+        take = work if form is None else form(work)
+        done = 0
         model.train()
-        for positions in epochs:
-            for start in range(0, len(positions) - size + 1, size):
-                for group in optimiser.param_groups:
-                    group["lr"] = s.lr * one_cycle(done / steps)
-                chosen = positions[start : start + size]
-                batch = torch.from_numpy(chosen)
-                x = to_batch(dataset.train_images[rows[chosen]], self.device)
-                x = augment(x, chance, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
-                y = labels[batch].to(self.device)
-                optimiser.zero_grad(set_to_none=True)
-                loss = self._loss(x, y, targets, batch)
-                loss.backward()
-                criterion.observe(model)
-                total += float(loss.detach())
-                if not math.isfinite(total):
-                    problem = f"the collective's loss is not finite in task {task + 1}"
-                    raise InputError("collective.lr", s.lr, problem, "Lower it")
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-                optimiser.step()
-                if anchor is not None:
-                    step = optimiser.param_groups[0]["lr"] * s.ewc_lambda
-                    anchor.proximal_step(step, momentum=MOMENTUM)
+        for positions in epochs:  # two copies to the device for each
+            batches = torch.from_numpy(positions[:used]).to(self.device).split(size)
+            draws = draw_views(used, chance).to(self.device).split(size)
+            for batch, drawn in zip(batches, draws, strict=True):
+                set_rate(optimiser, s.lr * one_cycle(done / steps))
+                take(batch, drawn)
                 done += 1
-                if progress and done % 10 == 0:
-                    progress(done, steps, total / done)
+                if done % look == 0 or done == steps:
+                    if (mean := losses.mean(done)) is None:
+                        problem = f"the collective's loss is not finite in task {task + 1}"
+                        raise InputError("collective.lr", s.lr, problem, "Lower it")
+                    if progress and done % look == 0:
+                        progress(done, steps, mean)
+        optimiser.zero_grad(set_to_none=True)  # gradients may lie in a recording's memory
         return criterion.result(), done * size
 
     def _loss(self, x: Tensor, y: Tensor, targets: Tensor | None, batch: Tensor) -> Tensor:
@@ -345,7 +358,7 @@ class CollectiveTrainer(Predictor):
         loss = F.cross_entropy(logits, y, label_smoothing=s.label_smoothing)
         if targets is None:
             return loss
-        target = targets[batch].to(self.device)  # (B, old classes), probabilities
+        target = targets[batch]  # (B, old classes), probabilities
         ours = F.log_softmax(logits[:, : target.shape[1]] / s.temperature, dim=1)
         return loss + s.distill * s.temperature**2 * F.kl_div(ours, target, reduction="batchmean")
 
@@ -360,4 +373,4 @@ class CollectiveTrainer(Predictor):
             return None
         s, images = self.settings.collective, self.dataset.train_images
         logits = self._logits(teacher.__call__, images, rows, s.train_size)
-        return F.softmax(logits / s.temperature, 1)
+        return F.softmax(logits / s.temperature, 1).to(self.device)

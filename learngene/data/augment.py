@@ -10,13 +10,17 @@ from torch import Tensor
 CENTRE, SPREAD = 127.5, 64.0  # of pixel values 0 to 255
 
 
-def to_batch(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+def to_batch(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (B, H, W, C) -> float (B, C, H, W) in about -2..2, channels_last.
 
     Fixed constants, not a data set's statistics: nothing about base data has to be sent along.
+
+    Args:
+        device: of the result; a tensor stays where it is.
     """
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    return x.to(torch.float32).sub_(CENTRE).div_(SPREAD)
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return images.permute(0, 3, 1, 2).to(torch.float32).sub_(CENTRE).div_(SPREAD)
 
 
 def shrink(x: Tensor, side: int) -> Tensor:
@@ -27,9 +31,17 @@ def shrink(x: Tensor, side: int) -> Tensor:
     return small.contiguous(memory_format=torch.channels_last)
 
 
-def augment(
+def draw_views(images: int, generator: torch.Generator) -> Tensor:
+    """What ``views`` takes of chance, (images, 4) in 0..1, on the CPU: so a GPU sees equal draws.
+
+    The draws of many images are those of their batches one after the other.
+    """
+    return torch.rand(images, 4, generator=generator)
+
+
+def views(
     x: Tensor,
-    generator: torch.Generator,
+    draws: Tensor,
     *,
     flip: bool,
     side: int | None = None,
@@ -39,24 +51,38 @@ def augment(
 
     Args:
         x: (B, C, H, H).
+        draws: ``draw_views`` of B images, on the device of ``x``.
         flip: mirror half of the images (only where a mirrored image keeps its label).
         side: side of the result in pixels, None = H.
         zoom: smallest side of the crop as a share of H; 1 = no zoom.
     """
     batch, _, height, _ = x.shape
     side = side or height
-    draw = torch.rand(batch, 4, generator=generator)
-    scale = zoom + (1 - zoom) * draw[:, 0]
+    scale = zoom + (1 - zoom) * draws[:, 0]
     # Whole pixels at zoom 1: the crop then copies pixels and blurs nothing.
     reach = (1 - scale)[:, None] + (0.25 if zoom == 1 else 0.0)
-    shift = (2 * draw[:, 1:3] - 1) * reach
+    shift = (2 * draws[:, 1:3] - 1) * reach
     if zoom == 1:
         shift = (shift * height / 2).round() * 2 / height
-    mirror = torch.where(draw[:, 3] < 0.5, -1.0, 1.0) if flip else torch.ones(batch)
-    theta = torch.zeros(batch, 2, 3)
+    # Arithmetic, not ``torch.where`` of two numbers: these would come from the CPU at every step.
+    mirror = 2 * (draws[:, 3] >= 0.5).float() - 1 if flip else torch.ones_like(scale)
+    theta = torch.zeros(batch, 2, 3, device=x.device)
     theta[:, 0, 0] = scale * mirror
     theta[:, 1, 1] = scale
     theta[:, :, 2] = shift
-    grid = F.affine_grid(theta, [batch, 1, side, side], align_corners=False).to(x.device)
+    grid = F.affine_grid(theta, [batch, 1, side, side], align_corners=False)
     moved = F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def augment(
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    flip: bool,
+    side: int | None = None,
+    zoom: float = 1.0,
+) -> Tensor:
+    """``views`` of images, with draws of ``generator``."""
+    draws = draw_views(len(x), generator).to(x.device)
+    return views(x, draws, flip=flip, side=side, zoom=zoom)

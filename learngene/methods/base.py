@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,13 +26,15 @@ from torch import Tensor, nn
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome
-from learngene.data.augment import augment, to_batch
+from learngene.data.augment import draw_views, views
 from learngene.data.dataset import ImageDataset
+from learngene.data.device_images import DeviceImages
 from learngene.data.partition import ShardData
 from learngene.gene.card import ARRAYS_LIMIT
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual
 from learngene.seeding import generator, torch_generator
+from learngene.utils.steps import StepForm, to_device
 
 if TYPE_CHECKING:
     from learngene.methods.scratch import Settings as ScratchSettings
@@ -88,13 +91,26 @@ class BaseImages:
     def classes(self) -> int:
         return len(self.rows)
 
-    def batch(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:  # (B, C, side, side)
+    @cached_property
+    def _images(self) -> DeviceImages:
+        return DeviceImages(self.dataset.train_images, np.concatenate(self.rows), self.device)
+
+    def draw(self, positions: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What ``batch`` takes, on the device: positions (B,) and the draws of their views.
+
+        Args:
+            positions: of images, as they lie class by class: 0 is the first of class 0.
+        """
+        drawn = draw_views(len(positions), generator)
+        return to_device(torch.from_numpy(positions), self.device), to_device(drawn, self.device)
+
+    def batch(self, positions: Tensor, draws: Tensor) -> Tensor:  # (B, C, side, side)
         """Augmented images, as the collective sees them."""
-        x = to_batch(self.dataset.train_images[rows], self.device)
-        return augment(x, generator, flip=self.dataset.flip, side=self.side, zoom=self.zoom)
+        x = self._images[positions]
+        return views(x, draws, flip=self.dataset.flip, side=self.side, zoom=self.zoom)
 
 
-Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss
+Progress = Callable[[int, int, float], None]  # steps done, steps in all, mean loss
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,7 @@ class Factory:
     width: float
     seed: int
     bf16: bool  # convolutions in bfloat16, where the collective computes so, too
+    step_form: StepForm | None = None  # how steps that can be recorded are taken
     # Half-done work, as it was last kept, and where to keep it (tensors, plain JSON).
     checkpoint: tuple[dict[str, Tensor], dict[str, Any]] | None = None
     keep: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda state, card: None

@@ -140,6 +140,7 @@ def pretrain(factory: Factory) -> Payload:
         budget=factory.budget - first,
         embed=lambda x: parts_of(network, x, settings.side),
         number=1,
+        static=False,  # flows are found on the CPU
     )
     return payload_of(factory, network, temperature=settings.temperature, side=settings.side)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -83,25 +83,35 @@ def torch_threads(threads: int) -> Iterator[None]:
 WORKSPACE = ":4096:8"  # cuBLAS then uses the same buffers, hence the same order of sums
 
 
-def pin_kernels(device: torch.device) -> None:
-    """Deterministic kernels and full float32 products on a GPU; nothing is done for a CPU.
+def pin_kernels(device: torch.device, deterministic: bool = True) -> None:
+    """How a GPU computes; nothing is done for a CPU.
 
     Call it before the first matrix product on the GPU: cuBLAS reads its variable then. A kernel
     that has no deterministic form (the backward pass of pooling to 2 x 2) still runs, as torch
     would otherwise refuse to train; its sums may differ in the last bits.
+
+    Args:
+        deterministic: kernels whose sums have one order, and full float32 products. False: the
+            fastest kernel of each shape, found by trying, and products of float32 in TF32 (ten
+            bits behind the point: crops of other sides than 32 move by a fiftieth of a pixel).
     """
     if device.type != "cuda":
         return
     import torch
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # Else torch writes NaN into every new tensor first, a kernel more for each.
+    allocations: Any = torch.utils.deterministic  # a class in a module's place, unseen by mypy
+    allocations.fill_uninitialized_memory = False
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
     # Not ``allow_tf32``: torch raises where both ways of saying it are used in a process.
-    torch.backends.cudnn.fp32_precision = "ieee"
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    products = "ieee" if deterministic else "tf32"
+    torch.backends.cudnn.fp32_precision = products
+    torch.backends.cuda.matmul.fp32_precision = products
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h

@@ -23,8 +23,9 @@ from learngene.methods.common.backbone import body_of, draw, payload_of, rebuild
 from learngene.methods.common.head import linear_head
 from learngene.methods.common.pretraining import (
     BudgetSettings,
+    Drawn,
+    Episodes,
     SupervisedSettings,
-    draw_episode,
     run_steps,
 )
 from learngene.methods.common.support_norm import set_mode, with_support_norms
@@ -156,11 +157,17 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
     network = with_support_norms(network).to(factory.images.device)
     learner = Learner(network, prototypes=prototypes)
 
-    def train_step(step: int) -> float:
-        total = 0.0
-        for number in range(tasks):
-            place = step * tasks + number
-            task = draw_episode(factory, place, ways=ways, shots=shots, queries=queries)
+    episodes = Episodes(factory, ways, shots, queries)
+
+    def draw_tasks(step: int) -> Drawn:
+        drawn = [episodes.draw(step * tasks + number) for number in range(tasks)]
+        positions, draws = zip(*drawn, strict=True)
+        return torch.cat(positions), torch.cat(draws)
+
+    def backward(positions: Tensor, draws: Tensor) -> Tensor:
+        total = torch.zeros((), device=positions.device)
+        for each in zip(positions.chunk(tasks), draws.chunk(tasks), strict=True):
+            task = episodes.lay_out(*each)
             with factory.autocast(cache=False):
                 loss = meta_loss(
                     learner,
@@ -173,7 +180,7 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
                 )
                 loss = loss / tasks
             loss.backward()
-            total += float(loss.detach())
+            total += loss.detach()
         for parameter in learner.parameters.values():
             if parameter.grad is None:  # Proto-MAML has no use for the head that it starts from
                 parameter.grad = torch.zeros_like(parameter)
@@ -181,7 +188,8 @@ def pretrain(factory: Factory, *, second: bool, prototypes: bool = False) -> Pay
 
     left = factory.budget - first
     steps = max(1, left // (tasks * passes(settings, ways, prototypes=prototypes)))
-    run_steps(factory, network, train_step, steps, settings.lr, number=1)
+    # Not recorded: whether graphs take gradients of gradients was never tried on a GPU.
+    run_steps(factory, network, draw_tasks, backward, steps, settings.lr, number=1, static=False)
     return payload_of(factory, network, head=not prototypes, ways=ways)
 
 

@@ -6,10 +6,9 @@ half-way ends as one that was not. There is no early stopping and no look at any
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -19,9 +18,12 @@ from learngene.collective.sampling import class_positions, one_cycle
 from learngene.methods.base import Factory
 from learngene.networks.individual import Individual
 from learngene.utils.settings import setting
+from learngene.utils.steps import LossSum, rate_options, set_rate, steps_to_a_look
 
 CHECKPOINTS = 10  # times that half-done work is kept in the course of a phase
 CLIP = 5.0  # largest norm of a step's gradient, as in the collective's training
+
+Drawn = tuple[Tensor, Tensor]  # images by position, (B,), and what is drawn for their views, (B, 4)
 
 
 @dataclass
@@ -64,53 +66,74 @@ class Episode:
     ways: int
 
 
-def draw_episode(factory: Factory, step: int, *, ways: int, shots: int, queries: int) -> Episode:
-    """The episode of a step: ``ways`` base classes (all of them, where there are fewer)."""
-    images, order = factory.images, factory.order("episodes", step)
-    ways = min(ways, images.classes)
-    per_class = shots + queries
-    smallest = min(len(rows) for rows in images.rows)
-    if smallest < per_class:
-        raise ValueError(
-            f"an episode takes {per_class} images of a class, one base class has {smallest}"
+@dataclass(frozen=True)
+class Episodes:
+    """How episodes are drawn: ``ways`` base classes (all of them, where there are fewer)."""
+
+    factory: Factory
+    ways: int
+    shots: int
+    queries: int
+
+    def __post_init__(self) -> None:
+        images, per_class = self.factory.images, self.shots + self.queries
+        object.__setattr__(self, "ways", min(self.ways, images.classes))
+        if (smallest := min(len(rows) for rows in images.rows)) < per_class:
+            raise ValueError(
+                f"an episode takes {per_class} images of a class, one base class has {smallest}"
+            )
+
+    @property
+    def images(self) -> int:
+        """Of one episode."""
+        return self.ways * (self.shots + self.queries)
+
+    def draw(self, number: int) -> Drawn:
+        """The images of episode ``number``, class by class."""
+        images, order = self.factory.images, self.factory.order("episodes", number)
+        classes = order.choice(images.classes, self.ways, replace=False)
+        per_class = self.shots + self.queries
+        starts = np.cumsum([0, *(len(rows) for rows in images.rows)])
+        chosen = [
+            starts[c] + order.choice(len(images.rows[c]), per_class, replace=False) for c in classes
+        ]
+        chance = self.factory.generator("episodes-augment", number)
+        return images.draw(np.concatenate(chosen), chance)
+
+    @cached_property
+    def labels(self) -> tuple[Tensor, Tensor]:
+        """Of support and query images, on the device."""
+        ways, device = torch.arange(self.ways), self.factory.images.device
+        support, query = (ways.repeat_interleave(n) for n in (self.shots, self.queries))
+        return support.to(device), query.to(device)
+
+    def lay_out(self, positions: Tensor, draws: Tensor) -> Episode:
+        """The episode of what ``draw`` has drawn."""
+        x = self.factory.images.batch(positions, draws).unflatten(0, (self.ways, -1))
+        support, query = (
+            part.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            for part in x.split([self.shots, self.queries], dim=1)
         )
-    classes = order.choice(images.classes, ways, replace=False)
-    rows = np.stack([order.choice(images.rows[c], per_class, replace=False) for c in classes])
-    x = images.batch(rows.reshape(-1), factory.generator("episodes-augment", step))
-    x = x.unflatten(0, (ways, per_class))
-    labels = torch.arange(ways, device=images.device)
-
-    def flat(part: Tensor) -> Tensor:
-        return part.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
-    return Episode(
-        flat(x[:, :shots]),
-        labels.repeat_interleave(shots),
-        flat(x[:, shots:]),
-        labels.repeat_interleave(queries),
-        ways,
-    )
+        return Episode(support, self.labels[0], query, self.labels[1], self.ways)
 
 
-def batches(factory: Factory, size: int) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """Batches of all base classes: ``batch(step)`` gives images and labels, epoch after epoch."""
+def draw_batches(factory: Factory, size: int) -> tuple[Callable[[int], Drawn], Tensor]:
+    """Batches of all base classes, epoch after epoch, by step; and the labels by position."""
     images = factory.images
-    rows = np.concatenate(images.rows)
     labels = class_positions(images.rows)
-    size = min(size, len(rows))
-    a_pass = len(rows) // size
+    size = min(size, len(labels))
+    a_pass = len(labels) // size
 
     @lru_cache(maxsize=1)
     def order(epoch: int) -> np.ndarray:
-        return factory.order("classes-order", epoch).permutation(len(rows))
+        return factory.order("classes-order", epoch).permutation(len(labels))
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
+    def draw(step: int) -> Drawn:
         epoch, place = divmod(step, a_pass)
         chosen = order(epoch)[place * size : (place + 1) * size]
-        x = images.batch(rows[chosen], factory.generator("classes-augment", step))
-        return x, labels[torch.from_numpy(chosen)].to(images.device)
+        return images.draw(chosen, factory.generator("classes-augment", step))
 
-    return batch
+    return draw, labels.to(images.device)
 
 
 def supervised(
@@ -127,16 +150,17 @@ def supervised(
     """
     settings: SupervisedSettings = factory.settings
     size = min(settings.batch_size, sum(len(rows) for rows in factory.images.rows))
-    batch = batches(factory, size)
+    draw, labels = draw_batches(factory, size)
 
-    def train_step(step: int) -> float:
-        loss = loss_of(*batch(step))
+    def backward(positions: Tensor, draws: Tensor) -> Tensor:
+        loss = loss_of(factory.images.batch(positions, draws), labels[positions])
         loss.backward()
-        return float(loss.detach())
+        return loss
 
     steps = max(1, budget // size)
     sgd = settings.optimiser == "sgd"
-    run_steps(factory, module, train_step, steps, settings.lr, settings.weight_decay, sgd=sgd)
+    rate, decay = settings.lr, settings.weight_decay
+    run_steps(factory, module, draw, backward, steps, rate, decay, sgd=sgd)
 
 
 def by_episodes(
@@ -148,6 +172,7 @@ def by_episodes(
     budget: int | None = None,
     embed: Callable[[Tensor], Tensor] | None = None,
     number: int = 0,
+    static: bool = True,
 ) -> None:
     """Train ``network`` on episodes with Adam.
 
@@ -158,53 +183,62 @@ def by_episodes(
         budget: image passes; None = the factory's.
         embed: features of images; None = the network's, (B, D).
         number: of this phase among the method's, from 0.
+        static: as ``run_steps`` takes it.
     """
     settings = settings or factory.settings
-    shots, queries = settings.shots, settings.queries
-    ways = min(settings.ways, factory.images.classes)
+    episodes = Episodes(factory, settings.ways, settings.shots, settings.queries)
 
-    def train_step(step: int) -> float:
-        task = draw_episode(factory, step, ways=ways, shots=shots, queries=queries)
+    def backward(positions: Tensor, draws: Tensor) -> Tensor:
+        task = episodes.lay_out(positions, draws)
         with factory.autocast():
             features = (embed or network.features)(torch.cat([task.support_x, task.query_x]))
         support, query = features.float().split([len(task.support_y), len(task.query_y)])
         loss = loss_of(support, query, task)
         loss.backward()
-        return float(loss.detach())
+        return loss
 
     passes = factory.budget if budget is None else budget
-    steps = max(1, passes // (ways * (shots + queries)))
-    run_steps(factory, network, train_step, steps, settings.lr, number=number)
+    steps = max(1, passes // episodes.images)
+    draw = episodes.draw
+    run_steps(factory, network, draw, backward, steps, settings.lr, number=number, static=static)
 
 
 def run_steps(
     factory: Factory,
     module: nn.Module,
-    train_step: Callable[[int], float],
+    draw: Callable[[int], Drawn],
+    backward: Callable[[Tensor, Tensor], Tensor],
     steps: int,
     lr: float,
     weight_decay: float = 0.0,
     number: int = 0,
     *,
     sgd: bool = False,
+    static: bool = True,
 ) -> None:
     """Take ``steps`` steps of Adam (or SGD) with a one-cycle rate; go on from the checkpoint.
 
     Args:
-        train_step: ``train_step(step)`` fills the gradients of ``module`` and returns the loss.
+        draw: which images a step sees, and what is drawn for their views.
+        backward: fills the gradients of ``module`` from what was drawn and returns the loss.
         lr: the peak rate.
         number: of this phase among the method's, from 0.
+        static: ``backward`` does the same work on the same shapes at every step and never waits
+            for the device, so that it can be recorded (``utils.steps``).
 
     Raises:
         ValueError: the loss is not finite.
     """
     # Adam, as Chen et al. 2019 train every method: a linear head on some 500 features without a
     # norm of their own diverges under SGD at rates that are right for the layers in front of it.
-    parameters = module.parameters()
+    device, form = factory.images.device, factory.step_form if static else None
+    parameters, rate = module.parameters(), rate_options(lr, device, form)
     optimiser: torch.optim.Optimizer = (
-        torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+        torch.optim.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=weight_decay, **rate)
         if sgd
-        else torch.optim.Adam(parameters, lr, weight_decay=weight_decay)
+        else torch.optim.Adam(
+            parameters, weight_decay=weight_decay, capturable=form is not None, **rate
+        )
     )
     start = 0
     if factory.checkpoint is not None:
@@ -214,19 +248,31 @@ def run_steps(
         if card["phase"] == number:
             start = card["step"]
             _restore(module, optimiser, state)
-    module.train()
-    for step in range(start, steps):
-        optimiser.param_groups[0]["lr"] = lr * one_cycle(step / steps)
+    losses, look = LossSum(device), steps_to_a_look(device)
+
+    def work(positions: Tensor, draws: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
-        loss = train_step(step)
-        if not math.isfinite(loss):
-            raise ValueError(f"the loss of {factory.name} is {loss} in step {step}: lower its lr")
+        losses.add(backward(positions, draws))
         torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
         optimiser.step()
-        if step % 10 == 9:
-            factory.progress(step + 1, steps, loss)
-        if (step + 1) % max(1, steps // CHECKPOINTS) == 0:
-            factory.keep(_state(module, optimiser), {"phase": number, "step": step + 1})
+
+    take = work if form is None else form(work)
+    module.train()
+    for step in range(start, steps):
+        set_rate(optimiser, lr * one_cycle(step / steps))
+        take(*draw(step))
+        done = step + 1
+        keeps = done % max(1, steps // CHECKPOINTS) == 0
+        if keeps or done % look == 0 or done == steps:
+            if (mean := losses.mean(done - start)) is None:
+                raise ValueError(
+                    f"the loss of {factory.name} is not finite by step {done}: lower its lr"
+                )
+            if done % look == 0:
+                factory.progress(done, steps, mean)
+        if keeps:
+            factory.keep(_state(module, optimiser), {"phase": number, "step": done})
+    optimiser.zero_grad(set_to_none=True)  # gradients may lie in a recording's memory
 
 
 def _state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -90,8 +90,8 @@ def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_dataset, mo
         return to_batch(images, device)
 
     life = evolve()
-    for module in ("trainer", "predictor"):
-        monkeypatch.setattr(f"learngene.collective.{module}.to_batch", spy)
+    for module in ("collective.predictor", "data.device_images"):
+        monkeypatch.setattr(f"learngene.{module}.to_batch", spy)
     monkeypatch.setattr(life, "test", lambda tasks: Accuracy(0.0, []))
     life.run_task()
     first = len(seen)

@@ -13,7 +13,7 @@ from learngene.data.dataset import ImageDataset
 from learngene.methods import BUILT_IN, Method, Payload, find, registry
 from learngene.methods.common import head as fitting
 from learngene.methods.common.backbone import fill
-from learngene.methods.common.pretraining import batches, draw_episode
+from learngene.methods.common.pretraining import Episodes, draw_batches
 from learngene.methods.full import rebuild_long
 from tests.learngene.methods.helpers import TRAINED, make_context, make_factory, same
 
@@ -119,9 +119,9 @@ def test_the_budget_is_spent_and_not_exceeded(tiny_dataset, monkeypatch, name):
     factory = make_factory(name, tiny_dataset)
     real = type(factory.images).batch
 
-    def batch(self, rows, generator):
-        seen.append(len(rows))
-        return real(self, rows, generator)
+    def batch(self, positions, draws):
+        seen.append(len(positions))
+        return real(self, positions, draws)
 
     monkeypatch.setattr(type(factory.images), "batch", batch)
     find(name).pretrain(factory)
@@ -133,38 +133,40 @@ def test_the_budget_is_spent_and_not_exceeded(tiny_dataset, monkeypatch, name):
 
 def test_episodes_hold_base_images_alone_and_none_twice(tiny_dataset):
     factory = make_factory("protonet", tiny_dataset)
-    allowed = set(np.concatenate(factory.images.rows).tolist())
+    every = np.concatenate(factory.images.rows)
     base = set(tiny_dataset.class_split.base)
-    assert {int(tiny_dataset.train_labels[row]) for row in allowed} <= base
-    taken: list[np.ndarray] = []
-    real = type(factory.images).batch
-    object.__setattr__(
-        factory.images,
-        "batch",
-        lambda rows, c: (taken.append(rows), real(factory.images, rows, c))[1],
-    )
-    for step in range(20):
-        task = draw_episode(factory, step, ways=4, shots=2, queries=3)
+    assert {int(tiny_dataset.train_labels[row]) for row in every} <= base
+    episodes = Episodes(factory, ways=4, shots=2, queries=3)
+    for number in range(20):
+        drawn = episodes.draw(number)
+        task = episodes.lay_out(*drawn)
         assert task.support_y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
         assert task.query_y.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-        rows = taken[-1]
-        assert len(set(rows.tolist())) == 20 and set(rows.tolist()) <= allowed
+        x = factory.images.batch(*drawn).unflatten(0, (4, 5))
+        assert torch.equal(task.support_x, x[:, :2].flatten(0, 1))
+        assert torch.equal(task.query_x, x[:, 2:].flatten(0, 1))
+        rows = every[drawn[0].numpy()]
+        assert len(set(rows.tolist())) == 20
         classes = tiny_dataset.train_labels[rows].reshape(4, 5)
         assert (classes == classes[:, :1]).all() and len(set(classes[:, 0].tolist())) == 4
 
 
 def test_an_episode_that_asks_for_too_many_images_says_so(tiny_dataset):
     with pytest.raises(ValueError, match="takes 20 images of a class, one base class has 9"):
-        draw_episode(make_factory("protonet", tiny_dataset), 0, ways=3, shots=10, queries=10)
+        Episodes(make_factory("protonet", tiny_dataset), ways=3, shots=10, queries=10)
 
 
 def test_batches_pass_over_all_images(tiny_dataset):
     factory = make_factory("finetune", tiny_dataset)
     images = sum(len(rows) for rows in factory.images.rows)
-    batch = batches(factory, 16)
-    labels = torch.cat([batch(step)[1] for step in range(images // 16)])
+    draw, labels = draw_batches(factory, 16)
+    seen = torch.cat([draw(step)[0] for step in range(images // 16)])
+    assert sorted(seen.tolist()) == list(range(images))
     assert torch.bincount(labels).tolist() == [9] * 16
-    assert not torch.equal(batch(0)[1], batch(images // 16)[1])  # another epoch, another order
+    rows = np.concatenate(factory.images.rows)
+    classes = np.array(tiny_dataset.class_split.base)
+    assert (classes[labels] == tiny_dataset.train_labels[rows]).all()
+    assert not torch.equal(draw(0)[0], draw(images // 16)[0])  # another epoch, another order
 
 
 def test_fill_wants_exactly_the_arrays_that_are_due():
