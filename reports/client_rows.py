@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,13 +96,13 @@ def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:
     header = ("client", "method", "epoch", "accuracy", "loss")
     rounds = results.get("rounds")
     if not rounds:
-        return write_csv(path, [header, *_curve_rows(results["clients"])])
-    rows = [
+        return write_csv(path, chain([header], _curve_rows(results["clients"])))
+    rows = (
         (*row, point["round"])
         for point in rounds  # the last one's clients are the run's
         for row in _curve_rows(point.get("clients", results["clients"]))
-    ]
-    return write_csv(path, [(*header, "round"), *rows])
+    )
+    return write_csv(path, chain([(*header, "round")], rows))
 
 
 def _curve_rows(clients: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,10 @@ def write_messages_csv(
     column ``phase``: the method, or ``main``.
     """
     if not federated:
-        return write_csv(path, [COLUMNS, *_rows(rounds)])
+        return write_csv(path, chain([COLUMNS], _rows(rounds)))
     phases = {**federated, "main": rounds}
-    rows = [(*row, phase) for phase, outcomes in phases.items() for row in _rows(outcomes)]
-    return write_csv(path, [(*COLUMNS, "phase"), *rows])
+    rows = ((*row, phase) for phase, outcomes in phases.items() for row in _rows(outcomes))
+    return write_csv(path, chain([(*COLUMNS, "phase")], rows))
 
 
 def _rows(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[Any, ...]]:

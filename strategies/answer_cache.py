@@ -1,28 +1,41 @@
 """Clients' answers, kept as they arrive: a run that was killed asks only those that are missing.
 
-``cache/clients/KEY/client-NNNN.json`` holds one answer. KEY hashes all that the answers of a round
-depend on: the message itself (with the dataset's content in the place of its path), the round, the
-kind of device, and the libraries. How many clients are asked is not in it, nor how they are run, so
-forty clients find the answers of the twenty that were asked before. Only good answers are kept.
+``cache/clients/KEY/answers-NNNN.jsonl`` holds the answers that one run has added, a line each
+behind a line with what KEY was made of; every line has a sha256, so that one which a crash has torn
+counts as not there. A run writes to no other run's file: two may add to one KEY at once. What a
+later file says of a client stands.
+
+KEY hashes all that the answers of a round depend on: the message itself (with the dataset's content
+in the place of its path), the round, the kind of device, and the libraries. How many clients are
+asked is not in it, nor how they are run, so forty clients find the answers of the twenty that were
+asked before. Only good answers are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from learngene.utils.checkpoint import key_of, read_card, write_card
-from protocol.guard import RecordEntry
+from learngene.utils.checkpoint import key_of, sealed, unsealed
+from learngene.utils.files import attach_filename, is_file, refuse_other
+from learngene.utils.untrusted import MEBIBYTE, parse_json
+from protocol.guard import RecordEntry, same
 from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundPlan
 from protocol.task import NO_NUMBERS
 
-FORMAT = 1  # raise it when clients compute something else of the same message
+FORMAT = 2  # raise it when clients compute something else of the same message
+LINE_LIMIT = 64 * MEBIBYTE  # bytes of an answer; 10 KB with all methods
+SYNC_S = 1.0  # answers of so many seconds are lost where the machine itself goes down
 
 
 class AnswerCache:
@@ -31,29 +44,29 @@ class AnswerCache:
     Args:
         cache: folder of all caches.
         parts: what the answers depend on (``cache_key_fields``).
-        resume: False finds nothing, and writes over what is there.
+        resume: False finds nothing, and writes what then stands in the place of what is there.
     """
 
     def __init__(self, cache: Path, parts: Mapping[str, Any], *, resume: bool = True) -> None:
         self.folder = cache / "clients" / key_of(parts)
-        self._parts, self._resume = parts, resume
-        self._seen: dict[int, ClientOutcome | None] = {}
+        self._parts = dict(parts)
+        self._found: dict[int, ClientOutcome] | None = None if resume else {}
+        self._mine: Path | None = None  # this run's file, once there is an answer to keep
+        self._synced = 0.0
 
     def get(self, client: int) -> ClientOutcome | None:
-        """A kept answer; None where none is kept or its file is torn or altered.
+        """A kept answer; None where none is kept or its line is torn or altered.
 
         Raises:
-            InputError: the file is whole, and is another client's or of other settings.
+            InputError: the folder's files are whole, and of other settings.
         """
-        if not self._resume:
-            return None
-        if client not in self._seen:
-            card = read_card(self._path(client), of=self._of(client))
-            self._seen[client] = None if card is None else _outcome(client, card)
-        return self._seen[client]
+        if self._found is None:
+            files = sorted(self.folder.glob("answers-*.jsonl"), key=_number)
+            self._found = {c: answer for file in files for c, answer in self._read(file)}
+        return self._found.get(client)
 
     def put(self, outcome: ClientOutcome) -> None:
-        """Keep an answer, whole or not at all. One with an error is not kept.
+        """Keep an answer. One with an error is not kept.
 
         Raises:
             OSError: it cannot be written.
@@ -61,32 +74,83 @@ class AnswerCache:
         if outcome.error is not None:
             return
         card = {
+            "client": outcome.client,
             "methods": outcome.methods,
             "info": outcome.info,
             "bytes_up": outcome.bytes_up,
             "bytes_up_by_method": {n: t.up for n, t in outcome.bytes_by_method.items()},
             "sent": [list(entry) for entry in outcome.sent],
         }
-        write_card(self._path(outcome.client), card, of=self._of(outcome.client))
+        if self._mine is None:
+            self._mine = self._begin()
+        self._append(self._mine, sealed(card, self._seal))
 
-    def _path(self, client: int) -> Path:
-        return self.folder / f"client-{client:04d}.json"
+    @property
+    def _seal(self) -> bytes:
+        """What each answer's sha256 is over besides: a line of another folder is none of this."""
+        return self.folder.name.encode()
 
-    def _of(self, client: int) -> dict[str, Any]:
-        return {**self._parts, "client": client}
+    def _begin(self) -> Path:
+        """A new file behind those that are there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = max(map(_number, self.folder.glob("answers-*.jsonl")), default=0)
+        while True:
+            number += 1
+            path = self.folder / f"answers-{number:04d}.jsonl"
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:  # another run's, a moment ago
+                continue
+            self._append(path, sealed({"of": self._parts}))
+            return path
+
+    def _append(self, path: Path, line: bytes) -> None:
+        with attach_filename(path), path.open("ab") as file:
+            file.write(line + b"\n")
+            file.flush()
+            if time.monotonic() > self._synced + SYNC_S:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
+
+    def _read(self, path: Path) -> Iterator[tuple[int, ClientOutcome]]:
+        """The answers of a file; nothing where its first line is not whole."""
+        if not is_file(path):  # a pipe would never end
+            return
+        with suppress(OSError), path.open("rb") as file:
+            lines = iter(partial(file.readline, LINE_LIMIT), b"")
+            about = unsealed(_parsed(next(lines, b"")))
+            if about is None:
+                return
+            refuse_other(path, about.get("of"), self._parts)
+            for line in lines:
+                card = unsealed(_parsed(line), self._seal)
+                if card is not None:
+                    yield card["client"], _outcome(card)
 
 
-def _outcome(client: int, card: Mapping[str, Any]) -> ClientOutcome:
+def _number(path: Path) -> int:
+    digits = path.stem.removeprefix("answers-")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError:
+        return None
+
+
+def _outcome(card: Mapping[str, Any]) -> ClientOutcome:
     up = card["bytes_up_by_method"]
     return ClientOutcome(
-        client=client,
+        client=card["client"],
         replied=True,
         methods=card["methods"],
         info=card["info"],
         bytes_down=0,
         bytes_up=card["bytes_up"],
         bytes_by_method={name: ByteCount(0, up[name]) for name in up},
-        sent=tuple(RecordEntry(*entry) for entry in card["sent"]),
+        sent=tuple(same(RecordEntry(*entry)) for entry in card["sent"]),
         kept=True,
     )
 
