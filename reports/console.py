@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # they bring torch, seconds before the first line
     from server.factory import FactoryResult
 
 
+MOST_FAILURES = 20  # that are named one by one
 MEASURED = "collective, how it tells unknown images"  # what comes after its last task
 
 
@@ -210,8 +211,11 @@ def print_summary(
         console.print(Text(line))
     for name, reason in left_out(results).items():
         console.print(Text(f"{name} is left out: {reason}", style="red"))
-    for who, reason in failures(results):
+    lost = failures(results)
+    for who, reason in lost[:MOST_FAILURES]:
         console.print(Text(f"{who} failed: {reason}", style="red"))
+    if (further := len(lost) - MOST_FAILURES) > 0:
+        console.print(Text(f"and {further:,} more failed: see results.json", style="red"))
     if report is not None:
         # Unwrapped: a path that is broken over two lines cannot be copied or clicked.
         console.print(Text(f"Report: {report}"), soft_wrap=True)

@@ -59,6 +59,12 @@ def test_failed_clients_are_listed_with_their_reason(make):
     assert "client 7 failed" in text and "18 of 20 clients answered" in text
 
 
+def test_of_many_that_failed_the_first_are_listed_and_the_others_counted(make):
+    text = shown(make(n=40, fail=tuple(range(5, 30))))
+    assert text.count("failed: RuntimeError") == 20 and "client 24 failed" in text
+    assert "and 5 more failed: see results.json" in text
+
+
 def test_brackets_in_a_reason_are_not_markup(make):
     def change(sections):
         sections["clients"][3]["error"] = "bad [red]index[/red] [3]"
