@@ -91,6 +91,7 @@ def simulate(
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
     elif runtime.name == "ray":
+        callback.on_progress("clients, Ray starts")
         _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
     else:
         raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")
