@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -34,9 +35,12 @@ def client_rows(
     """
     rows = [_row(answer, shots, class_names) for answer in answers]
     for name, rounds in (federated or {}).items():
+        of_client: dict[int, list[ClientOutcome]] = defaultdict(list)
+        for answer in (each for outcome in rounds for each in outcome.clients):
+            of_client[answer.client].append(answer)
         for row in rows:
             if name in row["methods"]:
-                _add_rounds(row["methods"][name], name, rounds, row["id"])
+                _add_rounds(row["methods"][name], name, of_client[row["id"]])
     return rows
 
 
@@ -76,10 +80,7 @@ def _method(metrics: Mapping[str, Any], traffic: ByteCount) -> dict[str, Any]:
     }
 
 
-def _add_rounds(
-    method: dict[str, Any], name: str, rounds: Sequence[RoundOutcome], client: int
-) -> None:
-    answers = [answer for r in rounds for answer in r.clients if answer.client == client]
+def _add_rounds(method: dict[str, Any], name: str, answers: Sequence[ClientOutcome]) -> None:
     for field in ("bytes_down", "bytes_up"):
         method[field] += sum(getattr(answer, field) for answer in answers)
     # A round in which the client failed has no seconds that anybody knows of.

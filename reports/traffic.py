@@ -68,13 +68,16 @@ def traffic_summary(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     arrays, metrics or settings over all messages.
     """
     totals: defaultdict[tuple[str, bool, str, str], Counter[str]] = defaultdict(Counter)
-    for _, direction, _, verdict, _, content in _messages(rounds):
-        refused = verdict == REFUSED
+    alike = Counter(  # thousands of messages hold the same
+        (direction, verdict == REFUSED, tuple(content))
+        for _, direction, _, verdict, _, content in _messages(rounds)
+    )
+    for (direction, refused, content), times in alike.items():
         for entry in content:
             total = totals[direction, refused, entry.record, entry.kind]
-            total.update(entries=1, bytes=entry.bytes)
+            total.update(entries=times, bytes=times * entry.bytes)
         for record, kind in {(entry.record, entry.kind) for entry in content}:
-            totals[direction, refused, record, kind]["messages"] += 1
+            totals[direction, refused, record, kind]["messages"] += times
     return [
         {
             "direction": direction,
