@@ -1,8 +1,8 @@
 """Messages to nodes in Flower's simulation: the time of a look does not grow with the nodes.
 
-For every node, ten times a second, Flower looks through all messages that are out, and finds one
-for a few of them. Here only nodes are asked for that a message is for. What a message must be to be
-handed over is Flower's own ``get_message_ins``, as before.
+For every node, ten times a second, Flower looks through all messages that are out. Here they are
+looked through once and handed over. (Flower's look also forgets messages that have expired; those
+of a run live longer than its deadlines, see ``server.server_app.WatchedGrid``.)
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from queue import Queue
 from typing import Any
 
@@ -22,10 +23,12 @@ def hand_over(state: Any, queue: Queue[Message], nodes: object, stop: threading.
     """Put messages of an ``InMemoryLinkState`` into the queue of the workers until ``stop``."""
     while not stop.is_set():
         with state.lock:
-            out = list(state.message_ins_store.values())
-        for node in {each.metadata.dst_node_id for each in out if not each.metadata.delivered_at}:
-            for message in state.get_message_ins(node_id=node, limit=1):
-                queue.put(message)
+            stored = state.message_ins_store.values()
+            due = [each for each in stored if not each.metadata.delivered_at]
+            for message in due:
+                message.metadata.delivered_at = datetime.now(UTC).isoformat()
+        for message in due:
+            queue.put(message)
         stop.wait(LOOK_S)
 
 

@@ -1,10 +1,11 @@
-"""Only nodes that have a message are asked for, however many there are."""
+"""Messages are handed over once each, and nodes are not gone through."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+import time
 from queue import Queue
+from types import SimpleNamespace
 
 from flwr.app import Message, RecordDict
 from flwr.server.superlink.fleet.vce import vce_api
@@ -13,38 +14,35 @@ from flwr.supercore.task_identity import TaskIdentity
 from runtime.delivery import direct_delivery, hand_over
 
 
-class State:
-    """What is used of an ``InMemoryLinkState``."""
+class Store(dict[str, Message]):
+    """Counts how often it is gone through."""
 
-    def __init__(self, out: dict[str, Message]) -> None:
-        self.lock, self.message_ins_store = threading.RLock(), out
-        self.asked: Counter[int] = Counter()
+    looks = 0
 
-    def get_message_ins(self, node_id: int, limit: int) -> list[Message]:
-        self.asked[node_id] += 1
-        due = [
-            each
-            for each in self.message_ins_store.values()
-            if each.metadata.dst_node_id == node_id and not each.metadata.delivered_at
-        ]
-        for each in due[:limit]:
-            each.metadata.delivered_at = "now"
-        return due[:limit]
+    def values(self):
+        self.looks += 1
+        return super().values()
 
 
-def test_nodes_without_a_message_are_not_asked_for():
+def test_a_look_goes_through_the_messages_once_however_many_nodes_there_are():
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-    state = State({str(n): Message(RecordDict(), 100 + n % 3, "train") for n in range(4)})
+    store = Store({str(n): Message(RecordDict(), 100 + n % 3, "train") for n in range(4)})
+    store["taken"] = Message(RecordDict(), 100, "train")
+    store["taken"].metadata.delivered_at = "a while ago"
+    state = SimpleNamespace(lock=threading.RLock(), message_ins_store=store)
     queue: Queue[Message] = Queue()
     stop = threading.Event()
     nodes = dict.fromkeys(range(100, 10_100))
     thread = threading.Thread(target=hand_over, args=(state, queue, nodes, stop))
     thread.start()
     found = [queue.get(timeout=20).metadata.dst_node_id for _ in range(4)]
+    looks = store.looks
+    while store.looks < looks + 2:  # nothing is handed over twice
+        time.sleep(0.01)
     stop.set()
     thread.join(20)
-    assert sorted(found) == [100, 100, 101, 102]  # the second of one node at the second look
-    assert state.asked == {100: 2, 101: 1, 102: 1}
+    assert found == [100, 101, 102, 100] and queue.empty()
+    assert all(each.metadata.delivered_at for each in store.values())
 
 
 def test_flower_has_its_own_loop_back():
