@@ -7,7 +7,8 @@ One run of ``sim.py`` a number of clients, each a process of its own, with one c
 scale=tiny for all. With ``--work none`` a client draws its shard, trains nothing and answers with
 made-up curves of the due form: what is left is the cost of planning, messages, guard, accounting,
 kept answers, statistics and report. ``--work all`` does the work. A cost that is flat has equal
-numbers in a column for a client; memory is the peak of the driver's resident set.
+numbers in a column for a client (on a machine that other work shares, count the processor seconds);
+memory is the peak of the driver's resident set.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,10 @@ BASE = (
     *("individual.epochs=30", "individual.eval_every=10"),  # curves as long as a usual run's
 )
 FILES = ("results.json", "messages.csv", "clients.csv", "report.html")
-COLUMNS = ("clients", "seconds", "ms/client", "ms/client after", "peak MB", "MB down", "MB up")
+COLUMNS = (
+    *("clients", "seconds", "processor s", "ms/client", "ms/client after"),
+    *("peak MB", "MB down", "MB up"),
+)
 
 
 def no_work(client: int, round: int, task: ClientTask, payloads: dict[str, Any]) -> dict[str, Any]:
@@ -62,29 +67,41 @@ def no_work(client: int, round: int, task: ClientTask, payloads: dict[str, Any])
     return {"client": client, "info": info, "methods": answers}
 
 
-def run(overrides: list[str], work: str) -> tuple[int, float, float]:
-    """One run as a process: exit code, seconds and peak of its resident set in MB."""
+@dataclass(frozen=True)
+class Ended:
+    """A run as a process."""
+
+    code: int
+    seconds: float  # wall clock
+    processor: float  # seconds of the driver's own and of what it waited for
+    peak: float  # of its resident set, MB
+
+
+def run(overrides: list[str], work: str) -> Ended:
+    """One run of ``sim.py`` in a process of its own."""
     module = ["-m", "benchmarks.many_clients", "--run", work, "--", *overrides]
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *module], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, time.perf_counter() - started, usage.ru_maxrss / 1e3
+    seconds, processor = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+    return Ended(process.returncode, seconds, processor, usage.ru_maxrss / 1e3)
 
 
-def row(count: int, seconds: float, peak: float, run_dir: Path, kept: Path) -> tuple[str, ...]:
+def row(count: int, ended: Ended, run_dir: Path, kept: Path) -> tuple[str, ...]:
     """The numbers of a finished run, in the order of ``COLUMNS`` and of the files."""
     results = json.loads((run_dir / "results.json").read_text())
     parts, messages = results["run"]["seconds"], results["messages"]
-    after = seconds - sum(parts[name] for name in ("world", "collective", "clients"))
+    after = ended.seconds - sum(parts[name] for name in ("world", "collective", "clients"))
     sizes = [(run_dir / name).stat().st_size for name in FILES]
     answers = [path.stat().st_size for path in kept.iterdir()]
     return (
         f"{count:,}",
-        f"{seconds:.1f}",
+        f"{ended.seconds:.1f}",
+        f"{ended.processor:.1f}",
         f"{1e3 * parts['clients'] / count:.1f}",
         f"{1e3 * after / count:.1f}",
-        f"{peak:,.0f}",
+        f"{ended.peak:,.0f}",
         *(f"{messages[name] / 1e6:,.2f}" for name in ("bytes_down", "bytes_up")),
         *(f"{size / 1e6:.2f}" for size in sizes),
         f"{sum(answers) / 1e6:.2f} in {len(answers)}",
@@ -113,12 +130,12 @@ def main() -> int:
             # A collective for all; answers for each, since more clients find those of fewer.
             asked = [*BASE, *arguments.overrides, *where, f"shard_seed={count}"]
             before = set((cache / "clients").glob("*"))
-            code, seconds, peak = run(asked, arguments.work)
-            if code:
-                print(f"{count} clients: exit code {code}", file=sys.stderr)
+            ended = run(asked, arguments.work)
+            if ended.code:
+                print(f"{count} clients: exit code {ended.code}", file=sys.stderr)
                 return 1
             (kept,) = set((cache / "clients").glob("*")) - before
-            print(" | ".join(row(count, seconds, peak, run_dir, kept)), flush=True)
+            print(" | ".join(row(count, ended, run_dir, kept)), flush=True)
     return 0
 
 
