@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from runtime.streams import steady_streams
 if TYPE_CHECKING:
     from reports.console import Console
     from reports.loggers import RunLogger
+    from runtime.grid_backend import OutsideGrid
     from runtime.resources import Resources
 
 register_schema()
@@ -47,11 +48,19 @@ OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 
 _codes: list[int] = []  # one a job; a multirun's exit code is its worst
 
 
-def simulation(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> int:
+def simulation(
+    config: Config,
+    run_dir: Path,
+    overrides: Sequence[str] = (),
+    outside: OutsideGrid | None = None,
+) -> int:
     """One run, from the data to the report; returns the exit code.
 
-    ``overrides`` are kept in the results: what this run, which may be one of many of a multirun,
-    was asked for.
+    Args:
+        overrides: kept in the results: what this run, which may be one of many of a multirun, was
+            asked for.
+        outside: the nodes of ``flwr run`` (``flower_run.py``); None: clients of our own, as
+            ``config.runtime`` says.
     """
     from conf.unread import unread
     from reports.console import Console
@@ -63,7 +72,7 @@ def simulation(config: Config, run_dir: Path, overrides: Sequence[str] = ()) -> 
         plain = with_methods(plain, run)
         if note := unread(config, run.methods, overrides):
             console.on_note(note)
-        return _simulation(config, plain, resources, run_dir, overrides, console, logger)
+        return _simulation(config, plain, resources, run_dir, overrides, outside, console, logger)
 
 
 def _simulation(
@@ -72,6 +81,7 @@ def _simulation(
     resources: Resources | None,
     run_dir: Path,
     overrides: Sequence[str],
+    outside: OutsideGrid | None,
     console: Console,
     logger: RunLogger,
 ) -> int:
@@ -127,7 +137,7 @@ def _simulation(
     federated = Federated()
     if names := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar("federated rounds"):
-            width, clients = result.gene.card.width, federation(config, resources)
+            width, clients = result.gene.card.width, federation(config, resources, outside)
             federated = run_federated_training(
                 task, names, dataset, width, clients, callback=callback
             )
@@ -138,7 +148,7 @@ def _simulation(
             dataset.sha256,
             result.gene_of,
             pretrained.payloads,
-            federation(config, resources),
+            federation(config, resources, outside),
             rounds=config.rounds,
             precision=config.learngene.precision,
             payload_precision=config.payload_precision,
@@ -150,6 +160,7 @@ def _simulation(
             run_dir,
             plain,
             config.partition_seed,
+            ["python", *sys.argv] if outside is None else outside.command,
             overrides,
             dataset,
             leakage,
@@ -178,21 +189,34 @@ def _job(composed: DictConfig) -> None:
 
 def _run(composed: DictConfig) -> int:
     """One job; what goes wrong in it is said here, since Hydra would add lines of its own."""
-    try:
+
+    def job() -> int:
         config = check_fields(composed)
+        if config.runtime.name == "flwr":
+            fix = "Write runtime=ray or runtime=serial, or start it with flwr run (docs/GUIDE.md)"
+            raise InputError("runtime.name", "flwr", "it is flwr run that has the nodes", fix)
         announce(config)
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         asked = [str(each) for each in HydraConfig.get().overrides.task]
         return simulation(config, run_dir, asked)
+
+    code, problem = attempt(job)
+    return _say(problem, code) if problem else code
+
+
+def attempt(job: Callable[[], int]) -> tuple[int, str]:
+    """The exit code of a job and, on one line, what went wrong in it where that is not shown."""
+    try:
+        return job(), ""
     except InputError as error:
-        return _say(str(error), WRONG_INPUT)
+        return WRONG_INPUT, str(error)
     except RunError as error:
-        return _say(f"{error}; {KEPT}", FAILED)
+        return FAILED, f"{error}; {KEPT}"
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return _say(no_room(error), FAILED)
+            return FAILED, no_room(error)
         traceback.print_exc()
-        return FAILED
+        return FAILED, ""
 
 
 def announce(config: Config) -> None:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
+from logging import getLogger
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import faults
+from clients.node_state import DATA_ROOT, node_state
 from clients.timeout import Overdue, time_limit
 from learngene.utils.hardware import torch_threads
-from protocol.keys import ERROR, INFO, METRICS, NODE, PAYLOAD, TASK, WEIGHTS
+from protocol.keys import ERROR, INFO, METRICS, NODE, NODE_QUERY, PAYLOAD, TASK, WEIGHTS
+from protocol.messages import message_bytes
 from protocol.reply_schema import (
     REASON,
     TRACE,
@@ -58,6 +62,7 @@ def make_client_app(
     """
     made = ClientApp()
     made.query()(_partition)
+    made.query(NODE_QUERY.partition(".")[2])(_node)
     made.train()(partial(_train, run_task, make_schema))
     return made
 
@@ -73,8 +78,28 @@ def end_at_sigterm() -> None:
 
 def _partition(message: Message, context: Context) -> Message:
     """Which client this node is. Node ids are random, so the server has to ask."""
+    if "partition-id" not in context.node_config:
+        raise ValueError("no partition-id in the node's --node-config")
     record = ConfigRecord({"partition": int(context.node_config["partition-id"])})
     return Message(RecordDict({NODE: record}), reply_to=message)
+
+
+def _node(message: Message, context: Context) -> Message:
+    """As ``_partition``, and what this node's answers are made of."""
+    reply = _partition(message, context)
+    reply.content.config_records[NODE]["state"] = node_state(context.node_config)
+    _log(message, reply, context)
+    return reply
+
+
+def _log(message: Message, reply: Message, context: Context) -> None:
+    """One line for the node's owner: what came in and what goes out. Not in a simulation, whose
+    clients share a terminal."""
+    if IN_DRIVER in context.node_config or "ray" in sys.modules:
+        return
+    both = (message, reply)
+    said = [f"{message_bytes(each):,} bytes ({', '.join(each.content)})" for each in both]
+    getLogger("flwr").info("received %s, sends %s", *said)
 
 
 def _train(
@@ -91,7 +116,9 @@ def _train(
         # driver; a record keeps type and message, and where it happened for whoever asks.
         reason, where = clean(describe(error), REASON), traceback_locations(error)
         content = RecordDict({ERROR: ConfigRecord({"reason": reason, "traceback": where})})
-    return Message(content, reply_to=message)
+    reply = Message(content, reply_to=message)
+    _log(message, reply, context)
+    return reply
 
 
 class ClientOverdue(Overdue):
@@ -117,14 +144,17 @@ def _answer(
         for key, record in message.content.array_records.items()
         if key.startswith(PAYLOAD)
     }
-    client, round = int(context.node_config["partition-id"]), int(message.metadata.group_id)
-    in_driver = bool(context.node_config.get(IN_DRIVER, False))
+    config, round = context.node_config, int(message.metadata.group_id)
+    client, in_driver = int(config["partition-id"]), bool(config.get(IN_DRIVER, False))
+    state = node_state(config) if DATA_ROOT in config else None  # before its images are read
     overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
     fault = faults.armed(task.faults, client, round, in_driver)
     with torch_threads(task.threads), fault, time_limit(task.limit_s, overdue):
         answer = faults.spoil(run_task(client, round, task, payloads))
     if not isinstance(answer, dict):
         raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")
+    if state is not None:
+        answer["info"] = {**answer.get("info", {}), "node": state}
     return pack(answer)
 
 

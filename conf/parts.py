@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf.schema import Config
 from protocol.task import ClientTask, LabelledImages
 from runtime.resources import Federation, Resources
 from server.factory import FactorySettings
 from server.pretraining import PretrainingSettings
+
+if TYPE_CHECKING:
+    from runtime.grid_backend import OutsideGrid
 
 
 def factory_settings(config: Config) -> FactorySettings:
@@ -68,7 +71,9 @@ def client_task(
     )
 
 
-def federation(config: Config, resources: Resources | None) -> Federation:
+def federation(
+    config: Config, resources: Resources | None, outside: OutsideGrid | None = None
+) -> Federation:
     """Who is asked, where they run, and where their answers are kept."""
     clients, cache = config.num_clients, Path(config.cache)
-    return Federation(config.runtime, clients, cache, config.resume, resources)
+    return Federation(config.runtime, clients, cache, config.resume, resources, outside)

@@ -14,3 +14,4 @@ WEIGHTS = "weights."  # of methods that are trained among the clients, and of no
 INFO = "info"
 ERROR = "error"
 NODE = "node"
+NODE_QUERY = "query.node"  # type of the question that a node of its own owner is asked

@@ -30,6 +30,7 @@ IN_A_ROUND = ("images", "loss", "seconds")  # numbers of a federated round
 REASON = 500  # characters of a failure's reason
 TRACE = 2000  # characters of the places in the code where it happened
 DEVICE = 100  # characters
+NODE_STATE = 16  # characters of a node's digest of what its answers are made of
 DIGITS = 8  # characters of one class in the list of a shard's classes
 LONGEST_RUN = 100  # characters without a space or punctuation
 WIDTHS = {"float32": 4, "float16": 2, "int8": 1}  # bytes of a number, of all types that travel
@@ -108,6 +109,7 @@ class ReplySchema:
 def reply_schema(task: ClientTask) -> ReplySchema:
     """What ``clients.work.run_task`` may answer to a task."""
     info = {"classes": task.ways * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
+    info["node"] = NODE_STATE  # of a node with images of its own: see clients/node_state.py
     if task.federated is not None:
         return ReplySchema(
             metrics={method: dict.fromkeys(IN_A_ROUND, 0) for method in task.methods},

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,6 +81,7 @@ def write_run(
     run_dir: Path,
     config: Mapping[str, Any],
     shard_seed: int,
+    command: Sequence[str],
     overrides: Sequence[str],
     dataset: ImageDataset,
     leakage: Mapping[str, Any],
@@ -93,7 +93,10 @@ def write_run(
     labelled: Mapping[str, Any] | None = None,
     callback: RunCallback = SILENT,
 ) -> tuple[dict[str, Any], Path]:
-    """Write all files of a run; returns the results and the path of the report."""
+    """Write all files of a run; returns the results and the path of the report.
+
+    ``command`` is what a person typed to start it, ``overrides`` what of it is for the run.
+    """
     names = dataset.class_names
     last = len(rounds) - 1  # in which the federated methods answer, too
     rows = [
@@ -115,7 +118,7 @@ def write_run(
         run={
             "seed": config["seed"],
             "shard_seed": shard_seed,
-            "command": below_home(shlex.join(["python", *sys.argv])),
+            "command": below_home(shlex.join(command)),
             "experiment": config["experiment"],
             "overrides": below_home(list(overrides)),
             "versions": {"python": platform.python_version()}

@@ -17,7 +17,7 @@ from protocol.plan import plan_round
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import ClientTask, FaultOrders
 from runtime.ray_backend import simulate
-from runtime.resources import Federation, client_device
+from runtime.resources import Federation
 from strategies.answer_cache import AnswerCache, cache_key_fields
 from strategies.learngene import LearngeneStrategy
 
@@ -48,7 +48,7 @@ def run_client_rounds(
     Raises:
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
-    device, clients = client_device(federation.resources), federation.num_clients
+    device, clients = federation.device(), federation.num_clients
     with fault_orders(faults, federation.cache) as orders:
 
         @cache  # asked for by the count of kept answers, by the runtime and by the round
@@ -69,15 +69,18 @@ def run_client_rounds(
 
         def answers(plan: RoundPlan, number: int) -> AnswerCache:
             fields = cache_key_fields(plan, number, dataset_sha256, device)
-            return AnswerCache(federation.cache, fields, resume=federation.resume)
+            node_of, resume = federation.node_of, federation.resume
+            return AnswerCache(federation.cache, fields, resume=resume, node_of=node_of)
 
         strategy = LearngeneStrategy(clients, plans)
         due, kept = clients * rounds, strategy.kept(rounds)
         if kept:
             callback.on_note(f"{kept} of {due} clients answered in an earlier run: not asked again")
         callback.on_clients_begin(due - kept)
-        runtime, resources = federation.runtime, federation.resources
-        simulate(strategy, rounds, runtime, clients, resources=resources, callback=callback)
+        simulate(
+            strategy, rounds, federation.runtime, clients, resources=federation.resources,
+            outside=federation.outside, callback=callback,
+        )  # fmt: skip
     return strategy.rounds
 
 

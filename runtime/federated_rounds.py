@@ -21,7 +21,7 @@ from protocol.plan import plan_federated_round
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import ClientTask
 from runtime.ray_backend import simulate
-from runtime.resources import Federation, client_device
+from runtime.resources import Federation
 from strategies.answer_cache import cache_key_fields
 from strategies.fedavg import FederatedStrategy, Training
 from strategies.training_cache import TrainingCache
@@ -88,7 +88,7 @@ def run_federated_training(
     if strategy.rounds_left:
         simulate(
             strategy, strategy.rounds_left, federation.runtime, clients,
-            resources=federation.resources, client_app=client_app,
+            resources=federation.resources, outside=federation.outside, client_app=client_app,
         )  # fmt: skip
     failed = {each.name: each.failed for each in trainings if each.failed is not None}
     for name, reason in failed.items():
@@ -112,10 +112,12 @@ def _start(task: ClientTask, dataset: ImageDataset, width: float) -> Payload:
 def _kept(
     task: ClientTask, dataset: ImageDataset, training: Training, federation: Federation
 ) -> TrainingCache:
-    """Where the training is kept: the key is its first message and the number of clients."""
+    """Where the training is kept: the key is its first message and the clients."""
     plan = plan_federated_round(task, training.name, 1, training.state)
-    fields = cache_key_fields(plan, 1, dataset.sha256, client_device(federation.resources))
+    fields = cache_key_fields(plan, 1, dataset.sha256, federation.device())
     fields["clients"] = federation.num_clients
+    if federation.node_of is not None:
+        fields["nodes"] = [federation.node_of(client) for client in range(federation.num_clients)]
     return TrainingCache(federation.cache, training.name, fields)
 
 

@@ -29,6 +29,7 @@ from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
 from runtime.cluster import GIVE_UP
 from runtime.delivery import direct_delivery
+from runtime.grid_backend import OutsideGrid
 from runtime.private_ray import environment, private_ray
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import run_serial
@@ -52,6 +53,7 @@ def simulate(
     num_clients: int,
     *,
     resources: Resources | None = None,
+    outside: OutsideGrid | None = None,
     client_app: ClientApp | None = None,
     callback: RunCallback = SILENT,
 ) -> None:
@@ -66,6 +68,7 @@ def simulate(
         runtime: ``ray`` or ``serial``, and what a client may hold.
         num_clients: nodes to simulate.
         resources: what ``check_resources`` has found for Ray; default: it is asked here.
+        outside: nodes that are there already; nothing is simulated then.
         client_app: what answers; default ``clients.client_app.app``.
         callback: its ``on_reply`` is called as replies arrive; with Ray not in the main thread.
 
@@ -75,6 +78,8 @@ def simulate(
         KeyboardInterrupt: passed on after cleaning up; ``strategy.finish_round()`` has what was
             finished. Whatever else the strategy raised is raised here, too.
     """
+    if outside is not None:
+        return outside.run(strategy, rounds, runtime, callback)
     if client_app is None:
         from clients.client_app import app
 
@@ -94,7 +99,7 @@ def simulate(
         callback.on_progress("clients, Ray starts")
         _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
     else:
-        raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")
+        raise InputError("runtime", runtime.name, "no such runtime here", "Choose ray or serial")
     if server_app.error is not None:
         raise server_app.error
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from learngene.errors import InputError
 from learngene.utils.hardware import memory, usable_cores
 from learngene.utils.settings import setting
 from runtime.cluster import Node, look_up
+
+if TYPE_CHECKING:  # brings flwr
+    from runtime.grid_backend import OutsideGrid
 
 WORKER_BYTES = 370e6  # of a process with torch; what it works on is mapped, and shared with others
 
@@ -19,7 +23,8 @@ WORKER_BYTES = 370e6  # of a process with torch; what it works on is mapped, and
 class RuntimeSettings:
     """Where clients run, and within which limits."""
 
-    name: str = setting("ray", choices=("ray", "serial"))  # ray | serial
+    # ray | serial; flwr run sets flwr: the nodes are Flower's own
+    name: str = setting("ray", choices=("ray", "serial", "flwr"))
     # a round's deadline for answers, seconds
     timeout_s: float = setting(3600.0, gt=0, le=1_000_000)
     # One client's own time: a longer one has failed, and its worker is free for the next. Without
@@ -73,6 +78,17 @@ class Federation:
     cache: Path
     resume: bool = True  # take up what an earlier run has kept
     resources: Resources | None = None  # of ``runtime``, as checked; None: without Ray
+    outside: OutsideGrid | None = None  # nodes that Flower has already; None: ours, of ``runtime``
+
+    def device(self) -> dict[str, Any]:
+        """Where clients compute, as far as it is known here."""
+        return client_device(self.resources) if self.outside is None else self.outside.device()
+
+    @property
+    def node_of(self) -> Callable[[int], dict[str, Any] | None] | None:
+        """What of a client's node its answers depend on; None: nothing."""
+        nodes = None if self.outside is None else self.outside.nodes
+        return None if nodes is None else nodes.state_of
 
 
 def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:

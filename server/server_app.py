@@ -1,4 +1,7 @@
-"""The factory's Flower app: run the strategy, pass replies on as they arrive, keep the error."""
+"""The factory's Flower app: run the strategy, pass replies on as they arrive, keep the error.
+
+``app`` is what ``flwr run`` starts (``[tool.flwr.app]`` in pyproject.toml): a whole run.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,7 @@ def make_server_app(
     callback: RunCallback = SILENT,
     *,
     in_flight: int | None = None,
+    poll_s: float = POLL_S,
 ) -> LearngeneServerApp:
     """A ServerApp that runs ``strategy`` for some rounds.
 
@@ -62,6 +66,7 @@ def make_server_app(
         timeout_s: deadline of a round, seconds.
         callback: its ``on_reply`` is called in the ServerApp's thread.
         in_flight: messages with work that are out at once; None = all.
+        poll_s: seconds between two looks for replies.
     """
     app = LearngeneServerApp()
 
@@ -75,7 +80,7 @@ def make_server_app(
         app.started.set()
         try:
             # The guard sees all messages of a round before the first of them goes.
-            watched = strategy.guarded(WatchedGrid(grid, app.stop, observe, in_flight))
+            watched = strategy.guarded(WatchedGrid(grid, app.stop, observe, in_flight, poll_s))
             strategy.start(watched, ArrayRecord(), num_rounds=rounds, timeout=timeout_s)
         except Exception as error:  # run_simulation would end with exit code 0
             app.error = error
@@ -99,9 +104,11 @@ class WatchedGrid(WrappedGrid):
         stop: threading.Event,
         on_message: Callable[[Message], None],
         in_flight: int | None = None,
+        poll_s: float = POLL_S,
     ) -> None:
         super().__init__(grid)
         self._stop, self._on_message, self._in_flight = stop, on_message, in_flight
+        self._poll_s = poll_s
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -126,7 +133,8 @@ class WatchedGrid(WrappedGrid):
         while due or waiting:
             room = min(most - len(waiting), len(due))
             if now := [due.popleft() for _ in range(room)]:
-                waiting |= set(self.push_messages(now))
+                # None, where Flower has no such node any more: nobody answers that one.
+                waiting |= {each for each in self.push_messages(now) if each}
             del now
             arrived = list(self.pull_messages(waiting))
             for reply in arrived:
@@ -135,7 +143,7 @@ class WatchedGrid(WrappedGrid):
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            if not arrived and self._stop.wait(POLL_S):
+            if not arrived and self._stop.wait(self._poll_s):
                 break
         if (due or waiting) and self._stop.is_set():
             raise Stopped(f"the runtime ended while {len(due) + len(waiting)} replies were due")
@@ -145,3 +153,20 @@ class WatchedGrid(WrappedGrid):
         if self._stop.is_set():
             raise Stopped("the runtime ended before the nodes were there")
         return super().get_node_ids()
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """A whole run over the nodes of ``grid``.
+
+    Raises:
+        Exception: it did not end well. Flower knows no other sign of it.
+    """
+    # The one import upward (docs/ARCHITECTURE.md): Flower looks for the app here, and a run's
+    # phases lie above.
+    from flower_run import run
+
+    run(grid, context)

@@ -6,17 +6,19 @@ counts as not there. A run writes to no other run's file: two may add to one KEY
 later file says of a client stands.
 
 KEY hashes all that the answers of a round depend on: the message itself (with the dataset's content
-in the place of its path), the round, the kind of device, and the libraries. How many clients are
-asked is not in it, nor how they are run, so forty clients find the answers of the twenty that were
-asked before. Only good answers are kept.
+in the place of its path), the round, the kind of device, and the libraries; where clients are nodes
+of their own owners, an answer has the node and what it says of itself beside it. How many clients
+are asked is not in it, nor how they are run, so forty clients find the answers of the twenty that
+were asked before. Only good answers are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundPlan
 from protocol.task import NO_NUMBERS
 
+NodeOf = Callable[[int], Mapping[str, Any] | None]
 FORMAT = 2  # raise it when clients compute something else of the same message
 LINE_LIMIT = 64 * MEBIBYTE  # bytes of an answer; 10 KB with all methods
 SYNC_S = 1.0  # answers of so many seconds are lost where the machine itself goes down
@@ -45,12 +48,23 @@ class AnswerCache:
         cache: folder of all caches.
         parts: what the answers depend on (``cache_key_fields``).
         resume: False finds nothing, and writes what then stands in the place of what is there.
+        node_of: what of a client's node its answers depend on besides (``Nodes.state_of``): one
+            node's answer is never another's, nor a simulation's. A client whose node is not known
+            has none.
     """
 
-    def __init__(self, cache: Path, parts: Mapping[str, Any], *, resume: bool = True) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        parts: Mapping[str, Any],
+        *,
+        resume: bool = True,
+        node_of: NodeOf | None = None,
+    ) -> None:
         self.folder = cache / "clients" / key_of(parts)
         self._parts = dict(parts)
-        self._found: dict[int, ClientOutcome] | None = None if resume else {}
+        self._node_of: NodeOf = node_of or (lambda client: {})
+        self._found: dict[str, ClientOutcome] | None = None if resume else {}  # by ``_whose``
         self._mine: Path | None = None  # this run's file, once there is an answer to keep
         self._synced = 0.0
 
@@ -62,19 +76,22 @@ class AnswerCache:
         """
         if self._found is None:
             files = sorted(self.folder.glob("answers-*.jsonl"), key=_number)
-            self._found = {c: answer for file in files for c, answer in self._read(file)}
-        return self._found.get(client)
+            self._found = {who: answer for file in files for who, answer in self._read(file)}
+        return self._found.get(_whose(client, self._node_of(client)))
 
     def put(self, outcome: ClientOutcome) -> None:
-        """Keep an answer. One with an error is not kept.
+        """Keep an answer. One with an error is not kept, nor one of a node that has changed since
+        it said what its answers are made of.
 
         Raises:
             OSError: it cannot be written.
         """
-        if outcome.error is not None:
+        node, said = self._node_of(outcome.client), outcome.info.get("node")
+        if outcome.error is not None or node is None or said not in (None, node.get("state")):
             return
         card = {
             "client": outcome.client,
+            "node": dict(node),
             "methods": outcome.methods,
             "info": outcome.info,
             "bytes_up": outcome.bytes_up,
@@ -112,7 +129,7 @@ class AnswerCache:
                 os.fsync(file.fileno())
                 self._synced = time.monotonic()
 
-    def _read(self, path: Path) -> Iterator[tuple[int, ClientOutcome]]:
+    def _read(self, path: Path) -> Iterator[tuple[str, ClientOutcome]]:
         """The answers of a file; nothing where its first line is not whole."""
         if not is_file(path):  # a pipe would never end
             return
@@ -125,7 +142,12 @@ class AnswerCache:
             for line in lines:
                 card = unsealed(_parsed(line), self._seal)
                 if card is not None:
-                    yield card["client"], _outcome(card)
+                    yield _whose(card["client"], card["node"]), _outcome(card)
+
+
+def _whose(client: int, node: Mapping[str, Any] | None) -> str:
+    """Whose an answer is: no kept one is of None, a node that is not known."""
+    return json.dumps([client, node], sort_keys=True)
 
 
 def _number(path: Path) -> int:

@@ -21,6 +21,7 @@ from learngene.methods.common.federated import HEAD, Merged, average
 from protocol.keys import WEIGHTS
 from protocol.messages import CheckedReply
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
+from strategies.nodes import Nodes
 
 
 @dataclass
@@ -88,8 +89,10 @@ class FederatedStrategy(LearngeneStrategy):
         training = self._order[server_round - 1]
         if training.failed is not None:
             return []
-        if training is not self._last:  # each training asks anew who is there: it stands by itself
-            self._partitions, self._last = {}, training
+        if training is not self._last:
+            if not self.nodes.lasting:  # each training asks anew: it stands by itself
+                self.nodes = Nodes(self.num_clients, wait_s=self.nodes.wait_s)
+            self._last = training
         self._merged = {}
         return super().configure_train(server_round, arrays, config, grid)
 

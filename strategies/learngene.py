@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from protocol.guard import GuardedGrid, MessageSchema, RecordEntry, inspect
+from protocol.guard import GuardedGrid, MessageSchema, inspect
 from protocol.keys import PAYLOAD, TASK
 from protocol.messages import (
     ByteCount,
@@ -24,11 +24,11 @@ from protocol.messages import (
     bytes_by_method,
     counted,
     message_bytes,
-    read_partition,
     read_reply,
     reply_bytes,
 )
 from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
+from strategies.nodes import Nodes, Question
 
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
 
@@ -65,7 +65,7 @@ class _OpenRound:
 
     number: int
     parts: Sequence[_Part]  # client i is sent entry i modulo their number
-    who: tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...]  # as in RoundOutcome
+    who: tuple[Question, ...]  # as in RoundOutcome
     opened: float = field(default_factory=time.monotonic)
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by client
 
@@ -94,11 +94,10 @@ class LearngeneStrategy(Strategy):
     ) -> None:
         self.num_clients = num_clients
         self.prepare = prepare
-        self.node_wait_s = node_wait_s
         self.rounds: list[RoundOutcome] = []
         self.timeout_s: float | None = None  # a round's deadline, where the runtime has told it
-        self._partitions: dict[int, int] = {}  # node id -> client, in the order of the clients
-        self._unknown = ""  # why the other clients' nodes are not known
+        self.deadline = "runtime.timeout_s"  # which setting that is
+        self.nodes = Nodes(num_clients, wait_s=node_wait_s)  # the runtime may have others
         self._open: _OpenRound | None = None
 
     def guarded(self, grid: Grid) -> Grid:
@@ -106,9 +105,9 @@ class LearngeneStrategy(Strategy):
         the client that a message goes to."""
 
         def schema(node: int) -> MessageSchema | None:
-            if self._open is None or node not in self._partitions:
+            if self._open is None or node not in self.nodes.clients:
                 return None
-            return self._open.part(self._partitions[node]).plan.schema
+            return self._open.part(self.nodes.clients[node]).plan.schema
 
         return GuardedGrid(grid, schema)
 
@@ -118,19 +117,21 @@ class LearngeneStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a client whose answer is not kept, in the order of the clients."""
-        who = self._discover_clients(grid)
+        self.nodes.discover(grid)
         plans = self.prepare(server_round)
         shared: dict[int, ArrayRecord] = {}
         distinct = {id(plan): plan for plan in plans}
         parts = {key: _Part(plan, server_round, shared) for key, plan in distinct.items()}
-        now = _OpenRound(server_round, [parts[id(plan)] for plan in plans], who)
+        now = _OpenRound(
+            server_round, [parts[id(plan)] for plan in plans], self.nodes.take_questions()
+        )
         for client in range(self.num_clients):
             part = now.part(client)
             kept = part.plan.kept.get(client) if part.plan.kept else None
             if kept is not None:
                 now.outcomes[client] = _reuse_answer(kept, part)
         self._open = now
-        asked = self._partitions.items()
+        asked = self.nodes.clients.items()
         return [now.part(c).message(node) for node, c in asked if c not in now.outcomes]
 
     def kept(self, rounds: int) -> int:
@@ -145,43 +146,6 @@ class LearngeneStrategy(Strategy):
             for client in range(self.num_clients)
         )
 
-    def _discover_clients(
-        self, grid: Grid
-    ) -> tuple[tuple[int, int, int, tuple[RecordEntry, ...]], ...]:
-        """Wait for all nodes and learn which client each is; gives ``RoundOutcome.who``.
-
-        The ServerApp starts before the nodes register, so asking at once finds none of them.
-        """
-        wait = self.node_wait_s
-        deadline = time.monotonic() + wait
-        while len(nodes := set(grid.get_node_ids())) < self.num_clients:
-            if time.monotonic() > deadline:
-                there = f"{len(nodes)} of {self.num_clients} nodes"
-                raise RuntimeError(f"{there} registered in {wait:g} s")
-            time.sleep(0.05)
-        partitions = {node: who for node, who in self._partitions.items() if node in nodes}
-        unknown = sorted(nodes - set(partitions))
-        queries = [Message(RecordDict(), node, MessageType.QUERY) for node in unknown]
-        answers: dict[int, Message] = {}
-        self._unknown = f"its node did not say who it is within {wait:g} s"
-        for reply in grid.send_and_receive(queries, timeout=wait) if queries else ():
-            try:
-                client = read_partition(reply)
-            except ValueError as error:
-                self._unknown += f"; a node said: {error}"
-                continue
-            partitions[reply.metadata.src_node_id], answers[client] = client, reply
-        clients = sorted(partitions.values())
-        if len(set(clients)) < len(clients) or not set(clients) <= set(range(self.num_clients)):
-            due = f"each of 0 to {self.num_clients - 1} is due once at most"
-            raise RuntimeError(f"nodes say that they are clients {clients}, {due}")
-        self._partitions = dict(sorted(partitions.items(), key=lambda item: item[1]))
-        asked = message_bytes(queries[0]) if queries else 0  # equal for all: only the node differs
-        return tuple(
-            (client, asked, message_bytes(reply), inspect(reply.content))
-            for client, reply in sorted(answers.items())
-        )
-
     # -- counting ---------------------------------------------------------------------------------
 
     def receive(self, reply: Message) -> ClientOutcome | None:
@@ -191,10 +155,10 @@ class LearngeneStrategy(Strategy):
             now is None
             or reply.metadata.message_type != MessageType.TRAIN
             or reply.metadata.group_id != str(now.number)
-            or node not in self._partitions
+            or node not in self.nodes.clients
         ):
             return None
-        client = self._partitions[node]
+        client = self.nodes.clients[node]
         part = now.part(client)
         plan = part.plan
         if client not in now.outcomes:
@@ -221,9 +185,10 @@ class LearngeneStrategy(Strategy):
         if now is None:
             return None
         late = self.timeout_s is not None and time.monotonic() - now.opened >= self.timeout_s
-        deadline = f"within {self.timeout_s:g} s (runtime.timeout_s)" if late else None
+        deadline = f"within {self.timeout_s:g} s ({self.deadline})" if late else None
         absent = CheckedReply(errors=[f"no reply {deadline or 'before the run ended'}"])
-        unknown, known = CheckedReply(errors=[self._unknown]), set(self._partitions.values())
+        unknown = CheckedReply(errors=[self.nodes.unknown])
+        known = set(self.nodes.clients.values())
         clients = [
             now.outcomes.get(client)
             or _outcome(now.part(client), client, absent if client in known else unknown, None)

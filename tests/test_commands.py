@@ -37,6 +37,7 @@ TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=3",
 BESIDE = {
     "collective.growth=conf/growth/deepen.yaml": "collective.classes_per_task=2",  # tiny's has 4
 }
+FLOWERS = ("flwr run ", "export FLWR_")  # no sim.py: tests/test_flower_run.py runs it
 # Asked for, composed and checked as written and at scale=tiny, but not run.
 NOT_RUN = {
     r"python -m pip": "it installs",
@@ -72,7 +73,7 @@ def shown() -> Iterator[Shown]:
         for line in page.read_text().splitlines():
             if line.startswith("```"):
                 fenced = not fenced
-            elif fenced:
+            elif fenced and not line.startswith(FLOWERS):
                 yield from (Shown(command.strip(), line) for command in line.split("&&"))
             else:
                 codes = re.findall(r"`([^`]+)`", line)

@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Context, Message, RecordDict
 from hydra import compose, initialize_config_dir
 
 import runtime.client_rounds
 import sim as program
+from clients.client_app import app as client_app
 from clients.client_app import make_client_app
 from conf.schema import Config, register_schema
 from conf.validate import check
 from learngene.utils.hardware import WORKSPACE, pin_kernels
 from protocol.callbacks import CallbackList, RunCallback
 from reports.results import comparable, read_results, result_sha256
+from runtime.grid_backend import OutsideGrid
 from runtime.serial_backend import SerialGrid
 from tests.helpers import hooked
 from tests.hostile_methods import write_hostile
@@ -91,6 +93,19 @@ def test_a_copied_cache_of_which_all_is_taken_up(first, cache, tmp_path):
     run(config_of(cache), tmp_path / "leaves everything in the cache")
     again = run(config_of(copied(cache, tmp_path)), tmp_path / "run", anew=False)
     assert again["run"]["kept_answers"] == 3
+    assert_equal(again, first)
+
+
+def test_the_nodes_of_a_grid_from_outside(first, cache, tmp_path):
+    config = config_of(cache, name="flwr")
+    for kept in ("clients", "federated"):
+        shutil.rmtree(cache / kept)
+    grid = SerialGrid(client_app, config.num_clients)
+    context = Context(grid.run.run_id, 1, {}, RecordDict(), {})
+    outside = OutsideGrid(grid, context, ["flwr", "run", "."], deployed=False)
+    assert program.simulation(config, tmp_path, [], outside) == program.OK
+    again = read_results(tmp_path / "results.json")
+    assert again["run"]["command"] == "flwr run ."
     assert_equal(again, first)
 
 

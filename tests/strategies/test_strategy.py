@@ -160,7 +160,7 @@ def test_clients_are_sent_what_their_entry_says_and_counted_so():
     gains = [each["learngene"].down - each["scratch"].down for each in by_method]
     assert gains[1] - gains[0] > 4 * (99 * 9 - 2 * 2) - 10 > 0
     # of three plans one is declared for each client: another's message is not let out to it
-    nodes = {client: node for node, client in strategy._partitions.items()}
+    nodes = {client: node for node, client in strategy.nodes.clients.items()}
     configure(strategy, grid)
     swapped = Message(messages[1].content, nodes[0], MessageType.TRAIN, group_id="1")
     with pytest.raises(UndeclaredError, match=r"'w' is float32 \[99, 9\]"):

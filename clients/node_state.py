@@ -1,0 +1,46 @@
+"""What the answers of a node are made of beside their message, as one digest.
+
+The server keeps answers, and takes one up again only while the node says the same of itself. It
+tells nothing else of the node: names, sizes and times of its images go into the digest alone. No
+torch is imported, since in a deployment each question is a new process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from learngene.utils.hardware import library_version
+from protocol.reply_schema import NODE_STATE
+
+DATA_ROOT = "data-root"  # in a node's config: the folder of its own images
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
+
+
+def node_state(config: Mapping[str, Any]) -> str:
+    """16 hex digits of all that its owner wrote into the node's config, its images, its libraries
+    and the devices that it may use.
+
+    Raises:
+        OSError: a folder of its images cannot be read.
+    """
+    parts = {
+        "config": dict(config),
+        "images": list(_files(Path(str(config[DATA_ROOT])))) if DATA_ROOT in config else None,
+        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    return digest.hexdigest()[:NODE_STATE]
+
+
+def _files(root: Path) -> Iterator[tuple[str, int, int]]:
+    """Each file below ``root``: name, bytes, time of its last change in nanoseconds."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            about = path.stat()
+            yield path.relative_to(root).as_posix(), about.st_size, about.st_mtime_ns
