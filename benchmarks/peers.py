@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from learngene.data.cache import build
 from learngene.data.settings import SeededDataSettings
 
 LOOK_S = 0.5  # between two looks at the memory
+LIMIT_S = 3000.0  # of a run of a contender
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,12 @@ def measure(command: list[str], environment: dict[str, str], out: Path) -> Measu
     environment = {**environment, "PEER_OUT": str(out)}
     started, peak = time.perf_counter(), 0
     with (out / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         while process.poll() is None:
+            if time.perf_counter() - started > LIMIT_S:  # Flower waits an hour for a Ray that died
+                os.killpg(process.pid, signal.SIGKILL)
             peak = max(peak, resident(f"PEER_OUT={out}".encode()))
             with suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_S)
