@@ -56,8 +56,8 @@ def write_card(
 
 def sealed(card: Mapping[str, Any], data: bytes = b"") -> bytes:
     """A card as one line of JSON, with the sha256 of itself and of the ``data`` it belongs to."""
-    card = json.loads(json.dumps(card, allow_nan=False))
-    return json.dumps({**card, "sha256": _digest(data, card)}).encode()
+    plain = json.loads(json.dumps(card, allow_nan=False))
+    return json.dumps({**plain, "sha256": _digest(data, plain)}).encode()
 
 
 def unsealed(card: Any, data: bytes = b"") -> dict[str, Any] | None:
