@@ -123,7 +123,13 @@ def _simulation(
     console.result(result, config.learngene.precision)
     with console.bar("labels"):
         labelled = label_open_world(
-            config.open_world, config.labelled, config.shards, config.num_clients, dataset, result
+            config.open_world,
+            config.labelled,
+            config.shards,
+            config.num_clients,
+            dataset,
+            result,
+            callback,
         )
     if labelled:
         callback.on_note(labelling_summary(labelled.section))

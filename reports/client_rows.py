@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +35,12 @@ def client_rows(
     """
     rows = [_row(answer, shots, class_names) for answer in answers]
     for name, rounds in (federated or {}).items():
+        of_client: dict[int, list[ClientOutcome]] = defaultdict(list)
+        for answer in (each for outcome in rounds for each in outcome.clients):
+            of_client[answer.client].append(answer)
         for row in rows:
             if name in row["methods"]:
-                _add_rounds(row["methods"][name], name, rounds, row["id"])
+                _add_rounds(row["methods"][name], name, of_client[row["id"]])
     return rows
 
 
@@ -85,10 +90,7 @@ def _method(metrics: Mapping[str, Any], traffic: ByteCount) -> dict[str, Any]:
     }
 
 
-def _add_rounds(
-    method: dict[str, Any], name: str, rounds: Sequence[RoundOutcome], client: int
-) -> None:
-    answers = [answer for r in rounds for answer in r.clients if answer.client == client]
+def _add_rounds(method: dict[str, Any], name: str, answers: Sequence[ClientOutcome]) -> None:
     for field in ("bytes_down", "bytes_up"):
         method[field] += sum(getattr(answer, field) for answer in answers)
     # A round in which the client failed has no seconds that anybody knows of.
@@ -105,13 +107,13 @@ def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:
     header = ("client", "method", "epoch", "accuracy", "loss")
     rounds = results.get("rounds")
     if not rounds:
-        return write_csv(path, [header, *_curve_rows(results["clients"])])
-    rows = [
+        return write_csv(path, chain([header], _curve_rows(results["clients"])))
+    rows = (
         (*row, point["round"])
         for point in rounds  # the last one's clients are the run's
         for row in _curve_rows(point.get("clients", results["clients"]))
-    ]
-    return write_csv(path, [(*header, "round"), *rows])
+    )
+    return write_csv(path, chain([(*header, "round")], rows))
 
 
 def _curve_rows(clients: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -44,6 +47,7 @@ if TYPE_CHECKING:  # they bring torch, seconds before the first line
     from server.factory import FactoryResult
 
 
+MOST_FAILURES = 20  # that are named one by one
 MEASURED = "collective, how it tells unknown images"  # what comes after its last task
 
 
@@ -61,30 +65,57 @@ class _Done(MofNCompleteColumn):
         return super().render(task) if task.total else Text()
 
 
+class _Left(ProgressColumn):
+    """How long what is under way will take yet, by its pace since it began."""
+
+    max_refresh = 0.5  # seconds between two estimates
+
+    def render(self, task: Task) -> Text:
+        first, since = task.fields["began"]
+        done = task.completed - first
+        if not task.total or done <= 0:
+            return Text()
+        left = (task.total - task.completed) / done * (task.get_time() - since)
+        return Text(f"{timedelta(seconds=round(left))} left")
+
+
 class Console(RunCallback):
-    """The terminal of one run: lines that stay, and a bar that goes with its stage (none where it
-    is no terminal)."""
+    """The terminal of one run: lines that stay, and bars that go with their stage (none where it is
+    no terminal)."""
 
     def __init__(self) -> None:
         self._console = _Terminal()
         self._progress: Progress | None = None
+        self._bars: dict[str, TaskID] = {}  # of the stage, and of what goes on beside others
+        self._answered, self._due = 0, 0
 
     @contextmanager
     def bar(self, stage: str) -> Iterator[None]:
         """One bar for a stage of the run; it is gone when the stage is over."""
-        columns = (TextColumn("  {task.description}"), BarColumn(), _Done(), TimeElapsedColumn())
+        described = TextColumn("  {task.description}")
+        columns = (described, BarColumn(), _Done(), TimeElapsedColumn(), _Left())
         here, no_terminal = self._console, not self._console.is_terminal
         with Progress(*columns, console=here, transient=True, disable=no_terminal) as bars:
-            self._progress = bars
-            self._progress.add_task(stage, total=None)
+            self._progress, self._bars = bars, {}
+            self._show(stage, 0, None)
             yield
         self._progress = None
 
-    def _show(self, description: str, done: int, total: int | None) -> None:
-        if self._progress is not None:
-            bar = self._progress.tasks[0]
-            bar.total = total  # here, since ``update`` takes None for what it was
-            self._progress.update(bar.id, description=description, completed=done)
+    def _show(self, description: str, done: int, total: int | None, bar: str = "stage") -> None:
+        """Say what is under way, in the stage's bar or in one of its own that goes when it ends."""
+        bars = self._progress
+        if bars is None:
+            return
+        if bar not in self._bars:
+            self._bars[bar] = bars.add_task(description, began=(done, bars.get_time()))
+        place = self._bars[bar]
+        task = bars.tasks[bars.task_ids.index(place)]
+        if (description, total) != (task.description, task.total) or done < task.completed:
+            bars.update(place, began=(done, bars.get_time()))
+        task.total = total  # here, since ``update`` takes None for what it was
+        bars.update(place, description=description, completed=done)
+        if bar != "stage" and done == total:
+            bars.remove_task(self._bars.pop(bar))
 
     def on_note(self, text: str) -> None:
         self._console.print(f"  {text}", highlight=False, markup=False)
@@ -94,8 +125,7 @@ class Console(RunCallback):
 
     def on_step(self, done: int, steps: int, loss: float) -> None:
         if self._progress is not None:
-            bar = self._progress.tasks[0]
-            self._show(bar.description, done, steps)
+            self._show(self._progress.tasks[0].description, done, steps)
 
     def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
         done, tasks, stage = len(trainer.stages), len(trainer.tasks), trainer.stages[-1]
@@ -111,17 +141,18 @@ class Console(RunCallback):
         self.on_note(cycle_line(record, restored))
 
     def on_method_step(self, method: str, done: int, steps: int) -> None:
-        self._show(method, done, steps)
+        self._show(method, done, steps, bar=method)  # several at a time
 
     def on_round_end(self, method: str, done: int, rounds: int) -> None:
         self._show(f"{method}, federated rounds", done, rounds)
 
     def on_clients_begin(self, due: int) -> None:
+        self._answered, self._due = 0, due
         self._show("clients", 0, due)
 
     def on_reply(self, client: int, ok: bool) -> None:
-        if self._progress is not None:
-            self._progress.advance(self._progress.tasks[0].id)
+        self._answered += 1
+        self._show("clients", self._answered, self._due)
 
     def dataset(self, dataset: ImageDataset, leakage: Mapping[str, Any], seconds: float) -> None:
         images = len(dataset.train_labels) + len(dataset.test_labels)
@@ -210,8 +241,11 @@ def print_summary(
         console.print(Text(line))
     for name, reason in left_out(results).items():
         console.print(Text(f"{name} is left out: {reason}", style="red"))
-    for who, reason in failures(results):
+    lost = failures(results)
+    for who, reason in lost[:MOST_FAILURES]:
         console.print(Text(f"{who} failed: {reason}", style="red"))
+    if (further := len(lost) - MOST_FAILURES) > 0:
+        console.print(Text(f"and {further:,} more failed: see results.json", style="red"))
     if report is not None:
         # Unwrapped: a path that is broken over two lines cannot be copied or clicked.
         console.print(Text(f"Report: {report}"), soft_wrap=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from learngene.open_world.flagged import draw_of
-from learngene.utils.files import write_atomically
+from learngene.utils.files import atomic_file
 from learngene.utils.untrusted import RESULTS_LIMIT, read_json
 from reports.schema import ResultsFile, check_results
 from reports.statistics import holm, paired_gain, summarise
@@ -83,18 +84,38 @@ def build_results(
 
 
 def write_results(results: Mapping[str, Any], path: Path) -> Path:
-    """Check ``results`` against the contract and write it, whole or not at all.
+    """Check ``results`` against the contract and write it, whole or not at all, a client a line.
 
     Raises:
         ValueError: it breaks the contract, or holds what is not JSON (NaN, for one).
     """
     check_results(results)
-    try:
-        text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"not valid JSON: {error}") from error
-    write_atomically(path, (text + "\n").encode())
+    with atomic_file(path) as file:
+        try:
+            file.writelines(part.encode() for part in _json_parts(results, "\n"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not valid JSON: {error}") from error
+        file.write(b"\n")
     return path
+
+
+def _json_parts(value: Any, newline: str) -> Iterator[str]:
+    """JSON in parts: each field of an object and each element of a list begins a line."""
+    plain = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+    lines: Iterable[tuple[str, Iterable[str]]]
+    if value and isinstance(value, Mapping):
+        ends, within = "{}", newline + " "
+        lines = ((f"{plain(str(name))}: ", _json_parts(value[name], within)) for name in value)
+    elif value and isinstance(value, list):
+        ends, lines = "[]", (("", [plain(each)]) for each in value)
+    else:
+        yield plain(value)
+        return
+    yield ends[0]
+    for place, (name, parts) in enumerate(lines):
+        yield f"{',' if place else ''}{newline} {name}"
+        yield from parts
+    yield newline + ends[1]
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -6,18 +6,19 @@ differences of accuracies are percentage points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, quantiles
 from typing import Any
 
 from reports.form import form_of
 from reports.format import NONE, format_points, kilobytes, p_value, percent, seconds
-from reports.results import MAIN
+from reports.results import MAIN, REFERENCE
 from reports.schema import Results
 from reports.text import sentence
 
 LEAST_PAIRS = 3  # from so many on a sentence claims a difference
+MOST_LINES = 100  # clients up to which each is shown; beyond that, how they are spread
 BELOW = " (below scratch)"  # behind the name of a method that is
 ROUND_HEADINGS = ("round", "known classes", "accuracy", "gain over scratch", "wins", "answered")
 NOTES = ("prefix_note", "labelled_note", "pretraining_note", "federated_note", "tuning_note")
@@ -140,6 +141,28 @@ def _difference(difference: Mapping[str, Any] | None, p: str) -> Difference:
         return NONE, NONE, NONE
     wins = f"{difference['wins']} of {difference['n']}" if difference["n"] else NONE
     return format_points(difference["mean"], difference["ci95"]), wins, p_value(difference[p])
+
+
+def spread_rows(results: Results) -> list[tuple[str, ...]]:
+    """How accuracies, and the learngene's gain over scratch, are spread over clients: least, the
+    quantiles 5, 25, 50, 75 and 95 %, most. Empty where the clients can be looked at one by one."""
+    clients = answered(results)
+    if len(clients) <= MOST_LINES:
+        return []
+    right = {
+        name: [client["methods"][name]["accuracy"] for client in clients]
+        for name in method_names(results)
+    }
+    rows = [(name, *map(percent, _spread(values))) for name, values in right.items()]
+    if results["summary"]["gain"] is not None:
+        gains = [ours - theirs for ours, theirs in zip(right[MAIN], right[REFERENCE], strict=True)]
+        rows.append(("gain", *map(format_points, _spread(gains))))
+    return rows
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    cuts = quantiles(values, n=20, method="inclusive")
+    return [min(values), *(cuts[place] for place in (0, 4, 9, 14, 18)), max(values)]
 
 
 def client_mean(results: Results, method: str, field: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,10 @@ def write_messages_csv(
     column ``phase``: the method, or ``main``.
     """
     if not federated:
-        return write_csv(path, [COLUMNS, *_rows(rounds)])
+        return write_csv(path, chain([COLUMNS], _rows(rounds)))
     phases = {**federated, "main": rounds}
-    rows = [(*row, phase) for phase, outcomes in phases.items() for row in _rows(outcomes)]
-    return write_csv(path, [(*COLUMNS, "phase"), *rows])
+    rows = ((*row, phase) for phase, outcomes in phases.items() for row in _rows(outcomes))
+    return write_csv(path, chain([(*COLUMNS, "phase")], rows))
 
 
 def _rows(rounds: Iterable[RoundOutcome]) -> Iterator[tuple[Any, ...]]:
@@ -67,13 +68,16 @@ def traffic_summary(rounds: Iterable[RoundOutcome]) -> list[dict[str, Any]]:
     arrays, metrics or settings over all messages.
     """
     totals: defaultdict[tuple[str, bool, str, str], Counter[str]] = defaultdict(Counter)
-    for _, direction, _, verdict, _, content in _messages(rounds):
-        refused = verdict == REFUSED
+    alike = Counter(  # thousands of messages hold the same
+        (direction, verdict == REFUSED, tuple(content))
+        for _, direction, _, verdict, _, content in _messages(rounds)
+    )
+    for (direction, refused, content), times in alike.items():
         for entry in content:
             total = totals[direction, refused, entry.record, entry.kind]
-            total.update(entries=1, bytes=entry.bytes)
+            total.update(entries=times, bytes=times * entry.bytes)
         for record, kind in {(entry.record, entry.kind) for entry in content}:
-            totals[direction, refused, record, kind]["messages"] += 1
+            totals[direction, refused, record, kind]["messages"] += times
     return [
         {
             "direction": direction,

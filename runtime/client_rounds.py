@@ -64,7 +64,8 @@ def run_client_rounds(
             )
             if faults:  # every client is asked, so that its fault can strike
                 return made
-            return [replace(each, kept=answers(each, number)) for each in made]
+            of = {id(plan): replace(plan, kept=answers(plan, number)) for plan in made}
+            return [of[id(plan)] for plan in made]
 
         def answers(plan: RoundPlan, number: int) -> AnswerCache:
             fields = cache_key_fields(plan, number, dataset_sha256, device)

@@ -28,6 +28,7 @@ from flwr.clientapp import ClientApp
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
 from runtime.cluster import GIVE_UP
+from runtime.delivery import direct_delivery
 from runtime.grid_backend import OutsideGrid
 from runtime.private_ray import environment, private_ray
 from runtime.resources import Resources, RuntimeSettings, check_resources
@@ -39,9 +40,8 @@ from strategies.learngene import LearngeneStrategy
 
 __all__ = ["RuntimeSettings", "leave", "simulate"]
 
-# Messages a worker that are out at once. Flower looks through all of them for every node, ten times
-# a second: with a message a client, 1,000 clients keep a core busy. Enough to leave no worker idle
-# between two looks, and more than workers that hang can hold on to.
+# Messages a worker that are out at once: enough to leave none idle between two looks for messages,
+# and more than workers that hang can hold on to.
 IN_FLIGHT = 4
 JOIN_S = 10.0  # how long the ServerApp's thread may take to notice that the run is over
 
@@ -96,6 +96,7 @@ def simulate(
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
     elif runtime.name == "ray":
+        callback.on_progress("clients, Ray starts")
         _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
     else:
         raise InputError("runtime", runtime.name, "no such runtime here", "Choose ray or serial")
@@ -121,7 +122,8 @@ def _run_ray(
     own: AbstractContextManager[dict[str, Any]]
     own = private_ray() if resources.address is None else nullcontext({})
     workers = lasting_workers(client_timeout_s, on_lost=server_app.stop.set)
-    with _environment(), own as of_its_own, _signals(), _quiet(), workers as pool:
+    delivery = direct_delivery()
+    with _environment(), own as of_its_own, _signals(), _quiet(), delivery, workers as pool:
         backend["init_args"] = resources.init_args() | of_its_own
         # The backend waits for every client under way, also for one that has missed the deadline
         # or will never end: once the ServerApp is through, nobody wants their replies.

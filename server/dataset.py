@@ -40,7 +40,7 @@ def load_dataset(
     dataset = build(data, cache, callback.on_progress)
     for note in dataset.notes:
         callback.on_note(note)
-    drawn = [_shard(shards, dataset, client) for client in range(num_clients)]
+    drawn = (_shard(shards, dataset, client) for client in range(num_clients))
     further = dataset.class_split.open_world if open_world_learned else ()
     trained = (*dataset.class_split.base, *further)
     base = np.concatenate([dataset.rows("train", c) for c in trained])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from learngene.open_world.flagged import (
 )
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from learngene.utils.hardware import torch_threads
+from protocol.callbacks import SILENT, RunCallback
 from protocol.task import LabelledImages
 from server.collective import fit_detector
 from server.factory import FactoryResult
@@ -46,6 +48,7 @@ def label_open_world(
     num_clients: int,
     dataset: ImageDataset,
     result: FactoryResult,
+    callback: RunCallback = SILENT,
 ) -> Labelled | None:
     """Let the collective look at the open-world classes' training images; None where shards are
     drawn from all images (``labelled.draws=0``).
@@ -65,7 +68,10 @@ def label_open_world(
     with torch_threads(result.trained.threads):
         detector = fit_detector(trainer, settings)
 
+        looked_at, classes = count(1), len(split.open_world) + len(split.base)
+
         def flag(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+            callback.on_progress("labels, class", next(looked_at), classes)
             scores = detector.score(*trainer.predict(images, rows, settings.mirror))
             return scores.numpy() > detector.threshold
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from flwr.app import ArrayRecord, Context, Message
+from flwr.app import ArrayRecord, Context, Message, MessageType
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 
@@ -65,7 +65,7 @@ def make_server_app(
         rounds: messages that each client is sent.
         timeout_s: deadline of a round, seconds.
         callback: its ``on_reply`` is called in the ServerApp's thread.
-        in_flight: messages that are out at once; None = all.
+        in_flight: messages with work that are out at once; None = all.
         poll_s: seconds between two looks for replies.
     """
     app = LearngeneServerApp()
@@ -115,7 +115,8 @@ class WatchedGrid(WrappedGrid):
     ) -> Iterable[Message]:
         """Replies in the order of arrival; those that miss the deadline are left out.
 
-        No more than ``in_flight`` messages are out at once; the deadline is that of them all.
+        No more than ``in_flight`` messages are out at once, questions which client a node is not
+        counted: those are no work. The deadline is that of them all.
 
         Raises:
             Stopped: the runtime has ended.
@@ -125,11 +126,13 @@ class WatchedGrid(WrappedGrid):
         if timeout is not None:
             for message in due:  # the default is 12 h; Flower forgets expired messages
                 message.metadata.ttl = max(message.metadata.ttl, timeout + TTL_MARGIN_S)
+        work = any(each.metadata.message_type == MessageType.TRAIN for each in due)
+        most = self._in_flight if work and self._in_flight is not None else len(due)
         waiting: set[str] = set()
         replies: list[Message] = []
         while due or waiting:
-            room = len(due) if self._in_flight is None else self._in_flight - len(waiting)
-            if now := [due.popleft() for _ in range(min(room, len(due)))]:
+            room = min(most - len(waiting), len(due))
+            if now := [due.popleft() for _ in range(room)]:
                 # None, where Flower has no such node any more: nobody answers that one.
                 waiting |= {each for each in self.push_messages(now) if each}
             del now

@@ -1,30 +1,44 @@
 """Clients' answers, kept as they arrive: a run that was killed asks only those that are missing.
 
-``cache/clients/KEY/client-NNNN.json`` holds one answer. KEY hashes all that the answers of a round
-depend on: the message itself (with the dataset's content in the place of its path), the round, the
-kind of device, and the libraries; where clients are nodes of their own owners, the node and what it
-says of itself, too. How many clients are asked is not in it, nor how they are run, so
-forty clients find the answers of the twenty that were asked before. Only good answers are kept.
+``cache/clients/KEY/answers-NNNN.jsonl`` holds the answers that one run has added, a line each
+behind a line with what KEY was made of; every line has a sha256, so that one which a crash has torn
+counts as not there. A run writes to no other run's file: two may add to one KEY at once. What a
+later file says of a client stands.
+
+KEY hashes all that the answers of a round depend on: the message itself (with the dataset's content
+in the place of its path), the round, the kind of device, and the libraries; where clients are nodes
+of their own owners, an answer has the node and what it says of itself beside it. How many clients
+are asked is not in it, nor how they are run, so forty clients find the answers of the twenty that
+were asked before. Only good answers are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from learngene.utils.checkpoint import key_of, read_card, write_card
-from protocol.guard import RecordEntry
+from learngene.utils.checkpoint import key_of, sealed, unsealed
+from learngene.utils.files import attach_filename, is_file, refuse_other
+from learngene.utils.untrusted import MEBIBYTE, parse_json
+from protocol.guard import RecordEntry, same
 from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundPlan
 from protocol.task import NO_NUMBERS
 
 NodeOf = Callable[[int], Mapping[str, Any] | None]
-FORMAT = 1  # raise it when clients compute something else of the same message
+FORMAT = 2  # raise it when clients compute something else of the same message
+LINE_LIMIT = 64 * MEBIBYTE  # bytes of an answer; 10 KB with all methods
+SYNC_S = 1.0  # answers of so many seconds are lost where the machine itself goes down
 
 
 class AnswerCache:
@@ -33,7 +47,7 @@ class AnswerCache:
     Args:
         cache: folder of all caches.
         parts: what the answers depend on (``cache_key_fields``).
-        resume: False finds nothing, and writes over what is there.
+        resume: False finds nothing, and writes what then stands in the place of what is there.
         node_of: what of a client's node its answers depend on besides (``Nodes.state_of``): one
             node's answer is never another's, nor a simulation's. A client whose node is not known
             has none.
@@ -48,70 +62,117 @@ class AnswerCache:
         node_of: NodeOf | None = None,
     ) -> None:
         self.folder = cache / "clients" / key_of(parts)
-        self._parts, self._resume, self._node_of = parts, resume, node_of
-        self._seen: dict[Path, ClientOutcome | None] = {}
+        self._parts = dict(parts)
+        self._node_of: NodeOf = node_of or (lambda client: {})
+        self._found: dict[str, ClientOutcome] | None = None if resume else {}  # by ``_whose``
+        self._mine: Path | None = None  # this run's file, once there is an answer to keep
+        self._synced = 0.0
 
     def get(self, client: int) -> ClientOutcome | None:
-        """A kept answer; None where none is kept or its file is torn or altered.
+        """A kept answer; None where none is kept or its line is torn or altered.
 
         Raises:
-            InputError: the file is whole, and is another client's or of other settings.
+            InputError: the folder's files are whole, and of other settings.
         """
-        of = self._of(client)
-        if not self._resume or of is None:
-            return None
-        path = self._path(client, of)
-        if path not in self._seen:
-            card = read_card(path, of=of)
-            self._seen[path] = None if card is None else _outcome(client, card)
-        return self._seen[path]
+        if self._found is None:
+            files = sorted(self.folder.glob("answers-*.jsonl"), key=_number)
+            self._found = {who: answer for file in files for who, answer in self._read(file)}
+        return self._found.get(_whose(client, self._node_of(client)))
 
     def put(self, outcome: ClientOutcome) -> None:
-        """Keep an answer, whole or not at all. One with an error is not kept, nor one of a node
-        that has changed since it said what its answers are made of.
+        """Keep an answer. One with an error is not kept, nor one of a node that has changed since
+        it said what its answers are made of.
 
         Raises:
             OSError: it cannot be written.
         """
-        of, said = self._of(outcome.client), outcome.info.get("node")
-        if outcome.error is not None or of is None:
-            return
-        if said is not None and said != of.get("node", {}).get("state"):
+        node, said = self._node_of(outcome.client), outcome.info.get("node")
+        if outcome.error is not None or node is None or said not in (None, node.get("state")):
             return
         card = {
+            "client": outcome.client,
+            "node": dict(node),
             "methods": outcome.methods,
             "info": outcome.info,
             "bytes_up": outcome.bytes_up,
             "bytes_up_by_method": {n: t.up for n, t in outcome.bytes_by_method.items()},
             "sent": [list(entry) for entry in outcome.sent],
         }
-        write_card(self._path(outcome.client, of), card, of=of)
+        if self._mine is None:
+            self._mine = self._begin()
+        self._append(self._mine, sealed(card, self._seal))
 
-    def _path(self, client: int, of: Mapping[str, Any]) -> Path:
-        folder = self.folder / key_of(of["node"]) if "node" in of else self.folder
-        return folder / f"client-{client:04d}.json"
+    @property
+    def _seal(self) -> bytes:
+        """What each answer's sha256 is over besides: a line of another folder is none of this."""
+        return self.folder.name.encode()
 
-    def _of(self, client: int) -> dict[str, Any] | None:
-        own: dict[str, Any] = {}
-        if self._node_of is not None:
-            node = self._node_of(client)
-            if node is None:
-                return None
-            own = {"node": dict(node)}
-        return {**self._parts, "client": client, **own}
+    def _begin(self) -> Path:
+        """A new file behind those that are there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = max(map(_number, self.folder.glob("answers-*.jsonl")), default=0)
+        while True:
+            number += 1
+            path = self.folder / f"answers-{number:04d}.jsonl"
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:  # another run's, a moment ago
+                continue
+            self._append(path, sealed({"of": self._parts}))
+            return path
+
+    def _append(self, path: Path, line: bytes) -> None:
+        with attach_filename(path), path.open("ab") as file:
+            file.write(line + b"\n")
+            file.flush()
+            if time.monotonic() > self._synced + SYNC_S:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
+
+    def _read(self, path: Path) -> Iterator[tuple[str, ClientOutcome]]:
+        """The answers of a file; nothing where its first line is not whole."""
+        if not is_file(path):  # a pipe would never end
+            return
+        with suppress(OSError), path.open("rb") as file:
+            lines = iter(partial(file.readline, LINE_LIMIT), b"")
+            about = unsealed(_parsed(next(lines, b"")))
+            if about is None:
+                return
+            refuse_other(path, about.get("of"), self._parts)
+            for line in lines:
+                card = unsealed(_parsed(line), self._seal)
+                if card is not None:
+                    yield _whose(card["client"], card["node"]), _outcome(card)
 
 
-def _outcome(client: int, card: Mapping[str, Any]) -> ClientOutcome:
+def _whose(client: int, node: Mapping[str, Any] | None) -> str:
+    """Whose an answer is: no kept one is of None, a node that is not known."""
+    return json.dumps([client, node], sort_keys=True)
+
+
+def _number(path: Path) -> int:
+    digits = path.stem.removeprefix("answers-")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError:
+        return None
+
+
+def _outcome(card: Mapping[str, Any]) -> ClientOutcome:
     up = card["bytes_up_by_method"]
     return ClientOutcome(
-        client=client,
+        client=card["client"],
         replied=True,
         methods=card["methods"],
         info=card["info"],
         bytes_down=0,
         bytes_up=card["bytes_up"],
         bytes_by_method={name: ByteCount(0, up[name]) for name in up},
-        sent=tuple(RecordEntry(*entry) for entry in card["sent"]),
+        sent=tuple(same(RecordEntry(*entry)) for entry in card["sent"]),
         kept=True,
     )
 
@@ -123,7 +184,7 @@ def cache_key_fields(
 
     Args:
         dataset: the dataset's sha256.
-        device: where clients compute (``runtime.resources.Federation.device``).
+        device: where clients compute (``runtime.resources.client_device``).
     """
     task = plan.task.to_plain()
     return {

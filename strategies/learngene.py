@@ -168,9 +168,8 @@ class LearngeneStrategy(Strategy):
             if plan.kept is not None and outcome.error is None:
                 plan.kept.put(outcome)
             now.outcomes[client] = outcome
-            if answer.refused:  # Flower keeps replies until the round is over: not this content
-                for key in list(reply.content):
-                    del reply.content[key]
+            if reply.has_content():  # Flower keeps replies until the round is over, empty ones
+                reply.content.clear()
         return now.outcomes[client]
 
     def accept(self, answer: CheckedReply, reply: Message, client: int) -> CheckedReply:

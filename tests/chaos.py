@@ -258,7 +258,12 @@ def after_a_round(cache: Path, draw: random.Random, _: float) -> tuple[str, Call
 
 def after_clients(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
     count = draw.randint(1, 7)
-    return f"{count} answers kept", lambda: len(files(cache, "clients/*/client-*.json")) >= count
+
+    def kept() -> bool:  # a line each, behind one about the question
+        there = files(cache, "clients/*/answers-*.jsonl")
+        return sum(max(path.read_bytes().count(b"\n") - 1, 0) for path in there) >= count
+
+    return f"{count} answers kept", kept
 
 
 def in_a_write(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,7 +96,7 @@ def _contents(hashes: NDArray[np.void], rows: NDArray[np.int64]) -> set[bytes]:
 
 def check_leakage(
     dataset: ImageDataset,
-    shards: Sequence[Shard],
+    shards: Iterable[Shard],
     base_rows: NDArray[np.int64],
     *,
     with_open_world: bool = False,
@@ -105,7 +105,7 @@ def check_leakage(
 
     Args:
         dataset: where the images are.
-        shards: every client's shard.
+        shards: every client's shard; one at a time is held.
         base_rows: rows of ``train`` that any model saw before the clients did, calibration
             images included.
         with_open_world: the models learn open-world classes, too (``open_world.cycles``): then
@@ -124,26 +124,28 @@ def check_leakage(
     if with_open_world:
         base = base | open_world
     disjoint &= set(dataset.train_labels[base_rows].tolist()) <= base
+    shard_test_overlap = 0
+    held, tested = (np.zeros(len(of), bool) for of in (dataset.train_labels, dataset.test_labels))
     for shard in shards:
         private = set(shard.classes)
         labels = dataset.train_labels[shard.train_rows], dataset.test_labels[shard.test_rows]
         disjoint &= not private & base and all(set(part.tolist()) <= private for part in labels)
+        tests = _contents(dataset.test_hashes, shard.test_rows)
+        shard_test_overlap += len(_contents(dataset.train_hashes, shard.train_rows) & tests)
+        held[shard.train_rows] = tested[shard.test_rows] = True
 
     seen = _contents(dataset.train_hashes, base_rows)
-    train = [_contents(dataset.train_hashes, shard.train_rows) for shard in shards]
-    test = [_contents(dataset.test_hashes, shard.test_rows) for shard in shards]
     overlaps = {
-        "shard_test_overlap": sum(len(a & b) for a, b in zip(train, test, strict=True)),
-        "shard_base_overlap": len(set().union(*train) & seen),
-        "test_base_overlap": len(set().union(*test) & seen),
+        "shard_test_overlap": shard_test_overlap,
+        "shard_base_overlap": len(_contents(dataset.train_hashes, np.flatnonzero(held)) & seen),
+        "test_base_overlap": len(_contents(dataset.test_hashes, np.flatnonzero(tested)) & seen),
     }
-    train_rows = np.unique(np.concatenate([base_rows, *(shard.train_rows for shard in shards)]))
-    test_rows = {row for shard in shards for row in shard.test_rows.tolist()}
+    held[base_rows] = True
     return {
         "classes_disjoint": bool(disjoint),
         **overlaps,
         "duplicates_dropped": dataset.duplicates_dropped,
-        "images_checked": len(train_rows) + len(test_rows),
+        "images_checked": int(held.sum() + tested.sum()),
         "passed": bool(disjoint) and not any(overlaps.values()),
     }
 

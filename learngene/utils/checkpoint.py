@@ -51,8 +51,20 @@ def write_card(
     """Write a card alone, with the sha256 of itself and of the ``data`` it stands beside."""
     if of is not None:
         card = {**card, "of": of}
-    card = json.loads(json.dumps(card, allow_nan=False))
-    write_atomically(path, json.dumps({**card, "sha256": _digest(data, card)}).encode())
+    write_atomically(path, sealed(card, data))
+
+
+def sealed(card: Mapping[str, Any], data: bytes = b"") -> bytes:
+    """A card as one line of JSON, with the sha256 of itself and of the ``data`` it belongs to."""
+    plain = json.loads(json.dumps(card, allow_nan=False))
+    return json.dumps({**plain, "sha256": _digest(data, plain)}).encode()
+
+
+def unsealed(card: Any, data: bytes = b"") -> dict[str, Any] | None:
+    """What was ``sealed``, as parsed, without its sha256; None where that does not fit."""
+    if not isinstance(card, dict) or card.pop("sha256", None) != _digest(data, card):
+        return None
+    return card
 
 
 def _digest(data: bytes, card: dict) -> str:
@@ -99,12 +111,12 @@ def read_card(
         InputError: as ``read_checkpoint``.
     """
     try:
-        card = read_json(path, limit)
-        if card.pop("sha256") != _digest(data, card):
-            return None
-        recorded = card.pop("of", None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        card = unsealed(read_json(path, limit), data)
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    if card is None:
+        return None
+    recorded = card.pop("of", None)
     if of is not None:
         refuse_other(path, recorded, of)
     return card

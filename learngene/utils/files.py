@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from learngene.errors import InputError
 
@@ -27,8 +27,10 @@ STALE_S = 24 * 3600.0  # after this, what a process elsewhere was writing counts
 TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: temporary file beside it, fsync, rename.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes ``path`` at the end of the block: temporary file beside it,
+    fsync, rename. Nothing is left of it where the block raises.
 
     Raises:
         OSError: with ``filename``, also where the kernel names none (a full disk).
@@ -38,13 +40,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary = temporary_name(path)  # not mkstemp's, which nobody else may read
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` as an ``atomic_file``."""
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def temporary_name(path: Path) -> Path:
@@ -100,10 +108,11 @@ def _machine() -> str:
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> Path:
-    """Write rows as CSV with LF line ends, as ``write_atomically`` does; returns the path."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    """Write rows as CSV with LF line ends, one after another, as an ``atomic_file``."""
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        text.detach()  # flushed; the file is not this one's to close
     return path
 
 

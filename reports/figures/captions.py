@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from reports.collective import depth_label, layer_names
 from reports.figures import pareto
-from reports.figures.run import MOST_LINES, mean_curve
+from reports.figures.run import mean_curve
 from reports.schema import Results
-from reports.summary import answered, method_names, method_rows
+from reports.summary import MOST_LINES, answered, method_names, method_rows
 from reports.text import sentence
 
 

@@ -24,11 +24,10 @@ from reports.format import format_bytes, percent
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
 from reports.statistics import summarise
-from reports.summary import answered, client_mean, method_names
+from reports.summary import MOST_LINES, answered, client_mean, method_names
 from reports.variants import RunGroup, Variant
 
 BANDS = 4  # methods up to which each has its band
-MOST_LINES = 100  # clients up to which each has its line; beyond that the lines are one surface
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes
 
 

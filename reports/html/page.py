@@ -15,6 +15,8 @@ from markupsafe import Markup
 
 from reports.text import environment
 
+ROWS = 1000  # of a table, at most: a page of 10,000 clients must open in a second or two
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -41,7 +43,8 @@ def render(template: str, **context: object) -> str:
 
 def _environment() -> Environment:
     templates = environment(Path(__file__).parent, autoescape=True, finalize=_unbroken)
-    templates.filters["csp_hash"] = csp_hash
+    templates.filters |= {"csp_hash": csp_hash, "first_rows": first_rows}
+    templates.globals["ROWS"] = ROWS
     return templates
 
 
@@ -51,6 +54,13 @@ def _unbroken(value: object) -> object:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return value.replace(" %", "\N{NO-BREAK SPACE}%").replace("± ", "±\N{NO-BREAK SPACE}")
+
+
+def first_rows(body: Markup, most: int) -> Markup:
+    """The first rows of a table's body."""
+    end = "</tr>"
+    rows = body.split(end, most)
+    return body if len(rows) <= most else Markup(end).join([*rows[:most], Markup("\n")])
 
 
 def csp_hash(script: str) -> str:

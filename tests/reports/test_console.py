@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from reports.console import Console as RunConsole
-from reports.console import print_summary
+from reports.console import _Left, print_summary
 from reports.figures.run import FIGURES
 from reports.format import format_bytes, format_points, kilobytes, p_value, percent
 from reports.html.report import write_report
@@ -57,6 +57,12 @@ def test_failed_clients_are_listed_with_their_reason(make):
     text = shown(make(fail=(3, 7)))
     assert "client 3 failed: RuntimeError: DataLoader worker was killed" in text
     assert "client 7 failed" in text and "18 of 20 clients answered" in text
+
+
+def test_of_many_that_failed_the_first_are_listed_and_the_others_counted(make):
+    text = shown(make(n=40, fail=tuple(range(5, 30))))
+    assert text.count("failed: RuntimeError") == 20 and "client 24 failed" in text
+    assert "and 5 more failed: see results.json" in text
 
 
 def test_brackets_in_a_reason_are_not_markup(make):
@@ -224,6 +230,39 @@ def test_every_stage_has_a_bar_that_says_what_is_under_way():
         ("collective, task 2", 10, 40),
         ("collective, how it tells unknown images", 0, None),  # no task 3 of 2
     ]
+
+
+def test_a_bar_says_how_long_it_will_take_yet():
+    now = [100.0]
+    console = RunConsole()
+
+    def left(after: float) -> list[str]:
+        now[0] += after
+        return [_Left().render(task).plain for task in console._progress.tasks]
+
+    with console.bar("clients"):
+        console._progress.get_time = lambda: now[0]
+        console.on_clients_begin(5)
+        console._progress.tasks[0]._get_time = lambda: now[0]
+        assert left(3) == [""]
+        console.on_progress("clients, Ray starts")
+        assert left(9) == [""] and console._progress.tasks[0].total is None
+        for client in (0, 1):
+            console.on_reply(client, True)
+        (bar,) = console._progress.tasks
+        assert (bar.description, bar.completed, bar.total) == ("clients", 2, 5)
+        console.on_reply(2, True)
+        assert left(10) == ["0:00:10 left"]  # two in 10 s since the first was there
+
+
+def test_methods_that_are_trained_side_by_side_have_a_bar_each():
+    console = RunConsole()
+    with console.bar("methods"):
+        for done, steps in ((1, 4), (4, 4)):
+            console.on_method_step("maml", done, steps)
+            console.on_method_step("protonet", 3, 9)
+            names = [bar.description for bar in console._progress.tasks]
+            assert names == ["methods", "maml", "protonet"][:: 1 if done < steps else 2]
 
 
 def test_the_report_says_what_it_is_at(results, tmp_path, unrendered):

@@ -224,7 +224,7 @@ def test_a_full_disk_is_one_message_and_the_next_run_goes_on(
     """No file may grow beyond a size: what is larger fails as on a full disk, with EFBIG."""
     overrides, size = FULL[where]
     asked = ("runtime=serial", "hydra.output_subdir=null", *SHORT)
-    if not [*cache.glob("clients/*/client-0001.json")]:
+    if not [*cache.glob("clients/*/answers-0001.jsonl")]:
         first = start(cache, tmp_path / "first", *asked)
         _, said = first.communicate(timeout=150)
         assert first.returncode == 0, said

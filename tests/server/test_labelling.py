@@ -18,6 +18,7 @@ from reports.statistics import paired_gain, summarise
 from reports.summary import footnotes, headline, interval_note
 from server.collective import fitting_answers
 from server.labelling import label_open_world, labelling_summary
+from tests.helpers import hooked
 from tests.protocol.helpers import client_task
 
 SECTION = {
@@ -38,7 +39,12 @@ def result(evolved) -> Any:
 
 def test_shards_hold_what_the_collective_calls_unknown(result, tiny_dataset):
     asked = OpenWorldSettings(accept=0.5)
-    found = label_open_world(asked, LABELLED, SHARDS, 3, tiny_dataset, result)
+    said: list[tuple[str, int, int]] = []
+    hook = hooked(on_progress=lambda *what: said.append(what))
+    found = label_open_world(asked, LABELLED, SHARDS, 3, tiny_dataset, result, hook)
+    split = tiny_dataset.class_split
+    classes = len(split.open_world) + len(split.base)
+    assert said == [("labels, class", n, classes) for n in range(1, classes + 1)]
     trainer = result.trained.trainer
     detector = OpenSetDetector.fit(asked, *fitting_answers(trainer, asked))
     assert set(found.flags) == set(tiny_dataset.class_split.open_world)

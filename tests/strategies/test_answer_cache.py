@@ -24,6 +24,7 @@ from tests.runtime.fake_work import app, fake_task, plan
 SERIAL = RuntimeSettings("serial")
 GENE = {"w": np.arange(12, dtype=np.float32).reshape(3, 4)}
 PLAN = plan(replace(fake_task(), world="/some/where"), {"learngene": GENE})
+FIRST = "answers-0001.jsonl"
 GOOD = ClientOutcome(
     client=3,
     replied=True,
@@ -54,7 +55,7 @@ def test_what_is_put_is_got(kept):
     assert replace(sent, bytes_by_method={"scratch": ByteCount(1000, 150)}) == GOOD
     assert found.kept and found.bytes_by_method == {"scratch": ByteCount(0, 150)}
     assert again(kept).get(4) is None
-    assert [path.name for path in kept.folder.iterdir()] == ["client-0003.json"]
+    assert [path.name for path in kept.folder.iterdir()] == [FIRST]
 
 
 def test_failures_are_not_kept(kept):
@@ -68,6 +69,12 @@ def test_without_resume_nothing_is_found_and_all_is_written_again(kept):
     assert anew.get(3) is None
     anew.put(replace(GOOD, bytes_up=201))
     assert anew.get(3) is None and again(kept).get(3).bytes_up == 201
+
+
+def forget(file: Path, *clients: int) -> None:
+    """Take the answers of these clients out of a file."""
+    head, *lines = file.read_text().splitlines(keepends=True)
+    file.write_text(head + "".join(x for x in lines if json.loads(x)["client"] not in clients))
 
 
 def flipped(data: bytes) -> bytes:
@@ -89,7 +96,7 @@ def flipped(data: bytes) -> bytes:
 )
 def test_what_is_not_whole_is_not_there(kept, damage: Callable[[bytes], bytes]):
     kept.put(GOOD)
-    path = kept.folder / "client-0003.json"
+    path = kept.folder / FIRST
     before = path.read_bytes()
     path.write_bytes(damage(before))
     assert path.read_bytes() != before
@@ -98,12 +105,44 @@ def test_what_is_not_whole_is_not_there(kept, damage: Callable[[bytes], bytes]):
     assert again(kept).get(3) is not None
 
 
-def test_another_clients_answer_is_refused(kept):
+def test_a_torn_line_costs_its_client_alone(kept):
+    for client in (3, 4, 5):
+        kept.put(replace(GOOD, client=client))
+    path = kept.folder / FIRST
+    head, *lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([head, lines[0], lines[1][:-9], lines[2][:40]]))
+    found = again(kept)
+    assert [client for client in range(9) if found.get(client)] == [3]
+    found.put(replace(GOOD, client=4))
+    assert len([*kept.folder.iterdir()]) == 2  # nobody writes behind a torn line
+    assert [client for client in range(9) if again(kept).get(client)] == [3, 4]
+
+
+def test_an_answer_of_another_question_is_not_there(kept, tmp_path):
     kept.put(GOOD)
-    shutil.copy(kept.folder / "client-0003.json", kept.folder / "client-0004.json")
-    with pytest.raises(InputError, match="client is 3 there and 4 here") as caught:
-        again(kept).get(4)
-    assert caught.value.field == "cache"
+    other = AnswerCache(tmp_path, {"a": 2})
+    other.put(replace(GOOD, client=5))
+    with (kept.folder / FIRST).open("ab") as file:
+        file.write((other.folder / FIRST).read_bytes().splitlines(keepends=True)[1])
+    assert again(kept).get(3) is not None and again(kept).get(5) is None
+
+
+def test_two_runs_at_once_write_to_files_of_their_own(kept):
+    others = [again(kept) for _ in range(3)]
+    for client, run in enumerate([kept, *others, kept]):
+        run.put(replace(GOOD, client=client))
+    assert sorted(path.name for path in kept.folder.iterdir()) == [
+        f"answers-{number:04d}.jsonl" for number in (1, 2, 3, 4)
+    ]
+    assert [again(kept).get(client) is not None for client in range(6)] == [True] * 5 + [False]
+
+
+def test_a_thousand_answers_are_one_file(kept):
+    for client in range(1000):
+        kept.put(replace(GOOD, client=client))
+    (path,) = kept.folder.iterdir()
+    assert path.stat().st_size < 1000 * 500
+    assert all(again(kept).get(999).sent[0] is each for each in again(kept).get(0).sent)
 
 
 def test_a_copied_folder_is_refused_with_what_differs(kept, tmp_path):
@@ -168,8 +207,8 @@ def test_only_missing_answers_are_asked_for_and_all_is_counted_as_ever(tmp_path)
     whole, asked = run(tmp_path / "a")
     assert asked == [0, 1, 2, 3] * 2 and [each.kept for each in whole] == [0, 0]
     run(tmp_path / "b")
-    for left in (tmp_path / "b").glob("clients/*/client-000[13].json"):
-        left.unlink()
+    for file in (tmp_path / "b").glob("clients/*/*"):
+        forget(file, 1, 3)
     again, asked = run(tmp_path / "b")
     assert asked == [1, 3] * 2 and [each.kept for each in again] == [2, 2]
     assert plain(again) == plain(whole)  # numbers, bytes, queries
@@ -205,24 +244,23 @@ def test_ray_is_not_started_for_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr("flwr.simulation.run_simulation", never)
     again, asked = run(tmp_path, runtime="ray")
     assert asked == [] and plain(again) == plain(whole)
-    next((tmp_path / "clients").glob("*/client-0002.json")).unlink()
+    forget(next((tmp_path / "clients").glob("*/*")), 2)
     with pytest.raises(RuntimeError, match="Ray was started"):
         run(tmp_path, runtime="ray")
 
 
 def test_what_cannot_be_kept_ends_the_run_and_leaves_what_was_kept(tmp_path, monkeypatch):
-    import os
+    append, calls = AnswerCache._append, []
 
-    sync, calls = os.fsync, []
+    def full(self: AnswerCache, path: Path, line: bytes) -> None:
+        calls.append(line)
+        if len(calls) == 4:  # a line about the question, then the answers
+            append(self, path, line[: len(line) // 2])
+            raise OSError(28, "No space left on device", str(path))
+        append(self, path, line)
 
-    def full(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) > 2:
-            raise OSError(28, "No space left on device")
-        sync(descriptor)
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match=r"No space left.*client-0002\.json"):
+    monkeypatch.setattr(AnswerCache, "_append", full)
+    with pytest.raises(OSError, match=r"No space left.*answers-0001\.jsonl"):
         run(tmp_path)
     monkeypatch.undo()
     assert run(tmp_path)[1] == [2, 3, 0, 1, 2, 3]

@@ -260,8 +260,34 @@ def watched(grid: SerialGrid, in_flight: int | None) -> list[Message]:
 def test_no_more_messages_are_out_than_allowed(in_flight):
     grid = Counting(7)
     replies = watched(grid, in_flight)
-    assert max(grid.out) == min(in_flight, 7)
+    questions, *work = grid.out  # which client a node is: no work, all at once
+    assert questions == 7 and max(work) == min(in_flight, 7)
     assert len({reply.metadata.src_node_id for reply in replies}) == 7
+
+
+def test_what_was_taken_in_is_not_held_until_the_round_is_over():
+    strategy, seen = LearngeneStrategy(3, lambda _: [PLAN]), []
+
+    def observe(reply: Message) -> None:
+        held = len(reply.content)
+        strategy.receive(reply)
+        seen.append((held > 0, len(reply.content)))
+
+    grid = WatchedGrid(SerialGrid(app, 3), threading.Event(), observe)
+    replies = list(grid.send_and_receive(configure(strategy, grid)))
+    assert seen[-3:] == [(True, 0)] * 3
+    strategy.aggregate_train(1, replies)
+    assert [each.error for each in strategy.rounds[0].clients] == [None] * 3
+
+
+def test_a_pull_does_not_go_through_all_that_is_due():
+    class Due(set):
+        def __iter__(self):
+            raise AssertionError("all ids were looked at")
+
+    grid = SerialGrid(app, 5)
+    due = Due(grid.push_messages(configure(LearngeneStrategy(5, lambda _: [PLAN]), grid)))
+    assert [len(grid.pull_messages(due)) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
 
 
 def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
@@ -291,7 +317,7 @@ def test_the_guard_sees_all_messages_before_the_first_goes():
     server_app = make_server_app(Leaking(3, lambda _: [PLAN]), 1, 5.0, in_flight=1)
     server_app(grid, None)
     assert isinstance(server_app.error, UndeclaredError)
-    assert len(grid.out) == 3  # the three questions which client each node is
+    assert grid.out == [3]  # the questions which client each node is
 
 
 def test_server_app_keeps_the_error():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +91,22 @@ def test_nothing_leaks(glyphs: ImageDataset) -> None:
         "images_checked": 60 + held + tested,
         "passed": True,
     }
+
+
+def test_one_shard_at_a_time_is_held(glyphs: ImageDataset) -> None:
+    alive: list[weakref.ref] = []
+
+    def drawn() -> Iterator[Shard]:
+        for client in range(5):
+            assert sum(each() is not None for each in alive) <= 1
+            shard = _draw(glyphs, client)
+            alive.append(weakref.ref(shard))
+            yield shard
+            del shard
+
+    listed = [_draw(glyphs, client) for client in range(5)]
+    base = _base_rows(glyphs)
+    assert check_leakage(glyphs, drawn(), base) == check_leakage(glyphs, listed, base)
 
 
 def _planted(dataset: ImageDataset, into: str, row: int, content: np.void) -> ImageDataset:

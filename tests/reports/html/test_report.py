@@ -7,16 +7,18 @@ from html import unescape
 from html.parser import HTMLParser
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
 from reports.__main__ import main
 from reports.figures.captions import alt_text
 from reports.figures.run import FIGURES
+from reports.format import percent
 from reports.html.page import Figure, render
 from reports.html.report import render_report, write_report
 from reports.results import write_results
-from reports.summary import headline, interval_scope
+from reports.summary import answered, headline, interval_scope
 from tests.helpers import MANY
 from tests.reports.html.helpers import section_html
 
@@ -399,6 +401,22 @@ def test_a_thousand_clients_are_folded_and_what_comes_after_is_near(thousand):
 
 def test_few_clients_are_not_folded(results):
     assert "<details>" not in section_html(results, "clients")
+    assert "How the clients are spread" not in section_html(results, "clients")
+
+
+def test_of_many_clients_the_spread_is_shown_and_the_first_rows(thousand, monkeypatch):
+    monkeypatch.setattr("reports.html.page.ROWS", 200)
+    clients = section_html(thousand, "clients")
+    summary = "<summary>The first 200 of 970 rows; results.json has all</summary>"
+    assert summary in clients and clients.count("<details>") == 1
+    bodies = [part.split("</tbody>")[0] for part in clients.split("<tbody>")[1:]]
+    spread, listed, _ = bodies
+    assert [each.count("<tr>") for each in bodies] == [3, 200, 30]
+    assert '<th scope="row" class="wrap">229</th>' in listed and ">230</th>" not in listed
+    ours = [client["methods"]["learngene"]["accuracy"] for client in answered(thousand)]
+    cells = re.findall(r'<td class="number">([^<]*)</td>', spread.split("</tr>")[0])
+    due = np.quantile(ours, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+    assert cells == [percent(each).replace(" ", "\N{NO-BREAK SPACE}") for each in due]
 
 
 def test_it_is_said_whom_the_interval_speaks_for(thousand, make):
