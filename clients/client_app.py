@@ -112,20 +112,24 @@ def _answer(
         from clients.work import run_task as default_task
 
         run_task = default_task
-    payloads = {
-        key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
-        for key, record in message.content.array_records.items()
-        if key.startswith(PAYLOAD)
-    }
     client, round = int(context.node_config["partition-id"]), int(message.metadata.group_id)
     in_driver = bool(context.node_config.get(IN_DRIVER, False))
     overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
     fault = faults.armed(task.faults, client, round, in_driver)
     with torch_threads(task.threads), fault, time_limit(task.limit_s, overdue):
-        answer = faults.spoil(run_task(client, round, task, payloads))
+        answer = faults.spoil(run_task(client, round, task, payloads_of(message)))
     if not isinstance(answer, dict):
         raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")
     return pack(answer)
+
+
+def payloads_of(message: Message) -> dict[str, dict[str, Any]]:
+    """The arrays that were sent, by method."""
+    return {
+        key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
+        for key, record in message.content.array_records.items()
+        if key.startswith(PAYLOAD)
+    }
 
 
 def pack(answer: Mapping[str, Any]) -> RecordDict:

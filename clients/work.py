@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clients.cohort import from_cohort
 from learngene.adaptation.settings import RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset, load
@@ -82,6 +83,8 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     Raises:
         TypeError: it returns something else, as a method does that forgets to.
     """
+    if (shared := from_cohort(name, method, context)) is not None:
+        return shared
     started = time.perf_counter()
     outcome = method.adapt(context)
     if not isinstance(outcome, Outcome):

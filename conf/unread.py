@@ -205,7 +205,12 @@ ROWS = (
     Row(
         "runtime.num_gpus runtime.total_cpus runtime.total_gpus runtime.address",
         lambda run: run.config.runtime.name == "ray",
-        "with runtime=serial there is no Ray",
+        "without runtime=ray there is no Ray",
+    ),
+    Row(
+        "runtime.cohort",
+        lambda run: run.config.runtime.name == "batched",
+        "only clients of runtime=batched train together",
     ),
     Row(
         "method.scratch.*",

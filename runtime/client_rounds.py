@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from clients.cohort import trained_together
 from learngene.gene.gene import Learngene
 from learngene.methods import Payload
 from learngene.utils.files import temporary_name
@@ -49,6 +50,8 @@ def run_client_rounds(
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
     device, clients = client_device(federation.resources), federation.num_clients
+    if federation.runtime.name == "batched":  # sums in another order: other answers
+        device["kernels"] = "shared"
     with fault_orders(faults, federation.cache) as orders:
 
         @cache  # asked for by the count of kept answers, by the runtime and by the round
@@ -71,6 +74,8 @@ def run_client_rounds(
             return AnswerCache(federation.cache, fields, resume=federation.resume)
 
         strategy = LearngeneStrategy(clients, plans)
+        if federation.runtime.name == "batched":
+            callback.on_note(_who_shares(task))
         due, kept = clients * rounds, strategy.kept(rounds)
         if kept:
             callback.on_note(f"{kept} of {due} clients answered in an earlier run: not asked again")
@@ -78,6 +83,15 @@ def run_client_rounds(
         runtime, resources = federation.runtime, federation.resources
         simulate(strategy, rounds, runtime, clients, resources=resources, callback=callback)
     return strategy.rounds
+
+
+def _who_shares(task: ClientTask) -> str:
+    """Which methods' clients are trained together, in words."""
+    shared = trained_together(task)
+    alone = [name for name in task.methods if name not in shared]
+    one = f"one client after the other: {', '.join(alone)}" if alone else ""
+    together = f"clients share kernels: {', '.join(shared)}" if shared else ""
+    return f"runtime=batched, {'; '.join(filter(None, (together, one)))}"
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
+from runtime.batched_backend import run_batched
 from runtime.cluster import GIVE_UP
 from runtime.private_ray import environment, private_ray
 from runtime.resources import Resources, RuntimeSettings, check_resources
@@ -63,7 +64,7 @@ def simulate(
     Args:
         strategy: made for ``num_clients``.
         rounds: how many times each client is asked.
-        runtime: ``ray`` or ``serial``, and what a client may hold.
+        runtime: ``ray``, ``serial`` or ``batched``, and what a client may hold.
         num_clients: nodes to simulate.
         resources: what ``check_resources`` has found for Ray; default: it is asked here.
         client_app: what answers; default ``clients.client_app.app``.
@@ -90,10 +91,14 @@ def simulate(
     if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
+    elif runtime.name == "batched":
+        with _quiet():
+            run_batched(server_app, client_app, num_clients, runtime.timeout_s, runtime.cohort)
     elif runtime.name == "ray":
         _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
     else:
-        raise InputError("runtime", runtime.name, "no such runtime", "Choose ray or serial")
+        fix = "Choose ray, serial or batched"
+        raise InputError("runtime", runtime.name, "no such runtime", fix)
     if server_app.error is not None:
         raise server_app.error
 

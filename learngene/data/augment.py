@@ -41,9 +41,16 @@ def augment(
         side: side of the result in pixels, None = H.
         zoom: smallest side of the crop as a share of H; 1 = no zoom.
     """
+    draw = torch.rand(len(x), 4, generator=generator)
+    return warp(x, draw, flip=flip, side=side, zoom=zoom)
+
+
+def warp(
+    x: Tensor, draw: Tensor, *, flip: bool, side: int | None = None, zoom: float = 1.0
+) -> Tensor:
+    """What ``augment`` does with its draws: (B, 4) uniform numbers, 0 to 1, on the CPU."""
     batch, _, height, _ = x.shape
     side = side or height
-    draw = torch.rand(batch, 4, generator=generator)
     scale = zoom + (1 - zoom) * draw[:, 0]
     # Whole pixels at zoom 1: the crop then copies pixels and blurs nothing.
     reach = (1 - scale)[:, None] + (0.25 if zoom == 1 else 0.0)
