@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from learngene.networks.layers import evaluation_mode
 
+AT_ONCE_ON = ("cuda",)  # the images of a batch; on a CPU one after the other stays in its cache
+
 
 def fisher_diagonal(
     model: nn.Module,
@@ -102,10 +104,13 @@ def _add_squares(
     else:
         columns, flat = given.unsqueeze(2), gradient.unsqueeze(2)
     into = sums[id(module.weight)].view(module.weight.shape[0], -1)
-    product = torch.empty_like(into)
-    for image_gradient, image_columns in zip(flat, columns, strict=True):
-        torch.mm(image_gradient, image_columns.T, out=product)
-        into.addcmul_(product, product)
+    if into.device.type in AT_ONCE_ON:
+        into.add_(torch.bmm(flat, columns.transpose(1, 2)).square().sum(0))
+    else:
+        product = torch.empty_like(into)
+        for image_gradient, image_columns in zip(flat, columns, strict=True):
+            torch.mm(image_gradient, image_columns.T, out=product)
+            into.addcmul_(product, product)
     if module.bias is not None:
         sums[id(module.bias)] += flat.sum(2).square().sum(0)
 

@@ -33,21 +33,18 @@ from learngene.data.augment import warp
 from learngene.utils.settings import check_settings
 
 TEST_IMAGES = 64  # of a client that are looked at at once
+UNFOLD_ON = ("cuda",)  # on a CPU oneDNN's grouped convolution is the faster one
 
 
-def form_of(training: Training) -> tuple[Any, ...]:
+def form_of(training: Training) -> str:
     """What must be equal among trainings that are run together."""
     individual, shard = training.individual, training.shard
-    return (
-        str(individual),
-        [(name, value.shape) for name, value in individual.state_dict().items()],
-        [unit.pool for unit in individual.layers],
-        individual.side,
-        [x.shape for x in (shard.train_x, shard.test_x)],
-        (shard.ways, shard.test_views, shard.flip),
-        training.settings,
-        (training.freeze_norms, training.ewc_lambda, training.retain is None),
-    )
+    shapes = {name: tuple(value.shape) for name, value in individual.state_dict().items()}
+    pools = [unit.pool for unit in individual.layers]
+    images = tuple(shard.train_x.shape), tuple(shard.test_x.shape), shard.ways
+    views = shard.test_views, shard.flip
+    how = training.settings, training.freeze_norms, training.ewc_lambda, training.retain is None
+    return f"{individual} {shapes} {pools} {individual.side} {images} {views} {how}"
 
 
 def train_together(
@@ -130,8 +127,8 @@ class Stack:
     def __init__(self, trainings: Sequence[Training]) -> None:
         first = trainings[0]
         self.template = deepcopy(first.individual)
-        for unit in self.template.layers:
-            unit.conv = _Convolution(unit.conv)  # type: ignore[assignment]
+        for unit in self.template.layers if first.shard.train_x.device.type in UNFOLD_ON else ():
+            unit.conv = Unfolded(unit.conv)  # type: ignore[assignment]
         self.weights, self.statistics = stack_module_state([t.individual for t in trainings])
         lr, self._inherited_lr = rates(first.settings, first.shard)
         alone = sgd(first.individual, first.settings, lr, self._inherited_lr)
@@ -204,43 +201,18 @@ def clip_each(gradients: Sequence[Tensor]) -> None:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
 
 
-class _Convolution(nn.Module):
-    """A unit's convolution, which under ``vmap`` is not turned into a grouped one."""
+class Unfolded(nn.Module):
+    """A unit's convolution as a matrix product, of which ``vmap`` makes a batched one.
 
-    def __init__(self, of: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = of.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _OfEach.apply(x, self.weight)
-
-
-class _OfEach(torch.autograd.Function):
-    """A 3x3 convolution of each client's images with its own filters.
-
-    What ``vmap`` makes of a convolution is a grouped one, for which neither oneDNN nor cuDNN have
-    a fast kernel (pytorch issue 70954).
+    Of a convolution it makes a grouped one, for which cuDNN has no fast kernel (pytorch issue
+    70954).
     """
 
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, padding=1)
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = convolution.weight
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
-        return convolve(x.movedim(in_dims[0], 0), weight.movedim(in_dims[1], 0)), 0
-
-
-def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """(C, B, C_in, H, W) with (C, C_out, C_in, 3, 3) -> (C, B, C_out, H, W), same padding."""
-    if x.device.type == "cpu":
-        return torch.stack([F.conv2d(a, w, padding=1) for a, w in zip(x, weight, strict=True)])
-    clients, images, _, height, width = x.shape
-    columns = F.unfold(x.flatten(0, 1), 3, padding=1)  # (C * B, C_in * 9, L)
-    columns = columns.unflatten(0, (clients, images)).transpose(1, 2).flatten(2)
-    product = torch.bmm(weight.flatten(2), columns)  # (C, C_out, B * L)
-    return product.unflatten(2, (images, height, width)).transpose(1, 2)
+    def forward(self, x: Tensor) -> Tensor:  # (B, c_in, H, W) -> (B, c_out, H, W)
+        columns = F.unfold(x, 3, padding=1)  # (B, c_in * 9, H * W)
+        product = torch.einsum("ok,bkl->bol", self.weight.flatten(1), columns)
+        return product.unflatten(2, x.shape[2:])
