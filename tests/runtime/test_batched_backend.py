@@ -15,11 +15,12 @@ from protocol.messages import WORKER_DIED
 from protocol.plan import plan_round
 from protocol.rounds import ClientOutcome, RoundOutcome
 from protocol.task import FaultOrders
+from runtime.client_rounds import run_client_rounds
 from runtime.ray_backend import simulate
-from runtime.resources import RuntimeSettings
+from runtime.resources import Federation, RuntimeSettings
 from strategies.learngene import LearngeneStrategy
 from tests.clients.helpers import make_task
-from tests.helpers import gene_of
+from tests.helpers import gene_of, hooked
 
 CLIENTS = 7
 
@@ -144,15 +145,18 @@ def test_the_safeguard_and_federated_rounds_go_one_by_one(tiny_dataset, gene):
 
 
 def test_kept_answers_of_shared_kernels_are_not_those_of_serial(tiny_dataset, gene, tmp_path):
-    task = make_task(tiny_dataset, gene, methods=["learngene", "fedavg"], individual__epochs=0)
+    task = make_task(tiny_dataset, gene, individual__epochs=0, individual__safeguard=True)
+    notes: list[str] = []
 
-    def begin(name: str) -> tuple[int, list[str]]:
+    def asked(name: str, **more: Any) -> int:
         due: list[int] = []
-        notes: list[str] = []
-        federation = Federation(RuntimeSettings(name), 2, tmp_path)
-        callback = hooked(on_clients_begin=due.append, on_note=notes.append)
-        with suppress(KeyError):  # fedavg is sent nothing here, and fails
-            run_client_rounds(task, "sha", lambda number: gene, {}, federation, callback=callback)
-        return due[0], notes
+        watch = hooked(on_clients_begin=due.append, on_note=notes.append)
+        whole = Federation(RuntimeSettings(name, **more), 2, tmp_path)
+        run_client_rounds(task, "sha", lambda number: gene, {}, whole, callback=watch)
+        return due[0]
 
-    raise NotImplementedError
+    assert [asked("batched"), asked("serial"), asked("batched", cohort=1), asked("serial")] == [
+        *(2, 2, 0, 0)
+    ]
+    said = "runtime=batched, clients share kernels: scratch; one client after the other: learngene"
+    assert notes.count(said) == 2
