@@ -85,14 +85,15 @@ class Cohort:
         return found
 
     def train(self) -> None:
-        """Run what was collected, trainings of one form together."""
+        """Run what was collected, trainings of one form together; alone what is of no other's."""
         groups: dict[str, list[tuple[int, str]]] = {}
         for key, (training, _) in self._trainings.items():
             groups.setdefault(f"{key[1]} {form_of(training)}", []).append(key)
         for keys in groups.values():
             trainings, seconds = zip(*(self._trainings.pop(key) for key in keys), strict=True)
             try:
-                outcomes = train_together(trainings)
+                one = len(trainings) == 1
+                outcomes = [trainings[0].run()] if one else train_together(trainings)
             except Exception as error:  # no memory, for one: each of them is told
                 self._outcomes |= dict.fromkeys(keys, error)
                 continue

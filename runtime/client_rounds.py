@@ -17,6 +17,7 @@ from protocol.callbacks import SILENT, RunCallback
 from protocol.plan import plan_round
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import ClientTask, FaultOrders
+from runtime.batched_backend import cohort_size
 from runtime.ray_backend import simulate
 from runtime.resources import Federation, client_device
 from strategies.answer_cache import AnswerCache, cache_key_fields
@@ -50,7 +51,8 @@ def run_client_rounds(
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
     device, clients = client_device(federation.resources), federation.num_clients
-    if federation.runtime.name == "batched":  # sums in another order: other answers
+    cohort = cohort_size(federation.runtime, clients)
+    if cohort > 1:  # sums in another order: other answers
         device["kernels"] = "shared"
     with fault_orders(faults, federation.cache) as orders:
 
@@ -75,7 +77,7 @@ def run_client_rounds(
 
         strategy = LearngeneStrategy(clients, plans)
         if federation.runtime.name == "batched":
-            callback.on_note(_who_shares(task))
+            callback.on_note(_who_shares(task, cohort))
         due, kept = clients * rounds, strategy.kept(rounds)
         if kept:
             callback.on_note(f"{kept} of {due} clients answered in an earlier run: not asked again")
@@ -85,8 +87,12 @@ def run_client_rounds(
     return strategy.rounds
 
 
-def _who_shares(task: ClientTask) -> str:
+def _who_shares(task: ClientTask, cohort: int) -> str:
     """Which methods' clients are trained together, in words."""
+    if cohort == 1:
+        return (
+            "runtime=batched, no kernels shared: runtime.cohort is 1, as it is by itself on a CPU"
+        )
     shared = trained_together(task)
     alone = [name for name in task.methods if name not in shared]
     one = f"one client after the other: {', '.join(alone)}" if alone else ""

@@ -27,11 +27,11 @@ from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
-from runtime.batched_backend import run_batched
+from runtime.batched_backend import BatchedGrid, cohort_size
 from runtime.cluster import GIVE_UP
 from runtime.private_ray import environment, private_ray
 from runtime.resources import Resources, RuntimeSettings, check_resources
-from runtime.serial_backend import run_serial
+from runtime.serial_backend import run_on, run_serial
 from runtime.signals import ENDING, BackendLost, exit_code
 from runtime.workers import lasting_workers
 from server.server_app import LearngeneServerApp, make_server_app
@@ -92,8 +92,10 @@ def simulate(
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
     elif runtime.name == "batched":
+        cohort = cohort_size(runtime, num_clients)
+        grid = BatchedGrid(client_app, num_clients, runtime.timeout_s, cohort)
         with _quiet():
-            run_batched(server_app, client_app, num_clients, runtime.timeout_s, runtime.cohort)
+            run_on(grid, server_app)
     elif runtime.name == "ray":
         _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
     else:

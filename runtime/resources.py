@@ -26,7 +26,8 @@ class RuntimeSettings:
     # it a client that hangs keeps its worker until the round's deadline.
     # seconds; null = only the round's deadline
     client_timeout_s: float | None = setting(None, gt=0, le=1_000_000)
-    # runtime=batched: clients that are trained together, at most; null = as memory allows
+    # runtime=batched: clients that are trained together, at most, as memory allows; null = all of
+    # them on a GPU; on a CPU 1, which is faster there
     cohort: int | None = setting(None, ge=1, le=100_000)
     # fewer clients than this is exit code 3; null = all
     min_answered: int | None = setting(None, ge=0)
