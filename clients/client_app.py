@@ -150,23 +150,27 @@ def _answer(
         with private("the node's configuration cannot be used"):
             node = NodeSettings.read(context.node_config)
         run_task = partial(default_task, node=node)
-    payloads = {
-        key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
-        for key, record in message.content.array_records.items()
-        if key.startswith(PAYLOAD)
-    }
     config, round = context.node_config, int(message.metadata.group_id)
     client, in_driver = int(config["partition-id"]), bool(config.get(IN_DRIVER, False))
     state = node_state(config) if DATA_ROOT in config else None  # before its images are read
     overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
     fault = faults.armed(task.faults, client, round, in_driver)
     with torch_threads(task.threads), fault, time_limit(task.limit_s, overdue):
-        answer = faults.spoil(run_task(client, round, task, payloads))
+        answer = faults.spoil(run_task(client, round, task, payloads_of(message)))
     if not isinstance(answer, dict):
         raise TypeError(f"run_task returned {type(answer).__name__}, a dict is due")
     if state is not None:
         answer["info"] = {**answer.get("info", {}), "node": state}
     return pack(answer)
+
+
+def payloads_of(message: Message) -> dict[str, dict[str, Any]]:
+    """The arrays that were sent, by method."""
+    return {
+        key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
+        for key, record in message.content.array_records.items()
+        if key.startswith(PAYLOAD)
+    }
 
 
 def pack(answer: Mapping[str, Any]) -> RecordDict:

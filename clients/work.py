@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from flwr.common.logger import log
 
+from clients.cohort import from_cohort
 from clients.node import NodeSettings, private
 from learngene.adaptation.settings import RetainSettings
 from learngene.adaptation.training import Outcome
@@ -117,6 +118,8 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
     Raises:
         TypeError: it returns something else, as a method does that forgets to.
     """
+    if (shared := from_cohort(name, method, context)) is not None:
+        return shared
     started = time.perf_counter()
     outcome = method.adapt(context)
     if not isinstance(outcome, Outcome):

@@ -160,7 +160,12 @@ ROWS = (
         lambda run: run.trained_by("factory", "collective", "clients"),
         "no method but the learngene is sent anything",
     ),
-    Row(RAY, _is("runtime.name", "ray"), "with runtime=serial there is no Ray"),
+    Row(RAY, _is("runtime.name", "ray"), "without runtime=ray there is no Ray"),
+    Row(
+        "runtime.cohort",
+        _is("runtime.name", "batched"),
+        "only clients of runtime=batched train together",
+    ),
     Row("method.scratch.*", lambda run: run.scratch, "nobody trains from scratch"),
     *(
         Row(f"method.{name}.*", _has(name), f"methods lacks {name}")

@@ -342,6 +342,10 @@ def _of_the_run(config: Config) -> Iterator[Problem]:
     if least is not None and least > clients:
         problem = f"more than the {clients} clients that are asked"
         yield "runtime.min_answered", problem, f"Lower it to {clients} or raise num_clients"
+    if config.runtime.name == "batched" and config.runtime.client_timeout_s is not None:
+        problem = "clients of runtime=batched train together: none of them is cut short alone"
+        fix = "Write runtime.client_timeout_s=null, or runtime=serial"
+        yield "runtime.client_timeout_s", problem, fix
     if not _is_cache(config.cache):
         fix = "Write cache=DIR, or set LEARNGENE_CACHE"
         yield "cache", "no folder that can be written in", fix

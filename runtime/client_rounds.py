@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from clients.cohort import trained_together
 from learngene.gene.gene import Learngene
 from learngene.methods import Payload
 from learngene.utils.files import temporary_name
@@ -16,6 +17,7 @@ from protocol.callbacks import SILENT, RunCallback
 from protocol.plan import plan_round
 from protocol.rounds import RoundOutcome, RoundPlan
 from protocol.task import ClientTask, FaultOrders
+from runtime.batched_backend import cohort_size
 from runtime.ray_backend import simulate
 from runtime.resources import Federation
 from strategies.answer_cache import AnswerCache, cache_key_fields
@@ -49,6 +51,9 @@ def run_client_rounds(
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
     """
     device, clients = federation.device(), federation.num_clients
+    cohort = cohort_size(federation.runtime, clients)
+    if cohort > 1:  # sums in another order: other answers
+        device["kernels"] = "shared"
     with fault_orders(faults, federation.cache) as orders:
 
         @cache  # asked for by the count of kept answers, by the runtime and by the round
@@ -74,6 +79,8 @@ def run_client_rounds(
             return AnswerCache(federation.cache, fields, resume=resume, node_of=federation.node_of)
 
         strategy = LearngeneStrategy(clients, plans)
+        if federation.runtime.name == "batched":
+            callback.on_note(_who_shares(task, cohort))
         due, kept = clients * rounds, strategy.kept(rounds)
         if kept:
             callback.on_note(f"{kept} of {due} clients answered in an earlier run: not asked again")
@@ -83,6 +90,19 @@ def run_client_rounds(
             outside=federation.outside, callback=callback,
         )  # fmt: skip
     return strategy.rounds
+
+
+def _who_shares(task: ClientTask, cohort: int) -> str:
+    """Which methods' clients are trained together, in words."""
+    if cohort == 1:
+        return (
+            "runtime=batched, no kernels shared: runtime.cohort is 1, as it is by itself on a CPU"
+        )
+    shared = trained_together(task)
+    alone = [name for name in task.methods if name not in shared]
+    one = f"one client after the other: {', '.join(alone)}" if alone else ""
+    together = f"clients share kernels: {', '.join(shared)}" if shared else ""
+    return f"runtime=batched, {'; '.join(filter(None, (together, one)))}"
 
 
 @contextmanager

@@ -27,12 +27,13 @@ from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
+from runtime.batched_backend import BatchedGrid, cohort_size
 from runtime.cluster import GIVE_UP
 from runtime.delivery import direct_delivery
 from runtime.grid_backend import OutsideGrid
 from runtime.private_ray import environment, private_ray
 from runtime.resources import Resources, RuntimeSettings, check_resources
-from runtime.serial_backend import run_serial
+from runtime.serial_backend import run_on, run_serial
 from runtime.signals import ENDING, BackendLost, exit_code
 from runtime.workers import lasting_workers
 from server.server_app import LearngeneServerApp, make_server_app
@@ -65,7 +66,7 @@ def simulate(
     Args:
         strategy: made for ``num_clients``.
         rounds: how many times each client is asked.
-        runtime: ``ray`` or ``serial``, and what a client may hold.
+        runtime: ``ray``, ``serial`` or ``batched``, and what a client may hold.
         num_clients: nodes to simulate.
         resources: what ``check_resources`` has found for Ray; default: it is asked here.
         outside: nodes that are there already; nothing is simulated then.
@@ -95,11 +96,17 @@ def simulate(
     if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
         with _quiet():
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
+    elif runtime.name == "batched":
+        cohort = cohort_size(runtime, num_clients)
+        grid = BatchedGrid(client_app, num_clients, runtime.timeout_s, cohort)
+        with _quiet():
+            run_on(grid, server_app)
     elif runtime.name == "ray":
         callback.on_progress("clients, Ray starts")
         _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
     else:
-        raise InputError("runtime", runtime.name, "no such runtime here", "Choose ray or serial")
+        fix = "Choose ray, serial or batched"
+        raise InputError("runtime", runtime.name, "no such runtime here", fix)
     if server_app.error is not None:
         raise server_app.error
 

@@ -23,14 +23,17 @@ WORKER_BYTES = 370e6  # of a process with torch; what it works on is mapped, and
 class RuntimeSettings:
     """Where clients run, and within which limits."""
 
-    # ray | serial; flwr run sets flwr: the nodes are Flower's own
-    name: str = setting("ray", choices=("ray", "serial", "flwr"))
+    # ray | serial | batched; flwr run sets flwr: the nodes are Flower's own
+    name: str = setting("ray", choices=("ray", "serial", "batched", "flwr"))
     # a round's deadline for answers, seconds
     timeout_s: float = setting(3600.0, gt=0, le=1_000_000)
     # One client's own time: a longer one has failed, and its worker is free for the next. Without
     # it a client that hangs keeps its worker until the round's deadline.
     # seconds; null = only the round's deadline
     client_timeout_s: float | None = setting(None, gt=0, le=1_000_000)
+    # runtime=batched: clients that are trained together, at most, as memory allows; null = all of
+    # them on a GPU; on a CPU 1, which is faster there
+    cohort: int | None = setting(None, ge=1, le=100_000)
     # fewer clients than this is exit code 3; null = all
     min_answered: int | None = setting(None, ge=0)
     # cores of one client, fractions allowed; also its threads

@@ -316,6 +316,10 @@ def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
         (["methods=[magic]"], ["methods=magic", "scratch"]),
         (["collective.width=nan"], ["collective.width=nan"]),
         (["runtime.min_answered=21"], ["runtime.min_answered=21", "20"]),
+        (
+            ["runtime=batched", "runtime.client_timeout_s=9"],
+            ["runtime.client_timeout_s=9.0", "train together", "runtime=serial"],
+        ),
         (["learngene.path=/nowhere.safetensors"], ["learngene.path=/nowhere.safetensors"]),
         (
             ["collective.memory=ewc", "collective.growth=schedule"],

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from learngene.networks.layers import evaluation_mode
 
+AT_ONCE_ON = ("cuda",)  # the images of a batch; on a CPU one after the other stays in its cache
+
 
 def fisher_diagonal(
     model: nn.Module,
@@ -102,10 +104,13 @@ def _add_squares(
     else:
         columns, flat = given.unsqueeze(2), gradient.unsqueeze(2)
     into = sums[id(module.weight)].view(module.weight.shape[0], -1)
-    product = torch.empty_like(into)
-    for image_gradient, image_columns in zip(flat, columns, strict=True):
-        torch.mm(image_gradient, image_columns.T, out=product)
-        into.addcmul_(product, product)
+    if into.device.type in AT_ONCE_ON:
+        into.add_(torch.bmm(flat, columns.transpose(1, 2)).square().sum(0))
+    else:
+        product = torch.empty_like(into)
+        for image_gradient, image_columns in zip(flat, columns, strict=True):
+            torch.mm(image_gradient, image_columns.T, out=product)
+            into.addcmul_(product, product)
     if module.bias is not None:
         sums[id(module.bias)] += flat.sum(2).square().sum(0)
 
@@ -142,7 +147,6 @@ class Retain:
             scale = 1.0 / self.fisher_mean
         self.fisher = [f * scale for f in fisher]
 
-    @torch.no_grad()
     def proximal_step(self, step: float | Tensor, *, momentum: float) -> None:
         """Take the proximal step on L_ret: argmin over theta of L_ret + |theta - now|^2 / (2 s).
 
@@ -154,14 +158,32 @@ class Retain:
             step: learning rate times lambda.
             momentum: of the SGD whose step on L_rec went before, Nesterov's or plain.
         """
-        for p, anchor, fisher in zip(self.parameters, self.anchor, self.fisher, strict=True):
-            weight = step / (1 - momentum) * fisher
-            p.add_(weight * anchor).div_(1 + weight)
+        pull(self.parameters, self.anchor, self.fisher, step / (1 - momentum))
 
     def __call__(self) -> Tensor:
         """L_ret, a scalar that gradients flow through."""
-        terms = [
-            (fisher * (p - anchor).square()).sum()
-            for p, anchor, fisher in zip(self.parameters, self.anchor, self.fisher, strict=True)
-        ]
-        return 0.5 * torch.stack(terms).sum()
+        return distance(self.parameters, self.anchor, self.fisher)
+
+
+def distance(
+    parameters: Sequence[Tensor], anchor: Sequence[Tensor], fisher: Sequence[Tensor]
+) -> Tensor:
+    """Eq. 8, a scalar: half the squares of (parameters - anchor), weighed with ``fisher``."""
+    terms = [
+        (weight * (p - old).square()).sum()
+        for p, old, weight in zip(parameters, anchor, fisher, strict=True)
+    ]
+    return 0.5 * torch.stack(terms).sum()
+
+
+@torch.no_grad()
+def pull(
+    parameters: Sequence[Tensor],
+    anchor: Sequence[Tensor],
+    fisher: Sequence[Tensor],
+    step: float | Tensor,
+) -> None:
+    """Move ``parameters`` towards ``anchor``, elementwise: ``Retain.proximal_step``, s given."""
+    for p, old, weight in zip(parameters, anchor, fisher, strict=True):
+        scaled = step * weight
+        p.add_(scaled * old).div_(1 + scaled)

@@ -23,6 +23,7 @@ from learngene.networks.individual import Individual
 from learngene.utils.settings import check_settings
 
 RATE_OF_AN_IMAGE, LARGEST_RATE = 1e-4, 0.01  # of learning, for each image of a class
+CLIP = 5.0  # longest gradient
 
 _after_epoch: ContextVar[Callable[[int], None]] = ContextVar(
     "after_epoch", default=lambda epoch: None
@@ -37,6 +38,12 @@ def after_each_epoch(call: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         _after_epoch.reset(token)
+
+
+def replay_epochs(last: int) -> None:
+    """Tell whoever waits for epochs that they are over: a training that was run before its time."""
+    for epoch in range(last + 1):
+        _after_epoch.get()(epoch)
 
 
 @dataclass
@@ -125,7 +132,7 @@ def train(
     check_settings(settings)
     outcome, started = Outcome(), clock()
     lr, inherited_lr = rates(settings, shard)
-    optimiser = _optimiser(individual, settings, lr, inherited_lr)
+    optimiser = sgd(individual, settings, lr, inherited_lr)
     base_lr = [group["lr"] for group in optimiser.param_groups]
     size = min(settings.batch_size, len(shard.train_x))
     batches = math.ceil(len(shard.train_x) / size)
@@ -140,9 +147,8 @@ def train(
     _after_epoch.get()(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
-        for module in individual.modules() if freeze_norms else ():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.eval()
+        if freeze_norms:
+            hold_norms(individual)
         sums = [0.0, 0.0]
         order = torch.randperm(len(shard.train_x), generator=generator)
         for batch in order.to(shard.train_x.device).chunk(batches):
@@ -155,7 +161,7 @@ def train(
             loss = F.cross_entropy(individual(x), shard.train_y[batch])  # Eq. 6
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(individual.parameters(), 5.0)
+            torch.nn.utils.clip_grad_norm_(individual.parameters(), CLIP)
             optimiser.step()
             sums[0] += float(loss.detach()) * len(batch)
             if retain:  # the other half of Eq. 9
@@ -172,6 +178,37 @@ def train(
     return outcome
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training before its first epoch: what ``train`` is given, as one value.
+
+    ``learngene.adaptation.together`` runs many of one form in shared kernels.
+    """
+
+    individual: Individual
+    shard: ShardData
+    settings: IndividualSettings
+    generator: torch.Generator
+    retain: Retain | None = None
+    freeze_norms: bool
+    ewc_lambda: float = 0.0
+    extras: dict[str, float] = field(default_factory=dict)  # further ones, of the preparation
+
+    def run(self) -> Outcome:
+        """Train alone; ``individual`` is changed in place."""
+        outcome = train(
+            self.individual,
+            self.shard,
+            self.settings,
+            self.generator,
+            self.retain,
+            freeze_norms=self.freeze_norms,
+            ewc_lambda=self.ewc_lambda,
+        )
+        outcome.extras |= self.extras
+        return outcome
+
+
 def decay_groups(parameters: Iterable[Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """An optimiser's groups: filters and matrices decay, norms, biases and scales do not."""
     trained = [p for p in parameters if p.requires_grad]
@@ -179,6 +216,13 @@ def decay_groups(parameters: Iterable[Parameter], weight_decay: float) -> list[d
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def hold_norms(module: torch.nn.Module) -> None:
+    """Have norms keep their statistics, whatever passes through them."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()
 
 
 def cosine(progress: float) -> float:
@@ -230,7 +274,7 @@ def rates(settings: IndividualSettings, shard: ShardData) -> tuple[float, float]
     return lr, lr if settings.inherited_lr is None else settings.inherited_lr
 
 
-def _optimiser(
+def sgd(
     individual: Individual | Transferred,
     settings: IndividualSettings,
     lr: float,
@@ -260,6 +304,12 @@ def measure(
         views: of each image, as ``ShardData.test_views``; their probabilities are averaged.
     """
     logits = torch.cat([logits_of(part) for part in x.split(256)])
+    right, loss = scores(logits, y, views)
+    return int(right) / (len(y) // views), float(loss)
+
+
+def scores(logits: Tensor, y: Tensor, views: int) -> tuple[Tensor, Tensor]:
+    """How many images are named right, and their mean cross-entropy, nats; as ``measure``."""
     log_p = F.log_softmax(logits, dim=1).unflatten(0, (views, -1)).logsumexp(0) - math.log(views)
     y = y[: len(log_p)]
-    return int((log_p.argmax(1) == y).sum()) / len(y), float(F.nll_loss(log_p, y))
+    return (log_p.argmax(1) == y).sum(), F.nll_loss(log_p, y)

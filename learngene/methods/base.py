@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
-from learngene.adaptation.training import Outcome
+from learngene.adaptation.training import Outcome, Training
 from learngene.data.augment import draw_views, views
 from learngene.data.dataset import ImageDataset
 from learngene.data.device_images import DeviceImages
@@ -214,6 +214,9 @@ class Method(ReplyForm):
     pretrain: Callable[[Factory], Payload] | None = None
     from_collective: Callable[[Collective], Payload] | None = None
     update: Callable[[ClientContext], Update] | None = None  # its part in a federated round
+    # All of ``adapt`` up to the first epoch, where ``adapt`` is that and the training (without
+    # ``individual.safeguard``): many clients can then be trained together.
+    prepare: Callable[[ClientContext], Training] | None = None
     body: Body | None = None  # what the factory trains, for a second row (``common.projected``)
     settings: type | None = None  # dataclass of ``method.NAME``; None: any names, unchecked
     depends_on_ways: bool = False  # the payload depends on the number of a client's classes

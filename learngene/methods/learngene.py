@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from learngene.adaptation.retain import Retain, fisher_diagonal
-from learngene.adaptation.training import Outcome, shard_features, train
+from learngene.adaptation.training import Outcome, Training, shard_features
 from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, check, inherited_modules, reconstruct
 from learngene.methods.base import ClientContext, Method
@@ -30,10 +30,7 @@ class Settings:
 
 def adapt(context: ClientContext) -> Outcome:
     """Check what was sent, reconstruct, retain, test; with the safeguard, see first if it helps."""
-    where = f"client {context.client}"
-    card = read_card(context.card, where)
-    check(card, context.payload, where)
-    gene = Learngene(card, context.payload)
+    gene = _received(context)
 
     def build(context: ClientContext) -> Outcome:
         individual, outcome = individual_of(gene, context)
@@ -45,8 +42,26 @@ def adapt(context: ClientContext) -> Outcome:
     return build(context)
 
 
+def prepare(context: ClientContext) -> Training:
+    """``adapt`` without the safeguard, before its first epoch."""
+    return _around(_received(context), context)
+
+
+def _received(context: ClientContext) -> Learngene:
+    where = f"client {context.client}"
+    card = read_card(context.card, where)
+    check(card, context.payload, where)
+    return Learngene(card, context.payload)
+
+
 def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, Outcome]:
     """An individual around the learngene, trained on the context's shard, and its curves."""
+    training = _around(gene, context)
+    return training.individual, training.run()
+
+
+def _around(gene: Learngene, context: ClientContext) -> Training:
+    """An individual around the learngene, its classifier started, and what holds its layers."""
     check_settings(context.retain)
     settings, shard, card = context.individual, context.shard, gene.card
     generator = context.generator("weights")
@@ -65,19 +80,19 @@ def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, 
         fisher = fisher_diagonal(individual, inherited, shard.train_x[sample], labels)
         parameters = [p for module in inherited for p in module.parameters()]
         retain = Retain(parameters, fisher, normalise=context.retain.normalise)
-    outcome = train(
-        individual,
-        shard,
-        settings,
-        context.generator("training"),
-        retain,
+    extras: dict[str, float] = {"depth": gene.inherited}
+    if retain:
+        extras["fisher_mean"] = retain.fisher_mean
+    return Training(
+        individual=individual,
+        shard=shard,
+        settings=settings,
+        generator=context.generator("training"),
+        retain=retain,
         freeze_norms=card.stem != "fresh",
         ewc_lambda=context.retain.ewc_lambda,
+        extras=extras,
     )
-    outcome.extras["depth"] = gene.inherited
-    if retain:
-        outcome.extras["fisher_mean"] = retain.fisher_mean
-    return individual, outcome
 
 
 def start_head(individual: Individual, context: ClientContext) -> None:
@@ -87,4 +102,4 @@ def start_head(individual: Individual, context: ClientContext) -> None:
 
 
 METRICS = ("depth", "fisher_mean", *SAFEGUARD_METRICS)
-METHOD = Method(adapt, settings=Settings, inherits=True, extra_metrics=METRICS)
+METHOD = Method(adapt, prepare=prepare, settings=Settings, inherits=True, extra_metrics=METRICS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from learngene.adaptation.training import Outcome, train
+from learngene.adaptation.training import Outcome, Training
 from learngene.methods.base import ClientContext, Method
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual, measure_norms
@@ -27,8 +27,8 @@ class Settings:
     head: str = setting("prototype", choices=("prototype", "mlp"))  # prototype | mlp
 
 
-def adapt(context: ClientContext) -> Outcome:
-    """Draw an individual at random and train all of it."""
+def prepare(context: ClientContext) -> Training:
+    """Draw an individual at random, all of which is to be trained."""
     settings: Settings = context.settings
     shard = context.shard
     individual = Individual(
@@ -42,10 +42,20 @@ def adapt(context: ClientContext) -> Outcome:
     measure_norms(individual, individual, shard.train_x)
     start_head(individual, context)
     training = replace(context.individual, lr=settings.lr, schedule=settings.schedule)
-    generator = context.generator("training")
-    outcome = train(individual, shard, training, generator, freeze_norms=False)
-    context.keep(individual)
+    return Training(
+        individual=individual,
+        shard=shard,
+        settings=training,
+        generator=context.generator("training"),
+        freeze_norms=False,
+    )
+
+
+def adapt(context: ClientContext) -> Outcome:
+    training = prepare(context)
+    outcome = training.run()
+    context.keep(training.individual)
     return outcome
 
 
-METHOD = Method(adapt, settings=Settings)
+METHOD = Method(adapt, prepare=prepare, settings=Settings)

@@ -45,6 +45,16 @@ def memory() -> tuple[float, float]:
     return free, total
 
 
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free where tensors of this device lie; torch's own reserve counts as free."""
+    if device.type != "cuda":
+        return memory()[0]
+    import torch
+
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + idle)
+
+
 def _counts(path: Path, unit: int = 1) -> dict[str, int]:
     """A file of lines NAME COUNT as the kernel writes them."""
     lines = (line.split() for line in path.read_text().splitlines())

@@ -36,6 +36,7 @@ def test_every_row_is_of_fields_that_there_are(row) -> None:
         ("data=cifar100 data.root=/ data.classes=20", "data.classes", "only glyphs are drawn"),
         ("data=cifar100 data.root=/ data.novel=0.2", "data.novel", "divided as in the paper"),
         ("runtime=serial runtime.num_gpus=1", "runtime.num_gpus", "there is no Ray"),
+        ("runtime=serial runtime.cohort=5", "runtime.cohort", "only clients of runtime=batched"),
         ("learngene.path=x collective.lr=1 seed=1", "collective.lr", "there is no collective"),
         ("learngene.path=x individual.stem=fresh", "individual.stem", "there is no collective"),
         ("learngene.path=x methods=[learngene,maml] collective.lr=1 collective.width=1",

@@ -301,7 +301,7 @@ def test_backend_that_cannot_start(starts, tmp_path, monkeypatch):
 
 def test_unknown_runtime():
     strategy = LearngeneStrategy(1, lambda _: [plan(fake_task())])
-    with pytest.raises(InputError, match="Choose ray or serial"):
+    with pytest.raises(InputError, match="Choose ray, serial or batched"):
         simulate(strategy, 1, RuntimeSettings("slurm"), 1, client_app=app)
 
 
