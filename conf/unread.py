@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from conf.schema import Config
+from learngene.collective.settings import GROWTHS
 from learngene.methods.registry import BUILT_IN, base_of
 
 if TYPE_CHECKING:  # methods bring torch
@@ -131,7 +132,7 @@ ROWS = (
     ),
     Row(
         "collective.growth_noise",
-        lambda run: run.config.collective.growth not in ("schedule", "none", "equal"),
+        lambda run: run.config.collective.growth not in GROWTHS,
         "no plan deepens a layer",
     ),
     Row(
