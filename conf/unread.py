@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from conf.schema import Config
+from learngene.collective.settings import GROWTHS
 from learngene.methods.registry import BUILT_IN, base_of
 
 if TYPE_CHECKING:  # methods bring torch
@@ -128,7 +129,7 @@ ROWS = (
     Row("collective.ewc_lambda", _is(MEMORY, "ewc"), f"{MEMORY} is not ewc"),
     Row(
         "collective.growth_noise",
-        _is_not("collective.growth", "schedule", "none", "equal"),
+        _is_not("collective.growth", *GROWTHS),
         "no plan deepens a layer",
     ),
     Row("labelled.flags", _is_not("labelled.draws", 0), "labelled.draws is 0: nothing is flagged"),

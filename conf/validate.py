@@ -15,6 +15,7 @@ from clients.faults import IN_TRAINING, Order
 from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
 from conf.typed import to_typed
+from learngene.collective.settings import GROWTHS
 from learngene.data.settings import value_bounds
 from learngene.errors import InputError
 from learngene.utils.files import is_file, is_folder
@@ -24,7 +25,6 @@ from reports.experiments.registry import compared_methods, needs_collective
 from reports.loggers import check_logger
 from runtime.resources import Resources, check_resources
 
-GROWTHS = ("schedule", "none", "equal")  # of collective.growth, which may also name a file
 MOST_INHERITED = 6  # of the individual's seven layers
 COLLECTIVE_DEPTH = 13  # without deepening
 MOST_THREADS = 4  # for a core

@@ -17,7 +17,7 @@ from learngene.collective.criterion import SIGMA, align
 from learngene.collective.forgetting import measures
 from learngene.collective.records import TrainerSettings
 from learngene.collective.sampling import class_positions
-from learngene.collective.settings import CollectiveSettings
+from learngene.collective.settings import GROWTHS, CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
@@ -171,7 +171,7 @@ def trainer_settings(settings: FactorySettings, device: torch.device) -> Trainer
     """
     collective = settings.collective
     growth, plan = collective.growth, tuple[PlannedStep, ...]()
-    if growth not in ("schedule", "none", "equal"):
+    if growth not in GROWTHS:
         growth, plan = "plan", read_plan(_yaml(growth), growth)
     precision = choose_precision(collective.precision, device)
     form, sigma = settings.learngene.rho, settings.learngene.sigma

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from learngene.utils.settings import setting
 
+GROWTHS = ("none", "schedule", "equal")  # of ``growth``, which may name a file, too
+
 
 @dataclass
 class CollectiveSettings:
