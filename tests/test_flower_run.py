@@ -149,7 +149,7 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
     def flwr(*words: str) -> Any:
         """What Flower's command line answers, in JSON."""
         done = subprocess.run([binary / "flwr", *words, "--format", "json"], cwd=ROOT, env=env,
-                              capture_output=True, text=True, check=True, timeout=120)  # fmt: skip
+                              capture_output=True, text=True, check=True, timeout=300)  # fmt: skip
         return json.loads(done.stdout)
 
     def submit(folder: Path, overrides: str, nodes: int) -> str:
@@ -193,7 +193,7 @@ def answers(address: str) -> bool:
     return False
 
 
-def until(there: Callable[[], bool], seconds: float = 240.0) -> None:
+def until(there: Callable[[], bool], seconds: float = 480.0) -> None:
     deadline = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < deadline
