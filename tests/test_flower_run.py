@@ -100,6 +100,12 @@ def test_too_few_nodes_and_another_version(tmp_path: Path, monkeypatch: pytest.M
     assert f"version={VERSION}: this machine has 9.9 installed" in ended["raised"]
 
 
+def test_sim_py_has_no_nodes_of_flower() -> None:
+    done = command_line("runtime.name=flwr")
+    assert done.returncode == 2
+    assert done.stderr.startswith("sim.py: runtime.name=flwr: it is flwr run that has the nodes.")
+
+
 def test_a_folder_that_is_not_from_the_root(tmp_path: Path) -> None:
     context = Context(7, 1, {}, RecordDict(), {**RUN_CONFIG, "run-dir": "results"})
     with pytest.raises(ValueError, match="run-dir=results: it would lie below"):
