@@ -163,9 +163,8 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
         size = f"num-supernodes={nodes} client-resources-num-cpus=1"
         return str(flwr("run", ".", "here", "-c", config, "--federation-config", size)["run-id"])
 
-    def statuses(*runs: str) -> list[str]:
-        listed = {str(each["run-id"]): each["status"] for each in flwr("list", "here")["runs"]}
-        return [listed[run] for run in runs]
+    def status(run: str) -> str:
+        return str(flwr("list", "here", "--run-id", run)["runs"][0]["status"])
 
     superlink = subprocess.Popen(
         [binary / "flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1",
@@ -174,11 +173,13 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         until(lambda: answers(address))
-        runs = submit(tmp_path / "good", asked, 3), submit(tmp_path / "bad", "shots=many", 1)
-        for name in ("good", "bad"):
-            until((tmp_path / name / flower_run.ENDED).exists)
-        until(lambda: all(each.startswith("finished") for each in statuses(*runs)))
-        assert statuses(*runs) == ["finished:completed", "finished:failed"]
+        for name, overrides, nodes, end in (  # one after the other: each starts a Ray
+            ("good", asked, 3, "finished:completed"),
+            ("bad", "shots=many", 1, "finished:failed"),
+        ):
+            run = submit(tmp_path / name, overrides, nodes)
+            until(lambda run=run: status(run).startswith("finished"))
+            assert status(run) == end
     finally:
         os.killpg(superlink.pid, signal.SIGKILL)  # with what it has started
         superlink.wait()
