@@ -100,6 +100,12 @@ def test_too_few_nodes_and_another_version(tmp_path: Path, monkeypatch: pytest.M
     assert f"version={VERSION}: this machine has 9.9 installed" in ended["raised"]
 
 
+def test_sim_py_has_no_nodes_of_flower() -> None:
+    done = command_line("runtime.name=flwr")
+    assert done.returncode == 2
+    assert done.stderr.startswith("sim.py: runtime.name=flwr: it is flwr run that has the nodes.")
+
+
 def test_a_folder_that_is_not_from_the_root(tmp_path: Path) -> None:
     context = Context(7, 1, {}, RecordDict(), {**RUN_CONFIG, "run-dir": "results"})
     with pytest.raises(ValueError, match="run-dir=results: it would lie below"):
@@ -149,7 +155,7 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
     def flwr(*words: str) -> Any:
         """What Flower's command line answers, in JSON."""
         done = subprocess.run([binary / "flwr", *words, "--format", "json"], cwd=ROOT, env=env,
-                              capture_output=True, text=True, check=True, timeout=120)  # fmt: skip
+                              capture_output=True, text=True, check=True, timeout=300)  # fmt: skip
         return json.loads(done.stdout)
 
     def submit(folder: Path, overrides: str, nodes: int) -> str:
@@ -157,9 +163,8 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
         size = f"num-supernodes={nodes} client-resources-num-cpus=1"
         return str(flwr("run", ".", "here", "-c", config, "--federation-config", size)["run-id"])
 
-    def statuses(*runs: str) -> list[str]:
-        listed = {str(each["run-id"]): each["status"] for each in flwr("list", "here")["runs"]}
-        return [listed[run] for run in runs]
+    def status(run: str) -> str:
+        return str(flwr("list", "here", "--run-id", run)["runs"][0]["status"])
 
     superlink = subprocess.Popen(
         [binary / "flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1",
@@ -168,11 +173,18 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         until(lambda: answers(address))
-        runs = submit(tmp_path / "good", asked, 3), submit(tmp_path / "bad", "shots=many", 1)
-        for name in ("good", "bad"):
-            until((tmp_path / name / flower_run.ENDED).exists)
-        until(lambda: all(each.startswith("finished") for each in statuses(*runs)))
-        assert statuses(*runs) == ["finished:completed", "finished:failed"]
+        for name, overrides, nodes, end in (  # one after the other: each starts a Ray
+            ("good", asked, 3, "finished:completed"),
+            ("bad", "shots=many", 1, "finished:failed"),
+        ):
+            for _ in range(3):  # Ray's start has 30 s, which a busy machine may not keep
+                run = submit(tmp_path / name, overrides, nodes)
+                until(lambda run=run: status(run).startswith("finished"))
+                if (
+                    tmp_path / name / flower_run.ENDED
+                ).exists():  # else it was the engine that died
+                    break
+            assert status(run) == end
     finally:
         os.killpg(superlink.pid, signal.SIGKILL)  # with what it has started
         superlink.wait()
@@ -193,7 +205,7 @@ def answers(address: str) -> bool:
     return False
 
 
-def until(there: Callable[[], bool], seconds: float = 240.0) -> None:
+def until(there: Callable[[], bool], seconds: float = 480.0) -> None:
     deadline = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < deadline
