@@ -1,0 +1,193 @@
+"""``python -m runtime.federation COMMAND --help``: real nodes, on this machine or on many."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from learngene.errors import InputError, RunError
+from runtime.federation.credentials import make_credentials
+from runtime.federation.gate import run_superlink, run_supernode
+from runtime.signals import Terminated, catch_signals, exit_code
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A federation of real nodes over TLS: see it run on this machine (up), or start each of "
+    "its parts where it belongs (docs/tutorials/federation.md).",
+)
+ENDED = "interrupted; every process of the federation is ended"
+THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command()
+def credentials(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
+    supernodes: Annotated[int, typer.Option(min=1, help="How many nodes have a key.")] = 2,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address of the server, as nodes call it. May be repeated."),
+    ] = None,
+) -> None:
+    """Make a federation's authority, server certificate and node keys.
+
+    What is there stays, except for the server's certificate, which is made
+    anew for a year: so nodes and names can be added later.
+
+    \b
+    Example:
+      python -m runtime.federation credentials keys --supernodes 2 --host factory.example.org
+    """
+    made = make_credentials(folder.expanduser(), supernodes, host or ())
+    print(made.folder)
+
+
+@app.command(context_settings=THROUGH)
+def superlink(context: typer.Context) -> None:
+    """flower-superlink, its options, and a gate: only nodes reach it from other machines."""
+    run_superlink(context.args)
+
+
+@app.command(context_settings=THROUGH)
+def supernode(context: typer.Context) -> None:
+    """flower-supernode, its options, and a gate: only this user may ask for its tasks."""
+    run_supernode(context.args)
+
+
+@app.command()
+def up(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- OVERRIDES...]", help="Settings of the run, as of sim.py."),
+    ] = None,
+    supernodes: Annotated[
+        int | None, typer.Option(min=1, help="Nodes to start. [default: one a --data-root, or 2]")
+    ] = None,
+    data_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Class folders of the first node, second node, ... May be repeated; a node "
+            "without one draws the shard that it has in a simulation.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="0,1,...", help="GPUs, one a node in turn. [default: each sees all]"),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of results and logs. [default: outputs/DATE/TIME]"),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep keys and the SuperLink's database here, so that the same command goes on "
+            "with the same nodes. [default: gone with the run]",
+        ),
+    ] = None,
+) -> None:
+    """Run a federation of real nodes on this machine, and end with its exit code.
+
+    A SuperLink and each node are processes of their own, over TLS and with
+    registered keys. 0 all nodes answered, 1 failed, 2 wrong settings, 3 too
+    few answers, 130 Ctrl-C, 143 SIGTERM.
+
+    \b
+    Example:
+      python -m runtime.federation up --supernodes 2 -- scale=tiny shots=5
+    """
+    roots = [str(Path(each).expanduser().absolute()) for each in data_root or ()]
+    nodes = supernodes or len(roots) or 2
+    if len(roots) > nodes:
+        raise InputError(
+            "--supernodes", nodes, f"there are {len(roots)} of --data-root", "Raise it"
+        )
+    if missing := [each for each in roots if not Path(each).is_dir()]:
+        raise InputError("--data-root", missing[0], "there is no such folder", "Name one")
+    devices = [each.strip() for each in gpus.split(",")] if gpus is not None else []
+    if "" in devices:
+        raise InputError("--gpus", gpus, "a number is missing", "Give numbers, as 0,1")
+    folder = run_dir or Path("outputs") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
+    work = Path(tempfile.mkdtemp(prefix="federation-")) if state is None else state.expanduser()
+    catch_signals("federation")
+    try:
+        code = _up(
+            overrides or [], nodes, roots, devices, folder.expanduser().absolute(),
+            work.absolute(), lasting=state is not None,
+        )  # fmt: skip
+    finally:
+        if state is None:
+            shutil.rmtree(work, ignore_errors=True)
+    raise typer.Exit(code)
+
+
+def _up(
+    overrides: list[str],
+    nodes: int,
+    roots: list[str],
+    gpus: list[str],
+    run_dir: Path,
+    work: Path,
+    *,
+    lasting: bool,
+) -> int:
+    from runtime.federation.deployment import Deployment
+
+    made = make_credentials(work / "credentials", nodes)
+    print(f"  federation: {nodes} nodes, run folder {run_dir}")
+    with Deployment(made, work / "flower", run_dir / "logs", lasting=lasting) as federation:
+        federation.start_superlink()
+        for number in range(1, nodes + 1):
+            federation.register(number)
+            config: dict[str, bool | int | float | str]
+            config = {"partition-id": number - 1, "num-partitions": nodes}
+            if number <= len(roots):
+                config["data-root"] = roots[number - 1]
+            gpu = gpus[(number - 1) % len(gpus)] if gpus else None
+            federation.start_node(number, config, gpu)
+        for number in range(1, nodes + 1):
+            federation.wait_online(number)
+        print(f"  federation: all nodes are there, SuperLink at {federation.address} (TLS)")
+        run = federation.run(
+            {"num-clients": nodes, "overrides": shlex.join(overrides), "run-dir": str(run_dir)}
+        )
+        for piece in federation.follow(run):
+            print(piece, end="", flush=True)
+        return 0 if federation.wait(run).sub_status == "completed" else 1
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    try:
+        app(prog_name="python -m runtime.federation")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except InputError as error:
+        return _say(str(error), 2)
+    except RunError as error:
+        return _say(str(error), 1)
+    except Terminated:
+        return _say(ENDED, exit_code(signal.SIGTERM))
+    except KeyboardInterrupt:
+        return _say(ENDED, exit_code(signal.SIGINT))
+    return 0
+
+
+def _say(message: str, code: int) -> int:
+    print(f"federation: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
