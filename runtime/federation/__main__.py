@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +28,11 @@ app = typer.Typer(
     help="A federation of real nodes over TLS: see it run on this machine (up), or start each of "
     "its parts where it belongs (docs/tutorials/federation.md).",
 )
-ENDED = "interrupted; every process of the federation is ended"
+INTERRUPTED = "interrupted; every process of the federation is ended"
+ENDED = "ended.json"  # where flower_run.py writes a run's exit code
+# What Flower's logger says in between, and the line before the exception of a run that failed.
+FLOWERS = re.compile(r"(\x1b\[\d+m)?(DEBUG|INFO) *(\x1b\[0m)? *:")
+RAISED = "ServerApp raised an exception"
 THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -70,7 +77,7 @@ def up(
         typer.Argument(metavar="[-- OVERRIDES...]", help="Settings of the run, as of sim.py."),
     ] = None,
     supernodes: Annotated[
-        int | None, typer.Option(min=1, help="Nodes to start. [default: one a --data-root, or 2]")
+        int | None, typer.Option(min=1, help="Nodes to start; default: one a --data-root, or 2.")
     ] = None,
     data_root: Annotated[
         list[str] | None,
@@ -82,18 +89,18 @@ def up(
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option(metavar="0,1,...", help="GPUs, one a node in turn. [default: each sees all]"),
+        typer.Option(metavar="0,1,...", help="GPUs, one a node in turn; default: each sees all."),
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Of results and logs. [default: outputs/DATE/TIME]"),
+        typer.Option(metavar="DIR", help="Of results and logs; default: outputs/DATE/TIME."),
     ] = None,
     state: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             help="Keep keys and the SuperLink's database here, so that the same command goes on "
-            "with the same nodes. [default: gone with the run]",
+            "with the same nodes; default: they go with the run.",
         ),
     ] = None,
 ) -> None:
@@ -126,6 +133,9 @@ def up(
             overrides or [], nodes, roots, devices, folder.expanduser().absolute(),
             work.absolute(), lasting=state is not None,
         )  # fmt: skip
+    except KeyboardInterrupt as error:  # here: the library around it would make 1 of it
+        which = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        code = _say(INTERRUPTED, exit_code(which))
     finally:
         if state is None:
             shutil.rmtree(work, ignore_errors=True)
@@ -133,20 +143,16 @@ def up(
 
 
 def _up(
-    overrides: list[str],
-    nodes: int,
-    roots: list[str],
-    gpus: list[str],
-    run_dir: Path,
-    work: Path,
-    *,
-    lasting: bool,
-) -> int:
+    overrides: list[str], nodes: int, roots: list[str], gpus: list[str], run_dir: Path, work: Path,
+    *, lasting: bool,
+) -> int:  # fmt: skip
+    from httpx import HTTPError
+
     from runtime.federation.deployment import Deployment
 
-    made = make_credentials(work / "credentials", nodes)
-    print(f"  federation: {nodes} nodes, run folder {run_dir}")
-    with Deployment(made, work / "flower", run_dir / "logs", lasting=lasting) as federation:
+    made, logs = make_credentials(work / "credentials", nodes), run_dir / "logs"
+    print(f"  federation: {nodes} nodes, run folder {run_dir}", flush=True)
+    with Deployment(made, work / "flower", logs, lasting=lasting) as federation:
         federation.start_superlink()
         for number in range(1, nodes + 1):
             federation.register(number)
@@ -154,17 +160,38 @@ def _up(
             config = {"partition-id": number - 1, "num-partitions": nodes}
             if number <= len(roots):
                 config["data-root"] = roots[number - 1]
-            gpu = gpus[(number - 1) % len(gpus)] if gpus else None
-            federation.start_node(number, config, gpu)
+            federation.start_node(number, config, gpus[(number - 1) % len(gpus)] if gpus else None)
         for number in range(1, nodes + 1):
             federation.wait_online(number)
-        print(f"  federation: all nodes are there, SuperLink at {federation.address} (TLS)")
-        run = federation.run(
-            {"num-clients": nodes, "overrides": shlex.join(overrides), "run-dir": str(run_dir)}
-        )
-        for piece in federation.follow(run):
-            print(piece, end="", flush=True)
-        return 0 if federation.wait(run).sub_status == "completed" else 1
+        (run_dir / ENDED).unlink(missing_ok=True)  # of an earlier run
+        asked = {"num-clients": nodes, "overrides": shlex.join(overrides), "run-dir": str(run_dir)}
+        try:
+            run = federation.run(asked)
+            _show(federation.follow(run), logs / "server.log")
+            return _code(federation.wait(run).details, run_dir)
+        except HTTPError as error:
+            raise RunError(f"the SuperLink is gone: {error} ({logs}/superlink.log)") from error
+
+
+def _show(lines: Iterator[str], log: Path) -> None:
+    """Print what is the run's own; all of it goes to ``log``."""
+    shown = True
+    with log.open("w") as file:
+        for line in lines:
+            file.write(line)
+            file.flush()
+            shown = shown and RAISED not in line  # its exception follows, and is said below
+            if shown and not FLOWERS.match(line):
+                print(line, end="", flush=True)
+
+
+def _code(details: str, run_dir: Path) -> int:
+    """The exit code that the run wrote down; why it is not 0 is said here."""
+    ended = run_dir / ENDED
+    if not ended.exists():
+        raise RunError(f"the run ended before it began: {details or 'no reason given'}")
+    said = json.loads(ended.read_text())
+    return _say(said["problem"], said["code"]) if said["problem"] else int(said["code"])
 
 
 def main() -> int:
@@ -177,10 +204,6 @@ def main() -> int:
         return _say(str(error), 2)
     except RunError as error:
         return _say(str(error), 1)
-    except Terminated:
-        return _say(ENDED, exit_code(signal.SIGTERM))
-    except KeyboardInterrupt:
-        return _say(ENDED, exit_code(signal.SIGINT))
     return 0
 
 

@@ -258,9 +258,13 @@ class Deployment:
         return int(self._ask.StartRun(request).run_id)
 
     def follow(self, run: int) -> Iterator[str]:
-        """What the ServerApp prints, piece by piece, until the run is over."""
+        """The lines that the ServerApp prints, until the run is over."""
+        begun = ""
         for piece in self._ask.StreamLogs(StreamLogsRequest(run_id=run)):
-            yield piece.log_output
+            *lines, begun = (begun + piece.log_output).split("\n")
+            yield from (f"{line}\n" for line in lines)
+        if begun:
+            yield f"{begun}\n"
 
     def status(self, run: int) -> RunStatus:
         """``status`` ends as "finished", ``sub_status`` as "completed", "failed" or "stopped"."""
