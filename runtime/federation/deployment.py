@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -53,11 +52,6 @@ TICK_S = 0.2
 COLOUR = re.compile(r"\x1b\[\d*m")
 FLOWERS_END = re.compile(r"Exit Code: .*?(?=\n\n|\Z)", re.DOTALL)
 MARK = "LEARNGENE_FEDERATION"  # in the environment of all that a deployment has started
-NO_CALLS_HOME = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else ``uv sync`` at each run
-}
 
 
 class Deployment:
@@ -168,11 +162,11 @@ class Deployment:
     def _start(self, command: str, *options: str, name: str, more: Mapping[str, str] = {}) -> None:
         home = self._work / name
         home.mkdir(exist_ok=True)
-        environment = os.environ | NO_CALLS_HOME | more
+        environment = os.environ | more
         environment |= {MARK: self._mark, PARENT: str(os.getpid()), "FLWR_HOME": str(home)}
-        # Flower finds its own programs by their names, and this one is not installed everywhere.
-        environment["PATH"] = _first(sysconfig.get_path("scripts"), "PATH")
-        environment["PYTHONPATH"] = _first(str(PROJECT), "PYTHONPATH")
+        # The command below, where the project is not installed and this is another folder.
+        paths = filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         with (self._logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "runtime.federation", command, *options],
@@ -307,7 +301,3 @@ def free_port() -> int:
     with socket.socket() as some:
         some.bind((HOST, 0))
         return int(some.getsockname()[1])
-
-
-def _first(folder: str, variable: str) -> str:
-    return os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))

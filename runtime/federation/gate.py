@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -20,6 +21,11 @@ FLEET, HEALTH = "/v1/fleet/", "/health"
 SOCKETS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))  # of this network namespace
 ESTABLISHED = "01"
 ROOT = 0
+NO_CALLS_HOME = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else ``uv sync`` at each run
+}
 PARENT = "LEARNGENE_FEDERATION_PARENT"  # the process without which this one is not to go on
 
 
@@ -87,6 +93,7 @@ def _as_kernel(address: IPv4Address | IPv6Address, port: int) -> str:
 
 def run_superlink(arguments: Sequence[str]) -> None:
     """``flower-superlink`` with these options, behind the gate."""
+    os.environ |= NO_CALLS_HOME  # read when flwr is imported
     import flwr.superlink.main as made
     from flwr.superlink.cli.flower_superlink import flower_superlink
 
@@ -96,6 +103,7 @@ def run_superlink(arguments: Sequence[str]) -> None:
 
 def run_supernode(arguments: Sequence[str]) -> None:
     """``flower-supernode`` with these options, behind the gate."""
+    os.environ |= NO_CALLS_HOME
     import flwr.supernode.main as made
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
@@ -122,5 +130,7 @@ def _run(name: str, main: Callable[[], None], arguments: Sequence[str]) -> None:
         print(f"{name}: {said}", file=sys.stderr)
     if (parent := os.environ.pop(PARENT, None)) is not None:
         start_parent_process_monitor(int(parent))
+    # It starts its other programs by their names.
+    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     sys.argv = [name, *arguments]
     main()
