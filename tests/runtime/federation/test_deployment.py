@@ -239,20 +239,36 @@ def test_a_setting_that_cannot_be_is_code_2_and_one_line(tmp_path: Path) -> None
     assert "Traceback" not in said
 
 
-def test_sigterm_ends_all_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_it_no_process_is_left(tmp_path: Path, signum: signal.Signals) -> None:
     with up("--supernodes", "1", "--run-dir", str(tmp_path)) as process:
-        until(lambda: (tmp_path / "logs" / "node-1.log").exists())
+        until(lambda: "SuperExec" in read(tmp_path / "logs" / "node-1.log"))
         children = children_of(process.pid)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signum)
         said, problem = process.communicate(timeout=60)
-    assert process.returncode == 143, said + problem
-    assert problem == "federation: interrupted; every process of the federation is ended\n"
-    assert len(children) == 2
-    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    if signum == signal.SIGKILL:  # they look for it themselves
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 128 + signum, said + problem
+        assert problem == "federation: interrupted; every process of the federation is ended\n"
+    assert len(children) == 4  # SuperLink, SuperNode, the SuperExec of each
+    until(lambda: [pid for pid in children if alive(pid)] == [], 30)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def alive(pid: int) -> bool:
+    """Not a zombie, which nobody collects where process 1 does not."""
+    status = read(Path(f"/proc/{pid}/status"))
+    return bool(status) and "\nState:\tZ" not in status
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """All that descends from a process."""
+    own = [int(each) for each in read(Path(f"/proc/{pid}/task/{pid}/children")).split()]
+    return own + [each for child in own for each in children_of(child)]
 
 
 def test_a_nodes_configuration_is_what_flower_reads() -> None:
