@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from learngene.errors import InputError, RunError
 from runtime.federation.credentials import make_credentials
 from runtime.federation.gate import run_superlink, run_supernode
 from runtime.signals import Terminated, catch_signals, exit_code
+
+if TYPE_CHECKING:
+    from flwr.app.user_config import UserConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -146,8 +149,6 @@ def _up(
     overrides: list[str], nodes: int, roots: list[str], gpus: list[str], run_dir: Path, work: Path,
     *, lasting: bool,
 ) -> int:  # fmt: skip
-    from httpx import HTTPError
-
     from runtime.federation.deployment import Deployment
 
     made, logs = make_credentials(work / "credentials", nodes), run_dir / "logs"
@@ -156,21 +157,17 @@ def _up(
         federation.start_superlink()
         for number in range(1, nodes + 1):
             federation.register(number)
-            config: dict[str, bool | int | float | str]
-            config = {"partition-id": number - 1, "num-partitions": nodes}
+            config: UserConfig = {"partition-id": number - 1, "num-partitions": nodes}
             if number <= len(roots):
                 config["data-root"] = roots[number - 1]
             federation.start_node(number, config, gpus[(number - 1) % len(gpus)] if gpus else None)
         for number in range(1, nodes + 1):
             federation.wait_online(number)
         (run_dir / ENDED).unlink(missing_ok=True)  # of an earlier run
-        asked = {"num-clients": nodes, "overrides": shlex.join(overrides), "run-dir": str(run_dir)}
-        try:
-            run = federation.run(asked)
-            _show(federation.follow(run), logs / "server.log")
-            return _code(federation.wait(run).details, run_dir)
-        except HTTPError as error:
-            raise RunError(f"the SuperLink is gone: {error} ({logs}/superlink.log)") from error
+        words = shlex.join(overrides)
+        run = federation.run({"num-clients": nodes, "overrides": words, "run-dir": str(run_dir)})
+        _show(federation.follow(run), logs / "server.log")
+        return _code(federation.wait(run).details, run_dir)
 
 
 def _show(lines: Iterator[str], log: Path) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,9 +36,10 @@ from flwr.proto.control_pb2 import (
 from flwr.proto.run_pb2 import RunStatus
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 
 from learngene.errors import RunError
 from runtime.federation.credentials import Credentials
@@ -121,7 +122,8 @@ class Deployment:
         if public in known:
             return known[public][0]
         request = RegisterNodeRequest(public_key=public, name=f"node-{number}")
-        return int(self._ask.RegisterNode(request).node_id)
+        with _in_words():
+            return int(self._ask.RegisterNode(request).node_id)
 
     def start_node(self, number: int, config: UserConfig, gpus: str | None = None) -> None:
         """Start a SuperNode (they count from 1) whose configuration is ``config``.
@@ -243,32 +245,54 @@ class Deployment:
         return public_key_to_bytes(load_ssh_public_key(path.read_bytes()))  # type: ignore[arg-type]
 
     def run(self, config: UserConfig) -> int:
-        """Start a run of this project with a run configuration; gives its id."""
-        bundle = build_fab_from_disk(PROJECT)
+        """Start a run of this project with a run configuration; gives its id.
+
+        Raises:
+            RunError: as ``follow`` and ``status`` do, too: the SuperLink refuses, or is gone.
+        """
+        try:
+            bundle = build_fab_from_disk(PROJECT)
+        except (ValueError, OSError) as error:
+            what = f"{PROJECT} cannot be sent to nodes ({error})"
+            raise RunError(f"{what}: start from a clone of the project") from error
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
         request = StartRunRequest(
             fab=fab_to_proto(fab), override_config=user_config_to_proto(config)
         )
-        return int(self._ask.StartRun(request).run_id)
+        with _in_words():
+            return int(self._ask.StartRun(request).run_id)
 
     def follow(self, run: int) -> Iterator[str]:
         """The lines that the ServerApp prints, until the run is over."""
         begun = ""
-        for piece in self._ask.StreamLogs(StreamLogsRequest(run_id=run)):
-            *lines, begun = (begun + piece.log_output).split("\n")
-            yield from (f"{line}\n" for line in lines)
+        with _in_words():
+            for piece in self._ask.StreamLogs(StreamLogsRequest(run_id=run)):
+                *lines, begun = (begun + piece.log_output).split("\n")
+                yield from (f"{line}\n" for line in lines)
         if begun:
             yield f"{begun}\n"
 
     def status(self, run: int) -> RunStatus:
         """``status`` ends as "finished", ``sub_status`` as "completed", "failed" or "stopped"."""
-        return self._ask.ListRuns(ListRunsRequest(run_id=run)).run_dict[run].status
+        with _in_words():
+            return self._ask.ListRuns(ListRunsRequest(run_id=run)).run_dict[run].status
 
     def wait(self, run: int) -> RunStatus:
         """The run's status once it is over."""
         while (status := self.status(run)).status != Status.FINISHED:
             time.sleep(TICK_S)
         return status
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except HTTPStatusError as error:
+        said = FlowerError.from_json(error.response.text)
+        raise RunError(f"the SuperLink refuses: {said.message if said else error}") from error
+    except HTTPError as error:
+        raise RunError(f"the SuperLink does not answer: {error}") from error
 
 
 def node_config(config: UserConfig) -> str:
