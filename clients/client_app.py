@@ -19,6 +19,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from clients import faults
+from clients.node import IN_DRIVER, NodeSettings, private
 from clients.node_state import DATA_ROOT, node_state
 from clients.timeout import Overdue, time_limit
 from learngene.utils.hardware import torch_threads
@@ -35,9 +36,17 @@ from protocol.reply_schema import (
 )
 from protocol.task import ClientTask
 
-__all__ = ["ERROR", "INFO", "METRICS", "NODE", "PAYLOAD", "TASK", "app", "make_client_app"]
-
-IN_DRIVER = "in-driver"  # in the node's config where the client shares the driver's process
+__all__ = [
+    "ERROR",
+    "INFO",
+    "IN_DRIVER",
+    "METRICS",
+    "NODE",
+    "PAYLOAD",
+    "TASK",
+    "app",
+    "make_client_app",
+]
 
 RunTask = Callable[..., dict[str, Any]]  # (client, round, task, payloads) -> answer
 MakeSchema = Callable[[ClientTask], ReplySchema]  # task -> what may be sent
@@ -136,7 +145,9 @@ def _answer(
         # Late: it imports torch, which a query does not need.
         from clients.work import run_task as default_task
 
-        run_task = default_task
+        with private("the node's configuration cannot be used"):
+            node = NodeSettings.read(context.node_config)
+        run_task = partial(default_task, node=node)
     payloads = {
         key.removeprefix(PAYLOAD): {name: array.numpy() for name, array in record.items()}
         for key, record in message.content.array_records.items()

@@ -4,31 +4,65 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import dataclass, replace
+from logging import INFO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from flwr.common.logger import log
 
+from clients.node import NodeSettings, private
 from learngene.adaptation.settings import RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset, load
+from learngene.data.own_images import read_own_images
 from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
+from learngene.data.sources.decode import Range
+from learngene.gene.kept import describe_individual, save_individual
 from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
 from learngene.methods.base import generators
 from learngene.methods.isolation import in_words, isolated
 from learngene.methods.plugins import error_line
 from learngene.methods.registry import base_of
+from learngene.networks.individual import Individual
 from learngene.open_world.flagged import decode_flags, draw_labelled_shard
+from learngene.utils.checkpoint import key_of
+from learngene.utils.files import expand_user
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
 from protocol.task import ClientTask
 
+SIMULATED = NodeSettings(simulated=True)
+
+
+@dataclass(frozen=True)
+class ClientImages:
+    """A client's shard as methods take it, and what is told of it."""
+
+    data: ShardData
+    class_names: tuple[str, ...]  # label i stands for class_names[i]
+    image_side: int
+    told: dict[str, Any]  # fields of the answer's ``info``
+    value_range: Range | None = None
+
+    @property
+    def images(self) -> tuple[int, int]:
+        """For training and for test."""
+        return self.told["train_images"], self.told["test_images"]
+
 
 def run_task(
-    client: int, round: int, task: ClientTask, payloads: dict[str, dict[str, np.ndarray]]
+    client: int,
+    round: int,
+    task: ClientTask,
+    payloads: dict[str, dict[str, np.ndarray]],
+    node: NodeSettings = SIMULATED,
 ) -> dict[str, Any]:
-    """Run every method of the task on the client's own shard.
+    """Run every method of the task on the client's own shard, or on the node's own images.
 
     A method that fails is named with its reason; the others are not touched by it. Each is given a
     task and a shard of its own, which it may write to.
@@ -40,11 +74,11 @@ def run_task(
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
-    dataset = load(task.world)
-    shard = _shard(dataset, client, task)
-    data = read_shard(dataset, shard, device)
+    own = _own_images(task, node, device) if node.data_root else _drawn(client, task, node, device)
+    data, folder = own.data, node.keep or task.keep
     if task.individual.mirror_test:
         data = data.with_mirrored_tests()
+    kept: list[Individual] = []
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
     # The method's own count of rounds: Flower's goes on over several methods.
@@ -52,25 +86,27 @@ def run_task(
     for name in task.methods:
         plugin = task.own_methods.get(name)
         try:
-            payload, (own, shown) = unpack(payloads.get(name, {})), deepcopy((task, data))
+            payload, (said, shown) = unpack(payloads.get(name, {})), deepcopy((task, data))
             with isolated(task.seed, f"client-{name}", number, client):
                 method = find(name, plugin)
-                context = client_context(name, method, client, number, own, payload, shown, device)
+                context = client_context(name, method, client, number, said, payload, shown, device)
                 if task.federated is not None:
                     answers[name], weights[name] = _federated_round(name, method, context)
-                else:
-                    answers[name] = _adapted(name, method, context).metrics()
+                    continue
+                if folder and method.inherits:
+                    context = replace(context, keep=kept.append)
+                outcome = _adapted(name, method, context)
+            if kept:
+                stem = f"client-{client:04d}" if node.keep is None else "individual"
+                with private("the individual cannot be kept"):
+                    _keep(kept.pop(), outcome, own, task, Path(folder or "") / stem)
+            answers[name] = outcome.metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             where = error_line(plugin["module"], error) if plugin else ""
             answers[name] = {"error": f"{in_words(error)} ({where})" if where else in_words(error)}
     return {
         "client": client,
-        "info": {
-            "classes": ",".join(str(c) for c in shard.classes),
-            "train_images": len(shard.train_rows),
-            "test_images": len(shard.test_rows),
-            "device": _device_name(device),
-        },
+        "info": {**own.told, "device": _device_name(device)},
         "methods": answers,
         **({"arrays": weights} if weights else {}),
     }
@@ -88,6 +124,73 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
         raise TypeError(f"adapt of {name} returned {type(outcome).__name__}, an Outcome is due")
     outcome.seconds = time.perf_counter() - started
     return outcome
+
+
+def _drawn(client: int, task: ClientTask, node: NodeSettings, device: torch.device) -> ClientImages:
+    """The client's shard of the run's dataset."""
+    folder = node.dataset(task.world)
+    own = (
+        nullcontext() if node.simulated else private("the dataset in this node's cache is unusable")
+    )
+    with own:
+        dataset = load(folder)
+    shard = _shard(dataset, client, task)
+    told = {
+        "classes": ",".join(str(c) for c in shard.classes),
+        "train_images": len(shard.train_rows),
+        "test_images": len(shard.test_rows),
+    }
+    names = tuple(dataset.class_names[c] for c in shard.classes)
+    data = read_shard(dataset, shard, device)
+    return ClientImages(data, names, dataset.image_shape[1], told)
+
+
+def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> ClientImages:
+    """The node's own images, brought to the size that the learngene grew up on.
+
+    Raises:
+        PrivateProblem: they cannot be used.
+        ValueError: the run is of the server's classes, or the learngene's card names no size.
+    """
+    if task.labelled is not None or task.federated is not None:
+        raise ValueError("this run is of the server's own classes: a node's own have no part in it")
+    if task.image_side is None:
+        raise ValueError("the learngene's card names no image size: take it from a run once more")
+    with private("the node's own images cannot be used"):
+        own = read_own_images(
+            expand_user(node.data_root or ""),
+            side=task.image_side,
+            test_share=node.test_share,
+            seed=node.seed,
+        )
+    for note in own.notes:
+        log(INFO, "data-root: %s", note)
+    told = {
+        "own_classes": len(own.class_names),
+        "train_images": len(own.labels["train"]),
+        "test_images": len(own.labels["test"]),
+        "data": key_of({"content": own.content, "seed": node.seed, "share": node.test_share}),
+    }
+    if node.class_names:
+        told["class_names"] = "\n".join(own.class_names)
+    data = own.shard(flip=node.flip, device=device)
+    return ClientImages(data, own.class_names, task.image_side, told, own.value_range)
+
+
+def _keep(
+    individual: Individual, outcome: Outcome, own: ClientImages, task: ClientTask, stem: Path
+) -> None:
+    kept = describe_individual(
+        individual,
+        class_names=own.class_names,
+        image_side=own.image_side,
+        mirror=task.individual.mirror_test and own.data.flip,
+        value_range=own.value_range,
+        accuracy=outcome.accuracy[-1],
+        images=own.images,
+        learngene_sha256=(task.card or {}).get("sha256"),
+    )
+    save_individual(kept, stem.with_suffix(".safetensors"))
 
 
 def _shard(dataset: ImageDataset, client: int, task: ClientTask) -> Shard:

@@ -22,7 +22,7 @@ from protocol.task import NO_NUMBERS
 Metric = int | float | list[int] | list[float]
 
 UINT64 = 2**64 - 1
-WORLD = "0" * 72  # stands for the path of a dataset where bytes are counted (its key is 24 of them)
+WORLD = "0" * 72  # stands for where a dataset lies (its key is 24 of them) and its images' size
 WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
 WORKER_STUCK = "the worker was stuck while running this client, and again when it was repeated"
 CODES = {code: name for name, code in vars(ErrorCode).items() if isinstance(code, int)}
@@ -169,6 +169,8 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
         problem = f"the reply claims client {head['client']!r}, its node is client {client}"
         return CheckedReply(errors=[problem])
     info = json.loads(str(head["json"]))
+    if (odd := _odd(info)) is not None:
+        return CheckedReply(errors=[odd])
     failed = json.loads(str(head["errors"]))
     good: dict[str, dict[str, Metric]] = {}
     errors: list[str] = []
@@ -188,6 +190,18 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
             if not wrong:
                 good[method] = metrics
     return CheckedReply(good, info, errors)
+
+
+def _odd(info: dict[str, Any]) -> str | None:
+    """What is wrong with what a client says of its images, or None."""
+    for name in ("train_images", "test_images", "own_classes"):
+        least, value = 2 if name == "own_classes" else 0, info.get(name, 2)
+        if type(value) is not int or value < least:
+            return f"{name} is {value!r}, a whole number from {least} is due"
+    names, due = info.get("class_names"), info.get("own_classes")
+    if names is not None and len(str(names).split("\n")) != due:
+        return f"class_names are {len(str(names).split())}, its own classes are {due}"
+    return None
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ def plan_round(
 
     def plan(depth: int) -> RoundPlan:
         prefix, arrays = at_precision(gene.prefix(depth), precision)
-        own = replace(task, card=prefix.card.for_client())
+        card = prefix.card
+        own = replace(task, card=card.for_client(), image_side=card.image_side)
         sent = dict.fromkeys(heirs, arrays) | others
         shapes = {name: shapes_of(each) for name, each in sent.items()}
         if precision == "fp32":

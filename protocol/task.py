@@ -56,6 +56,10 @@ class ClientTask:
     own_methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see plugins.find
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the other payloads
     federated: int | None = None  # number of the round in a federated training, from 1
+    # Rows and columns of the images that the learngene grew up on: a node with images of its own
+    # brings them to that size.
+    image_side: int | None = None
+    keep: str | None = None  # folder for the trained individual; a node's own word comes first
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values; fields that are not set are left out.
@@ -63,6 +67,7 @@ class ClientTask:
         A federated round reads ``FEDERATED_FIELDS`` of ``individual`` and is sent no others.
         """
         plain = {name: value for name, value in asdict(self).items() if value not in (None, {})}
+        del plain["individual"]["keep"]  # the task says where
         if self.federated is not None:
             plain["individual"] = {name: plain["individual"][name] for name in FEDERATED_FIELDS}
         return plain
@@ -92,5 +97,6 @@ class ClientTask:
 
 
 TASK_FIELDS = frozenset(each.name for each in fields(ClientTask))
-# No number of an answer hangs on these: where the dataset lies, how long to wait, what is planted.
-NO_NUMBERS = ("world", "limit_s", "faults")
+# No number of an answer hangs on these beside the dataset's content: where it lies, the size of its
+# images, how long to wait, what is planted, where something is kept.
+NO_NUMBERS = ("world", "image_side", "limit_s", "faults", "keep")

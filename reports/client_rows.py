@@ -41,11 +41,13 @@ def client_rows(
 
 def _row(answer: ClientOutcome, shots: int, class_names: Sequence[str]) -> dict[str, Any]:
     info = answer.info
-    classes = [int(c) for c in str(info.get("classes", "")).split(",") if c]
+    own = int(info.get("own_classes", 0))
     return {
         "id": answer.client,
-        "classes": [class_names[c] for c in classes],
-        "shots": shots,
+        "classes": _own_classes(answer.client, own, info)
+        if own
+        else [class_names[int(c)] for c in str(info.get("classes", "")).split(",") if c],
+        "shots": None if own else shots,
         "train_images": int(info.get("train_images", 0)),
         "test_images": int(info.get("test_images", 0)),
         "device": str(info.get("device", "")),
@@ -55,6 +57,14 @@ def _row(answer: ClientOutcome, shots: int, class_names: Sequence[str]) -> dict[
         },
         **({"error": answer.error} if answer.error else {}),
     }
+
+
+def _own_classes(client: int, count: int, info: Mapping[str, Any]) -> list[str]:
+    """Names of a node's own classes. Where it does not tell them they say whose they are: class 1
+    of two nodes is not the same class."""
+    if names := info.get("class_names"):
+        return str(names).split("\n")
+    return [f"class {number} of client {client}" for number in range(1, count + 1)]
 
 
 def _method(metrics: Mapping[str, Any], traffic: ByteCount) -> dict[str, Any]:

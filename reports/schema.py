@@ -284,7 +284,7 @@ class Client(Section):
 
     id: Count
     classes: list[str]
-    shots: Count
+    shots: Count | None  # None: images of its own, any number of a class
     train_images: Count
     test_images: Count
     device: str

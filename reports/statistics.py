@@ -57,7 +57,7 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
 
     Args:
         values: (n,) finite, any unit.
-        classes: of each client, all equally many.
+        classes: of each client.
 
     Returns:
         None with fewer than three clients, or where all of them have the same classes.
@@ -73,7 +73,9 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
     y = (y - y.mean()) / scale
     axes, lengths, _ = np.linalg.svd(share_of, full_matrices=False)
     odds = np.linspace(-8, 18, 105)  # log of the classes' share in a client's variance to the rest
-    ratio = np.exp(odds) * len(next(iter(classes)))  # of an effect's variance to a rest's
+    ratio = np.exp(odds) * np.mean(
+        [len(its) for its in classes]
+    )  # an effect's variance to a rest's
     spread = ratio[:, None] * lengths**2  # (105, axes): covariance I + axes spread axes'
     shrink = spread / (1 + spread)
     ones, ours = axes.sum(0), axes.T @ y

@@ -305,7 +305,8 @@ def _snapshot(
         image_side=None if settings.individual.stem == "fresh" else dataset.image_shape[1],
         projections=_fit_projections(trainer, numbers[-1], settings),
     )
-    return GeneSnapshot(len(stages), len(trainer.known), gene)
+    card = replace(gene.card, image_side=dataset.image_shape[1])
+    return GeneSnapshot(len(stages), len(trainer.known), replace(gene, card=card))
 
 
 def _planned_gene(

@@ -23,6 +23,9 @@ FLOORS = (
 )
 # The same inside learngene/: chapters of the paper on what they are made of.
 CHAPTERS = (
+    ("__main__",),
+    ("command_line",),
+    ("export",),
     ("api",),
     ("methods",),
     ("collective", "gene"),

@@ -45,6 +45,9 @@ class IndividualSettings:
     safeguard_folds: int = setting(3, ge=2, le=100)
     # passes in each fold, for both; null = epochs
     safeguard_epochs: int | None = setting(None, ge=0, le=100_000)
+    # keep each client's trained individual in the run folder (individuals/client-NNNN.safetensors);
+    # every client is then asked, also those whose answer an earlier run has
+    keep: bool = False
 
 
 @dataclass

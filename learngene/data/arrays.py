@@ -25,6 +25,12 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return npy_header(np.dtype(np.uint8), shape)
 
 
+def image_hashes(batch: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Content hashes (B,) of images (B, H, W, C)."""
+    digests = [hashlib.blake2b(i, digest_size=16).digest() for i in np.ascontiguousarray(batch)]
+    return np.frombuffer(b"".join(digests), HASH)
+
+
 class ImageFile:
     """A ``.npy`` of uint8 images that grows by batches and then drops rows.
 
@@ -50,8 +56,7 @@ class ImageFile:
             problem = f"{arrived}, {self.rows} of {self.image} were announced"
             fix = "Leave the source alone while it is read"
             raise InputError("data.root", self.path.stem, problem, fix)
-        digests = [hashlib.blake2b(i, digest_size=16).digest() for i in np.ascontiguousarray(batch)]
-        self.hashes[self.written : end] = np.frombuffer(b"".join(digests), HASH)
+        self.hashes[self.written : end] = image_hashes(batch)
         self._file.write(batch.tobytes())
         self.written = end
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CENTRE, SPREAD = 127.5, 64.0  # of pixel values 0 to 255
+
 
 def to_batch(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (B, H, W, C) -> float (B, C, H, W) in about -2..2, channels_last.
@@ -14,7 +16,7 @@ def to_batch(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     Fixed constants, not a data set's statistics: nothing about base data has to be sent along.
     """
     x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    return x.to(torch.float32).sub_(127.5).div_(64.0)
+    return x.to(torch.float32).sub_(CENTRE).div_(SPREAD)
 
 
 def shrink(x: Tensor, side: int) -> Tensor:

@@ -34,6 +34,7 @@ CARD_LIMIT = 16 * MEBIBYTE  # bytes of the card's file; rho of a thousand tasks 
 ARRAYS_LIMIT = 1024 * MEBIBYTE  # bytes of the arrays; the paper's widths take 30 MB
 WIDTH_LIMIT = 4.0  # of collective.width, as in conf.validate
 DEPTH_LIMIT = 500  # layers of a collective
+IMAGE_SIDE_LIMIT = 512  # as data.image_size
 SIDE_LIMIT = 64  # rows and columns of a map of features
 DIMENSIONS_LIMIT = 100_000  # of a projection: one less than the factory has classes
 
@@ -74,6 +75,9 @@ class Card:
     pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
     # the map behind each of them is pooled to so many rows and columns
     sides: list[Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]] | None = None
+    # Rows and columns of the images that it grew up on. The sha256 is not over it, and it travels
+    # in the task (``protocol.task``): a simulated client's images have this size already.
+    image_side: Annotated[Whole, Field(ge=8, le=IMAGE_SIDE_LIMIT)] | None = None
 
     @property
     def depths(self) -> list[int]:
@@ -86,8 +90,9 @@ class Card:
 
     def for_client(self) -> dict:
         """The part that travels: without history, and without what a stem makes superfluous."""
-        whole = asdict(replace(self, rho=[], source={}))
-        return {n: v for n, v in whole.items() if v is not None or n not in FRONT}
+        whole = asdict(replace(self, rho=[], source={}, image_side=None))
+        optional = (*FRONT, "image_side")
+        return {n: v for n, v in whole.items() if v is not None or n not in optional}
 
     def front(self, shapes: Mapping[str, Sequence[int]]) -> Front | None:
         """How an individual begins with these layers; None: they stand behind a stem."""

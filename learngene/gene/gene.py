@@ -79,6 +79,7 @@ class Learngene:
             "layers": card.layers[:depth],
             "pools": [place for place in card.pools if place <= depth],
             "sides": card.sides[:depth],
+            "image_side": card.image_side,
         }
         return _with_card(arrays, built, card.rho, card.source)
 

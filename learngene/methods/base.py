@@ -30,6 +30,7 @@ from learngene.data.dataset import ImageDataset
 from learngene.data.partition import ShardData
 from learngene.gene.card import ARRAYS_LIMIT
 from learngene.networks.collective import Collective
+from learngene.networks.individual import Individual
 from learngene.seeding import generator, torch_generator
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ class ClientContext:
     # What scratch is built by; a federated round, in which it has no part, does without.
     scratch: ScratchSettings | None = None
     width: float = 1.0  # of the backbone
+    # Is handed every individual that was trained; the last one is what the outcome is of.
+    keep: Callable[[Individual], None] = lambda individual: None
 
     def as_scratch(self) -> ClientContext:
         """The same client with the settings and draws of scratch, and without a payload."""

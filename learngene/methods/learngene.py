@@ -36,7 +36,9 @@ def adapt(context: ClientContext) -> Outcome:
     gene = Learngene(card, context.payload)
 
     def build(context: ClientContext) -> Outcome:
-        return individual_of(gene, context)[1]
+        individual, outcome = individual_of(gene, context)
+        context.keep(individual)
+        return outcome
 
     if context.individual.safeguard:
         return guarded(context, build, find("scratch").adapt)

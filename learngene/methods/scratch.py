@@ -42,7 +42,10 @@ def adapt(context: ClientContext) -> Outcome:
     measure_norms(individual, individual, shard.train_x)
     start_head(individual, context)
     training = replace(context.individual, lr=settings.lr, schedule=settings.schedule)
-    return train(individual, shard, training, context.generator("training"), freeze_norms=False)
+    generator = context.generator("training")
+    outcome = train(individual, shard, training, generator, freeze_norms=False)
+    context.keep(individual)
+    return outcome
 
 
 METHOD = Method(adapt, settings=Settings)

@@ -79,6 +79,20 @@ class Front:
     dimensions: int | None  # of the projection; None: there is none
 
 
+@dataclass(frozen=True)
+class Form:
+    """What an individual was built by: arguments of ``Individual``, which says what they are."""
+
+    ways: int
+    width: float
+    head: str
+    inherited: int = 0
+    channels: int = 3
+    c_in: int | None = None
+    top_widths: tuple[int, ...] | None = None
+    front: Front | None = None
+
+
 class Individual(nn.Module):
     """Stem, inherited layers, classifier: images (B, C, H, W) to logits (B, ways).
 
@@ -119,6 +133,7 @@ class Individual(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("head", head, HEADS)
+        self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front)
         self.channels = channels
         self.own, self.projection = nn.Sequential(), nn.Sequential()
         if front is None:

@@ -61,18 +61,24 @@ def _digest(data: bytes, card: dict) -> str:
 
 
 def read_checkpoint(
-    stem: Path, *, of: Mapping[str, Any] | None = None
+    stem: Path,
+    *,
+    of: Mapping[str, Any] | None = None,
+    limits: tuple[int, int] = (CARD_LIMIT, WEIGHTS_LIMIT),
 ) -> tuple[dict[str, Tensor], dict] | None:
     """The state and card of a checkpoint; None when it is not there or not whole.
 
     A torn or altered file counts as not there: the caller goes on from the one before.
 
+    Args:
+        limits: bytes of the card and of the weights that are read at most.
+
     Raises:
         InputError: it is whole, and was written under other settings than ``of``.
     """
     try:
-        data = read_limited(stem.with_suffix(".safetensors"), WEIGHTS_LIMIT)
-        card = read_card(stem.with_suffix(".json"), of=of, data=data)
+        data = read_limited(stem.with_suffix(".safetensors"), limits[1])
+        card = read_card(stem.with_suffix(".json"), of=of, data=data, limit=limits[0])
         return None if card is None else (load_tensors(data), card)
     except InputError:
         raise
@@ -80,14 +86,20 @@ def read_checkpoint(
         return None
 
 
-def read_card(path: Path, *, of: Mapping[str, Any] | None = None, data: bytes = b"") -> dict | None:
+def read_card(
+    path: Path,
+    *,
+    of: Mapping[str, Any] | None = None,
+    data: bytes = b"",
+    limit: int = CARD_LIMIT,
+) -> dict | None:
     """A card, or None when it is not there, or it or the ``data`` beside it is not whole.
 
     Raises:
         InputError: as ``read_checkpoint``.
     """
     try:
-        card = read_json(path, CARD_LIMIT)
+        card = read_json(path, limit)
         if card.pop("sha256") != _digest(data, card):
             return None
         recorded = card.pop("of", None)

@@ -80,8 +80,10 @@ def accuracy_over_epochs(results: Results, path: Path) -> Path:
             axes.axhline(mean[0], color=look["color"], lw=0.8, ls=":")
         if not thin:
             style.band(axes, epochs, mean, half, look["color"])
-    chance = 100 * float(np.mean([1 / len(client["classes"]) for client in clients]))
-    axes.axhline(chance, color=style.GREY, ls="--", lw=1.2, label="chance")
+    ways = [len(client["classes"]) for client in clients]
+    chance = 100 * float(np.mean([1 / each for each in ways]))
+    label = "chance" if len(set(ways)) == 1 else "chance, mean over clients"
+    axes.axhline(chance, color=style.GREY, ls="--", lw=1.2, label=label)
     axes.set(xlabel="epochs on the client's shard", ylabel="test accuracy (%)")
     style.whole_numbers(axes.xaxis, steps=[1, 2, 5, 10])
     low, high = axes.get_ylim()

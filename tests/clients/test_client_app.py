@@ -66,7 +66,7 @@ def test_query_gives_the_partition():
 
 def test_default_work_is_imported_when_it_is_needed(monkeypatch):
     stub = types.ModuleType("clients.work")
-    stub.run_task = lambda client, round, task, payloads: answer(scratch={"accuracy": 1.0})
+    stub.run_task = lambda client, round, task, payloads, node: answer(scratch={"accuracy": 1.0})
     monkeypatch.setitem(sys.modules, "clients.work", stub)
     task = client_task(methods=("scratch",))
     reply = app_module.app(message(task), context())

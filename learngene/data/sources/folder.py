@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from learngene.data.class_split import draw_class_split, paper_class_split, unusable
-from learngene.data.dataset import SPLITS
+from learngene.data.dataset import SPLITS, ClassSplit
 from learngene.data.settings import SeededDataSettings, value_bounds
 from learngene.data.sources.base import BATCH, ProgressFn, Source, check_file, hash_files, shown
 from learngene.data.sources.decode import (
@@ -69,7 +69,7 @@ def _unreadable(error: OSError) -> InputError:
     return InputError("data.root", shown(error.filename), problem, "Make it readable or remove it")
 
 
-def _images(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Files below a class folder that have an image's name; links to folders are not followed.
 
     Raises:
@@ -108,7 +108,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
             continue
         if folder.is_symlink() and not folder.exists():  # it may have been a class
             check_file(folder)
-        if folder.is_dir() and (images := _images(folder)):
+        if folder.is_dir() and (images := image_files(folder)):
             classes[folder.name] = images
     return classes
 
@@ -148,12 +148,15 @@ def _split(classes: dict[str, list[Path]], settings: SeededDataSettings) -> dict
     return parts
 
 
-def open_folder(root: Path, settings: SeededDataSettings, size: int) -> FolderSource:
+def open_folder(
+    root: Path, settings: SeededDataSettings, size: int, *, divided: bool = True
+) -> FolderSource:
     """Class folders under ``root``; ``imagefolder`` or a named data set's classes.
 
     Args:
         settings: ``name`` decides the split: the paper's, or drawn by seed for ``imagefolder``.
         size: side of the images in pixels.
+        divided: the classes are those of a factory and of its clients; else all are one client's.
 
     Raises:
         InputError: no class folders, splits with different classes, too few classes or images, or
@@ -177,7 +180,9 @@ def open_folder(root: Path, settings: SeededDataSettings, size: int) -> FolderSo
 
     names = tuple(sorted(parts["train"]))
     shaping: dict[str, object] = {"image_size": size, "layout": "folders"}
-    if settings.name == "imagefolder":
+    if not divided:
+        class_split = ClassSplit((), (), tuple(range(len(names))))
+    elif settings.name == "imagefolder":
         class_split = draw_class_split(len(names), settings)
         shaping["shares"] = [settings.base, settings.open_world, settings.novel]
     else:

@@ -17,6 +17,20 @@ from learngene.utils.files import is_folder
 _SIZE = {"cifar100": 32, "imagenet100": 84}  # sides in pixels
 
 
+def readable_root(settings: SeededDataSettings) -> Path:
+    """``data.root``, resolved.
+
+    Raises:
+        InputError: it is no folder, or may not be read.
+    """
+    root = Path(settings.root or "")
+    if not is_folder(root):
+        raise unusable(settings, "no such folder", "Check the path")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise unusable(settings, "this folder may not be read", "Make it readable")
+    return root.resolve()
+
+
 def open_images(settings: SeededDataSettings) -> Source:
     """``imagefolder``, or a named data set: parquet, CIFAR's pickles, class folders or the hub.
 
@@ -37,12 +51,7 @@ def open_images(settings: SeededDataSettings) -> Source:
                 return open_hub(settings, size)
             fix += f", or let the hub be asked for {HUB[name]} with data.download=true"
         raise InputError("data.root", None, f"{name} has to come from somewhere", fix)
-    root = Path(settings.root)
-    if not is_folder(root):
-        raise unusable(settings, "no such folder", "Check the path")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise unusable(settings, "this folder may not be read", "Make it readable")
-    root = root.resolve()
+    root = readable_root(settings)
     if name == "imagefolder":
         return open_folder(root, settings, size)
     files = find_parquet(root)

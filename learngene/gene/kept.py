@@ -1,0 +1,223 @@
+"""What a client keeps: its trained individual as safetensors, and a card of it beside.
+
+Nothing of it travels. The card says what the network is built by, whose classes it names and how
+images are brought to it, so that it is used without the learngene, the shard or Flower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+
+from learngene.data.augment import CENTRE, SPREAD
+from learngene.data.sources.decode import Range
+from learngene.errors import InputError
+from learngene.gene.card import (
+    ARRAYS_LIMIT,
+    CARD_LIMIT,
+    DEPTH_LIMIT,
+    DIMENSIONS_LIMIT,
+    IMAGE_SIDE_LIMIT,
+    SIDE_LIMIT,
+    WIDTH_LIMIT,
+    Whole,
+)
+from learngene.gene.gene import HEADER_LIMIT
+from learngene.networks.individual import HEADS, Form, Front, Individual
+from learngene.networks.layers import CHANNELS_LIMIT, LAYERS, shape_problem, state_of
+from learngene.seeding import torch_generator
+from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
+from learngene.utils.files import expand_user, is_file
+from learngene.utils.untrusted import first_problem, read_json
+
+SCHEMA = 1
+CLASSES_LIMIT = 100_000
+NAME_LIMIT = 1000  # characters of a class's name
+Channels = Annotated[Whole, Field(ge=1, le=CHANNELS_LIMIT)]
+Count = Annotated[Whole, Field(ge=1)]
+Number = Annotated[float, Strict()]
+
+
+@dataclass(frozen=True)
+class IndividualFront:
+    """``networks.individual.Front``, as a card may say it."""
+
+    pools: Annotated[
+        list[Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]], Field(max_length=DEPTH_LIMIT)
+    ]
+    side: Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]
+    dimensions: Annotated[Whole, Field(ge=1, le=DIMENSIONS_LIMIT)] | None
+
+
+@dataclass(frozen=True)
+class IndividualCard:
+    """An individual's form, its classes, and how an image is brought to it."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    # class i of the network's answers; names are the node's own
+    class_names: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=NAME_LIMIT)]],
+        Field(min_length=2, max_length=CLASSES_LIMIT),
+    ]
+    image_side: Annotated[Whole, Field(ge=8, le=IMAGE_SIDE_LIMIT)]  # rows and columns
+    mirror: bool  # an image and its mirror image are looked at together
+    value_range: tuple[Number, Number] | None  # of images of more than 8 bits: what is 0 and 255
+    learngene_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None  # None: from scratch
+    accuracy: Annotated[float, Strict(), Field(ge=0, le=1)]  # on the shard's test images
+    train_images: Count
+    test_images: Count
+    # What the network is built by: ``networks.individual.Form``.
+    width: Annotated[float, Strict(), Field(gt=0, le=WIDTH_LIMIT)]
+    head: Annotated[str, Field(pattern=f"^({'|'.join(HEADS)})$")]
+    inherited: Annotated[Whole, Field(ge=0, le=DEPTH_LIMIT)]
+    channels: Annotated[Whole, Field(ge=1, le=16)]  # of the images
+    c_in: Channels | None
+    top_widths: Annotated[list[Channels], Field(max_length=DEPTH_LIMIT)] | None
+    front: IndividualFront | None
+    # Images come as (value - centre) / spread of values 0 to 255.
+    centre: Annotated[float, Strict(), Field(ge=CENTRE, le=CENTRE)] = CENTRE
+    spread: Annotated[float, Strict(), Field(ge=SPREAD, le=SPREAD)] = SPREAD
+    schema: Annotated[Whole, Field(ge=SCHEMA, le=SCHEMA)] = SCHEMA
+
+    @property
+    def form(self) -> Form:
+        tops, front = self.top_widths, self.front
+        return Form(
+            len(self.class_names),
+            self.width,
+            self.head,
+            self.inherited,
+            self.channels,
+            self.c_in,
+            None if tops is None else tuple(tops),
+            None if front is None else Front(tuple(front.pools), front.side, front.dimensions),
+        )
+
+
+CARD = TypeAdapter(IndividualCard)
+
+
+@dataclass(frozen=True)
+class KeptIndividual:
+    """A trained individual and its card."""
+
+    individual: Individual
+    card: IndividualCard
+
+
+def describe_individual(
+    individual: Individual,
+    *,
+    class_names: Sequence[str],
+    image_side: int,
+    mirror: bool,
+    accuracy: float,
+    images: tuple[int, int],
+    learngene_sha256: str | None,
+    value_range: Range | None = None,
+) -> KeptIndividual:
+    """An individual with its card.
+
+    Args:
+        images: of the shard, for training and for test.
+        learngene_sha256: of the learngene it was given; it is named where the network has one.
+    """
+    form, front = individual.form, individual.form.front
+    card = IndividualCard(
+        class_names=list(class_names),
+        image_side=image_side,
+        mirror=mirror,
+        value_range=value_range,
+        learngene_sha256=learngene_sha256 if form.inherited else None,
+        accuracy=accuracy,
+        train_images=images[0],
+        test_images=images[1],
+        width=form.width,
+        head=form.head,
+        inherited=form.inherited,
+        channels=form.channels,
+        c_in=form.c_in,
+        top_widths=None if form.top_widths is None else list(form.top_widths),
+        front=None
+        if front is None
+        else IndividualFront(list(front.pools), front.side, front.dimensions),
+    )
+    return KeptIndividual(individual, card)
+
+
+def save_individual(kept: KeptIndividual, path: str | Path) -> Path:
+    """Write ``path`` (``.safetensors``) and its card ``.json``, which is last; returns the former.
+
+    Raises:
+        InputError: the path has another suffix.
+        OSError: it cannot be written.
+    """
+    path = expand_user(path)
+    if path.suffix != ".safetensors":
+        problem, fix = "an individual is a .safetensors file", f"Write {path}.safetensors"
+        raise InputError("INDIVIDUAL", path, problem, fix)
+    write_checkpoint(path.with_suffix(""), state_of(kept.individual), asdict(kept.card))
+    return path
+
+
+def load_individual(path: str | Path) -> KeptIndividual:
+    """Read what ``save_individual`` has written; on the CPU, in evaluation mode.
+
+    The card is read first, and says how much more is read.
+
+    Raises:
+        InputError: a file is missing, too large or cannot be read, the card is none of an
+            individual that can be, or the arrays are not those of the card.
+    """
+    path = expand_user(path)
+    if not is_file(path) or not is_file(path.with_suffix(".json")):
+        problem, fix = "no such file, or its .json does not lie beside it", "Check the path"
+        raise InputError("INDIVIDUAL", path, problem, fix)
+    try:
+        plain = read_json(path.with_suffix(".json"), CARD_LIMIT)
+        if isinstance(plain, dict):
+            plain.pop("sha256", None)  # ``read_checkpoint`` looks at it
+        card = CARD.validate_python(plain)
+        with torch.device("meta"):  # shapes alone: no memory is taken
+            due = {name: value.shape for name, value in state_of(_build(card)).items()}
+        size = 4 * sum(shape.numel() for shape in due.values())
+        if size > ARRAYS_LIMIT:
+            raise ValueError(f"{size:,} bytes of arrays, at most {ARRAYS_LIMIT:,} are read")
+        limits = (CARD_LIMIT, size + HEADER_LIMIT)
+        found = read_checkpoint(path.with_suffix(""), limits=limits)
+        if found is None:
+            raise ValueError("the two files are not what was written together")
+        state = found[0]
+        shapes = {name: value.shape for name, value in state.items()}
+        if (misfit := shape_problem(shapes, due)) is not None:
+            raise ValueError(misfit)
+        for name, value in state.items():
+            if value.dtype != torch.float32 or not value.isfinite().all():
+                raise ValueError(f"array {name} holds other numbers than finite float32")
+    except ValidationError as error:
+        raise _refuse(path, f"its card's {first_problem(error)}") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _refuse(path, str(error)[:200]) from error
+    individual = _build(card)
+    individual.load_state_dict(state, strict=False)  # all but the norms' batch counters
+    return KeptIndividual(individual.eval(), card)
+
+
+def _refuse(path: Path, problem: str) -> InputError:
+    fix = "Copy the file and its .json again from the node that made them"
+    return InputError("INDIVIDUAL", path, f"not an individual: {problem}", fix)
+
+
+def _build(card: IndividualCard) -> Individual:
+    form = vars(card.form)
+    if form["front"] is None and card.inherited >= LAYERS:
+        raise ValueError(f"{card.inherited} inherited layers, behind a stem there are 6 at most")
+    if len(card.top_widths or ()) != (card.inherited if card.top_widths is not None else 0):
+        raise ValueError(f"{card.inherited} inherited layers have {card.top_widths} channels")
+    return Individual(**form, generator=torch_generator(0, "kept"))
