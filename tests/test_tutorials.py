@@ -21,7 +21,10 @@ from reports.results import read_results
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
 ORDER = ("own_images", "add_a_method", "log_a_run", "reuse_a_learngene")  # the last reads the first
-ELSEWHERE = {"add_an_experiment"}  # its files go into the project: tests/test_experiments.py
+ELSEWHERE = {
+    "add_an_experiment",  # its files go into the project: tests/test_experiments.py
+    "federation",  # many terminals: tests/runtime/federation/test_page.py
+}
 TINY = ["scale=tiny", "runtime=serial"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
