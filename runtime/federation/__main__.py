@@ -34,7 +34,7 @@ app = typer.Typer(
 INTERRUPTED = "interrupted; every process of the federation is ended"
 ENDED = "ended.json"  # where flower_run.py writes a run's exit code
 # What Flower's logger says in between, and the line before the exception of a run that failed.
-FLOWERS = re.compile(r"(\x1b\[\d+m)?(DEBUG|INFO) *(\x1b\[0m)? *:")
+FLOWERS = re.compile(r"(\x1b\[\d+m)?(DEBUG|INFO) *(\x1b\[0m)? *:|Successfully installed ")
 RAISED = "ServerApp raised an exception"
 THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

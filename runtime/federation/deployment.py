@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -166,6 +167,7 @@ class Deployment:
         home.mkdir(exist_ok=True)
         environment = os.environ | more
         environment |= {MARK: self._mark, PARENT: str(os.getpid()), "FLWR_HOME": str(home)}
+        environment.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))  # of ``follow``
         # The command below, where the project is not installed and this is another folder.
         paths = filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])
         environment["PYTHONPATH"] = os.pathsep.join(paths)
@@ -195,9 +197,12 @@ class Deployment:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for pid in self._left(name):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + GRACE_S
+        while (left := self._left(name)) and time.monotonic() < deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)  # what is killed is gone a moment later
 
     def end(self) -> None:
         """End all processes, nodes first; what does not go is killed. Twice is as once."""
