@@ -87,6 +87,8 @@ def end_at_sigterm() -> None:
 
 def _partition(message: Message, context: Context) -> Message:
     """Which client this node is. Node ids are random, so the server has to ask."""
+    if "partition-id" not in context.node_config:
+        raise ValueError("no partition-id in the node's --node-config")
     record = ConfigRecord({"partition": int(context.node_config["partition-id"])})
     return Message(RecordDict({NODE: record}), reply_to=message)
 

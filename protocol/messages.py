@@ -87,6 +87,8 @@ def message_bytes(message: Message) -> int:
     proto.metadata.src_node_id = UINT64
     proto.metadata.dst_node_id = UINT64
     proto.metadata.message_id = "0" * 36  # a uuid, which Flower fills in when it sends
+    if proto.metadata.reply_to_message_id:  # the same, or over a network a digest of 64 digits
+        proto.metadata.reply_to_message_id = "0" * 36
     return proto.ByteSize()
 
 

@@ -22,14 +22,14 @@ from protocol.callbacks import RunCallback
 from runtime.resources import RuntimeSettings, client_device
 from server.server_app import WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
-from strategies.nodes import Nodes
+from strategies.nodes import Nodes, TooFewNodes
 
 POLL_S = 1.0  # a look for replies is a request over the network, which the SuperLink logs
 SIMULATED_S, DEPLOYED_S = 30.0, 120.0  # for the nodes to be there, and to say who they are
 # Beyond a client's own time: its process starts, and the message and the reply are on their way.
 ON_THE_WAY_S = 60.0
-RESIZE = 'Start it with --federation-config "num-supernodes={}"'
 START = "Start more SuperNodes, or write runtime.min_answered in overrides: enough to begin with"
+OWN = "Give each SuperNode a partition-id of its own in --node-config"
 
 
 @dataclass
@@ -64,26 +64,27 @@ class OutsideGrid:
         Raises:
             InputError: there are too few, or they are not the clients that are due.
         """
-        wait_s, fix = (DEPLOYED_S, START) if self.deployed else (SIMULATED_S, RESIZE)
-        nodes = Nodes(
-            num_clients,
-            wait_s=wait_s,
-            poll_s=POLL_S,
-            least=max(1, least) if self.deployed else None,
-            lasting=self.deployed,
-        )
+        least = max(1, least) if self.deployed else num_clients
+        wait_s = DEPLOYED_S if self.deployed else SIMULATED_S
+        nodes = Nodes(num_clients, wait_s=wait_s, poll_s=POLL_S, least=least, lasting=self.deployed)
+        resize = f'--federation-config "num-supernodes={num_clients}"'
+        fix = START if self.deployed else f"Write {resize}"
         try:
-            there = nodes.wait(self.grid)
             if self.deployed:
                 watched = WatchedGrid(self.grid, Event(), lambda reply: None, poll_s=POLL_S)
                 nodes.discover(watched)
+                if len(nodes.clients) < least:
+                    raise TooFewNodes(f"{len(nodes.clients)} said who they are: {nodes.unknown}")
                 self.nodes = nodes
-        except RuntimeError as error:
-            fix = fix.format(num_clients)
+                return
+            there = nodes.wait(self.grid)
+        except TooFewNodes as error:
             raise InputError("num-clients", num_clients, str(error), fix) from error
-        if len(there) > num_clients and not self.deployed:
+        except RuntimeError as error:
+            raise InputError("num-clients", num_clients, str(error), OWN) from error
+        if len(there) > num_clients:
             problem = f"the federation has {len(there)} nodes"
-            fix = f"Write num-clients={len(there)}, or {fix.format(num_clients)}"
+            fix = f"Write num-clients={len(there)}, or {resize}"
             raise InputError("num-clients", num_clients, problem, fix)
 
     def run(

@@ -22,6 +22,10 @@ from protocol.messages import NodeAnswer, message_bytes, read_node
 Question = tuple[int, int, int, tuple[RecordEntry, ...]]
 
 
+class TooFewNodes(RuntimeError):
+    """Not enough nodes are there to begin with."""
+
+
 class Nodes:
     """The nodes of a federation, as far as they have said which client they are.
 
@@ -70,7 +74,8 @@ class Nodes:
         """Look who is there, and ask those that are new which client they are.
 
         Raises:
-            RuntimeError: too few nodes came to begin with, or two say that they are one client.
+            TooFewNodes: to begin with.
+            RuntimeError: two say that they are one client.
         """
         there = self.wait(grid)
         partitions = {node: who for node, who in self.clients.items() if node in there}
@@ -97,7 +102,7 @@ class Nodes:
         The ServerApp starts before they register: asking at once would find none of them.
 
         Raises:
-            RuntimeError: too few came.
+            TooFewNodes: they did not come.
         """
         deadline = time.monotonic() + self.wait_s
         while len(there := set(grid.get_node_ids())) < self.num_clients and not self._begun:
@@ -105,7 +110,7 @@ class Nodes:
                 if len(there) >= self.least:
                     break
                 found = f"{len(there)} of {self.num_clients} nodes"
-                raise RuntimeError(f"{found} registered in {self.wait_s:g} s")
+                raise TooFewNodes(f"{found} registered in {self.wait_s:g} s")
             time.sleep(self._poll_s)
         return there
 

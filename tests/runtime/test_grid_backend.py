@@ -130,6 +130,14 @@ def test_too_many_simulated_nodes_are_refused_and_two_of_one_client() -> None:
         outside(Nodes(**{"partition-id": 1}))
 
 
+def test_a_node_without_a_number_ends_a_run_before_it_has_begun() -> None:
+    grid = Nodes()
+    del next(iter(grid._contexts.values())).node_config["partition-id"]
+    grid.client = lambda node: -1
+    with pytest.raises(InputError, match=r"2 said who they are: .*no partition-id in the node's"):
+        outside(grid)
+
+
 def test_a_node_that_comes_late_joins_and_one_that_leaves_is_missing() -> None:
     grid = Nodes()
     grid.away = {2}
