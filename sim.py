@@ -136,9 +136,11 @@ def _simulation(
                 task, names, dataset, width, clients, callback=callback
             )
     pretrained = pretrained.merge(federated.payloads, federated.failed)
+    keep = str(run_dir.absolute() / "individuals") if config.individual.keep else None
     with seconds.of("clients"), console.bar("clients"):
         rounds = run_client_rounds(
-            replace(task, methods=tuple(pretrained.methods)),  # without those that have failed
+            # without the methods that have failed
+            replace(task, methods=tuple(pretrained.methods), keep=keep),
             dataset.sha256,
             result.gene_of,
             pretrained.payloads,

@@ -31,7 +31,6 @@ from learngene.methods.plugins import error_line
 from learngene.methods.registry import base_of
 from learngene.networks.individual import Individual
 from learngene.open_world.flagged import decode_flags, draw_labelled_shard
-from learngene.utils.checkpoint import key_of
 from learngene.utils.files import expand_user
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
 from protocol.task import ClientTask
@@ -75,7 +74,7 @@ def run_task(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
     own = _own_images(task, node, device) if node.data_root else _drawn(client, task, node, device)
-    data, folder = own.data, node.keep or task.keep
+    data, folder = own.data, node.keep or (task.keep if node.simulated else None)
     if task.individual.mirror_test:
         data = data.with_mirrored_tests()
     kept: list[Individual] = []
@@ -129,10 +128,8 @@ def _adapted(name: str, method: Method, context: ClientContext) -> Outcome:
 def _drawn(client: int, task: ClientTask, node: NodeSettings, device: torch.device) -> ClientImages:
     """The client's shard of the run's dataset."""
     folder = node.dataset(task.world)
-    own = (
-        nullcontext() if node.simulated else private("the dataset in this node's cache is unusable")
-    )
-    with own:
+    what = "the dataset in this node's cache cannot be used"
+    with nullcontext() if node.simulated else private(what):
         dataset = load(folder)
     shard = _shard(dataset, client, task)
     told = {
@@ -169,7 +166,6 @@ def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> C
         "own_classes": len(own.class_names),
         "train_images": len(own.labels["train"]),
         "test_images": len(own.labels["test"]),
-        "data": key_of({"content": own.content, "seed": node.seed, "share": node.test_share}),
     }
     if node.class_names:
         told["class_names"] = "\n".join(own.class_names)

@@ -177,7 +177,7 @@ ROWS = (
     ),
     Row(
         "individual.depth individual.bytes individual.head individual.lr individual.inherited_lr "
-        "individual.schedule "
+        "individual.schedule individual.keep "
         "individual.safeguard* retain.* learngene.precision",
         lambda run: run.inherits,
         "no method is sent the learngene",

@@ -108,7 +108,9 @@ def settings_from(words: Iterable[str]) -> tuple[IndividualSettings, RetainSetti
         if field not in plain.get(group, {}) or field in OF_A_RUN:
             known = [f"{g}.{n}" for g, those in plain.items() for n in those if n not in OF_A_RUN]
             raise InputError(name, text, "no such setting here", f"There are {', '.join(known)}")
-        plain[group][field] = yaml.safe_load(text)
+        # A text stays one (retain.labels=true); pydantic reads numbers and truth values.
+        untyped = plain[group][field] is None or text == "null"
+        plain[group][field] = yaml.safe_load(text) if untyped else text
     try:
         made = (
             TypeAdapter(IndividualSettings).validate_python(plain["individual"]),

@@ -92,7 +92,7 @@ def export_individual(
             return network(torch.from_numpy(x)).numpy()
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    making = temporary_name(path).with_suffix(path.suffix)
+    making = path.with_name(temporary_name(path).name + path.suffix)
     try:
         run = writers[path.suffix](network, torch.from_numpy(x[:2]), kept, making)
         due, found = _in_batches(reference, x), _in_batches(run, x)

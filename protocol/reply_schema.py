@@ -32,9 +32,8 @@ TRACE = 2000  # characters of the places in the code where it happened
 DEVICE = 100  # characters
 NODE_STATE = 16  # characters of a node's digest of what its answers are made of
 DIGITS = 8  # characters of one class in the list of a shard's classes
-# Of a node with images of its own: how many classes, 16 hex digits that tell them from others, and
-# the classes' names where the node tells them.
-OF_OWN_IMAGES = {"own_classes": 0, "data": 16, "class_names": 1000}
+# Of a node with images of its own: how many classes, and their names where the node tells them.
+OF_OWN_IMAGES = {"own_classes": 0, "class_names": 1000}
 LONGEST_RUN = 100  # characters without a space or punctuation
 WIDTHS = {"float32": 4, "float16": 2, "int8": 1}  # bytes of a number, of all types that travel
 NPY_HEADER = 256  # bytes, more than NumPy writes before the numbers of a small shape

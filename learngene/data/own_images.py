@@ -35,7 +35,6 @@ class OwnImages:
     images: dict[str, NDArray[np.uint8]]
     labels: dict[str, NDArray[np.int64]]
     value_range: Range | None  # of images of more than 8 bits: what became 0 and 255
-    content: str  # sha256 of the files
     notes: tuple[str, ...]
 
     def shard(self, *, flip: bool, device: torch.device | str = "cpu") -> ShardData:
@@ -89,6 +88,5 @@ def read_own_images(
         images={split: images[split][masks[split]] for split in SPLITS},
         labels=labels,
         value_range=source.value_range,
-        content=source.content(),
         notes=tuple(notes),
     )

@@ -51,7 +51,13 @@ def test_adapt_gives_the_numbers_of_client_0(gene, shard, tiny_dataset):
 
 def test_defaults_are_those_of_a_run(gene, shard, monkeypatch):
     contexts = []
-    monkeypatch.setattr(api, "individual_of", lambda gene, context: contexts.append(context))
+    built = api.method.individual_of
+
+    def seen(gene, context):
+        contexts.append(context)
+        return built(gene, replace(context, individual=replace(context.individual, epochs=0)))
+
+    monkeypatch.setattr(api.method, "individual_of", seen)
     adapt(gene, shard)
     adapt(gene, shard, individual=IndividualSettings(epochs=1))
     run = Config(cache="")
@@ -60,12 +66,13 @@ def test_defaults_are_those_of_a_run(gene, shard, monkeypatch):
     assert contexts[1].retain == run.retain
 
 
-def test_a_runs_stem_and_safeguard_are_not_read(gene, shard):
-    plain, other = (
-        adapt(gene, shard, **settings_of(**SHORT, **ignored))[1].metrics()
-        for ignored in ({}, {"stem": "fresh", "safeguard": True, "safeguard_folds": 3})
+def test_a_runs_stem_is_not_read_and_its_safeguard_is(gene, shard):
+    plain, other, guarded = (
+        adapt(gene, shard, **settings_of(**SHORT, **changed))[1].metrics()
+        for changed in ({}, {"stem": "fresh"}, {"safeguard": True, "safeguard_folds": 2})
     )
     assert {**plain, "seconds": 0} == {**other, "seconds": 0}
+    assert guarded["safeguard_fell_back"] in (0, 1)
 
 
 def test_own_arrays_make_the_same_shard(shard, tiny_dataset):

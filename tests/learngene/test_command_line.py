@@ -1,0 +1,131 @@
+"""``python -m learngene``: adapt, predict and export by hand, and what each refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from learngene.api import read_images, settings_from
+from learngene.command_line import main
+from learngene.errors import InputError
+from learngene.export import WholeIndividual
+from learngene.gene.gene import save
+from learngene.gene.kept import load_individual
+from tests.clients.pictures import draw_folders
+from tests.helpers import gene_of
+
+SHORT = ("individual.epochs=1", "retain.ewc_lambda=0")
+
+
+@pytest.fixture(scope="module")
+def made(evolved, tmp_path_factory) -> Path:
+    """A folder with a learngene, pictures, and the individual that ``adapt`` made of both."""
+    folder = tmp_path_factory.mktemp("hand")
+    gene = gene_of(evolved.collective)
+    save(replace(gene, card=replace(gene.card, image_side=32)), folder)
+    draw_folders(folder / "mine", {"cat": 6, "dog": 5, "owl": 7})
+    words = (str(folder / "learngene.safetensors"), str(folder / "mine"), *SHORT)
+    assert main(["adapt", *words, "-o", str(folder / "me.safetensors"), "--seed", "3"]) == 0
+    return folder
+
+
+def test_an_individual_names_files_and_folders_of_them(made, capsys):
+    individual, mine = str(made / "me.safetensors"), made / "mine"
+    assert main(["predict", individual, str(mine / "owl" / "00.png"), str(mine / "cat")]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [Path(file).name for file, _, _ in rows] == [
+        "00.png",
+        *(f"{n:02}.png" for n in range(6)),
+    ]
+    assert {name for _, name, _ in rows} <= {"cat", "dog", "owl"}
+    assert all(1 / 3 <= float(probability) <= 1 for _, _, probability in rows)
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_an_export_agrees_and_stands_alone(made, capsys, suffix):
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+        pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    individual, out = made / "me.safetensors", made / f"me.{suffix}"
+    images = str(made / "mine")
+    assert main(["export", str(individual), "-o", str(out), "--images", images]) == 0
+    said = capsys.readouterr().out
+    assert "18 images: same class of all" in said and "ms an image" in said
+    assert f"{out} ({out.stat().st_size:,} bytes)" in said
+    kept = load_individual(individual)
+    x = read_images(kept, sorted((made / "mine").rglob("*.png"))).transpose(0, 3, 1, 2)
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    with torch.no_grad():
+        due = WholeIndividual(kept.individual, kept.card.mirror)(torch.from_numpy(x)).numpy()
+    if suffix == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(out)
+        (found,) = session.run(["probabilities"], {"pixels": x})
+        card = session.get_modelmeta().custom_metadata_map["card.json"]
+    else:
+        extra = {"card.json": ""}
+        found = torch.export.load(out, extra_files=extra).module()(torch.from_numpy(x))
+        found, card = found.detach().numpy(), extra["card.json"]
+    assert np.array_equal(found.argmax(1), due.argmax(1)) and np.allclose(found, due, atol=1e-5)
+    assert json.loads(card)["class_names"] == ["cat", "dog", "owl"]
+
+
+def test_an_export_that_answers_otherwise_leaves_no_file(made, monkeypatch, capsys):
+    monkeypatch.setattr("learngene.export._pt2", lambda *_: lambda x: np.eye(3)[[0] * len(x)])
+    out = made / "wrong.pt2"
+    assert main(["export", str(made / "me.safetensors"), "-o", str(out)]) == 1
+    assert "named otherwise" in capsys.readouterr().err and not out.exists()
+
+
+def refused(words, capsys) -> str:
+    """The one line that is said, with exit code 2."""
+    assert main([str(word) for word in words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monkeypatch):
+    gene, mine, me = made / "learngene.safetensors", made / "mine", made / "me.safetensors"
+    for words, said in (
+        (("adapt", tmp_path / "no.safetensors", mine), "does not exist"),
+        (("adapt", gene, tmp_path), "found no images"),
+        (("adapt", gene, mine, "individual.epoch=3"), "no such setting here"),
+        (("adapt", gene, mine, "individual.keep=true"), "no such setting here"),
+        (("adapt", gene, mine, "individual.epochs=-3"), "at least 0"),
+        (("adapt", gene, mine, "individual.depth=99"), "can be taken to the depths"),
+        (("adapt", gene, mine, *SHORT, "-o", tmp_path / "me.pt"), "a .safetensors file"),
+        (("predict", gene, mine), "not an individual"),
+        (("predict", me, tmp_path), "no image there"),
+        (("predict", me, tmp_path / "no.png"), "there is no such file"),
+        (("export", me, "-o", tmp_path / "me.tflite"), "neither .onnx nor .pt2"),
+    ):
+        assert said in refused(words, capsys), words
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "flower-learngene[onnx]" in refused(("export", me, "-o", tmp_path / "me.onnx"), capsys)
+
+
+def test_a_learngene_whose_card_names_no_image_size_is_refused(evolved, made, tmp_path, capsys):
+    gene = save(gene_of(evolved.collective), tmp_path)
+    assert "its card names no image size" in refused(("adapt", gene, made / "mine"), capsys)
+
+
+def test_settings_are_words_of_a_run():
+    individual, retain = settings_from(
+        [
+            "individual.lr=1e-3",
+            "individual.augment=false",
+            "individual.depth=null",
+            "retain.labels=true",
+        ]
+    )
+    assert (individual.lr, individual.augment, individual.depth) == (1e-3, False, None)
+    assert retain.labels == "true"
+    with pytest.raises(InputError, match=r"augment is 'maybe'"):
+        settings_from(["individual.augment=maybe"])
