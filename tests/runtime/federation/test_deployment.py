@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import ssl
 import subprocess
@@ -39,7 +40,6 @@ pytestmark = pytest.mark.slow
 # Classes, images of each for training and for test, side in pixels: no two nodes are alike.
 FOLDERS = {1: (2, 6, 3, 40), 2: (4, 9, 5, 28)}
 TINY = ("scale=tiny", "collective.epochs=1", "individual.epochs=2", "report.gradcam_images=0")
-LONG = "individual.epochs=2000"  # of the second node, which is still training when it is killed
 
 
 def draw(folder: Path, classes: int, train: int, test: int, side: int) -> Path:
@@ -161,7 +161,7 @@ def test_numbers_are_those_of_the_same_work_by_hand(
 ) -> None:
     """``python -m learngene adapt`` is this call."""
     gene = load(session.folder / "first" / "learngene.safetensors")
-    individual, retain = settings_from(["individual.epochs=2"])
+    individual, retain = settings_from(["individual.epochs=2", "individual.eval_every=1"])
     kept, outcome, _ = adapt_folder(
         gene, session.images(number), client=number - 1, individual=individual, retain=retain
     )
@@ -184,7 +184,9 @@ def test_every_message_is_accounted_for(session: Session, first: dict[str, Any])
         down, up = (int(r["bytes"]) for r in rows[-4:] if r["client"] == str(number - 1))
         log = session.federation.log(f"node-{number}")
         said = re.findall(r"received ([\d,]+) bytes \(task, .*, sends ([\d,]+) bytes", log)
-        assert [tuple(int(n.replace(",", "")) for n in each) for each in said] == [(down, up)]
+        (own,) = ([int(n.replace(",", "")) for n in each] for each in said)
+        # The account leaves out what differs from run to run: ids, times.
+        assert own == pytest.approx([down, up], abs=100)
 
 
 def test_the_gate_is_shut_to_other_users(session: Session) -> None:
@@ -197,7 +199,7 @@ def test_the_gate_is_shut_to_other_users(session: Session) -> None:
         f"https://127.0.0.1:{link}/v1/control/start-run": 403,
         f"https://127.0.0.1:{link}/v1/runtime/acquire-task": 403,
         f"http://127.0.0.1:{node}/v1/runtime/acquire-task": 403,
-        f"https://127.0.0.1:{link}/v1/fleet/pull-messages": 401,  # not signed
+        f"https://127.0.0.1:{link}/v1/fleet/pull-messages": 415,  # Flower's own word: no message
     }
     assert {url: as_nobody(url) for url in asked} == asked
 
@@ -220,36 +222,44 @@ def as_nobody(url: str) -> int:
     return int(os.read(read, 10) or -1)
 
 
-def test_a_node_that_is_killed_in_training_is_missing_and_the_round_ends(session: Session) -> None:
+def test_a_node_that_is_killed_at_work_is_missing_and_the_round_ends(
+    session: Session, first: dict[str, Any]
+) -> None:
+    # One image more: what this node answered is not taken up, and the other is not asked again.
+    some = session.images(2) / "train" / "kind 0"
+    shutil.copy(some / "0.png", some / "one more.png")
     log = session.federation.log("node-2")
-    run = session.begin("killed", LONG, "runtime.timeout_s=30", "runtime.min_answered=1")
+    run = session.begin("killed", "runtime.timeout_s=10", "runtime.min_answered=1")
     until(lambda: "train message" in session.federation.log("node-2")[len(log) :])
-    answers = session.folder / "cache" / "clients"
-    until(lambda: [*answers.rglob("client-0000.json")])
     session.federation.kill("node-2")
     ended = session.end(run, "killed")
     assert ended["code"] == 0, ended["lines"]
+    assert "1 of 2 clients answered in an earlier run: not asked again" in ended["lines"]
     answered, missing = ended["results"]["clients"]
-    assert "methods" in answered
-    assert "no reply within 30 s" in missing["error"]
+    assert answered["methods"] == first["results"]["clients"][0]["methods"]
+    assert "no reply within 10 s" in missing["error"]
 
 
 @pytest.mark.chaos
 def test_a_server_that_is_killed_goes_on_from_kept_answers(session: Session) -> None:
+    if "node-2" not in session.federation.processes:
+        session.start_node(2)
     for number in FOLDERS:
-        if f"node-{number}" not in session.federation.processes:
-            session.start_node(number)
-            session.federation.wait_online(number)
-    slow = ("individual.epochs=300",)
-    session.begin("server", *slow)
+        session.federation.wait_online(number)
+    other = "individual.epochs=3"  # nothing is kept of this yet
+    session.begin("server", other)
+    log = session.federation.log("node-2")
+    until(lambda: "train message" in session.federation.log("node-2")[len(log) :])
+    session.federation.kill("node-2")
     answers = session.folder / "cache" / "clients"
     before = len([*answers.rglob("client-0000.json")])
     until(lambda: len([*answers.rglob("client-0000.json")]) > before)
     session.federation.kill("superlink")
     session.federation.start_superlink()
+    session.start_node(2)
     for number in FOLDERS:
         session.federation.wait_online(number)
-    ended = session.end(session.begin("again", *slow), "again")
+    ended = session.end(session.begin("again", other), "again")
     assert ended["code"] == 0, ended["lines"]
     assert "1 of 2 clients answered in an earlier run: not asked again" in ended["lines"]
 
