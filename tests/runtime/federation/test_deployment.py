@@ -247,12 +247,12 @@ def test_a_server_that_is_killed_goes_on_from_kept_answers(session: Session) -> 
     for number in FOLDERS:
         session.federation.wait_online(number)
     other = "individual.epochs=3"  # nothing is kept of this yet
+    answers = session.folder / "cache" / "clients"
+    before = len([*answers.rglob("client-0000.json")])
     session.begin("server", other)
     log = session.federation.log("node-2")
     until(lambda: "train message" in session.federation.log("node-2")[len(log) :])
     session.federation.kill("node-2")
-    answers = session.folder / "cache" / "clients"
-    before = len([*answers.rglob("client-0000.json")])
     until(lambda: len([*answers.rglob("client-0000.json")]) > before)
     session.federation.kill("superlink")
     session.federation.start_superlink()
