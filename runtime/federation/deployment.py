@@ -44,10 +44,9 @@ from httpx import HTTPError, HTTPStatusError
 
 from learngene.errors import RunError
 from runtime.federation.credentials import Credentials
-from runtime.federation.gate import PARENT
+from runtime.federation.gate import PARENT, PROJECT
 
 HOST = "127.0.0.1"
-PROJECT = Path(__file__).resolve().parents[2]
 START_S = 120.0  # a process that has not begun to answer by then will not
 GRACE_S = 6.0  # between SIGTERM and SIGKILL; a SuperNode gives itself 5
 TICK_S = 0.2
@@ -168,7 +167,7 @@ class Deployment:
         environment = os.environ | more
         environment |= {MARK: self._mark, PARENT: str(os.getpid()), "FLWR_HOME": str(home)}
         environment.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))  # of ``follow``
-        # The command below, where the project is not installed and this is another folder.
+        # From any folder, also where the project is not installed.
         paths = filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])
         environment["PYTHONPATH"] = os.pathsep.join(paths)
         with (self._logs / f"{name}.log").open("ab") as log:

@@ -26,6 +26,7 @@ NO_CALLS_HOME = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else ``uv sync`` at each run
 }
+PROJECT = Path(__file__).resolve().parents[2]
 PARENT = "LEARNGENE_FEDERATION_PARENT"  # the process without which this one is not to go on
 
 
@@ -120,6 +121,11 @@ def _behind_gate(create: Callable[..., Any], open: tuple[str, ...]) -> Callable[
     return create_app
 
 
+def _first(variable: str, folder: str) -> None:
+    rest = os.environ.get(variable)
+    os.environ[variable] = folder if not rest else os.pathsep.join([folder, rest])
+
+
 def _run(name: str, main: Callable[[], None], arguments: Sequence[str]) -> None:
     from flwr.supercore.app_utils import start_parent_process_monitor
 
@@ -130,7 +136,9 @@ def _run(name: str, main: Callable[[], None], arguments: Sequence[str]) -> None:
         print(f"{name}: {said}", file=sys.stderr)
     if (parent := os.environ.pop(PARENT, None)) is not None:
         start_parent_process_monitor(int(parent))
-    # It starts its other programs by their names.
-    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    # It starts its other programs by their names. What an app's bundle leaves out (reports/, with
+    # its templates) is this project's, not another's that is installed.
+    _first("PATH", sysconfig.get_path("scripts"))
+    _first("PYTHONPATH", str(PROJECT))
     sys.argv = [name, *arguments]
     main()
