@@ -229,15 +229,17 @@ def test_a_node_that_is_killed_at_work_is_missing_and_the_round_ends(
     some = session.images(2) / "train" / "kind 0"
     shutil.copy(some / "0.png", some / "one more.png")
     log = session.federation.log("node-2")
-    run = session.begin("killed", "runtime.timeout_s=10", "runtime.min_answered=1")
+    run = session.begin("killed", "runtime.timeout_s=5", "runtime.min_answered=1")
     until(lambda: "train message" in session.federation.log("node-2")[len(log) :])
     session.federation.kill("node-2")
     ended = session.end(run, "killed")
     assert ended["code"] == 0, ended["lines"]
     assert "1 of 2 clients answered in an earlier run: not asked again" in ended["lines"]
     answered, missing = ended["results"]["clients"]
-    assert answered["methods"] == first["results"]["clients"][0]["methods"]
-    assert "no reply within 10 s" in missing["error"]
+    before = first["results"]["clients"][0]["methods"]
+    curves = {name: each["accuracy_by_epoch"] for name, each in before.items()}
+    assert {n: each["accuracy_by_epoch"] for n, each in answered["methods"].items()} == curves
+    assert "no reply within 5 s" in missing["error"]
 
 
 @pytest.mark.chaos
@@ -276,11 +278,14 @@ def test_a_setting_that_cannot_be_is_code_2_and_one_line(tmp_path: Path) -> None
         said, problem = process.communicate(timeout=180)
     assert process.returncode == 2, said + problem
     (line,) = problem.splitlines()
-    assert line.startswith("federation: shots=none")
+    assert line.startswith("federation: ") and "shots=none: not a value of type int" in line
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+RARER = [pytest.param(each, marks=pytest.mark.chaos) for each in (signal.SIGINT, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, *RARER])
 def test_whatever_ends_it_no_process_is_left(tmp_path: Path, signum: signal.Signals) -> None:
     with up("--supernodes", "1", "--run-dir", str(tmp_path)) as process:
         until(lambda: "SuperExec" in read(tmp_path / "logs" / "node-1.log"))
@@ -292,7 +297,7 @@ def test_whatever_ends_it_no_process_is_left(tmp_path: Path, signum: signal.Sign
     else:
         assert process.returncode == 128 + signum, said + problem
         assert problem == "federation: interrupted; every process of the federation is ended\n"
-    assert len(children) == 4  # SuperLink, SuperNode, the SuperExec of each
+    assert len(children) >= 4  # SuperLink, SuperNode, the SuperExec of each; perhaps the app
     until(lambda: [pid for pid in children if alive(pid)] == [], 30)
 
 
