@@ -87,8 +87,12 @@ def message_bytes(message: Message) -> int:
     proto.metadata.src_node_id = UINT64
     proto.metadata.dst_node_id = UINT64
     proto.metadata.message_id = "0" * 36  # a uuid, which Flower fills in when it sends
-    if proto.metadata.reply_to_message_id:  # the same, or over a network a digest of 64 digits
+    # The same, or a digest of 64 digits; tasks are 1 in a simulation of our own, long in Flower's.
+    if proto.metadata.reply_to_message_id:
         proto.metadata.reply_to_message_id = "0" * 36
+    for task in ("src_task_id", "dst_task_id"):
+        if proto.metadata.HasField(task):
+            setattr(proto.metadata, task, 1)
     return proto.ByteSize()
 
 

@@ -102,7 +102,7 @@ class OutsideGrid:
             strategy.timeout_s = limit + ON_THE_WAY_S
             strategy.deadline = f"runtime.client_timeout_s and {ON_THE_WAY_S:g} s for the way"
         if self.nodes is not None:
-            strategy.nodes = self.nodes
+            strategy.nodes, callback = self.nodes, _Replies(callback)
         app = make_server_app(strategy, rounds, strategy.timeout_s, callback, poll_s=POLL_S)
         with _quiet():
             app(self.grid, self.context)
@@ -117,6 +117,17 @@ class OutsideGrid:
             return {"kind": "the node's own"}
         here = client_device(None)
         return here if here["kind"] == "cpu" else {"kind": "unknown", "run": self.context.run_id}
+
+
+class _Replies(RunCallback):
+    """A line for each reply of a deployment, which may be hours from the next."""
+
+    def __init__(self, callback: RunCallback) -> None:
+        self._callback = callback
+
+    def on_reply(self, client: int, ok: bool) -> None:
+        self._callback.on_reply(client, ok)
+        self._callback.on_note(f"client {client} {'has answered' if ok else 'has failed'}")
 
 
 @contextmanager

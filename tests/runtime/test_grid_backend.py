@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,6 +28,7 @@ from runtime.resources import Federation, RuntimeSettings
 from runtime.serial_backend import SerialGrid
 from strategies.answer_cache import AnswerCache
 from strategies.learngene import LearngeneStrategy
+from tests.helpers import hooked
 from tests.runtime import fake_work
 from tests.runtime.fake_work import fake_task, plan, run_task
 
@@ -242,6 +245,34 @@ def test_a_node_that_changes_during_a_run_is_not_kept(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     assert reused(over, tmp_path / "cache") == 0
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_line_for_each_reply_and_one_for_the_owner_of_a_node(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    fails = plan(fake_task(do={"1": "raise"}), reply=REPLY)
+    strategy = LearngeneStrategy(CLIENTS, lambda _: [fails])
+    runtime, told = RuntimeSettings("flwr"), hooked(on_note=notes.append)
+    simulate(strategy, 1, runtime, CLIENTS, outside=outside(Nodes()), callback=told)
+    assert sorted(notes) == [
+        "client 0 has answered",
+        "client 1 has failed",
+        "client 2 has answered",
+    ]
+
+    grid = Nodes()  # as on a machine of its own: neither in the driver nor in a worker of Ray
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    grid._contexts = {k: c for k, c in grid._contexts.items() if grid.client(k) == 0}
+    (context,) = grid._contexts.values()
+    query = Message(RecordDict(), context.node_id, NODE_QUERY)
+    with caplog.at_level("INFO", "flwr"):
+        app(query, context)
+        assert caplog.messages == []
+        del context.node_config["in-driver"]
+        app(query, context)
+    (line,) = caplog.messages
+    assert re.fullmatch(r"received \d+ bytes \(\), sends \d+ bytes \(node\)", line)
 
 
 def test_the_state_of_a_node_tells_nothing_and_changes_with_its_images(tmp_path: Path) -> None:
