@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before anything imports flwr or ray
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and main() words them
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,6 +36,7 @@ from conf.methods import with_methods
 from conf.schema import Config, register_schema
 from conf.validate import check_fields, check_methods
 from learngene.errors import InputError, RunError
+from runtime.multirun import JobFailed, has_begun, worst_code
 from runtime.signals import KEPT, MESSAGE, Terminated, catch_signals
 from runtime.streams import steady_streams
 
@@ -45,7 +48,10 @@ if TYPE_CHECKING:
 
 register_schema()
 OK, FAILED, WRONG_INPUT, TOO_FEW_ANSWERS, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
-_codes: list[int] = []  # one a job; a multirun's exit code is its worst
+ON_NOVEL = (
+    "a sweeper chooses by accuracy on novel classes here: what it finds is no result on them. "
+    "data.clients_from=open_world chooses on others"
+)
 
 
 def simulation(
@@ -179,8 +185,23 @@ def _simulation(
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def _job(composed: DictConfig) -> None:
-    _codes.append(_run(composed))
+def _job(composed: DictConfig) -> float | None:
+    """One run, or one of many; returns what a sweeper may choose by.
+
+    Raises:
+        SystemExit, JobFailed: it has not ended with exit code 0. Hydra takes the latter down and
+            goes on with the sweep; of a single run it would say what was said already.
+    """
+    code, job = _run(composed), HydraConfig.get()
+    if code:
+        raise SystemExit(code) if job.mode is RunMode.RUN else JobFailed(code)
+    if job.mode is RunMode.RUN or job.runtime.choices["hydra/sweeper"] == "basic":
+        return None  # nobody chooses
+    from reports.results import objective, read_results
+
+    if composed.data.clients_from == "novel":
+        _say(ON_NOVEL, OK)
+    return objective(read_results(Path(job.runtime.output_dir) / "results.json"))
 
 
 def _run(composed: DictConfig) -> int:
@@ -231,12 +252,19 @@ def _overrides() -> list[str]:
 def main() -> int:
     """The command line; returns the exit code and never shows the user a traceback of theirs."""
     catch_signals()
+    return max(_command_line(), worst_code())
+
+
+def _command_line() -> int:
+    """What Hydra is asked for, one job or many; returns the code of what ended it."""
     try:
         if (page := help_asked(sys.argv[1:])) is not None:
             print(page)
             return OK
         sys.argv[1:] = prepared(sys.argv[1:])
         _job()
+    except (SystemExit, JobFailed) as end:
+        return int(end.code or OK)
     except InputError as error:
         return _say(str(error), WRONG_INPUT)
     except (HydraException, OmegaConfBaseException) as error:
@@ -249,8 +277,10 @@ def main() -> int:
         said = no_folder(error, _overrides())
         return _say(said, FAILED if error.errno in NO_ROOM else WRONG_INPUT)
     except Exception as error:  # what Hydra's parser lets through: "seed=999..." of 5000 digits
+        if has_begun():  # of a launcher or sweeper: a process that was killed, no trial that ended
+            return _say(f"the multirun was given up: {type(error).__name__}: {error}", FAILED)
         return _say(explain(error, _overrides()), WRONG_INPUT)
-    return max(_codes, default=OK)
+    return OK
 
 
 def _say(message: str, code: int) -> int:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from flwr.common.logger import log
-from pydantic import TypeAdapter, ValidationError
 
 from learngene.errors import InputError
 from learngene.utils.files import expand_user
@@ -56,6 +55,8 @@ class NodeSettings:
         Raises:
             InputError: a key is written otherwise (``data_root``), or its value is none it can be.
         """
+        from pydantic import TypeAdapter, ValidationError  # late: a query does without
+
         names = {each.name.replace("_", "-"): each for each in fields(cls)}
         del names["simulated"]
         for key in config:
@@ -112,5 +113,6 @@ def private(what: str) -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        log(ERROR, "%s: %s", what, error)
+        said = str(error).replace("data.root", "data-root").replace("data.test_share", "test-share")
+        log(ERROR, "%s: %s", what, said)
         raise PrivateProblem(f"{what}: the node's own log says why") from None

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clients.node import private
+from learngene.utils.files import expand_user
 from learngene.utils.hardware import library_version
 from protocol.reply_schema import NODE_STATE
 
@@ -26,11 +28,14 @@ def node_state(config: Mapping[str, Any]) -> str:
     and the devices that it may use.
 
     Raises:
-        OSError: a folder of its images cannot be read.
+        PrivateProblem: a folder of its images cannot be read.
     """
+    root = config.get(DATA_ROOT)
+    with private("the node's own images cannot be read"):
+        images = None if root is None else list(_files(expand_user(str(root))))
     parts = {
         "config": dict(config),
-        "images": list(_files(Path(str(config[DATA_ROOT])))) if DATA_ROOT in config else None,
+        "images": images,
         "libraries": {name: library_version(name) for name in LIBRARIES},
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }

@@ -132,7 +132,7 @@ def _drawn(client: int, task: ClientTask, node: NodeSettings, device: torch.devi
     with nullcontext() if node.simulated else private(what):
         dataset = load(folder)
     shard = _shard(dataset, client, task)
-    told = {
+    told: dict[str, Any] = {
         "classes": ",".join(str(c) for c in shard.classes),
         "train_images": len(shard.train_rows),
         "test_images": len(shard.test_rows),
@@ -162,7 +162,7 @@ def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> C
         )
     for note in own.notes:
         log(INFO, "data-root: %s", note)
-    told = {
+    told: dict[str, Any] = {
         "own_classes": len(own.class_names),
         "train_images": len(own.labels["train"]),
         "test_images": len(own.labels["test"]),

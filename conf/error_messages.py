@@ -20,6 +20,8 @@ from learngene.methods.registry import BUILT_IN
 
 LONGEST = 200  # characters of an override that are shown
 GROUPS = ("data", "scale", "experiment", "runtime")  # of files, one of which is chosen
+PLUGINS = ("hydra/launcher", "hydra/sweeper")  # whose other choices are packages
+INSTALL = 'python -m pip install -e ".[sweeps]"'
 # What Hydra's parser says of a word that is not in its grammar.
 GRAMMAR = ("LexerNoViableAlt", "mismatched input", "extraneous input", "missing EQUAL")
 # What others call our fields, where no letter tells it.
@@ -59,7 +61,7 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
 
 def _explain(error: BaseException, whole: Sequence[str]) -> str:
     text, overrides = str(error), [each[:LONGEST] for each in whole]
-    if choice := re.search(r"Could not find '(\w+)/(.*?)'\s+Available options", text):
+    if choice := re.search(r"Could not find '([\w/]+)/(.*?)'\s+Available options", text):
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return _no_choice(choice[1], choice[2], options)
     # The one that the error shows, before others of the same name.
@@ -144,6 +146,8 @@ def meant(name: str, value: object) -> list[str]:
 def _no_choice(group: str, value: str, options: Sequence[str]) -> str:
     near = difflib.get_close_matches(value, options, n=1, cutoff=0.4)
     fix = f"Did you mean {group}={near[0]}? " if near else ""
+    if group in PLUGINS and not near:
+        fix = f"Install its package ({INSTALL} has joblib and optuna). "
     return (
         f"{group}={value[:LONGEST]}: there is no such choice. "
         f"{fix}Choose one of: {', '.join(options)}."

@@ -58,9 +58,9 @@ class Config:
     # fp32 | fp16 | int8: how the other methods' payloads travel
     payload_precision: str = setting("fp32", choices=("fp32", "fp16", "int8"))
     resume: bool = True  # go on from what an earlier run with the same settings finished
-    # TensorBoard in the run folder (pip install tensorboard), or a class of your own with scalars()
-    # and close(), made as MyLogger(run_dir, config): see reports/loggers.py.
-    logger: str | None = None  # null | tensorboard | my_package.MyLogger
+    # Whom the run tells its numbers, into its folder; all but csv need the extra of that name. A
+    # class of your own, or lightning's, is made as MyLogger(save_dir=...): see reports/loggers.py.
+    logger: str | None = None  # null | csv | tensorboard | wandb | mlflow | my_package.MyLogger
     # folder for datasets, collectives and clients' answers; not set: LEARNGENE_CACHE, or
     # ~/.cache/learngene where that is empty, too
     cache: str = setting(MISSING, path=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from learngene.adaptation.settings import RetainSettings as RetainSettings
     from learngene.adaptation.training import Outcome as Outcome
     from learngene.api import adapt as adapt
+    from learngene.api import adapt_folder as adapt_folder
     from learngene.api import predict as predict
     from learngene.data.partition import ShardData as ShardData
     from learngene.data.partition import shard_of as shard_of
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
     from learngene.gene.gene import load as load
     from learngene.gene.gene import reconstruct as reconstruct
     from learngene.gene.gene import save as save
+    from learngene.gene.kept import KeptIndividual as KeptIndividual
+    from learngene.gene.kept import load_individual as load_individual
+    from learngene.gene.kept import save_individual as save_individual
     from learngene.networks.individual import Individual as Individual
 
 NAMES = {
     "errors": ("InputError",),
     "gene.gene": ("Learngene", "load", "reconstruct", "save"),
     "networks.individual": ("Individual",),
-    "api": ("adapt", "predict"),
+    "gene.kept": ("KeptIndividual", "load_individual", "save_individual"),
+    "api": ("adapt", "adapt_folder", "predict"),
     "data.partition": ("ShardData", "shard_of"),
     "adaptation.settings": ("IndividualSettings", "RetainSettings"),
     "adaptation.training": ("Outcome",),

@@ -214,6 +214,8 @@ def files_in(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(expand_user, paths):
         if is_folder(path):
             found += image_files(path)
+        elif not path.exists():
+            raise InputError("IMAGES", path, "no such file or folder", "Check the path")
         else:
             check_file(path, FILE_LIMIT)
             found.append(path)

@@ -19,8 +19,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="What one does with a learngene without a run: adapt it to images of one's own, name "
-    "images with what came of it, take that to another runtime.",
+    "images with what came of it, take that to another runtime; put a learngene on the hub.",
 )
+WORDS = {"data.root": "IMAGES", "data.test_share": "--test-share"}  # a run's words for what is here
 Made = Annotated[
     Path, typer.Argument(metavar="INDIVIDUAL", help="The .safetensors that adapt or a node kept.")
 ]
@@ -132,6 +133,33 @@ def export(
     print(f"{out} ({done.bytes:,} bytes)")
 
 
+@app.command()
+def push(
+    gene: Annotated[Path, typer.Argument(metavar="GENE", help="learngene.safetensors of a run.")],
+    hub_name: Annotated[str, typer.Argument(metavar="HUB_NAME", help="OWNER/NAME on the hub.")],
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="results.json of that run; default: beside GENE."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="As the hub calls it: apache-2.0.")
+    ] = None,
+    private: Annotated[bool, typer.Option(help="Of a repository that is made.")] = False,
+) -> None:
+    """Put a learngene on the Hugging Face hub, with a model card of the run's numbers.
+
+    Prints the name under which learngene.load finds this very commit. The
+    hub asks who you are: hf auth login, or HF_TOKEN.
+
+    \b
+    Example:
+      python -m learngene push outputs/first/learngene.safetensors me/letters --license apache-2.0
+    """
+    from learngene.gene import hub
+
+    print(hub.push(gene, hub_name, results=results, licence=licence, private=private))
+
+
 def main(words: Sequence[str]) -> int:
     """The command line; returns the exit code: 2 where something named cannot be used."""
     from learngene.export import ExportError
@@ -148,5 +176,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    print(f"learngene: {' '.join(str(error).split())}", file=sys.stderr)
+    said = " ".join(str(error).split())
+    for run, here in WORDS.items():
+        said = said.replace(run, here)
+    print(f"learngene: {said}", file=sys.stderr)
     return code

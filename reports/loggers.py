@@ -1,13 +1,17 @@
-"""Numbers of a run to TensorBoard, or to any logger of one's own: one small interface.
+"""Numbers of a run to CSV, TensorBoard, W&B, MLflow, or any logger of lightning's interface.
 
-``logger=tensorboard`` writes event files into the run folder. ``logger=my_package.MyLogger`` makes
-``MyLogger(run_dir, config)`` of a module that can be imported. What is logged: ``reports.loggers``.
+``logger=NAME`` is one of ``NAMED`` and writes into the run folder; ``logger=my_package.MyLogger``
+makes ``MyLogger(save_dir=run_dir)`` of a module that can be imported, so also one of lightning's.
+Nothing is sent anywhere unless W&B's or MLflow's own variables ask for it.
 """
 
 from __future__ import annotations
 
 import copy
+import csv
+import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -23,38 +27,128 @@ from protocol.callbacks import RunCallback
 if TYPE_CHECKING:  # it brings torch, seconds that a wrong configuration should not wait for
     from learngene.collective.trainer import CollectiveTrainer
 
-TENSORBOARD = "tensorboard"
-FIX = "Write logger=tensorboard, logger=my_package.MyLogger, or logger=null for none"
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)  # a module and a class in it
-METHODS = ("scalars", "close")
+METHODS = ("log_hyperparams", "log_metrics", "finalize")
 
 
 class Logger(Protocol):
-    """What a logger can do. It is made as ``MyLogger(run_dir: Path, config: dict)``."""
+    """What a logger can do (lightning's interface). It is made as ``MyLogger(save_dir=...)``."""
 
-    def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        """Take finite numbers of a stage of the run, by name, at a step of that stage."""
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        """Take the run's configuration, nested; its own copy."""
 
-    def close(self) -> None:
-        """The run is over, whether it went well or not."""
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Take finite numbers by name, ``STAGE/NAME``, at a step of that stage."""
+
+    def finalize(self, status: str) -> None:
+        """The run is over: ``success`` or ``failed``."""
+
+
+class Csv:
+    """``metrics.csv``, a row a number."""
+
+    def __init__(self, save_dir: Path) -> None:
+        self._file = (save_dir / "metrics.csv").open("w", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(("step", "name", "value"))
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        """They are in the run folder's ``results.json``."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self._rows.writerows((step, name, value) for name, value in metrics.items())
+        self._file.flush()
+
+    def finalize(self, status: str) -> None:
+        self._file.close()
 
 
 class TensorBoard:
-    """Event files in ``run_dir/tensorboard``; a number's tag is ``stage/name``."""
+    """Event files."""
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, save_dir: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # A run that goes on logs everything once more: two files would give every step twice.
-        shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
-        self._writer = SummaryWriter(run_dir / TENSORBOARD, flush_secs=10)
+        shutil.rmtree(save_dir, ignore_errors=True)
+        self._writer = SummaryWriter(save_dir, flush_secs=10)
 
-    def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(f"{stage}/{name}", value, step)
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        self._writer.add_text("config", f"```\n{json.dumps(params, indent=1)}\n```")
 
-    def close(self) -> None:
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def finalize(self, status: str) -> None:
         self._writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases, on this machine unless ``WANDB_MODE`` says otherwise."""
+
+    def __init__(self, save_dir: Path) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read as it is imported
+        import wandb
+
+        mode = os.environ.get("WANDB_MODE", "offline")
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "learngene"),
+            dir=save_dir,
+            mode=mode,
+            reinit="create_new",  # the runs of a multirun are several
+            settings=wandb.Settings(
+                console="off", disable_git=True, save_code=False, silent=mode == "offline"
+            ),
+        )
+        self._run.define_metric("*", step_metric="step")  # steps of stages begin anew
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        self._run.config.update(params)
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log({**metrics, "step": step})
+
+    def finalize(self, status: str) -> None:
+        self._run.finish(exit_code=int(status != "success"))
+
+
+class MLflow:
+    """A run of MLflow, in ``mlflow.db`` unless ``MLFLOW_TRACKING_URI`` says otherwise."""
+
+    def __init__(self, save_dir: Path) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read as it is imported
+        from mlflow.tracking import MlflowClient
+
+        here = f"sqlite:///{save_dir.absolute()}/mlflow.db"
+        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", here))
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "learngene")
+        there = self._client.get_experiment_by_name(name)
+        experiment = there.experiment_id if there else self._client.create_experiment(name)
+        self._run = self._client.create_run(experiment).info.run_id
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        from pandas import json_normalize
+
+        for name, value in json_normalize(params).iloc[0].items():
+            self._client.log_param(self._run, str(name), value)
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        for name, value in metrics.items():  # it takes no +, as in finetune+projection
+            self._client.log_metric(self._run, name.replace("+", " "), value, step=step)
+
+    def finalize(self, status: str) -> None:
+        self._client.set_terminated(self._run, "FINISHED" if status == "success" else "FAILED")
+
+
+# With the package that each needs, which the extra of that name installs.
+NAMED: dict[str, tuple[Callable[..., Logger], str | None]] = {
+    "csv": (Csv, None),
+    "tensorboard": (TensorBoard, "tensorboard"),
+    "wandb": (WandB, "wandb"),
+    "mlflow": (MLflow, "mlflow"),
+}
+FIX = f"Write logger={', logger='.join(NAMED)}, logger=my_package.MyLogger, or null for none"
 
 
 class RunLogger(RunCallback):
@@ -79,13 +173,21 @@ class RunLogger(RunCallback):
 
     def scalars(self, stage: str, step: int, values: Mapping[str, float | None]) -> None:
         """Hand on what is a finite number; a call with none is left out."""
-        finite = {n: float(v) for n, v in values.items() if v is not None and math.isfinite(v)}
+        finite = {
+            f"{stage}/{name}": float(value)
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        }
         if finite:
-            self._call("scalars", stage, step, finite)
+            self._call("log_metrics", finite, step)
 
-    def close(self) -> None:
-        """Let the logger end; a second call does nothing."""
-        self._call("close")
+    def hyperparameters(self, config: Mapping[str, Any]) -> None:
+        """Hand on the configuration, as a copy: a logger changes no result."""
+        self._call("log_hyperparams", copy.deepcopy(dict(config)))
+
+    def close(self, status: str) -> None:
+        """Let the logger end, with ``success`` or ``failed``; a second call does nothing."""
+        self._call("finalize", status)
         self._logger = None
 
     def _call(self, method: str, *arguments: Any) -> None:
@@ -99,9 +201,9 @@ class RunLogger(RunCallback):
             self._callback.on_note(
                 f"logger={self._name} is called no more, it raised {_words(error)}; the run goes on"
             )
-            if logger is not None and method != "close":
+            if logger is not None and method != "finalize":
                 with suppress(Exception, SystemExit):
-                    logger.close()
+                    logger.finalize("failed")
 
     def on_step(self, done: int, steps: int, loss: float) -> None:
         """A step of the task under way; steps that start anew are the next phase."""
@@ -164,19 +266,24 @@ def logging(
     """
     logger = None
     if name is not None:
-        kind = check_logger(name)
+        kind, folder = check_logger(name), run_dir
         try:
-            logger = kind(run_dir, copy.deepcopy(dict(config)))  # its own: it changes no result
+            if name in NAMED:
+                folder = run_dir / name
+                folder.mkdir(parents=True, exist_ok=True)
+            logger = kind(save_dir=folder)
         except (Exception, SystemExit) as error:
             raise InputError("logger", name, f"making it raises {_words(error)}", FIX) from error
-    run = RunLogger(logger, str(name), callback)
+    run, status = RunLogger(logger, str(name), callback), "failed"
+    run.hyperparameters(config)
     try:
         yield run
+        status = "success"
     finally:
-        run.close()
+        run.close(status)
 
 
-def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
+def check_logger(name: str) -> Callable[..., Logger]:
     """The class that ``logger=name`` asks for.
 
     Raises:
@@ -186,13 +293,15 @@ def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
     def refusal(problem: str, fix: str = FIX) -> InputError:
         return InputError("logger", name or "''", problem, fix)
 
-    if name == TENSORBOARD:
-        if find_spec(TENSORBOARD) is None:
-            fix = "Install it (python -m pip install tensorboard), or write logger=null"
-            raise refusal("the package tensorboard is not installed", fix)
-        return TensorBoard
+    if name in NAMED:
+        kind, package = NAMED[name]
+        spec = find_spec(package) if package else None
+        if package and (spec is None or spec.origin is None):  # a folder of that name has none
+            fix = f'Install it (python -m pip install -e ".[{name}]"), or write logger=null'
+            raise refusal(f"the package {package} is not installed", fix)
+        return kind
     if not DOTTED.fullmatch(name):
-        raise refusal("neither tensorboard nor a module with a class")
+        raise refusal(f"neither {', '.join(NAMED)} nor a module with a class")
     module, _, class_name = name.rpartition(".")
     invalidate_caches()  # the file may be younger than this process
     try:
@@ -205,7 +314,7 @@ def check_logger(name: str) -> Callable[[Path, Mapping[str, Any]], Logger]:
     complete = all(callable(getattr(logger, method, None)) for method in METHODS)
     if not isinstance(logger, type) or not complete:
         raise refusal(
-            f"{module} has no class {class_name} with the methods {' and '.join(METHODS)} "
+            f"{module} has no class {class_name} with the methods {', '.join(METHODS)} "
             "(reports.loggers.Logger)"
         )
     return logger

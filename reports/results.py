@@ -109,6 +109,13 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
+def objective(results: Mapping[str, Any]) -> float | None:
+    """What a sweeper may choose by: the mean accuracy over clients (in [0, 1], last epoch) of the
+    learngene, or of the first method where the run has none; None where nobody answered."""
+    summary = results["summary"]
+    return summary[MAIN if MAIN in summary else next(iter(summary))]["mean"]
+
+
 def comparable(results: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal, bit for bit, between two runs of one configuration.
 

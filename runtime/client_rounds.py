@@ -69,8 +69,8 @@ def run_client_rounds(
         def answers(plan: RoundPlan, number: int) -> AnswerCache:
             fields = cache_key_fields(plan, number, dataset_sha256, device)
             # What an individual is kept of has to be trained here and now.
-            node_of, resume = federation.node_of, federation.resume and task.keep is None
-            return AnswerCache(federation.cache, fields, resume=resume, node_of=node_of)
+            resume = federation.resume and task.keep is None
+            return AnswerCache(federation.cache, fields, resume=resume, node_of=federation.node_of)
 
         strategy = LearngeneStrategy(clients, plans)
         due, kept = clients * rounds, strategy.kept(rounds)

@@ -85,7 +85,7 @@ def command_line(*words: str) -> subprocess.CompletedProcess[str]:
     What one process has of its own (signals, the interpreter's end) is for tests that start one.
     """
     out, err = io.StringIO(), io.StringIO()
-    here = patch.multiple(sim, catch_signals=lambda: None, _codes=[])
+    here = patch.multiple(sim, catch_signals=lambda: None)
     with redirect_stdout(out), redirect_stderr(err), here, patch("sys.argv", ["sim.py", *words]):
         code = sim.main()
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import yaml
 
 import sim as program
 from conf import validate
@@ -194,3 +195,41 @@ def test_a_method_that_is_left_out_is_no_client_that_failed(
     config = check(composed(*TINY, f"cache={folder / 'cache'}", "faults=[1:raise]"))
     assert program.simulation(config, tmp_path) == program.TOO_FEW_ANSWERS
     assert "1 of 2 clients answered, runtime.min_answered is 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_multirun_ends_with_the_code_of_its_worst_job(launcher: str, folder: Path) -> None:
+    """The first ends with 2, the other one with 3; joblib's are in processes of their own. What a
+    sweep that was killed has left in the folder is none of theirs."""
+    sweep = folder / launcher
+    (sweep / ".codes.0").mkdir(parents=True)
+    (sweep / ".codes.0" / str(program.TERMINATED)).touch()
+    asked = (*TINY, "-m", "shots=0,5", "faults=[1:raise]", f"hydra.sweep.dir={sweep}",
+             f"cache={folder / 'cache'}", f"hydra/launcher={launcher}")  # fmt: skip
+    here = launcher == "basic"  # joblib would keep its processes as long as this one
+    done = command_line(*asked) if here else sim(*asked, folder=folder)
+    assert done.returncode == program.TOO_FEW_ANSWERS, done.stdout + done.stderr
+    assert "shots=0: must be at least 1" in done.stderr and "Traceback" not in done.stderr
+    assert [each.name for each in sweep.glob(".*")] == [".codes.0"]
+
+
+def test_a_launcher_that_fails_is_no_wrong_input(tmp_path: Path) -> None:
+    done = sim("-m", "shots=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", folder=tmp_path)
+    assert "the multirun was given up: ValueError: n_jobs" in one_line(done, program.FAILED)
+
+
+def test_a_sweeper_chooses_by_the_accuracy_of_the_learngene(folder: Path) -> None:
+    """The trial of 5 shots has the number of its results; that of 0 fails and has none. (The grid
+    sampler of Optuna 2 ends in an error of its own where the last of its points fails.)"""
+    sweep = folder / "chosen"
+    done = command_line(
+        *TINY, "-m", "shots=choice(0,5)", f"cache={folder / 'cache'}", f"hydra.sweep.dir={sweep}",
+        "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.max_failure_rate=1", "hydra.sweeper.n_trials=2",
+    )  # fmt: skip
+    assert done.returncode == program.WRONG_INPUT, done.stdout + done.stderr
+    assert done.stderr.count(program.ON_NOVEL) == 1
+    chosen = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
+    (path,) = sweep.glob("*/results.json")
+    assert chosen["best_params"] == {"shots": 5}
+    assert chosen["best_value"] == read_results(path)["summary"]["learngene"]["mean"]

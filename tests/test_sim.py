@@ -22,14 +22,16 @@ from tests.helpers import command_line
 ROOT = Path(__file__).resolve().parents[1]
 BAD_LOGGER = """
 class Mine:
-    def __init__(self, run_dir, config):
+    def __init__(self, save_dir):
         self.raised = False
-    def scalars(self, stage, step, values):
+    def log_hyperparams(self, params):
+        pass
+    def log_metrics(self, metrics, step):
         if self.raised:
             print("called ever again")
         self.raised = True
         raise RuntimeError("no disk [/left]")
-    def close(self):
+    def finalize(self, status):
         raise RuntimeError("nor to close")
 """
 

@@ -16,14 +16,17 @@ from pathlib import Path
 
 import pytest
 
+from learngene.gene.kept import load_individual
 from reports.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
-ORDER = ("own_images", "add_a_method", "log_a_run", "reuse_a_learngene")  # the last reads the first
+# The last two read the first.
+ORDER = ("own_images", "add_a_method", "log_a_run", "a_learngene_by_hand", "reuse_a_learngene")
 ELSEWHERE = {
     "add_an_experiment",  # its files go into the project: tests/test_experiments.py
     "federation",  # many terminals: tests/runtime/federation/test_page.py
+    "share_a_learngene",  # a stand-in of the hub: tests/learngene/gene/test_hub.py
 }
 TINY = ["scale=tiny", "runtime=serial"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -114,6 +117,14 @@ def test_a_logger_in_one_file_has_the_runs_numbers(folder: Path) -> None:
     page = (PAGES / "log_a_run.md").read_text()
     stages = {stage.partition("/")[0] for stage, _, _ in told}
     assert all(f"| `{stage}" in page for stage in stages)
+
+
+@pytest.mark.slow
+def test_a_learngene_is_adapted_by_hand_and_exported(folder: Path) -> None:
+    card = load_individual(folder / "me.safetensors").card
+    assert card.class_names == ["bar", "diamond", "post"] and card.image_side == 32
+    assert (card.train_images, card.test_images) == (30, 30) and card.accuracy > 0.4
+    assert (folder / "me.pt2").stat().st_size > 10_000
 
 
 @pytest.mark.slow

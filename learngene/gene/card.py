@@ -31,6 +31,7 @@ from learngene.utils.untrusted import MEBIBYTE, first_problem
 SCHEMA = 2
 COPY_AGAIN = "Copy the file and its card again from the run that made them"
 CARD_LIMIT = 16 * MEBIBYTE  # bytes of the card's file; rho of a thousand tasks is a tenth of it
+HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
 ARRAYS_LIMIT = 1024 * MEBIBYTE  # bytes of the arrays; the paper's widths take 30 MB
 WIDTH_LIMIT = 4.0  # of collective.width, as in conf.validate
 DEPTH_LIMIT = 500  # layers of a collective
@@ -132,9 +133,9 @@ def read_card(raw: Any, where: str) -> Card:
     return card
 
 
-def refuse(where: str, problem: str) -> InputError:
+def refuse(where: str, problem: str, fix: str = COPY_AGAIN) -> InputError:
     """The error for a learngene that cannot be used; ``where`` names its file or client."""
-    return InputError("learngene.path", where, problem, COPY_AGAIN)
+    return InputError("learngene.path", where, problem, fix)
 
 
 def _problem(card: Card) -> str | None:

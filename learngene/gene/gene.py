@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,17 +25,16 @@ from safetensors.numpy import save as save_tensors
 from torch import nn
 
 from learngene.errors import InputError
-from learngene.gene.card import CARD_LIMIT, FRONT, Card, misfit, read_card, refuse
+from learngene.gene.card import CARD_LIMIT, FRONT, HEADER_LIMIT, Card, misfit, read_card, refuse
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual
 from learngene.networks.layers import arrays_of, load_arrays, shape_problem
 from learngene.networks.projection import Projection
 from learngene.seeding import torch_generator
 from learngene.utils.files import expand_user, is_file, write_atomically
-from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
+from learngene.utils.untrusted import read_json, read_limited
 
 BUILT = ("layers", "stem", "width", "channels")  # what arrays do not say
-HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,18 @@ def save(gene: Learngene, folder: Path) -> Path:
 def load(path: str | Path) -> Learngene:
     """Read a saved learngene. The card is read and checked first; it says how much more is read.
 
+    Args:
+        path: a ``learngene.safetensors``, or ``hf://OWNER/NAME`` of the hub (``gene.hub``).
+
     Raises:
         InputError: a file is missing, too large or cannot be read, the card is none of a learngene
-            that can be, the sha256 is not the card's, an array is missing or has another shape.
+            that can be, the sha256 is not the card's, an array is missing or has another shape;
+            the hub cannot be asked.
     """
+    if name := re.fullmatch(r"hf:/{1,2}(.+)", os.fspath(path)):  # ``Path`` takes a slash away
+        from learngene.gene.hub import download  # its client is half a second
+
+        path = download(f"hf://{name[1]}")
     path = card_path = expand_user(path)
     if is_file(path):  # what is no file need not have a name
         card_path = path.with_suffix(".json")

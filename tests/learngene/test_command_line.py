@@ -78,7 +78,8 @@ def test_an_export_agrees_and_stands_alone(made, capsys, suffix):
 
 
 def test_an_export_that_answers_otherwise_leaves_no_file(made, monkeypatch, capsys):
-    monkeypatch.setattr("learngene.export._pt2", lambda *_: lambda x: np.eye(3)[[0] * len(x)])
+    other = np.eye(3)
+    monkeypatch.setattr("learngene.export._pt2", lambda *_: lambda x: other[np.arange(len(x)) % 3])
     out = made / "wrong.pt2"
     assert main(["export", str(made / "me.safetensors"), "-o", str(out)]) == 1
     assert "named otherwise" in capsys.readouterr().err and not out.exists()
@@ -95,7 +96,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
     gene, mine, me = made / "learngene.safetensors", made / "mine", made / "me.safetensors"
     for words, said in (
         (("adapt", tmp_path / "no.safetensors", mine), "does not exist"),
-        (("adapt", gene, tmp_path), "found no images"),
+        (("adapt", gene, tmp_path), f"IMAGES={tmp_path}: found no images"),
         (("adapt", gene, mine, "individual.epoch=3"), "no such setting here"),
         (("adapt", gene, mine, "individual.keep=true"), "no such setting here"),
         (("adapt", gene, mine, "individual.epochs=-3"), "at least 0"),
@@ -103,7 +104,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
         (("adapt", gene, mine, *SHORT, "-o", tmp_path / "me.pt"), "a .safetensors file"),
         (("predict", gene, mine), "not an individual"),
         (("predict", me, tmp_path), "no image there"),
-        (("predict", me, tmp_path / "no.png"), "there is no such file"),
+        (("predict", me, tmp_path / "no.png"), "no such file or folder"),
         (("export", me, "-o", tmp_path / "me.tflite"), "neither .onnx nor .pt2"),
     ):
         assert said in refused(words, capsys), words

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from reports.client_rows import client_rows
+from reports.figures.run import accuracy_over_epochs
 from reports.schema import Client
+from reports.summary import setting
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -87,3 +89,33 @@ def test_curves_of_unequal_length_are_refused():
     broken.methods["learngene"]["loss"] = [1.0]
     with pytest.raises(ValueError, match="zip"):
         client_rows([broken], 5, NAMES)
+
+
+def test_a_node_of_its_own_images_has_no_number_of_shots_and_classes_of_its_own():
+    own = {"own_classes": 3, "train_images": 19, "test_images": 6, "device": "cpu"}
+    rows = client_rows(
+        [answer(info=own), answer(client=4, info=own | {"class_names": "ash\nelm\nfir"}), answer()],
+        5, NAMES,
+    )  # fmt: skip
+    assert [row["shots"] for row in rows] == [None, None, 5]
+    # Numbered classes of two nodes are not the same class.
+    assert rows[0]["classes"] == [f"class {n} of client 3" for n in (1, 2, 3)]
+    assert rows[1]["classes"] == ["ash", "elm", "fir"]
+    assert Client.model_validate(rows[0]).shots is None
+
+
+def test_the_settings_line_and_the_intervals_are_of_unequal_clients(make, tmp_path, unrendered):
+    """Two with images of their own, of other numbers of classes, beside three drawn ones."""
+
+    def change(sections):
+        for client, names in ((0, ["ash", "elm"]), (1, ["a", "b", "c"])):
+            own = {"shots": None, "classes": names, "train_images": 40 + client}
+            sections["clients"][client] |= own
+
+    results = make(5, change=change)
+    said = setting(results)
+    assert "2 with images of their own, 2 to 3 classes, 40 to 41 training images" in said
+    assert "· 5-way 10-shot" in said
+    assert results["summary"]["gain"]["ci95_classes"] > 0
+    assert accuracy_over_epochs(results, tmp_path / "curves.png").exists()
+    assert "with images of their own" not in setting(make(5))

@@ -249,13 +249,13 @@ def test_fields_may_be_added_anywhere(results, tmp_path):
 
 def test_every_broken_field_is_named(results):
     results["run"]["seed"] = -1
-    results["clients"][7]["shots"] = None
+    results["clients"][7]["train_images"] = None
     with pytest.raises(ValueError) as refused:
         check_results(results)
     _, *lines = str(refused.value).splitlines()
     assert lines == [
         "run.seed: must be a whole number, 0 or more, is -1",
-        "clients[7].shots: must be a whole number, 0 or more, is None",
+        "clients[7].train_images: must be a whole number, 0 or more, is None",
     ]
 
 

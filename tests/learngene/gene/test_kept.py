@@ -51,7 +51,7 @@ def test_it_comes_back_as_it_was(evolved, tmp_path, form):
     ("changed", "said"),
     [
         ({"width": 1e9}, "width is"),
-        ({"top_widths": [8192] * 400, "inherited": 400}, "bytes of arrays"),
+        ({"top_widths": [8192] * 40, "inherited": 40}, "bytes of arrays"),
         ({"top_widths": [64]}, "inherited layers have"),
         ({"inherited": 499}, "inherited layers have"),
         ({"front": {"pools": [], "side": 10**9, "dimensions": None}}, "front.side is"),
