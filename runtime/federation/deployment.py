@@ -42,7 +42,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from httpx import HTTPError, HTTPStatusError
 
-from learngene.errors import RunError
+from learngene.errors import InputError, RunError
 from runtime.federation.credentials import Credentials
 from runtime.federation.gate import PARENT, PROJECT
 
@@ -78,6 +78,7 @@ class Deployment:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for folder in (work, logs):
             folder.mkdir(parents=True, exist_ok=True)
+        work.chmod(0o700)
 
     def __enter__(self) -> Self:
         return self
@@ -303,14 +304,15 @@ def node_config(config: UserConfig) -> str:
     """``key=value key="text"``, as ``--node-config`` wants it.
 
     Raises:
-        ValueError: a text holds both kinds of quotes, which Flower's parser cannot tell apart.
+        InputError: a text holds both kinds of quotes, which Flower's parser cannot tell apart.
     """
     words = []
     for key, value in config.items():
         if isinstance(value, str):
             quote = "'" if '"' in value or "\\" in value else '"'
             if quote in value:
-                raise ValueError(f"{key}={value}: Flower cannot read both kinds of quotes")
+                problem = "Flower cannot read a text with both kinds of quotes"
+                raise InputError(key, value, problem, "Name a path without them")
             words.append(f"{key}={quote}{value}{quote}")
         else:
             words.append(f"{key}={str(value).lower()}")

@@ -28,7 +28,7 @@ import pytest
 from PIL import Image
 
 from learngene.api import adapt_folder, settings_from
-from learngene.errors import RunError
+from learngene.errors import InputError, RunError
 from learngene.gene.gene import load
 from learngene.gene.kept import save_individual
 from reports.results import read_results
@@ -325,5 +325,5 @@ def test_a_nodes_configuration_is_what_flower_reads() -> None:
         "keep": 'C:\\one"two', "empty": "",
     }  # fmt: skip
     assert parse_config_args([node_config(config)]) == config
-    with pytest.raises(ValueError, match="both kinds of quotes"):
+    with pytest.raises(InputError, match="both kinds of quotes"):
         node_config({"data-root": "a'b\"c"})
