@@ -165,6 +165,8 @@ class Deployment:
     def _start(self, command: str, *options: str, name: str, more: Mapping[str, str] = {}) -> None:
         home = self._work / name
         home.mkdir(exist_ok=True)
+        # One that was killed may have left an app half copied, which Flower takes for whole.
+        shutil.rmtree(home / "apps", ignore_errors=True)
         environment = os.environ | more
         environment |= {MARK: self._mark, PARENT: str(os.getpid()), "FLWR_HOME": str(home)}
         environment.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))  # of ``follow``
