@@ -130,12 +130,14 @@ def _refuse_what_is_flowers(words: Sequence[str]) -> None:
 
 
 def _composed(words: list[str]) -> DictConfig:
+    """The last two of ``words`` are ours, and are not shown."""
     try:
         with initialize_config_dir(str(Path(conf.__file__).parent), version_base="1.3"):
             return compose("config", words)
     except (HydraException, OmegaConfBaseException) as error:
-        fix = "python sim.py --help=all lists the fields"
-        raise InputError("overrides", shlex.join(words), explain(error, words), fix) from error
+        fix = "All fields: python sim.py --help=all"
+        asked, problem = shlex.join(words[:-2]), explain(error, words).rstrip(".")
+        raise InputError("overrides", asked, problem, fix) from error
 
 
 def _check_paths(config: Config) -> None:

@@ -100,6 +100,12 @@ def test_too_few_nodes_and_another_version(tmp_path: Path, monkeypatch: pytest.M
     assert f"version={VERSION}: this machine has 9.9 installed" in ended["raised"]
 
 
+def test_sim_py_has_no_nodes_of_flower() -> None:
+    done = command_line("runtime.name=flwr")
+    assert done.returncode == 2
+    assert done.stderr.startswith("sim.py: runtime.name=flwr: it is flwr run that has the nodes.")
+
+
 def test_a_folder_that_is_not_from_the_root(tmp_path: Path) -> None:
     context = Context(7, 1, {}, RecordDict(), {**RUN_CONFIG, "run-dir": "results"})
     with pytest.raises(ValueError, match="run-dir=results: it would lie below"):
@@ -149,7 +155,7 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
     def flwr(*words: str) -> Any:
         """What Flower's command line answers, in JSON."""
         done = subprocess.run([binary / "flwr", *words, "--format", "json"], cwd=ROOT, env=env,
-                              capture_output=True, text=True, check=True, timeout=120)  # fmt: skip
+                              capture_output=True, text=True, check=True, timeout=300)  # fmt: skip
         return json.loads(done.stdout)
 
     def submit(folder: Path, overrides: str, nodes: int) -> str:
@@ -193,7 +199,7 @@ def answers(address: str) -> bool:
     return False
 
 
-def until(there: Callable[[], bool], seconds: float = 240.0) -> None:
+def until(there: Callable[[], bool], seconds: float = 480.0) -> None:
     deadline = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < deadline
