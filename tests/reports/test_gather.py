@@ -10,7 +10,7 @@ import pytest
 from reports.client_rows import client_rows
 from reports.figures.run import accuracy_over_epochs
 from reports.schema import Client
-from reports.summary import setting
+from reports.summary import interval_scope, setting
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -117,5 +117,8 @@ def test_the_settings_line_and_the_intervals_are_of_unequal_clients(make, tmp_pa
     assert "2 with images of their own, 2 to 3 classes, 40 to 41 training images" in said
     assert "· 5-way 10-shot" in said
     assert results["summary"]["gain"]["ci95_classes"] > 0
+    scope = interval_scope(results)
+    assert "2 of these 5 clients hold images of their own" in scope and "share" not in scope
+    assert "clients like these; with classes drawn at random" in scope
     assert accuracy_over_epochs(results, tmp_path / "curves.png").exists()
     assert "with images of their own" not in setting(make(5))
