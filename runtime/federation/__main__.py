@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from learngene.errors import InputError, RunError
+from learngene.utils.files import sweep_temporary, temporary_name
 from runtime.federation.credentials import make_credentials
 from runtime.federation.gate import run_superlink, run_supernode
 from runtime.signals import Terminated, catch_signals, exit_code
@@ -129,7 +130,7 @@ def up(
     if "" in devices:
         raise InputError("--gpus", gpus, "a number is missing", "Give numbers, as 0,1")
     folder = run_dir or Path("outputs") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
-    work = Path(tempfile.mkdtemp(prefix="federation-")) if state is None else state.expanduser()
+    work = _temporary() if state is None else state.expanduser()
     catch_signals("federation")
     try:
         code = _up(
@@ -143,6 +144,14 @@ def up(
         if state is None:
             shutil.rmtree(work, ignore_errors=True)
     raise typer.Exit(code)
+
+
+def _temporary() -> Path:
+    """A folder for this user alone; those of runs that were killed go, with their keys."""
+    folder = temporary_name(Path(tempfile.gettempdir()) / "federation")
+    sweep_temporary(folder.parent, depth=0)
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def _up(
