@@ -34,7 +34,7 @@ def exit_code(signum: int) -> int:
     return 128 + signum
 
 
-def catch_signals() -> None:
+def catch_signals(program: str = "sim.py") -> None:
     """From now on both signals end the run; once is enough, more are ignored.
 
     A signal that the process was started to ignore (a shell's background job) stays ignored. Only
@@ -46,7 +46,7 @@ def catch_signals() -> None:
         if signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, _leave)
     signal.set_wakeup_fd(told)  # written to also while Python is not running
-    threading.Thread(target=_watch, args=(waiting,), name="signals", daemon=True).start()
+    threading.Thread(target=_watch, args=(waiting, program), name="signals", daemon=True).start()
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -55,10 +55,10 @@ def _leave(signum: int, frame: FrameType | None) -> None:
     raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
 
-def _watch(waiting: int) -> None:
+def _watch(waiting: int, program: str) -> None:
     while (signum := os.read(waiting, 1)[0]) not in ENDING:
         continue
     time.sleep(GRACE_S)
     with suppress(Exception):  # whoever read the terminal may be gone
-        print(f"sim.py: {MESSAGE}", file=sys.stderr, flush=True)
+        print(f"{program}: {MESSAGE}", file=sys.stderr, flush=True)
     os._exit(exit_code(signum))

@@ -24,9 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
 # The last two read the first.
 ORDER = ("own_images", "add_a_method", "log_a_run", "a_learngene_by_hand", "reuse_a_learngene")
-# Files that go into the project: tests/test_experiments.py; a stand-in of the hub:
-# tests/learngene/gene/test_hub.py.
-ELSEWHERE = {"add_an_experiment", "share_a_learngene"}
+ELSEWHERE = {
+    "add_an_experiment",  # its files go into the project: tests/test_experiments.py
+    "federation",  # many terminals: tests/runtime/federation/test_page.py
+    "share_a_learngene",  # a stand-in of the hub: tests/learngene/gene/test_hub.py
+}
 TINY = ["scale=tiny", "runtime=serial"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

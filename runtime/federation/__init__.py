@@ -1,0 +1,1 @@
+"""A federation of real processes: keys, SuperLink and SuperNodes, one command to see it run."""
