@@ -19,9 +19,11 @@ from flwr.app import Message
 LOOK_S = 0.1  # between two looks, as Flower has it
 
 
-def hand_over(state: Any, queue: Queue[Message], nodes: object, stop: threading.Event) -> None:
-    """Put messages of an ``InMemoryLinkState`` into the queue of the workers until ``stop``."""
-    while not stop.is_set():
+def hand_over(
+    state: Any, queue: Queue[Message], nodes_mapping: dict[int, int], f_stop: threading.Event
+) -> None:
+    """Put messages of an ``InMemoryLinkState`` into the queue of the workers until ``f_stop``."""
+    while not f_stop.is_set():
         with state.lock:
             stored = state.message_ins_store.values()
             due = [each for each in stored if not each.metadata.delivered_at]
@@ -29,7 +31,7 @@ def hand_over(state: Any, queue: Queue[Message], nodes: object, stop: threading.
                 message.metadata.delivered_at = datetime.now(UTC).isoformat()
         for message in due:
             queue.put(message)
-        stop.wait(LOOK_S)
+        f_stop.wait(LOOK_S)
 
 
 @contextmanager
