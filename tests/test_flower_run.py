@@ -180,9 +180,7 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
             for _ in range(3):  # Ray's start has 30 s, which a busy machine may not keep
                 run = submit(tmp_path / name, overrides, nodes)
                 until(lambda run=run: status(run).startswith("finished"))
-                if (
-                    tmp_path / name / flower_run.ENDED
-                ).exists():  # else it was the engine that died
+                if (tmp_path / name / flower_run.ENDED).exists():  # else the engine died
                     break
             assert status(run) == end
     finally:
