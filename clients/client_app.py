@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from clients import faults
-from clients.node import IN_DRIVER, NodeSettings, private
+from clients.node import IN_DRIVER, NodeSettings, is_simulated, private
 from clients.node_state import DATA_ROOT, node_state
 from clients.timeout import Overdue, time_limit
 from learngene.utils.hardware import torch_threads
@@ -104,7 +103,7 @@ def _node(message: Message, context: Context) -> Message:
 def _log(message: Message, reply: Message, context: Context) -> None:
     """One line for the node's owner: what came in and what goes out. Not in a simulation, whose
     clients share a terminal."""
-    if IN_DRIVER in context.node_config or "ray" in sys.modules:
+    if is_simulated(context.node_config):
         return
     both = (message, reply)
     said = [f"{message_bytes(each):,} bytes ({', '.join(each.content)})" for each in both]
