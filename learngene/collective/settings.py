@@ -42,8 +42,9 @@ class CollectiveSettings:
     # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
     # deepenings, as conf/growth/deepen.yaml)
     growth: str = setting("none", path=True)  # none | schedule | equal | path of a plan
-    # of the copied layer's filters on the identity that deepening inserts
-    growth_noise: float = setting(0.01, ge=0, le=1)
+    # of the copies of a layer or of a channel: how far from equal they begin, in sizes of the
+    # weights; a copied channel's keeps the function. 1.5 is best for accuracy, but moves rho
+    growth_noise: float = setting(0.01, ge=0, le=10)
     # side of the training crops in pixels; null = image_size
     train_size: int | None = setting(None, ge=32, le=512)
     # smallest side of a training crop as a share of the image; 1 = shifts only

@@ -143,7 +143,7 @@ class CollectiveTrainer(Predictor):
                 self.collective = deepen(self.collective, layer, drawn, noise)
                 grown.append({"layer": step.layer, "deepened": self.collective.names[layer]})
             else:
-                self.collective = widen(self.collective, layer, step.width, drawn)
+                self.collective = widen(self.collective, layer, step.width, drawn, noise)
                 grown.append({"layer": step.layer, "width": step.width})
                 widened.append({"layer": layer, "width": step.width})
         return grown, widened

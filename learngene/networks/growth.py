@@ -4,17 +4,18 @@ Both operations are pure: they return a grown copy and leave their argument as i
 the memory of the weights once a growth step, nothing beside a task's training). In evaluation mode
 the function before and after is the same up to rounding.
 
-**Widen.** A copied channel gives the same activations as its original, and the n equal channels
-(the original and its copies) share its outgoing weights w, so that the next layer sees the same sum
-(Net2WiderNet, Chen et al. 2016): each has w/n + v_j, with random v_j of sum 0 that are ``SPREAD``
-times as large as the next layer's weights are. Were the parts equal, or multiples of w, the copies'
-gradients would point the same way and they would never part; v_j is what tells them apart. All n
-leave BatchNorm scaled by 1/sqrt(n) and enter the next layer scaled by sqrt(n): so that layer's
-step, a sum over the n, is as large as before. In front of BatchNorm filters may have any length;
-theirs becomes 1/sqrt(n) of what it was, as He initialisation has it at the new width, for a step
-turns a filter by lr |gradient| / |filter|. Behind the last layer stands a classifier of cosines,
-which is kept if the lengths of features and of class weights are, too; there channels have random
-parts a_j > 0 of sum 1, and out and in are both sqrt(a_j).
+**Widen.** A copied channel gives the same activations as its original. The n equal channels (the
+original and its copies) share its outgoing weights in random parts a_j > 0 of sum 1, so that the
+next layer sees the same sum (Net2WiderNet, Chen et al. 2016). Their filters' gradients are a_j
+times the original's: equal parts would give copies equal gradients, and they would never part.
+They part faster with ``noise``: random weights beside their part, ``noise`` times as large as those
+of the next layer and of sum 0 over the n, so that gradients do not even point the same way.
+All n leave BatchNorm scaled by 1/sqrt(n) and enter the next layer scaled by a_j sqrt(n): so that
+layer's step, a sum over the n, is as large as before. In front of BatchNorm filters may have any
+length; theirs becomes 1/sqrt(n) of what it was, as He initialisation has it at the new width, for a
+step turns a filter by lr |gradient| / |filter|, and their gradients are 1/n. Behind the last layer
+stands a classifier of cosines, which is kept if the lengths of features and of class weights are,
+too; there out and in are both sqrt(a_j).
 
 **Deepen.** Figure 2 copies a layer after itself. A copy with the same filters would not keep the
 function, so the inserted layer starts as the identity (Net2DeeperNet, Chen et al. 2016): a Dirac
@@ -45,8 +46,7 @@ STEPS: tuple[tuple[int, int], ...] = (
     *((layer, 64) for layer in (3, 4, 5, 5, 6, 6, 7, 7)),
     *((layer, 128) for layer in (8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13)),
 )
-PARTS = (0.5, 1.5)  # of the last layer's copies, before they sum to 1
-SPREAD = 1.5  # of v_j, in standard deviations of the weights (measured: docs/FINDINGS.md)
+PARTS = (0.5, 1.5)  # how unequal the copies of a channel are, before their parts sum to 1
 COPIES = "bcdefghijklmnopqrstuvwxyz"  # the names of a layer's copies: 5b, 5c, ...
 
 
@@ -212,11 +212,16 @@ def widen(
     layer: int,
     width: int,
     generator: np.random.Generator,
+    noise: float = 0.0,
 ) -> Collective:
     """A copy of ``collective`` whose ``layer`` (counted from 1) has ``width`` channels.
 
     Randomly chosen channels, none twice as long as others have no copy yet, are copied and spliced
     to the end; the function is kept, in training mode too.
+
+    Args:
+        noise: of copies' outgoing weights, in standard deviations of the next layer's. Behind the
+            last layer, where class weights keep their lengths, there is none.
 
     Raises:
         ValueError: when ``width`` is smaller than the layer is.
@@ -230,6 +235,8 @@ def widen(
     rounds = [generator.permutation(old) for _ in range(old, width, old)]
     index = torch.from_numpy(np.concatenate([np.arange(old), *rounds])[:width])
     copies = torch.bincount(index)[index].double()
+    part = torch.from_numpy(generator.uniform(*PARTS, width))
+    part = part / torch.bincount(index, weights=part)[index]
 
     filters = unit.conv.weight.data[index]
     _set_weight(unit.conv, filters * copies.rsqrt().to(filters).view(-1, 1, 1, 1))
@@ -237,20 +244,21 @@ def widen(
     if layer < len(units):
         _splice_norm(unit.norm, index, copies, copies.rsqrt())
         above = units[layer].conv
-        weight = above.weight.data
-        shared = weight[:, index] * copies.rsqrt().to(weight).view(1, -1, 1, 1)
-        _set_weight(above, shared + SPREAD * weight.std() * _sums_to_zero(shared, index, generator))
+        inputs = (part * copies.sqrt()).to(above.weight).view(1, -1, 1, 1)
+        weight = above.weight.data[:, index] * inputs
+        if noise > 0:
+            size = noise * above.weight.data.std()
+            weight += size * _cancelling(weight, index, generator)
+        _set_weight(above, weight)
         above.in_channels = width
     else:
-        part = torch.from_numpy(generator.uniform(*PARTS, width))
-        part = part / torch.bincount(index, weights=part)[index]
         _splice_norm(unit.norm, index, copies, part.sqrt())
         head = collective.head
         head.weight = nn.Parameter(head.weight.data[:, index] * part.sqrt().to(head.weight))
     return collective
 
 
-def _sums_to_zero(like: Tensor, index: Tensor, generator: np.random.Generator) -> Tensor:
+def _cancelling(like: Tensor, index: Tensor, generator: np.random.Generator) -> Tensor:
     """Normal numbers of variance 1 for each weight (C_out, C_in, 3, 3), minus the mean over the
     input channels that are copies of one: 0 where there is no copy."""
     drawn = torch.from_numpy(generator.standard_normal(tuple(like.shape))).to(like)
@@ -309,14 +317,6 @@ def _undo_statistics(norm: nn.BatchNorm2d, before: nn.BatchNorm2d) -> None:
     norm.running_var.copy_(variance)
     norm.weight.data.copy_((variance + norm.eps).sqrt())
     norm.bias.data.copy_(mean)
-
-
-def _apart(like: Tensor, index: Tensor, generator: np.random.Generator) -> Tensor:
-    noise = torch.from_numpy(generator.standard_normal(tuple(like.shape))).to(like)
-    total = torch.zeros(noise.shape[0], int(index.max()) + 1, *noise.shape[2:]).to(like)
-    total.index_add_(1, index, noise)
-    count = torch.bincount(index).to(like).view(1, -1, 1, 1)
-    return noise - (total / count)[:, index]
 
 
 def _splice_norm(norm: nn.BatchNorm2d, index: Tensor, copies: Tensor, factor: Tensor) -> None:

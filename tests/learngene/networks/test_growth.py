@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
 from learngene.networks.growth import (
-    SPREAD,
+    PARTS,
     STEPS,
     Growth,
     PlannedStep,
@@ -130,34 +130,29 @@ def test_the_length_of_the_last_features_is_kept():
 
 
 def test_widening_by_hand():
-    """Channel 1 is copied twice: filters and output times 1/sqrt(3); each of the three goes on with
-    a third of its weights and a random part of its own, and these cancel."""
+    """Channel 1 is copied twice: filters and output times 1/sqrt(3), parts of sum 1 further on."""
     model = collective()
     unit, following = model.units[0], model.units[1]
     old = following.conv.weight.detach().clone()
     kept, gain = unit.conv.weight.detach().clone(), unit.norm.weight.detach().clone()
-    noise = rng(5).standard_normal((len(old), 6, 3, 3))
 
     class Drawn:
         def permutation(self, old: int) -> np.ndarray:
             assert old == 4
             return np.array([1, 1, 0, 2])  # the first two of them are needed
 
-        def standard_normal(self, shape: tuple[int, ...]) -> np.ndarray:
-            assert shape == noise.shape
-            return noise
+        def uniform(self, low: float, high: float, size: int) -> np.ndarray:
+            assert (low, high, size) == (*PARTS, 6)
+            return np.array([1.0, 0.5, 1.0, 1.0, 0.6, 0.9])
 
     grown = widen(model, 1, 6, Drawn())
     unit, following = grown.units[0], grown.units[1]
-    index, third, three = [0, 1, 2, 3, 1, 1], 3**-0.5, [1, 4, 5]
+    index, third = [0, 1, 2, 3, 1, 1], 3**-0.5
     out = torch.tensor([1, third, 1, 1, third, third])
+    parts = torch.tensor([1, 0.25, 1, 1, 0.3, 0.45])
     assert torch.allclose(unit.conv.weight, kept[index] * out.view(-1, 1, 1, 1))
     assert torch.allclose(unit.norm.weight, gain[index] * out)
-    own = torch.zeros_like(following.conv.weight)
-    drawn = torch.tensor(noise[:, three]).float()
-    own[:, three] = SPREAD * old.std() * (drawn - drawn.mean(1, keepdim=True))
-    expected = old[:, index] * out.view(1, -1, 1, 1) + own  # 1/3 of the weight, sqrt(3) as large
-    assert torch.allclose(following.conv.weight, expected, atol=1e-6)
+    assert torch.allclose(following.conv.weight, old[:, index] * (parts / out).view(1, -1, 1, 1))
     assert (unit.conv.out_channels, unit.norm.num_features, following.conv.in_channels) == (6,) * 3
 
 
@@ -180,20 +175,33 @@ def steps(model: Collective, count: int = 0) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("layer", [1, 5, 12])
-def test_gradients_of_copies_sum_to_the_original_s_and_point_elsewhere(layer):
-    """On filters of 1/sqrt(2) the length."""
+def test_with_noise_gradients_of_copies_point_apart_and_the_function_is_kept(layer):
+    model, old = collective().double(), WIDTHS[layer - 1]
+    before = logits(model)
+    assert_kept(before, logits(widen(model, layer, 3 * old, rng(1), noise=2.0)), within=1e-8)
+    grown = widen(model, layer, 2 * old, rng(layer), noise=2.0)
+    whole, after = steps(model)[layer - 1], steps(grown)[layer - 1] / 2**0.5
+    origin, copied = after[:old], after[old:][np.argsort(copies_of(grown, layer, old))]
+    assert torch.allclose(origin + copied, whole, rtol=1e-3, atol=1e-5)  # the norms' eps
+    assert float(F.cosine_similarity(origin.flatten(1), copied.flatten(1)).max()) < 0.9
+
+
+@pytest.mark.parametrize("layer", [1, 5, 12, 13])
+def test_copies_share_the_gradient_unequally(layer):
+    """Its parts of sum 1, on filters of 1/sqrt(2) the length."""
     model, old = collective().double(), WIDTHS[layer - 1]
     grown = widen(model, layer, 2 * old, rng(layer))
     before, after = steps(model)[layer - 1], steps(grown)[layer - 1] / 2**0.5
     origin, copied = after[:old], after[old:][np.argsort(copies_of(grown, layer, old))]
-    assert torch.allclose(origin + copied, before, rtol=1e-3, atol=1e-5)  # the norms' eps
-    assert float(F.cosine_similarity(origin.flatten(1), copied.flatten(1)).max()) < 0.9
+    near = {"rtol": 1e-3, "atol": 1e-5}  # the norms' eps
+    assert torch.allclose(origin + copied, before, **near)
+    parts = origin.flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)
+    assert torch.allclose(origin, parts.view(-1, 1, 1, 1) * before, **near)
+    assert 0.05 < float((parts - 0.5).abs().max()) < 0.251
 
 
-@pytest.mark.parametrize(
-    ("layer", "constant", "equal"), [(3, "SPREAD", 0.0), (13, "PARTS", (1, 1))]
-)
-def test_copies_part_by_what_tells_them_apart_alone(layer, constant, equal, monkeypatch):
+@pytest.mark.parametrize("layer", [3, 13])
+def test_copies_part_because_their_parts_are_unequal(layer, monkeypatch):
     def distance() -> float:
         old = WIDTHS[layer - 1]
         grown = widen(collective().double(), layer, 2 * old, rng(1))
@@ -202,9 +210,9 @@ def test_copies_part_by_what_tells_them_apart_alone(layer, constant, equal, monk
         filters = grown.units[layer - 1].conv.weight.detach()
         return float((filters[old:] - filters[picks]).norm() / filters.norm())
 
-    apart = distance()
-    monkeypatch.setattr(f"learngene.networks.growth.{constant}", equal)
-    assert apart > 1e-4 and distance() < 1e-9
+    unequal = distance()
+    monkeypatch.setattr("learngene.networks.growth.PARTS", (1.0, 1.0))
+    assert unequal > 1e-4 and distance() < 1e-9
 
 
 def test_copies_are_random_and_only_repeat_when_they_must():
