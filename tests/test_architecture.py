@@ -192,11 +192,14 @@ def test_nothing_is_pickled():
         assert "pickle.Unpickler" in (REPO / path).read_text()
 
 
+PEERS = "benchmarks/peer_work.py"  # what other frameworks' users write, as they write it
+
+
 def test_nobody_seeds_global_state():
     wrong = [
         f"{name(path)}:{node.lineno} {called}"
         for path in sources(*OURS, "benchmarks")
-        if name(path) != "learngene/seeding.py"
+        if name(path) not in ("learngene/seeding.py", PEERS)
         for called, node in calls(parse(path))
         if called in SEEDERS
     ]
@@ -221,7 +224,7 @@ def test_one_module_makes_every_generator():
     found = {
         name(path): [*chance(parse(path))]
         for path in sources(*OURS, "benchmarks")
-        if name(path) != "learngene/seeding.py"
+        if name(path) not in ("learngene/seeding.py", PEERS)
     }
     imported = [
         name(path)

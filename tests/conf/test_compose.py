@@ -100,8 +100,8 @@ def test_every_number_and_choice_is_checked() -> None:
     free = {"data.download", "data.value_range", "individual.augment", "individual.mirror_test",
             "scale", "methods", "method",
             "resume", "faults",
-            "experiment", "retain.normalise", "individual.safeguard", "logger",
-            "runtime.address", "learngene.layers",
+            "experiment", "retain.normalise", "individual.safeguard", "individual.keep", "logger",
+            "runtime.address", "runtime.deterministic", "learngene.layers",
             "open_world.threshold", "open_world.mirror"}  # fmt: skip
     assert {*field_names(), *METHOD_FIELDS} == bounded | free
     assert not bounded & free

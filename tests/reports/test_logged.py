@@ -46,12 +46,12 @@ def test_a_task_that_is_trained_is_told_with_its_losses(told: Any) -> None:
     log.on_task_end(evolution, False)
     own = {"accuracy": 0.9, "known_classes": 1, "parameters": 100,
            "seconds": 2.0, "loss": 1.5, "consolidation_loss": 0.5}  # fmt: skip
-    rho = {"1": 0.25, "1b": 0.125}
-    assert kept.told[:3:2] == [("collective", 1, own), ("collective", 2, kept.told[2][2])]
-    assert kept.told[1::2] == [("rho", 1, rho), ("rho", 2, rho)]
-    second = kept.told[2][2]
-    assert second["accuracy"] == pytest.approx(0.8) and second["loss"] == 1.25
-    assert "consolidation_loss" not in second
+    rho = {"rho/1": 0.25, "rho/1b": 0.125}
+    (first, mine), (second, other) = kept.told[::2]
+    assert (first, second) == (1, 2) and mine == {f"collective/{n}": v for n, v in own.items()}
+    assert kept.told[1::2] == [(1, rho), (2, rho)]
+    assert other["collective/accuracy"] == pytest.approx(0.8)
+    assert other["collective/loss"] == 1.25 and "collective/consolidation_loss" not in other
     assert shown[0] == (10, 20, 2.0) and shown[-1] == ("task", 2, False)
 
 
@@ -63,17 +63,22 @@ def test_tasks_that_were_found_are_told_once_each_and_a_second_life_apart(told: 
     log.on_task_end(life, True)
     log.on_task_end(life, True)
     log.on_task_end(SimpleNamespace(stages=[stage(0)]), True)
-    steps = [(name, step) for name, step, _ in kept.told if name.startswith("collective")]
-    assert steps == [*(("collective", n) for n in (1, 2, 3, 4)), ("collective_2", 1)]
-    assert kept.told[-1][0] == "rho_2"
-    assert not any("loss" in values for _, _, values in kept.told)
+    told_of = [(next(iter(values)).partition("/")[0], step) for step, values in kept.told]
+    lives = [each for each in told_of if each[0].startswith("collective")]
+    assert lives == [*(("collective", n) for n in (1, 2, 3, 4)), ("collective_2", 1)]
+    assert told_of[-1] == ("rho_2", 1)
+    assert not any("loss" in name for _, values in kept.told for name in values)
 
 
 def test_clients_and_summary_are_those_of_the_results(make: Any) -> None:
     results, kept = make(n=4, fail=(2,)), Memory()
     RunLogger(kept, "mine", SILENT).on_run_end(results)
     *clients, last = kept.told
-    curves = {(name, epoch): values for name, epoch, values in clients}
+    curves: dict[tuple[str, int], dict[str, float]] = {}
+    for epoch, values in clients:
+        for name, value in values.items():
+            stage, _, who = name.rpartition("/")
+            curves.setdefault((stage, epoch), {})[who] = value
     first = results["clients"][0]["methods"]["scratch"]["accuracy_by_epoch"]
     mine = [
         [epoch, each["client_0"]] for (n, epoch), each in curves.items() if n == "clients/scratch"
@@ -82,9 +87,10 @@ def test_clients_and_summary_are_those_of_the_results(make: Any) -> None:
     values = curves["clients/learngene", 30]
     assert set(values) == {"client_0", "client_1", "client_3", "mean"}
     assert values["mean"] == pytest.approx(results["summary"]["learngene"]["mean"])
-    assert last[:2] == ("summary", 0)
-    assert last[2]["gain_mean"] == results["summary"]["gain"]["mean"]
-    assert {"learngene_mean", "learngene_ci95", "scratch_mean"} <= set(last[2])
+    step, summary = last
+    assert step == 0 and summary["summary/gain_mean"] == results["summary"]["gain"]["mean"]
+    due = ("learngene_mean", "learngene_ci95", "scratch_mean")
+    assert {f"summary/{name}" for name in due} <= set(summary)
 
 
 def test_a_run_that_nobody_answered_is_told_without_numbers(make: Any) -> None:

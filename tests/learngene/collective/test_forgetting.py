@@ -112,8 +112,8 @@ def batches_of(life: CollectiveTrainer, monkeypatch: pytest.MonkeyPatch) -> list
         seen.extend(owner[image.tobytes()] for image in np.asarray(images))
         return to_batch(images, device)
 
-    for module in ("trainer", "predictor"):
-        monkeypatch.setattr(f"learngene.collective.{module}.to_batch", spy)
+    for module in ("data.device_images", "collective.predictor"):
+        monkeypatch.setattr(f"learngene.{module}.to_batch", spy)
     monkeypatch.setattr(life, "test", lambda tasks: life_test)
     life_test = Accuracy(0.0, [0.0])
     life.run_task()
