@@ -251,16 +251,16 @@ class Deployment:
         path = self._credentials.node(number).with_suffix(".pub")
         return public_key_to_bytes(load_ssh_public_key(path.read_bytes()))  # type: ignore[arg-type]
 
-    def run(self, config: UserConfig) -> int:
-        """Start a run of this project with a run configuration; gives its id.
+    def run(self, config: UserConfig, project: Path = PROJECT) -> int:
+        """Start a run of the app in a folder, with a run configuration; gives its id.
 
         Raises:
             RunError: as ``follow`` and ``status`` do, too: the SuperLink refuses, or is gone.
         """
         try:
-            bundle = build_fab_from_disk(PROJECT)
+            bundle = build_fab_from_disk(project)
         except (ValueError, OSError) as error:
-            what = f"{PROJECT} cannot be sent to nodes ({error})"
+            what = f"{project} cannot be sent to nodes ({error})"
             raise RunError(f"{what}: start from a clone of the project") from error
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
         request = StartRunRequest(

@@ -100,7 +100,7 @@ def until(what: Callable[[], object], seconds: float = 120.0) -> None:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("federation")
-    made = make_credentials(folder / "credentials", 3)
+    made = make_credentials(folder / "credentials", 4)
     deployment = Deployment(made, folder / "flower", folder / "logs", lasting=True)
     session = Session(deployment, folder)
     with deployment:
@@ -327,3 +327,65 @@ def test_a_nodes_configuration_is_what_flower_reads() -> None:
     assert parse_config_args([node_config(config)]) == config
     with pytest.raises(InputError, match="both kinds of quotes"):
         node_config({"data-root": "a'b\"c"})
+
+
+HOSTILE = """
+import json
+import time
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+
+from learngene.adaptation.settings import IndividualSettings
+from protocol.task import ClientTask
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    task = ClientTask(
+        world="/etc", methods=("scratch",), seed=0, shard_seed=0, ways=2, shots=2,
+        classes_from="novel", threads=1, width=0.0625, individual=IndividualSettings(epochs=1),
+        method={"scratch": {}}, image_side=32,
+    )
+    record = ConfigRecord({"json": task.to_json()})
+    messages = [
+        Message(RecordDict({"task": record}), node, "train", group_id="1")
+        for node in grid.get_node_ids()
+    ]
+    sent, said = list(grid.push_messages(messages)), []
+    deadline = time.monotonic() + 100
+    while len(said) < 2 and time.monotonic() < deadline:  # one that was killed says nothing
+        time.sleep(0.5)
+        said += [
+            {name: dict(each) for name, each in reply.content.config_records.items()}
+            for reply in grid.pull_messages(sent)
+            if reply.has_content()
+        ]
+    Path(context.run_config["run-dir"]).write_text(json.dumps(said))
+"""
+
+
+def test_a_server_that_names_a_path_is_refused(session: Session, tmp_path: Path) -> None:
+    """By a node without images of its own; one that has some does not look at the path."""
+    federation = session.federation
+    federation.register(4)
+    federation.start_node(4, {"partition-id": 2}, gpus="")
+    federation.wait_online(4)
+    app = tmp_path / "app"
+    for name in ("learngene", "protocol", "server", "clients", "strategies", "runtime", "conf"):
+        shutil.copytree(PROJECT / name, app / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("sim.py", "flower_run.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, app / name)
+    (app / "server" / "server_app.py").write_text(HOSTILE)
+    run = federation.run({"run-dir": str(tmp_path / "said.json")}, app)
+    lines = "".join(federation.follow(run))
+    assert federation.wait(run).sub_status == "completed", lines
+    said = json.loads((tmp_path / "said.json").read_text())
+    refusals = [each["error"]["reason"] for each in said if "error" in each]
+    assert len(refusals) == 1, said
+    assert "the server names a path, and a node opens none" in refusals[0]
+    answered = [json.loads(each["info"]["json"]) for each in said if "info" in each]
+    assert FOLDERS[1][0] in [each["own_classes"] for each in answered]
