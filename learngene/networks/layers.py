@@ -97,9 +97,9 @@ def state_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 
 
 def arrays_of(module: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
-    """Weights and statistics as float32 arrays."""
+    """Weights and statistics as float32 arrays: copies, the module may be trained on."""
     return {
-        name: np.ascontiguousarray(value.detach().float().cpu().numpy())
+        name: np.array(value.detach().float().cpu().numpy(), order="C")
         for name, value in state_of(module, prefix).items()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -86,6 +87,17 @@ def run_features(collective: Collective, layers: list[int], x: torch.Tensor) -> 
 
 def individual_of(gene: Learngene, head: str = "prototype") -> Individual:
     return reconstruct(gene, ways=5, head=head, generator=torch_rng()).eval()
+
+
+def test_a_learngene_stays_as_it_was_while_the_collective_learns_on(evolved):
+    """``rounds=2`` takes one in mid-sequence."""
+    collective = deepcopy(evolved.collective)
+    gene = gene_of(collective, range(1, 8))
+    before = {name: array.copy() for name, array in gene.arrays.items()}
+    with torch.no_grad():
+        for value in collective.state_dict().values():
+            value += 1
+    assert all(np.array_equal(array, before[name]) for name, array in gene.arrays.items())
 
 
 @pytest.mark.parametrize("stem", STEMS)
