@@ -88,7 +88,8 @@ def resident(mark: bytes) -> int:
 
 def command_of(name: str, processes: int, pfl: str | None) -> list[str]:
     """How a contender is started."""
-    module = ["-m", "benchmarks.peers", "--run", name]
+    # torch.distributed.run would take --run for the beginning of its own --run-path
+    module = ["-m", "benchmarks.peers", "--work", name]
     if name != "pfl":
         return [sys.executable, *module]
     assert pfl is not None
@@ -105,10 +106,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="contenders, with commas; default: all")
     parser.add_argument("--pfl", help="python of an environment that has pfl; none: left out")
-    parser.add_argument("--run", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=CONTENDERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.run:
-        return run(arguments.run)
+    if arguments.work:
+        return run(arguments.work)
     names = arguments.only.split(",") if arguments.only else list(CONTENDERS)
     if arguments.pfl is None:
         names = [name for name in names if name != "pfl"]
