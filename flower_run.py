@@ -31,15 +31,16 @@ from clients.faults import Order
 from conf.command_line import prepared
 from conf.error_messages import explain
 from conf.schema import Config
-from conf.validate import GROWTHS, check_fields
+from conf.validate import check_fields
+from learngene.collective.settings import GROWTHS
 from learngene.errors import InputError
 from learngene.utils.files import write_atomically
 from learngene.utils.settings import limits_of
+from runtime.federation import ENDED
 from runtime.grid_backend import OutsideGrid
 from sim import OK, announce, attempt, simulation
 
 NAME = "flower-learngene"  # of the distribution
-ENDED = "ended.json"
 ABSOLUTE = "Write a path from the root, of the machine of the SuperLink"
 # What is Flower's to say, and where: field or group -> fix. Of a group all fields that are named.
 FLOWERS = {

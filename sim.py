@@ -35,7 +35,7 @@ from conf.help import help_asked
 from conf.methods import with_methods
 from conf.schema import Config, register_schema
 from conf.validate import check_fields, check_methods
-from learngene.errors import InputError, RunError
+from learngene.errors import InputError, RunError, say
 from runtime.multirun import JobFailed, has_begun, worst_code
 from runtime.signals import KEPT, MESSAGE, Terminated, catch_signals
 from runtime.streams import steady_streams
@@ -290,8 +290,7 @@ def _command_line() -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"sim.py: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    return code
+    return say("sim.py", message, code)
 
 
 if __name__ == "__main__":

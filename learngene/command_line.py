@@ -5,14 +5,13 @@ Commands only read words and print; what they do is in ``learngene.api`` and ``l
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from learngene.errors import InputError
+from learngene.errors import InputError, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -169,15 +168,14 @@ def main(words: Sequence[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except InputError as error:
-        return _say(error, 2)
+        return say("learngene", _in_our_words(error), 2)
     except (ExportError, ArithmeticError, OSError) as error:
-        return _say(error, 1)
+        return say("learngene", _in_our_words(error), 1)
     return 0
 
 
-def _say(error: Exception, code: int) -> int:
-    said = " ".join(str(error).split())
+def _in_our_words(error: Exception) -> str:
+    said = str(error)
     for run, here in WORDS.items():
         said = said.replace(run, here)
-    print(f"learngene: {said}", file=sys.stderr)
-    return code
+    return said

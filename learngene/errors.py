@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class InputError(ValueError):
     """Configuration or data that cannot be used; the command line exits with code 2.
@@ -29,3 +31,9 @@ class Interruption(BaseException):
 
 class RunError(RuntimeError):
     """A run that cannot go on, for a reason outside the program; the command line exits with 1."""
+
+
+def say(program: str, message: object, code: int) -> int:
+    """Tell the user on one line of stderr what is wrong; gives the exit code back."""
+    print(f"{program}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    return code

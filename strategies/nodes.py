@@ -54,16 +54,15 @@ class Nodes:
         self.clients: dict[int, int] = {}  # node id -> client, in the order of the clients
         self.unknown = ""  # why the nodes of the other clients are not known
         self._answers: dict[int, NodeAnswer] = {}  # by node
+        self._node: dict[int, int] = {}  # ``clients``, the other way round
         self._left_out: set[int] = set()
         self._questions: list[Question] = []  # asked since they were last taken
         self._poll_s, self._begun = poll_s, False
 
     def state_of(self, client: int) -> dict[str, int | str] | None:
         """What a client's answers depend on beside their message; None: its node is not known."""
-        for node, which in self.clients.items():
-            if which == client:
-                return {"id": node, "state": self._answers[node].state}
-        return None
+        node = self._node.get(client)
+        return None if node is None else {"id": node, "state": self._answers[node].state}
 
     def take_questions(self) -> tuple[Question, ...]:
         """The questions since this was last called, in the order of the clients."""
@@ -94,6 +93,7 @@ class Nodes:
             due = f"each of 0 to {self.num_clients - 1} is due once at most"
             raise RuntimeError(f"nodes say that they are clients {clients}, {due}")
         self.clients = dict(sorted(partitions.items(), key=lambda item: item[1]))
+        self._node = {client: node for node, client in self.clients.items()}
         self._begun = True
 
     def wait(self, grid: Grid) -> set[int]:

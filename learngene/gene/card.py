@@ -42,6 +42,9 @@ DIMENSIONS_LIMIT = 100_000  # of a projection: one less than the factory has cla
 
 Whole = Annotated[int, Strict()]  # no bool, no 3.0
 Side = Annotated[Whole, Field(ge=1, le=ARRAYS_LIMIT)]
+Layer = Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]
+MapSide = Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]
+ImageSide = Annotated[Whole, Field(ge=8, le=IMAGE_SIDE_LIMIT)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 
 
@@ -53,7 +56,7 @@ class Card:
 
     # of the collective at the end of its growth, consecutive, counted from 1
     layers: Annotated[
-        list[Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]],
+        list[Layer],
         Field(min_length=1, max_length=DEPTH_LIMIT),
     ]
     stem: Annotated[str, Field(pattern=f"^({'|'.join(STEMS)})$")]
@@ -75,10 +78,10 @@ class Card:
     # Of layers that begin with the collective's first (stem=none), see ``networks.Front``:
     pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
     # the map behind each of them is pooled to so many rows and columns
-    sides: list[Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]] | None = None
+    sides: list[MapSide] | None = None
     # Rows and columns of the images that it grew up on. The sha256 is not over it, and it travels
     # in the task (``protocol.task``): a simulated client's images have this size already.
-    image_side: Annotated[Whole, Field(ge=8, le=IMAGE_SIDE_LIMIT)] | None = None
+    image_side: ImageSide | None = None
 
     @property
     def depths(self) -> list[int]:

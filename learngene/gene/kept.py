@@ -22,9 +22,11 @@ from learngene.gene.card import (
     CARD_LIMIT,
     DEPTH_LIMIT,
     DIMENSIONS_LIMIT,
-    IMAGE_SIDE_LIMIT,
-    SIDE_LIMIT,
     WIDTH_LIMIT,
+    ImageSide,
+    Layer,
+    MapSide,
+    Share,
     Whole,
 )
 from learngene.gene.gene import HEADER_LIMIT
@@ -47,10 +49,8 @@ Number = Annotated[float, Strict()]
 class IndividualFront:
     """``networks.individual.Front``, as a card may say it."""
 
-    pools: Annotated[
-        list[Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]], Field(max_length=DEPTH_LIMIT)
-    ]
-    side: Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]
+    pools: Annotated[list[Layer], Field(max_length=DEPTH_LIMIT)]
+    side: MapSide
     dimensions: Annotated[Whole, Field(ge=1, le=DIMENSIONS_LIMIT)] | None
 
 
@@ -65,11 +65,11 @@ class IndividualCard:
         list[Annotated[str, Field(min_length=1, max_length=NAME_LIMIT)]],
         Field(min_length=2, max_length=CLASSES_LIMIT),
     ]
-    image_side: Annotated[Whole, Field(ge=8, le=IMAGE_SIDE_LIMIT)]  # rows and columns
+    image_side: ImageSide  # rows and columns
     mirror: bool  # an image and its mirror image are looked at together
     value_range: tuple[Number, Number] | None  # of images of more than 8 bits: what is 0 and 255
     learngene_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None  # None: from scratch
-    accuracy: Annotated[float, Strict(), Field(ge=0, le=1)]  # on the shard's test images
+    accuracy: Share  # on the shard's test images
     train_images: Count
     test_images: Count
     # What the network is built by: ``networks.individual.Form``.

@@ -206,6 +206,13 @@ class ReplyForm:
 Body = Callable[[Mapping[str, Any], int], nn.Module]
 
 
+def trained(training: Training, context: ClientContext) -> Outcome:
+    """Run what a method's ``prepare`` has made, and hand its individual to who wants it."""
+    outcome = training.run()
+    context.keep(training.individual)
+    return outcome
+
+
 @dataclass(frozen=True)
 class Method(ReplyForm):
     """The two halves of a method and its settings."""

@@ -16,7 +16,7 @@ from learngene.adaptation.retain import Retain, fisher_diagonal
 from learngene.adaptation.training import Outcome, Training, shard_features
 from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, check, inherited_modules, reconstruct
-from learngene.methods.base import ClientContext, Method
+from learngene.methods.base import ClientContext, Method, trained
 from learngene.methods.registry import find
 from learngene.methods.safeguard import SAFEGUARD_METRICS, guarded
 from learngene.networks.individual import Individual, PrototypeHead, measure_norms
@@ -33,9 +33,7 @@ def adapt(context: ClientContext) -> Outcome:
     gene = _received(context)
 
     def build(context: ClientContext) -> Outcome:
-        individual, outcome = individual_of(gene, context)
-        context.keep(individual)
-        return outcome
+        return trained(_around(gene, context), context)
 
     if context.individual.safeguard:
         return guarded(context, build, find("scratch").adapt)
@@ -52,12 +50,6 @@ def _received(context: ClientContext) -> Learngene:
     card = read_card(context.card, where)
     check(card, context.payload, where)
     return Learngene(card, context.payload)
-
-
-def individual_of(gene: Learngene, context: ClientContext) -> tuple[Individual, Outcome]:
-    """An individual around the learngene, trained on the context's shard, and its curves."""
-    training = _around(gene, context)
-    return training.individual, training.run()
 
 
 def _around(gene: Learngene, context: ClientContext) -> Training:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from learngene.adaptation.training import Outcome, Training
-from learngene.methods.base import ClientContext, Method
+from learngene.methods.base import ClientContext, Method, trained
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual, measure_norms
 from learngene.utils.settings import setting
@@ -52,10 +52,7 @@ def prepare(context: ClientContext) -> Training:
 
 
 def adapt(context: ClientContext) -> Outcome:
-    training = prepare(context)
-    outcome = training.run()
-    context.keep(training.individual)
-    return outcome
+    return trained(prepare(context), context)
 
 
 METHOD = Method(adapt, prepare=prepare, settings=Settings)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from learngene.errors import InputError, RunError
+from learngene.errors import InputError, RunError, say
 from learngene.utils.files import sweep_temporary, temporary_name
+from runtime.federation import ENDED
 from runtime.federation.credentials import make_credentials
 from runtime.federation.gate import run_superlink, run_supernode
 from runtime.signals import Terminated, catch_signals, exit_code
@@ -33,7 +34,6 @@ app = typer.Typer(
     "its parts where it belongs (docs/tutorials/federation.md).",
 )
 INTERRUPTED = "interrupted; every process of the federation is ended"
-ENDED = "ended.json"  # where flower_run.py writes a run's exit code
 # What Flower's logger says in between, and the line before the exception of a run that failed.
 FLOWERS = re.compile(r"(\x1b\[\d+m)?(DEBUG|INFO) *(\x1b\[0m)? *:|Successfully installed ")
 RAISED = "ServerApp raised an exception"
@@ -214,8 +214,7 @@ def main() -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"federation: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    return code
+    return say("federation", message, code)
 
 
 if __name__ == "__main__":

@@ -51,13 +51,13 @@ def test_adapt_gives_the_numbers_of_client_0(gene, shard, tiny_dataset):
 
 def test_defaults_are_those_of_a_run(gene, shard, monkeypatch):
     contexts = []
-    built = api.method.individual_of
+    built = api.method._around
 
     def seen(gene, context):
         contexts.append(context)
         return built(gene, replace(context, individual=replace(context.individual, epochs=0)))
 
-    monkeypatch.setattr(api.method, "individual_of", seen)
+    monkeypatch.setattr(api.method, "_around", seen)
     adapt(gene, shard)
     adapt(gene, shard, individual=IndividualSettings(epochs=1))
     run = Config(cache="")
