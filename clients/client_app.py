@@ -151,6 +151,8 @@ def _answer(
         run_task = partial(default_task, node=node)
     config, round = context.node_config, int(message.metadata.group_id)
     client, in_driver = int(config["partition-id"]), bool(config.get(IN_DRIVER, False))
+    if task.faults is not None and not is_simulated(config):
+        raise ValueError("planted faults: a real node takes no order to fail, nor a path for it")
     state = node_state(config) if DATA_ROOT in config else None  # before its images are read
     overdue = ClientOverdue(f"not done within {task.limit_s} s (runtime.client_timeout_s)")
     fault = faults.armed(task.faults, client, round, in_driver)

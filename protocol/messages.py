@@ -22,6 +22,7 @@ from protocol.task import NO_NUMBERS
 Metric = int | float | list[int] | list[float]
 
 UINT64 = 2**64 - 1
+MOST_CLASSES = 100_000  # of a node's own images, as ``learngene.gene.kept`` reads at most
 WORLD = "0" * 72  # stands for where a dataset lies (its key is 24 of them) and its images' size
 WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
 WORKER_STUCK = "the worker was stuck while running this client, and again when it was repeated"
@@ -200,13 +201,17 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
 
 def _odd(info: dict[str, Any]) -> str | None:
     """What is wrong with what a client says of its images, or None."""
-    for name in ("train_images", "test_images", "own_classes"):
-        least, value = 2 if name == "own_classes" else 0, info.get(name, 2)
-        if type(value) is not int or value < least:
-            return f"{name} is {value!r}, a whole number from {least} is due"
+    most = {"train_images": UINT64, "test_images": UINT64, "own_classes": MOST_CLASSES}
+    for name, limit in most.items():
+        least = 2 if name == "own_classes" else 0
+        value = info.get(name, least)
+        if type(value) is not int or not least <= value <= limit:
+            return f"{name} is {value!r}, a whole number from {least} to {limit} is due"
+    if not re.fullmatch(r"([0-9]+(,[0-9]+)*)?", str(info.get("classes", ""))):
+        return "classes are numbers with commas between them, these are not"
     names, due = info.get("class_names"), info.get("own_classes")
-    if names is not None and len(str(names).split("\n")) != due:
-        return f"class_names are {len(str(names).split())}, its own classes are {due}"
+    if names is not None and (count := len(str(names).split("\n"))) != due:
+        return f"class_names are {count}, its own classes are {due}"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,11 +48,15 @@ def client_rows(
 def _row(answer: ClientOutcome, shots: int, class_names: Sequence[str]) -> dict[str, Any]:
     info = answer.info
     own = int(info.get("own_classes", 0))
+    drawn = [int(c) for c in str(info.get("classes", "")).split(",") if c]
+    if unknown := [c for c in drawn if c >= len(class_names)]:
+        problem = f"refused: it names class {unknown[0]}, the dataset has {len(class_names)}"
+        return _row(replace(answer, info={}, methods={}, error=problem), shots, class_names)
     return {
         "id": answer.client,
         "classes": _own_classes(answer.client, own, info)
         if own
-        else [class_names[int(c)] for c in str(info.get("classes", "")).split(",") if c],
+        else [class_names[c] for c in drawn],
         "shots": None if own else shots,
         "train_images": int(info.get("train_images", 0)),
         "test_images": int(info.get("test_images", 0)),

@@ -21,7 +21,7 @@ from learngene.gene.gene import Learngene, digest
 from learngene.gene.kept import load_individual
 from protocol.messages import read_reply
 from protocol.reply_schema import reply_schema
-from protocol.task import ClientTask
+from protocol.task import ClientTask, FaultOrders
 from tests.clients.helpers import make_task
 from tests.clients.pictures import draw_folders
 from tests.helpers import gene_of
@@ -202,6 +202,16 @@ def test_a_folder_that_a_message_names_is_written_to_in_a_simulation_alone(
     assert ERROR not in ask(asked, gene, client=2, **{IN_DRIVER: True}).content
     assert load_individual(tmp_path / "named" / "client-0002.safetensors").card.mirror is False
     assert "keep" not in task.to_json()  # off, the message is what it was
+
+
+def test_a_real_node_takes_no_order_to_fail(task, gene, folders, tmp_path, monkeypatch):
+    """``kill_once`` would also write into a folder that the message names."""
+    monkeypatch.setattr("clients.client_app.is_simulated", node_module.is_simulated)
+    asked = replace(task, faults=FaultOrders(("1:raise",), str(tmp_path / "marks")))
+    refused = reason(ask(asked, gene, data_root=str(folders / "one")))
+    assert "a real node takes no order to fail" in refused
+    simulated = ask(asked, gene, **{IN_DRIVER: True}).content.config_records[INFO]
+    assert "PlantedFault" in str(simulated["errors"])
 
 
 def test_a_client_that_fell_back_keeps_what_it_trained_from_scratch(task, gene, folders, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from protocol.guard import RecordEntry
@@ -43,6 +44,15 @@ def answer(client: int, method: str = "fedavg") -> ClientOutcome:
         client, True, {method: metrics}, {"classes": "0"}, 100 + client, 10,
         {method: ByteCount(100, 10)}, received=DOWN, sent=up,
     )  # fmt: skip
+
+
+def test_a_client_that_names_a_class_that_is_not_there_has_no_numbers():
+    """A real node's reply may hold anything; the others' rows are what they were."""
+    odd = replace(answer(1), info={"classes": "0,7"})
+    first, second = client_rows([answer(0), odd], 5, ["a"])
+    assert first == client_rows([answer(0)], 5, ["a"])[0] and "error" not in first
+    assert second["error"] == "refused: it names class 7, the dataset has 1"
+    assert second["methods"] == {} and second["classes"] == []
 
 
 def test_the_rounds_of_a_federated_training_are_gone_through_once():
