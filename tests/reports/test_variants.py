@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from reports.__main__ import main
-from reports.experiments import fig6b_position, registry
+from reports.experiments import registry
 from reports.experiments.base import ReachedLevel, Row
 from reports.experiments.frontier import points_of
+from reports.experiments.paper import fig6b_position
 from reports.experiments.registry import draw, rows
 from reports.experiments.table import answers, format_ranges, format_row, markdown, number, write
 from reports.figures.style import NoDataError
