@@ -179,6 +179,12 @@ def test_runs_on_other_images_are_refused(run: Asked) -> None:
     other["data"]["sha256"] = "f" * 64
     with pytest.raises(GatherError, match=r"data\.sha256 is .* and ffffffffffff"):
         group_runs([one, other])
+    for each in (one, other):
+        each["data"]["name"] = "glyphs"
+    assert len(group_runs([one, other]).variants) == 1  # drawn by their seeds, 0 and 1
+    other["run"]["seed"] = 0
+    with pytest.raises(GatherError, match="images differ"):
+        group_runs([one, other])
     for each, images in ((one, 100), (other, 200)):  # asked for: variants with images of their own
         each["run"]["config"]["data"] = {"train_per_class": images}
     assert len(group_runs([one, other]).variants) == 2
