@@ -98,6 +98,7 @@ class CollectiveTrainer(Predictor):
 
     @property
     def done(self) -> bool:
+        """Whether every task has been learned."""
         return len(self.stages) == len(self.tasks)
 
     def state(self) -> dict[str, Tensor]:
