@@ -29,6 +29,8 @@ TOP = {
     "CHANGELOG.md": "changelog.md",
 }
 LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
+CODE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
+INSIDE_A_LIST = re.compile(r"^ {2,3}(?=\S)", re.MULTILINE)
 # Pages of modules below learngene/, whose docstrings they show.
 API = {
     "use": ("Load, adapt, predict", "api export errors seeding"),
@@ -83,7 +85,10 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between files of the repository into links between pages of the site."""
+    """Turn links between files of the repository into links between pages of the site.
+
+    What belongs to a list's entry is moved in: two spaces do for GitHub, MkDocs wants four.
+    """
     own = page.file.src_uri
     origin = {uri: name for name, uri in TOP.items()}.get(own, f"docs/{own}")
 
@@ -94,7 +99,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return found[0]
         return f"[{text}]({relpath(uri, dirname(own))}{anchor or ''})" if uri else text
 
-    return LINK.sub(link, markdown)
+    parts = CODE.split(LINK.sub(link, markdown))
+    parts[::2] = (INSIDE_A_LIST.sub("    ", part) for part in parts[::2])
+    return "".join(parts)
 
 
 def _uri(origin: str, target: str) -> str | None:
