@@ -30,7 +30,8 @@ TOP = {
 }
 LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
-INSIDE_A_LIST = re.compile(r"^ {2,3}(?=\S)", re.MULTILINE)
+# An entry of a list with what belongs to it: blank lines and lines that begin with a space.
+ENTRY = re.compile(r"^(?:[-*]|\d+\.) .*(?:\n(?:[ \t].*|(?=\n)))*", re.MULTILINE)
 # Pages of modules below learngene/, whose docstrings they show.
 API = {
     "use": ("Load, adapt, predict", "api export errors seeding"),
@@ -87,7 +88,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links between files of the repository into links between pages of the site.
 
-    What belongs to a list's entry is moved in: two spaces do for GitHub, MkDocs wants four.
+    Lists of GitHub's form become MkDocs's: a blank line in front, and four spaces where two do.
     """
     own = page.file.src_uri
     origin = {uri: name for name, uri in TOP.items()}.get(own, f"docs/{own}")
@@ -100,8 +101,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{text}]({relpath(uri, dirname(own))}{anchor or ''})" if uri else text
 
     parts = CODE.split(LINK.sub(link, markdown))
-    parts[::2] = (INSIDE_A_LIST.sub("    ", part) for part in parts[::2])
+    parts[::2] = (ENTRY.sub(_as_entry, part) for part in parts[::2])
     return "".join(parts)
+
+
+def _as_entry(entry: re.Match[str]) -> str:
+    moved = re.sub(r"^ {2,3}(?=\S)", "    ", entry[0], flags=re.MULTILINE)
+    before = entry.string[: entry.start()].rstrip("\n").rpartition("\n")[2]
+    return moved if ENTRY.match(before) else f"\n{moved}"
 
 
 def _uri(origin: str, target: str) -> str | None:
