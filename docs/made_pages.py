@@ -133,7 +133,7 @@ def _settings() -> Iterator[str]:
     run.cache = "~/.cache/learngene"  # and not that of the machine that builds the site
     every = chain(fields_of_run(run), fields_of_methods(run))
     for group, entries in groupby(every, lambda entry: entry.name.rpartition(".")[0]):
-        yield f"\n## {group or 'The run'}\n\n| field | type | default | range or choices | |"
+        yield f"\n## {group or 'The run'}\n\n| field | type | default | range or choices | what it is |"
         yield "|---|---|---|---|---|"
         for entry in entries:
             kind = entry.kind.replace(" | ", " or ")
@@ -147,7 +147,7 @@ def _settings() -> Iterator[str]:
 
 def _names() -> Iterator[str]:
     yield "# learngene\n"
-    yield f"{inspect.getdoc(learngene)}\n\n| `from learngene import ...` | |\n|---|---|"
+    yield f"{inspect.getdoc(learngene)}\n\n| `from learngene import ...` | what it is |\n|---|---|"
     for name, module in learngene.WHERE.items():
         said = (inspect.getdoc(getattr(learngene, name)) or "").split("\n\n")[0].replace("\n", " ")
         yield f"| [`{name}`][learngene.{module}.{name}] | {said} |"
