@@ -133,16 +133,13 @@ def _settings() -> Iterator[str]:
     run.cache = "~/.cache/learngene"  # and not that of the machine that builds the site
     every = chain(fields_of_run(run), fields_of_methods(run))
     for group, entries in groupby(every, lambda entry: entry.name.rpartition(".")[0]):
-        yield f"\n## {group or 'The run'}\n\n| field | type | default | range or choices | what it is |"
+        yield f"\n## {group or 'The run'}\n\n| field | type | default | may be | what it is |"
         yield "|---|---|---|---|---|"
         for entry in entries:
             kind = entry.kind.replace(" | ", " or ")
             code = [f"`{part}`" for part in (entry.name, kind, entry.value)]
-            yield (
-                "| "
-                + " | ".join(cell.replace("|", "\\|") for cell in (*code, entry.may_be, entry.text))
-                + " |"
-            )
+            cells = (cell.replace("|", "\\|") for cell in (*code, entry.may_be, entry.text))
+            yield f"| {' | '.join(cells)} |"
 
 
 def _names() -> Iterator[str]:
