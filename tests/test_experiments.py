@@ -25,11 +25,11 @@ from reports.experiments.frontier import FREE
 from reports.experiments.registry import draw, rows
 from reports.results import read_results
 from reports.variants import GatherError, check_comparable, group_runs
-from tests.helpers import commands_in, without_rendering
+from tests.helpers import FEW, commands_in, without_rendering
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
-          "collective.classes_per_task=11")  # fmt: skip
+          "collective.classes_per_task=11", *FEW)  # fmt: skip
 # What a sweep of an experiment sets in two of its points; others run once, as their file has it.
 SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ablation": (("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000"),
