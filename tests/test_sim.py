@@ -45,7 +45,7 @@ def process(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProc
         cwd=run.parent,  # not the repository: an installed project must not need it
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3000,
         check=False,
     )
 
