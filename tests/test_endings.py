@@ -69,8 +69,11 @@ def test_a_run_folder_that_cannot_be_made(
     assert f"hydra.run.dir={where}: no folder that can be written in (" in line
 
 
-def test_a_sweep_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    done = sim("hydra.sweep.dir=/proc/nope", "-m", "shots=1,2", folder=tmp_path)
+def test_a_sweep_folder_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command_line("hydra.sweep.dir=/proc/nope", "-m", "shots=1,2")
     assert "hydra.sweep.dir=/proc/nope" in one_line(done, 2)
 
 
@@ -213,8 +216,11 @@ def test_a_multirun_ends_with_the_code_of_its_worst_job(launcher: str, folder: P
     assert [each.name for each in sweep.glob(".*")] == [".codes.0"]
 
 
-def test_a_launcher_that_fails_is_no_wrong_input(tmp_path: Path) -> None:
-    done = sim("-m", "shots=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", folder=tmp_path)
+def test_a_launcher_that_fails_is_no_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command_line("-m", "shots=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
     assert "the multirun was given up: ValueError: n_jobs" in one_line(done, program.FAILED)
 
 
