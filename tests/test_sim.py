@@ -17,11 +17,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from learngene.gene.gene import load
 from reports.results import read_results
-from tests.helpers import FEW, command_line
+from tests.helpers import command_line
 from tests.own_method import here
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ("scale=tiny", "runtime=serial", *FEW)
+TINY = ("scale=tiny", "runtime=serial", "individual.epochs=3")
 BAD_LOGGER = """
 class Mine:
     def __init__(self, save_dir):
@@ -45,7 +45,7 @@ def process(*overrides: str, cache: Path, run: Path) -> subprocess.CompletedProc
         cwd=run.parent,  # not the repository: an installed project must not need it
         capture_output=True,
         text=True,
-        timeout=3000,
+        timeout=300,
         check=False,
     )
 
