@@ -32,9 +32,9 @@ from protocol.callbacks import RunCallback
 ROOT = Path(__file__).resolve().parents[1]
 UNRENDERED = str(ROOT / "tests" / "unrendered_sim.py")  # in the place of sim.py, as a program
 CPU = torch.device("cpu")
+FEW = ("collective.epochs=2", "individual.epochs=3")  # of runs whose accuracy nobody looks at
 IN_TURN = """
-import json, sys
-from reports.__main__ import main
+import contextlib, importlib, io, json, runpy, sys
 from tests.helpers import command_line
 
 said = []
@@ -42,8 +42,13 @@ for program, *words in json.loads(sys.argv[1]):
     if program == "sim.py":
         done = command_line(*words)
         said.append((done.returncode, done.stdout, done.stderr))
-    else:
-        said.append((main(words[1:]), "", ""))
+        continue
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        if program == "-m":
+            code = importlib.import_module(f"{words[0]}.__main__").main(words[1:])
+        else:
+            code = runpy.run_path(program, run_name="__main__") and 0
+    said.append((code, out.getvalue(), ""))
 print(json.dumps(said))
 """
 DOT = base64.b64decode(
@@ -134,15 +139,16 @@ def command_line(*words: str) -> subprocess.CompletedProcess[str]:
 def commands_in(
     folder: Path, *commands: Sequence[str], **environment: str
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Commands of a copy of the program in ``folder``, ``sim.py`` and ``-m reports`` with their
-    words, one after the other in one new process there; of a sim.py figures are not rendered."""
+    """What follows ``python`` in commands, one after the other in one new process in ``folder``:
+    ``sim.py`` (whose figures are not rendered), ``-m PACKAGE``, a file; the packages are the
+    folder's own where it has any."""
     done = subprocess.run(
         [sys.executable, "-c", IN_TURN, json.dumps(commands)],
-        cwd=folder,  # whose packages come first
+        cwd=folder,  # whose packages come first, but with PYTHONSAFEPATH
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,  # a minute where the machine is its own
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -21,12 +21,12 @@ from conf.validate import check
 from learngene.errors import InputError, RunError
 from reports.results import read_results
 from tests.conf.test_compose import composed
-from tests.helpers import ROOT, UNRENDERED, command_line, without_rendering
+from tests.helpers import FEW, ROOT, UNRENDERED, command_line, without_rendering
 from tests.own_method import here, write_method
 
 FIRST_LINE = "  learngene: data glyphs, 2 clients, 5-way 5-shot, seed 0, runtime serial\n"
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
-        "collective.classes_per_task=21", "report.gradcam_images=0")  # fmt: skip
+        "collective.classes_per_task=21", "report.gradcam_images=0", *FEW)  # fmt: skip
 
 
 def sim(
@@ -69,8 +69,11 @@ def test_a_run_folder_that_cannot_be_made(
     assert f"hydra.run.dir={where}: no folder that can be written in (" in line
 
 
-def test_a_sweep_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    done = sim("hydra.sweep.dir=/proc/nope", "-m", "shots=1,2", folder=tmp_path)
+def test_a_sweep_folder_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command_line("hydra.sweep.dir=/proc/nope", "-m", "shots=1,2")
     assert "hydra.sweep.dir=/proc/nope" in one_line(done, 2)
 
 
@@ -213,8 +216,11 @@ def test_a_multirun_ends_with_the_code_of_its_worst_job(launcher: str, folder: P
     assert [each.name for each in sweep.glob(".*")] == [".codes.0"]
 
 
-def test_a_launcher_that_fails_is_no_wrong_input(tmp_path: Path) -> None:
-    done = sim("-m", "shots=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", folder=tmp_path)
+def test_a_launcher_that_fails_is_no_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command_line("-m", "shots=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
     assert "the multirun was given up: ValueError: n_jobs" in one_line(done, program.FAILED)
 
 

@@ -27,15 +27,15 @@ from protocol.callbacks import CallbackList, RunCallback
 from reports.results import comparable, read_results, result_sha256
 from runtime.grid_backend import OutsideGrid
 from runtime.serial_backend import SerialGrid
-from tests.helpers import hooked, without_rendering
+from tests.helpers import FEW, hooked, without_rendering
 from tests.hostile_methods import write_hostile
-from tests.late_work import late
+from tests.late_work import FOLDER, late
 from tests.own_method import here
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=8",
         "report.gradcam_images=0", "individual.safeguard=true", "collective.threads=1",
-        "methods=[learngene,scratch,fedavg,protonet]")  # fmt: skip
+        "methods=[learngene,scratch,fedavg,protonet]", *FEW)  # fmt: skip
 
 
 def config_of(cache: Path, *further: str, **runtime: Any) -> Config:
@@ -181,8 +181,11 @@ def test_another_seed_is_another_result(first, cache, tmp_path):
 def test_ray_whatever_the_workers_and_the_order(
     workers: int, first, cache, tmp_path, monkeypatch
 ) -> None:
-    """Later clients answer first: with two workers the order of replies is another one."""
+    """With two workers the first client answers later: the order of replies is another one."""
     order: list[int] = []
+    if workers == 2:
+        (tmp_path / "done").mkdir()
+        monkeypatch.setenv(FOLDER, str(tmp_path / "done"))
     simulate: Callable[..., None] = runtime.client_rounds.simulate
 
     def delayed(*arguments: Any, callback: RunCallback, **named: Any) -> None:
@@ -191,7 +194,7 @@ def test_ray_whatever_the_workers_and_the_order(
         simulate(*arguments, callback=both, client_app=make_client_app(late), **named)
 
     monkeypatch.setattr(runtime.client_rounds, "simulate", delayed)
-    results = run(config_of(cache, name="ray", total_cpus=workers), tmp_path)
+    results = run(config_of(cache, name="ray", total_cpus=workers), tmp_path / "run")
     assert_equal(results, first)
     assert sorted(order) == [0, 1, 2]
     if workers == 2:

@@ -21,6 +21,7 @@ from tests.helpers import command_line
 from tests.own_method import here
 
 ROOT = Path(__file__).resolve().parents[1]
+TINY = ("scale=tiny", "runtime=serial", "individual.epochs=3")
 BAD_LOGGER = """
 class Mine:
     def __init__(self, save_dir):
@@ -75,7 +76,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     run = tmp_path_factory.mktemp("first") / "run"
-    done = process("scale=tiny", "runtime=serial", cache=cache, run=run)
+    done = process(*TINY, cache=cache, run=run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert str(run / "report.html") in done.stdout.replace("\n", "")
     return run
@@ -110,7 +111,7 @@ def test_files_and_contract(first: Path) -> None:
 def test_many_methods_in_one_table(first: Path, cache: Path, tmp_path: Path) -> None:
     """The others' halves at the factory, their payloads on the wire, one table; all in one run."""
     names = ["learngene", "scratch", "proto_maml", "protonet", "deepemd", "full"]
-    asked = ["scale=tiny", "runtime=serial", f"methods=[{','.join(names)}]", "budget=100",
+    asked = [*TINY, f"methods=[{','.join(names)}]", "budget=100",
              "num_clients=1", "method.proto_maml.client_steps=1",
              "method.deepemd.client_steps=2"]  # fmt: skip
     done = sim(*asked, cache=cache, run=tmp_path / "run")
@@ -157,7 +158,7 @@ def test_other_client_settings_reuse_the_collective(
     first: Path, cache: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    asked = ["scale=tiny", "runtime=serial", "shots=3", "shard_seed=5", "logger=tensorboard"]
+    asked = [*TINY, "shots=3", "shard_seed=5", "logger=tensorboard"]
     done = sim(*asked, cache=cache, run=run)
     assert done.returncode == 0, done.stderr
     assert "not trained again" in done.stdout
@@ -184,7 +185,7 @@ def test_other_client_settings_reuse_the_collective(
 def test_a_sweep_has_overrides_on_both_sides_of_its_flag(
     first: Path, cache: Path, tmp_path: Path
 ) -> None:
-    asked = ("scale=tiny", "runtime=serial", f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m")
+    asked = (*TINY, f"hydra.sweep.dir={tmp_path / 'sweep'}", "-m")
     done = sim(*asked, "shots=2,3", cache=cache, run=tmp_path / "unused")
     assert done.returncode == 0, done.stderr
     found = [read_results(tmp_path / "sweep" / n / "results.json") for n in ("0", "1")]
@@ -193,7 +194,7 @@ def test_a_sweep_has_overrides_on_both_sides_of_its_flag(
 
 def test_rounds_follow_the_evolution(first: Path, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = sim("scale=tiny", "runtime=serial", "rounds=2", cache=cache, run=run)
+    done = sim(*TINY, "rounds=2", cache=cache, run=run)
     assert done.returncode == 0, done.stdout + done.stderr
     results, alone = read_results(run / "results.json"), read_results(first / "results.json")
     assert results["run"]["collective_cached"]  # the first stop was read again, not trained again
@@ -229,7 +230,7 @@ def test_an_open_world_cycle_ends_in_the_learngene(
 ) -> None:
     run = tmp_path / "run"
     asked = ["open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"]
-    done = sim("scale=tiny", "runtime=serial", *asked, cache=cache, run=run)
+    done = sim(*TINY, *asked, cache=cache, run=run)
     assert done.returncode == 0, done.stdout + done.stderr
     results, alone = read_results(run / "results.json"), read_results(first / "results.json")
     cycle = results["open_world"]["cycle"]
@@ -244,7 +245,7 @@ def test_an_open_world_cycle_ends_in_the_learngene(
 def test_saved_learngene_needs_no_collective(first: Path, cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     saved = first / "learngene.safetensors"
-    done = sim("scale=tiny", "runtime=serial", f"learngene.path={saved}", cache=cache, run=run)
+    done = sim(*TINY, f"learngene.path={saved}", cache=cache, run=run)
     assert done.returncode == 0, done.stderr
     found, before = read_results(run / "results.json"), read_results(first / "results.json")
     assert found["collective"] is None and found["criterion"] is None
@@ -255,7 +256,7 @@ def test_open_world_classes_and_federated_methods(cache: Path, tmp_path: Path) -
     """Table 2's protocol, and methods whose weights go up, in one run."""
     run = tmp_path / "run"
     done = sim(
-        "experiment=table2_open_world", "scale=tiny", "runtime=serial", "labelled.draws=2",
+        "experiment=table2_open_world", *TINY, "labelled.draws=2",
         "methods=[learngene,scratch,fedavg,fedprox]", cache=cache, run=run,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -289,8 +290,8 @@ def test_open_world_classes_and_federated_methods(cache: Path, tmp_path: Path) -
 def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = sim(
-        "experiment=to_the_letter", "scale=tiny", "runtime=serial", "num_clients=1",
-        "individual.epochs=1", "collective.classes_per_task=8", cache=cache, run=run,
+        "experiment=to_the_letter", *TINY, "num_clients=1",
+        "collective.classes_per_task=8", cache=cache, run=run,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = read_results(run / "results.json")
@@ -348,7 +349,7 @@ def test_planted_faults_are_named_everywhere_and_spare_the_others(
     run = tmp_path / "run"
     (tmp_path / "bad_logger.py").write_text(BAD_LOGGER)
     here(monkeypatch, tmp_path)
-    asked = ["scale=tiny", "runtime=serial", "faults=[0:raise,2:kill_once]"]
+    asked = [*TINY, "faults=[0:raise,2:kill_once]"]
     done = sim(*asked, "logger=bad_logger.Mine", cache=cache, run=run)
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stdout.count("logger=bad_logger.Mine is called no more") == 1

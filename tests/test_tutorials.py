@@ -1,24 +1,22 @@
 """The tutorials as a reader does them: every block of every page, in one folder.
 
 A python block is saved under the name that its first line gives; the lines of a sh block are
-commands. ``python sim.py`` gets ``TINY`` added, as the pages say.
+commands. ``python sim.py`` gets ``TINY`` added, as the pages say. All in one process, which is
+most of a minute of imports less; what stands alone is in ``learngene/test_command_line.py``.
 """
 
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from learngene.gene.kept import load_individual
 from reports.results import read_results
-from tests.helpers import UNRENDERED
+from tests.helpers import FEW, commands_in
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tutorials"
@@ -38,40 +36,27 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return BLOCK.findall((PAGES / f"{page}.md").read_text())
 
 
-def run(command: str, folder: Path) -> str:
-    words = shlex.split(command)
-    assert words[0] == "python", command
-    if words[1] == "sim.py":
-        words = [words[0], UNRENDERED, *words[2:], *TINY]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, *words[1:]],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "LEARNGENE_CACHE": str(folder / "cache"),
-             "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=1800,  # a minute where the machine is its own
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where every page has been followed in turn; ``said.txt`` holds the last command's words."""
-    made = tmp_path_factory.mktemp("reader")
-    said = ""
+    made, commands = tmp_path_factory.mktemp("reader"), []
     for page in ORDER:
         for language, text in blocks(page):
             if language == "python":
                 name = text.splitlines()[0].removeprefix("# ")
+                assert not (made / name).exists()
                 (made / name).write_text(text)
             else:
-                for command in text.splitlines():
-                    said = run(command, made)
-    (made / "said.txt").write_text(said)
+                commands += [shlex.split(command) for command in text.splitlines()]
+    assert all(words[0] == "python" for words in commands)
+    told = [[*words[1:], *(TINY if words[1] == "sim.py" else ())] for words in commands]
+    for words in told[2:]:  # draw.py, and the run whose learngene is put to use below
+        words += FEW if words[0] == "sim.py" else ()
+    environment = {"LEARNGENE_CACHE": str(made / "cache"), "COLUMNS": "200", "PYTHONSAFEPATH": "1"}
+    ended = commands_in(made, *told, **environment)
+    for done in ended:
+        assert done.returncode == 0, f"{done.args}\n{done.stdout}{done.stderr}"
+    (made / "said.txt").write_text(ended[-1].stdout)
     return made
 
 

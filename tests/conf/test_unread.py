@@ -12,6 +12,7 @@ from conf.validate import check, check_fields, check_methods
 from learngene.errors import InputError
 from reports.results import read_results
 from tests.conf.test_compose import METHOD_FIELDS, choices, composed, field_names
+from tests.helpers import FEW
 
 FIELDS = {*field_names(), *METHOD_FIELDS}
 
@@ -104,7 +105,7 @@ COMMON = (
     "num_clients=1",
     "collective.classes_per_task=11",
     "report.gradcam_images=0",
-    "individual.epochs=1",
+    *FEW,
 )
 # As long as the defaults, since a client's settings travel and their bytes are counted.
 NOT_SEEN = (

@@ -17,7 +17,7 @@ from learngene.errors import InputError
 from runtime.cluster import Node, look_up
 from runtime.private_ray import environment
 from runtime.resources import RuntimeSettings, check_resources
-from tests.helpers import UNRENDERED, command_line
+from tests.helpers import FEW, UNRENDERED, command_line
 from tests.runtime.helpers import run_in
 
 REPO = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_auto_is_the_cluster_that_ray_start_made(started: Path) -> None:
 @pytest.mark.slow
 def test_a_run_joins_it_and_leaves_it_running(started: Path, tmp_path: Path) -> None:
     asked = ("scale=tiny", "collective.threads=1", "collective.classes_per_task=21")
-    asked += ("num_clients=2", "individual.epochs=1", "report.gradcam_images=0")
+    asked += ("num_clients=2", *FEW, "report.gradcam_images=0")
     done = subprocess.run(
         [sys.executable, UNRENDERED, *asked, "runtime.address=auto", f"hydra.run.dir={tmp_path}/r"],
         cwd=REPO,

@@ -22,7 +22,8 @@ from tests.helpers import UNRENDERED
 # A client that trains for minutes: the moment that is waited for is always in the middle of it.
 LONG = ("individual.epochs=100000", "individual.eval_every=100000", "num_clients=2")
 SHORT = ("individual.epochs=1", "num_clients=2")
-ASKED = ("scale=tiny", "collective.classes_per_task=21", "report.gradcam_images=0")
+ASKED = ("scale=tiny", "collective.epochs=2", "collective.classes_per_task=21",
+         "report.gradcam_images=0")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_when_ray_itself_dies_the_run_says_so_at_once(
 
 
 def test_a_signal_during_the_collective_keeps_its_tasks(tmp_path: Path) -> None:
-    asked = ("runtime=serial", "collective.classes_per_task=2", *SHORT)
+    asked = ("runtime=serial", "collective.classes_per_task=2", "collective.epochs=5", *SHORT)
     process = start(tmp_path / "cache", tmp_path / "run", *asked)
     wait_until(lambda: [*(tmp_path / "cache").glob("collectives/*/task-002.json")], process)
     process.send_signal(signal.SIGTERM)

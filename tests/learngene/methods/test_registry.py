@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from learngene.methods import registry
-from tests.helpers import ROOT, commands_in
+from tests.helpers import FEW, ROOT, commands_in
 
 PACKAGES = ("clients", "conf", "learngene", "protocol", "reports", "runtime", "server",
             "strategies")  # fmt: skip
@@ -67,7 +67,7 @@ def test_a_new_built_in_method_is_its_file_and_one_line(tmp_path: Path) -> None:
     (methods / "registry.py").write_text(text.replace('    "fedprox",\n', line))
 
     words = ("sim.py", "scale=tiny", "runtime=serial", "num_clients=2",
-             "methods=[scratch,first_class]", "collective.classes_per_task=21",
+             "methods=[scratch,first_class]", "collective.classes_per_task=21", *FEW,
              f"cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")  # fmt: skip
     certain = "method.first_class.certainty"
     refused, done = commands_in(house, *((*words, f"{certain}={value}") for value in ("1", "0.5")))
