@@ -169,7 +169,8 @@ def pretrain_methods(
         if body in failed:
             fail(name, failed[body])
             continue
-        layers, factory = bodies[body].body, _factory(body, settings, dataset)
+        tell = partial(callback.on_method_step, name)
+        layers, factory = bodies[body].body, _factory(body, settings, dataset, tell)
         assert layers is not None, "``find`` gives no second row without a body"
         try:
             with torch_threads(threads):
@@ -286,10 +287,9 @@ def train(
         stem = _stem(name, method, settings, dataset)
         part = stem.with_name(f"{name}-part")
         factory = replace(
-            _factory(name, settings, dataset),
+            _factory(name, settings, dataset, tell),
             checkpoint=read_checkpoint(part) if settings.factory.resume else None,
             keep=partial(write_checkpoint, part),
-            progress=lambda done, steps, loss: tell(done, steps),
         )
         payload = _made(name, settings, partial(method.pretrain, factory))
     tensors = {n: torch.from_numpy(array) for n, array in payload.arrays.items()}
@@ -308,7 +308,12 @@ def _made(name: str, settings: PretrainingSettings, half: Callable[[], Payload])
     return payload
 
 
-def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) -> Factory:
+def _factory(
+    name: str,
+    settings: PretrainingSettings,
+    dataset: ImageDataset,
+    tell: ProgressFn = lambda done, steps: None,
+) -> Factory:
     factory, collective = settings.factory, settings.factory.collective
     device = choose_device(collective.device)
     rows, _ = hold_out(dataset, factory.seed, factory.open_world.calibration_per_class)
@@ -324,6 +329,7 @@ def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) ->
         bf16=choose_precision(collective.precision, device) == "bf16",
         # Nobody knows whether a plugin's loss can be recorded.
         step_form=None if name in settings.plugins else step_form(collective.capture, device),
+        progress=lambda done, steps, loss: tell(done, steps),
     )
 
 

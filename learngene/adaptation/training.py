@@ -41,10 +41,15 @@ def after_each_epoch(call: Callable[[int], None]) -> Iterator[None]:
         _after_epoch.reset(token)
 
 
+def epoch_over(epoch: int) -> None:
+    """Tell whoever waits for it."""
+    _after_epoch.get()(epoch)
+
+
 def replay_epochs(last: int) -> None:
     """Tell whoever waits for epochs that they are over: a training that was run before its time."""
     for epoch in range(last + 1):
-        _after_epoch.get()(epoch)
+        epoch_over(epoch)
 
 
 @dataclass
@@ -145,7 +150,7 @@ def train(
     tests = (shard.test_x, shard.test_y, shard.test_views)
     _, before = measure(logits_of, shard.train_x, shard.train_y)
     outcome.record(0, *measure(logits_of, *tests), before)
-    _after_epoch.get()(0)
+    epoch_over(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
         if freeze_norms:
@@ -173,7 +178,7 @@ def train(
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             means = [each.total() / len(shard.train_x) for each in (losses, penalties)]
             outcome.record(epoch, *measure(logits_of, *tests), *means)
-        _after_epoch.get()(epoch)
+        epoch_over(epoch)
     outcome.extras["train_accuracy"] = measure(logits_of, shard.train_x, shard.train_y)[0]
     outcome.seconds = clock() - started
     return outcome
