@@ -113,6 +113,7 @@ def _simulation(
     from runtime.client_rounds import run_client_rounds
     from runtime.federated_rounds import Federated, federated_methods, run_federated_training
     from runtime.resources import check_memory
+    from server.beside import halves_beside
     from server.dataset import load_dataset
     from server.factory import train_or_load_gene
     from server.labelling import label_open_world, labelling_summary
@@ -132,8 +133,14 @@ def _simulation(
             callback=callback,
         )
     console.dataset(dataset, leakage, seconds["world"])
-    with seconds.of("collective"), console.bar("collective, task 1"):
-        result = train_or_load_gene(factory_settings(config), dataset, callback)
+    methods_half = pretraining_settings(config, plain)
+    with (
+        seconds.of("collective"),
+        console.bar("collective, task 1"),
+        halves_beside(methods_half, dataset) as beside,
+    ):
+        both = CallbackList([callback, beside])
+        result = train_or_load_gene(factory_settings(config), dataset, both)
     console.result(result, config.learngene.precision)
     with console.bar("labels"):
         labelled = label_open_world(
@@ -148,9 +155,7 @@ def _simulation(
     if labelled:
         callback.on_note(labelling_summary(labelled.section))
     with seconds.of("methods"), console.bar("methods"):
-        pretrained = pretrain_methods(
-            pretraining_settings(config, plain), dataset, result, callback
-        )
+        pretrained = pretrain_methods(methods_half, dataset, result, callback)
     if pretrained.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
     task = client_task(config, plain, dataset.path, labelled.task if labelled else None)

@@ -146,7 +146,7 @@ def pretrain_methods(
                     fail(name, in_words(error))
                 else:
                     add(name, payload, time.perf_counter() - started, cached=False)
-            elif settings.factory.resume and (found := _cached(name, method, settings, dataset)):
+            elif settings.factory.resume and (found := cached(name, method, settings, dataset)):
                 add(name, found, time.perf_counter() - started, cached=True)
             else:
                 jobs[name] = name, settings, dataset
@@ -160,7 +160,7 @@ def pretrain_methods(
             fail(job.name, job.error)
             continue
         with torch_threads(threads):
-            trained = _cached(job.name, bodies[job.name], settings, dataset)
+            trained = cached(job.name, bodies[job.name], settings, dataset)
         assert trained is not None, "``train`` keeps what it made"
         add(job.name, trained, job.seconds, cached=False)
     shrinkage = settings.factory.learngene.shrinkage
@@ -260,7 +260,7 @@ def _stem(name: str, method: Method, settings: PretrainingSettings, dataset: Ima
     return settings.factory.cache / "methods" / key / name
 
 
-def _cached(
+def cached(
     name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset
 ) -> Payload | None:
     """The payload in the cache; None where there is none that is whole."""

@@ -132,5 +132,6 @@ def test_clients_are_answered_by_a_ray_that_began_before(tmp_path):
         strategy = LearngeneStrategy(3, lambda number: [plan(fake_task(folder=str(tmp_path)))])
         simulate(strategy, 1, RuntimeSettings("ray"), 3, client_app=app, ray=start)
         assert [each.error for each in strategy.rounds[0].clients] == [None] * 3
-    assert {k: v for k, v in os.environ.items() if k != "GRPC_VERBOSITY"} == before | {}
+    assert {name: os.environ.get(name) for name in before} == before
+    assert not [name for name in {*os.environ} - {*before} if name.startswith("RAY_AUTH")]
     assert not [each for each in psutil.Process().children() if each.name() == "raylet"]
