@@ -61,7 +61,10 @@ class WorkerPool:
         Args:
             ready: they import at once what their first client will need.
         """
-        from flwr.simulation.ray_transport.ray_actor import BasicActorPool, ClientAppActor
+        from flwr.server.superlink.fleet.vce.backend.raybackend import (
+            BasicActorPool,
+            ClientAppActor,
+        )
 
         holds: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         at_start = {"on_actor_init_fn": be_ready if ready else end_at_sigterm}

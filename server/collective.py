@@ -133,6 +133,7 @@ def train_collective(
     measured = recognise(trainer, open_world) if cached is None else cached[1]
     if cached is None:
         write_checkpoint(stem, {}, measured, of=of)
+    vars(trainer).pop("looked")  # what is looked at from here on is of other stages
     return TrainedCollective(trainer, measured, reused, key, torch.get_num_threads())
 
 
