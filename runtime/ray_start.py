@@ -169,7 +169,7 @@ def _surroundings(resources: Resources) -> Iterator[dict[str, Any]]:
     from runtime.private_ray import private_ray
 
     # The raylet's notices of retries and deaths go straight to stdout.
-    ray_worker._worker_logs_enabled = False  # type: ignore[attr-defined]
+    ray_worker._worker_logs_enabled = False
     warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
     if ray.is_initialized():
         raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")

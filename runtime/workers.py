@@ -69,7 +69,7 @@ class WorkerPool:
         holds: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         at_start = {"on_actor_init_fn": be_ready if ready else end_at_sigterm}
         # It knows what a worker is and how many fit.
-        flowers = BasicActorPool(ClientAppActor, holds, at_start)  # type: ignore[arg-type]
+        flowers = BasicActorPool(ClientAppActor, holds, at_start)
         self._create, self.actors_capacity = flowers.create_actor_fn, flowers.actors_capacity
         threading.Thread(target=self._watch_ray, name="ray's health", daemon=True).start()
         self.add_actors_to_pool(self.actors_capacity)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -52,7 +52,7 @@ def run_parallel(
     at_once: int,
     on_step: Callable[[str, int, int], None] = lambda name, done, steps: None,
     over: Callable[[], bool] = lambda: False,
-) -> Iterator[JobResult]:
+) -> Generator[JobResult, None, None]:
     """``work(*arguments, tell)`` for each of ``asked``, ``at_once`` processes at a time.
 
     Yields as they end, in whatever order. When the caller stops (Ctrl-C, too), those that still

@@ -73,7 +73,7 @@ def test_what_is_kept_is_not_trained_again(begun, tmp_path, tiny_dataset, monkey
 
 def test_a_payload_trained_beside_is_the_one_that_is_looked_for(tmp_path, tiny_dataset):
     """Its key has the threads and all else that ``pretrain_methods`` will look under."""
-    settings = config_of(tmp_path, "protonet")
-    pretraining.train("protonet", settings, tiny_dataset, lambda done, steps: None)
+    settings = config_of(tmp_path, "finetune_pp")
+    pretraining.train("finetune_pp", settings, tiny_dataset, lambda done, steps: None)
     with torch_threads(settings.factory.threads):  # as the collective has it
         assert beside.HalvesBeside(settings, tiny_dataset)._jobs() == {}
