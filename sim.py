@@ -155,7 +155,7 @@ def _simulation(
     if labelled:
         callback.on_note(labelling_summary(labelled.section))
     with seconds.of("methods"), console.bar("methods"):
-        pretrained = pretrain_methods(methods_half, dataset, result, callback)
+        pretrained = pretrain_methods(methods_half, dataset, result, callback, beside.seconds)
     if pretrained.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
     task = client_task(config, plain, dataset.path, labelled.task if labelled else None)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -89,10 +90,14 @@ def pretrain_methods(
     dataset: ImageDataset,
     result: FactoryResult,
     callback: RunCallback = SILENT,
+    beside: Mapping[str, float] = MappingProxyType({}),
 ) -> Payloads:
     """Make or find the payload of every method of the run that has a factory half.
 
     A method that fails is named with its reason; the others go on without it.
+
+    Args:
+        beside: what this run has trained already (``server.beside``), and in how many seconds.
 
     Raises:
         RunError: no method is left.
@@ -147,7 +152,8 @@ def pretrain_methods(
                 else:
                     add(name, payload, time.perf_counter() - started, cached=False)
             elif settings.factory.resume and (found := cached(name, method, settings, dataset)):
-                add(name, found, time.perf_counter() - started, cached=True)
+                seconds = beside.get(name, time.perf_counter() - started)
+                add(name, found, seconds, cached=name not in beside)
             else:
                 jobs[name] = name, settings, dataset
     at_once = max_workers(settings.factory.collective.threads, device)

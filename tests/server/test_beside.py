@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from learngene.utils.hardware import torch_threads
 from server import beside, pretraining
 from server.beside import halves_beside
 from server.factory import trainer_settings
+from server.parallel import JobResult
 from tests.server.test_pretraining import config_of
 
 METHODS = ("learngene", "scratch", "protonet", "protonet+projection", "fomaml")
@@ -24,22 +26,24 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     def run_parallel(work, jobs, at_once, over):
         made.append((work, jobs, at_once, over))
-        return (job for job in ())
+        ends = ("protonet", None), ("fomaml", "out of luck")
+        return (JobResult(name, 7.0, error) for name, error in ends)
 
     monkeypatch.setattr(beside, "run_parallel", run_parallel)
     monkeypatch.setattr(pretraining, "max_workers", lambda threads, device: 3)
     return made
 
 
-def train(settings, dataset) -> None:
+def train(settings, dataset) -> dict[str, float]:
     with halves_beside(settings, dataset) as callback:
         for done in (10, 20):
             callback.on_step(done, 20, 1.0)
+    return callback.seconds
 
 
 def test_a_budget_that_is_the_collectives_is_known_before_it_ends(begun, tmp_path, tiny_dataset):
     settings = config_of(tmp_path, *METHODS, budget=None)
-    train(settings, tiny_dataset)
+    assert train(settings, tiny_dataset) == {"protonet": 7.0}
     [(work, jobs, at_once, over)] = begun
     assert work is pretraining.train and at_once == 2 and over()
     assert list(jobs) == ["protonet", "fomaml"]  # a second row's body is its method's
@@ -75,5 +79,10 @@ def test_a_payload_trained_beside_is_the_one_that_is_looked_for(tmp_path, tiny_d
     """Its key has the threads and all else that ``pretrain_methods`` will look under."""
     settings = config_of(tmp_path, "finetune_pp")
     pretraining.train("finetune_pp", settings, tiny_dataset, lambda done, steps: None)
+    result: Any = SimpleNamespace(trained=None)
+    for beside_it in ({}, {"finetune_pp": 7.0}):
+        found = pretraining.pretrain_methods(settings, tiny_dataset, result, beside=beside_it)
+        record = found.section["methods"]["finetune_pp"]
+        assert (record["cached"], record["seconds"] == 7.0) == (not beside_it, bool(beside_it))
     with torch_threads(settings.factory.threads):  # as the collective has it
         assert beside.HalvesBeside(settings, tiny_dataset)._jobs() == {}
