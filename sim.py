@@ -20,6 +20,12 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # before anything imports flwr or ray
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Before anything imports torch, whose threads wait for each other: awake for under a millisecond,
+# then asleep. By itself GNU's OpenMP stays awake for many, which a busy neighbour makes time that
+# the other thread would need (docs/PERFORMANCE.md). KMP: LLVM's OpenMP, milliseconds.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("KMP_BLOCKTIME", "1")
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and main() words them
 
 import hydra
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from reports.console import Console
     from reports.loggers import RunLogger
     from runtime.grid_backend import OutsideGrid
+    from runtime.ray_start import RayStart
     from runtime.resources import Resources
 
 register_schema()
@@ -71,20 +78,27 @@ def simulation(
     from conf.unread import unread
     from reports.console import Console
     from reports.loggers import logging
+    from runtime.ray_start import RayStart, ended_at_last
 
     run, resources = check_methods(config)
-    console, plain = Console(), asdict(config)
-    with logging(config.logger, run_dir, plain, console) as logger:
+    console, plain, ray = Console(), asdict(config), None
+    if resources is not None:
+        halves = any(method.trained_by == "factory" for method in run.methods.values())
+        ray = RayStart(resources, config.runtime.client_timeout_s, halves=halves)
+    with logging(config.logger, run_dir, plain, console) as logger, ended_at_last(ray):
         plain = with_methods(plain, run)
         if note := unread(config, run.methods, overrides):
             console.on_note(note)
-        return _simulation(config, plain, resources, run_dir, overrides, outside, console, logger)
+        return _simulation(
+            config, plain, resources, ray, run_dir, overrides, outside, console, logger
+        )
 
 
 def _simulation(
     config: Config,
     plain: dict[str, Any],
     resources: Resources | None,
+    ray: RayStart | None,
     run_dir: Path,
     overrides: Sequence[str],
     outside: OutsideGrid | None,
@@ -99,13 +113,14 @@ def _simulation(
     from runtime.client_rounds import run_client_rounds
     from runtime.federated_rounds import Federated, federated_methods, run_federated_training
     from runtime.resources import check_memory
+    from server.beside import halves_beside
     from server.dataset import load_dataset
     from server.factory import train_or_load_gene
     from server.labelling import label_open_world, labelling_summary
     from server.pretraining import pretrain_methods
 
     keep_freed_memory()
-    callback, seconds = CallbackList([console, logger]), Seconds()
+    callback, seconds = CallbackList([console, logger, *([ray] if ray else [])]), Seconds()
     if (tight := check_memory(resources, config.num_clients)) is not None:
         callback.on_note(tight)
     with seconds.of("world"), console.bar(f"dataset {config.data.name}"):
@@ -118,8 +133,14 @@ def _simulation(
             callback=callback,
         )
     console.dataset(dataset, leakage, seconds["world"])
-    with seconds.of("collective"), console.bar("collective, task 1"):
-        result = train_or_load_gene(factory_settings(config), dataset, callback)
+    methods_half = pretraining_settings(config, plain)
+    with (
+        seconds.of("collective"),
+        console.bar("collective, task 1"),
+        halves_beside(methods_half, dataset) as beside,
+    ):
+        both = CallbackList([callback, beside])
+        result = train_or_load_gene(factory_settings(config), dataset, both)
     console.result(result, config.learngene.precision)
     with console.bar("labels"):
         labelled = label_open_world(
@@ -134,16 +155,14 @@ def _simulation(
     if labelled:
         callback.on_note(labelling_summary(labelled.section))
     with seconds.of("methods"), console.bar("methods"):
-        pretrained = pretrain_methods(
-            pretraining_settings(config, plain), dataset, result, callback
-        )
+        pretrained = pretrain_methods(methods_half, dataset, result, callback, beside.seconds)
     if pretrained.section is None:
         del seconds["methods"]  # none of the methods has a half at the factory
     task = client_task(config, plain, dataset.path, labelled.task if labelled else None)
     federated = Federated()
     if names := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar("federated rounds"):
-            width, clients = result.gene.card.width, federation(config, resources, outside)
+            width, clients = result.gene.card.width, federation(config, resources, outside, ray)
             federated = run_federated_training(
                 task, names, dataset, width, clients, callback=callback
             )
@@ -156,7 +175,7 @@ def _simulation(
             dataset.sha256,
             result.gene_of,
             pretrained.payloads,
-            federation(config, resources, outside),
+            federation(config, resources, outside, ray),
             rounds=config.rounds,
             precision=config.learngene.precision,
             payload_precision=config.payload_precision,

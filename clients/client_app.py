@@ -84,6 +84,12 @@ def end_at_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def be_ready() -> None:
+    """For a worker's start, before there is work: also the imports of its first client."""
+    end_at_sigterm()
+    import clients.work  # noqa: F401 - brings torch
+
+
 def _partition(message: Message, context: Context) -> Message:
     """Which client this node is. Node ids are random, so the server has to ask."""
     if "partition-id" not in context.node_config:

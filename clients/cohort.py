@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 
 from learngene.adaptation.together import bytes_of, form_of, train_together
-from learngene.adaptation.training import Outcome, Training, replay_epochs
+from learngene.adaptation.training import Outcome, Training, after_each_epoch, replay_epochs
 from learngene.methods import ClientContext, Method, find
 from learngene.utils.hardware import free_memory
 from protocol.task import ClientTask
@@ -88,16 +88,23 @@ class Cohort:
             replay_epochs(context.individual.epochs)
         return found
 
-    def train(self) -> None:
-        """Run what was collected, trainings of one form together; alone what is of no other's."""
+    def train(self, progress: Callable[[str, int, int], None]) -> None:
+        """Run what was collected, trainings of one form together; alone what is of no other's.
+
+        Args:
+            progress: told what is trained, how many epochs of it are over, and how many there are.
+        """
         groups: dict[str, list[tuple[int, str]]] = {}
         for key, (training, _) in self._trainings.items():
             groups.setdefault(f"{key[1]} {form_of(training)}", []).append(key)
         for keys in groups.values():
             trainings, seconds = zip(*(self._trainings.pop(key) for key in keys), strict=True)
+            what = f"clients, {len(keys)} of {keys[0][1]} together"
+            epochs = trainings[0].settings.epochs
             try:
-                one = len(trainings) == 1
-                outcomes = [trainings[0].run()] if one else train_together(trainings)
+                with after_each_epoch(lambda done, what=what, of=epochs: progress(what, done, of)):  # type: ignore[misc]
+                    one = len(trainings) == 1
+                    outcomes = [trainings[0].run()] if one else train_together(trainings)
             except Exception as error:  # no memory, for one: each of them is told
                 self._outcomes |= dict.fromkeys(keys, error)
                 continue

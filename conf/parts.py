@@ -14,6 +14,7 @@ from server.pretraining import PretrainingSettings
 
 if TYPE_CHECKING:
     from runtime.grid_backend import OutsideGrid
+    from runtime.ray_start import RayStart
 
 
 def factory_settings(config: Config) -> FactorySettings:
@@ -74,8 +75,11 @@ def client_task(
 
 
 def federation(
-    config: Config, resources: Resources | None, outside: OutsideGrid | None = None
+    config: Config,
+    resources: Resources | None,
+    outside: OutsideGrid | None = None,
+    ray: RayStart | None = None,
 ) -> Federation:
     """Who is asked, where they run, and where their answers are kept."""
     clients, cache = config.num_clients, Path(config.cache)
-    return Federation(config.runtime, clients, cache, config.resume, resources, outside)
+    return Federation(config.runtime, clients, cache, config.resume, resources, outside, ray)

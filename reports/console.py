@@ -88,6 +88,7 @@ class Console(RunCallback):
         self._progress: Progress | None = None
         self._bars: dict[str, TaskID] = {}  # of the stage, and of what goes on beside others
         self._answered, self._due = 0, 0
+        self._trains = ""  # the task of the collective that is under way
 
     @contextmanager
     def bar(self, stage: str) -> Iterator[None]:
@@ -96,7 +97,7 @@ class Console(RunCallback):
         columns = (described, BarColumn(), _Done(), TimeElapsedColumn(), _Left())
         here, no_terminal = self._console, not self._console.is_terminal
         with Progress(*columns, console=here, transient=True, disable=no_terminal) as bars:
-            self._progress, self._bars = bars, {}
+            self._progress, self._bars, self._trains = bars, {}, stage
             self._show(stage, 0, None)
             yield
         self._progress = None
@@ -124,8 +125,7 @@ class Console(RunCallback):
         self._show(what, done, total)
 
     def on_step(self, done: int, steps: int, loss: float) -> None:
-        if self._progress is not None:
-            self._show(self._progress.tasks[0].description, done, steps)
+        self._show(self._trains, done, steps)
 
     def on_task_end(self, trainer: CollectiveTrainer, restored: bool) -> None:
         done, tasks, stage = len(trainer.stages), len(trainer.tasks), trainer.stages[-1]
@@ -135,7 +135,8 @@ class Console(RunCallback):
             else f"task {done}/{tasks}: {stage.known_classes} classes known, "
             f"accuracy {stage.accuracy:.3f}, {stage.seconds:.0f} s"
         )
-        self._show(f"collective, task {done + 1}" if done < tasks else MEASURED, 0, None)
+        self._trains = f"collective, task {done + 1}" if done < tasks else MEASURED
+        self._show(self._trains, 0, None)
 
     def on_cycle_end(self, record: Mapping[str, Any], restored: bool) -> None:
         self.on_note(cycle_line(record, restored))

@@ -6,7 +6,7 @@ own message. Before the first of a cohort does, the trainings of all of them are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -41,6 +41,7 @@ class BatchedGrid(SerialGrid):
 
     Args:
         cohort: so many clients at most, and no more than memory holds.
+        progress: ``RunCallback.on_progress``; a cohort answers all at once, after a long time.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class BatchedGrid(SerialGrid):
         num_clients: int,
         timeout_s: float | None,
         cohort: int,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
         super().__init__(client_app, num_clients, timeout_s)
-        self._size = cohort
+        self._size, self._progress = cohort, progress
         self._cohort = Cohort()
         self._members: set[str] = set()  # ids of the messages that it answers
 
@@ -79,7 +81,8 @@ class BatchedGrid(SerialGrid):
                 client, round = int(context.node_config["partition-id"]), message.metadata.group_id
                 with torch_threads(threads), self._cohort.collecting():
                     run_task(client, int(round), task, payloads_of(message))
+            self._progress("clients are prepared", len(self._members), self._size)
             if len(self._members) == self._size or self._cohort.is_full:
                 break
         with torch_threads(threads):
-            self._cohort.train()
+            self._cohort.train(self._progress)

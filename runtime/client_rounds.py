@@ -87,7 +87,7 @@ def run_client_rounds(
         callback.on_clients_begin(due - kept)
         simulate(
             strategy, rounds, federation.runtime, clients, resources=federation.resources,
-            outside=federation.outside, callback=callback,
+            ray=federation.ray, outside=federation.outside, callback=callback,
         )  # fmt: skip
     return strategy.rounds
 

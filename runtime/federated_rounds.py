@@ -88,7 +88,8 @@ def run_federated_training(
     if strategy.rounds_left:
         simulate(
             strategy, strategy.rounds_left, federation.runtime, clients,
-            resources=federation.resources, outside=federation.outside, client_app=client_app,
+            resources=federation.resources, ray=federation.ray, outside=federation.outside,
+            client_app=client_app,
         )  # fmt: skip
     failed = {each.name: each.failed for each in trainings if each.failed is not None}
     for name, reason in failed.items():

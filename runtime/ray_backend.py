@@ -10,28 +10,21 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from logging import CRITICAL, getLogger
-from pathlib import Path
-from typing import Any
 
-# Read when flwr and ray are imported, here and in the workers.
+# Read when flwr is imported, here and in the workers.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Ray's C++ would print its stack at a SIGTERM that Python answers to.
-os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
 
 from flwr.clientapp import ClientApp
 
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
 from runtime.batched_backend import BatchedGrid, cohort_size
-from runtime.cluster import GIVE_UP
 from runtime.delivery import direct_delivery
 from runtime.grid_backend import OutsideGrid
-from runtime.private_ray import environment, private_ray
+from runtime.ray_start import RayStart, say
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import run_on, run_serial
 from runtime.signals import ENDING, BackendLost, exit_code
@@ -54,6 +47,7 @@ def simulate(
     num_clients: int,
     *,
     resources: Resources | None = None,
+    ray: RayStart | None = None,
     outside: OutsideGrid | None = None,
     client_app: ClientApp | None = None,
     callback: RunCallback = SILENT,
@@ -69,6 +63,7 @@ def simulate(
         runtime: ``ray``, ``serial`` or ``batched``, and what a client may hold.
         num_clients: nodes to simulate.
         resources: what ``check_resources`` has found for Ray; default: it is asked here.
+        ray: the run's Ray, which may have begun before; default: one for this call.
         outside: nodes that are there already; nothing is simulated then.
         client_app: what answers; default ``clients.client_app.app``.
         callback: its ``on_reply`` is called as replies arrive; with Ray not in the main thread.
@@ -98,12 +93,14 @@ def simulate(
             run_serial(server_app, client_app, num_clients, runtime.timeout_s)
     elif runtime.name == "batched":
         cohort = cohort_size(runtime, num_clients)
-        grid = BatchedGrid(client_app, num_clients, runtime.timeout_s, cohort)
+        tell = callback.on_progress
+        grid = BatchedGrid(client_app, num_clients, runtime.timeout_s, cohort, tell)
         with _quiet():
             run_on(grid, server_app)
     elif runtime.name == "ray":
         callback.on_progress("clients, Ray starts")
-        _run_ray(server_app, client_app, num_clients, found, runtime.client_timeout_s)
+        start = ray or RayStart(found, runtime.client_timeout_s)
+        _run_ray(server_app, client_app, num_clients, start)
     else:
         fix = "Choose ray, serial or batched"
         raise InputError("runtime", runtime.name, "no such runtime here", fix)
@@ -112,75 +109,31 @@ def simulate(
 
 
 def _run_ray(
-    server_app: LearngeneServerApp,
-    client_app: ClientApp,
-    num_clients: int,
-    resources: Resources,
-    client_timeout_s: float | None,
+    server_app: LearngeneServerApp, client_app: ClientApp, num_clients: int, start: RayStart
 ) -> None:
     import flwr.simulation
-    import ray
 
-    if ray.is_initialized():
-        raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
-    backend: dict[str, Any] = {
-        "client_resources": {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus},
-    }
-    own: AbstractContextManager[dict[str, Any]]
-    own = private_ray() if resources.address is None else nullcontext({})
-    workers = lasting_workers(client_timeout_s, on_lost=server_app.stop.set)
-    delivery = direct_delivery()
-    with _environment(), own as of_its_own, _signals(), _quiet(), delivery, workers as pool:
-        backend["init_args"] = resources.init_args() | of_its_own
+    lost = server_app.stop.set
+    with _quiet(), start.running(lost) as pool, direct_delivery(), lasting_workers(pool):
         # The backend waits for every client under way, also for one that has missed the deadline
         # or will never end: once the ServerApp is through, nobody wants their replies.
         server_app.on_finish = pool.end
         try:
-            flwr.simulation.run_simulation(
-                server_app, client_app, num_clients, backend_config=backend
-            )
+            flwr.simulation.run_simulation(server_app, client_app, num_clients)
         except Exception as error:
             if pool.lost is not None:
                 raise pool.lost from None
             if server_app.error is None:
-                cause = _root(error)
-                raise BackendLost(f"the Ray backend failed: {_say(cause)}") from cause
+                raise BackendLost(f"the Ray backend failed: {say(error)}") from error
         except SystemExit as error:  # flwr exits the process over a missing dependency
             raise BackendLost(f"Flower gave up (exit code {error.code})") from error
         finally:
             server_app.stop.set()
             pool.end()
-            if pool.lost is None:
-                ray.shutdown()
             if server_app.started.is_set():
                 server_app.finished.wait(JOIN_S)
     if not server_app.finished.is_set():
         raise BackendLost("the ServerApp did not end with its backend")
-
-
-def _environment() -> AbstractContextManager[None]:
-    """Variables for Ray and its workers; what was there comes back (flwr itself overwrites it)."""
-    # Workers import clients/ also where the project is not installed and the driver runs from
-    # another folder. (Flower puts the driver's sys.path before this.)
-    root = str(Path(__file__).resolve().parents[1])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    # After a kill -9 of the driver the kernel ends gcs and raylet, and the raylet's workers follow.
-    # Its two agents try to report that to the gcs, which is gone, for as many seconds as this.
-    gives_up = os.environ.get(GIVE_UP, "10")
-    return environment({"PYTHONPATH": paths, "RAY_ADDRESS": None, GIVE_UP: gives_up})
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM stays ours: ``ray.init`` takes it over, and would exit with code 1 or 15."""
-    import ray._private.utils as utils
-
-    original = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = original
 
 
 @contextmanager
@@ -194,25 +147,11 @@ def _quiet() -> Iterator[None]:
     # Own handler plus propagation to Hydra's would print each line twice.
     logger.propagate = False
     logger.setLevel(CRITICAL)
-    ray_worker = sys.modules.get("ray._private.worker")
-    if ray_worker is not None:  # the raylet's notices of retries and deaths go straight to stdout
-        ray_worker._worker_logs_enabled = False  # type: ignore[attr-defined]
-    warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
     try:
         yield
     finally:
         logger.setLevel(level)
         logger.propagate = propagate
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _say(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def leave(code: int) -> None:

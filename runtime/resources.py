@@ -15,6 +15,7 @@ from runtime.cluster import Node, look_up
 
 if TYPE_CHECKING:  # brings flwr
     from runtime.grid_backend import OutsideGrid
+    from runtime.ray_start import RayStart
 
 WORKER_BYTES = 370e6  # of a process with torch; what it works on is mapped, and shared with others
 
@@ -84,6 +85,7 @@ class Federation:
     resume: bool = True  # take up what an earlier run has kept
     resources: Resources | None = None  # of ``runtime``, as checked; None: without Ray
     outside: OutsideGrid | None = None  # nodes that Flower has already; None: ours, of ``runtime``
+    ray: RayStart | None = None  # may have begun while the factory worked; None: begun when needed
 
     def device(self) -> dict[str, Any]:
         """Where clients compute, as far as it is known here."""

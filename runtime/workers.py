@@ -16,7 +16,7 @@ from typing import Any
 
 from flwr.app import Context, Message, MessageType
 
-from clients.client_app import end_at_sigterm
+from clients.client_app import be_ready, end_at_sigterm
 from protocol.messages import WORKER_DIED, WORKER_STUCK
 from runtime.serial_backend import TRIES
 from runtime.signals import BackendLost
@@ -55,17 +55,37 @@ class WorkerPool:
         self._failed_starts = 0
         self._slowest: float | None = None  # seconds of a client that has answered
 
-    def open(self, flowers: Any) -> WorkerPool:
-        """Ray runs: stand in for Flower's pool, which knows what a worker is and how many fit."""
+    def open(self, num_cpus: float, num_gpus: float, *, ready: bool) -> None:
+        """Ray runs: start as many workers as fit, each of which holds so much.
+
+        Args:
+            ready: they import at once what their first client will need.
+        """
+        from flwr.server.superlink.fleet.vce.backend.raybackend import (
+            BasicActorPool,
+            ClientAppActor,
+        )
+
+        holds: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        at_start = {"on_actor_init_fn": be_ready if ready else end_at_sigterm}
+        # It knows what a worker is and how many fit.
+        flowers = BasicActorPool(ClientAppActor, holds, at_start)
         self._create, self.actors_capacity = flowers.create_actor_fn, flowers.actors_capacity
         threading.Thread(target=self._watch_ray, name="ray's health", daemon=True).start()
-        return self
+        self.add_actors_to_pool(self.actors_capacity)
 
     def add_actors_to_pool(self, number: int) -> None:
+        """Start those that are not there. (Flower asks, after ``open``.)"""
         with self._lock:
-            for _ in range(number):
+            for _ in range(number - self.num_actors):
                 self._hire()
-        self.num_actors += number
+        self.num_actors = number
+
+    def wait_for_all(self) -> None:
+        """Come back when none of the workers is still coming."""
+        with self._lock:
+            coming = list(self._coming)
+        wait(coming)
 
     def is_actor_available(self) -> bool:
         return bool(self._idle)
@@ -203,21 +223,13 @@ class WorkerPool:
 
 
 @contextmanager
-def lasting_workers(
-    client_timeout_s: float | None, on_lost: Callable[[], None]
-) -> Iterator[WorkerPool]:
-    """Flower's pool replaced by a ``WorkerPool`` (flwr is pinned; tests hold it to work)."""
+def lasting_workers(pool: WorkerPool) -> Iterator[None]:
+    """This pool in place of Flower's (flwr is pinned; tests hold it to work)."""
     from flwr.server.superlink.fleet.vce.backend import raybackend
 
-    pool = WorkerPool(client_timeout_s, on_lost)
     original = raybackend.BasicActorPool
-
-    def opened(actor_kwargs: dict[str, Any], **kwargs: Any) -> WorkerPool:
-        at_start = {"on_actor_init_fn": end_at_sigterm}
-        return pool.open(original(actor_kwargs=actor_kwargs | at_start, **kwargs))
-
-    raybackend.BasicActorPool = opened  # type: ignore[misc, assignment]
+    raybackend.BasicActorPool = lambda **asked: pool  # type: ignore[misc, assignment]
     try:
-        yield pool
+        yield
     finally:
         raybackend.BasicActorPool = original  # type: ignore[misc]

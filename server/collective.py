@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ from learngene.open_world.detector import (
 )
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
-from learngene.utils.hardware import library_version, torch_threads
+from learngene.utils.hardware import contention, library_version, torch_threads
 from protocol.callbacks import SILENT, RunCallback
 
 FORMAT = 5  # raise it when the algorithm changes: a collective of the old one must not be taken up
+LOOKS = "collective looks at images"  # tests, distillation, what is measured: no training
 EXEMPLARS = 50  # of a class that distances are fitted on, at most: more say the same, for more time
 
 
@@ -114,6 +116,7 @@ def train_collective(
         on_snapshot: called with the trainer as it is then, in rising order.
     """
     trainer = CollectiveTrainer(dataset, settings, device)
+    trainer.looked = partial(callback.on_progress, LOOKS)  # type: ignore[method-assign]
     parts = cache_key_fields(dataset, settings, device)
     key = key_of(parts)
     folder = cache / "collectives" / key
@@ -130,6 +133,7 @@ def train_collective(
     measured = recognise(trainer, open_world) if cached is None else cached[1]
     if cached is None:
         write_checkpoint(stem, {}, measured, of=of)
+    vars(trainer).pop("looked")  # what is looked at from here on is of other stages
     return TrainedCollective(trainer, measured, reused, key, torch.get_num_threads())
 
 
@@ -205,8 +209,12 @@ def _advance(
             callback.on_task_end(trainer, True)
             break
     trained = tasks - len(trainer.stages)
+    warned = trainer.device.type != "cpu"
     while len(trainer.stages) < tasks:
         trainer.run_task(callback.on_step)
+        if not warned and (said := contention(torch.get_num_threads())) is not None:
+            callback.on_note(said)
+            warned = True
         stem = _stem(folder, len(trainer.stages))
         write_checkpoint(stem, trainer.state(), checkpoint_card(trainer), of=parts)
         callback.on_task_end(trainer, False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -50,8 +50,9 @@ def run_parallel(
     work: Work,
     asked: Mapping[str, tuple[Any, ...]],
     at_once: int,
-    on_step: Callable[[str, int, int], None],
-) -> Iterator[JobResult]:
+    on_step: Callable[[str, int, int], None] = lambda name, done, steps: None,
+    over: Callable[[], bool] = lambda: False,
+) -> Generator[JobResult, None, None]:
     """``work(*arguments, tell)`` for each of ``asked``, ``at_once`` processes at a time.
 
     Yields as they end, in whatever order. When the caller stops (Ctrl-C, too), those that still
@@ -59,12 +60,13 @@ def run_parallel(
 
     Args:
         work: a function of a module, which a new process can import.
+        over: asked several times a second; True ends those that run, as a caller's stop does.
     """
     context = get_context("spawn")  # a fork of a process with torch's threads may hang
     left = list(asked)
     running: dict[Connection, tuple[str, Any, float]] = {}
     try:
-        while left or running:
+        while (left or running) and not over():
             while left and len(running) < at_once:
                 name = left.pop(0)
                 here, there = context.Pipe(duplex=False)
@@ -74,7 +76,7 @@ def run_parallel(
                 process.start()
                 there.close()  # the child's end is the only one: when it dies, we read the end
                 running[here] = name, process, time.perf_counter()
-            for ready in wait(list(running)):
+            for ready in wait(list(running), TELL_S):
                 assert isinstance(ready, Connection)
                 name, process, started = running[ready]
                 try:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -89,10 +90,14 @@ def pretrain_methods(
     dataset: ImageDataset,
     result: FactoryResult,
     callback: RunCallback = SILENT,
+    beside: Mapping[str, float] = MappingProxyType({}),
 ) -> Payloads:
     """Make or find the payload of every method of the run that has a factory half.
 
     A method that fails is named with its reason; the others go on without it.
+
+    Args:
+        beside: what this run has trained already (``server.beside``), and in how many seconds.
 
     Raises:
         RunError: no method is left.
@@ -146,8 +151,9 @@ def pretrain_methods(
                     fail(name, in_words(error))
                 else:
                     add(name, payload, time.perf_counter() - started, cached=False)
-            elif settings.factory.resume and (found := _cached(name, method, settings, dataset)):
-                add(name, found, time.perf_counter() - started, cached=True)
+            elif settings.factory.resume and (found := cached(name, method, settings, dataset)):
+                seconds = beside.get(name, time.perf_counter() - started)
+                add(name, found, seconds, cached=name not in beside)
             else:
                 jobs[name] = name, settings, dataset
     at_once = max_workers(settings.factory.collective.threads, device)
@@ -160,7 +166,7 @@ def pretrain_methods(
             fail(job.name, job.error)
             continue
         with torch_threads(threads):
-            trained = _cached(job.name, bodies[job.name], settings, dataset)
+            trained = cached(job.name, bodies[job.name], settings, dataset)
         assert trained is not None, "``train`` keeps what it made"
         add(job.name, trained, job.seconds, cached=False)
     shrinkage = settings.factory.learngene.shrinkage
@@ -169,7 +175,8 @@ def pretrain_methods(
         if body in failed:
             fail(name, failed[body])
             continue
-        layers, factory = bodies[body].body, _factory(body, settings, dataset)
+        tell = partial(callback.on_method_step, name)
+        layers, factory = bodies[body].body, _factory(body, settings, dataset, tell)
         assert layers is not None, "``find`` gives no second row without a body"
         try:
             with torch_threads(threads):
@@ -259,7 +266,7 @@ def _stem(name: str, method: Method, settings: PretrainingSettings, dataset: Ima
     return settings.factory.cache / "methods" / key / name
 
 
-def _cached(
+def cached(
     name: str, method: Method, settings: PretrainingSettings, dataset: ImageDataset
 ) -> Payload | None:
     """The payload in the cache; None where there is none that is whole."""
@@ -286,10 +293,9 @@ def train(
         stem = _stem(name, method, settings, dataset)
         part = stem.with_name(f"{name}-part")
         factory = replace(
-            _factory(name, settings, dataset),
+            _factory(name, settings, dataset, tell),
             checkpoint=read_checkpoint(part) if settings.factory.resume else None,
             keep=partial(write_checkpoint, part),
-            progress=lambda done, steps, loss: tell(done, steps),
         )
         payload = _made(name, settings, partial(method.pretrain, factory))
     tensors = {n: torch.from_numpy(array) for n, array in payload.arrays.items()}
@@ -308,7 +314,12 @@ def _made(name: str, settings: PretrainingSettings, half: Callable[[], Payload])
     return payload
 
 
-def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) -> Factory:
+def _factory(
+    name: str,
+    settings: PretrainingSettings,
+    dataset: ImageDataset,
+    tell: ProgressFn = lambda done, steps: None,
+) -> Factory:
     factory, collective = settings.factory, settings.factory.collective
     device = choose_device(collective.device)
     rows, _ = hold_out(dataset, factory.seed, factory.open_world.calibration_per_class)
@@ -324,6 +335,7 @@ def _factory(name: str, settings: PretrainingSettings, dataset: ImageDataset) ->
         bf16=choose_precision(collective.precision, device) == "bf16",
         # Nobody knows whether a plugin's loss can be recorded.
         step_form=None if name in settings.plugins else step_form(collective.capture, device),
+        progress=lambda done, steps, loss: tell(done, steps),
     )
 
 

@@ -407,3 +407,27 @@ def test_too_few_answers_is_exit_3(
     assert results["summary"]["scratch"]["n"] == 2
     config.runtime.min_answered = 2
     assert program.simulation(config, tmp_path) == program.OK
+
+
+@pytest.mark.parametrize(
+    ("known", "due"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7", "KMP_BLOCKTIME": "1"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_threads_soon_sleep_while_they_wait_unless_the_user_says_otherwise(known, due):
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    told = (
+        f"print({{n: os.environ[n] for n in {names} if n in os.environ}}, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os, sys, sim; {told}"],
+        env={k: v for k, v in os.environ.items() if k not in names} | known,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"{due} False"  # torch: it reads them when it is imported

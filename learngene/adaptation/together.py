@@ -24,6 +24,7 @@ from learngene.adaptation.training import (
     Outcome,
     Training,
     cosine,
+    epoch_over,
     hold_norms,
     rates,
     scores,
@@ -99,6 +100,7 @@ def train_together(
             done += 1
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             record(epoch, loss_sum / images, penalty_sum / images)
+        epoch_over(epoch)
     named = stack.measure(train_x, train_y, 1)[0].tolist()
     for training, outcome, share in zip(trainings, outcomes, named, strict=True):
         outcome.extras |= {"train_accuracy": share, **training.extras}

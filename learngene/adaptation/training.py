@@ -21,6 +21,7 @@ from learngene.data.augment import augment
 from learngene.data.partition import ShardData
 from learngene.networks.individual import Individual
 from learngene.utils.settings import check_settings
+from learngene.utils.steps import LossSum
 
 RATE_OF_AN_IMAGE, LARGEST_RATE = 1e-4, 0.01  # of learning, for each image of a class
 CLIP = 5.0  # longest gradient
@@ -40,10 +41,15 @@ def after_each_epoch(call: Callable[[int], None]) -> Iterator[None]:
         _after_epoch.reset(token)
 
 
+def epoch_over(epoch: int) -> None:
+    """Tell whoever waits for it."""
+    _after_epoch.get()(epoch)
+
+
 def replay_epochs(last: int) -> None:
     """Tell whoever waits for epochs that they are over: a training that was run before its time."""
     for epoch in range(last + 1):
-        _after_epoch.get()(epoch)
+        epoch_over(epoch)
 
 
 @dataclass
@@ -138,7 +144,7 @@ def train(
     base_lr = [group["lr"] for group in optimiser.param_groups]
     size = min(settings.batch_size, len(shard.train_x))
     batches = math.ceil(len(shard.train_x) / size)
-    steps, done = settings.epochs * batches, 0
+    steps, done, device = settings.epochs * batches, 0, shard.train_x.device
 
     def logits_of(x: Tensor) -> Tensor:
         return individual.head(features(individual, x))
@@ -146,12 +152,12 @@ def train(
     tests = (shard.test_x, shard.test_y, shard.test_views)
     _, before = measure(logits_of, shard.train_x, shard.train_y)
     outcome.record(0, *measure(logits_of, *tests), before)
-    _after_epoch.get()(0)
+    epoch_over(0)
     for epoch in range(1, settings.epochs + 1):
         individual.train()
         if freeze_norms:
             hold_norms(individual)
-        sums = [0.0, 0.0]
+        losses, penalties = LossSum(device), LossSum(device)  # no step waits for the device
         order = torch.randperm(len(shard.train_x), generator=generator)
         for batch in order.to(shard.train_x.device).chunk(batches):
             factor = cosine(done / steps) if settings.schedule == "cosine" else 1.0
@@ -165,16 +171,16 @@ def train(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(individual.parameters(), CLIP)
             optimiser.step()
-            sums[0] += float(loss.detach()) * len(batch)
+            losses.add(loss, len(batch))
             if retain:  # the other half of Eq. 9
                 step = inherited_lr * factor * ewc_lambda
                 retain.proximal_step(step, momentum=settings.momentum)
-                sums[1] += ewc_lambda * float(retain().detach()) * len(batch)
+                penalties.add(ewc_lambda * retain().detach().double(), len(batch))
             done += 1
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            means = (sums[0] / len(shard.train_x), sums[1] / len(shard.train_x))
+            means = [each.total() / len(shard.train_x) for each in (losses, penalties)]
             outcome.record(epoch, *measure(logits_of, *tests), *means)
-        _after_epoch.get()(epoch)
+        epoch_over(epoch)
     outcome.extras["train_accuracy"] = measure(logits_of, shard.train_x, shard.train_y)[0]
     outcome.seconds = clock() - started
     return outcome

@@ -22,6 +22,10 @@ class Predictor:
     device: torch.device
     collective: Collective
 
+    @staticmethod
+    def looked(done: int, images: int) -> None:
+        """Called as images are looked at; whoever wants to know sets another function here."""
+
     def _batches(
         self, images: np.ndarray, rows: Sequence[int] | np.ndarray, side: int | None = None
     ) -> Iterator[Tensor]:
@@ -29,6 +33,7 @@ class Predictor:
         for start in range(0, len(rows), 256):
             x = to_batch(images[np.asarray(rows[start : start + 256])], self.device)
             yield x if side is None else shrink(x, side)
+            self.looked(min(start + 256, len(rows)), len(rows))
 
     @torch.no_grad()
     def _logits(

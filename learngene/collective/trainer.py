@@ -240,6 +240,26 @@ class CollectiveTrainer(Predictor):
         )
         return self.stages[-1]
 
+    def planned_passes(self) -> int:
+        """Image passes of the whole sequence, as ``TaskRecord.image_passes`` will add up to: known
+        before it begins, since numbers of images decide them."""
+        s = self.settings.collective
+        keeps = s.memory_per_class if self.strategy.exemplars else 0
+        memory, passes = list[int](), 0
+        for task in self.tasks:
+            new = [len(self.train_rows[c]) for c in task]
+            drawn = [min(kept, s.rehearse_per_class) for kept in memory]
+            passes += s.epochs * self._in_batches(sum(new) + sum(drawn))
+            memory += [min(keeps, images) for images in new]
+        if keeps:
+            passes += s.consolidate_epochs * self._in_batches(sum(memory))
+        return passes
+
+    def _in_batches(self, images: int) -> int:
+        """Of the images of an epoch those that are used: what is left fills no batch."""
+        size = min(self.settings.collective.batch_size, images)
+        return images // size * size
+
     def held_rows(self) -> list[np.ndarray]:
         """Rows of the images that the factory holds now, by known class: all of the last task's,
         the exemplars of the others."""
@@ -301,7 +321,7 @@ class CollectiveTrainer(Predictor):
             for _ in range(number_of_epochs)
         ]
         size = min(s.batch_size, len(epochs[0]))
-        used = len(epochs[0]) // size * size  # of an epoch: what is left fills no batch
+        used = self._in_batches(len(epochs[0]))
         steps = number_of_epochs * used // size
         # From here on all that a step reads and writes lies on the device.
         form = step_form(s.capture, self.device)

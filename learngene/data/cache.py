@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from itertools import chain
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +104,7 @@ def build(
     final = datasets / dataset_key(settings, source)
     if final.exists():
         try:
-            dataset = _whole(final)
+            dataset = _whole(final, partial(progress, f"dataset {settings.name} is checked"))
         except InputError:  # torn or altered: made again from its source
             progress(
                 f"dataset {settings.name}: the cached one is damaged, it is made again", 0, None
@@ -149,7 +151,7 @@ def _check_room(source: Source, datasets: Path) -> None:
             raise InputError("cache", datasets.parent, problem, fix)
 
 
-def _whole(folder: Path) -> ImageDataset:
+def _whole(folder: Path, progress: Callable[[int, int], None]) -> ImageDataset:
     """The dataset in ``folder``, every image of it read once and held against its sha256.
 
     Raises:
@@ -158,7 +160,7 @@ def _whole(folder: Path) -> ImageDataset:
     dataset = load(folder)
     groups = {g: dataset.class_split.group(g) for g in GROUPS}
     labels = {"train": dataset.train_labels, "test": dataset.test_labels}
-    if content_sha256(folder, dataset.class_names, groups, labels) != dataset.sha256:
+    if content_sha256(folder, dataset.class_names, groups, labels, progress) != dataset.sha256:
         problem = "its images are not those that were written"
         raise InputError("cache", folder, problem, "Delete that folder")
     return dataset
@@ -178,11 +180,12 @@ def _write(
 ) -> None:
     size = source.image_size
     source.measure(progress)
+    total, looked = sum(len(source.labels[split]) for split in SPLITS), count(1)
     for split in SPLITS:
         for data, where in chain.from_iterable(source.encoded(split)):
             if suspicious(data):
                 source.decoded(data, where)
-    total = sum(len(source.labels[split]) for split in SPLITS)
+            progress(f"dataset {settings.name} is looked through", next(looked), total)
     plain: list[str] = []
     with ExitStack() as stack:
         files: dict[str, ImageFile] = {}

@@ -90,6 +90,30 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+PRESSURE = 0.25  # alone, threads hardly ever wait for a core; beside a busy program nearly always
+
+
+def contention(threads: int) -> str | None:
+    """A warning where threads of this container or machine have waited for a core in a quarter of
+    the last ten seconds; None where they have not, or where the kernel does not say.
+
+    Threads of one training wait for each other in every operation, in some of oneDNN's without
+    giving the core away (docs/PERFORMANCE.md): where one of them does not run, none gets on.
+    """
+    waited = 0.0
+    for path in (_CGROUP / "cpu.pressure", _PROC / "pressure" / "cpu"):
+        with suppress(OSError, ValueError, IndexError):
+            waited = float(path.read_text().split()[1].removeprefix("avg10=")) / 100
+            break
+    if threads < 2 or waited <= PRESSURE:
+        return None
+    return (
+        f"warning: {threads} threads that wait for each other share their cores with something "
+        f"else ({waited:.0%} of the time somebody waits for one), which may take many times as "
+        "long. collective.threads=1 waits for nobody (and makes another collective)"
+    )
+
+
 WORKSPACE = ":4096:8"  # cuBLAS then uses the same buffers, hence the same order of sums
 
 

@@ -116,12 +116,17 @@ class LossSum:
     def __init__(self, device: torch.device) -> None:
         self._sum = torch.zeros((), dtype=torch.float64, device=device)
 
-    def add(self, loss: Tensor) -> None:
-        self._sum += loss.detach()
+    def add(self, loss: Tensor, weight: float = 1.0) -> None:
+        """Add ``weight`` times the loss, as Python's numbers would be added."""
+        self._sum += loss.detach().double() * weight
+
+    def total(self) -> float:
+        """All that was added, finite or not. Waits for the device."""
+        return float(self._sum)
 
     def mean(self, steps: int) -> float | None:
         """Over ``steps`` steps; None where a loss was not finite. Waits for the device."""
-        total = float(self._sum)
+        total = self.total()
         return total / steps if math.isfinite(total) else None
 
 

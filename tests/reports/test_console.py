@@ -217,6 +217,8 @@ def test_every_stage_has_a_bar_that_says_what_is_under_way():
     with console.bar("collective, task 1"):
         stage = SimpleNamespace(known_classes=8, accuracy=0.5, seconds=1.0)
         for done in (1, 2):
+            console.on_progress("collective looks at images", 256, 700)
+            note()
             console.on_step(10, 40, 0.0)
             note()
             trainer = SimpleNamespace(stages=[stage] * done, tasks=[0, 1])
@@ -225,8 +227,10 @@ def test_every_stage_has_a_bar_that_says_what_is_under_way():
     assert said == [
         ("dataset glyphs", 0, None),
         ("dataset glyphs", 512, 1600),
+        ("collective looks at images", 256, 700),
         ("collective, task 1", 10, 40),
         ("collective, task 2", 0, None),
+        ("collective looks at images", 256, 700),
         ("collective, task 2", 10, 40),
         ("collective, how it tells unknown images", 0, None),  # no task 3 of 2
     ]

@@ -31,12 +31,13 @@ def gene(evolved) -> Learngene:
 
 
 def run(name: str, dataset: Any, gene: Learngene, **changed: Any) -> RoundOutcome:
-    """One round; ``changed`` as in ``make_task``, ``faults``, and fields of ``runtime``."""
+    """One round; ``changed`` as in ``make_task``, ``faults``, fields of ``runtime``, ``told``."""
     own = {f: changed.pop(f) for f in [*changed] if f in RuntimeSettings.__dataclass_fields__}
     orders = changed.pop("faults", None)
+    callback = hooked(on_progress=changed.pop("told", lambda *said: None))
     task = replace(make_task(dataset, gene, **changed), faults=orders)
     strategy = LearngeneStrategy(CLIENTS, lambda number: plan_round(task, gene, number))
-    simulate(strategy, 1, RuntimeSettings(name, **own), CLIENTS)
+    simulate(strategy, 1, RuntimeSettings(name, **own), CLIENTS, callback=callback)
     return strategy.rounds[0]
 
 
@@ -81,7 +82,11 @@ def assert_same(ours: list[ClientOutcome], theirs: list[ClientOutcome]) -> None:
 
 
 def test_clients_of_two_depths_have_their_serial_answers(tiny_dataset, gene, serial, sizes):
-    found = run("batched", tiny_dataset, gene, cohort=CLIENTS, individual__depth=[2, 4])
+    told: list[tuple[str, int, int]] = []
+    asked = {"individual__depth": [2, 4], "told": lambda *said: told.append(said)}
+    found = run("batched", tiny_dataset, gene, cohort=CLIENTS, **asked)
+    assert ("clients are prepared", CLIENTS, CLIENTS) in told
+    assert ("clients, 7 of scratch together", 1) in {each[:2] for each in told}
     assert sizes == [4, 7, 3]  # learngene at depth 2, scratch, learngene at depth 4
     assert_same(found.clients, serial.clients)
     assert found.answered == CLIENTS and found.query_bytes == serial.query_bytes

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from runtime import resources as resources_module
 from runtime.ray_backend import simulate
 from runtime.resources import Resources, RuntimeSettings, check_resources
 from runtime.serial_backend import SerialGrid
+from runtime.workers import WorkerPool
 from server.server_app import WatchedGrid
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import hooked
@@ -282,7 +284,7 @@ def test_impossible_resources(settings, field):
 def test_backend_that_cannot_start(starts, tmp_path, monkeypatch):
     """Its reason reaches the caller at once, though the ServerApp still waits for its clients."""
 
-    def broken(server_app, client_app, num_supernodes, backend_config):
+    def broken(server_app, client_app, num_supernodes):
         if starts:
             grid = WatchedGrid(SerialGrid(client_app, 0), server_app.stop, lambda reply: None)
             threading.Thread(target=server_app, args=(grid, None)).start()
@@ -293,6 +295,9 @@ def test_backend_that_cannot_start(starts, tmp_path, monkeypatch):
             raise RuntimeError("Simulation Runtime crashed.") from error
 
     monkeypatch.setattr("flwr.simulation.run_simulation", broken)
+    monkeypatch.setattr("runtime.ray_start._surroundings", lambda resources: nullcontext({}))
+    monkeypatch.setattr("ray.init", lambda: None)
+    monkeypatch.setattr(WorkerPool, "open", lambda self, *holds, ready: None)
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="backend failed: OSError: no room in /dev/shm"):
         run("ray", [GOOD], tmp_path, total_cpus=1)

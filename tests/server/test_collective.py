@@ -24,6 +24,7 @@ from learngene.open_world.detector import (
 from learngene.open_world.settings import OpenWorldSettings
 from server.collective import (
     EXEMPLARS,
+    LOOKS,
     TrainedCollective,
     collective_after,
     collective_key,
@@ -332,3 +333,16 @@ def test_the_papers_thresholds_are_measured_in_every_run(evolved):
     }
     assert found["accepted"] == 1.0 and found["recall"] == 0.0
     assert found["doubled_softmax_floor"] < 1 - 1 / 16
+
+
+def test_passes_over_images_are_told_until_the_collective_is_through(tiny_dataset, tmp_path):
+    told: list[tuple[str, int, int]] = []
+    callback = hooked(on_progress=lambda *said: told.append(said))
+    how = OpenWorldSettings()
+    trained = train_collective(
+        tiny_dataset, settings(), CPU, tmp_path, open_world=how, resume=True, callback=callback
+    )
+    assert {what for what, *_ in told} == {LOOKS} and told[-1][1] == told[-1][2] > 0
+    before = len(told)
+    trained.trainer.predict(tiny_dataset.train_images, np.arange(3))
+    assert len(told) == before

@@ -66,3 +66,11 @@ def test_as_many_places_as_the_cores_have_room_for(monkeypatch):
     cpu = torch.device("cpu")
     assert [max_workers(n, cpu) for n in (0, 1, 2, 8)] == [1, 5, 2, 1]
     assert max_workers(1, torch.device("cuda")) == 1
+
+
+def test_whoever_has_it_ended_leaves_no_process_behind(asked, tmp_path):
+    def over() -> bool:
+        return (tmp_path / "endless").exists() and bool((tmp_path / "endless").read_text())
+
+    assert list(run_parallel(work, asked("endless"), 1, over=over)) == []
+    assert not alive(int((tmp_path / "endless").read_text()))

@@ -33,6 +33,7 @@ from learngene.networks.individual import PrototypeHead, measure_norms
 from learngene.networks.layers import arrays_of
 from learngene.seeding import torch_generator
 from learngene.utils.settings import setting
+from learngene.utils.steps import LossSum
 
 Arrays = dict[str, np.ndarray]
 HEAD = ("head.weight", "head.bias")
@@ -120,7 +121,7 @@ def train_round(
     groups = decay_groups(parameters, settings.weight_decay)
     lr, _ = rates(settings, shard)
     optimiser = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
-    count, total = len(shard.train_x), 0.0
+    count, losses = len(shard.train_x), LossSum(shard.train_x.device)
     batches = math.ceil(count / min(settings.batch_size, count))
     network.train()
     for _ in range(settings.epochs):
@@ -130,14 +131,14 @@ def train_round(
             if settings.augment:
                 x = augment(x, generator, flip=shard.flip)
             loss = F.cross_entropy(network(x), shard.train_y[batch])
-            total += float(loss.detach()) * len(batch)
+            losses.add(loss, len(batch))
             if mu:
                 loss = loss + proximal(parameters, anchor, mu)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimiser.step()
-    return total / (count * settings.epochs)
+    return losses.total() / (count * settings.epochs)
 
 
 def proximal(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) -> Tensor:

@@ -64,9 +64,11 @@ def project(factory: Factory, body_of: Body, payload: Payload, shrinkage: float)
     body.eval()
     features = []
     with torch.no_grad(), factory.autocast():
-        for part in np.array_split(rows, math.ceil(len(rows) / BATCH)):
+        parts = np.array_split(rows, math.ceil(len(rows) / BATCH))
+        for done, part in enumerate(parts, start=1):
             x = to_batch(images.dataset.train_images[part], images.device)
             features.append(body(x).float().cpu())
+            factory.progress(done, len(parts), 0.0)
     projection = discriminant(torch.cat(features), class_positions(images.rows), shrinkage)
     return Payload(arrays_of(_joined(body, projection)), payload.card)
 

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from learngene.adaptation import training
 from learngene.adaptation.retain import Retain, fisher_diagonal
@@ -312,3 +313,33 @@ def test_mirrored_tests_are_the_mean_of_both_views():
     assert outcome.loss == [pytest.approx(float(F.nll_loss(mean.log(), shard.test_y).detach()))]
     right = int((mean.argmax(1) == shard.test_y).sum())
     assert outcome.accuracy == [right / len(x)]
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a number is asked for that a GPU would still be computing."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device():
+    waits = []
+    for size in (2, 100):
+        individual, shard = started()
+        retain = retained(individual, shard)
+        asked = train_settings(epochs=3, eval_every=3, batch_size=size)
+        with Waits() as counted:
+            train(individual, shard, asked, torch_rng(1), retain, ewc_lambda=1.0)
+        waits.append(counted.count)
+    assert waits[0] == waits[1] > 0
+
+
+def test_a_training_that_diverges_says_so_in_its_curve():
+    individual, shard = started()
+    with torch.no_grad():
+        individual.head.weight.fill_(torch.inf)
+    outcome = train(individual, shard, train_settings(epochs=1), torch_rng(1))
+    assert not math.isfinite(outcome.train_loss[-1])

@@ -410,3 +410,18 @@ def test_a_life_is_taken_up_further_from_where_it_is(evolve):
         second.load_state(list(first.stages), first.state(), first.memory)
         assert second.collective.names == first.collective.names
         assert_equal(state(first), state(second))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"consolidate_epochs": 2, "memory_per_class": 3, "rehearse_per_class": 2, "batch_size": 7},
+        {},
+    ],
+)
+def test_the_passes_are_known_before_the_sequence_begins(evolve, changed):
+    life = evolve(**changed)
+    planned = life.planned_passes()
+    while not life.done:
+        life.run_task()
+    assert planned == life.planned_passes() == sum(stage.image_passes for stage in life.stages)

@@ -42,7 +42,10 @@ def test_second_build_opens_the_first(tmp_path: Path, monkeypatch: pytest.Monkey
     first = build(GLYPHS, tmp_path, lambda *said: told.append(said))
     assert told[-1] == ("dataset glyphs", 180, 180)
     monkeypatch.setattr(GlyphSource, "batches", None)
-    assert build(GLYPHS, tmp_path) is first is load(first.path)
+    again = build(GLYPHS, tmp_path, lambda *said: told.append(said))
+    assert again is first is load(first.path)
+    kept = len(first.train_labels) + len(first.test_labels)
+    assert told[-1] == ("dataset glyphs is checked", kept, kept)
     assert pickle.loads(pickle.dumps(first)) is first  # crosses processes as a path
 
 

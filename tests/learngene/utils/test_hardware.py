@@ -11,7 +11,13 @@ from conf.parts import factory_settings
 from conf.schema import Config
 from learngene.collective.settings import CollectiveSettings
 from learngene.utils import hardware
-from learngene.utils.hardware import library_version, memory, torch_threads, usable_cores
+from learngene.utils.hardware import (
+    contention,
+    library_version,
+    memory,
+    torch_threads,
+    usable_cores,
+)
 
 
 @pytest.fixture
@@ -83,3 +89,28 @@ def test_memory_is_the_machines_or_less(files, free, there, monkeypatch, tmp_pat
 def test_a_library_without_metadata_has_a_version_all_the_same():
     assert library_version("torch") == version("torch")
     assert library_version("no-such-distribution") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("container", "machine", "threads", "said"),
+    [
+        ("26.00", "0.00", 2, "26%"),
+        ("24.00", "99.00", 2, None),  # the container's own counts
+        ("26.00", "99.00", 1, None),  # waits for nobody
+        (None, "99.85", 4, "4 threads"),
+        (None, None, 4, None),
+    ],
+)
+def test_threads_that_share_their_cores_are_told(
+    container, machine, threads, said, monkeypatch, tmp_path
+):
+    for folder, path, waited in (
+        ("_CGROUP", tmp_path / "cpu.pressure", container),
+        ("_PROC", tmp_path / "pressure" / "cpu", machine),
+    ):
+        monkeypatch.setattr(hardware, folder, tmp_path)
+        path.parent.mkdir(exist_ok=True)
+        if waited is not None:
+            path.write_text(f"some avg10={waited} avg60=99.96 avg300=99.70 total=22773193313\n")
+    found = contention(threads)
+    assert found is None if said is None else said in str(found)

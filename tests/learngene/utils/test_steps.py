@@ -140,3 +140,14 @@ def test_a_sum_of_losses_says_whether_all_were_finite():
     losses.add(torch.tensor(float("nan")))
     losses.add(torch.tensor(1.0))
     assert losses.mean(5) is None
+
+
+def test_a_sum_of_losses_is_that_of_pythons_numbers_to_the_last_bit():
+    values = torch.randn(200, generator=torch.Generator().manual_seed(0))
+    losses, due = LossSum(CPU), 0.0
+    for number, value in enumerate(values):
+        losses.add(0.3 * value.double(), number)
+        due += 0.3 * float(value) * number
+    assert losses.total() == due
+    losses.add(torch.tensor(float("inf")))
+    assert losses.total() == float("inf") and losses.mean(1) is None
