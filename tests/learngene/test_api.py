@@ -82,6 +82,20 @@ def test_without_epochs_the_individual_is_as_inherited_and_cheap(gene, shard, mo
     assert 0 <= inherited.extras["train_accuracy"] <= 1
 
 
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_query_is_judged_without_its_company(gene, shard, epochs):
+    """Inductive, as the few-shot benchmark wants it: no statistics over the images of a test."""
+
+    def losses(part):
+        some = replace(shard, test_x=shard.test_x[part], test_y=shard.test_y[part])
+        return adapt(gene, some, **settings_of(**SHORT | {"epochs": epochs}))[1].loss
+
+    parts = [slice(0, 1), slice(1, None)]
+    count = len(shard.test_y)
+    one, others = (np.array(losses(part)) for part in parts)
+    assert losses(slice(None)) == pytest.approx((one + (count - 1) * others) / count, rel=1e-4)
+
+
 def test_a_runs_stem_is_not_read_and_its_safeguard_is(gene, shard):
     plain, other, guarded = (
         adapt(gene, shard, **settings_of(**SHORT, **changed))[1].metrics()
