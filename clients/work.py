@@ -199,7 +199,8 @@ def _shard(dataset: ImageDataset, client: int, task: ClientTask) -> Shard:
         flags = decode_flags(dataset, task.labelled.flags)
         draws = task.labelled.draws
         return draw_labelled_shard(dataset, flags, **drawn, client=client, draws=draws)
-    return draw_shard(dataset, **drawn, client=client, classes_from=task.classes_from)
+    source, queries = task.classes_from, task.queries
+    return draw_shard(dataset, **drawn, client=client, classes_from=source, queries=queries)
 
 
 def _federated_round(

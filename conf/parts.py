@@ -62,6 +62,7 @@ def client_task(
         shard_seed=config.partition_seed,
         ways=config.ways,
         shots=config.shots,
+        queries=config.queries,
         classes_from=config.data.clients_from,
         threads=max(1, int(config.runtime.num_cpus)),
         individual=config.individual,

@@ -39,6 +39,9 @@ class Config:
     shard_seed: int | None = setting(None, ge=0, le=2**63 - 1)  # clients' shards; null = seed
     shots: int = setting(10, ge=1)  # images of a class in a client's shard
     ways: int = setting(5, ge=2)  # classes of a client's shard
+    # test images of a class, which are then drawn, as the shots are, from all images of the class;
+    # null = shots are training images of the data set, and all its test images are tests
+    queries: int | None = setting(None, ge=1)
     # points of the collective's evolution at which clients reconstruct
     rounds: int = setting(1, ge=1, le=10_000)
     scale: str = "cpu"  # which conf/scale file set the sizes
@@ -87,7 +90,12 @@ class Config:
     def shards(self) -> ShardSettings:
         """What determines the clients' shards."""
         return ShardSettings(
-            self.ways, self.shots, self.partition_seed, self.data.clients_from, self.labelled.draws
+            self.ways,
+            self.shots,
+            self.partition_seed,
+            self.data.clients_from,
+            self.labelled.draws,
+            self.queries,
         )
 
     @property

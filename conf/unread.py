@@ -118,7 +118,7 @@ ROWS = (
     Row(
         SHARES,
         _is("data.name", "glyphs", "imagefolder"),
-        "the classes are divided as in the paper",
+        "the classes are divided as published",
     ),
     Row(OF_A_COLLECTIVE, _is(PATH, None), SAVED, but=FACTORY),
     Row(FACTORY, lambda run: _is(PATH, None)(run) or run.trained_by("factory"), SAVED),
@@ -127,6 +127,7 @@ ROWS = (
     Row("collective.temperature", _is_not("collective.distill", 0), "collective.distill is 0"),
     Row("collective.ewc_lambda", _is(MEMORY, "ewc"), f"{MEMORY} is not ewc"),
     Row("collective.growth_noise", _is_not("collective.growth", "none", "equal"), "nothing grows"),
+    Row("queries", _is("labelled.draws", 0), "shards are of flagged images"),
     Row("labelled.flags", _is_not("labelled.draws", 0), "labelled.draws is 0: nothing is flagged"),
     Row("learngene.depth", _is(LAYERS, "front"), f"{LAYERS} is not front"),
     Row("learngene.tolerance learngene.bytes", _is(LAYERS, "auto"), f"{LAYERS} is not auto"),

@@ -16,6 +16,7 @@ from conf.methods import RunMethods, add_cwd_to_path, resolve_methods
 from conf.schema import Config
 from conf.typed import to_typed
 from learngene.collective.settings import GROWTHS
+from learngene.data.class_lists import group_sizes
 from learngene.data.settings import value_bounds
 from learngene.errors import InputError
 from learngene.utils.files import is_file, is_folder
@@ -302,8 +303,8 @@ def _of_data(config: Config) -> Iterator[Problem]:
     value_bounds(data)
     if data.root is not None and not is_folder(data.root):
         yield "data.root", "no such folder", "Name a folder that exists"
-    if data.name in ("cifar100", "imagenet100"):
-        group = {"novel": 20, "open_world": 16}[source]  # the appendix's class split
+    if sizes := group_sizes(data.name):
+        group = sizes[source]
         if config.ways > group:
             yield "ways", f"{data.name} has {group} {source} classes", f"Write ways={group} or less"
     if data.name == "glyphs":
@@ -311,8 +312,11 @@ def _of_data(config: Config) -> Iterator[Problem]:
         if config.ways > math.ceil(count):
             problem = f"{data.classes} glyph classes hold {count:.0f} {source} ones"
             yield "ways", problem, f"Lower it, or raise data.classes or data.{source}"
-        if config.shots > data.train_per_class:
-            problem = f"more than the {data.train_per_class} training images of a class"
+        images = data.train_per_class
+        if config.queries is not None:
+            images += data.test_per_class - config.queries
+        if config.shots > images:
+            problem = f"more than the {max(images, 0)} training images of a class"
             yield "shots", problem, "Lower it, or raise data.train_per_class"
 
 

@@ -41,7 +41,9 @@ def global_chance(seed: int, phase: str, round: int = 0, client: int = 0) -> Ite
     with torch.random.fork_rng(gpus):
         random.seed(entropy)
         np.random.seed(entropy % 2**32)
-        torch.manual_seed(entropy >> 65)
+        # Without a GPU ``torch.manual_seed`` keeps each seed for one, with a traceback, for ever.
+        there = torch.cuda.is_available()
+        (torch.manual_seed if there else torch.default_generator.manual_seed)(entropy >> 65)
         try:
             yield
         finally:

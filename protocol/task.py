@@ -60,6 +60,7 @@ class ClientTask:
     # Rows and columns of the images that the learngene grew up on: a node with images of its own
     # brings them to that size.
     image_side: int | None = None
+    queries: int | None = None  # test images of a class; None: all of the dataset's
     keep: str | None = None  # folder for the trained individual; a node's own word comes first
 
     def to_plain(self) -> dict[str, Any]:

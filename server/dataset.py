@@ -58,4 +58,10 @@ def _shard(shards: ShardSettings, dataset: ImageDataset, client: int) -> Shard:
         most = max(len(dataset.rows("train", c)) for c in dataset.class_split.open_world)
         flags = all_flagged(dataset)
         return draw_labelled_shard(dataset, flags, **drawn, shots=most, draws=shards.draws)
-    return draw_shard(dataset, **drawn, shots=shards.shots, classes_from=shards.classes_from)
+    return draw_shard(
+        dataset,
+        **drawn,
+        shots=shards.shots,
+        classes_from=shards.classes_from,
+        queries=shards.queries,
+    )

@@ -41,7 +41,7 @@ FLOWERS = ("flwr run ", "export FLWR_")  # no sim.py: tests/test_flower_run.py r
 # Asked for, composed and checked as written and at scale=tiny, but not run.
 NOT_RUN = {
     r"python -m pip": "it installs",
-    r"data=(cifar100|imagenet100)": "its images are not in the repository",
+    r"data=(cifar|fc100|imagenet100|mini_imagenet)": "its images are not in the repository",
     r"data\.download=true": "it asks the network",
     r"runtime\.address=": "it needs a cluster that runs",
     r"runtime\.num_gpus=0\.": "it needs a GPU",

@@ -35,6 +35,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ablation": (("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000"),
                  ("collective.growth=schedule",)),
     "bound": (("shots=2",), ("shots=3",), ("shots=5",)),
+    "few_shot_benchmark": (("shots=1",), ("shots=5",)),
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
     "frontier": (("learngene.precision=int8",), ("individual.depth=4",)),
@@ -61,6 +62,12 @@ NAMES: dict[str, set[str]] = {
             "backward transfer",
         )
     },
+    "few_shot_benchmark": {
+        f"{shots}-shot, {name}" for shots in (1, 5) for name in (
+            "learngene, as inherited", "learngene, 2 epochs", "scratch, 2 epochs",
+            "protonet, no training",
+        )
+    },
     "growth_ablation": {
         f"collective.growth={growth}: {name}"
         for growth, layers in (("schedule", 13), ("none", 13), ("conf/growth/deepen.yaml", 15))
@@ -83,6 +90,7 @@ NAMES: dict[str, set[str]] = {
     },
 }  # fmt: skip
 MORE = {
+    "few_shot_benchmark": ("methods=[learngene,scratch,protonet]",),  # table 3 has all
     "fig6a_evolution": ("rounds=2",),  # two tasks have two moments
     "growth_ablation": ("collective.classes_per_task=2",),  # the plan's last step is of task 8
     "table2_open_world": ("methods=[learngene,scratch,protonet,deepemd]",),  # table 3 has all

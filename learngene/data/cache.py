@@ -33,7 +33,7 @@ from learngene.data.dataset import (
     read_card,
     seal,
 )
-from learngene.data.settings import SeededDataSettings
+from learngene.data.settings import NAMES, SeededDataSettings
 from learngene.data.sources.base import ProgressFn, Source, check_labels
 from learngene.data.sources.decode import own_pixel_limit, suspicious
 from learngene.errors import InputError
@@ -56,12 +56,12 @@ def open_source(settings: SeededDataSettings) -> Source:
         from learngene.data.sources.glyphs import GlyphSource
 
         source = GlyphSource(settings)
-    elif settings.name in ("cifar100", "imagenet100", "imagefolder"):
+    elif settings.name in NAMES:
         from learngene.data.sources.named import open_images
 
         source = open_images(settings)
     else:
-        fix = "Choose glyphs, cifar100, imagenet100 or imagefolder"
+        fix = f"Choose {', '.join(NAMES[:-1])} or {NAMES[-1]}"
         raise InputError("data", settings.name, "no such dataset", fix)
     check_labels(source.labels, source.class_names, settings)
     return source

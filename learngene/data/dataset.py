@@ -91,9 +91,22 @@ class ImageDataset:
                 rows.setflags(write=False)
         return made
 
+    def take(self, kind: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """``images``, ``labels`` or ``hashes`` of rows (B,) that count on from train to test."""
+        train, test = (getattr(self, f"{split}_{kind}") for split in SPLITS)
+        later = rows >= len(train)
+        found = np.empty((len(rows), *train.shape[1:]), train.dtype)
+        found[~later], found[later] = train[rows[~later]], test[rows[later] - len(train)]
+        return found
+
     def rows(self, split: str, class_index: int) -> NDArray[np.int64]:
         """Ascending row indices of a class in ``train`` or ``test``; read-only."""
         return self._rows[split][class_index]
+
+    def all_rows(self, class_index: int) -> NDArray[np.int64]:
+        """Those of both splits, as ``take`` counts them."""
+        test = self.rows("test", class_index) + len(self.train_labels)
+        return np.concatenate([self.rows("train", class_index), test])
 
 
 def load(path: str | Path) -> ImageDataset:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learngene.data.augment import to_batch
-from learngene.data.dataset import GROUPS, ImageDataset
+from learngene.data.dataset import GROUPS, SPLITS, ImageDataset
 from learngene.errors import InputError
 from learngene.seeding import generator
 from learngene.utils.settings import check_choice
@@ -24,7 +24,13 @@ class Shard:
     client: int
     classes: tuple[int, ...]  # class indices, in the order of the client's labels 0..ways-1
     train_rows: NDArray[np.int64]  # (shots * ways,): a first image of every class, then a second..
-    test_rows: NDArray[np.int64]  # all test images of those classes, ascending
+    test_rows: NDArray[np.int64]  # all test images of those classes, ascending; or the queries
+    # Both are of all images of a class: rows count on from the training images to the test images.
+    pooled: bool = False
+
+    def rows(self, dataset: ImageDataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``train_rows`` and ``test_rows`` as ``ImageDataset.take`` counts them."""
+        return self.train_rows, self.test_rows + (0 if self.pooled else len(dataset.train_labels))
 
 
 def draw_classes(
@@ -51,11 +57,12 @@ def draw_shard(
     shard_seed: int,
     client: int,
     classes_from: str = "novel",
+    queries: int | None = None,
 ) -> Shard:
     """Draw a client's shard; a pure function of its arguments.
 
     Fewer shots (or ways) from the same seed are a prefix of more: the same classes, and
-    ``train_rows`` of the smaller draw begin those of the larger.
+    ``train_rows`` of the smaller draw begin those of the larger. The queries are the same.
 
     Args:
         dataset: where the images are.
@@ -64,34 +71,43 @@ def draw_shard(
         shard_seed: seed of all clients' shards.
         client: index of the client, from 0.
         classes_from: ``novel`` or ``open_world``.
+        queries: test images of a class; shots and they are then drawn, none twice, from all images
+            of a class, as tasks of few-shot learning are (Vinyals et al. 2016). None: shots are
+            training images of the dataset, and all its test images of the classes are tests.
 
     Raises:
-        InputError: the dataset has fewer classes, or a class fewer training images, than asked.
+        InputError: the dataset has fewer classes, or a class fewer images, than asked.
     """
     check_choice("data.clients_from", classes_from, ("novel", "open_world"))
     chance = generator(shard_seed, "shard", client=client)
     classes = draw_classes(dataset, classes_from, ways, chance)
     group = dataset.class_split.group(classes_from)
     # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
-    scarce = min(group, key=lambda index: len(dataset.rows("train", index)))
-    held = len(dataset.rows("train", scarce))
-    if not 1 <= shots <= held:
+    splits = ("train",) if queries is None else SPLITS
+    held, scarce = min((sum(len(dataset.rows(s, c)) for s in splits), c) for c in group)
+    if not 1 <= shots <= held - (queries or 0):
         needed = f"a client needs {max(shots, 1)} training images of each class"
+        if queries is not None:
+            needed = f"a client needs {shots} + {queries} (queries) images of each class"
         problem = f"{needed}, class {dataset.class_names[scarce]} of {dataset.name} has {held}"
         raise InputError("shots", shots, problem, "Lower shots" if shots > 0 else "Raise shots")
     # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
-    picked = [
+    orders = [
         generator(shard_seed, f"shard/{index}", client=client).permutation(
-            dataset.rows("train", index)
-        )[:shots]
+            dataset.rows("train", index) if queries is None else dataset.all_rows(index)
+        )
         for index in classes
     ]
+    picked = np.stack([order[:shots] for order in orders], axis=1).ravel()
+    if queries is not None:
+        asked = np.stack([order[-queries:] for order in orders], axis=1).ravel()
+        return Shard(client, classes, picked, asked, pooled=True)
     tests = np.sort(np.concatenate([dataset.rows("test", index) for index in classes]))
-    return Shard(client, classes, np.stack(picked, axis=1).ravel(), tests)
+    return Shard(client, classes, picked, tests)
 
 
-def _contents(hashes: NDArray[np.void], rows: NDArray[np.int64]) -> set[bytes]:
-    return set(hashes[rows].tolist())
+def _contents(dataset: ImageDataset, rows: NDArray[np.int64]) -> set[bytes]:
+    return set(dataset.take("hashes", rows).tolist())
 
 
 def check_leakage(
@@ -125,27 +141,26 @@ def check_leakage(
         base = base | open_world
     disjoint &= set(dataset.train_labels[base_rows].tolist()) <= base
     shard_test_overlap = 0
-    held, tested = (np.zeros(len(of), bool) for of in (dataset.train_labels, dataset.test_labels))
+    held, tested = np.zeros((2, len(dataset.train_labels) + len(dataset.test_labels)), bool)
     for shard in shards:
-        private = set(shard.classes)
-        labels = dataset.train_labels[shard.train_rows], dataset.test_labels[shard.test_rows]
-        disjoint &= not private & base and all(set(part.tolist()) <= private for part in labels)
-        tests = _contents(dataset.test_hashes, shard.test_rows)
-        shard_test_overlap += len(_contents(dataset.train_hashes, shard.train_rows) & tests)
-        held[shard.train_rows] = tested[shard.test_rows] = True
+        private, both = set(shard.classes), shard.rows(dataset)
+        labels = set(dataset.take("labels", np.concatenate(both)).tolist())
+        disjoint &= not private & base and labels <= private
+        shard_test_overlap += len(_contents(dataset, both[0]) & _contents(dataset, both[1]))
+        held[both[0]] = tested[both[1]] = True
 
-    seen = _contents(dataset.train_hashes, base_rows)
+    seen = _contents(dataset, base_rows)
     overlaps = {
         "shard_test_overlap": shard_test_overlap,
-        "shard_base_overlap": len(_contents(dataset.train_hashes, np.flatnonzero(held)) & seen),
-        "test_base_overlap": len(_contents(dataset.test_hashes, np.flatnonzero(tested)) & seen),
+        "shard_base_overlap": len(_contents(dataset, np.flatnonzero(held)) & seen),
+        "test_base_overlap": len(_contents(dataset, np.flatnonzero(tested)) & seen),
     }
     held[base_rows] = True
     return {
         "classes_disjoint": bool(disjoint),
         **overlaps,
         "duplicates_dropped": dataset.duplicates_dropped,
-        "images_checked": int(held.sum() + tested.sum()),
+        "images_checked": int((held | tested).sum()),
         "passed": bool(disjoint) and not any(overlaps.values()),
     }
 
@@ -245,6 +260,7 @@ def check_images(name: str, images: np.ndarray) -> None:
 
 def read_shard(dataset: ImageDataset, shard: Shard, device: torch.device) -> ShardData:
     """Read a shard's images from the dataset's mmap; nothing else of the dataset is touched."""
-    train = dataset.train_images[shard.train_rows], dataset.train_labels[shard.train_rows]
-    test = dataset.test_images[shard.test_rows], dataset.test_labels[shard.test_rows]
+    train, test = (
+        (dataset.take("images", rows), dataset.take("labels", rows)) for rows in shard.rows(dataset)
+    )
     return _shard_data(tuple(shard.classes), train, test, dataset.flip, device)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from learngene.data.class_lists import LISTS
 from learngene.errors import InputError
 from learngene.utils.settings import setting
+
+NAMES = ("glyphs", *LISTS, "imagefolder")
 
 
 @dataclass
 class DataSettings:
     """Which images, and how their classes are divided."""
 
-    # glyphs | cifar100 | imagenet100 | imagefolder
-    name: str = setting("glyphs", choices=("glyphs", "cifar100", "imagenet100", "imagefolder"))
+    # glyphs | imagefolder | the paper's: cifar100 | imagenet100 | few-shot learning's, of the same
+    # files: cifar_fs | fc100 | mini_imagenet
+    name: str = setting("glyphs", choices=NAMES)
     root: str | None = setting(None, path=True)  # folder with the images; not used by glyphs
     download: bool = False  # ask the Hugging Face hub when root is not given
     # side in pixels; null keeps the source's (imagefolder needs one)
@@ -72,3 +76,4 @@ class ShardSettings:
     seed: int  # of the draws of classes and images
     classes_from: str = "novel"  # novel | open_world
     draws: int = 0  # of classes, under table 2's protocol (``LabelledSettings``)
+    queries: int | None = None  # test images of a class

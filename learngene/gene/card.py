@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Annotated, Any
 
 import torch
@@ -193,19 +194,24 @@ def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
     if any(not 1 <= dimensions <= DIMENSIONS_LIMIT for dimensions in projected.values()):
         most = max(projected.values())
         return f"a projection to {most} dimensions, {DIMENSIONS_LIMIT} can be at most"
-    return shape_problem(shapes, due_shapes(card, convs, projected))
+    widths, sides = tuple(conv[0] for conv in convs), tuple(card.sides or ())
+    c_in = card.channels if sides else convs[0][1]
+    return shape_problem(shapes, due_shapes(c_in, widths, sides, tuple(projected.items())))
 
 
+@lru_cache(maxsize=16)  # the clients of a process are sent few different learngenes
 def due_shapes(
-    card: Card, convs: list[list[int]], projected: Mapping[int, int]
-) -> dict[str, list[int]]:
-    """Name and shape of every array that comes along, by the inherited layers' ``convs`` shapes and
-    the dimensions of the projections."""
-    widths, sides = [conv[0] for conv in convs], card.sides or []
+    c_in: int,
+    widths: tuple[int, ...],
+    sides: tuple[int, ...],
+    projected: tuple[tuple[int, int], ...],
+) -> Mapping[str, list[int]]:
+    """Name and shape of every array that comes along, by the inherited layers' widths, the sides of
+    their maps and (depth, dimensions) of the projections."""
     parts: dict[str, torch.nn.Module] = {}
     with torch.device("meta"):  # shapes alone: no memory is taken
-        parts["top"] = build_top(card.channels if sides else convs[0][1], widths)
-        for depth, dimensions in projected.items():
+        parts["top"] = build_top(c_in, widths)
+        for depth, dimensions in projected:
             features = widths[depth - 1] * sides[depth - 1] ** 2
             parts[f"projection.{depth}"] = Projection(features, dimensions)
     return {

@@ -64,7 +64,7 @@ def _around(gene: Learngene, context: ClientContext) -> Training:
     start_head(individual, context)
 
     retain = None
-    if context.retain.ewc_lambda > 0:
+    if context.retain.ewc_lambda > 0 and settings.epochs:  # what is not trained needs no holding
         inherited = inherited_modules(individual)
         order = torch.randperm(len(shard.train_y), generator=context.generator("fisher"))
         sample = order[: context.retain.fisher_samples].to(context.device)

@@ -277,6 +277,8 @@ class Experiment:
     figure: Callable[[RunGroup, Path], Path] = draw_variants
     claims: tuple[Claim, ...] = ()
     needs_collective: bool = False  # it shows one; a saved learngene has none
+    # A table of its own, above that of the rows, in text: headings, then cells.
+    overview: Callable[[RunGroup], list[tuple[str, ...]]] = lambda group: []
 
     def missing_methods(self, group: RunGroup) -> list[str]:
         """The methods that it compares and that a run has not."""

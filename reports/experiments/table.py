@@ -103,7 +103,7 @@ def write(group: RunGroup, folder: Path, figure: Figure | str = "", kept: bool =
     write_atomically(folder / f"{NAME}.json", text.encode())
     if kept:
         return
-    text = f"# {title_of(group)}\n\n{markdown(table, (*notes(group), KEY))}"
+    text = f"# {title_of(group)}\n\n{overview(group)}{markdown(table, (*notes(group), KEY))}"
     write_atomically(folder / f"{NAME}.md", text.encode())
     figures = {NAME: figure} if isinstance(figure, Figure) else {}
     context = template_context(group, table, notes(group))
@@ -132,6 +132,12 @@ def row_to_json(row: Row) -> dict[str, Any]:
         *(row.note, "\n".join(row.commands)),
     )
     return dict(zip(FIELDS, values, strict=True))
+
+
+def overview(group: RunGroup) -> str:
+    """The experiment's own table in Markdown, with an empty line below; empty where it has none."""
+    headings, *cells = experiment(group.experiment).overview(group) or [()]
+    return markdown_table(headings, cells) + "\n" if headings else ""
 
 
 def _digits(value: float | None) -> float | None:
@@ -186,6 +192,7 @@ def template_context(
     shown, commands = _shown(table)
     return {
         "title": title_of(group),
+        "overview": experiment(group.experiment).overview(group),
         "answers": answers(group.experiment, table),
         "headings": HEADINGS,
         "rows": shown,

@@ -15,6 +15,7 @@ from reports.experiments.table import (
     markdown_table,
     notes,
     number,
+    overview,
 )
 from reports.form import common_form, form_of
 from reports.format import NONE, format_bytes, seconds
@@ -48,8 +49,9 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
     for (experiment, data), rows in sorted(tables.items()):
         figure = _figure(experiment, data)
         where = f"{base}/{figure}" if figure in drawn else ""
-        below = notes(experiments[experiment, data])
-        shown.append((experiment, data, where, markdown(rows, below)))
+        group = experiments[experiment, data]
+        below = notes(group)
+        shown.append((experiment, data, where, overview(group) + markdown(rows, below)))
     text = (
         environment(Path(__file__).parent)
         .get_template("page.md.j2")

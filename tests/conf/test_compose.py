@@ -95,6 +95,22 @@ def test_every_experiment_fits_another_dataset(experiment: str, tmp_path: Path) 
     check(composed(f"experiment={experiment}", "data=imagenet100", f"data.root={tmp_path}"))
 
 
+@pytest.mark.parametrize(("name", "open_world"), [("cifar_fs", 16), ("fc100", 20)])
+def test_few_shot_worlds_bring_their_protocol(name: str, open_world: int, tmp_path: Path) -> None:
+    asked = [f"data={name}", f"data.root={tmp_path}", "data.clients_from=open_world"]
+    assert check(composed(*asked, f"ways={open_world}")).queries == 15
+    with pytest.raises(InputError, match=f"{name} has {open_world} open_world classes"):
+        check(composed(*asked, f"ways={open_world + 1}"))
+
+
+def test_equal_divisions_have_equal_settings(tmp_path: Path) -> None:
+    """Whoever asks for one of them finds the collectives of the other."""
+    root = f"data.root={tmp_path}"
+    for name, paper in (("cifar_fs", "cifar100"), ("mini_imagenet", "imagenet100")):
+        world, same = (check(composed(f"data={n}", root)) for n in (name, paper))
+        assert (world.collective, world.learngene) == (same.collective, same.learngene)
+
+
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(LIMITS)
     free = {"data.download", "data.value_range", "individual.augment", "individual.mirror_test",

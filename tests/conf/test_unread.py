@@ -35,7 +35,7 @@ def test_every_row_is_of_fields_that_there_are(row) -> None:
     [
         ("data.root=/", "data.root", "glyphs are drawn"),
         ("data=cifar100 data.root=/ data.classes=20", "data.classes", "only glyphs are drawn"),
-        ("data=cifar100 data.root=/ data.novel=0.2", "data.novel", "divided as in the paper"),
+        ("data=cifar100 data.root=/ data.novel=0.2", "data.novel", "divided as published"),
         ("runtime=serial runtime.num_gpus=1", "runtime.num_gpus", "there is no Ray"),
         ("runtime=serial runtime.cohort=5", "runtime.cohort", "only clients of runtime=batched"),
         ("learngene.path=x collective.lr=1 seed=1", "collective.lr", "there is no collective"),

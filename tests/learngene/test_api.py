@@ -15,6 +15,7 @@ import learngene
 from clients.work import run_task
 from conf.schema import Config
 from learngene import IndividualSettings, RetainSettings, adapt, api, predict, shard_of
+from learngene.adaptation import training
 from learngene.data.partition import draw_shard, read_shard
 from learngene.gene.gene import load, save
 from learngene.utils.settings import limits_of
@@ -64,6 +65,35 @@ def test_defaults_are_those_of_a_run(gene, shard, monkeypatch):
     assert (contexts[0].individual, contexts[0].retain) == (run.individual, run.retain)
     assert contexts[1].individual == replace(run.individual, epochs=1)
     assert contexts[1].retain == run.retain
+
+
+def test_without_epochs_the_individual_is_as_inherited_and_cheap(gene, shard, monkeypatch):
+    """Its one point is epoch 0 of a training; neither Fisher information nor optimiser is made."""
+    trained = adapt(gene, shard, **settings_of(**SHORT))[1]
+
+    def refuse(*_, **__):
+        raise AssertionError("not needed")
+
+    monkeypatch.setattr(api.method, "fisher_diagonal", refuse)
+    monkeypatch.setattr(training, "sgd", refuse)
+    inherited = adapt(gene, shard, **settings_of(**SHORT | {"epochs": 0}))[1]
+    for name in ("epochs", "accuracy", "loss", "train_loss", "penalty"):
+        assert getattr(inherited, name) == getattr(trained, name)[:1]
+    assert 0 <= inherited.extras["train_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_query_is_judged_without_its_company(gene, shard, epochs):
+    """Inductive, as the few-shot benchmark wants it: no statistics over the images of a test."""
+
+    def losses(part):
+        some = replace(shard, test_x=shard.test_x[part], test_y=shard.test_y[part])
+        return adapt(gene, some, **settings_of(**SHORT | {"epochs": epochs}))[1].loss
+
+    parts = [slice(0, 1), slice(1, None)]
+    count = len(shard.test_y)
+    one, others = (np.array(losses(part)) for part in parts)
+    assert losses(slice(None)) == pytest.approx((one + (count - 1) * others) / count, rel=1e-4)
 
 
 def test_a_runs_stem_is_not_read_and_its_safeguard_is(gene, shard):

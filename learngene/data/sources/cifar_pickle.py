@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from learngene.data.class_split import paper_class_split
+from learngene.data.class_split import named_class_split
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import BATCH, Source, check_file, hash_files
@@ -116,7 +116,7 @@ def open_cifar_python(folder: Path, settings: SeededDataSettings, size: int) -> 
     if not isinstance(listed, list) or not all(isinstance(name, str | bytes) for name in listed):
         raise _damaged(folder / "meta", "'fine_label_names' is no list of names")
     names = tuple(map(_text, listed))
-    class_split = paper_class_split(settings, names)
+    class_split = named_class_split(settings, names)
     labels: dict[str, NDArray[np.int64]] = {}
     pixels: dict[str, NDArray[np.uint8]] = {}
     for split in SPLITS:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learngene.data.class_split import draw_class_split, paper_class_split, unusable
+from learngene.data.class_split import draw_class_split, named_class_split, unusable
 from learngene.data.dataset import SPLITS, ClassSplit
 from learngene.data.settings import SeededDataSettings, value_bounds
 from learngene.data.sources.base import BATCH, ProgressFn, Source, check_file, hash_files, shown
@@ -186,7 +186,7 @@ def open_folder(
         class_split = draw_class_split(len(names), settings)
         shaping["shares"] = [settings.base, settings.open_world, settings.novel]
     else:
-        class_split = paper_class_split(settings, names)
+        class_split = named_class_split(settings, names)
     if not split_in_source:
         shaping["test_share"] = settings.test_share
     if settings.name == "imagefolder" or not split_in_source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from learngene.data.class_lists import files_of
 from learngene.data.class_split import unusable
 from learngene.data.settings import SeededDataSettings
 from learngene.data.sources.base import Source
@@ -38,7 +39,7 @@ def open_images(settings: SeededDataSettings) -> Source:
         InputError: there is no image size or no root and no leave to download, or nothing usable
             lies there.
     """
-    name = settings.name
+    name = files_of(settings.name)
     size = settings.image_size or _SIZE.get(name, 0)
     if size < 8:
         problem = "images of any size are resized to one, of at least 8 pixels"

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from learngene.data.class_split import class_list, paper_class_split, unusable
+from learngene.data.class_lists import class_list, files_of
+from learngene.data.class_split import named_class_split, unusable
 from learngene.data.dataset import SPLITS
 from learngene.data.settings import SeededDataSettings, value_bounds
 from learngene.data.sources.base import BATCH, Source, check_file, hash_files
@@ -150,7 +151,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_columns(schema: pa.Schema, name: str, file: Path) -> None:
-    image, label = COLUMNS[name]
+    image, label = COLUMNS[files_of(name)]
     if lacking := [c for c in (image, label) if c not in schema.names]:
         problem = f"lacks the column {lacking[0]}, it has {', '.join(schema.names)}"
         fix = f"{name} needs {image} and {label}, as on the hub"
@@ -165,12 +166,12 @@ def _check_columns(schema: pa.Schema, name: str, file: Path) -> None:
 def open_parquet(
     files: dict[str, list[Path]], settings: SeededDataSettings, size: int
 ) -> TableSource:
-    """Local parquet of ``cifar100`` or ``imagenet100`` with the hub's columns.
+    """Local parquet of a named data set with the hub's columns.
 
     Raises:
         InputError: a split is missing, a file is damaged or lacks a column, or classes differ.
     """
-    image_column, label_column = COLUMNS[settings.name]
+    image_column, label_column = COLUMNS[files_of(settings.name)]
     labels: dict[str, NDArray[np.int64]] = {}
     names: tuple[str, ...] = ()
     for split in SPLITS:
@@ -218,7 +219,7 @@ def open_hub(settings: SeededDataSettings, size: int) -> TableSource:
     """
     import datasets
 
-    name = settings.name
+    name = files_of(settings.name)
     image_column, label_column = COLUMNS[name]
     try:
         with _quiet():
@@ -254,7 +255,7 @@ def _table_source(
     given = {"value_range": value_range} if value_range else {}
     return TableSource(
         class_names=names,
-        class_split=paper_class_split(settings, names),
+        class_split=named_class_split(settings, names),
         image_size=size,
         labels=labels,
         shaping={"image_size": size, "layout": "table", **given},

@@ -78,6 +78,15 @@ def test_each_has_the_curves_of_training_alone(monkeypatch, form, unfold):
     assert (found[0].penalty[-1] > 0) == (form != "scratch")
 
 
+def test_without_epochs_each_is_tested_as_inherited():
+    """What ``individual.epochs=0`` asks for: nothing is held, and nothing is trained."""
+    settings = train_settings(epochs=0)
+    made = [replace(training(n), settings=settings, retain=None, ewc_lambda=0.0) for n in range(3)]
+    for one, alone in zip(train_together(made), [each.run() for each in made], strict=True):
+        assert one.epochs == alone.epochs == [0] and one.accuracy == alone.accuracy
+        assert one.extras == alone.extras and one.loss == pytest.approx(alone.loss, rel=1e-3)
+
+
 def test_one_that_diverges_takes_no_other_along():
     broken = training(1)
     broken.shard.train_x.fill_(torch.nan)

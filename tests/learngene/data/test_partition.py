@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from learngene.data.augment import to_batch
 from learngene.data.dataset import ImageDataset
-from learngene.data.partition import Shard, check_leakage, draw_shard
+from learngene.data.partition import Shard, check_leakage, draw_shard, read_shard
 from learngene.errors import InputError
 
 
@@ -51,6 +53,47 @@ def test_fewer_shots_and_ways_are_a_prefix(glyphs: ImageDataset) -> None:
     assert np.array_equal(narrow.train_rows.reshape(6, 2), columns)
 
 
+def test_queries_are_drawn_like_shots_from_all_images_of_a_class(glyphs: ImageDataset) -> None:
+    trained = len(glyphs.train_labels)
+    every = {i: set(glyphs.all_rows(i).tolist()) for i in glyphs.class_split.novel}
+    for client in range(5):
+        shard = _draw(glyphs, client, queries=3)
+        shots, queries = shard.rows(glyphs)
+        assert shots.shape == (12,) and queries.shape == (9,)
+        assert len({*shots.tolist(), *queries.tolist()}) == 21  # no image twice
+        for rows, each in ((shots, 4), (queries, 3)):
+            labels = glyphs.take("labels", rows)
+            assert labels.tolist() == list(shard.classes) * each
+            assert set(rows.tolist()) <= set().union(*(every[c] for c in shard.classes))
+    both = [_draw(glyphs, client, queries=3).rows(glyphs) for client in range(20)]
+    for kind in (0, 1):  # shots and queries alike: once training, once test images of the dataset
+        assert {bool(row >= trained) for rows in both for row in rows[kind]} == {True, False}
+    one, four = (_draw(glyphs, shots=shots, queries=3) for shots in (1, 4))
+    assert np.array_equal(one.train_rows, four.train_rows[:3])
+    assert np.array_equal(one.test_rows, four.test_rows)
+
+
+def test_the_images_of_a_pooled_shard_are_those_of_its_rows(glyphs: ImageDataset) -> None:
+    shard = _draw(glyphs, client=1, queries=5)
+    data, every = read_shard(glyphs, shard, torch.device("cpu")), len(glyphs.train_images)
+    pixels = np.concatenate([glyphs.train_images, glyphs.test_images])
+    for x, rows in ((data.train_x, shard.train_rows), (data.test_x, shard.test_rows)):
+        assert torch.equal(x, to_batch(pixels[rows], torch.device("cpu")))
+    assert (shard.test_rows < every).any() and (shard.test_rows >= every).any()
+    assert data.test_y.tolist() == [0, 1, 2] * 5
+
+
+def test_a_query_that_is_a_shot_or_of_base_leaks(glyphs: ImageDataset) -> None:
+    shard, base = _draw(glyphs, queries=3), _base_rows(glyphs)
+    assert check_leakage(glyphs, [shard], base)["passed"]
+    of_both = replace(shard, test_rows=np.append(shard.test_rows, shard.train_rows[0]))
+    assert check_leakage(glyphs, [of_both], base)["shard_test_overlap"] == 1
+    content = glyphs.take("hashes", shard.test_rows[:1])[0]
+    dataset = _planted(glyphs, "train_hashes", int(base[3]), content)
+    found = check_leakage(dataset, [shard], base)
+    assert (found["test_base_overlap"], found["passed"]) == (1, False)
+
+
 def test_seed_and_client_decide(glyphs: ImageDataset) -> None:
     assert np.array_equal(_draw(glyphs).train_rows, _draw(glyphs).train_rows)
     seen = {
@@ -67,6 +110,7 @@ def test_seed_and_client_decide(glyphs: ImageDataset) -> None:
         ({"ways": 50}, "ways=50: a client needs 50 novel classes, glyphs has 6. Lower ways"),
         ({"ways": 5, "classes_from": "open_world"}, "5 open-world classes, glyphs has 4"),
         ({"shots": 7}, r"a client needs 7 training images of each class, class . of glyphs has 6"),
+        ({"queries": 6}, r"a client needs 4 \+ 6 \(queries\) images of each class, .* has 9"),
         ({"shots": 0}, "shots=0"),
         ({"ways": 0}, "ways=0"),
         ({"classes_from": "base"}, "data.clients_from=base"),

@@ -94,6 +94,14 @@ def test_global_chance_inside_hangs_on_the_arguments_alone() -> None:
         assert not set(drawn(*other)) & set(first)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there and is seeded")
+def test_no_seed_is_put_by_for_a_gpu_that_is_not_there() -> None:
+    put_by = len(torch.cuda._queued_calls)
+    with isolated(0, "test"):
+        pass
+    assert len(torch.cuda._queued_calls) == put_by
+
+
 class Own(BaseException):
     """What no ``except Exception`` catches."""
 

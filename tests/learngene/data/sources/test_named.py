@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from learngene.data.cache import build, open_source
-from learngene.data.class_split import class_list
+from learngene.data.class_lists import LISTS, class_list
 from learngene.data.settings import SeededDataSettings
 from learngene.errors import InputError
 from tests.learngene.data.helpers import noise, png, write_folders, write_parquet
@@ -50,6 +50,40 @@ def test_parquet(cifar: Write, tmp_path: Path) -> None:
     open_world = {dataset.class_names[i] for i in dataset.class_split.open_world}
     assert len(open_world) == 16 and {"sea", "cattle"} < open_world
     assert build(_cifar(tmp_path / "parquet", image_size=16), tmp_path).image_shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "novel"),
+    [
+        ("cifar_fs", (64, 16, 20), {"baby", "plain", "worm"}),
+        ("fc100", (60, 20, 20), {"baby", "woman", "whale", "bee", "fox"}),
+    ],
+)
+def test_few_shot_worlds_are_other_divisions_of_the_same_files(
+    name: str, sizes: tuple[int, ...], novel: set[str], cifar: Write, tmp_path: Path
+) -> None:
+    """Counts as published: Bertinetto et al. 2019; Oreshkin et al. 2018."""
+    root = cifar()
+    dataset = build(SeededDataSettings(name, root=str(root)), tmp_path)
+    split = dataset.class_split
+    assert (len(split.base), len(split.open_world), len(split.novel)) == sizes
+    assert dataset.name == name and novel < {dataset.class_names[i] for i in split.novel}
+    paper = build(_cifar(root), tmp_path)
+    assert np.array_equal(dataset.train_images, paper.train_images)
+    # A collective is kept under the content's hash: that of the paper's classes is taken up.
+    assert (dataset.sha256 == paper.sha256) == (name == "cifar_fs")
+
+
+def test_no_superclass_of_fc100_is_in_two_groups(shared_data: Path) -> None:
+    table = pq.read_table(
+        next((shared_data / "cifar100").rglob("test*.parquet")),
+        columns=["fine_label", "coarse_label"],
+    )
+    coarse = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    names = class_list("fc100")
+    groups = [{coarse[names.index(n)] for n in group.split()} for group in LISTS["fc100"]]
+    assert [len(group) for group in groups] == [12, 4, 4]
+    assert len(set.union(*groups)) == 20
 
 
 def test_seed_does_not_build_it_again(cifar: Write, tmp_path: Path) -> None:
@@ -432,7 +466,7 @@ def test_deep_images_of_a_table_need_a_range(cifar: Write, tmp_path: Path) -> No
 
 
 def test_real_names_are_the_built_in_ones(shared_data: Path) -> None:
-    for name, folder in (("cifar100", "cifar100"), ("imagenet100", "mini-imagenet")):
+    for name, folder in (("cifar100", "cifar100"), ("mini_imagenet", "mini-imagenet")):
         source = open_source(SeededDataSettings(name, root=str(shared_data / folder)))
         assert source.class_names == class_list(name)
         assert len(source.labels["train"]) == 50_000 and len(source.labels["test"]) == 10_000
