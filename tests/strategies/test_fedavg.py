@@ -248,7 +248,7 @@ def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, 
 
 def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_dataset):
     task, _ = parts_of(tmp_path, tiny_dataset)
-    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_dataset, 0.0625))
+    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_dataset, 0.0625, "fedavg"))
     answer = run_task(0, 1, plan.task, plan.payloads)
     assert plan.schema.reply.problems(pack(answer)) == []
     usual = replace(plan.task, federated=None)
@@ -268,7 +268,7 @@ def test_a_records_own_word_is_not_enough():
     ):
         with pytest.raises(ValueError, match=r"w |head\.bias "):
             check_weights(bad, card, 5, 5)
-    assert head_rows("9,7", card) == (2, 0)
+    assert head_rows("9,7", card, 2) == (2, 0) == head_rows("9,7", card, None)
     for classes in ("9", "9,9", "9,1", "x,9", ""):
         with pytest.raises(ValueError):
-            head_rows(classes, card)
+            head_rows(classes, card, 2)
