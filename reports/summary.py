@@ -245,11 +245,15 @@ def divided(results: Results) -> float | None:
 
 def _sentence(results: Results, macro: str) -> str:
     draws, names = bool(results.get("labelled")), method_names(results)
+    alpha, there = divided(results), answered(results)
+    own, drawn = [], []  # clients with images of their own, and with a shard of the dataset
+    for client in there:
+        (own if client["shots"] is None and alpha is None else drawn).append(client)
     return sentence(
         "summary.j2",
         macro,
         results=results,
-        clients=answered(results),
+        clients=there,
         methods=names,
         form=form_of(results),
         opponent=best_opponent(results),
@@ -259,7 +263,9 @@ def _sentence(results: Results, macro: str) -> str:
         units=unit_name(results),
         unit="draw of classes" if draws else "client",
         pair="draw" if draws else "client",
-        divided=divided(results),
+        divided=alpha,
+        own=own,
+        drawn=drawn,
         shared_classes={name for client in answered(results) for name in client["classes"]},
         fmean=fmean,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from learngene.methods.base import Method
 
-AMONG_CLIENTS = ("fedavg", "fedprox", "fedper", "fedbn", "fedavg_learngene")  # federated/
+AMONG_CLIENTS = ("fedavg", "fedprox", "fedper", "fedbn", "fed_learngene")  # federated/
 BUILT_IN = (
     "learngene",
     "scratch",
