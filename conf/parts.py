@@ -56,7 +56,9 @@ def client_task(
             ``method`` and ``own_methods`` with modules under their short names.
         dataset: where the dataset lies.
     """
-    partition = config.shards.partition
+    partition, held = config.shards.partition, None
+    if partition is not None:
+        held = len(load(dataset).class_split.group(config.data.clients_from))
     return ClientTask(
         world=str(dataset),
         methods=tuple(plain["methods"]),
@@ -74,7 +76,7 @@ def client_task(
         own_methods=plain.get("own_methods", {}),
         deterministic=None if config.runtime.deterministic else False,
         partition=partition,
-        classes=partition and len(load(dataset).class_split.group(config.data.clients_from)),
+        classes=held,
     )
 
 

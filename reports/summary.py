@@ -246,9 +246,9 @@ def divided(results: Results) -> float | None:
 def _sentence(results: Results, macro: str) -> str:
     draws, names = bool(results.get("labelled")), method_names(results)
     alpha, there = divided(results), answered(results)
-    own, drawn = [], []  # clients with images of their own, and with a shard of the dataset
-    for client in there:
-        (own if client["shots"] is None and alpha is None else drawn).append(client)
+    # Clients with images of their own, and those with a shard of the dataset.
+    own = [client for client in there if client["shots"] is None and alpha is None]
+    drawn = [client for client in there if client["shots"] is not None or alpha is not None]
     return sentence(
         "summary.j2",
         macro,

@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import sim as program
 from conf.schema import Config, register_schema
 from conf.validate import check
+from learngene.methods.registry import AMONG_CLIENTS
 from reports.experiments.frontier import FREE
 from reports.experiments.registry import draw, rows
 from reports.results import read_results
@@ -69,6 +70,13 @@ NAMES: dict[str, set[str]] = {
             "parameters at the end", "image passes",
             "layers that the criterion selects", *CLIENTS,
         )
+    },
+    "heterogeneous": {
+        "chance", "gain by federated rounds after the learngene",
+        "gain by the learngene before federated rounds",
+        *(f"{front}{name}" for name in ("learngene", "scratch", *AMONG_CLIENTS)
+          for front in ("", "received, ", "gain over scratch, ", "lead over ")
+          if front + name not in ("gain over scratch, scratch", "lead over learngene")),
     },
     "open_world_cycle": {
         "open-world classes learned", "labels spent", "labels spent on known images",

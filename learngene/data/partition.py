@@ -91,16 +91,15 @@ def draw_shard(
             order = generator(shard_seed, f"dirichlet/{c}").permutation(dataset.rows("train", c))
             picked.append(order[first:end])
         return shard_of_rows(dataset, client, tuple(c for c, *_ in held), picked)
-    ways, shots = of_client(ways, client), of_client(shots, client)
-    chance = generator(shard_seed, "shard", client=client)
-    classes = draw_classes(dataset, classes_from, ways, chance)
+    chance, images = generator(shard_seed, "shard", client=client), of_client(shots, client)
+    classes = draw_classes(dataset, classes_from, of_client(ways, client), chance)
     # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
-    _check_shots(dataset, group, shots, shots, "a client needs")
+    _check_shots(dataset, group, images, images, "a client needs")
     # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
     picked = [
         generator(shard_seed, f"shard/{index}", client=client).permutation(
             dataset.rows("train", index)
-        )[:shots]
+        )[:images]
         for index in classes
     ]
     return shard_of_rows(dataset, client, classes, picked)
