@@ -6,17 +6,19 @@ message in which its clients are sent what came of them.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import pandas as pd
 
 from learngene.methods.registry import AMONG_CLIENTS
-from reports.experiments.base import Experiment, Row, lead_rows, rank_note, row
+from reports.experiments.base import Experiment, Row, client_rows, lead_rows, rank_note, row
 from reports.figures import style
-from reports.format import kilobytes, seconds
+from reports.figures.measured import interval
+from reports.format import format_bytes, kilobytes, seconds
 from reports.results import MAIN, REFERENCE
+from reports.runs import seeds_of
 from reports.summary import answered, client_mean
 from reports.variants import RunGroup, Variant
 
@@ -31,8 +33,10 @@ def rows(group: RunGroup) -> list[Row]:
     """For every variant: chance; of each method accuracy, gain over scratch on the same clients and
     what a client received; the learngene's leads; what learngene and federated rounds add to each
     other."""
+    if not (there := _with_answers(group)):
+        return client_rows(group)
     table = []
-    for variant in group.variants:
+    for variant in there:
         table.append(_chance(variant))
         for name in variant.methods:
             note = rank_note(variant, name)
@@ -51,14 +55,20 @@ def rows(group: RunGroup) -> list[Row]:
     return table
 
 
+def _with_answers(group: RunGroup) -> list[Variant]:
+    return [each for each in group.variants if any(answered(run) for run in each.runs)]
+
+
 def _chance(variant: Variant) -> Row:
     """Of naming a client's classes blindly, over the clients that a mean accuracy is over."""
-    ways = pd.Series({task: len(names) for task, names in variant.classes.items()})
-    clients = [client for run in variant.runs for client in answered(run)]
-    images = [client["train_images"] for client in clients]
-    index = [(seed, *task) for seed in [0] for task in ways.index]
-    chance = pd.Series((100 / ways).to_numpy(), pd.MultiIndex.from_tuples(index))
-    note = f"{ways.min()} to {ways.max()} classes, {min(images)} to {max(images)} training images"
+    clients = {
+        (*seeds_of(run), client["id"]): (len(client["classes"]), client["train_images"])
+        for run in variant.runs
+        for client in answered(run)
+    }
+    ways, images = zip(*clients.values(), strict=True)
+    chance = pd.Series([100 / each for each in ways], pd.MultiIndex.from_tuples(clients))
+    note = f"{min(ways)} to {max(ways)} classes, {min(images)} to {max(images)} training images"
     return row(variant, "chance", "%", variant.mean(chance), note=f"{note} a client")
 
 
@@ -68,54 +78,41 @@ def _difference(variant: Variant, quantity: str, first: str, second: str) -> Row
 
 
 def _costs(variant: Variant, method: str) -> str:
-    """What a client sends, its seconds and, of a federated method, rounds; the mean over runs."""
-    runs = [run for run in variant.runs if answered(run)]
-    sent, spent = (
-        fmean(client_mean(run, method, field) or 0.0 for run in runs)
-        for field in ("bytes_up", "seconds")
-    )
+    """What a client sends, its seconds and, of a federated method, rounds."""
+    sent, spent = (_mean(variant, method, field) for field in ("bytes_up", "seconds"))
     note = f"{kilobytes(sent)} KB sent, {seconds(spent)} s at a client"
     if method in AMONG_CLIENTS:
         note += f", {variant.config(f'method.{method}.rounds')} rounds"
     return note
 
 
+def _mean(variant: Variant, method: str, field: str) -> float:
+    """Of a number of a method, over clients and runs."""
+    means = (client_mean(run, method, field) for run in variant.runs)
+    return fmean(mean for mean in means if mean is not None)
+
+
 def figure(group: RunGroup, path: Path) -> Path:
-    """Gain over scratch against all bytes that a client exchanges, a panel a variant."""
-    panels = group.variants
-    figure = style.new_figure(0.6 + 2.4 * len(panels))
+    """What each method gains over scratch, with all bytes that a client exchanges for it beside its
+    name; a panel a variant."""
+    panels = _with_answers(group)
+    most = max(len(variant.methods) for variant in panels)
+    figure = style.new_figure((0.9 + 0.3 * most) * len(panels))
     grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
     for axes, variant in zip(grid, panels, strict=True):
         names = [name for name in variant.methods if name != REFERENCE]
         looks = style.method_style(names)
-        for name in names:
-            runs = [run for run in variant.runs if answered(run)]
-            exchanged = np.mean(
-                [
-                    [client_mean(run, name, field) or 0.0 for field in ("bytes_down", "bytes_up")]
-                    for run in runs
-                ],
-                axis=0,
-            ).sum()
+        for place, name in enumerate(names):
             gain = variant.mean(variant.differences(name, REFERENCE))
-            half = gain.ci95 or 0.0
-            axes.errorbar(
-                exchanged,
-                gain.mean or 0.0,
-                yerr=half,
-                ls="",
-                ms=8,
-                capsize=3,
-                label=name,
-                **looks[name],
-            )
-        axes.axhline(0, color=style.GREY, lw=1)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(style.size_tick)
-        axes.set_ylabel("gain over scratch (points)")
-        axes.set_title(variant.label, loc="left")
-    grid[-1].set_xlabel("bytes received and sent by a client, log scale")
-    return style.save_with_legend(figure, grid[0], path)
+            interval(axes, place, gain.mean, gain.ci95, color=looks[name]["color"])
+        both = (sum(_mean(variant, n, f"bytes_{way}") for way in ("down", "up")) for n in names)
+        labels = [f"{n}, {format_bytes(size)}" for n, size in zip(names, both, strict=True)]
+        axes.set_yticks(range(len(names)), labels)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.axvline(0, color=style.GREY, lw=1)
+        axes.set_title(textwrap.fill(variant.label, 64), loc="left", fontsize=10)
+    grid[-1].set_xlabel("gain over scratch (points)")
+    return style.save(figure, path)
 
 
 EXPERIMENT = Experiment("heterogeneous", (MAIN, REFERENCE), rows, figure)
