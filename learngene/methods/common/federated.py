@@ -150,19 +150,20 @@ def _network(
 
 
 def _at_client(context: ClientContext, head: Head | None, unmeasured: bool = False) -> Individual:
-    """The model of what was sent and what the client keeps; what neither has is as it was drawn.
+    """The model of what was sent and, where the method keeps a part private, of what the client has
+    of it; before that, as it was drawn.
 
     Norms that nothing has gone through yet are measured on the shard, as scratch's are: those of a
     model that is ``unmeasured``, and private ones of a client that has none yet.
 
     Raises:
-        ValueError: an array has no place in the network, or another shape.
+        ValueError: an array is missing, has no place in the network, or another shape.
     """
     channels = context.shard.train_x.shape[1]
     network = _network(context.card, context.payload, context.seed, channels, head)
-    start = arrays_of(network)
-    own = {name: array for name, array in context.private.items() if name in start}
-    fill(network, start | context.payload | own)
+    drawn = arrays_of(network) if "private" in context.card else {}
+    own = {name: array for name, array in context.private.items() if name in drawn}
+    fill(network, drawn | context.payload | own)
     network = network.to(context.device).to(memory_format=torch.channels_last)
     sent = any(name.endswith("running_var") for name in context.payload)
     if unmeasured or not (sent or own):
