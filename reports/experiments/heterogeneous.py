@@ -46,7 +46,7 @@ def rows(group: RunGroup) -> list[Row]:
             received = variant.mean(variant.final_by_client(name).bytes / 1000)
             costs = _costs(variant, name)
             table.append(row(variant, f"received, {name}", "KB", received, note=costs))
-        table += lead_rows(variant)
+        table += lead_rows(variant, hide_settings=())
         table += [
             _difference(variant, quantity, first, second)
             for quantity, (first, second) in BOTH.items()
