@@ -42,6 +42,7 @@ from conf.methods import with_methods
 from conf.schema import Config, register_schema
 from conf.validate import check_fields, check_methods
 from learngene.errors import InputError, RunError, say
+from learngene.utils.settings import by_client
 from runtime.multirun import JobFailed, has_begun, worst_code
 from runtime.signals import KEPT, MESSAGE, Terminated, catch_signals
 from runtime.streams import steady_streams
@@ -164,7 +165,7 @@ def _simulation(
         with seconds.of("federated"), console.bar("federated rounds"):
             width, clients = result.gene.card.width, federation(config, resources, outside, ray)
             federated = run_federated_training(
-                task, names, dataset, width, clients, callback=callback
+                task, names, dataset, width, clients, gene=result.gene, callback=callback
             )
     pretrained = pretrained.merge(federated.payloads, federated.failed)
     keep = str(run_dir.absolute() / "individuals") if config.individual.keep else None
@@ -263,9 +264,11 @@ def attempt(job: Callable[[], int]) -> tuple[int, str]:
 
 def announce(config: Config) -> None:
     """The first line: what this run is. Printed before anything that takes seconds to import."""
+    ways, shots = ("/".join(map(str, by_client(each))) for each in (config.ways, config.shots))
+    divided = f" Dirichlet({config.data.alpha:g})" if config.data.partition == "dirichlet" else ""
     print(
-        f"  learngene: data {config.data.name}, {config.num_clients} clients, {config.ways}-way "
-        f"{config.shots}-shot, seed {config.seed}, runtime {config.runtime.name}"
+        f"  learngene: data {config.data.name}, {config.num_clients} clients,{divided} {ways}-way "
+        f"{shots}-shot, seed {config.seed}, runtime {config.runtime.name}"
     )
 
 

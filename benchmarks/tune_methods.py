@@ -113,7 +113,9 @@ def run_trial(
     try:
         trained = pretrain_methods(pretraining_settings(config, plain), dataset, result)
         names, width = federated_methods(trained.methods), result.gene.card.width
-        federated = run_federated_training(task, names, dataset, width, federation(config))
+        federated = run_federated_training(
+            task, names, dataset, width, federation(config), gene=result.gene
+        )
         payloads = trained.merge(federated.payloads, federated.failed).payloads
     except RuntimeError as error:  # it diverged: a bad trial, not the end
         return {"settings": settings, "accuracy": None, "error": str(error)}

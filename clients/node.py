@@ -87,14 +87,19 @@ class NodeSettings:
             problem = "the server names a path, and a node opens none that a message names"
             fix = "Name a dataset as worlds/KEY, or give the node images with data-root"
             raise InputError("world", named[:100], problem, fix)
-        variable = os.environ.get("LEARNGENE_CACHE", "").strip()
-        cache = expand_user(self.cache or variable or "~/.cache/learngene")
-        folder = cache / "worlds" / found["key"]
+        folder = self.cache_folder(named) / "worlds" / found["key"]
         if not folder.is_dir():
             problem = "this node's own cache has no such dataset"
             fix = "Run sim.py with the same data settings there, or give it images with data-root"
             raise InputError("world", found["key"], problem, fix)
         return folder
+
+    def cache_folder(self, named: str) -> Path:
+        """Where this node keeps things; of a simulation the run's cache, with the named dataset."""
+        if self.simulated:
+            return Path(named).parents[1]
+        variable = os.environ.get("LEARNGENE_CACHE", "").strip()
+        return expand_user(self.cache or variable or "~/.cache/learngene")
 
 
 def is_simulated(config: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from flwr.common.logger import log
 
 from clients.cohort import from_cohort
 from clients.node import NodeSettings, private
+from clients.private_state import PrivateState
 from learngene.adaptation.settings import RetainSettings
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset, load
@@ -26,7 +27,7 @@ from learngene.data.sources.decode import Range
 from learngene.gene.kept import describe_individual, save_individual
 from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
-from learngene.methods.base import generators
+from learngene.methods.base import Update, generators
 from learngene.methods.isolation import in_words, isolated
 from learngene.methods.plugins import error_line
 from learngene.methods.registry import base_of
@@ -90,8 +91,14 @@ def run_task(
             with isolated(task.seed, f"client-{name}", number, client):
                 method = find(name, plugin)
                 context = client_context(name, method, client, number, said, payload, shown, device)
+                kept_here = _private_state(task, node, name, client)
+                if kept_here is not None:
+                    context = replace(context, private=kept_here.load())
                 if task.federated is not None:
-                    answers[name], weights[name] = _federated_round(name, method, context)
+                    update = _federated_round(name, method, context)
+                    if kept_here is not None:
+                        kept_here.save(update.private)
+                    answers[name], weights[name] = update.metrics(), update.arrays
                     continue
                 if folder and method.inherits:
                     context = replace(context, keep=kept.append)
@@ -152,7 +159,7 @@ def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> C
         PrivateProblem: they cannot be used.
         ValueError: the run is of the server's classes, or the learngene's card names no size.
     """
-    if task.labelled is not None or task.federated is not None:
+    if not task.labelled is task.federated is task.partition is None:
         raise ValueError("this run is of the server's own classes: a node's own have no part in it")
     if task.image_side is None:
         raise ValueError("the learngene's card names no image size: take it from a run once more")
@@ -194,23 +201,28 @@ def _keep(
 
 def _shard(dataset: ImageDataset, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
-    drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
+    drawn: dict[str, Any] = {"ways": task.ways, "shots": task.shots}
+    drawn["shard_seed"] = task.shard_seed
     if task.labelled is not None:
         flags = decode_flags(dataset, task.labelled.flags)
         draws = task.labelled.draws
         return draw_labelled_shard(dataset, flags, **drawn, client=client, draws=draws)
-    source, queries = task.classes_from, task.queries
-    return draw_shard(dataset, **drawn, client=client, classes_from=source, queries=queries)
+    drawn |= {"classes_from": task.classes_from, "partition": task.partition}
+    return draw_shard(dataset, **drawn, client=client, queries=task.queries)
 
 
-def _federated_round(
-    name: str, method: Method, context: ClientContext
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Numbers and weights that go up."""
+def _federated_round(name: str, method: Method, context: ClientContext) -> Update:
     if method.update is None:
         raise ValueError(f"{name} is not trained among clients")
-    update = method.update(context)
-    return update.metrics(), update.arrays
+    return method.update(context)
+
+
+def _private_state(
+    task: ClientTask, node: NodeSettings, name: str, client: int
+) -> PrivateState | None:
+    """What the client keeps to itself of the method's training; None: nothing."""
+    card = task.cards.get(name, {})
+    return PrivateState.of(card, node.cache_folder(task.world), name, client)
 
 
 def client_context(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.schema import Config
+from learngene.data.dataset import load
+from learngene.utils.settings import by_client
 from protocol.task import ClientTask, LabelledImages
 from runtime.resources import Federation, Resources
 from server.factory import FactorySettings
@@ -39,7 +41,7 @@ def pretraining_settings(config: Config, plain: Mapping[str, Any]) -> Pretrainin
         methods=tuple(plain["methods"]),
         method=plain["method"],
         plugins=plain.get("own_methods", {}),
-        ways=config.ways,
+        ways=max(by_client(config.ways)),
         budget=config.budget,
         budget_in=config.budget_in,
     )
@@ -55,6 +57,9 @@ def client_task(
             ``method`` and ``own_methods`` with modules under their short names.
         dataset: where the dataset lies.
     """
+    partition, held = config.shards.partition, None
+    if partition is not None:
+        held = len(load(dataset).class_split.group(config.data.clients_from))
     return ClientTask(
         world=str(dataset),
         methods=tuple(plain["methods"]),
@@ -72,6 +77,8 @@ def client_task(
         labelled=labelled,
         own_methods=plain.get("own_methods", {}),
         deterministic=None if config.runtime.deterministic else False,
+        partition=partition,
+        classes=held,
     )
 
 

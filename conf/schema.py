@@ -17,7 +17,12 @@ from omegaconf import MISSING, OmegaConf
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.collective.settings import CollectiveSettings
-from learngene.data.settings import DataSettings, SeededDataSettings, ShardSettings
+from learngene.data.settings import (
+    DataSettings,
+    DirichletPartition,
+    SeededDataSettings,
+    ShardSettings,
+)
 from learngene.gene.settings import PRECISIONS, LearngeneSettings
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from learngene.utils.settings import setting
@@ -37,8 +42,9 @@ class Config:
     num_clients: int = setting(20, ge=1, le=100_000)  # micro-institutions
     seed: int = setting(0, ge=0, le=2**63 - 1)  # everything is drawn from it
     shard_seed: int | None = setting(None, ge=0, le=2**63 - 1)  # clients' shards; null = seed
-    shots: int = setting(10, ge=1)  # images of a class in a client's shard
-    ways: int = setting(5, ge=2)  # classes of a client's shard
+    # images of a class in a client's shard; [2,5,20]: client i has entry i modulo their number
+    shots: Any = setting(10, ge=1, by_client=True)
+    ways: Any = setting(5, ge=2, by_client=True)  # classes of a client's shard; a list as above
     # test images of a class, which are then drawn, as the shots are, from all images of the class;
     # null = shots are training images of the data set, and all its test images are tests
     queries: int | None = setting(None, ge=1)
@@ -74,8 +80,9 @@ class Config:
     retain: RetainSettings = field(default_factory=RetainSettings)
     open_world: OpenWorldSettings = field(default_factory=OpenWorldSettings)
     labelled: LabelledSettings = field(default_factory=LabelledSettings)
-    # Settings of methods, method.NAME.FIELD: those of learngene/methods/NAME.py (class Settings),
-    # or of a module of your own. Typed and checked when the methods are known (conf/methods.py).
+    # Settings of methods, method.NAME.FIELD: those of NAME.py in learngene/methods/ or in its
+    # federated/ (class Settings), or of a module of your own. Typed and checked when the methods
+    # are known (conf/methods.py).
     method: dict[str, Any] = field(default_factory=dict)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
@@ -89,14 +96,11 @@ class Config:
     @property
     def shards(self) -> ShardSettings:
         """What determines the clients' shards."""
-        return ShardSettings(
-            self.ways,
-            self.shots,
-            self.partition_seed,
-            self.data.clients_from,
-            self.labelled.draws,
-            self.queries,
-        )
+        data, divided = self.data, None
+        if data.partition == "dirichlet":
+            divided = DirichletPartition(data.alpha, self.num_clients, data.min_images)
+        drawn = self.ways, self.shots, self.partition_seed
+        return ShardSettings(*drawn, data.clients_from, self.labelled.draws, self.queries, divided)
 
     @property
     def dataset(self) -> SeededDataSettings:

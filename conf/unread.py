@@ -107,6 +107,7 @@ OF_THE_LEARNGENE = (
 GLYPHS = "data.classes data.train_per_class data.test_per_class"
 IMAGES = "data.root data.download data.test_share open_world.mirror"
 SHARES = "data.base data.open_world data.novel"
+DIVIDED = "data.alpha data.min_images"
 DISTILLATION = "collective.distill collective.temperature"
 FISHER = "retain.normalise retain.fisher_samples retain.labels"
 RAY = "runtime.num_gpus runtime.total_cpus runtime.total_gpus runtime.address"
@@ -114,6 +115,7 @@ MEMORY, PATH, LAYERS = "collective.memory", "learngene.path", "learngene.layers"
 ROWS = (
     Row(GLYPHS, _is("data.name", "glyphs"), "only glyphs are drawn"),
     Row(IMAGES, _is_not("data.name", "glyphs"), "glyphs are drawn, and mirror into others"),
+    Row(DIVIDED, _is("data.partition", "dirichlet"), "data.partition is not dirichlet"),
     Row("data.download", _is("data.root", None), "data.root is given"),
     Row(
         SHARES,

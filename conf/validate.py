@@ -21,7 +21,7 @@ from learngene.data.settings import value_bounds
 from learngene.errors import InputError
 from learngene.utils.files import is_file, is_folder
 from learngene.utils.hardware import usable_cores
-from learngene.utils.settings import by_client
+from learngene.utils.settings import by_client, of_client
 from reports.experiments.registry import compared_methods, needs_collective
 from reports.loggers import check_logger
 from runtime.resources import Resources, check_resources
@@ -89,6 +89,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield "learngene.control", problem, "Leave out one of the two"
     yield from _of_depths(config)
     yield from _of_open_world(config)
+    yield from _of_shards(config)
     yield from _of_labelled(config)
     _check_faults(config)
     yield from _of_data(config)
@@ -208,6 +209,38 @@ def _of_open_world(config: Config) -> Iterator[Problem]:
         yield "open_world.score", problem, fix
 
 
+def _of_shards(config: Config) -> Iterator[Problem]:
+    """How many classes and images clients have, each its own number or divided among them."""
+    for name in ("ways", "shots"):
+        if getattr(config, name) is None:
+            yield name, "every client has some", f"Write {name}=5, or {name}=[2,5]"
+    ways, shots = by_client(config.ways), by_client(config.shots)
+    divided = config.data.partition == "dirichlet"
+    if config.queries is not None and (divided or config.labelled.draws):
+        others = "data.partition=dirichlet" if divided else "labelled.draws"
+        problem = f"with {others} only training images are drawn, and all test images are tests"
+        yield "queries", problem, "Leave it out, or write data.partition=few_shot labelled.draws=0"
+    if config.labelled.draws:
+        drawn = "clients of a draw have as many classes and images (labelled.draws)"
+        if divided:
+            yield "data.partition", drawn, "Write data.partition=few_shot or labelled.draws=0"
+        for name, entries in (("ways", ways), ("shots", shots)):
+            if len(entries) > 1:
+                yield name, drawn, f"Write {name}={entries[0]} or labelled.draws=0"
+    if not divided:
+        return
+    images = sum(
+        of_client(ways, client) * of_client(shots, client) for client in range(config.num_clients)
+    )
+    if config.data.min_images * config.num_clients > images:
+        problem = f"ways times shots is {images / config.num_clients:g} images a client in the mean"
+        yield "data.min_images", problem, "Lower it, or raise shots or ways"
+    if config.individual.safeguard:
+        problem = "each fold holds out images of every class, and a client may have one of a class"
+        fix = "Write individual.safeguard=false or data.partition=few_shot"
+        yield "individual.safeguard", f"{problem} (data.partition=dirichlet)", fix
+
+
 def _of_labelled(config: Config) -> Iterator[Problem]:
     draws, source = config.labelled.draws, config.data.clients_from
     if not draws:
@@ -273,6 +306,12 @@ def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
     if config.rounds > 1 and not any(method.inherits for method in run.methods.values()):
         problem = "no method builds on the collective's evolution"
         yield "rounds", problem, "Write rounds=1, or name learngene among the methods"
+    for name, method in run.methods.items():
+        unequal = config.data.partition == "dirichlet" or len(set(by_client(config.ways))) > 1
+        if unequal and method.depends_on_ways:
+            problem = "it is trained for one number of classes, and clients have several"
+            fix = "Leave it out, or write ways=5 and data.partition=few_shot"
+            raise InputError("methods", name, problem, fix)
     cycles = config.open_world.cycles
     if not config.learngene.path and not cycles:
         return
@@ -303,19 +342,22 @@ def _of_data(config: Config) -> Iterator[Problem]:
     value_bounds(data)
     if data.root is not None and not is_folder(data.root):
         yield "data.root", "no such folder", "Name a folder that exists"
+    if data.partition == "dirichlet":  # how many that takes of a class is seen with the data
+        return
+    ways, shots = max(by_client(config.ways)), max(by_client(config.shots))
     if sizes := group_sizes(data.name):
         group = sizes[source]
-        if config.ways > group:
+        if ways > group:
             yield "ways", f"{data.name} has {group} {source} classes", f"Write ways={group} or less"
     if data.name == "glyphs":
         count = data.classes * {"novel": data.novel, "open_world": data.open_world}[source]
-        if config.ways > math.ceil(count):
+        if ways > math.ceil(count):
             problem = f"{data.classes} glyph classes hold {count:.0f} {source} ones"
             yield "ways", problem, f"Lower it, or raise data.classes or data.{source}"
         images = data.train_per_class
         if config.queries is not None:
             images += data.test_per_class - config.queries
-        if config.shots > images:
+        if shots > images:
             problem = f"more than the {max(images, 0)} training images of a class"
             yield "shots", problem, "Lower it, or raise data.train_per_class"
 
@@ -325,9 +367,10 @@ def _of_the_run(config: Config) -> Iterator[Problem]:
     if config.budget_in == "compute" and config.budget is not None:
         problem = f"image passes are given (budget={config.budget})"
         yield "budget_in", problem, "Write budget=null, or budget_in=passes"
-    if individual.safeguard and config.shots < individual.safeguard_folds:
+    fewest = min(by_client(config.shots))
+    if individual.safeguard and fewest < individual.safeguard_folds:
         needed = "each fold holds out images of every class"
-        problem = f"{needed}, and a client has {config.shots} of each (shots)"
+        problem = f"{needed}, and a client has {fewest} of each (shots)"
         fix = "Lower it, raise shots, or write individual.safeguard=false"
         yield "individual.safeguard_folds", problem, fix
     compared = compared_methods(config.experiment)

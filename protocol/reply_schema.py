@@ -110,7 +110,8 @@ class ReplySchema:
 
 def reply_schema(task: ClientTask) -> ReplySchema:
     """What ``clients.work.run_task`` may answer to a task."""
-    info = {"classes": task.ways * DIGITS, "train_images": 0, "test_images": 0, "device": DEVICE}
+    classes = task.most_ways * DIGITS
+    info = {"classes": classes, "train_images": 0, "test_images": 0, "device": DEVICE}
     info["node"] = NODE_STATE  # of a node with images of its own: see clients/node_state.py
     if task.federated is not None:
         return ReplySchema(

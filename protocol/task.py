@@ -6,11 +6,13 @@ Without torch, since a worker reads it before it knows what there is to do.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from learngene.adaptation.settings import FEDERATED_FIELDS, IndividualSettings, RetainSettings
+from learngene.data.settings import DirichletPartition
+from learngene.utils.settings import by_client
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class ClientTask:
     methods: tuple[str, ...]  # the answers that are due
     seed: int
     shard_seed: int
-    ways: int  # classes of a shard
-    shots: int  # images of a class
+    ways: int | Sequence[int]  # classes of a shard; of several, client i has entry i modulo these
+    shots: int | Sequence[int]  # images of a class, likewise
     classes_from: str  # novel | open_world
     threads: int  # of torch
     width: float | None = None  # scale of the paper's widths
@@ -62,6 +64,13 @@ class ClientTask:
     image_side: int | None = None
     queries: int | None = None  # test images of a class; None: all of the dataset's
     keep: str | None = None  # folder for the trained individual; a node's own word comes first
+    partition: DirichletPartition | None = None  # None: a client has ways classes, shots of each
+    classes: int | None = None  # that clients may hold, where they divide them
+
+    @property
+    def most_ways(self) -> int:
+        """Classes of a client, at most."""
+        return self.classes or max(by_client(self.ways))
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values; fields that are not set are left out.
@@ -95,6 +104,8 @@ class ClientTask:
             plain["faults"] = FaultOrders(tuple(faults["orders"]), faults["folder"])
         if "labelled" in plain:
             plain["labelled"] = LabelledImages(**plain["labelled"])
+        if "partition" in plain:
+            plain["partition"] = DirichletPartition(**plain["partition"])
         return cls(**plain)
 
 

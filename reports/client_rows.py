@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learngene.utils.files import write_csv
+from learngene.utils.settings import of_client
 
 if TYPE_CHECKING:
     from protocol.messages import ByteCount
@@ -20,13 +21,14 @@ CURVES = ("accuracy", "loss", "train_loss", "penalty")  # of an answer: a number
 
 def client_rows(
     answers: Sequence[ClientOutcome],
-    shots: int,
+    shots: int | Sequence[int] | None,
     class_names: Sequence[str],
     federated: Mapping[str, Sequence[RoundOutcome]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a client. Accuracy is the last epoch's, never the best one's.
 
     Args:
+        shots: as the configuration has it; None: clients have any number of a class.
         federated: method -> the rounds of its training among the clients, whose bytes and seconds
             are the method's, too.
 
@@ -45,7 +47,9 @@ def client_rows(
     return rows
 
 
-def _row(answer: ClientOutcome, shots: int, class_names: Sequence[str]) -> dict[str, Any]:
+def _row(
+    answer: ClientOutcome, shots: int | Sequence[int] | None, class_names: Sequence[str]
+) -> dict[str, Any]:
     info = answer.info
     own = int(info.get("own_classes", 0))
     drawn = [int(c) for c in str(info.get("classes", "")).split(",") if c]
@@ -57,7 +61,7 @@ def _row(answer: ClientOutcome, shots: int, class_names: Sequence[str]) -> dict[
         "classes": _own_classes(answer.client, own, info)
         if own
         else [class_names[c] for c in drawn],
-        "shots": None if own else shots,
+        "shots": None if own or shots is None else of_client(shots, answer.client),
         "train_images": int(info.get("train_images", 0)),
         "test_images": int(info.get("test_images", 0)),
         "device": str(info.get("device", "")),

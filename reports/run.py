@@ -99,8 +99,9 @@ def write_run(
     """
     names = dataset.class_names
     last = len(rounds) - 1  # in which the federated methods answer, too
+    shots = None if config["data"]["partition"] == "dirichlet" else config["shots"]
     rows = [
-        client_rows(each.clients, config["shots"], names, federated.rounds if i == last else None)
+        client_rows(each.clients, shots, names, federated.rounds if i == last else None)
         for i, each in enumerate(rounds)
     ]
     outcomes = [*(outcome for history in federated.rounds.values() for outcome in history), *rounds]

@@ -284,7 +284,8 @@ class Client(Section):
 
     id: Count
     classes: list[str]
-    shots: Count | None  # None: images of its own, any number of a class
+    # None: any number of a class: images of its own, or a part of a class (data.partition)
+    shots: Count | None
     train_images: Count
     test_images: Count
     device: str

@@ -21,7 +21,14 @@ LEAST_PAIRS = 3  # from so many on a sentence claims a difference
 MOST_LINES = 100  # clients up to which each is shown; beyond that, how they are spread
 BELOW = " (below scratch)"  # behind the name of a method that is
 ROUND_HEADINGS = ("round", "known classes", "accuracy", "gain over scratch", "wins", "answered")
-NOTES = ("prefix_note", "labelled_note", "pretraining_note", "federated_note", "tuning_note")
+NOTES = (
+    "chance_note",
+    "prefix_note",
+    "labelled_note",
+    "pretraining_note",
+    "federated_note",
+    "tuning_note",
+)
 
 Difference = tuple[str, str, str]  # percentage points with 95 % interval, wins of pairs, p
 
@@ -229,13 +236,24 @@ def footnotes(results: Results) -> list[str]:
     return [note for name in NOTES if (note := _sentence(results, name))]
 
 
+def divided(results: Results) -> float | None:
+    """The concentration of the Dirichlet distribution by which clients divide the images; None:
+    each draws its own."""
+    data = (results["run"].get("config") or {}).get("data", {})
+    return data["alpha"] if data.get("partition") == "dirichlet" else None
+
+
 def _sentence(results: Results, macro: str) -> str:
     draws, names = bool(results.get("labelled")), method_names(results)
+    alpha, there = divided(results), answered(results)
+    # Clients with images of their own, and those with a shard of the dataset.
+    own = [client for client in there if client["shots"] is None and alpha is None]
+    drawn = [client for client in there if client["shots"] is not None or alpha is not None]
     return sentence(
         "summary.j2",
         macro,
         results=results,
-        clients=answered(results),
+        clients=there,
         methods=names,
         form=form_of(results),
         opponent=best_opponent(results),
@@ -245,6 +263,9 @@ def _sentence(results: Results, macro: str) -> str:
         units=unit_name(results),
         unit="draw of classes" if draws else "client",
         pair="draw" if draws else "client",
+        divided=alpha,
+        own=own,
+        drawn=drawn,
         shared_classes={name for client in answered(results) for name in client["classes"]},
         fmean=fmean,
     )

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from flwr.clientapp import ClientApp
 
+from clients.private_state import PrivateState
 from learngene.data.dataset import ImageDataset
+from learngene.gene.gene import Learngene
 from learngene.methods import BUILT_IN, Payload, find
 from learngene.methods.common.federated import begin, finished
 from protocol.callbacks import SILENT, RunCallback
@@ -50,6 +53,7 @@ def run_federated_training(
     width: float,
     federation: Federation,
     *,
+    gene: Learngene | None = None,
     callback: RunCallback = SILENT,
     client_app: ClientApp | None = None,
 ) -> Federated:
@@ -58,6 +62,7 @@ def run_federated_training(
     Args:
         task: what all tasks of the run have in common.
         width: of the seven layers, as scratch's.
+        gene: for methods that begin as the learngene.
         client_app: what answers; default ``clients.client_app.app``.
 
     Raises:
@@ -67,12 +72,13 @@ def run_federated_training(
         return Federated()
     clients = federation.num_clients
     trainings = [
-        Training(name, task.method[name]["rounds"], _start(task, dataset, width)) for name in names
+        Training(name, task.method[name]["rounds"], _start(task, dataset, width, name, gene))
+        for name in names
     ]
     kept = {each.name: _kept(task, dataset, each, federation) for each in trainings}
     if federation.resume:
         for each in trainings:
-            kept[each.name].load(each)
+            kept[each.name].load(each, partial(_all_kept, each.name, kept[each.name], federation))
             if each.done:
                 done = f"{each.done} of {each.rounds} federated rounds"
                 callback.on_note(f"{each.name}: {done} were done by an earlier run")
@@ -81,8 +87,16 @@ def run_federated_training(
         kept[training.name].save(training)
         callback.on_round_end(training.name, training.done, training.rounds)
 
+    def told(training: Training) -> Payload:
+        """The global model, with what clients need to find what they keep to themselves."""
+        if find(training.name).private is None:
+            return training.state
+        key = kept[training.name].key
+        said = {"training": key, "rounds": training.done, "whole": training.whole}
+        return Payload(training.state.arrays, training.state.card | {"private": said})
+
     def plan(training: Training, number: int) -> RoundPlan:
-        return plan_federated_round(task, training.name, number, training.state)
+        return plan_federated_round(task, training.name, number, told(training))
 
     strategy = FederatedStrategy(clients, trainings, plan, after_round=after)
     if strategy.rounds_left:
@@ -97,17 +111,36 @@ def run_federated_training(
     trained = [training for training in trainings if training.failed is None]
     summaries = {each.name: _summary(each, task.method[each.name]) for each in trained}
     return Federated(
-        {each.name: finished(each.state) for each in trained},
+        {each.name: finished(told(each)) for each in trained},
         failed,
         {each.name: each.history for each in trainings},
         {"methods": summaries, "failed": failed},
     )
 
 
-def _start(task: ClientTask, dataset: ImageDataset, width: float) -> Payload:
-    channels = dataset.image_shape[0]
+def _start(
+    task: ClientTask,
+    dataset: ImageDataset,
+    width: float,
+    name: str,
+    gene: Learngene | None = None,
+) -> Payload:
+    channels, method = dataset.image_shape[0], find(name)
     classes = dataset.class_split.group(task.classes_from)
-    return begin(task.seed, width, channels, classes, task.ways)
+    begun = {"private": method.private, "gene": gene if method.from_learngene else None}
+    return begin(task.seed, width, channels, classes, task.most_ways, **begun)  # type: ignore[arg-type]
+
+
+def _all_kept(name: str, training: TrainingCache, federation: Federation, rounds: int) -> bool:
+    """Whether every client still has what it kept to itself. Nodes of their own owners are not
+    looked into: one that has lost it says so when it is asked."""
+    if find(name).private is None or (federation.outside and federation.outside.deployed):
+        return True
+    of = {"training": training.key, "rounds": rounds, "whole": True}
+    return all(
+        PrivateState(federation.cache, name, client, **of).is_whole  # type: ignore[arg-type]
+        for client in range(federation.num_clients)
+    )
 
 
 def _kept(
@@ -128,7 +161,10 @@ def _summary(training: Training, settings: Mapping[str, Any]) -> dict[str, Any]:
         fmean(float(c.methods[training.name]["loss"]) for c in each.clients if c.error is None)  # type: ignore[arg-type]
         for each in training.history
     ]
+    method = find(training.name)
     return {
+        **({"private": method.private.words} if method.private else {}),
+        **({"begins_as": "the learngene"} if method.from_learngene else {}),
         "rounds": training.rounds,
         "local_epochs": settings["local_epochs"],
         "parameters": training.state.parameters,

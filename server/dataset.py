@@ -53,15 +53,10 @@ def load_dataset(
 
 def _shard(shards: ShardSettings, dataset: ImageDataset, client: int) -> Shard:
     """A client's shard; where its images will be named ones, all of which these may be."""
-    drawn = {"ways": shards.ways, "shard_seed": shards.seed, "client": client}
+    drawn: dict[str, Any] = {"ways": shards.ways, "shard_seed": shards.seed, "client": client}
     if shards.draws:
         most = max(len(dataset.rows("train", c)) for c in dataset.class_split.open_world)
         flags = all_flagged(dataset)
         return draw_labelled_shard(dataset, flags, **drawn, shots=most, draws=shards.draws)
-    return draw_shard(
-        dataset,
-        **drawn,
-        shots=shards.shots,
-        classes_from=shards.classes_from,
-        queries=shards.queries,
-    )
+    drawn |= {"classes_from": shards.classes_from, "partition": shards.partition}
+    return draw_shard(dataset, **drawn, shots=shards.shots, queries=shards.queries)

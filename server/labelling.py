@@ -21,6 +21,7 @@ from learngene.open_world.flagged import (
 )
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from learngene.utils.hardware import torch_threads
+from learngene.utils.settings import of_client
 from protocol.callbacks import SILENT, RunCallback
 from protocol.task import LabelledImages
 from server.collective import fit_detector
@@ -90,7 +91,8 @@ def label_open_world(
     if labelled.flags == "random":
         share = float(np.mean([*section["flagged_known"].values()]))
         flags = random_flags(dataset, share, shards.seed)
-    asked = {"ways": shards.ways, "shots": shards.shots, "shard_seed": shards.seed}
+    ways, shots = of_client(shards.ways, 0), of_client(shards.shots, 0)  # those of all clients
+    asked = {"ways": ways, "shots": shots, "shard_seed": shards.seed}
     drawn = [
         draw_labelled_shard(dataset, flags, **asked, client=client, draws=draws)
         for client in range(num_clients)
@@ -98,7 +100,7 @@ def label_open_world(
     first = {draw_of(each.client, draws): each for each in reversed(drawn)}
     section |= {
         "classes": [[names[c] for c in first[draw].classes] for draw in sorted(first)],
-        "due": shards.ways * shards.shots * num_clients,
+        "due": ways * shots * num_clients,
         "named": sum(len(each.train_rows) for each in drawn),
     }
     return Labelled(flags, draws, section)

@@ -1,4 +1,4 @@
-"""Federated training (FedAvg, FedProx) as a Flower strategy: weights come up, and are averaged.
+"""Federated training (FedAvg and its kin) as a Flower strategy: weights come up, and are averaged.
 
 It asks, guards, weighs and names failures as ``strategies.learngene`` does. Beside that it reads
 the weights of each checked reply and, when a round is over, makes the next global model of them, in
@@ -17,7 +17,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from learngene.methods import Payload
-from learngene.methods.common.federated import HEAD, Merged, average
+from learngene.methods.common.federated import Merged, average
+from learngene.utils.settings import of_client
 from protocol.keys import WEIGHTS
 from protocol.messages import CheckedReply
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
@@ -105,7 +106,9 @@ class FederatedStrategy(LearngeneStrategy):
             record = reply.content.array_records[WEIGHTS + name]
             arrays = {each: array.numpy() for each, array in record.items()}
             images = int(answer.methods[name]["images"])  # type: ignore[arg-type]
-            rows = head_rows(str(answer.info.get("classes", "")), card)
+            task = self.task_of(client)
+            due = of_client(task.ways, client) if task.partition is None else None
+            rows = head_rows(str(answer.info.get("classes", "")), card, due)
             check_weights(arrays, card, images, int(answer.info.get("train_images", 0)))
         except Exception as error:  # whatever a client sends must not end the round
             why = f"{name}: weights that cannot be used: {error}"
@@ -137,14 +140,17 @@ class FederatedStrategy(LearngeneStrategy):
         return counts
 
 
-def head_rows(classes: str, card: Mapping[str, Any]) -> tuple[int, ...]:
+def head_rows(classes: str, card: Mapping[str, Any], due: int | None) -> tuple[int, ...]:
     """The head's rows of the classes that a client says it holds.
+
+    Args:
+        due: how many; None: any number.
 
     Raises:
         ValueError: these are not as many different ones of those that clients may hold as due.
     """
     rows = tuple(card["classes"].index(int(c)) for c in classes.split(","))
-    due = card["up"][HEAD[1]][0]
+    due = len(rows) if due is None else due
     if len(set(rows)) != due or len(rows) != due:
         raise ValueError(f"{len(set(rows))} different classes, {due} are due")
     return rows

@@ -28,6 +28,7 @@ from protocol.messages import (
     reply_bytes,
 )
 from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
+from protocol.task import ClientTask
 from strategies.nodes import Nodes, Question
 
 __all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
@@ -175,6 +176,11 @@ class LearngeneStrategy(Strategy):
     def accept(self, answer: CheckedReply, reply: Message, client: int) -> CheckedReply:
         """Here a strategy may take in more of a checked reply, or find fault with it."""
         return answer
+
+    def task_of(self, client: int) -> ClientTask:
+        """What the client is asked for in the open round."""
+        assert self._open is not None
+        return self._open.part(client).plan.task
 
     def finish_round(self) -> RoundOutcome | None:
         """Close the open round: who has not answered is missing. None where no round is open.

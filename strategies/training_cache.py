@@ -7,7 +7,7 @@ client failed is not kept from there on: another run may have all of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,24 @@ class TrainingCache:
         self._name, self._parts = name, {**parts, "history": FORMAT}
         self.folder = cache / "federated" / key_of(self._parts)
 
-    def load(self, training: Training) -> None:
+    @property
+    def key(self) -> str:
+        """What the training is known by, 16 hex digits."""
+        return self.folder.name
+
+    def load(self, training: Training, usable: Callable[[int], bool] = lambda rounds: True) -> None:
         """Bring ``training`` to the last round that is kept whole, if there is one.
+
+        Args:
+            usable: whether what lies elsewhere of the training after so many rounds is there, too.
 
         Raises:
             InputError: the files are whole and belong to other settings.
         """
         found = [read_checkpoint(self._stem(turn), of=self._parts) for turn in (0, 1)]
-        there = [each for each in found if each is not None]
+        there = [
+            each for each in found if each is not None and usable(len(each[1]["history"]["rounds"]))
+        ]
         if not there:
             return
         state, card = max(there, key=lambda each: len(each[1]["history"]["rounds"]))

@@ -46,9 +46,9 @@ ASKED = (
 KINDS = {
     "cycles": ("open_world.cycles=1", "open_world.accept=0.3", "open_world.images_to_add=2"),
     "methods": (
-        "methods=[learngene,scratch,protonet,finetune,fedavg]",
+        "methods=[learngene,scratch,protonet,finetune,fedbn]",
         *("budget=100", "method.protonet.shots=2", "method.protonet.queries=2"),
-        *("method.fedavg.rounds=2", "method.fedavg.local_epochs=1"),
+        *("method.fedbn.rounds=2", "method.fedbn.local_epochs=1"),
     ),
 }
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
@@ -252,7 +252,7 @@ def after_a_method(cache: Path, draw: random.Random, _: float) -> tuple[str, Cal
 def after_a_round(cache: Path, draw: random.Random, _: float) -> tuple[str, Callable[[], object]]:
     turn = draw.randint(0, 1)
     return f"federated round {2 - turn} kept", lambda: files(
-        cache, f"federated/*/fedavg-{turn}.json"
+        cache, f"federated/*/fedbn-{turn}.json"
     )
 
 

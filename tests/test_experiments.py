@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import sim as program
 from conf.schema import Config, register_schema
 from conf.validate import check
+from learngene.methods.registry import AMONG_CLIENTS
 from reports.experiments.frontier import FREE
 from reports.experiments.registry import draw, rows
 from reports.results import read_results
@@ -76,6 +77,13 @@ NAMES: dict[str, set[str]] = {
             "parameters at the end", "image passes",
             "layers that the criterion selects", *CLIENTS,
         )
+    },
+    "heterogeneous": {
+        "chance", "gain by federated rounds after the learngene",
+        "gain by the learngene before federated rounds",
+        *(f"{front}{name}" for name in ("learngene", "scratch", *AMONG_CLIENTS)
+          for front in ("", "received, ", "gain over scratch, ", "lead over ")
+          if front + name not in ("gain over scratch, scratch", "lead over learngene")),
     },
     "open_world_cycle": {
         "open-world classes learned", "labels spent", "labels spent on known images",
@@ -177,7 +185,8 @@ def test_every_run_of_the_documented_commands_can_be_asked_for(
         for point in points(command):
             config = _composed([*(word for word in point if word != "data.root=DIR"), *tiny])
             assert (config.experiment, config.scale) == (experiment, "tiny")
-            found.append({k: v for k, v in asdict(config).items() if k != "data"})
+            divided = config.data.partition, config.data.alpha  # other data stand by themselves
+            found.append({**asdict(config), "data": divided})
     # ``python -m reports compare`` would refuse to group them.
     assert all(found.count(each) == 1 for each in found), "two runs of the commands are the same"
 

@@ -35,7 +35,7 @@ from tests.own_method import here
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=8",
         "report.gradcam_images=0", "individual.safeguard=true", "collective.threads=1",
-        "methods=[learngene,scratch,fedavg,protonet]", *FEW)  # fmt: skip
+        "methods=[learngene,scratch,fedbn,protonet]", *FEW)  # fmt: skip
 
 
 def config_of(cache: Path, *further: str, **runtime: Any) -> Config:
@@ -50,7 +50,7 @@ def run(
     config: Config, folder: Path, *, anew: bool = True, code: int = program.OK
 ) -> dict[str, Any]:
     # Every run asks its clients anew: kept answers would be equal whatever the clients did.
-    for kept in ("clients", "federated") if anew else ():
+    for kept in ("clients", "federated", "private") if anew else ():
         shutil.rmtree(Path(config.cache) / kept, ignore_errors=True)
     with without_rendering():
         assert program.simulation(copy.deepcopy(config), folder) == code
@@ -100,7 +100,7 @@ def test_a_copied_cache_of_which_all_is_taken_up(first, cache, tmp_path):
 
 def test_the_nodes_of_a_grid_from_outside(first, cache, tmp_path):
     config = config_of(cache, name="flwr")
-    for kept in ("clients", "federated"):
+    for kept in ("clients", "federated", "private"):
         shutil.rmtree(cache / kept)
     grid = SerialGrid(client_app, config.num_clients)
     context = Context(grid.run.run_id, 1, {}, RecordDict(), {})
@@ -112,7 +112,7 @@ def test_the_nodes_of_a_grid_from_outside(first, cache, tmp_path):
 
 
 def test_rounds_and_cycles_in_a_copied_cache(first, cache, tmp_path):
-    asked = ("methods=[learngene,scratch,fedavg]", "rounds=2", "open_world.cycles=1")
+    asked = ("methods=[learngene,scratch,fedbn]", "rounds=2", "open_world.cycles=1")
     once = run(config_of(cache, *asked), tmp_path / "once")
     again = run(config_of(copied(cache, tmp_path), *asked), tmp_path / "again", anew=False)
     assert again["run"]["kept_answers"] == 6
@@ -131,7 +131,7 @@ def test_the_hash_of_a_failure_has_not_its_words(first, cache, tmp_path):
 
 def test_hostile_methods_beside_them_change_no_methods_numbers(first, cache, tmp_path, monkeypatch):
     here(monkeypatch, tmp_path)
-    names = ["learngene", "scratch", "fedavg", "protonet"]
+    names = ["learngene", "scratch", "fedbn", "protonet"]
     methods = ",".join([*write_hostile(tmp_path, "_r"), *names])
     config = config_of(cache, f"methods=[{methods}]")
     found = run(config, tmp_path / "run", code=program.FAILED)  # since one is left out

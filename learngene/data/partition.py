@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from learngene.data.augment import to_batch
 from learngene.data.dataset import GROUPS, SPLITS, ImageDataset
+from learngene.data.dirichlet import divide
+from learngene.data.settings import DirichletPartition
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.utils.settings import check_choice
+from learngene.utils.settings import check_choice, of_client
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,7 @@ class Shard:
 
     client: int
     classes: tuple[int, ...]  # class indices, in the order of the client's labels 0..ways-1
-    train_rows: NDArray[np.int64]  # (shots * ways,): a first image of every class, then a second..
+    train_rows: NDArray[np.int64]  # (images,): a first image of every class, then a second..
     test_rows: NDArray[np.int64]  # all test images of those classes, ascending; or the queries
     # Both are of all images of a class: rows count on from the training images to the test images.
     pooled: bool = False
@@ -52,45 +55,57 @@ def draw_classes(
 def draw_shard(
     dataset: ImageDataset,
     *,
-    ways: int,
-    shots: int,
+    ways: int | Sequence[int],
+    shots: int | Sequence[int],
     shard_seed: int,
     client: int,
     classes_from: str = "novel",
     queries: int | None = None,
+    partition: DirichletPartition | None = None,
 ) -> Shard:
     """Draw a client's shard; a pure function of its arguments.
 
     Fewer shots (or ways) from the same seed are a prefix of more: the same classes, and
-    ``train_rows`` of the smaller draw begin those of the larger. The queries are the same.
+    ``train_rows`` of the smaller draw begin those of the larger. The queries are the same. Clients
+    draw each for itself: two may hold the same image. With ``partition`` they divide the images: no
+    two do.
 
     Args:
         dataset: where the images are.
-        ways: number of classes.
-        shots: training images of a class, drawn without replacement.
+        ways: number of classes; of several, client i has entry i modulo these.
+        shots: training images of a class, drawn without replacement; likewise.
         shard_seed: seed of all clients' shards.
         client: index of the client, from 0.
         classes_from: ``novel`` or ``open_world``.
         queries: test images of a class; shots and they are then drawn, none twice, from all images
             of a class, as tasks of few-shot learning are (Vinyals et al. 2016). None: shots are
             training images of the dataset, and all its test images of the classes are tests.
+        partition: ``ways`` times ``shots`` is then the mean of the clients' images, evenly of all
+            classes; how many of which class a client has is drawn for all clients together.
 
     Raises:
-        InputError: the dataset has fewer classes, or a class fewer images, than asked.
+        InputError: the dataset has fewer classes, or a class fewer images, than asked, or they
+            cannot be divided so.
     """
     check_choice("data.clients_from", classes_from, ("novel", "open_world"))
-    chance = generator(shard_seed, "shard", client=client)
-    classes = draw_classes(dataset, classes_from, ways, chance)
     group = dataset.class_split.group(classes_from)
+    if partition is not None:
+        total = sum(
+            of_client(ways, each) * of_client(shots, each) for each in range(partition.clients)
+        )
+        images = total // len(group)
+        _check_shots(dataset, group, images, shots, "clients divide")
+        ends = divide(len(group), images, partition, shard_seed)[:, client : client + 2]
+        held = [(c, *part) for c, part in zip(group, ends.tolist(), strict=True) if np.ptp(part)]
+        picked = []
+        for c, first, end in held:
+            order = generator(shard_seed, f"dirichlet/{c}").permutation(dataset.rows("train", c))
+            picked.append(order[first:end])
+        return shard_of_rows(dataset, client, tuple(c for c, *_ in held), picked)
+    chance, images = generator(shard_seed, "shard", client=client), of_client(shots, client)
+    classes = draw_classes(dataset, classes_from, of_client(ways, client), chance)
     # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
-    splits = ("train",) if queries is None else SPLITS
-    held, scarce = min((sum(len(dataset.rows(s, c)) for s in splits), c) for c in group)
-    if not 1 <= shots <= held - (queries or 0):
-        needed = f"a client needs {max(shots, 1)} training images of each class"
-        if queries is not None:
-            needed = f"a client needs {shots} + {queries} (queries) images of each class"
-        problem = f"{needed}, class {dataset.class_names[scarce]} of {dataset.name} has {held}"
-        raise InputError("shots", shots, problem, "Lower shots" if shots > 0 else "Raise shots")
+    _check_shots(dataset, group, images, images, "a client needs", queries)
     # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
     orders = [
         generator(shard_seed, f"shard/{index}", client=client).permutation(
@@ -98,12 +113,42 @@ def draw_shard(
         )
         for index in classes
     ]
-    picked = np.stack([order[:shots] for order in orders], axis=1).ravel()
-    if queries is not None:
-        asked = np.stack([order[-queries:] for order in orders], axis=1).ravel()
-        return Shard(client, classes, picked, asked, pooled=True)
+    picked = [order[:images] for order in orders]
+    if queries is None:
+        return shard_of_rows(dataset, client, classes, picked)
+    turns = [np.stack(each, axis=1).ravel() for each in (picked, [o[-queries:] for o in orders])]
+    return Shard(client, classes, *turns, pooled=True)
+
+
+def _check_shots(
+    dataset: ImageDataset,
+    group: Sequence[int],
+    images: int,
+    shots: object,
+    who: str,
+    queries: int | None = None,
+) -> None:
+    """Refuse shots that need more images of a class than the scarcest of the group has."""
+    splits = ("train",) if queries is None else SPLITS
+    held, scarce = min((sum(len(dataset.rows(s, c)) for s in splits), c) for c in group)
+    if not 1 <= images <= held - (queries or 0):
+        needed = f"{who} {max(images, 1)} training images of each class"
+        if queries is not None:
+            needed = f"{who} {images} + {queries} (queries) images of each class"
+        problem = f"{needed}, class {dataset.class_names[scarce]} of {dataset.name} has {held}"
+        raise InputError("shots", shots, problem, "Lower shots" if images > 0 else "Raise shots")
+
+
+def shard_of_rows(
+    dataset: ImageDataset,
+    client: int,
+    classes: tuple[int, ...],
+    picked: Sequence[NDArray[np.int64]],
+) -> Shard:
+    """A shard of the training rows ``picked`` of each class, with all test images of these."""
+    turns = [row for turn in zip_longest(*picked) for row in turn if row is not None]
     tests = np.sort(np.concatenate([dataset.rows("test", index) for index in classes]))
-    return Shard(client, classes, picked, tests)
+    return Shard(client, classes, np.array(turns, dtype=np.int64), tests)
 
 
 def _contents(dataset: ImageDataset, rows: NDArray[np.int64]) -> set[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from learngene.data.class_lists import LISTS
@@ -37,6 +38,13 @@ class DataSettings:
     value_range: list[float] | None = None
     # novel | open_world: the classes that clients hold
     clients_from: str = setting("novel", choices=("novel", "open_world"))
+    # few_shot (a client draws ways classes, and shots images of each) | dirichlet (as many images
+    # in all, evenly of every class, each of which is held by one client: learngene/data/dirichlet)
+    partition: str = setting("few_shot", choices=("few_shot", "dirichlet"))
+    # dirichlet: concentration of a class's shares among the clients. Small: each class lies with a
+    # few clients; large: all clients hold all classes alike
+    alpha: float = setting(0.5, gt=0, le=1e6)
+    min_images: int = setting(10, ge=2)  # dirichlet: training images that a client has at least
 
 
 def value_bounds(settings: DataSettings) -> tuple[float, float] | None:
@@ -68,12 +76,22 @@ class SeededDataSettings(DataSettings):
 
 
 @dataclass(frozen=True)
+class DirichletPartition:
+    """How a class's training images are divided among all clients (``data.partition``)."""
+
+    alpha: float  # concentration
+    clients: int
+    min_images: int  # of a client
+
+
+@dataclass(frozen=True)
 class ShardSettings:
     """What determines the clients' shards, besides the dataset."""
 
-    ways: int  # classes of a shard
-    shots: int  # images of a class
+    ways: int | Sequence[int]  # classes of a shard; of several, client i has entry i modulo these
+    shots: int | Sequence[int]  # images of a class, likewise
     seed: int  # of the draws of classes and images
     classes_from: str = "novel"  # novel | open_world
     draws: int = 0  # of classes, under table 2's protocol (``LabelledSettings``)
     queries: int | None = None  # test images of a class
+    partition: DirichletPartition | None = None  # None: ways and shots are a client's own

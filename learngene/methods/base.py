@@ -167,6 +167,9 @@ class ClientContext:
     # What scratch is built by; a federated round, in which it has no part, does without.
     scratch: ScratchSettings | None = None
     width: float = 1.0  # of the backbone
+    # What ``Method.private`` keeps here, by name, as the last federated round left it; empty: there
+    # was none with this client yet.
+    private: dict[str, np.ndarray] = field(default_factory=dict)
     # Is handed every individual that was trained; the last one is what the outcome is of.
     keep: Callable[[Individual], None] = lambda individual: None
 
@@ -184,6 +187,7 @@ class Update:
     images: int
     loss: float  # mean over the local training
     seconds: float
+    private: dict[str, np.ndarray] = field(default_factory=dict)  # float32; stays at the client
 
     def metrics(self) -> dict[str, float | int]:
         """What is told beside the weights: a number of images, nats an image, seconds."""
@@ -212,6 +216,14 @@ class ReplyForm:
 Body = Callable[[Mapping[str, Any], int], nn.Module]
 
 
+@dataclass(frozen=True)
+class Private:
+    """The part of a federated method's network that never leaves a client."""
+
+    words: str  # what it is, in the report
+    holds: Callable[[str], bool]  # whether an array of the network belongs to it, by name
+
+
 def trained(training: Training, context: ClientContext) -> Outcome:
     """Run what a method's ``prepare`` has made, and hand its individual to who wants it."""
     outcome = training.run()
@@ -227,6 +239,8 @@ class Method(ReplyForm):
     pretrain: Callable[[Factory], Payload] | None = None
     from_collective: Callable[[Collective], Payload] | None = None
     update: Callable[[ClientContext], Update] | None = None  # its part in a federated round
+    private: Private | None = None  # of a federated method: what it does not share
+    from_learngene: bool = False  # a federated method whose model begins as the learngene
     # All of ``adapt`` up to the first epoch, where ``adapt`` is that and the training (without
     # ``individual.safeguard``): many clients can then be trained together.
     prepare: Callable[[ClientContext], Training] | None = None

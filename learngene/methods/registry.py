@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from learngene.methods.base import Method
 
+AMONG_CLIENTS = ("fedavg", "fedprox", "fedper", "fedbn", "fed_learngene")  # federated/
 BUILT_IN = (
     "learngene",
     "scratch",
@@ -25,8 +26,7 @@ BUILT_IN = (
     "deepemd",
     "full",
     "linear_probe",
-    "fedavg",
-    "fedprox",
+    *AMONG_CLIENTS,
 )
 PROJECTION = "+projection"  # behind a method's name: its second row (``common.projected``)
 
@@ -53,7 +53,8 @@ def find(name: str, plugin: Mapping[str, Any] | None = None) -> Method:
         return load(plugin)
     if base_of(name) not in BUILT_IN:
         raise KeyError(name)
-    method: Method = import_module(f"learngene.methods.{base_of(name)}").METHOD
+    folder = "learngene.methods.federated" if name in AMONG_CLIENTS else "learngene.methods"
+    method: Method = import_module(f"{folder}.{base_of(name)}").METHOD
     if name in BUILT_IN:
         return method
     from learngene.methods.common.projected import with_projection

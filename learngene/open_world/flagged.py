@@ -9,13 +9,12 @@ gets these same images, with their names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learngene.data.dataset import ImageDataset
-from learngene.data.partition import Shard, draw_classes
+from learngene.data.partition import Shard, draw_classes, shard_of_rows
 from learngene.errors import InputError
 from learngene.seeding import generator
 
@@ -72,9 +71,7 @@ def draw_labelled_shard(
                 "Lower it, or choose another open_world.score",
             )
         picked.append(named)
-    turns = [row for turn in zip_longest(*picked) for row in turn if row is not None]
-    tests = np.sort(np.concatenate([dataset.rows("test", c) for c in classes]))
-    return Shard(client, classes, np.array(turns, dtype=np.int64), tests)
+    return shard_of_rows(dataset, client, classes, picked)
 
 
 def random_flags(dataset: ImageDataset, share: float, seed: int) -> Flags:

@@ -56,6 +56,17 @@ def by_client(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
+def of_client(value: Any, client: int) -> Any:
+    """The client's entry of a setting that may differ between clients.
+
+    Raises:
+        ValueError: it is not set.
+    """
+    if not (entries := by_client(value)):
+        raise ValueError("a setting that every client has is not set")
+    return entries[client % len(entries)]
+
+
 def limits_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Limits]]:
     """Every limited field of a settings class or object, nested ones too, by its dotted name."""
     kinds = get_type_hints(settings if isinstance(settings, type) else type(settings))

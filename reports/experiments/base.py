@@ -222,7 +222,9 @@ def collective_row(
     return [row(variant, quantity, unit, mean_over_runs(known), note=note)] if known else []
 
 
-def lead_rows(variant: Variant, prefix: str = "") -> list[Row]:
+def lead_rows(
+    variant: Variant, prefix: str = "", hide_settings: Sequence[str] = ("shots",)
+) -> list[Row]:
     """The learngene's lead over every other method; the note has Wilcoxon's p over the variant's
     clients (or draws), with Holm's correction over these methods, as a run's own table has it."""
     if MAIN not in variant.methods:
@@ -240,7 +242,7 @@ def lead_rows(variant: Variant, prefix: str = "") -> list[Row]:
             "points",
             variant.mean_difference(lead),
             note=f"p {p_value(p)}; ahead on {test['wins']} of {test['n']} {variant.unit}s",
-            hide_settings=["shots"],
+            hide_settings=hide_settings,
         )
         for (name, lead), test, p in zip(leads.items(), tests, corrected, strict=True)
     ]

@@ -32,7 +32,10 @@ SWEPT = {"shots": "training images of a class, log scale", "ways": "classes of a
 def draw_variants(group: RunGroup, path: Path) -> Path:
     """A line a method where shots or ways alone are swept, else what each variant gains."""
     for name in SWEPT:
-        if all(list(variant.settings) == [name] for variant in group.variants):
+        if all(
+            list(variant.settings) == [name] and isinstance(variant.config(name), int)
+            for variant in group.variants
+        ):
             return draw_sweep(group, path, name, group.variants[0].methods)
     return draw_gains(group, path)
 

@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from clients import work
+from clients.client_app import pack as pack_answer
 from clients.work import run_task
 from learngene import methods
 from learngene.adaptation.training import Outcome
 from learngene.data.partition import draw_shard
+from learngene.data.settings import DirichletPartition
 from learngene.gene.gene import Learngene
 from learngene.gene.quantize import at_precision, pack, unpack
 from learngene.methods.base import Method
 from learngene.methods.scratch import Settings
+from protocol.reply_schema import reply_schema
 from tests.clients.helpers import make_task
 from tests.helpers import gene_of
 
@@ -53,6 +56,23 @@ def test_an_answer_tells_of_the_shard_and_of_both_methods(tiny_dataset, gene):
     assert answer["methods"]["learngene"]["penalty"][-1] > 0
     assert answer["methods"]["learngene"]["fisher_mean"] > 0
     assert answer["methods"]["scratch"]["penalty"] == [0.0, 0.0, 0.0]
+
+
+def test_clients_of_other_ways_shots_and_parts(tiny_dataset, gene):
+    """Each answers of its own number of classes, in the one form that all were told."""
+    task = make_task(tiny_dataset, gene, methods=["scratch"], individual__epochs=0)
+    unequal = replace(task, ways=[2, 4], shots=[1, 2, 3])
+    part = DirichletPartition(alpha=0.3, clients=3, min_images=4)
+    divided = replace(task, ways=3, shots=5, partition=part, classes=5)  # 9 of each class
+    for asked, images in ((unequal, [2, 8, 6]), (divided, None)):
+        answers = [run_task(client, 1, asked, {}) for client in range(3)]
+        held = [answer["info"]["train_images"] for answer in answers]
+        ways = [len(answer["info"]["classes"].split(",")) for answer in answers]
+        assert held == images or (sum(held) == 45 and min(held) >= 4 and images is None)
+        assert ways == [2, 4, 2] or (images is None and min(ways) >= 2)
+        for answer, count in zip(answers, ways, strict=True):
+            assert answer["info"]["test_images"] == 6 * count  # all of its classes
+            assert reply_schema(asked).problems(pack_answer(answer)) == []
 
 
 def test_the_same_call_twice_gives_the_same_bits(tiny_dataset, gene):

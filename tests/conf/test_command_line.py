@@ -86,7 +86,7 @@ def test_a_field_that_was_added_is_told_what_was_meant() -> None:
 
 def test_of_two_words_the_wrong_one_is_blamed() -> None:
     assert refused("runtime=serial", "runtime=local").startswith("runtime=local: ")
-    assert refused("shots=1", "shots=many").startswith("shots=many: not a value of type int")
+    assert refused("seed=1", "seed=many").startswith("seed=many: not a value of type int")
 
 
 def test_what_is_no_slip_stays_as_it_is() -> None:

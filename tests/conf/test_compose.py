@@ -315,6 +315,38 @@ def test_a_prefix_that_cannot_be_is_refused(words: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("ways=[2,5] shots=[1,3,10]", None),
+        ("data.partition=dirichlet ways=[2,5] data.alpha=0.01", None),
+        ("data.partition=dirichlet ways=30 shots=1", None),  # a mean: who holds how many is drawn
+        ("ways=null", "ways=null: every client has some"),
+        ("shots=[]", r"shots=\[\]: an empty list"),
+        ("ways=[2,1]", "ways=1: must be at least 2"),
+        ("shots=2.5", "shots=2.5: not a whole number"),
+        ("ways=[2,25]", "100 glyph classes hold 20 novel ones"),
+        ("shots=[5,101]", "more than the 100 training images of a class"),
+        ("data.partition=iid", "not one of few_shot, dirichlet"),
+        ("data.alpha=0", "data.alpha=0.0: must be above 0"),
+        ("data.partition=dirichlet shots=[1,2]", r"data.min_images=10: .* is 7.5 images a client"),
+        ("data.partition=dirichlet queries=5", "queries=5: with data.partition=dirichlet only training"),
+        ("data.partition=dirichlet individual.safeguard=true", "individual.safeguard=True: each"),
+        ("individual.safeguard=true shots=[10,2]", r"a client has 2 of each \(shots\)"),
+        ("methods=[maml] ways=[3,5]", "methods=maml: it is trained for one number of classes"),
+        ("methods=[maml] data.partition=dirichlet", "Leave it out, or write ways=5"),
+        ("data.clients_from=open_world labelled.draws=2 ways=[3,5]", "Write ways=3 or labelled"),
+        ("data.clients_from=open_world labelled.draws=2 data.partition=dirichlet", "few_shot or"),
+    ],
+)
+def test_clients_may_differ(words: str, said: str | None) -> None:
+    if said is None:
+        check(composed(*words.split()))
+        return
+    with pytest.raises(InputError, match=said):
+        check(composed(*words.split()))
+
+
+@pytest.mark.parametrize(
     ("layers", "words"),
     [
         ("0", "at least 1"), ("7", "at most 6"), ("true", "no number"), ("bottom", "no number"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from learngene.adaptation.settings import FEDERATED_FIELDS, RetainSettings
+from learngene.data.settings import DirichletPartition
 from protocol.task import ClientTask, FaultOrders, LabelledImages
 from tests.protocol.helpers import client_task
 
@@ -22,6 +23,8 @@ WHOLE = client_task(
     labelled=LabelledImages(2, {"70": "ff0a"}),
     own_methods={"mine": {"module": "a.mine", "sha256": "0", "at_once": True}},
     cards={"maml": {"width": 0.25}},
+    partition=DirichletPartition(0.5, 20, 10),
+    classes=20,
 )
 
 
@@ -39,6 +42,11 @@ def test_fields_that_are_not_set_are_left_out():
         "orders": ["0:raise", "1:nan"],
         "folder": "/cache/faults-x",
     }
+
+
+def test_the_most_classes_of_a_client():
+    assert client_task().most_ways == 5 and client_task(ways=[3, 8]).most_ways == 8
+    assert WHOLE.most_ways == 20  # who divides them may hold all
 
 
 def test_a_federated_round_is_sent_what_it_reads_of_individual():

@@ -10,7 +10,7 @@ import pytest
 from reports.client_rows import client_rows
 from reports.figures.run import accuracy_over_epochs
 from reports.schema import Client
-from reports.summary import interval_scope, setting
+from reports.summary import footnotes, interval_scope, setting
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -122,3 +122,26 @@ def test_the_settings_line_and_the_intervals_are_of_unequal_clients(make, tmp_pa
     assert "clients like these; with classes drawn at random" in scope
     assert accuracy_over_epochs(results, tmp_path / "curves.png").exists()
     assert "with images of their own" not in setting(make(5))
+
+
+def test_clients_of_other_ways_and_of_divided_images_say_what_chance_is(make):
+    def change(sections):
+        for number, client in enumerate(sections["clients"]):
+            client["classes"] = [f"letter {c}" for c in "abcdefgh"[: (2, 8)[number % 2]]]
+            client["shots"] = (2, 20)[number % 2]
+
+    def divide(sections):
+        change(sections)
+        for number, client in enumerate(sections["clients"]):
+            client |= {"shots": None, "train_images": 14 + number}
+        sections["run"]["config"] = {"data": {"partition": "dirichlet", "alpha": 0.5}}
+
+    assert "chance" not in " ".join(footnotes(make(4)))
+    drawn, divided = make(4, change=change), make(4, change=divide)
+    assert "· 2- to 8-way 2- to 20-shot" in setting(drawn)
+    assert "· 2- to 8-way, 14 to 17 training images, Dirichlet(0.5)" in setting(divided)
+    for results in (drawn, divided):
+        said = " ".join(footnotes(results))
+        assert "Clients hold 2 to 8 classes: chance is 12.5 % to 50.0 %, 31.2 % on average" in said
+        assert ("however few it has" in said) == (results is divided)
+        assert "images of their own" not in setting(results) + interval_scope(results)

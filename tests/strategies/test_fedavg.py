@@ -3,69 +3,26 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from clients.client_app import make_client_app, pack
+from clients.client_app import pack
 from clients.work import run_task
-from conf.parts import client_task, federation
-from conf.schema import Config, read_config
-from learngene.data.dataset import ImageDataset
 from protocol.keys import WEIGHTS
 from protocol.messages import ByteCount
 from protocol.plan import plan_federated_round
 from protocol.reply_schema import reply_schema
 from protocol.rounds import ClientOutcome
-from protocol.task import ClientTask
 from reports.client_rows import client_rows
 from reports.traffic import write_messages_csv
 from runtime.federated_rounds import Federated, _start, run_federated_training
-from runtime.resources import Federation
 from strategies.fedavg import check_weights, head_rows
-from tests.helpers import hooked, method_settings
-
-CLIENTS, ROUNDS = 3, 3
-Change = Callable[[int, int, dict[str, Any]], None]
-
-
-def parts_of(cache: Path, dataset: ImageDataset, **changed: Any) -> tuple[ClientTask, Federation]:
-    config = asdict(Config(cache=str(cache), method=method_settings()))
-    config |= {"num_clients": CLIENTS, "ways": 3, "shots": 4, **changed}
-    config["runtime"] |= {"name": "serial", "num_gpus": 0.0}
-    for name in ("fedavg", "fedprox"):
-        config["method"][name] |= {"rounds": ROUNDS, "local_epochs": 1}
-    typed = read_config(config)
-    return client_task(typed, config, dataset.path), federation(typed, None)
-
-
-def changed_task(change: Change, client: int, round: int, task: ClientTask, payloads: Any
-                 ) -> dict[str, Any]:  # fmt: skip
-    answer = run_task(client, round, task, payloads)
-    change(client, task.federated, answer)
-    return answer
-
-
-def train(cache: Path, dataset: ImageDataset, *names: str, change: Change | None = None, **more: Any
-          ) -> Federated:  # fmt: skip
-    app = make_client_app(partial(changed_task, change)) if change else None
-    task, asked = parts_of(cache, dataset, **more)
-    return run_federated_training(
-        task, names or ("fedavg",), dataset, 0.0625, asked, client_app=app
-    )
-
-
-def same(one: Federated, two: Federated) -> bool:
-    return all(
-        np.array_equal(a, two.payloads[name].arrays[n])
-        for name, payload in one.payloads.items()
-        for n, a in payload.arrays.items()
-    )
+from tests.helpers import hooked
+from tests.strategies.helpers import CLIENTS, ROUNDS, parts_of, same, train
 
 
 def counted(found: Federated) -> list[tuple[Any, ...]]:
@@ -248,7 +205,7 @@ def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, 
 
 def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_dataset):
     task, _ = parts_of(tmp_path, tiny_dataset)
-    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_dataset, 0.0625))
+    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_dataset, 0.0625, "fedavg"))
     answer = run_task(0, 1, plan.task, plan.payloads)
     assert plan.schema.reply.problems(pack(answer)) == []
     usual = replace(plan.task, federated=None)
@@ -268,7 +225,7 @@ def test_a_records_own_word_is_not_enough():
     ):
         with pytest.raises(ValueError, match=r"w |head\.bias "):
             check_weights(bad, card, 5, 5)
-    assert head_rows("9,7", card) == (2, 0)
+    assert head_rows("9,7", card, 2) == (2, 0) == head_rows("9,7", card, None)
     for classes in ("9", "9,9", "9,1", "x,9", ""):
         with pytest.raises(ValueError):
-            head_rows(classes, card)
+            head_rows(classes, card, 2)

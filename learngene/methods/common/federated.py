@@ -1,10 +1,15 @@
-"""What FedAvg and FedProx share: a round at a client, the average of a round, and the end of it.
+"""What federated methods share: a round at a client, the average of a round, and the end of it.
 
-The global model is scratch's backbone and a linear classifier with a row for every class that
-clients may hold. A client trains the layers and the rows of its own classes, and only these: its
-softmax is over its own classes. In the average the layers are weighted by the clients' images, a
-row is averaged over the clients that hold its class. At the end each client takes the layers, puts
-a classifier of its own behind them (it starts from the class means) and fine-tunes both.
+The global model is scratch's backbone (or the learngene) and a linear classifier with a row for
+every class that clients may hold. A client trains the layers and the rows of its own classes, and
+only these: its softmax is over its own classes. In the average the layers are weighted by the
+clients' images, a row is averaged over the clients that hold its class. At the end each client
+takes the layers, puts a classifier of its own behind them (it starts from the class means) and
+fine-tunes both.
+
+What a method keeps private (``Method.private``) is in no message: a client draws it in its first
+round, gets back from the node that it runs on what the round before left, and begins its last
+training with it.
 
 Weights go up here, unlike in the paper's method: that is what these methods are. Images do not.
 """
@@ -23,13 +28,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learngene.adaptation.settings import IndividualSettings
-from learngene.adaptation.training import Outcome, cosine, decay_groups, rates
+from learngene.adaptation.training import Outcome, cosine, decay_groups, hold_norms, rates
 from learngene.data.augment import augment
 from learngene.data.partition import ShardData
-from learngene.methods.base import ClientContext, Payload, Update
-from learngene.methods.common.backbone import random_backbone, rebuild
+from learngene.gene.card import read_card
+from learngene.gene.gene import Learngene, reconstruct
+from learngene.methods.base import ClientContext, Payload, Private, Update
+from learngene.methods.common.backbone import Head, fill, random_backbone
 from learngene.methods.common.head import fit, linear_head
-from learngene.networks.individual import PrototypeHead, measure_norms
+from learngene.networks.individual import Individual, PrototypeHead, measure_norms
 from learngene.networks.layers import arrays_of
 from learngene.seeding import torch_generator
 from learngene.utils.settings import setting
@@ -57,50 +64,113 @@ class FederatedSettings:
 class Merged:
     """A client's part of an average: its arrays, its weight, and the head's rows that are its."""
 
-    arrays: Arrays
+    arrays: Arrays  # of the head, the first rows are those of ``rows``; more may follow, unused
     images: int
     rows: tuple[int, ...]
 
 
-def begin(seed: int, width: float, channels: int, classes: Sequence[int], ways: int) -> Payload:
-    """The global model before its first round, the same for every federated method.
+def begin(
+    seed: int,
+    width: float,
+    channels: int,
+    classes: Sequence[int],
+    ways: int,
+    *,
+    private: Private | None = None,
+    gene: Learngene | None = None,
+) -> Payload:
+    """The global model before its first round, the same for every method that begins at random.
 
     Args:
         classes: dataset classes that clients may hold; row i of the head is ``classes[i]``.
-        ways: classes that a client holds.
+        ways: classes that a client holds, at most.
+        private: what clients keep to themselves: it is neither sent nor averaged.
+        gene: the learngene that it begins as; None: at random.
     """
-    generator = torch_generator(seed, "federated-start")
-    network = random_backbone(
-        width, channels, generator, lambda features, g: linear_head(features, len(classes), g)
+    card: dict[str, Any] = {"width": width}
+    inherited: Arrays = {}
+    if gene is not None:
+        card, inherited = {"gene": gene.deepest.card.for_client()}, gene.deepest.arrays
+    network = _network(
+        card, inherited, seed, channels, lambda features, g: linear_head(features, len(classes), g)
     )
-    arrays = arrays_of(network)
+    arrays = {
+        name: array
+        for name, array in arrays_of(network).items()
+        if private is None or not private.holds(name)
+    }
     up = {
         name: [ways, *array.shape[1:]] if name in HEAD else list(array.shape)
         for name, array in arrays.items()
     }
-    return Payload(arrays, {"width": width, "classes": list(classes), "up": up})
+    return Payload(arrays, card | {"classes": list(classes), "up": up})
 
 
 def update(context: ClientContext, mu: float = 0.0) -> Update:
     """One round at a client: take the global model, train it on the shard, hand it back."""
     started = time.perf_counter()
     settings: FederatedSettings = context.settings
-    shard = context.shard
-    network = rebuild(replace(context, payload=_body(context.payload)))
-    rows = [context.card["classes"].index(c) for c in shard.classes]
-    head = nn.Linear(network.feature_count, shard.ways)
-    with torch.no_grad():
-        for parameter, name in ((head.weight, HEAD[0]), (head.bias, HEAD[1])):
-            parameter.copy_(torch.from_numpy(context.payload[name][rows]))
-    network.head = head.to(context.device)
-    if context.round == 1:  # nothing has gone through these layers yet: as scratch begins
-        measure_norms(network, network, shard.train_x)
+    shard, card = context.shard, context.card
+    rows = [card["classes"].index(c) for c in shard.classes]
+    sent = {n: a[rows] if n in HEAD else a for n, a in context.payload.items()}
+    network = _at_client(
+        replace(context, payload=sent),
+        lambda features, g: linear_head(features, shard.ways, context.generator("head")),
+        unmeasured=context.round == 1,  # nothing has gone through these layers yet
+    )
     lr = settings.lr * cosine((context.round - 1) / settings.rounds)
     training = replace(context.individual, epochs=settings.local_epochs, lr=lr)
     generator = context.generator("federated")
-    loss = train_round(network, shard, training, mu=mu, generator=generator)
+    hold = card["gene"]["stem"] != "fresh" if "gene" in card else False
+    loss = train_round(network, shard, training, mu=mu, generator=generator, freeze_norms=hold)
     seconds = time.perf_counter() - started
-    return Update(arrays_of(network), len(shard.train_x), loss, seconds)
+    arrays, up = arrays_of(network), card["up"]
+    own = {name: array for name, array in arrays.items() if name not in up}
+    sent = {name: _filled_up(arrays[name], shape[0]) for name, shape in up.items()}
+    return Update(sent, len(shard.train_x), loss, seconds, own)
+
+
+def _filled_up(array: np.ndarray, rows: int) -> np.ndarray:
+    """The array with so many rows: a client of fewer classes than others sends zeros for the rest,
+    so that the form of what goes up is the same for all."""
+    return np.pad(array, [(0, rows - len(array)), *[(0, 0)] * (array.ndim - 1)])
+
+
+def _network(
+    card: Mapping[str, Any], arrays: Arrays, seed: int, channels: int, head: Head | None
+) -> Individual:
+    """The model that a card describes, as it is drawn (or inherited) before the first round."""
+    drawn = torch_generator(seed, "federated-start")
+    if "gene" not in card:
+        return random_backbone(card["width"], channels, drawn, head)
+    gene = read_card(card["gene"], "federated start")
+    inherited = {name: arrays[name] for name in gene.shapes}
+    network = reconstruct(Learngene(gene, inherited), ways=1, generator=drawn)
+    network.head = head(network.feature_count, drawn) if head else nn.Identity()
+    return network
+
+
+def _at_client(context: ClientContext, head: Head | None, unmeasured: bool = False) -> Individual:
+    """The model of what was sent and, where the method keeps a part private, of what the client has
+    of it; before that, as it was drawn.
+
+    Norms that nothing has gone through yet are measured on the shard, as scratch's are: those of a
+    model that is ``unmeasured``, and private ones of a client that has none yet.
+
+    Raises:
+        ValueError: an array is missing, has no place in the network, or another shape.
+    """
+    channels = context.shard.train_x.shape[1]
+    network = _network(context.card, context.payload, context.seed, channels, head)
+    drawn = arrays_of(network) if "private" in context.card else {}
+    own = {name: array for name, array in context.private.items() if name in drawn}
+    fill(network, drawn | context.payload | own)
+    network = network.to(context.device).to(memory_format=torch.channels_last)
+    sent = any(name.endswith("running_var") for name in context.payload)
+    if unmeasured or not (sent or own):
+        fresh = network.stem if "gene" in context.card else network
+        measure_norms(fresh, network, context.shard.train_x)
+    return network
 
 
 def train_round(
@@ -110,10 +180,12 @@ def train_round(
     *,
     mu: float,
     generator: torch.Generator,
+    freeze_norms: bool = False,
 ) -> float:
     """Train ``network`` in place on the shard; the mean cross-entropy over all steps.
 
     With ``mu`` each step's loss has the proximal term of FedProx, around where the network began.
+    ``freeze_norms`` keeps the statistics of inherited norms, as individuals do.
     Of ``settings``, epochs, the rate and ``INDIVIDUAL`` are read.
     """
     parameters = list(network.parameters())
@@ -124,6 +196,8 @@ def train_round(
     count, losses = len(shard.train_x), LossSum(shard.train_x.device)
     batches = math.ceil(count / min(settings.batch_size, count))
     network.train()
+    if freeze_norms:
+        hold_norms(network)
     for _ in range(settings.epochs):
         order = torch.randperm(count, generator=generator).to(shard.train_x.device)
         for batch in order.chunk(batches):
@@ -163,7 +237,8 @@ def average(before: Mapping[str, np.ndarray], merged: Sequence[Merged]) -> Array
         total, weight = np.zeros(old.shape), np.zeros(len(old) if name in HEAD else 1)
         for part in merged:
             rows = list(part.rows) if name in HEAD else slice(None)
-            total[rows] += part.images * part.arrays[name].astype(np.float64)
+            array = part.arrays[name][: len(part.rows)] if name in HEAD else part.arrays[name]
+            total[rows] += part.images * array.astype(np.float64)
             weight[rows] += part.images
         by_row = weight.reshape(-1, *(1,) * (old.ndim - 1)) if name in HEAD else weight[0]
         mean = total / np.maximum(by_row, 1)
@@ -173,17 +248,18 @@ def average(before: Mapping[str, np.ndarray], merged: Sequence[Merged]) -> Array
 
 def finished(payload: Payload) -> Payload:
     """What a client is sent at the end: the layers, and no classifier."""
-    card: dict[str, Any] = {"width": payload.card["width"]}
-    return Payload(_body(payload.arrays), card)
+    card = {name: word for name, word in payload.card.items() if name not in ("classes", "up")}
+    return Payload({n: a for n, a in payload.arrays.items() if n not in HEAD}, card)
 
 
 def adapt(context: ClientContext) -> Outcome:
-    """Make the global layers the client's own: class means behind them, then fine-tuning."""
+    """Make the global layers the client's own: the classifier that it has kept, or else class means
+    behind them, then fine-tuning."""
     settings: FederatedSettings = context.settings
-    body = rebuild(context)
-    head = PrototypeHead(body.feature_count, context.shard.ways)
+    ways = context.shard.ways
+    kept = HEAD[0] in context.private
+    body = _at_client(context, (lambda features, g: nn.Linear(features, ways)) if kept else None)
+    head: nn.Module = PrototypeHead(body.feature_count, ways)
+    if kept:
+        head, body.head = body.head, nn.Identity()
     return fit(context, body, head, lr=settings.client_lr, body_lr=settings.client_body_lr)
-
-
-def _body(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    return {name: array for name, array in arrays.items() if name not in HEAD}

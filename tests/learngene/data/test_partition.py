@@ -205,3 +205,13 @@ def test_open_world_classes_that_are_learned_count_as_base(tiny_dataset):
     assert not check_leakage(tiny_dataset, [shard("open_world")], rows, with_open_world=True)[
         "passed"
     ]
+
+
+def test_clients_of_other_ways_and_shots(glyphs: ImageDataset) -> None:
+    shards = [_draw(glyphs, client, ways=[2, 5], shots=[1, 3, 6]) for client in range(6)]
+    assert [len(each.classes) for each in shards] == [2, 5, 2, 5, 2, 5]
+    assert [len(each.train_rows) for each in shards] == [2, 15, 12, 5, 6, 30]
+    # A client's shard is the one that it has where all have its numbers.
+    assert np.array_equal(shards[1].train_rows, _draw(glyphs, 1, ways=5, shots=3).train_rows)
+    with pytest.raises(InputError, match="shots=7"):
+        _draw(glyphs, 1, shots=[1, 7])

@@ -152,3 +152,10 @@ def test_in_the_end_a_client_is_sent_no_classifier_and_makes_its_own(tiny_datase
     assert outcome.epochs == [0, 1, 2] and all(0 <= each <= 1 for each in outcome.accuracy)
     frozen = methods.find(name).adapt(make_context(name, tiny_dataset, payload, client_body_lr=0.0))
     assert frozen.accuracy[0] == outcome.accuracy[0] and frozen.loss[-1] != outcome.loss[-1]
+
+
+def test_an_array_that_did_not_come_is_not_drawn(tiny_dataset):
+    start = start_of(tiny_dataset)
+    lacking = {n: a for n, a in start.arrays.items() if n != "stem.4.conv.weight"}
+    with pytest.raises(ValueError, match=r"stem\.4\.conv\.weight is missing"):
+        find("fedavg").update(context_of(tiny_dataset, Payload(lacking, start.card)))

@@ -62,9 +62,9 @@ def test_a_new_built_in_method_is_its_file_and_one_line(tmp_path: Path) -> None:
     methods = house / "learngene" / "methods"
     (methods / "first_class.py").write_text(METHOD)
     text = (methods / "registry.py").read_text()
-    assert text.count('    "fedprox",\n') == 1
-    line = '    "fedprox",\n    "first_class",\n'
-    (methods / "registry.py").write_text(text.replace('    "fedprox",\n', line))
+    assert text.count('    "linear_probe",\n') == 1
+    line = '    "linear_probe",\n    "first_class",\n'
+    (methods / "registry.py").write_text(text.replace('    "linear_probe",\n', line))
 
     words = ("sim.py", "scale=tiny", "runtime=serial", "num_clients=2",
              "methods=[scratch,first_class]", "collective.classes_per_task=21", *FEW,

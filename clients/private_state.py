@@ -1,0 +1,99 @@
+"""What a client keeps to itself between the rounds of a federated training (``Method.private``).
+
+It lies in the cache of the node that the client runs on (of a simulation, the run's), a file a
+round: ``cache/private/KEY/NAME-CLIENT-ROUND``, KEY being the training's. Processes come and go, and
+a run that was killed goes on from the round before: so no round's file is changed or removed by a
+later one, and two runs at once write the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
+from learngene.utils.untrusted import MEBIBYTE
+
+LIMITS = (MEBIBYTE, 256 * MEBIBYTE)  # bytes of a card and of arrays that are read at most
+
+
+@dataclass(frozen=True)
+class PrivateState:
+    """One client's part of one training.
+
+    Args:
+        cache: folder of the node's caches.
+        training: what the training is known by, 16 hex digits.
+        rounds: of the training so far.
+        whole: whether every client has answered in all of them.
+    """
+
+    cache: Path
+    name: str
+    client: int
+    training: str
+    rounds: int
+    whole: bool
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ValueError: the server names a training by what is none of its keys.
+        """
+        if not re.fullmatch("[0-9a-f]{16}", self.training):
+            raise ValueError("the training's key is not 16 hex digits")
+
+    @classmethod
+    def of(
+        cls, card: Mapping[str, Any], cache: Path, name: str, client: int
+    ) -> PrivateState | None:
+        """Where a method's card says that something is kept; None: nothing is."""
+        said = card.get("private")
+        return None if said is None else cls(cache, name, client, **said)
+
+    def load(self) -> dict[str, np.ndarray]:
+        """What the last round that the client took part in left, by name; empty: it took part in
+        none.
+
+        Raises:
+            ValueError: it took part, and what it kept is not there, or not whole.
+        """
+        for number in range(self.rounds, 0, -1):
+            there = self._stem(number).with_suffix(".json").exists()
+            if there and (arrays := self._read(number)) is not None:
+                return arrays
+            if there or self.whole:
+                lost = f"what this client kept of federated round {number} is"
+                raise ValueError(f"{lost} {'damaged' if there else 'gone'}: write resume=false")
+        return {}
+
+    def save(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep what the round under way left.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        number = self.rounds + 1
+        write_checkpoint(self._stem(number), tensors, {}, of=self._of(number))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what the training's last round left is there and whole."""
+        return self.rounds == 0 or self._read(self.rounds) is not None
+
+    def _read(self, number: int) -> dict[str, np.ndarray] | None:
+        found = read_checkpoint(self._stem(number), of=self._of(number), limits=LIMITS)
+        return found and {name: value.numpy() for name, value in found[0].items()}
+
+    def _of(self, number: int) -> dict[str, Any]:
+        return {"training": self.training, "client": self.client, "round": number}
+
+    def _stem(self, number: int) -> Path:
+        stem = f"{self.name}-{self.client:06d}-{number:05d}"
+        return self.cache / "private" / self.training / stem

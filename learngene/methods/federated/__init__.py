@@ -1,0 +1,1 @@
+"""Methods that are trained among the clients: what they share is in ``common/federated.py``."""

@@ -1,0 +1,27 @@
+"""FedAvg begun as the learngene: the clients train on together what they inherit.
+
+Not in the paper, where a client adapts alone. Every round is ``fedavg.py``'s; the model is the
+individual around the whole learngene, whose norms keep their statistics as at any client. At the
+end each client puts class means behind it and fine-tunes it, without the retain loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from learngene.methods.base import Method
+from learngene.methods.common import federated
+from learngene.utils.settings import setting
+
+
+@dataclass
+class Settings(federated.FederatedSettings):
+    """As FedAvg's, with rates for layers that have learned already: what ``individual.lr`` takes
+    for a shard of ten images a class."""
+
+    lr: float = setting(0.001, gt=0, le=10)  # at the clients, in the first round
+    client_lr: float = setting(0.001, gt=0, le=10)  # of the new classifier, in the end
+    client_body_lr: float = setting(0.001, ge=0, le=10)  # of the layers, then; 0 = frozen
+
+
+METHOD = Method(federated.adapt, update=federated.update, settings=Settings, from_learngene=True)
