@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from conf.schema import Config
-from learngene.gene.gene import Learngene, check
-from learngene.gene.quantize import at_precision, pack, unpack
+from learngene.gene.gene import Learngene, at_precision, check
+from learngene.gene.quantize import pack, unpack
 from learngene.gene.settings import PRECISIONS
 from learngene.utils.settings import limits_of
 from tests.helpers import gene_of
