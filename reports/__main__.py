@@ -115,7 +115,7 @@ def bound(
       python sim.py -m experiment=bound shots=1,2,5,10,20,40 hydra.sweep.dir=multirun/bound
       python -m reports bound multirun/bound/*/
     """
-    from reports.experiments.bound import write_bound
+    from reports.experiments.paper.bound import write_bound
 
     folder = out or Path(os.path.commonpath([run.resolve() for run in runs]))
     with writing(folder):

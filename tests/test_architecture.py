@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -282,3 +283,12 @@ def test_the_map_names_what_is_there() -> None:
         if line.startswith("| ")
     ]
     assert len(rows) >= 20
+
+
+def test_rooms_stay_small_enough_to_look_through() -> None:
+    own = [path for path in REPO.rglob("*.py") if not path.is_relative_to(REPO / "tests")]
+    own = [path for path in own if not {"build", ".venv", "venv"} & set(path.parts)]
+    folders = Counter(path.parent.relative_to(REPO).as_posix() for path in own)
+    assert {folder: files for folder, files in folders.items() if files > 20} == {}
+    lines = {path.name: len(path.read_text().splitlines()) for path in own}
+    assert {file: count for file, count in lines.items() if count > 450} == {}

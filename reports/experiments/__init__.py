@@ -1,1 +1,1 @@
-"""One file an experiment of the paper: its rows, its figure, the paper's numbers."""
+"""One file an experiment: its rows, its figure, its numbers. The paper's are in ``paper/``."""

@@ -1,4 +1,4 @@
-"""Find the experiments: the modules of this folder that have an ``EXPERIMENT``."""
+"""Find the experiments: the modules below this folder that have an ``EXPERIMENT``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ SECTIONS = ("Inheriting", "Experiments", "Discussion", "table")  # of the paper,
 
 def experiment(name: str | None) -> Experiment:
     """The experiment of a name; one without a module compares what its variants gain."""
-    if name in _modules():
-        declared: Experiment | None = getattr(
-            import_module(f"reports.experiments.{name}"), "EXPERIMENT", None
-        )
+    module = _modules().get(name or "")
+    if module is not None:
+        declared: Experiment | None = getattr(import_module(module), "EXPERIMENT", None)
         if declared is not None:
             return declared
     from reports.experiments.base import Experiment
@@ -62,6 +61,12 @@ def _section(claim: Claim) -> int:
     return 0 if claim.control else SECTIONS.index(claim.where.partition(",")[0].partition(" ")[0])
 
 
-def _modules() -> list[str]:
-    """The modules of this folder, by name."""
-    return sorted(module.name for module in iter_modules(import_module(__package__).__path__))
+def _modules() -> dict[str, str]:
+    """The modules of this folder and of ``paper/``, by name: where each is imported from."""
+    folders = import_module(__package__).__path__
+    names = {
+        module.name: f"{package}.{module.name}"
+        for package, below in ((__package__, ""), (f"{__package__}.paper", "/paper"))
+        for module in iter_modules([f"{folder}{below}" for folder in folders])
+    }
+    return dict(sorted(names.items()))

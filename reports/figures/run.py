@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from reports.experiments import fig6a_evolution
+from reports.experiments.paper import fig6a_evolution
 from reports.figures import style
 from reports.figures.collective import continual, criterion, open_world
 from reports.figures.gradcam import gradcam

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from reports.__main__ import main
-from reports.experiments import fig6b_position, registry
+from reports.experiments import registry
 from reports.experiments.base import ReachedLevel, Row
 from reports.experiments.frontier import points_of
+from reports.experiments.paper import fig6b_position
 from reports.experiments.registry import draw, rows
 from reports.experiments.table import answers, format_ranges, format_row, markdown, number, write
 from reports.figures.style import NoDataError
@@ -177,6 +178,12 @@ def test_runs_on_other_images_are_refused(run: Asked) -> None:
     one, other = run("table3_novel"), run("table3_novel", seed=1)
     other["data"]["sha256"] = "f" * 64
     with pytest.raises(GatherError, match=r"data\.sha256 is .* and ffffffffffff"):
+        group_runs([one, other])
+    for each in (one, other):
+        each["data"]["name"] = "glyphs"
+    assert len(group_runs([one, other]).variants) == 1  # drawn by their seeds, 0 and 1
+    other["run"]["seed"] = 0
+    with pytest.raises(GatherError, match="images differ"):
         group_runs([one, other])
     for each, images in ((one, 100), (other, 200)):  # asked for: variants with images of their own
         each["run"]["config"]["data"] = {"train_per_class": images}

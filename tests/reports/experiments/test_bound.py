@@ -14,7 +14,7 @@ import pytest
 from learngene.utils.files import write_atomically
 from reports.__main__ import main
 from reports.experiments.base import Row
-from reports.experiments.bound import fit_runs
+from reports.experiments.paper.bound import fit_runs
 from reports.experiments.registry import draw, rows
 from reports.figures.style import NoDataError
 from reports.ledger import compact
@@ -121,7 +121,9 @@ def test_the_figure_is_the_fit_where_there_is_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("reports.experiments.bound.draw_fit", lambda fits, path: drawn.append(fits))
+    monkeypatch.setattr(
+        "reports.experiments.paper.bound.draw_fit", lambda fits, path: drawn.append(fits)
+    )
     draw(group_runs([run(1), run(4)]), tmp_path / "two.png")  # two sizes: what the runs gain
     assert (tmp_path / "two.png").is_file() and not drawn
     draw(group_runs([run(1), run(4), run(10)]), tmp_path / "three.png")

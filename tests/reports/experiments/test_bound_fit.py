@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from reports.__main__ import main
-from reports.experiments.bound import Fit, fit, fit_runs
+from reports.experiments.paper.bound import Fit, fit, fit_runs
 from reports.runs import GatherError, read_runs
 from tests.reports.helpers import make_results
 

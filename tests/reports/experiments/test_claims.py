@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from reports.experiments import (
-    ablation,
+from reports.experiments import ablation
+from reports.experiments.base import OVER_RANDOM, OVER_RANDOM_FLAGS, Row
+from reports.experiments.paper import (
     fig3_criterion,
     fig4_curves,
     fig4_samples,
@@ -17,7 +18,6 @@ from reports.experiments import (
     table2_open_world,
     to_the_letter,
 )
-from reports.experiments.base import OVER_RANDOM, OVER_RANDOM_FLAGS, Row
 from reports.experiments.registry import claims, experiment
 from reports.experiments.table import markdown, notes, row_to_json
 from reports.ledger.claims import (

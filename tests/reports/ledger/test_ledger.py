@@ -310,7 +310,7 @@ PAPER = ROOT.parent / "shared" / "paper" / "learngene-aaai22.txt"
 
 @pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not there: ../shared")
 def test_the_papers_cells_are_those_of_its_text() -> None:
-    from reports.experiments import table2_open_world, table3_novel
+    from reports.experiments.paper import table2_open_world, table3_novel
 
     names = (*OPPONENTS, "learngene")
 

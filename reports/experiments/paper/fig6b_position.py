@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports.experiments import base
-from reports.experiments.fig3_criterion import top_layers
+from reports.experiments.paper.fig3_criterion import top_layers
 from reports.figures import style
 from reports.figures.measured import ACCURACY, EPOCHS, draw_curves, line, mean_curve
 from reports.results import MAIN
