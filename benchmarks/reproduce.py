@@ -2,7 +2,7 @@
 
     python -m benchmarks.reproduce --plan                        # entries and core-hours, no run
     python -m benchmarks.reproduce --data-cifar100 DIR --data-imagenet100 DIR --out OUT --jobs 2
-    python -m benchmarks.reproduce --only glyphs --out OUT       # no data needed, a quarter hour
+    python -m benchmarks.reproduce --only glyphs --out OUT       # no data needed, half an hour
 
 OUT holds ``runs/ENTRY/N`` (a folder a run), ``logs``, ``cache``, and, made of the runs that are
 finished, ``kept`` and ``RESULTS.md`` with tables and figures (``python -m reports ledger``). The
@@ -37,7 +37,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.error_messages import explain
-from conf.schema import register_schema
+from conf.schema import Config, register_schema
 from conf.validate import check
 from learngene.errors import InputError, say
 from reports.ledger.ledger import add_runs, write_ledger
@@ -133,13 +133,14 @@ def chosen(entries: Mapping[str, Entry], only: Sequence[str]) -> dict[str, Entry
     return {n: e for n, e in entries.items() if not only or {n, *e.tags} & {*only}}
 
 
-def check_plan(entries: Mapping[str, Entry], roots: Roots) -> None:
-    """Hold that every run can be asked for, before the first one starts.
+def check_plan(entries: Mapping[str, Entry], roots: Roots) -> dict[str, Config]:
+    """Every run's configuration, by name: what cannot be is refused before the first one starts.
 
     Raises:
         InputError: a folder of images was not named, or sim.py would refuse a run.
     """
     register_schema()
+    configs = {}
     for run in (run for entry in entries.values() for run in entry.runs):
         root = ROOTS.get(run.data)
         if root is not None and roots[root] is None:
@@ -148,13 +149,14 @@ def check_plan(entries: Mapping[str, Entry], roots: Roots) -> None:
         words = [*run.here(roots), "cache=unused"]
         try:
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                check(compose("config", words))
+                configs[run.name] = check(compose("config", words))
         except (HydraException, OmegaConfBaseException) as error:
             problem = explain(error, words)
             raise InputError(run.name, " ".join(run.words), problem, "Mend the plan") from error
         except InputError as error:
             problem = f"sim.py refuses it: {error}".rstrip(".")
             raise InputError(run.name, " ".join(run.words), problem, "Mend the plan") from error
+    return configs
 
 
 def finished(run: Run, out: Path) -> bool:

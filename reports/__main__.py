@@ -171,7 +171,7 @@ def release(
       python sim.py learngene.precision=int8 hydra.run.dir=outputs/int8
       python -m reports release outputs/int8 -o release
     """
-    from reports.release import release as write_release
+    from reports.ledger.release import release as write_release
 
     with writing(out):
         for path in write_release(runs, out):
