@@ -297,7 +297,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="where everything lies")
     parser.add_argument("--only", nargs="+", default=[], help="entries, by name or tag")
     parser.add_argument("--also", nargs="+", default=[], help="overrides for every run")
-    parser.add_argument("--jobs", type=int, default=1, choices=(1, 2), help="processes at a time")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        choices=(1, 2),
+        help="runs at a time; one that trains opponents takes the other cores for them, too",
+    )
     parser.add_argument("--plan", action="store_true", help="print the plan and run nothing")
     for root in sorted(set(ROOTS.values())):
         parser.add_argument(f"--data-{root}", type=Path, help="folder of its images")
