@@ -269,8 +269,11 @@ def make_page(entries: Mapping[str, Entry], out: Path) -> list[str]:
                 add_runs(folders, out / "kept")
         except GatherError as error:
             problems.append(f"{entry.name} is not on the page: {error}")
-    if (out / "kept").is_dir():
-        write_ledger(out / "kept", out / "RESULTS.md")
+    try:
+        if (out / "kept").is_dir():
+            write_ledger(out / "kept", out / "RESULTS.md")
+    except GatherError as error:
+        problems.append(f"no page was made: {error}")
     return problems
 
 

@@ -33,17 +33,18 @@ PLAN = read_plan(reproduce.PLAN)
 RUNS = [run for entry in PLAN.values() for run in entry.runs]
 
 
-def ends(entry: Entry) -> Entry:
-    """Its first run and its last: the others differ in what a sweep says."""
-    return replace(entry, runs=tuple(dict.fromkeys((entry.runs[0], entry.runs[-1]))))
+def kinds(entry: Entry) -> Entry:
+    """One run of each of its commands: a sweep's other runs differ in a value alone."""
+    by_fields = {tuple(w.partition("=")[0] for w in r.words): r for r in reversed(entry.runs)}
+    return replace(entry, runs=tuple(by_fields.values()))
 
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
-    """Of the first and the last run of each entry."""
+    """Of a run of each command."""
     roots = dict.fromkeys(reproduce.ROOTS.values(), tmp_path_factory.mktemp("images"))
     with chdir(ROOT):  # plans of growth are named from there
-        return check_plan({name: ends(entry) for name, entry in PLAN.items()}, roots)
+        return check_plan({name: kinds(entry) for name, entry in PLAN.items()}, roots)
 
 
 def test_every_entry_can_be_asked_for(configs: dict[str, Config]) -> None:
