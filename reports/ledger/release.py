@@ -17,6 +17,7 @@ from learngene.gene.gene import Learngene, at_precision, load, save
 from learngene.gene.hub import ARRAYS, MODEL_CARD, model_card
 from learngene.utils.files import write_atomically
 from reports.experiments.table import format_measured
+from reports.form import form_of
 from reports.results import MAIN, REFERENCE
 from reports.runs import RESULTS, GatherError, read_runs
 from reports.schema import Results
@@ -109,7 +110,9 @@ def _write(out: Path, folder: Path, run: Results, variant: Variant, gene: Learng
         raise InputError("RUN_DIR", folder, f"{size:,} bytes, a release has {LIMIT:,} at most", fix)
     data = run["data"]["name"]
     more = {
-        "file": f"{size:,} bytes, {PRECISION} with a scale a channel; `load` gives float32 again",
+        "individuals": ", ".join(form_of(run)),
+        "file": f"{size:,} bytes: {PRECISION} with a scale a channel, to be taken to a depth of "
+        f"{', '.join(map(str, held.card.depths))}; `load` gives float32 again",
         "seeds": _seeds(run, variant),
         "made by": f"`{command_of(run)}`",
         "licence of the images": IMAGES.get(data, UNKNOWN),
