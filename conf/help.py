@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -42,12 +42,32 @@ def help_asked(words: Sequence[str]) -> str | None:
     if asked[0] not in ("-h", "--help", "--help=all"):
         what = asked[0].partition("=")[2]
         raise InputError("--help", what, "there is no such page", "Write --help or --help=all")
+    run = run_of([word for word in words if not word.startswith("-")])
+    return "\n".join(_every_field(run)) if asked[0] == "--help=all" else _screen(run)
+
+
+def run_of(words: Sequence[str]) -> DictConfig:
+    """The configuration that the words of a command line compose, unchecked.
+
+    Raises:
+        HydraException, OmegaConfBaseException: there is no such run.
+    """
     register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        run = compose("config", [word for word in words if not word.startswith("-")])
+        run = compose("config", [*words])
     if OmegaConf.is_missing(run, "cache"):
         run.cache = default_cache()
-    return "\n".join(_every_field(run)) if asked[0] == "--help=all" else _screen(run)
+    return run
+
+
+class Setting(NamedTuple):
+    """What there is to say of one field."""
+
+    name: str  # dotted, as on the command line
+    kind: str  # its type
+    value: str  # in the run
+    may_be: str  # range or choices; empty where the type says all, or the comment
+    text: str  # the comment beside it
 
 
 def choices(group: str) -> list[str]:
@@ -67,10 +87,20 @@ def _screen(run: DictConfig) -> str:
 def _every_field(run: DictConfig) -> Iterator[str]:
     yield "Groups of files in conf/, one of which is chosen:"
     for group in GROUPS:
-        yield from _entry(f"{group}=NAME", " | ".join(choices(group)))
+        yield _filled(f"{group}=NAME", " | ".join(choices(group)))
     yield "\nFields: NAME = value in this run (what it may be)"
-    yield from _fields(Config, run)
+    yield from map(_entry, fields_of_run(run))
     yield "\nSettings of the methods, read where the run has the method"
+    yield from map(_entry, fields_of_methods(run))
+
+
+def fields_of_run(run: DictConfig) -> Iterator[Setting]:
+    """Every field but those of methods."""
+    return _fields(Config, run)
+
+
+def fields_of_methods(run: DictConfig) -> Iterator[Setting]:
+    """Every field of the built-in methods, whether the run has them or not."""
     for name in BUILT_IN:  # they bring torch
         if settings := find(name).settings:
             asked = run.method.get(name, {})
@@ -79,23 +109,29 @@ def _every_field(run: DictConfig) -> Iterator[str]:
             yield from _fields(settings, node, f"method.{name}.")
 
 
-def _fields(schema: type, values: DictConfig, prefix: str = "") -> Iterator[str]:
+def _fields(schema: type, values: DictConfig, prefix: str = "") -> Iterator[Setting]:
     said, kinds = comments(schema), get_type_hints(schema)
     for entry in fields(schema):
         if is_dataclass(kinds[entry.name]):
             yield from _fields(kinds[entry.name], values[entry.name], f"{prefix}{entry.name}.")
         elif entry.name != "method":
             limits, text = entry.metadata.get("limits", Limits()), said[entry.name]
-            may_be = _may_be(str(entry.type), limits)
+            kind = "int | list[int]" if limits.by_client else str(entry.type)
+            may_be = _may_be(kind, limits)
             if limits.choices and all(choice in text for choice in limits.choices):
                 may_be = ""  # the comment lists them
-            yield from _entry(f"{prefix}{entry.name} = {_shown(values[entry.name])}{may_be}", text)
+            name, value = f"{prefix}{entry.name}", _shown(values[entry.name])
+            yield Setting(name, kind, value, may_be, text)
 
 
-def _entry(head: str, text: str) -> Iterator[str]:
-    yield textwrap.fill(head, WIDTH, initial_indent="  ", subsequent_indent="      ")
-    if text:
-        yield textwrap.fill(text, WIDTH, **_indented(6))
+def _entry(field: Setting) -> str:
+    may_be = f"  ({field.may_be})" if field.may_be else ""
+    return _filled(f"{field.name} = {field.value}{may_be}", field.text)
+
+
+def _filled(head: str, text: str) -> str:
+    lines = [textwrap.fill(head, WIDTH, initial_indent="  ", subsequent_indent="      ")]
+    return "\n".join([*lines, textwrap.fill(text, WIDTH, **_indented(6))] if text else lines)
 
 
 def _indented(by: int) -> dict[str, Any]:
@@ -112,30 +148,37 @@ def _shown(value: Any) -> str:
 
 
 def _may_be(kind: str, limits: Limits) -> str:
-    """A field's range or choices in brackets."""
+    """A field's range or choices."""
     if limits.choices:
-        return f"  ({' | '.join(limits.choices)})"
+        return " | ".join(limits.choices)
     if kind == "bool":
-        return "  (true | false)"
-    if limits.path or not (limits.by_client or kind.startswith(("int", "float"))):
+        return "true | false"
+    if limits.path or not kind.startswith(("int", "float")):
         return ""
     low = f"above {limits.gt:g}" if limits.gt is not None else f"at least {limits.ge or 0:g}"
     high = f", at most {limits.le:,.15g}" if limits.le < 2**63 - 1 else ""
-    return f"  ({low}{high})"
+    return f"{low}{high}"
 
 
 def comments(schema: type) -> dict[str, str]:
     """What the source says of each field of a dataclass: the comment above it, then that beside."""
     found: dict[str, str] = {}
     for owner in filter(is_dataclass, reversed(schema.__mro__)):
-        source, above, name = textwrap.dedent(inspect.getsource(owner)), "", ""
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            first = not token.line[: token.start[1]].strip()
-            text = token.string.lstrip("# ")
-            if token.type == tokenize.COMMENT and first:
-                above = f"{above} {text}".strip()
-            elif token.type == tokenize.COMMENT:
-                found[name] = f"{found.get(name, '')} {text}".strip()
-            elif token.type == tokenize.NAME and first:
-                name, found[text], above = text, above, ""
+        found |= comments_in(inspect.getsource(owner))
     return {entry.name: found[entry.name] for entry in fields(schema)}
+
+
+def comments_in(source: str) -> dict[str, str]:
+    """The comments above and beside each line of a class, by the line's first word."""
+    found: dict[str, str] = {}
+    above, name = "", ""
+    for token in tokenize.generate_tokens(io.StringIO(textwrap.dedent(source)).readline):
+        first = not token.line[: token.start[1]].strip()
+        text = token.string.lstrip("# ")
+        if token.type == tokenize.COMMENT and first:
+            above = f"{above} {text}".strip()
+        elif token.type == tokenize.COMMENT:
+            found[name] = f"{found.get(name, '')} {text}".strip()
+        elif token.type == tokenize.NAME and first:
+            name, found[text], above = text, above, ""
+    return found

@@ -138,7 +138,9 @@ def adapt_folder(
     """``adapt`` on class folders; what came of it, its curves, and notes on the images.
 
     Args:
-        root, split_seed, test_share: as ``learngene.data.own_images.read_own_images``.
+        root: class folders, as ``learngene.data.own_images.read_own_images`` takes them.
+        split_seed: its ``seed``, of the split into training and test images.
+        test_share: of each class, where the folders do not say.
         flip: whether a mirrored image keeps its class.
         individual: ``depth`` of it is how many of the learngene's layers are taken.
 

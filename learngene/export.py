@@ -57,6 +57,7 @@ class WholeIndividual(nn.Module):
         self.individual, self.mirror = individual, mirror
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(N, C, side, side) to (N, ways)."""
         x = (pixels - CENTRE) / SPREAD
         shares = self.individual(x).softmax(1)
         return (shares + self.individual(x.flip(3)).softmax(1)) / 2 if self.mirror else shares

@@ -94,9 +94,11 @@ class Transferred(torch.nn.Module):
         self.top, self.head = body, head
 
     def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, D)."""
         return self.top(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to logits (B, ways)."""
         return self.head(self.features(x))
 
 
@@ -231,9 +233,8 @@ def cosine(progress: float) -> float:
 
 
 @torch.no_grad()
-def features(
-    individual: Individual | Transferred, x: Tensor, batch_size: int = 256
-) -> Tensor:  # (N, D)
+def features(individual: Individual | Transferred, x: Tensor, batch_size: int = 256) -> Tensor:
+    """What the classifier sees of images (N, C, H, W): (N, D), in evaluation mode."""
     individual.eval()
     return torch.cat([individual.features(part) for part in x.split(batch_size)])
 

@@ -60,6 +60,7 @@ class Criterion:
 
     @torch.no_grad()
     def observe(self, collective: Collective) -> None:
+        """Count a step: weights and gradients of every conv layer."""
         shares = []
         for unit in collective.units:
             weight, gradient = unit.conv.weight, unit.conv.weight.grad
@@ -130,7 +131,7 @@ def layer_trend(values: Sequence[float], rule: TrendRule) -> Trend:
 
 
 def layer_trends(rho_by_task: Sequence[Sequence[float | None]], rule: TrendRule) -> list[Trend]:
-    """The statistic of every layer. ``rho_by_task`` is [task][layer], None before a layer was."""
+    """The statistic of every layer. ``rho_by_task``: by task and layer, None before a layer was."""
     return [
         layer_trend([value for value in layer if value is not None], rule)
         for layer in zip(*rho_by_task, strict=True)

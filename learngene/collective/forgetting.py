@@ -130,11 +130,11 @@ Matrix = Sequence[Sequence[float]]
 def measures(matrix: Matrix, accuracies: Sequence[float]) -> dict[str, Any]:
     """What is kept of the tasks gone by, as ``results.json`` has it; each measure -1..1.
 
-    With R[i][j] the accuracy on task j after task i, and T the last task: ``average_accuracy`` is
-    the mean over j of R[T][j] ("ACC" of Lopez-Paz & Ranzato, NeurIPS 2017);
+    With R(i, j) the accuracy on task j after task i, and T the last task: ``average_accuracy`` is
+    the mean over j of R(T, j) ("ACC" of Lopez-Paz & Ranzato, NeurIPS 2017);
     ``average_incremental_accuracy`` iCaRL's mean of the accuracies after each task (Rebuffi et al.,
-    CVPR 2017); ``forgetting`` the mean over j < T of (max over l < T of R[l][j]) - R[T][j], less is
-    better (Chaudhry et al., ECCV 2018); ``backward_transfer`` that of R[T][j] - R[j][j], below 0 is
+    CVPR 2017); ``forgetting`` the mean over j < T of (max over l < T of R(l, j)) - R(T, j), less is
+    better (Chaudhry et al., ECCV 2018); ``backward_transfer`` that of R(T, j) - R(j, j), below 0 is
     forgetting (Lopez-Paz & Ranzato). The latter two are None with one task.
 
     Args:

@@ -5,7 +5,7 @@ of the classes gone by, through a head that grows, and is held to what its previ
 the old classes (distillation). After the last task the collective may consolidate: it trains on
 its exemplars alone, equally many of every class.
 
-That is ``collective.memory=rehearsal``. The other strategies (see ``memory``) keep no exemplars,
+That is ``collective.memory=rehearsal``. The other strategies (``forgetting``) keep no exemplars,
 hence do not consolidate; of them only ``lwf`` distils.
 """
 
@@ -98,6 +98,7 @@ class CollectiveTrainer(Predictor):
 
     @property
     def done(self) -> bool:
+        """Whether every task has been learned."""
         return len(self.stages) == len(self.tasks)
 
     def state(self) -> dict[str, Tensor]:

@@ -89,7 +89,8 @@ def episode_accuracy(features: Tensor, support: Table, queries: Table) -> float:
 
     Args:
         features: (N, D).
-        support, queries: positions in ``features`` (episodes, ways, images).
+        support: positions in ``features`` (episodes, ways, shots).
+        queries: the same (episodes, ways, images).
     """
     normal = F.normalize(features)
     products = normal @ normal.T
@@ -115,7 +116,8 @@ def weight_change(
     """|W' - W| / |W| of every layer, by name; None for one that was not there.
 
     Args:
-        before, after: weights (C_out, C_in, 3, 3) before and after a task's training.
+        before: weights (C_out, C_in, 3, 3) before a task's training.
+        after: those after it.
         there: shapes before the task's growth: channels that it has made lie behind and do not
             count, and neither does what it did to the others.
     """
@@ -133,7 +135,7 @@ def late_mean(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
     """Mean of every layer over the last third of the tasks, at least one.
 
     Args:
-        rows: [task][layer]; None where a task says nothing of a layer.
+        rows: ``[task][layer]``; None where a task says nothing of a layer.
     """
     late = rows[-max(1, len(rows) // 3) :]
     known = [[x for x in values if x is not None] for values in zip(*late, strict=True)]

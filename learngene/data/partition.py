@@ -164,6 +164,7 @@ class ShardData:
 
     @property
     def ways(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     def with_mirrored_tests(self) -> ShardData:
@@ -187,8 +188,10 @@ def shard_of(
     """A shard of images that one holds oneself.
 
     Args:
-        train_images, test_images: uint8 (N, H, W, C), all of one size.
-        train_labels, test_labels: (N,) any integers; the classes are those of the training images.
+        train_images: uint8 (N, H, W, C), all of one size.
+        train_labels: (N,) any integers, which say what the classes are.
+        test_images: as the training images.
+        test_labels: (M,), of the same classes.
         flip: whether a mirrored image keeps its class (letters do not).
 
     Raises:

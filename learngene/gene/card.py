@@ -71,7 +71,7 @@ class Card:
     top_layers_bytes: Whole  # of the inherited layers alone, the projection left out
     # see ``learngene.gene.digest``
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    # [task][layer], Eq. 5; None before a layer was there
+    # by task and layer, Eq. 5; None before a layer was there
     rho: list[list[Share | None]] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)  # the run that it came from
     schema: Whole = SCHEMA

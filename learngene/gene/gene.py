@@ -44,8 +44,8 @@ class Learngene:
 
     ``arrays`` are float32: ``top.I.conv.weight`` (C_out, C_in, 3, 3) and ``top.I.norm.*`` (C_out,)
     of the I-th inherited layer, counted from 0. A learngene that begins with layer 1 may hold
-    projections, too, one for each prefix of D layers: ``projection.D.mean`` (C_out * side**2,) and
-    ``projection.D.matrix`` (K, C_out * side**2). ``card`` says shapes, where the layers stood, and
+    projections, too, one for each prefix of D layers: ``projection.D.mean`` (C_out · side²,) and
+    ``projection.D.matrix`` (K, C_out · side²). ``card`` says shapes, where the layers stood, and
     the sha256 of all.
     """
 
@@ -54,6 +54,7 @@ class Learngene:
 
     @property
     def inherited(self) -> int:
+        """How many layers it holds."""
         return len(self.card.layers)
 
     @property

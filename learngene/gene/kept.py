@@ -87,6 +87,7 @@ class IndividualCard:
 
     @property
     def form(self) -> Form:
+        """Arguments of the network that the card describes."""
         tops, front = self.top_widths, self.front
         return Form(
             len(self.class_names),

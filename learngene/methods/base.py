@@ -51,10 +51,12 @@ class Payload:
 
     @property
     def bytes(self) -> int:
+        """Of the arrays, without names and framing."""
         return sum(array.nbytes for array in self.arrays.values())
 
     @property
     def parameters(self) -> int:
+        """Numbers in the arrays."""
         return sum(array.size for array in self.arrays.values())
 
     def check(self) -> None:
@@ -89,6 +91,7 @@ class BaseImages:
 
     @property
     def classes(self) -> int:
+        """How many base classes there are."""
         return len(self.rows)
 
     @cached_property
@@ -132,9 +135,11 @@ class Factory:
     progress: Progress = lambda done, steps, loss: None
 
     def generator(self, phase: str, step: int = 0) -> torch.Generator:
+        """Torch's draws of this method's ``phase``, equal for equal steps."""
         return torch_generator(self.seed, f"pretrain-{self.name}-{phase}", round=step)
 
     def order(self, phase: str, step: int = 0) -> np.random.Generator:
+        """The same of NumPy."""
         return generator(self.seed, f"pretrain-{self.name}-{phase}", round=step)
 
     def autocast(self, cache: bool = True) -> AbstractContextManager:
@@ -181,6 +186,7 @@ class Update:
     seconds: float
 
     def metrics(self) -> dict[str, float | int]:
+        """What is told beside the weights: a number of images, nats an image, seconds."""
         return {"images": self.images, "loss": self.loss, "seconds": self.seconds}
 
 

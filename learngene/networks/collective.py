@@ -50,16 +50,18 @@ class Collective(nn.Module):
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Channels of each layer, lowest first."""
         return tuple(unit.conv.out_channels for unit in self.units)
 
-    def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, widths[-1])
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, widths[-1]), pooled over the map."""
         for unit in self.units:
             x = unit(x)
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
     def prefix_features(self, x: Tensor, depth: int | None = None) -> list[Tensor]:
         """What every prefix of the first ``depth`` layers sees of (B, C, H, W), in one pass:
-        (B, channels * side**2) each."""
+        (B, channels · side²) each."""
         image_side, seen = x.shape[2], []
         for number, unit in enumerate(list(self.units)[:depth], start=1):
             x = unit(x)
@@ -72,5 +74,6 @@ class Collective(nn.Module):
         pools = sum(unit.pool for unit in list(self.units)[:depth])
         return max(1, min(FRONT_SIDE, image_side >> pools))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, known classes)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to logits (B, known classes)."""
         return self.head(self.features(x))

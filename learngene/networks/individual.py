@@ -54,7 +54,8 @@ class PrototypeHead(nn.Module):
         for way in range(len(self.weight)):
             self.weight[way] = F.normalize(embedded[labels == way].mean(0), dim=0)
 
-    def forward(self, features: Tensor) -> Tensor:  # (B, D) -> (B, ways)
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) to logits (B, ways)."""
         return self.scale * F.linear(self._embed(features), F.normalize(self.weight))
 
 
@@ -167,14 +168,16 @@ class Individual(nn.Module):
         parts = (*self.stem, *self.top, *self.own)
         return [unit for unit in parts if isinstance(unit, Unit)]
 
-    def features(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, D)
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to what the classifier sees, (B, D)."""
         x = self.stem(x)
         for unit in self.top:
             x = unit(x)
         x = F.adaptive_avg_pool2d(self.own(x), self.side).flatten(1)
         return self.projection(x)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, ways)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to logits (B, ways)."""
         return self.head(self.features(x))
 
 

@@ -36,7 +36,8 @@ class Unit(nn.Module):
         self.relu = nn.ReLU()  # a module: collective.gradcam looks at what comes out of it
         self.pool = pool
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, c_in, H, W) -> (B, c_out, H/2 or H, W/2 or W)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) to (B, c_out, H, W), half of H and W behind a pool."""
         x = self.relu(self.norm(self.conv(x)))
         return F.max_pool2d(x, 2) if self.pool else x
 
@@ -64,7 +65,8 @@ class CosineHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(10.0))
         nn.init.normal_(self.weight, std=1 / math.sqrt(features), generator=generator)
 
-    def forward(self, features: Tensor) -> Tensor:  # (B, D) -> (B, classes)
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) to logits (B, classes)."""
         return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
 
     def grow(self, classes: int, generator: torch.Generator) -> None:

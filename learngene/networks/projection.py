@@ -30,6 +30,7 @@ class Projection(nn.Module):
         self.register_buffer("matrix", torch.zeros(dimensions, features))
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, D) to (B, K)."""
         return F.linear(F.normalize(F.normalize(features) - self.mean), self.matrix)
 
 

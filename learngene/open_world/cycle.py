@@ -51,7 +51,8 @@ class Labeller(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Who names."""
 
     def label(self, stream: Stream, positions: Rows) -> Rows:
         """Classes of the stream's images at ``positions``, (K,) -> (K,)."""

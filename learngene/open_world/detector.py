@@ -53,8 +53,8 @@ def fit_score(name: str, features: Tensor, labels: Tensor) -> Score:
             the distances to the nearest class mean, Mahalanobis' (Lee et al. 2018) and its excess
             over the distance to the mean of all (Ren et al. 2021). Distances are taken between
             features of length 1, since the collective's classifier sees nothing of their length.
-        features, labels: of exemplars, (E, D) and (E,): every position of the head must occur.
-            Only distances look at them.
+        features: of exemplars, (E, D); only distances look at them.
+        labels: of the same, (E,): every position of the head must occur.
 
     Raises:
         ValueError: there is no such score, or a distance has no exemplars.
@@ -104,7 +104,8 @@ class OpenSetDetector:
         """Fit the score on exemplars and find the threshold.
 
         Args:
-            exemplars, labels: of known images, (E, ...) and (E,); see ``fit_score``.
+            exemplars: logits and features of E known images; see ``fit_score``.
+            labels: of the same, (E,).
             held_out: of known images that were never trained on; ``calibrated`` looks at them.
 
         Raises:
@@ -120,8 +121,10 @@ def separation(known: Tensor, unknown: Tensor, predicted: Tensor, labels: Tensor
     """How well a score separates known from unknown images, whatever the threshold.
 
     Args:
-        known, unknown: scores, (N,) and (M,).
-        predicted, labels: classes of the known images, (N,), positions in the head.
+        known: scores of known images, (N,).
+        unknown: scores of the others, (M,).
+        predicted: classes of the known images, (N,), as positions in the head.
+        labels: their true ones, (N,).
 
     Returns:
         auroc; aupr_out and aupr_in (unknown, known images as the positive class; pytorch-ood's area
@@ -155,8 +158,9 @@ def measure(detector: OpenSetDetector, known: Answers, labels: Tensor, unknown: 
     """What the threshold does to test images of known and of open-world classes.
 
     Args:
-        known, labels: of N images of known classes; labels are positions in the head, (N,).
-        unknown: of M images of open-world classes.
+        known: logits and features of N images of known classes.
+        labels: their positions in the head, (N,).
+        unknown: logits and features of M images of open-world classes.
 
     Returns:
         threshold; f1 (unknown is the positive class); precision; recall; accepted (share of known
@@ -210,7 +214,8 @@ def paper_thresholds(known: Tensor, unknown: Tensor) -> dict[str, dict]:
     """What the paper's thresholds do with Eq. 2 as written and with softmax applied twice.
 
     Args:
-        known, unknown: logits, (N, classes) and (M, classes).
+        known: logits of known images, (N, classes).
+        unknown: logits of the others, (M, classes).
 
     Returns:
         for every preset {threshold, one_softmax, two_softmaxes}, the latter two each
