@@ -34,6 +34,7 @@ COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2
 SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ablation": (("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000"),
                  ("collective.growth=schedule",)),
+    "controls": (("learngene.control=random",), ("learngene.projection=none",)),
     "bound": (("shots=2",), ("shots=3",), ("shots=5",)),
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
