@@ -9,8 +9,8 @@ import numpy as np
 
 from learngene.adaptation.settings import IndividualSettings
 from learngene.errors import InputError
-from learngene.gene.gene import Learngene
-from learngene.gene.quantize import at_precision, pack
+from learngene.gene.gene import Learngene, at_precision
+from learngene.gene.quantize import pack
 from learngene.methods import Payload, find
 from learngene.methods.registry import base_of
 from learngene.utils.settings import by_client

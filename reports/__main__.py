@@ -152,6 +152,32 @@ def ledger(
     print(out)
 
 
+@app.command()
+def release(
+    runs: Runs,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")] = Path(
+        "release"
+    ),
+) -> None:
+    """Write learngenes to take away, in 8 bits a weight, each with its card.
+
+    Runs of learngene.precision=int8; of several that differ in their seeds
+    the first one's learngene, with the accuracy of all. Writes a folder for
+    each setting with learngene.safetensors, learngene.json and README.md,
+    and SHA256SUMS.
+
+    \b
+    Example:
+      python sim.py learngene.precision=int8 hydra.run.dir=outputs/int8
+      python -m reports release outputs/int8 -o release
+    """
+    from reports.ledger.release import release as write_release
+
+    with writing(out):
+        for path in write_release(runs, out):
+            print(f"{path} ({path.stat().st_size:,} bytes)")
+
+
 def _home(word: re.Match[str]) -> str:
     return f"{word[1] or ''}{expand_user(word[2])}"
 

@@ -24,6 +24,13 @@ def layer_names(run: Results) -> list[str]:
     return list(criterion.get("names") or map(str, range(1, depth + 1)))
 
 
+def training_seconds(run: Results) -> float | None:
+    """What the tasks took when they were trained, which may have been in another run: that of this
+    one (``run.seconds``) is of a look into the cache then. None where nothing says so."""
+    taken = [stage.get("seconds") for stage in (run["collective"] or {"stages": [{}]})["stages"]]
+    return None if None in taken else sum(taken)
+
+
 def cycle_of(run: Results) -> Mapping[str, Any]:
     """``open_world.cycle`` of a run that met at least one stream, else nothing."""
     cycle = (run["open_world"] or {}).get("cycle") or {}

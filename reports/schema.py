@@ -93,6 +93,7 @@ class Stage(Section):
     parameters: Count | None = None
     image_passes: Count | None = None
     multiply_adds: Count | None = None  # of its training, forward and backward
+    seconds: MaybeNumber = None  # of its training, in whatever run that was
 
 
 class Continual(Section):

@@ -29,7 +29,7 @@ IGNORED_SETTINGS = (  # that make no variant: groups, or fields
     *("logger", "data.root", "data.download", "collective.threads", "collective.capture"),
 )
 PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
-LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine
+LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def portable_overrides(run: Results) -> list[str]:
     return [
         f"{name}{sign}{PATH_PLACEHOLDERS.get(name) or without_folder(value)}"
         for name, sign, value in words
-        if name not in LOCAL_OVERRIDES
+        if name not in LOCAL_OVERRIDES and name.partition(".")[0] != "runtime"
     ]
 
 

@@ -199,8 +199,9 @@ def test_what_comes_after_a_run_runs_too(command: str, here: Path) -> None:
 
 
 def test_no_other_command_is_shown() -> None:
-    """Those of tests/runtime/federation/test_page.py and of the tutorials are run there."""
-    elsewhere = ("-m learngene ", "-m runtime.federation ")
+    """Those of tests/runtime/federation/test_page.py, of test_reproduce.py and of the tutorials are
+    run there."""
+    elsewhere = ("-m learngene ", "-m runtime.federation ", "-m benchmarks.reproduce ")
     others = [
         each
         for each in COMMANDS

@@ -35,6 +35,7 @@ COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2
 SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ablation": (("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000"),
                  ("collective.growth=schedule",)),
+    "controls": (("learngene.control=random",), ("learngene.projection=none",)),
     "bound": (("shots=2",), ("shots=3",), ("shots=5",)),
     "few_shot_benchmark": (("shots=1",), ("shots=5",)),
     "fig4_samples": (("shots=2",), ("shots=5",)),

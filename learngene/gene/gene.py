@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import nn
 
 from learngene.errors import InputError
 from learngene.gene.card import CARD_LIMIT, FRONT, HEADER_LIMIT, Card, misfit, read_card, refuse
+from learngene.gene.quantize import Arrays, pack, unpack
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual
 from learngene.networks.layers import arrays_of, load_arrays, shape_problem
@@ -163,11 +164,25 @@ def _with_card(
     return Learngene(card, arrays)
 
 
-def save(gene: Learngene, folder: Path) -> Path:
-    """Write ``learngene.safetensors`` and its card into ``folder``; returns the former's path."""
+def at_precision(gene: Learngene, precision: str) -> tuple[Learngene, Arrays]:
+    """The learngene that clients will hold, and the arrays that are sent for it."""
+    if precision == "fp32":
+        return gene, gene.arrays
+    packed = pack(gene.arrays, precision)
+    arrays = unpack(packed)
+    card = replace(gene.card, sha256=digest(arrays, asdict(gene.card)))
+    return Learngene(card, arrays), packed
+
+
+def save(gene: Learngene, folder: Path, precision: str = "fp32") -> Path:
+    """Write ``learngene.safetensors`` and its card into ``folder``; returns the former's path.
+
+    Packed (``precision``: fp32 | fp16 | int8), the card is that of what ``load`` gives back.
+    """
+    held, packed = at_precision(gene, precision)
     path = folder / "learngene.safetensors"
-    write_atomically(path, save_tensors(gene.arrays))
-    text = json.dumps(asdict(gene.card), indent=1, allow_nan=False) + "\n"
+    write_atomically(path, save_tensors(packed))
+    text = json.dumps(asdict(held.card), indent=1, allow_nan=False) + "\n"
     write_atomically(path.with_suffix(".json"), text.encode())
     return path
 
@@ -195,7 +210,10 @@ def load(path: str | Path) -> Learngene:
         raise InputError("learngene.path", path, f"{card_path} does not exist", fix)
     try:
         card = read_card(read_json(card_path, CARD_LIMIT), where=str(path))
-        arrays = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))
+        packed = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))
+        if sum(array.size for array in packed.values()) > 2 * card.parameters:  # with all scales
+            raise refuse(str(path), "it holds more numbers than its card says")
+        arrays = unpack(packed)
     except InputError:
         raise
     # KeyError: a number format that NumPy does not have.

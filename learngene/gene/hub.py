@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from learngene.errors import InputError
-from learngene.gene.card import CARD_LIMIT, HEADER_LIMIT, read_card, refuse
+from learngene.gene.card import CARD_LIMIT, HEADER_LIMIT, Card, read_card, refuse
 from learngene.gene.gene import load
 from learngene.utils.files import is_file
 from learngene.utils.untrusted import RESULTS_LIMIT, read_json
@@ -99,9 +99,8 @@ def push(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     gene = load(path)
-    text = model_card(
-        gene.card.sha256, results or path.parent / "results.json", repository, licence
-    )
+    where = results or path.parent / "results.json"
+    text = model_card(gene.card, where, repository, f"{HUB}{repository}", licence)
     contents = {
         CARD: path.with_suffix(".json").read_bytes(),
         ARRAYS: path.read_bytes(),
@@ -118,13 +117,26 @@ def push(
     return f"{HUB}{repository}@{commit.oid}"
 
 
-def model_card(sha256: str, results: Path, repository: str, licence: str | None) -> str:
-    """The repository's README: YAML for the hub, and the run's numbers. It names no class, no path
-    and no command of the run: images may be somebody's own.
+def model_card(
+    card: Card,
+    results: Path,
+    name: str,
+    place: str,
+    licence: str | None,
+    *,
+    source: str | None = None,
+    more: Mapping[str, str] | None = None,
+) -> str:
+    """The README of a learngene: YAML for the hub, and the run's numbers. It names no class, no
+    path and no command of the run: images may be somebody's own.
 
     Args:
-        sha256: the learngene's.
+        card: the learngene's, as it is given away.
         results: the ``results.json`` of the run that made it.
+        name: what it is called, on the hub OWNER/NAME.
+        place: what ``load`` is given.
+        source: sha256 of the learngene that the run left, where ``card`` is of a packed one.
+        more: further rows of the table at its head.
 
     Raises:
         InputError: that file is not there, or is of another learngene.
@@ -139,8 +151,9 @@ def model_card(sha256: str, results: Path, repository: str, licence: str | None)
         raise refused("it does not exist")
     try:
         run: Mapping[str, Any] = read_json(results, RESULTS_LIMIT)
-        if run["learngene"]["sha256"] != sha256:
-            raise refused(f"its learngene is {run['learngene']['sha256']:.12}, not {sha256:.12}")
+        sha256, due = run["learngene"]["sha256"], source or card.sha256
+        if sha256 != due:
+            raise refused(f"its learngene is {sha256:.12}, not {due:.12}")
         data, shown = run["data"]["name"], run["summary"].get("learngene")
         group = run["run"]["config"]["data"]["clients_from"].replace("_", "-")
         measured = [] if shown is None or shown["mean"] is None else [
@@ -157,7 +170,7 @@ def model_card(sha256: str, results: Path, repository: str, licence: str | None)
             library_name="learngene",
             pipeline_tag="image-classification",
             tags=["learngene", "few-shot", "federated-learning"],
-            model_name=repository,
+            model_name=name,
             eval_results=measured or None,
         )
         texts = Environment(
@@ -169,7 +182,14 @@ def model_card(sha256: str, results: Path, repository: str, licence: str | None)
             autoescape=False,
         )
         return texts.get_template("model_card.md.j2").render(
-            **run, front=front.to_yaml(), repository=repository, group=group, licence=licence
+            **run,
+            front=front.to_yaml(),
+            name=name,
+            place=place,
+            group=group,
+            licence=licence,
+            card=card,
+            more=more or {},
         )
     except InputError:
         raise

@@ -1,17 +1,14 @@
 """A learngene in fewer bytes: half precision, or 8 bits a weight with a scale for every channel.
 
-The factory restores what it has packed and puts the restored arrays' sha256 on the card, so a
-client that restores the same arrays holds, bit for bit, the learngene that the card names.
-Statistics and affine parts of norms (one number a channel) stay as they are: a hundredth of it all.
+The factory restores what it has packed (``gene.at_precision``) and puts the restored arrays'
+sha256 on the card, so a client that restores the same arrays holds, bit for bit, the learngene
+that the card names. Statistics and affine parts of norms (one number a channel) stay as they are:
+a hundredth of it all.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-
 import numpy as np
-
-from learngene.gene.gene import Learngene, digest
 
 SCALE = ".scale"  # how the names of int8 arrays' scales end
 Arrays = dict[str, np.ndarray]
@@ -47,27 +44,25 @@ def pack(arrays: Arrays, precision: str) -> Arrays:
 
 
 def unpack(packed: Arrays) -> Arrays:
-    """float32 arrays again; arrays that were not packed are handed on as they are."""
+    """float32 arrays again; arrays that were not packed are handed on as they are.
+
+    Raises:
+        KeyError: an array of 8 bits has no scale, or a scale no array.
+        ValueError: scales are not one a channel.
+    """
     arrays: Arrays = {}
     for name, array in packed.items():
         if name.removesuffix(SCALE) != name and packed[name.removesuffix(SCALE)].dtype == np.int8:
             continue
         if array.dtype == np.int8:
-            arrays[name] = array.astype(np.float32) * _beside(packed[name + SCALE], array.ndim)
+            scale = packed[name + SCALE]
+            if scale.shape != array.shape[:1]:
+                raise ValueError(f"{name}{SCALE} has shape {scale.shape}, {array.shape[:1]} is due")
+            arrays[name] = array.astype(np.float32) * _beside(scale, array.ndim)
         else:
-            arrays[name] = array.astype(np.float32, copy=False)
+            arrays[name] = array.astype(np.float32) if array.dtype == np.float16 else array
     return arrays
 
 
 def _beside(scale: np.ndarray, dimensions: int) -> np.ndarray:
     return scale.reshape(-1, *(1,) * (dimensions - 1))
-
-
-def at_precision(gene: Learngene, precision: str) -> tuple[Learngene, Arrays]:
-    """The learngene that clients will hold, and the arrays that are sent for it."""
-    if precision == "fp32":
-        return gene, gene.arrays
-    packed = pack(gene.arrays, precision)
-    arrays = unpack(packed)
-    card = replace(gene.card, sha256=digest(arrays, asdict(gene.card)))
-    return Learngene(card, arrays), packed

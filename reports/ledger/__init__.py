@@ -1,1 +1,1 @@
-"""The runs that are kept, and the page of results that is made from them."""
+"""The runs that are kept, the page of results that is made from them, and what is given away."""

@@ -11,6 +11,8 @@ from reports.schema import Results, check_results
 from reports.variants import PATH_PLACEHOLDERS, command_of, portable_overrides, variant_settings
 
 LIMIT = 200_000  # bytes of a kept result
+MANY = 100  # clients; of more, curves are kept at their last epoch alone
+PER_CLIENT = 3_000  # bytes of a kept result of more clients than that
 # Declared fields (``reports.schema``) that are not kept; further ones are not kept either.
 NOT_KEPT: dict[str, Any] = {
     "run": {"collective_cached": True, "kept_answers": True},
@@ -30,6 +32,11 @@ def compact_results(results: Results) -> dict[str, Any]:
     part = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
     small: dict[str, Any] = _in_order(part, whole)
     small["run"] |= _run(results)
+    if len(small["clients"]) > MANY:
+        for method in (
+            m for client in small["clients"] for m in client.get("methods", {}).values()
+        ):
+            method["accuracy_by_epoch"] = method["accuracy_by_epoch"][-1:]
     if small.get("gradcam") is None:
         small.pop("gradcam", None)
     else:
@@ -58,16 +65,21 @@ def content(results: Results) -> bytes:
     """The compact results as a file, a client a line.
 
     Raises:
-        TooLargeError: they are larger than ``LIMIT``.
+        TooLargeError: they are larger than ``limit``.
     """
     small = compact_results(results)
     clients = small.pop("clients")
     lines = ",\n".join(json.dumps(client, ensure_ascii=False) for client in clients)
     rest = json.dumps(small, ensure_ascii=False, allow_nan=False)
     written = f'{rest[:-1]},\n"clients": [\n{lines}\n]}}\n'.encode()
-    if len(written) > LIMIT:
-        raise TooLargeError(f"{len(written):,} bytes, at most {LIMIT:,} are kept")
+    if len(written) > (most := limit(len(clients))):
+        raise TooLargeError(f"{len(written):,} bytes, at most {most:,} are kept")
     return written
+
+
+def limit(clients: int) -> int:
+    """How many bytes are kept of a run of so many clients."""
+    return LIMIT if clients <= MANY else PER_CLIENT * clients
 
 
 def _run(results: Results) -> dict[str, Any]:

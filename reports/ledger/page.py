@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
+from reports.collective import training_seconds
 from reports.experiments import registry, table
 from reports.experiments.base import CIFAR, IMAGENET, Claim, Row
 from reports.experiments.table import (
@@ -56,6 +57,7 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
         environment(Path(__file__).parent)
         .get_template("page.md.j2")
         .render(
+            base=base,
             main=_main(main, drawn, base),
             seeds=_over_seeds(main),
             least_seeds=LEAST_SEEDS,
@@ -81,7 +83,7 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
                 *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
                 *(ours.gain if ours else (NONE, NONE, NONE)),
                 format_bytes(client_mean(run, MAIN, "bytes_down") if ours else None),
-                seconds(run["run"]["seconds"]["collective"]),
+                seconds(training_seconds(run)),
                 run["run"]["device"],
             )
         )

@@ -16,8 +16,8 @@ from learngene import methods
 from learngene.adaptation.training import Outcome
 from learngene.data.partition import draw_shard
 from learngene.data.settings import DirichletPartition
-from learngene.gene.gene import Learngene
-from learngene.gene.quantize import at_precision, pack, unpack
+from learngene.gene.gene import Learngene, at_precision
+from learngene.gene.quantize import pack, unpack
 from learngene.methods.base import Method
 from learngene.methods.scratch import Settings
 from protocol.reply_schema import reply_schema

@@ -329,7 +329,10 @@ def test_a_prefix_that_cannot_be_is_refused(words: str, said: str) -> None:
         ("data.partition=iid", "not one of few_shot, dirichlet"),
         ("data.alpha=0", "data.alpha=0.0: must be above 0"),
         ("data.partition=dirichlet shots=[1,2]", r"data.min_images=10: .* is 7.5 images a client"),
-        ("data.partition=dirichlet queries=5", "queries=5: with data.partition=dirichlet only training"),
+        (
+            "data.partition=dirichlet queries=5",
+            "queries=5: with data.partition=dirichlet only training",
+        ),
         ("data.partition=dirichlet individual.safeguard=true", "individual.safeguard=True: each"),
         ("individual.safeguard=true shots=[10,2]", r"a client has 2 of each \(shots\)"),
         ("methods=[maml] ways=[3,5]", "methods=maml: it is trained for one number of classes"),

@@ -12,8 +12,8 @@ from scipy.linalg import eigh
 
 from learngene.errors import InputError
 from learngene.gene.card import read_card
-from learngene.gene.gene import Learngene, check, extract, load, reconstruct, save
-from learngene.gene.quantize import at_precision, unpack
+from learngene.gene.gene import Learngene, at_precision, check, extract, load, reconstruct, save
+from learngene.gene.quantize import unpack
 from learngene.gene.settings import PRECISIONS
 from learngene.networks.collective import Collective
 from learngene.networks.growth import deepen

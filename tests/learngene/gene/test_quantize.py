@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from safetensors.numpy import save as save_tensors
 
 from conf.schema import Config
-from learngene.gene.gene import Learngene, check
-from learngene.gene.quantize import at_precision, pack, unpack
+from learngene.errors import InputError
+from learngene.gene.gene import Learngene, at_precision, check, load, save
+from learngene.gene.quantize import pack, unpack
 from learngene.gene.settings import PRECISIONS
 from learngene.utils.settings import limits_of
 from tests.helpers import gene_of
@@ -57,3 +60,36 @@ def test_a_channel_of_zeros_and_one_beyond_half_precision():
     assert np.array_equal(unpack(pack(zeros, "int8"))["w"], zeros["w"])
     with pytest.raises(ValueError, match="w holds weights beyond"):
         pack({"w": np.full((1, 2), 1e6, np.float32)}, "fp16")
+
+
+def test_a_file_of_8_bits_is_what_clients_are_sent(gene, tmp_path):
+    path = save(gene, tmp_path, "int8")
+    sent, _ = at_precision(gene, "int8")
+    found = load(path)
+    assert found.card == sent.card
+    assert all(np.array_equal(found.arrays[n], array) for n, array in sent.arrays.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda held: held.pop("top.0.conv.weight.scale"), "top.0.conv.weight.scale"),
+        (lambda held: held.pop("top.0.conv.weight"), "top.0.conv.weight"),
+        (  # against an array of one channel it would take memory for each of its numbers
+            lambda held: held.update({"top.0.conv.weight.scale": np.ones(99, np.float32)}),
+            r"has shape \(99,\)",
+        ),
+        (
+            lambda held: held.update(more=np.zeros(10**6, np.int8)),
+            "holds more numbers than its card says",
+        ),
+        (lambda held: held["top.0.conv.weight.scale"].__imul__(2), "sha256"),
+    ],
+)
+def test_a_file_of_8_bits_that_was_altered_is_refused(gene, tmp_path, change, said):
+    path = save(gene, tmp_path, "int8")
+    held = {name: np.array(array) for name, array in load_file(path).items()}
+    change(held)
+    path.write_bytes(save_tensors(held))
+    with pytest.raises(InputError, match=said):
+        load(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reports.experiments import ablation
+from reports.experiments import controls
 from reports.experiments.base import OVER_RANDOM, OVER_RANDOM_FLAGS, Row
 from reports.experiments.paper import (
     fig3_criterion,
@@ -90,16 +90,16 @@ def verdict_of(name: str, rows: dict[str, Row]) -> list[str]:
 
 def test_controls_are_held_against_the_same_clients(run: Run) -> None:
     rows = table([
-        run("ablation"),
-        run("ablation", shift=-0.2, learngene__control="random"),
-        run("ablation", shift=-0.01, learngene__projection="none"),
+        run("controls"),
+        run("controls", shift=-0.2, learngene__control="random"),
+        run("controls", shift=-0.01, learngene__projection="none"),
     ])  # fmt: skip
     over = next(row for row in rows.values() if row.name == OVER_RANDOM)
     assert over.ours.mean == pytest.approx(20, abs=0.5) and len(over.commands) == 2
     assert over.form == "layers 11 to 13, prototype head, width 0.25"
     assert verdict_of("random-layers", rows) == [HOLDS]
     assert verdict_of("no-projection", rows) in ([DIRECTION], [NOT])  # one point, the bar is two
-    assert verdict_of("no-projection", table([run("ablation")])) == []  # not run
+    assert verdict_of("no-projection", table([run("controls")])) == []  # not run
 
 
 def test_the_letter_is_held_against_random_layers(run: Run) -> None:
@@ -109,7 +109,7 @@ def test_the_letter_is_held_against_random_layers(run: Run) -> None:
     behind = table([run("to_the_letter", shift=-0.9)])
     assert verdict_of("top-layers", behind) == [NOT]
     assert [claim.control for claim in to_the_letter.CLAIMS] == [False, True]
-    assert all(claim.control for claim in ablation.CLAIMS)
+    assert all(claim.control for claim in controls.CLAIMS)
 
 
 def test_what_is_there_before_training_is_not_reproduced(run: Run) -> None:
@@ -212,7 +212,7 @@ def test_every_claim_is_about_a_row_of_its_experiment(run: Run) -> None:
 
     control, all_methods = {"learngene__control": "random"}, {"methods": MANY}
     runs = {
-        "ablation": [{}, control, {"learngene__projection": "none"}],
+        "controls": [{}, control, {"learngene__projection": "none"}],
         "fig3_criterion": [{"edit": correlated}],
         "fig4_curves": [{}],
         "fig4_samples": [{"shots": 10}, {"shots": 25}],

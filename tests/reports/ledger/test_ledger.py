@@ -223,6 +223,40 @@ def test_too_much_is_not_kept(
     assert f"{folder}: " in capsys.readouterr().err and not out.exists()
 
 
+def test_thousands_of_tasks_are_kept_without_their_curves(make: Any, tmp_path: Path) -> None:
+    def change(sections: dict[str, Any]) -> None:
+        sections["run"]["config"] = CONFIG
+
+    whole = make(300, methods=("learngene", "scratch", *OPPONENTS), change=change)
+    written = compact.content(whole)
+    assert compact.LIMIT < len(written) < compact.limit(300) == 900_000
+    write_atomically(tmp_path / "results.json", written)
+    kept = read_results(tmp_path / "results.json")
+    assert rows(group_runs([kept])) == rows(group_runs([whole]))
+    few = json.loads(compact.content(make(100, change=change)))
+    curves = [run["clients"][7]["methods"]["scratch"]["accuracy_by_epoch"] for run in (kept, few)]
+    assert [len(curve) for curve in curves] == [1, 8] and curves[0][0][0] == 30
+
+
+def test_a_control_says_what_its_collective_took_where_it_was_trained(
+    saved: Save, tmp_path: Path
+) -> None:
+    """A run that found the collective in the cache waited a second for it; the page says neither
+    that nor on what runtime of one machine it was."""
+    run = read_results(saved(None) / "results.json")
+    run["run"]["seconds"]["collective"] = 1.5
+    run["run"]["overrides"] += ["runtime=serial", "runtime.total_cpus=1", "seed=0"]
+    write_atomically(tmp_path / "kept" / "results.json", compact.content(run))
+    kept = read_results(tmp_path / "kept" / "results.json")
+    (line,) = (
+        each for each in page([kept], {}, set(), "kept").splitlines() if "| cifar100 " in each
+    )
+    assert (
+        "`python sim.py shots=10 data.root=DIR seed=0`" in line and "| 79.3 |" in line
+    )  # 13 x 6.1
+    assert "[kept](kept)" in page([kept], {}, set(), "kept")
+
+
 @pytest.mark.parametrize(
     "wrong", ["missing", "a file", "one level too deep", "an empty experiment", "no place to write"]
 )
@@ -394,8 +428,9 @@ def test_the_committed_page_is_that_of_the_committed_runs(tmp_path: Path) -> Non
     for path in tables:
         assert (tmp_path / path.relative_to(docs)).read_bytes() == path.read_bytes()
     for path in docs.glob("results/*/*/*/results.json"):
-        assert path.stat().st_size <= compact.LIMIT
-        assert path.parent.name == compact.name_of(json.loads(path.read_text()))
+        kept = json.loads(path.read_text())
+        assert path.stat().st_size <= compact.limit(len(kept["clients"]))
+        assert path.parent.name == compact.name_of(kept)
 
 
 def test_kept_files_written_again_are_the_same_bytes(saved: Save, tmp_path: Path) -> None:
@@ -415,5 +450,5 @@ def test_what_the_models_do_not_declare_is_not_kept(saved: Save) -> None:
     assert small == {name: client[name] for name in client if name in MethodResult.model_fields}
     assert "loss_by_epoch" in client
     assert list(kept["collective"]["stages"][0]) == [
-        *("task", "known_classes", "accuracy", "parameters", "image_passes")
+        *("task", "known_classes", "accuracy", "parameters", "image_passes", "seconds")
     ]

@@ -1,4 +1,4 @@
-"""What each part of the learngene is worth, and the controls that its place is held against."""
+"""The controls of the main job: random layers in place of the inherited ones, no projection."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ CLAIMS = (
     _control("random-layers", "random layers in place of the inherited ones", 15, base.OVER_RANDOM),
     _control("no-projection", "without the projection", 2, base.OVER_PLAIN),
 )
-EXPERIMENT = base.Experiment("ablation", claims=CLAIMS)
+EXPERIMENT = base.Experiment("controls", claims=CLAIMS)
