@@ -116,8 +116,8 @@ def draw_shard(
     picked = [order[:images] for order in orders]
     if queries is None:
         return shard_of_rows(dataset, client, classes, picked)
-    turns = [np.stack(each, axis=1).ravel() for each in (picked, [o[-queries:] for o in orders])]
-    return Shard(client, classes, *turns, pooled=True)
+    asked = np.stack([order[-queries:] for order in orders], axis=1).ravel()
+    return Shard(client, classes, np.stack(picked, axis=1).ravel(), asked, pooled=True)
 
 
 def _check_shots(
