@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from learngene.networks.individual import Individual
+from learngene.seeding import torch_generator
 from reports.experiments.base import Experiment, Row, rank_note, row
 from reports.experiments.table import format_measured
 from reports.format import NONE
@@ -120,7 +119,9 @@ def parameters(run: Results, method: str) -> int | None:
     if method != "scratch":
         return None
     width = run["run"]["config"]["collective"]["width"]
-    network = Individual(ways=2, width=width, head="prototype", generator=torch.Generator())
+    network = Individual(
+        ways=2, width=width, head="prototype", generator=torch_generator(0, "count")
+    )
     return sum(each.numel() for part in (network.stem, network.top) for each in part.parameters())
 
 
