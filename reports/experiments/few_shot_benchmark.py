@@ -37,7 +37,7 @@ class Published:
 
 CONV, RESNET = "Conv-4-64", "ResNet-12"
 CONV_SIZE, RESNET_SIZE = "0.11 M", "12 M"  # 113,088 by its widths; EASY's README
-BERTINETTO = "Bertinetto et al. 2019, table 1"
+BERTINETTO = "Bertinetto et al. 2019"
 EASY = "Bendou et al. 2022, README of ybendou/easy"
 INV_EQ = f"Rizve et al. 2021, as in the {EASY.partition(', ')[2]}"
 LIBRARY = "Li et al. 2021, LibFewShot's config/reproduce"
@@ -46,9 +46,9 @@ PUBLISHED = {
     "cifar_fs": (
         Published("R2D2", CONV, CONV_SIZE, (60.0, 76.1), BERTINETTO),
         Published("R2D2", "Conv-4, 96 to 512 channels", "2.6 M", (64.0, 78.9), BERTINETTO),
-        Published("RENet", RESNET, RESNET_SIZE, (74.51, 86.60), "Kang et al. 2021, table 2"),
+        Published("RENet", RESNET, RESNET_SIZE, (74.51, 86.60), "Kang et al. 2021"),
         Published("EASY", *EASY_NETWORK, (75.24, 88.38), EASY),
-        Published("SKD", RESNET, RESNET_SIZE, (76.9, 88.9), "Rajasegaran et al. 2020, table 2"),
+        Published("SKD", RESNET, RESNET_SIZE, (76.9, 88.9), "Rajasegaran et al. 2020"),
         Published("InvEq", RESNET, RESNET_SIZE, (77.87, 89.74), INV_EQ),
     ),
     "fc100": (
