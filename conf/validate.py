@@ -334,11 +334,11 @@ def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
 def _of_data(config: Config) -> Iterator[Problem]:
     """What can be known of the data before anything of it is read; as ``_problems``."""
     data, source = config.data, config.data.clients_from
-    if config.collective.memory == "ewc":
+    if config.collective.memory == "ewc" or config.collective.block == "residual":
         # Brings torch: seconds that other runs save.
         from learngene.collective.forgetting import check_growth
 
-        check_growth(config.collective.memory, config.collective.growth)
+        check_growth(config.collective)
     value_bounds(data)
     if data.root is not None and not is_folder(data.root):
         yield "data.root", "no such folder", "Name a folder that exists"

@@ -32,6 +32,8 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{own['head']} head"
     if "width" in collective:
         yield f"width {collective['width']:g}"
+    if collective.get("block", "plain") != "plain":
+        yield f"{collective['block']} blocks"
     if collective.get("classes_per_task", 0) >= len(run["data"]["classes"]["base"]):
         yield "joint training"
     elif _exemplars(collective) > EXEMPLARS:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from learngene.adaptation.retain import fisher_diagonal
+from learngene.collective.settings import CollectiveSettings
 from learngene.errors import InputError
 from learngene.networks.collective import Collective
 
@@ -41,16 +42,22 @@ STRATEGIES = {
 }
 
 
-def check_growth(memory: str, growth: str) -> None:
-    """Raise InputError for EWC on layers that widen: their Fisher was taken at another shape."""
-    if STRATEGIES[memory].anchors and growth not in ("none", "equal"):
-        raise InputError(
-            "collective.growth",
-            growth,
+def check_growth(collective: CollectiveSettings) -> None:
+    """Raise InputError for layers that widen under EWC, whose Fisher was taken at another shape, or
+    in residual blocks, which exist between equal widths: a widened one would lose its shortcut."""
+    memory, growth, problem = collective.memory, collective.growth, ""
+    if STRATEGIES[memory].anchors:
+        problem = (
             f"collective.memory={memory} weighs every weight by a Fisher that was taken before "
-            "the layers widened and does not fit them afterwards",
-            "Write collective.growth=none",
+            "the layers widened and does not fit them afterwards"
         )
+    elif collective.block == "residual":
+        problem = (
+            "collective.block=residual adds a layer's input where it has as many channels as the "
+            "output: a layer that widened would compute something else"
+        )
+    if problem and growth not in ("none", "equal"):
+        raise InputError("collective.growth", growth, problem, "Write collective.growth=none")
 
 
 def herd(features: NDArray[np.floating], count: int) -> NDArray[np.int64]:

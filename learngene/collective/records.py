@@ -27,6 +27,8 @@ class TrainerSettings:
         collective = own.pop("collective")
         for name in ("device", "threads", "capture"):  # in the key as what they come to
             del collective[name]
+        if collective["block"] == "plain":  # collectives from before there was another are known
+            del collective["block"]
         return {**collective, **own}
 
 

@@ -42,6 +42,8 @@ class CollectiveSettings:
     # layers, as many weights as the final widths have) | FILE.yaml (a plan of widenings and
     # deepenings, as conf/growth/deepen.yaml)
     growth: str = setting("none", path=True)  # none | schedule | equal | path of a plan
+    # plain | residual: a layer of as many channels in as out adds its input to its output
+    block: str = setting("plain", choices=("plain", "residual"))
     # of the copies of a layer or of a channel: how far from equal they begin, in sizes of the
     # weights; a copied channel's keeps the function. 1.5 is best for accuracy, but moves rho
     growth_noise: float = setting(0.01, ge=0, le=10)

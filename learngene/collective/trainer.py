@@ -55,7 +55,7 @@ class CollectiveTrainer(Predictor):
 
     def __post_init__(self) -> None:
         s, dataset = self.settings.collective, self.dataset
-        check_growth(s.memory, s.growth)
+        check_growth(s)
         self.strategy = STRATEGIES[s.memory]
         order = generator(self.settings.seed, "task-order").permutation(dataset.class_split.base)
         step = s.classes_per_task
@@ -88,6 +88,7 @@ class CollectiveTrainer(Predictor):
             width=s.collective.width,
             generator=torch_generator(s.seed, "collective-weights"),
             channels=self.dataset.image_shape[0],
+            block=s.collective.block,
         )
         return collective.to(memory_format=torch.channels_last).to(self.device)
 

@@ -80,6 +80,7 @@ class Card:
     pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
     # the map behind each of them is pooled to so many rows and columns
     sides: list[MapSide] | None = None
+    block: Annotated[str, Field(pattern="^residual$")] | None = None  # None: plain layers
     # Rows and columns of the images that it grew up on. The sha256 is not over it, and it travels
     # in the task (``protocol.task``): a simulated client's images have this size already.
     image_side: ImageSide | None = None
@@ -96,7 +97,7 @@ class Card:
     def for_client(self) -> dict:
         """The part that travels: without history, and without what a stem makes superfluous."""
         whole = asdict(replace(self, rho=[], source={}, image_side=None))
-        optional = (*FRONT, "image_side")
+        optional = (*OPTIONAL, "image_side")
         return {n: v for n, v in whole.items() if v is not None or n not in optional}
 
     def front(self, shapes: Mapping[str, Sequence[int]]) -> Front | None:
@@ -111,6 +112,7 @@ class Card:
 
 FORM = TypeAdapter(Card)
 FRONT = ("pools", "sides")  # fields of a card whose layers have no stem before them
+OPTIONAL = (*FRONT, "block")  # the sha256 is over these where they are said
 
 
 def dimensions_by_depth(shapes: Mapping[str, Sequence[int]], layers: int) -> dict[int, int]:

@@ -25,7 +25,15 @@ from safetensors.numpy import save as save_tensors
 from torch import nn
 
 from learngene.errors import InputError
-from learngene.gene.card import CARD_LIMIT, FRONT, HEADER_LIMIT, Card, misfit, read_card, refuse
+from learngene.gene.card import (
+    CARD_LIMIT,
+    HEADER_LIMIT,
+    OPTIONAL,
+    Card,
+    misfit,
+    read_card,
+    refuse,
+)
 from learngene.gene.quantize import Arrays, pack, unpack
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual
@@ -83,6 +91,7 @@ class Learngene:
             "pools": [place for place in card.pools if place <= depth],
             "sides": card.sides[:depth],
             "image_side": card.image_side,
+            "block": card.block,
         }
         return _with_card(arrays, built, card.rho, card.source)
 
@@ -90,7 +99,7 @@ class Learngene:
 def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
     """sha256 over what the card says is built (``BUILT``), and the arrays by name."""
     said = [built[name] for name in BUILT]
-    said += [built[name] for name in FRONT if built.get(name) is not None]
+    said += [built[name] for name in OPTIONAL if built.get(name) is not None]
     h = hashlib.sha256(json.dumps(said).encode())
     for name in sorted(arrays):
         h.update(f"{name}{arrays[name].shape}".encode())
@@ -135,6 +144,7 @@ def extract(
         "stem": "fresh" if image_side is None else "none",
         "width": collective.width,
         "channels": collective.units[0].conv.in_channels,
+        "block": None if collective.block == "plain" else collective.block,
     }
     if image_side is not None:
         if numbers[0] != 1:
@@ -275,6 +285,7 @@ def reconstruct(
         c_in=shapes[0][1],
         top_widths=tuple(shape[0] for shape in shapes),
         front=card.front(every),
+        block=card.block or "plain",
     )
     load_arrays(individual, arrays)
     return individual

@@ -31,7 +31,7 @@ from learngene.gene.card import (
 )
 from learngene.gene.gene import HEADER_LIMIT
 from learngene.networks.individual import HEADS, Form, Front, Individual
-from learngene.networks.layers import CHANNELS_LIMIT, LAYERS, shape_problem, state_of
+from learngene.networks.layers import BLOCKS, CHANNELS_LIMIT, LAYERS, shape_problem, state_of
 from learngene.seeding import torch_generator
 from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
 from learngene.utils.files import expand_user, is_file
@@ -80,6 +80,7 @@ class IndividualCard:
     c_in: Channels | None
     top_widths: Annotated[list[Channels], Field(max_length=DEPTH_LIMIT)] | None
     front: IndividualFront | None
+    block: Annotated[str, Field(pattern=f"^({'|'.join(BLOCKS)})$")] = "plain"
     # Images come as (value - centre) / spread of values 0 to 255.
     centre: Annotated[float, Strict(), Field(ge=CENTRE, le=CENTRE)] = CENTRE
     spread: Annotated[float, Strict(), Field(ge=SPREAD, le=SPREAD)] = SPREAD
@@ -98,6 +99,7 @@ class IndividualCard:
             self.c_in,
             None if tops is None else tuple(tops),
             None if front is None else Front(tuple(front.pools), front.side, front.dimensions),
+            self.block,
         )
 
 
@@ -148,6 +150,7 @@ def describe_individual(
         front=None
         if front is None
         else IndividualFront(list(front.pools), front.side, front.dimensions),
+        block=form.block,
     )
     return KeptIndividual(individual, card)
 

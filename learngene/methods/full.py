@@ -35,12 +35,15 @@ class Settings:
 def from_collective(collective: Collective) -> Payload:
     """The long path of a finished collective: of each layer [channels in, out, a pool follows]."""
     plan = [[u.conv.in_channels, u.conv.out_channels, u.pool] for u in collective.units]
-    return Payload(arrays_of(collective.units, "units."), {"plan": plan})
+    block = {} if collective.block == "plain" else {"block": collective.block}
+    return Payload(arrays_of(collective.units, "units."), {"plan": plan, **block})
 
 
 def long_path(card: Mapping[str, Any], channels: int) -> nn.Module:
     """The long path that a payload's card describes, (B, ``channels``, H, W) -> (B, D)."""
-    units = nn.Sequential(*(Unit(i, o, pool=bool(pool)) for i, o, pool in card["plan"]))
+    block = card.get("block", "plain")
+    layers = (Unit(i, o, pool=bool(pool), block=block) for i, o, pool in card["plan"])
+    units = nn.Sequential(*layers)
     pool, flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(OrderedDict(units=units, pool=pool, flat=flat))
 

@@ -36,17 +36,19 @@ class Collective(nn.Module):
         width: float,
         generator: torch.Generator,
         channels: int = 3,
+        block: str = "plain",
     ) -> None:
         super().__init__()
         ins = (channels, *widths[:-1])
         self.units = Units(
-            Unit(i, o, pool=n in COLLECTIVE_POOLS)
+            Unit(i, o, pool=n in COLLECTIVE_POOLS, block=block)
             for n, (i, o) in enumerate(zip(ins, widths, strict=True), start=1)
         )
         initialise(self.units, generator)
         self.head = CosineHead(widths[-1], classes, generator)
         self.names = [str(n) for n in range(1, len(widths) + 1)]
         self.width = width
+        self.block = block  # of ``BLOCKS``
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -92,6 +92,7 @@ class Form:
     c_in: int | None = None
     top_widths: tuple[int, ...] | None = None
     front: Front | None = None
+    block: str = "plain"
 
 
 class Individual(nn.Module):
@@ -114,6 +115,7 @@ class Individual(nn.Module):
         head: ``prototype`` or ``mlp``.
         generator: every initial weight is drawn from it.
         front: of inherited layers that begin with the collective's first.
+        block: of the inherited layers, one of ``layers.BLOCKS``.
 
     Raises:
         InputError: there is no such head.
@@ -131,10 +133,11 @@ class Individual(nn.Module):
         c_in: int | None = None,
         top_widths: tuple[int, ...] | None = None,
         front: Front | None = None,
+        block: str = "plain",
     ) -> None:
         super().__init__()
         check_choice("head", head, HEADS)
-        self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front)
+        self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front, block)
         self.channels = channels
         self.own, self.projection = nn.Sequential(), nn.Sequential()
         if front is None:
@@ -143,12 +146,12 @@ class Individual(nn.Module):
             tops = top_widths or paper[stem_layers:]
             c_in = c_in or paper[stem_layers - 1]
             self.stem = build_stem(stem_layers, c_in, width, channels)
-            self.top = build_top(c_in, tops)
+            self.top = build_top(c_in, tops, block=block)
             self.side = FEATURE_SIDE
         else:
             assert top_widths is not None, "what is inherited has widths"
             tops, self.stem, self.side = top_widths, nn.Sequential(), front.side
-            self.top = build_top(channels, tops, front.pools)
+            self.top = build_top(channels, tops, front.pools, block)
         features = self.layers[-1].conv.out_channels * self.side**2
         if front is not None and front.dimensions is not None:
             # Its name is the depth, as among a learngene's arrays, which has one for each prefix.

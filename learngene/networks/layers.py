@@ -15,6 +15,7 @@ from torch import Tensor, nn
 INDIVIDUAL_WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 LAYERS = len(INDIVIDUAL_WIDTHS)
 INDIVIDUAL_POOLS = (1, 2, 3, 7)
+BLOCKS = ("plain", "residual")  # of the layers, see ``Unit``
 STEMS = ("none", "fresh")  # in front of what is inherited: nothing, or random layers (the paper)
 CHANNELS_LIMIT = 8192  # of a layer, at most: sixteen times the paper's widest
 FEATURE_SIDE = 2  # the individual's features are pooled to 2 x 2 positions
@@ -27,18 +28,24 @@ def scaled(widths: tuple[int, ...], scale: float) -> tuple[int, ...]:
 
 
 class Unit(nn.Module):
-    """A 3x3 convolution, BatchNorm, ReLU, and a 2x2 max-pool where the layer has one."""
+    """A 3x3 convolution, BatchNorm, ReLU, and a 2x2 max-pool where the layer has one.
 
-    def __init__(self, c_in: int, c_out: int, *, pool: bool) -> None:
+    With ``block=residual`` a layer of as many channels in as out is a residual block (He et al.,
+    CVPR 2016): its input is added before the ReLU. It has the arrays of a plain one.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, pool: bool, block: str = "plain") -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
         self.relu = nn.ReLU()  # a module: collective.gradcam looks at what comes out of it
         self.pool = pool
+        self.skips = block == "residual" and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) to (B, c_out, H, W), half of H and W behind a pool."""
-        x = self.relu(self.norm(self.conv(x)))
+        y = self.norm(self.conv(x))
+        x = self.relu(y + x if self.skips else y)
         return F.max_pool2d(x, 2) if self.pool else x
 
 
@@ -139,7 +146,9 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def build_top(c_in: int, widths: Sequence[int], pools: Sequence[int] | None = None) -> Units:
+def build_top(
+    c_in: int, widths: Sequence[int], pools: Sequence[int] | None = None, block: str = "plain"
+) -> Units:
     """The layers that an individual inherits, weights not yet drawn.
 
     Args:
@@ -149,7 +158,8 @@ def build_top(c_in: int, widths: Sequence[int], pools: Sequence[int] | None = No
     if pools is None:
         pools = [n - LAYERS + len(widths) for n in INDIVIDUAL_POOLS]
     return Units(
-        Unit(i, o, pool=n in pools) for n, (i, o) in enumerate(pairwise((c_in, *widths)), start=1)
+        Unit(i, o, pool=n in pools, block=block)
+        for n, (i, o) in enumerate(pairwise((c_in, *widths)), start=1)
     )
 
 

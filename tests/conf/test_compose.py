@@ -179,6 +179,13 @@ def test_ewc_is_refused_where_layers_widen() -> None:
     check(composed("collective.memory=ewc"))
 
 
+def test_residual_blocks_are_refused_where_layers_widen() -> None:
+    with pytest.raises(InputError) as raised:
+        check(composed("collective.block=residual", "collective.growth=schedule"))
+    assert raised.value.field == "collective.growth" and "input" in raised.value.problem
+    check(composed("collective.block=residual", "collective.growth=equal"))
+
+
 def test_a_choice_that_yaml_takes_for_a_boolean_is_the_word() -> None:
     assert check(composed("retain.labels=true")).retain.labels == "true"
 

@@ -64,6 +64,13 @@ def assert_close(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> None:
             assert mine == pytest.approx(alone, rel=1e-3, abs=1e-6), name
 
 
+def test_residual_layers_are_another_form():
+    plain, residual = training(0), training(0)
+    for unit in residual.individual.top:
+        unit.skips = True
+    assert form_of(plain) == form_of(training(1)) != form_of(residual)
+
+
 @pytest.mark.parametrize("form", ["front", "fresh", "scratch"])
 @pytest.mark.parametrize("unfold", [False, True], ids=["grouped", "unfolded"])
 def test_each_has_the_curves_of_training_alone(monkeypatch, form, unfold):

@@ -22,6 +22,7 @@ from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_EQUAL, COLL
 from learngene.networks.growth import PlannedStep
 from learngene.networks.layers import scaled
 from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
+from tests.helpers import settings
 
 
 def state(life: CollectiveTrainer) -> dict[str, torch.Tensor]:
@@ -148,6 +149,7 @@ KINDS = [
     {"exemplars": "herding"},
     {"memory": "ewc", "growth": "none"},
     {"memory": "lwf"},
+    {"block": "residual", "growth": "none"},
 ]
 
 
@@ -182,6 +184,13 @@ def test_global_random_state_changes_nothing(evolve, evolved):
         np.random.random(3)
         life.run_task()
     assert_equal(state(life), state(evolved))
+
+
+def test_residual_blocks_are_another_collective_and_plain_ones_keep_their_key(evolve):
+    plain, residual = (settings(growth="none", block=block) for block in ("plain", "residual"))
+    assert "block" not in plain.cache_fields()
+    assert residual.cache_fields()["block"] == "residual"
+    assert any(unit.skips for unit in evolve(block="residual", growth="none").collective.units)
 
 
 def test_without_growth_nothing_widens(evolve):

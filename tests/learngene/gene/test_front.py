@@ -24,10 +24,14 @@ from tests.helpers import gene_of, rng, shake, torch_rng
 DEPTH = 10  # of the file: deeper than an individual of seven layers
 
 
+def made(block: str) -> Collective:
+    widths = (4, 4, 6, 6, 8, 8, 8, 9, 9, 10, 8, 8, 8)
+    return shake(Collective(widths, 7, width=0.0625, generator=torch_rng(), block=block)).eval()
+
+
 @pytest.fixture(scope="module")
 def collective() -> Collective:
-    widths = (4, 4, 6, 6, 8, 8, 8, 9, 9, 10, 8, 8, 8)
-    return shake(Collective(widths, 7, width=0.0625, generator=torch_rng())).eval()
+    return made("plain")
 
 
 def images(count: int = 40) -> torch.Tensor:
@@ -95,6 +99,23 @@ def test_a_prefix_computes_what_the_collective_computes_at_that_depth(
             if isinstance(part, torch.nn.BatchNorm2d):
                 part.eval()
         assert torch.allclose(individual.features(x), due, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [2, 4, 7, 10])
+def test_of_residual_blocks_any_prefix_is_a_gene_as_well(tmp_path, depth):
+    residual, x = made("residual"), images(6)
+    gene = gene_from(residual, projected=False)
+    prefix = load(save(gene.prefix(depth), tmp_path))
+    assert prefix.card.block == prefix.card.for_client()["block"] == "residual"
+    with torch.no_grad():
+        due = residual.prefix_features(x, depth)[-1]
+        assert torch.allclose(reconstruct(prefix, ways=5).eval().features(x), due, atol=1e-5)
+    with pytest.raises(InputError, match="sha256"):  # the same arrays, computed with otherwise
+        check(replace(prefix.card, block=None), prefix.arrays, where="here")
+    with pytest.raises(InputError, match="block is"):
+        read_card(asdict(prefix.card) | {"block": "dense"}, where="here")
+    behind = extract(residual, layers=[11, 12, 13], rho=[], source={})  # a stem
+    assert [unit.skips for unit in reconstruct(behind, ways=5).top] == [False, True, True]
 
 
 def test_the_whole_gene_is_rebuilt_by_its_deepest_projection(gene):

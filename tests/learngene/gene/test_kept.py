@@ -11,6 +11,7 @@ import torch
 from learngene.errors import InputError
 from learngene.gene.gene import reconstruct
 from learngene.gene.kept import describe_individual, load_individual, save_individual
+from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual
 from learngene.utils.checkpoint import write_checkpoint
 from tests.helpers import gene_of, shake, torch_rng
@@ -30,13 +31,17 @@ def path(evolved, tmp_path):
     return save_individual(kept, tmp_path / "i.safetensors")
 
 
-@pytest.mark.parametrize("form", ["front", "stem", "scratch", "mlp"])
+@pytest.mark.parametrize("form", ["front", "stem", "scratch", "mlp", "residual"])
 def test_it_comes_back_as_it_was(evolved, tmp_path, form):
     if form == "scratch":
         made = Individual(ways=3, width=0.0625, head="prototype", generator=torch_rng())
     else:
         stem = {"layers": [5, 6], "stem": "fresh"} if form == "stem" else {}
-        gene = gene_of(evolved.collective, **stem)
+        collective = evolved.collective
+        if form == "residual":
+            drawn, widths = torch_rng(2), collective.widths
+            collective = Collective(widths, 7, width=0.0625, generator=drawn, block="residual")
+        gene = gene_of(collective, **stem)
         made = reconstruct(gene, ways=3, head="mlp" if form == "mlp" else "prototype")
     kept = kept_of(made)
     read = load_individual(save_individual(kept, tmp_path / "i.safetensors"))

@@ -16,6 +16,8 @@ from learngene.methods.common.backbone import fill
 from learngene.methods.common.pretraining import Episodes, draw_batches
 from learngene.methods.full import rebuild_long
 from learngene.methods.registry import AMONG_CLIENTS
+from learngene.networks.collective import Collective
+from tests.helpers import torch_rng
 from tests.learngene.methods.helpers import TRAINED, make_context, make_factory, same
 
 ANSWERS_AT_ONCE = ("protonet", "matchingnet", "deepemd")
@@ -184,9 +186,12 @@ def test_fill_wants_exactly_the_arrays_that_are_due():
             fill(module, wrong)
 
 
+@pytest.mark.parametrize("block", ["plain", "residual"])
 @pytest.mark.parametrize("name", ["full", "linear_probe"])
-def test_the_collective_goes_on_where_it_stood(evolved, tiny_dataset, name):
-    collective = evolved.collective
+def test_the_collective_goes_on_where_it_stood(evolved, tiny_dataset, name, block):
+    collective, widths = evolved.collective, evolved.collective.widths
+    if block == "residual":
+        collective = Collective(widths, 6, width=0.0625, generator=torch_rng(), block=block)
     made = find(name).from_collective(collective)
     context = make_context(name, tiny_dataset, made)
     with torch.no_grad():

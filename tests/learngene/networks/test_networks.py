@@ -47,6 +47,22 @@ def test_collective_has_thirteen_3x3_layers_and_pools_after_2_4_7_10_13():
     assert [s[1] for s in found] == [32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1]
 
 
+def test_a_residual_layer_adds_its_input_before_the_relu_where_widths_are_equal():
+    plain, residual = (
+        Collective(scaled(END, 0.0625), 6, width=0.0625, generator=torch_rng(), block=block)
+        for block in ("plain", "residual")
+    )
+    residual.load_state_dict(plain.state_dict())  # the same arrays
+    skips = [unit.skips for unit in residual.units]
+    assert skips == [n in (2, 4, 6, 7, 9, 10, 11, 12, 13) for n in range(1, 14)]
+    assert not any(unit.skips for unit in plain.units)
+    unit = residual.units[1].eval()  # with a pool behind it
+    x = torch.randn(2, 4, 6, 6, generator=torch_rng(1))
+    with torch.no_grad():
+        due = nn.functional.max_pool2d((unit.norm(unit.conv(x)) + x).clamp(min=0), 2)
+        assert torch.equal(unit(x), due)
+
+
 def test_a_layer_is_convolution_norm_relu_in_that_order():
     unit = Unit(1, 1, pool=True).eval()
     with torch.no_grad():
