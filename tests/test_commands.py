@@ -207,4 +207,4 @@ def test_no_other_command_is_shown() -> None:
         for each in COMMANDS
         if not any(word in each for word in (" sim.py", "-m reports", *elsewhere))
     ]
-    assert others == ["python -m pip install -e .", 'python -m pip install -e ".[tensorboard]"']
+    assert others == ["python -m pip install -e ."]

@@ -66,7 +66,7 @@ NAMES: dict[str, set[str]] = {
     },
     "few_shot_benchmark": {
         f"{shots}-shot, {name}" for shots in (1, 5) for name in (
-            "learngene, as inherited", "learngene, 2 epochs", "scratch, 2 epochs",
+            "learngene, as inherited", "learngene, 3 epochs", "scratch, 3 epochs",
             "protonet, no training",
         )
     },

@@ -70,7 +70,7 @@ def start(folder: Path, overrides: str = "", *, nodes: int = 2, **config: Any) -
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ("shots=many", "shots=many: not a value of type int"),
+        ("shots=many", "shots=many: not a whole number"),
         ("shotz=3", "Did you mean shots=3?"),
         ("shots='3", "No closing quotation. Close each quote"),
         ("shots=3,4", "overrides=shots=3,4"),

@@ -53,7 +53,9 @@ def find(name: str, plugin: Mapping[str, Any] | None = None) -> Method:
         return load(plugin)
     if base_of(name) not in BUILT_IN:
         raise KeyError(name)
-    folder = "learngene.methods.federated" if name in AMONG_CLIENTS else "learngene.methods"
+    folder = (
+        "learngene.methods.federated" if base_of(name) in AMONG_CLIENTS else "learngene.methods"
+    )
     method: Method = import_module(f"{folder}.{base_of(name)}").METHOD
     if name in BUILT_IN:
         return method

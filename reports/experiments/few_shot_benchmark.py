@@ -68,6 +68,8 @@ def forms(variant: Variant) -> list[tuple[str, str, Measured]]:
     found = []
     for method in variant.methods:
         curves = 100 * variant.curves(method)
+        if curves.empty:  # nobody answered
+            continue
         last = curves.columns.max()
         if method == MAIN:
             found.append((method, INHERITED, variant.mean(curves[0])))

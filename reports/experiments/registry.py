@@ -28,12 +28,12 @@ def experiment(name: str | None) -> Experiment:
 
 def compared_methods(name: str | None) -> tuple[str, ...]:
     """The methods without which an experiment has nothing to show."""
-    return experiment(name).methods if name in _modules() else ()
+    return experiment(name).methods if _known(name) else ()
 
 
 def needs_collective(name: str | None) -> bool:
     """Whether an experiment shows a collective, which a run of a saved learngene has not."""
-    return name in _modules() and experiment(name).needs_collective
+    return _known(name) and experiment(name).needs_collective
 
 
 def claims() -> list[tuple[Experiment, Claim]]:
@@ -59,6 +59,10 @@ def draw(group: RunGroup, path: Path) -> Path:
 
 def _section(claim: Claim) -> int:
     return 0 if claim.control else SECTIONS.index(claim.where.partition(",")[0].partition(" ")[0])
+
+
+def _known(name: object) -> bool:  # what a configuration holds may be anything
+    return isinstance(name, str) and name in _modules()
 
 
 def _modules() -> dict[str, str]:

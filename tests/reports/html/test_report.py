@@ -321,7 +321,7 @@ def test_a_template_refuses_a_value_that_is_not_there():
 
 def test_captions_and_alternatives_are_escaped_and_numbers_stay_with_their_unit():
     context = dict.fromkeys(("title", "commands", "key"), "<b>1.5 ± 0.2 %</b>")
-    context |= {"headings": ["<th>"], "rows": [["<td>"]], "notes": ["<p>"]}
+    context |= {"headings": ["<th>"], "rows": [["<td>"]], "notes": ["<p>"], "overview": []}
     picture = Figure("data:,", '"><script>', "<i>")
     html = render("comparison.html.j2", figures={"comparison": picture}, comparison=context)
     page = Page(html)

@@ -278,7 +278,7 @@ def test_a_setting_that_cannot_be_is_code_2_and_one_line(tmp_path: Path) -> None
         said, problem = process.communicate(timeout=180)
     assert process.returncode == 2, said + problem
     (line,) = problem.splitlines()
-    assert line.startswith("federation: ") and "shots=none: not a value of type int" in line
+    assert line.startswith("federation: ") and "shots=none: not a whole number" in line
     assert "Traceback" not in said
 
 
