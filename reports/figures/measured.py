@@ -111,7 +111,7 @@ def draw_beside_paper(
         axes.set_title(f"{variant.config('shots')} images a class, {group.data}", loc="left")
     low, high = grid[-1].get_xlim()
     grid[-1].set_xlim(max(0, low), min(100, high))
-    grid[-1].set_xlabel(f"{ACCURACY}; hollow: the paper, with its ±")
+    grid[-1].set_xlabel(f"{ACCURACY}\nhollow: the paper, with its ±")
     return style.save(figure, path)
 
 
