@@ -41,7 +41,7 @@ OTHERS = (
     *("#332288", "#882255", "#999933", "#44AA99", "#661100", "#AA4499", "#8C6D31"),
     *("#117733", "#CC6677", "#5B6C9A"),
 )
-MARKERS = "osD^vPX<>ph*d8"  # a second sign beside colour, for print in grey
+MARKERS = "osD^vPX<>ph*d8x+1"  # a second sign beside colour, for print in grey
 LINE_COLOURS = (BLUE, VERMILION, GREEN, *OTHERS[1:])  # of variants, which are no methods
 WIDTH = 6.0  # inches
 LEGEND_CHARACTERS = 64  # that a line of the legend holds at that width
