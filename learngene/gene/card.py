@@ -140,7 +140,10 @@ def read_card(raw: Any, where: str) -> Card:
 
 
 def refuse(where: str, problem: str, fix: str = COPY_AGAIN) -> InputError:
-    """The error for a learngene that cannot be used; ``where`` names its file or client."""
+    """The error for a learngene that cannot be used; ``where`` names its file or client. A number
+    of a card may have hundreds of digits: the middle of a long problem is left out."""
+    if len(problem) > 300:
+        problem = f"{problem[:200]} ... {problem[-90:]}"
     return InputError("learngene.path", where, problem, fix)
 
 
