@@ -39,6 +39,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.error_messages import explain
 from conf.schema import Config, register_schema
 from conf.validate import check
+from learngene.data.class_lists import LISTS, files_of
 from learngene.errors import InputError, say
 from reports.ledger.ledger import add_runs, write_ledger
 from reports.results import read_results
@@ -49,7 +50,7 @@ from runtime.signals import MESSAGE, Terminated, catch_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-ROOTS: Mapping[str, str] = PLAN["roots"]
+ROOTS = {name: files_of(name) for name in LISTS}  # data set: the option that names its images
 ROOT_IS = "data.root="
 PLACE = f"{ROOT_IS}{PATH_PLACEHOLDERS['data.root']}"
 Words = tuple[str, ...]

@@ -159,7 +159,7 @@ def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> C
         PrivateProblem: they cannot be used.
         ValueError: the run is of the server's classes, or the learngene's card names no size.
     """
-    if not task.labelled is task.federated is task.partition is None:
+    if any(each is not None for each in (task.labelled, task.federated, task.partition)):
         raise ValueError("this run is of the server's own classes: a node's own have no part in it")
     if task.image_side is None:
         raise ValueError("the learngene's card names no image size: take it from a run once more")

@@ -129,7 +129,6 @@ ROWS = (
     Row("collective.temperature", _is_not("collective.distill", 0), "collective.distill is 0"),
     Row("collective.ewc_lambda", _is(MEMORY, "ewc"), f"{MEMORY} is not ewc"),
     Row("collective.growth_noise", _is_not("collective.growth", "none", "equal"), "nothing grows"),
-    Row("queries", _is("labelled.draws", 0), "shards are of flagged images"),
     Row("labelled.flags", _is_not("labelled.draws", 0), "labelled.draws is 0: nothing is flagged"),
     Row("learngene.depth", _is(LAYERS, "front"), f"{LAYERS} is not front"),
     Row("learngene.tolerance learngene.bytes", _is(LAYERS, "auto"), f"{LAYERS} is not auto"),

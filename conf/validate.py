@@ -17,11 +17,11 @@ from conf.schema import Config
 from conf.typed import to_typed
 from learngene.collective.settings import GROWTHS
 from learngene.data.class_lists import group_sizes
-from learngene.data.settings import value_bounds
+from learngene.data.settings import divided_images, value_bounds
 from learngene.errors import InputError
 from learngene.utils.files import is_file, is_folder
 from learngene.utils.hardware import usable_cores
-from learngene.utils.settings import by_client, of_client
+from learngene.utils.settings import by_client
 from reports.experiments.registry import compared_methods, needs_collective
 from reports.loggers import check_logger
 from runtime.resources import Resources, check_resources
@@ -219,7 +219,7 @@ def _of_shards(config: Config) -> Iterator[Problem]:
     if config.queries is not None and (divided or config.labelled.draws):
         others = "data.partition=dirichlet" if divided else "labelled.draws"
         problem = f"with {others} only training images are drawn, and all test images are tests"
-        yield "queries", problem, "Leave it out, or write data.partition=few_shot labelled.draws=0"
+        yield "queries", problem, "Write queries=null, or data.partition=few_shot labelled.draws=0"
     if config.labelled.draws:
         drawn = "clients of a draw have as many classes and images (labelled.draws)"
         if divided:
@@ -229,9 +229,7 @@ def _of_shards(config: Config) -> Iterator[Problem]:
                 yield name, drawn, f"Write {name}={entries[0]} or labelled.draws=0"
     if not divided:
         return
-    images = sum(
-        of_client(ways, client) * of_client(shots, client) for client in range(config.num_clients)
-    )
+    images = divided_images(config.ways, config.shots, config.num_clients)
     if config.data.min_images * config.num_clients > images:
         problem = f"ways times shots is {images / config.num_clients:g} images a client in the mean"
         yield "data.min_images", problem, "Lower it, or raise shots or ways"
@@ -306,8 +304,8 @@ def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
     if config.rounds > 1 and not any(method.inherits for method in run.methods.values()):
         problem = "no method builds on the collective's evolution"
         yield "rounds", problem, "Write rounds=1, or name learngene among the methods"
+    unequal = config.data.partition == "dirichlet" or len(set(by_client(config.ways))) > 1
     for name, method in run.methods.items():
-        unequal = config.data.partition == "dirichlet" or len(set(by_client(config.ways))) > 1
         if unequal and method.depends_on_ways:
             problem = "it is trained for one number of classes, and clients have several"
             fix = "Leave it out, or write ways=5 and data.partition=few_shot"

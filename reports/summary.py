@@ -266,6 +266,6 @@ def _sentence(results: Results, macro: str) -> str:
         divided=alpha,
         own=own,
         drawn=drawn,
-        shared_classes={name for client in answered(results) for name in client["classes"]},
+        shared_classes={name for client in there for name in client["classes"]},
         fmean=fmean,
     )

@@ -125,10 +125,16 @@ def _start(
     name: str,
     gene: Learngene | None = None,
 ) -> Payload:
-    channels, method = dataset.image_shape[0], find(name)
-    classes = dataset.class_split.group(task.classes_from)
-    begun = {"private": method.private, "gene": gene if method.from_learngene else None}
-    return begin(task.seed, width, channels, classes, task.most_ways, **begun)  # type: ignore[arg-type]
+    method, classes = find(name), dataset.class_split.group(task.classes_from)
+    return begin(
+        task.seed,
+        width,
+        dataset.image_shape[0],
+        classes,
+        task.most_ways,
+        private=method.private,
+        gene=gene if method.from_learngene else None,
+    )
 
 
 def _all_kept(name: str, training: TrainingCache, federation: Federation, rounds: int) -> bool:
@@ -136,9 +142,8 @@ def _all_kept(name: str, training: TrainingCache, federation: Federation, rounds
     looked into: one that has lost it says so when it is asked."""
     if find(name).private is None or (federation.outside and federation.outside.deployed):
         return True
-    of = {"training": training.key, "rounds": rounds, "whole": True}
     return all(
-        PrivateState(federation.cache, name, client, **of).is_whole  # type: ignore[arg-type]
+        PrivateState(federation.cache, name, client, training.key, rounds, whole=True).is_whole
         for client in range(federation.num_clients)
     )
 

@@ -116,7 +116,7 @@ def train_collective(
         on_snapshot: called with the trainer as it is then, in rising order.
     """
     trainer = CollectiveTrainer(dataset, settings, device)
-    trainer.looked = partial(callback.on_progress, LOOKS)  # type: ignore[method-assign]
+    trainer.looked = partial(callback.on_progress, LOOKS)
     parts = cache_key_fields(dataset, settings, device)
     key = key_of(parts)
     folder = cache / "collectives" / key
@@ -133,7 +133,7 @@ def train_collective(
     measured = recognise(trainer, open_world) if cached is None else cached[1]
     if cached is None:
         write_checkpoint(stem, {}, measured, of=of)
-    vars(trainer).pop("looked")  # what is looked at from here on is of other stages
+    del trainer.looked  # what is looked at from here on is of other stages
     return TrainedCollective(trainer, measured, reused, key, torch.get_num_threads())
 
 

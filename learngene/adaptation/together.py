@@ -41,11 +41,11 @@ def form_of(training: Training) -> str:
     """What must be equal among trainings that are run together."""
     individual, shard = training.individual, training.shard
     shapes = {name: tuple(value.shape) for name, value in individual.state_dict().items()}
-    pools = [(unit.pool, unit.skips) for unit in individual.layers]
+    layers = [(unit.pool, unit.skips) for unit in individual.layers]
     images = tuple(shard.train_x.shape), tuple(shard.test_x.shape), shard.ways
     views = shard.test_views, shard.flip
     how = training.settings, training.freeze_norms, training.ewc_lambda, training.retain is None
-    return f"{individual} {shapes} {pools} {individual.side} {images} {views} {how}"
+    return f"{individual} {shapes} {layers} {individual.side} {images} {views} {how}"
 
 
 def train_together(

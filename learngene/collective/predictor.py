@@ -22,9 +22,8 @@ class Predictor:
     device: torch.device
     collective: Collective
 
-    @staticmethod
-    def looked(done: int, images: int) -> None:
-        """Called as images are looked at; whoever wants to know sets another function here."""
+    # Told how many of how many images have been looked at; whoever wants to know sets another.
+    looked: Callable[[int, int], None] = staticmethod(lambda done, images: None)
 
     def _batches(
         self, images: np.ndarray, rows: Sequence[int] | np.ndarray, side: int | None = None

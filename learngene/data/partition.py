@@ -14,7 +14,7 @@ from torch import Tensor
 from learngene.data.augment import to_batch
 from learngene.data.dataset import GROUPS, SPLITS, ImageDataset
 from learngene.data.dirichlet import divide
-from learngene.data.settings import DirichletPartition
+from learngene.data.settings import DirichletPartition, divided_images
 from learngene.errors import InputError
 from learngene.seeding import generator
 from learngene.utils.settings import check_choice, of_client
@@ -90,10 +90,7 @@ def draw_shard(
     check_choice("data.clients_from", classes_from, ("novel", "open_world"))
     group = dataset.class_split.group(classes_from)
     if partition is not None:
-        total = sum(
-            of_client(ways, each) * of_client(shots, each) for each in range(partition.clients)
-        )
-        images = total // len(group)
+        images = divided_images(ways, shots, partition.clients) // len(group)
         _check_shots(dataset, group, images, shots, "clients divide")
         ends = divide(len(group), images, partition, shard_seed)[:, client : client + 2]
         held = [(c, *part) for c, part in zip(group, ends.tolist(), strict=True) if np.ptp(part)]
@@ -116,8 +113,8 @@ def draw_shard(
     picked = [order[:images] for order in orders]
     if queries is None:
         return shard_of_rows(dataset, client, classes, picked)
-    asked = np.stack([order[-queries:] for order in orders], axis=1).ravel()
-    return Shard(client, classes, np.stack(picked, axis=1).ravel(), asked, pooled=True)
+    asked = [order[-queries:] for order in orders]
+    return Shard(client, classes, in_turn(picked), in_turn(asked), pooled=True)
 
 
 def _check_shots(
@@ -146,9 +143,14 @@ def shard_of_rows(
     picked: Sequence[NDArray[np.int64]],
 ) -> Shard:
     """A shard of the training rows ``picked`` of each class, with all test images of these."""
-    turns = [row for turn in zip_longest(*picked) for row in turn if row is not None]
     tests = np.sort(np.concatenate([dataset.rows("test", index) for index in classes]))
-    return Shard(client, classes, np.array(turns, dtype=np.int64), tests)
+    return Shard(client, classes, in_turn(picked), tests)
+
+
+def in_turn(picked: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """A first row of every class, then a second; of those that have one."""
+    turns = [row for turn in zip_longest(*picked) for row in turn if row is not None]
+    return np.array(turns, dtype=np.int64)
 
 
 def _contents(dataset: ImageDataset, rows: NDArray[np.int64]) -> set[bytes]:

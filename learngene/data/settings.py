@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from learngene.data.class_lists import LISTS
 from learngene.errors import InputError
-from learngene.utils.settings import setting
+from learngene.utils.settings import by_client, of_client, setting
 
 NAMES = ("glyphs", *LISTS, "imagefolder")
 
@@ -82,6 +83,16 @@ class DirichletPartition:
     alpha: float  # concentration
     clients: int
     min_images: int  # of a client
+
+
+def divided_images(ways: int | Sequence[int], shots: int | Sequence[int], clients: int) -> int:
+    """How many images all clients divide: each as many as ``ways`` times ``shots`` of its own."""
+    return _sum_of_products(tuple(by_client(ways)), tuple(by_client(shots)), clients)
+
+
+@lru_cache(8)  # every client's shard asks for the same
+def _sum_of_products(ways: tuple[int, ...], shots: tuple[int, ...], clients: int) -> int:
+    return sum(of_client(ways, i) * of_client(shots, i) for i in range(clients))
 
 
 @dataclass(frozen=True)

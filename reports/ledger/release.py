@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from learngene.data.class_lists import files_of
 from learngene.errors import InputError
 from learngene.gene.gene import Learngene, at_precision, load, save
 from learngene.gene.hub import ARRAYS, MODEL_CARD, model_card
@@ -27,19 +28,13 @@ PRECISION = "int8"
 LIMIT = 3_000_000  # bytes of a file
 LICENCE = "apache-2.0"  # of the weights, as of the code that made them
 SUMS = "SHA256SUMS"
-_CIFAR = (
-    "CIFAR-100 (Krizhevsky, 2009) names no licence; its images are of Tiny Images, which MIT "
-    "withdrew in 2020"
-)
-_IMAGENET = (
-    "ImageNet's terms of access: for research and education that is not commercial, images are "
-    "not passed on"
-)
-IMAGES = {  # data set: what is known of the licence of its images
+IMAGES = {  # data set, by its files: what is known of the licence of its images
     "glyphs": "drawn from typefaces inside matplotlib, DejaVu (licences of Bitstream Vera and "
     "Arev, changes in the public domain) and STIX (STIX Font License)",
-    **dict.fromkeys(("cifar100", "cifar_fs", "fc100"), _CIFAR),
-    **dict.fromkeys(("imagenet100", "mini_imagenet"), _IMAGENET),
+    "cifar100": "CIFAR-100 (Krizhevsky, 2009) names no licence; its images are of Tiny Images, "
+    "which MIT withdrew in 2020",
+    "imagenet100": "ImageNet's terms of access: for research and education that is not commercial, "
+    "images are not passed on",
 }
 UNKNOWN = "nothing is known of it here: ask whoever owns the images"
 
@@ -115,7 +110,7 @@ def _write(out: Path, folder: Path, run: Results, variant: Variant, gene: Learng
         f"{', '.join(map(str, held.card.depths))}; `load` gives float32 again",
         "seeds": _seeds(run, variant),
         "made by": f"`{command_of(run)}`",
-        "licence of the images": IMAGES.get(data, UNKNOWN),
+        "licence of the images": IMAGES.get(files_of(data), UNKNOWN),
     }
     text = model_card(
         held.card,
