@@ -107,6 +107,7 @@ def _simulation(
     logger: RunLogger,
 ) -> int:
     from conf.parts import client_task, factory_settings, federation, pretraining_settings
+    from learngene.methods.common.backbone import body_card
     from learngene.utils.hardware import keep_freed_memory
     from protocol.callbacks import CallbackList
     from reports.run import Seconds, write_run
@@ -163,9 +164,10 @@ def _simulation(
     federated = Federated()
     if names := federated_methods(pretrained.methods):
         with seconds.of("federated"), console.bar("federated rounds"):
-            width, clients = result.gene.card.width, federation(config, resources, outside, ray)
+            card, clients = result.gene.card, federation(config, resources, outside, ray)
+            body = body_card(card.width, card.block)
             federated = run_federated_training(
-                task, names, dataset, width, clients, gene=result.gene, callback=callback
+                task, names, dataset, body, clients, gene=result.gene, callback=callback
             )
     pretrained = pretrained.merge(federated.payloads, federated.failed)
     keep = str(run_dir.absolute() / "individuals") if config.individual.keep else None

@@ -38,6 +38,7 @@ from conf.schema import read_config
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
 from learngene.methods import BUILT_IN
+from learngene.methods.common.backbone import body_card
 from learngene.seeding import generator
 from learngene.utils.files import write_atomically
 from protocol.plan import plan_round
@@ -112,9 +113,10 @@ def run_trial(
         result = train_or_load_gene(factory_settings(config), dataset)
     try:
         trained = pretrain_methods(pretraining_settings(config, plain), dataset, result)
-        names, width = federated_methods(trained.methods), result.gene.card.width
+        names, card = federated_methods(trained.methods), result.gene.card
+        body = body_card(card.width, card.block)
         federated = run_federated_training(
-            task, names, dataset, width, federation(config), gene=result.gene
+            task, names, dataset, body, federation(config), gene=result.gene
         )
         payloads = trained.merge(federated.payloads, federated.failed).payloads
     except RuntimeError as error:  # it diverged: a bad trial, not the end

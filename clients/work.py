@@ -242,6 +242,7 @@ def client_context(
         local = {
             "scratch": find("scratch").settings_from(task.method["scratch"]),
             "width": task.width,
+            "block": task.block or "plain",
         }
     card = task.card if method.inherits else task.cards.get(name)
     return ClientContext(

@@ -63,6 +63,7 @@ def plan_round(
         # A client sees by the card what it was sent, and is not told what others take.
         individual=replace(individual, depth=None, bytes=None),
         width=gene.card.width,
+        block=gene.card.block,
         # Scratch's group goes along in every message, the others' only where they are asked for.
         method={k: v for k, v in task.method.items() if k in read},
         own_methods={k: v for k, v in task.own_methods.items() if k in methods},

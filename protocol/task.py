@@ -48,6 +48,7 @@ class ClientTask:
     classes_from: str  # novel | open_world
     threads: int  # of torch
     width: float | None = None  # scale of the paper's widths
+    block: str | None = None  # of the layers that a method draws itself; None: plain
     individual: IndividualSettings
     retain: RetainSettings | None = None
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings, by method

@@ -50,7 +50,7 @@ def run_federated_training(
     task: ClientTask,
     names: Sequence[str],
     dataset: ImageDataset,
-    width: float,
+    body: Mapping[str, Any],
     federation: Federation,
     *,
     gene: Learngene | None = None,
@@ -61,7 +61,7 @@ def run_federated_training(
 
     Args:
         task: what all tasks of the run have in common.
-        width: of the seven layers, as scratch's.
+        body: what the seven layers are, as scratch's (``backbone.body_card``).
         gene: for methods that begin as the learngene.
         client_app: what answers; default ``clients.client_app.app``.
 
@@ -72,7 +72,7 @@ def run_federated_training(
         return Federated()
     clients = federation.num_clients
     trainings = [
-        Training(name, task.method[name]["rounds"], _start(task, dataset, width, name, gene))
+        Training(name, task.method[name]["rounds"], _start(task, dataset, body, name, gene))
         for name in names
     ]
     kept = {each.name: _kept(task, dataset, each, federation) for each in trainings}
@@ -121,14 +121,14 @@ def run_federated_training(
 def _start(
     task: ClientTask,
     dataset: ImageDataset,
-    width: float,
+    body: Mapping[str, Any],
     name: str,
     gene: Learngene | None = None,
 ) -> Payload:
     method, classes = find(name), dataset.class_split.group(task.classes_from)
     return begin(
         task.seed,
-        width,
+        body,
         dataset.image_shape[0],
         classes,
         task.most_ways,

@@ -333,6 +333,7 @@ def _factory(
         width=collective.width,
         seed=factory.seed,
         bf16=choose_precision(collective.precision, device) == "bf16",
+        block=collective.block,
         # Nobody knows whether a plugin's loss can be recorded.
         step_form=None if name in settings.plugins else step_form(collective.capture, device),
         progress=lambda done, steps, loss: tell(done, steps),
@@ -355,6 +356,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "zoom": factory.images.zoom,
         "seed": factory.seed,
         "bf16": factory.bf16,
+        **({} if factory.block == "plain" else {"block": factory.block}),
         **machine_fields(factory.images.device, settings.factory.collective.capture),
         "POT": library_version("POT") if factory.name == "deepemd" else None,
     }

@@ -128,6 +128,7 @@ class Factory:
     width: float
     seed: int
     bf16: bool  # convolutions in bfloat16, where the collective computes so, too
+    block: str = "plain"  # what the backbone's layers are, as the collective's (``layers.BLOCKS``)
     step_form: StepForm | None = None  # how steps that can be recorded are taken
     # Half-done work, as it was last kept, and where to keep it (tensors, plain JSON).
     checkpoint: tuple[dict[str, Tensor], dict[str, Any]] | None = None
@@ -167,6 +168,7 @@ class ClientContext:
     # What scratch is built by; a federated round, in which it has no part, does without.
     scratch: ScratchSettings | None = None
     width: float = 1.0  # of the backbone
+    block: str = "plain"  # what its layers are
     # What ``Method.private`` keeps here, by name, as the last federated round left it; empty: there
     # was none with this client yet.
     private: dict[str, np.ndarray] = field(default_factory=dict)

@@ -37,6 +37,7 @@ def prepare(context: ClientContext) -> Training:
         head=settings.head,
         generator=context.generator("weights"),
         channels=shard.train_x.shape[1],
+        block=context.block,
     )
     individual = individual.to(context.device).to(memory_format=torch.channels_last)
     measure_norms(individual, individual, shard.train_x)

@@ -115,7 +115,7 @@ class Individual(nn.Module):
         head: ``prototype`` or ``mlp``.
         generator: every initial weight is drawn from it.
         front: of inherited layers that begin with the collective's first.
-        block: of the inherited layers, one of ``layers.BLOCKS``.
+        block: of all layers but those that start as the identity, one of ``layers.BLOCKS``.
 
     Raises:
         InputError: there is no such head.
@@ -145,7 +145,7 @@ class Individual(nn.Module):
             paper = scaled(INDIVIDUAL_WIDTHS, width)
             tops = top_widths or paper[stem_layers:]
             c_in = c_in or paper[stem_layers - 1]
-            self.stem = build_stem(stem_layers, c_in, width, channels)
+            self.stem = build_stem(stem_layers, c_in, width, channels, block)
             self.top = build_top(c_in, tops, block=block)
             self.side = FEATURE_SIDE
         else:

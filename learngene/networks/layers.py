@@ -171,13 +171,15 @@ def identity_unit(channels: int) -> Unit:
     return unit
 
 
-def build_stem(layers: int, c_out: int, width: float, channels: int = 3) -> nn.Sequential:
+def build_stem(
+    layers: int, c_out: int, width: float, channels: int = 3, block: str = "plain"
+) -> nn.Sequential:
     """The individual's own layers in front of the inherited ones (seven less these), weights not
     yet drawn."""
     widths = (channels, *scaled(INDIVIDUAL_WIDTHS, width)[: layers - 1], c_out)
     return nn.Sequential(
         *(
-            Unit(i, o, pool=n in INDIVIDUAL_POOLS)
+            Unit(i, o, pool=n in INDIVIDUAL_POOLS, block=block)
             for n, (i, o) in enumerate(pairwise(widths), start=1)
         )
     )

@@ -48,7 +48,7 @@ def train(cache: Path, dataset: ImageDataset, *names: str, change: Change | None
     app = make_client_app(partial(changed_task, change)) if change else None
     task, asked = parts_of(cache, dataset, **more)
     return run_federated_training(
-        task, names or ("fedavg",), dataset, 0.0625, asked, gene=gene, client_app=app
+        task, names or ("fedavg",), dataset, {"width": 0.0625}, asked, gene=gene, client_app=app
     )
 
 

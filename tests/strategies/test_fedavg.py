@@ -102,7 +102,9 @@ def test_a_killed_training_goes_on_and_ends_the_same(whole, tmp_path, tiny_datas
     rounds: list[int] = []
     task, asked = parts_of(tmp_path, tiny_dataset)
     watch = hooked(on_round_end=lambda name, done, of: rounds.append(done))
-    again = run_federated_training(task, ["fedavg"], tiny_dataset, 0.0625, asked, callback=watch)
+    again = run_federated_training(
+        task, ["fedavg"], tiny_dataset, {"width": 0.0625}, asked, callback=watch
+    )
     assert rounds == list(range(stopped + 1, ROUNDS + 1))
     first = Federated(payloads={"fedavg": whole[1].payloads["fedavg"]},
                       rounds={"fedavg": whole[1].rounds["fedavg"]})  # fmt: skip
@@ -205,7 +207,8 @@ def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, 
 
 def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_dataset):
     task, _ = parts_of(tmp_path, tiny_dataset)
-    plan = plan_federated_round(task, "fedavg", 1, _start(task, tiny_dataset, 0.0625, "fedavg"))
+    start = _start(task, tiny_dataset, {"width": 0.0625}, "fedavg")
+    plan = plan_federated_round(task, "fedavg", 1, start)
     answer = run_task(0, 1, plan.task, plan.payloads)
     assert plan.schema.reply.problems(pack(answer)) == []
     usual = replace(plan.task, federated=None)

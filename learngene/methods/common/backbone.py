@@ -26,7 +26,7 @@ def draw(factory: Factory, head: Head | None = None) -> Individual:
     """A random backbone on the factory's device; ``head`` makes what comes behind it."""
     channels = factory.images.dataset.image_shape[0]
     generator = factory.generator("weights")
-    network = random_backbone(factory.width, channels, generator, head)
+    network = random_backbone(factory.width, channels, generator, head, factory.block)
     return network.to(factory.images.device).to(memory_format=torch.channels_last)
 
 
@@ -50,9 +50,15 @@ def rebuild(
     return network.to(context.device).to(memory_format=torch.channels_last)
 
 
+def body_card(width: float, block: str | None) -> dict[str, Any]:
+    """What ``body_of`` reads; plain layers are said by nothing."""
+    return {"width": width} | ({} if block in (None, "plain") else {"block": block})
+
+
 def body_of(card: Mapping[str, Any], channels: int, head: Head | None = None) -> Individual:
     """The backbone that a payload's card describes, to be filled with its arrays."""
-    return random_backbone(card["width"], channels, torch_generator(0, "body"), head)
+    drawn = torch_generator(0, "body")
+    return random_backbone(card["width"], channels, drawn, head, card.get("block", "plain"))
 
 
 def random_backbone(
@@ -60,6 +66,7 @@ def random_backbone(
     channels: int,
     generator: torch.Generator,
     head: Head | None = None,
+    block: str = "plain",
 ) -> Individual:
     """A backbone with weights from ``generator``, then those of ``head``, or nothing behind it."""
     network = Individual(
@@ -68,6 +75,7 @@ def random_backbone(
         head="prototype",
         generator=generator,
         channels=channels,
+        block=block,
     )
     network.head = head(network.feature_count, generator) if head else nn.Identity()
     return network
@@ -92,7 +100,7 @@ def payload_of(
     arrays = arrays_of(individual)
     if not head:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("head.")}
-    return Payload(arrays, {"width": factory.width, **card})
+    return Payload(arrays, body_card(factory.width, factory.block) | card)
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ class Merged:
 
 def begin(
     seed: int,
-    width: float,
+    body: Mapping[str, Any],
     channels: int,
     classes: Sequence[int],
     ways: int,
@@ -82,12 +82,13 @@ def begin(
     """The global model before its first round, the same for every method that begins at random.
 
     Args:
+        body: what its layers are (``backbone.body_card``).
         classes: dataset classes that clients may hold; row i of the head is ``classes[i]``.
         ways: classes that a client holds, at most.
         private: what clients keep to themselves: it is neither sent nor averaged.
         gene: the learngene that it begins as; None: at random.
     """
-    card: dict[str, Any] = {"width": width}
+    card = dict(body)
     inherited: Arrays = {}
     if gene is not None:
         card, inherited = {"gene": gene.deepest.card.for_client()}, gene.deepest.arrays
@@ -142,7 +143,7 @@ def _network(
     """The model that a card describes, as it is drawn (or inherited) before the first round."""
     drawn = torch_generator(seed, "federated-start")
     if "gene" not in card:
-        return random_backbone(card["width"], channels, drawn, head)
+        return random_backbone(card["width"], channels, drawn, head, card.get("block", "plain"))
     gene = read_card(card["gene"], "federated start")
     inherited = {name: arrays[name] for name in gene.shapes}
     network = reconstruct(Learngene(gene, inherited), ways=1, generator=drawn)

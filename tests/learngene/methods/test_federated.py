@@ -74,7 +74,7 @@ def test_a_stiffer_proximal_term_stays_nearer_to_the_global_model():
 
 
 def start_of(dataset, ways: int = 3) -> Payload:
-    return begin(5, 0.0625, 3, dataset.class_split.novel, ways)
+    return begin(5, {"width": 0.0625}, 3, dataset.class_split.novel, ways)
 
 
 def context_of(dataset, payload: Payload, name: str = "fedavg", client: int = 0, round: int = 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 import torch
 
 from learngene.data.dataset import ImageDataset
-from learngene.methods import BUILT_IN, Method, Payload, find, registry
+from learngene.methods import BUILT_IN, Method, Payload, find, registry, scratch
 from learngene.methods.common import head as fitting
-from learngene.methods.common.backbone import fill
+from learngene.methods.common.backbone import body_of, fill
 from learngene.methods.common.pretraining import Episodes, draw_batches
 from learngene.methods.full import rebuild_long
 from learngene.methods.registry import AMONG_CLIENTS
@@ -220,3 +221,21 @@ def test_a_frozen_body_is_not_changed_and_a_tuned_one_is(tiny_dataset, payloads,
     assert not np.array_equal(after, before)
     assert np.array_equal(tuned.top.stem[4].norm.running_mean.numpy(),
                           payloads["finetune"].arrays["stem.4.norm.running_mean"])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["finetune", "maml", "protonet", "deepemd"])
+def test_a_backbone_has_the_collectives_kind_of_layers_at_both_ends(tiny_dataset, payloads, name):
+    made = find(name).pretrain(replace(make_factory(name, tiny_dataset), block="residual"))
+    skips = [unit.skips for unit in body_of(made.card, 3).layers]
+    assert skips == [False] * 4 + [True] * 3  # 64, 128, 256, 512 and on with 512
+    plain = payloads[name]  # same draws, same arrays: only the sums differ
+    assert "block" not in plain.card and not same(made, plain)
+    assert not any(unit.skips for unit in body_of(plain.card, 3).layers)
+    found = find(name).adapt(make_context(name, tiny_dataset, made))
+    assert 0 <= found.accuracy[-1] <= 1
+
+
+def test_scratch_has_the_collectives_kind_of_layers(tiny_dataset):
+    context = replace(make_context("scratch", tiny_dataset, Payload({}, {})), block="residual")
+    layers = scratch.prepare(context).individual.layers
+    assert [unit.skips for unit in layers] == [False] * 4 + [True] * 3
