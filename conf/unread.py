@@ -90,7 +90,7 @@ FACTORY = (
 )
 OF_A_COLLECTIVE = (
     "collective.* open_world.* learngene.layers learngene.rho learngene.sigma learngene.tolerance "
-    "learngene.bytes individual.stem report.gradcam_images"
+    "learngene.bytes learngene.joined individual.stem report.gradcam_images"
 )
 EXEMPLARS = (
     "collective.exemplars collective.memory_per_class collective.rehearse_per_class "

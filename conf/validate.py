@@ -88,6 +88,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         problem = "layers are drawn in a collective, and with learngene.path there is none"
         yield "learngene.control", problem, "Leave out one of the two"
     yield from _of_depths(config)
+    yield from _of_joined(config)
     yield from _of_open_world(config)
     yield from _of_shards(config)
     yield from _of_labelled(config)
@@ -172,6 +173,22 @@ def _of_depths(config: Config) -> Iterator[Problem]:
         more = "learngene.depth" if layers == "front" else "learngene.layers"
         fix = f"Write {deepest} or less, or more in {more}"
         yield "individual.depth", f"the learngene has {deepest} layers", fix
+
+
+def _of_joined(config: Config) -> Iterator[Problem]:
+    """Prefixes beside the deepest: they are shallower, and their features are projected."""
+    layers, joined = config.learngene.layers, by_client(config.learngene.joined)
+    if not joined or config.learngene.path:
+        return
+    if config.individual.stem != "none" or config.learngene.projection == "none":
+        problem = "what is joined are projected features, and nothing is projected"
+        fix = "Write learngene.projection=discriminant individual.stem=none, or leave it out"
+        yield "learngene.joined", problem, fix
+    if layers != "auto":  # of its prefix the shallower ones count
+        deepest = config.learngene.depth if layers == "front" else len(layers)
+        if max(joined) >= deepest:
+            fix = f"Write depths below {deepest}, or more in learngene.depth"
+            yield "learngene.joined", f"the learngene has {deepest} layers itself", fix
 
 
 def _whole(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from learngene.utils.settings import by_client
 from reports.schema import Results
 
 EXEMPLARS = 100  # of a class: with more, definition 1's sequence of tasks is nearly joint training
@@ -28,6 +29,8 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{stem} stem"
     elif gene and gene["layers"][0] == 1 and asked.get("projection", "none") != "none":
         yield f"{asked['projection']} projection"
+        if joined := [each for each in by_client(asked.get("joined")) if each < gene["layers"][-1]]:
+            yield f"joined with layers 1 to {', 1 to '.join(map(str, joined))}"
     if "head" in own:
         yield f"{own['head']} head"
     if "width" in collective:

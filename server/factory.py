@@ -27,6 +27,7 @@ from learngene.networks.growth import PlannedStep, planned_names, read_plan
 from learngene.networks.projection import Projection, discriminant
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import pin_kernels, torch_threads, usable_cores
+from learngene.utils.settings import by_client
 from learngene.utils.untrusted import MEBIBYTE, read_limited
 from protocol.callbacks import SILENT, RunCallback
 from protocol.plan import bytes_by_depth, depths_taken
@@ -305,6 +306,7 @@ def _snapshot(
         source=source,
         image_side=None if settings.individual.stem == "fresh" else dataset.image_shape[1],
         projections=_fit_projections(trainer, numbers[-1], settings),
+        joined=by_client(settings.learngene.joined),
     )
     card = replace(gene.card, image_side=dataset.image_shape[1])
     return GeneSnapshot(len(stages), len(trainer.known), replace(gene, card=card))
@@ -332,6 +334,7 @@ def _planned_gene(
         source={},
         image_side=image_side,
         projections=projections,
+        joined=by_client(settings.learngene.joined),
     )
 
 

@@ -100,11 +100,18 @@ def gene_of(
     *,
     stem: str = "none",
     projections: Sequence[Projection] = (),
+    joined: Sequence[int] = (),
 ) -> Learngene:
     """A learngene of these layers of a collective of 32x32 images."""
     side, rho = 32 if stem == "none" else None, [[0.5] * 13]
     return extract(
-        collective, layers=layers, rho=rho, source={}, image_side=side, projections=projections
+        collective,
+        layers=layers,
+        rho=rho,
+        source={},
+        image_side=side,
+        projections=projections,
+        joined=joined,
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from learngene.errors import InputError
-from learngene.networks.individual import Front
+from learngene.networks.individual import Front, Joined
 from learngene.networks.layers import (
     CHANNELS_LIMIT,
     LAYERS,
@@ -80,6 +80,9 @@ class Card:
     pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
     # the map behind each of them is pooled to so many rows and columns
     sides: list[MapSide] | None = None
+    # Prefixes whose projected features an individual reads side by side, lowest first and the whole
+    # one last (``networks.Joined``); None: the whole one's alone.
+    joined: Annotated[list[Layer], Field(min_length=2, max_length=DEPTH_LIMIT)] | None = None
     block: Annotated[str, Field(pattern="^residual$")] | None = None  # None: plain layers
     # Rows and columns of the images that it grew up on. The sha256 is not over it, and it travels
     # in the task (``protocol.task``): a simulated client's images have this size already.
@@ -106,12 +109,13 @@ class Card:
             return None
         assert self.pools is not None and self.sides is not None
         depth = len(self.layers)
-        dimensions = dimensions_by_depth(shapes, depth).get(depth)
-        return Front(tuple(self.pools), self.sides[-1], dimensions)
+        dimensions = dimensions_by_depth(shapes, depth)
+        joined = [Joined(d, self.sides[d - 1], dimensions[d]) for d in (self.joined or [])[:-1]]
+        return Front(tuple(self.pools), self.sides[-1], dimensions.get(depth), tuple(joined))
 
 
 FORM = TypeAdapter(Card)
-FRONT = ("pools", "sides")  # fields of a card whose layers have no stem before them
+FRONT = ("pools", "sides", "joined")  # fields of a card whose layers have no stem before them
 OPTIONAL = (*FRONT, "block")  # the sha256 is over these where they are said
 
 
@@ -177,6 +181,12 @@ def _front_problem(card: Card) -> str | None:
         return f"layers {card.layers} need a stem: they do not begin with layer 1"
     if card.pools is None or any(not 1 <= place <= len(card.layers) for place in card.pools):
         return f"pools {card.pools} are no places among {len(card.layers)} layers"
+    if (joined := card.joined) is not None:
+        depth = len(card.layers)
+        if joined != sorted({*joined}) or joined[-1] != depth:
+            return f"joined {joined} are no rising depths, the last of them {depth}"
+        if not {*joined} <= {*dimensions_by_depth(card.shapes, depth)}:
+            return f"joined {joined} have no projections"
     sides = card.sides or []
     fits = len(sides) == len(card.layers)
     return None if fits else f"sides are {len(sides)}, its layers {len(card.layers)}"

@@ -71,7 +71,8 @@ class Learngene:
         return self.prefix(self.inherited)
 
     def prefix(self, depth: int) -> Learngene:
-        """The learngene of the first ``depth`` layers, with the projection of that depth alone.
+        """The learngene of the first ``depth`` layers, with the projection of that depth and those
+        that are joined below it.
 
         Raises:
             InputError: there is none: ``card.depths`` says which there are.
@@ -81,7 +82,8 @@ class Learngene:
             problem = f"the learngene can be taken to the depths {card.depths}"
             fix = f"Write individual.depth={card.depths[-1]}, or leave it out"
             raise InputError("individual.depth", depth, problem, fix)
-        own = (*(f"top.{place}." for place in range(depth)), f"projection.{depth}.")
+        joined = [each for each in card.joined or [] if each < depth] + [depth]
+        own = (*(f"top.{n}." for n in range(depth)), *(f"projection.{n}." for n in joined))
         arrays = {name: array for name, array in self.arrays.items() if name.startswith(own)}
         if card.depths == [depth] or len(arrays) == len(self.arrays):
             return self
@@ -90,6 +92,7 @@ class Learngene:
             "layers": card.layers[:depth],
             "pools": [place for place in card.pools if place <= depth],
             "sides": card.sides[:depth],
+            "joined": joined if len(joined) > 1 else None,
             "image_side": card.image_side,
             "block": card.block,
         }
@@ -115,6 +118,7 @@ def extract(
     source: dict,
     image_side: int | None = None,
     projections: Sequence[Projection] = (),
+    joined: Sequence[int] = (),
 ) -> Learngene:
     """The learngene of a collective: a run of its layers, unchanged.
 
@@ -123,6 +127,7 @@ def extract(
         image_side: rows and columns of an image, where the layers are the collective's first and
             an individual begins with them; None: it draws a stem.
         projections: of the features of each prefix of them, where they are; or none at all.
+        joined: prefixes whose projected features are read beside those of all layers.
 
     Raises:
         ValueError: the layers are not consecutive ones of the collective, or do not begin with
@@ -151,7 +156,9 @@ def extract(
             raise ValueError(f"layers {numbers} need a stem: they do not begin with layer 1")
         pools = [number for number in numbers if collective.units[number - 1].pool]
         sides = [collective.front_side(image_side, number) for number in numbers]
-        built |= {"pools": pools, "sides": sides}
+        shallower = sorted(each for each in {*joined} if each < len(numbers))
+        joins = [*shallower, len(numbers)] if shallower else None
+        built |= {"pools": pools, "sides": sides, "joined": joins}
     return _with_card(arrays, built, rho, source)
 
 
@@ -259,7 +266,7 @@ def reconstruct(
     """RECONSTRUCT of Algorithm 1: an individual around the learngene.
 
     Layers and projection come from the gene, of several projections the deepest (``gene.prefix``
-    has the others); a ``fresh`` stem is drawn at random.
+    has the others) and those that are joined to it; a ``fresh`` stem is drawn at random.
 
     Args:
         ways: number of classes of the task.

@@ -7,7 +7,7 @@ images are brought to it, so that it is used without the learngene, the shard or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +30,7 @@ from learngene.gene.card import (
     Whole,
 )
 from learngene.gene.gene import HEADER_LIMIT
-from learngene.networks.individual import HEADS, Form, Front, Individual
+from learngene.networks.individual import HEADS, Form, Front, Individual, Joined
 from learngene.networks.layers import BLOCKS, CHANNELS_LIMIT, LAYERS, shape_problem, state_of
 from learngene.seeding import torch_generator
 from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
@@ -42,7 +42,17 @@ CLASSES_LIMIT = 100_000
 NAME_LIMIT = 1000  # characters of a class's name
 Channels = Annotated[Whole, Field(ge=1, le=CHANNELS_LIMIT)]
 Count = Annotated[Whole, Field(ge=1)]
+Dimensions = Annotated[Whole, Field(ge=1, le=DIMENSIONS_LIMIT)]
 Number = Annotated[float, Strict()]
+
+
+@dataclass(frozen=True)
+class JoinedPrefix:
+    """``networks.individual.Joined``, as a card may say it."""
+
+    depth: Layer
+    side: MapSide
+    dimensions: Dimensions
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,16 @@ class IndividualFront:
 
     pools: Annotated[list[Layer], Field(max_length=DEPTH_LIMIT)]
     side: MapSide
-    dimensions: Annotated[Whole, Field(ge=1, le=DIMENSIONS_LIMIT)] | None
+    dimensions: Dimensions | None
+    joined: Annotated[list[JoinedPrefix], Field(max_length=DEPTH_LIMIT)] = field(
+        default_factory=list
+    )
+
+    @property
+    def form(self) -> Front:
+        """The same for the network."""
+        joined = tuple(Joined(**asdict(each)) for each in self.joined)
+        return Front(tuple(self.pools), self.side, self.dimensions, joined)
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,7 @@ class IndividualCard:
             self.channels,
             self.c_in,
             None if tops is None else tuple(tops),
-            None if front is None else Front(tuple(front.pools), front.side, front.dimensions),
+            None if front is None else front.form,
             self.block,
         )
 
@@ -149,7 +168,12 @@ def describe_individual(
         top_widths=None if form.top_widths is None else list(form.top_widths),
         front=None
         if front is None
-        else IndividualFront(list(front.pools), front.side, front.dimensions),
+        else IndividualFront(
+            list(front.pools),
+            front.side,
+            front.dimensions,
+            [JoinedPrefix(**asdict(each)) for each in front.joined],
+        ),
         block=form.block,
     )
     return KeptIndividual(individual, card)
@@ -224,4 +248,8 @@ def _build(card: IndividualCard) -> Individual:
         raise ValueError(f"{card.inherited} inherited layers, behind a stem there are 6 at most")
     if len(card.top_widths or ()) != (card.inherited if card.top_widths is not None else 0):
         raise ValueError(f"{card.inherited} inherited layers have {card.top_widths} channels")
+    if card.front is not None:
+        depths = [each.depth for each in card.front.joined]
+        if depths != sorted({*depths}) or (depths and depths[-1] >= card.inherited):
+            raise ValueError(f"joined {depths} are no rising depths below {card.inherited}")
     return Individual(**form, generator=torch_generator(0, "kept"))

@@ -72,12 +72,22 @@ def mlp_head(features: int, ways: int, width: float) -> nn.Sequential:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """A shallower prefix, whose projected features are read beside those of all layers."""
+
+    depth: int  # its layers
+    side: int  # their map is pooled to so many rows and columns
+    dimensions: int  # of its projection
+
+
+@dataclass(frozen=True)
 class Front:
     """What an individual that begins with the collective's first layers must know of them."""
 
     pools: tuple[int, ...]  # which of the inherited layers end with a pool, counted from 1
     side: int  # their map is pooled to so many rows and columns
     dimensions: int | None  # of the projection; None: there is none
+    joined: tuple[Joined, ...] = ()  # where there is one
 
 
 @dataclass(frozen=True)
@@ -102,8 +112,9 @@ class Individual(nn.Module):
 
     With ``front`` there is no stem: the inherited layers are the collective's first ones, with its
     pools. Layers of the individual's own follow up to seven in all and start as the identity, then
-    the projection that came along: before any training it computes what was inherited. Without
-    ``front`` the stem is random, as in the paper; with nothing inherited it is all seven layers.
+    the projection that came along: before any training it computes what was inherited. Projected
+    features of several depths stand side by side, each part brought to length 1. Without ``front``
+    the stem is random, as in the paper; with nothing inherited it is all seven layers.
 
     Args:
         ways: number of classes.
@@ -139,7 +150,8 @@ class Individual(nn.Module):
         check_choice("head", head, HEADS)
         self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front, block)
         self.channels = channels
-        self.own, self.projection = nn.Sequential(), nn.Sequential()
+        self.own, self.projection = nn.Sequential(), nn.ModuleDict()  # by depth, as a learngene's
+        self.joined: dict[int, int] = {}  # depth -> side of its map
         if front is None:
             stem_layers = LAYERS - inherited
             paper = scaled(INDIVIDUAL_WIDTHS, width)
@@ -154,9 +166,12 @@ class Individual(nn.Module):
             self.top = build_top(channels, tops, front.pools, block)
         features = self.layers[-1].conv.out_channels * self.side**2
         if front is not None and front.dimensions is not None:
-            # Its name is the depth, as among a learngene's arrays, which has one for each prefix.
-            self.projection.add_module(str(inherited), Projection(features, front.dimensions))
-            features = front.dimensions
+            for each in front.joined:
+                seen = tops[each.depth - 1] * each.side**2
+                self.projection[str(each.depth)] = Projection(seen, each.dimensions)
+                self.joined[each.depth] = each.side
+            self.projection[str(inherited)] = Projection(features, front.dimensions)
+            features = front.dimensions + sum(each.dimensions for each in front.joined)
         self.feature_count = features
         self.head: nn.Module = PrototypeHead(features, ways)
         if head == "mlp":
@@ -173,11 +188,18 @@ class Individual(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to what the classifier sees, (B, D)."""
-        x = self.stem(x)
-        for unit in self.top:
+        x, parts = self.stem(x), list[Tensor]()
+        for depth, unit in enumerate(self.top, start=1):
             x = unit(x)
-        x = F.adaptive_avg_pool2d(self.own(x), self.side).flatten(1)
-        return self.projection(x)
+            if depth in self.joined:
+                parts.append(self._project(x, self.joined[depth], depth))
+        x = self._project(self.own(x), self.side, len(self.top))
+        return torch.cat([F.normalize(part) for part in (*parts, x)], 1) if parts else x
+
+    def _project(self, x: Tensor, side: int, depth: int) -> Tensor:
+        x = F.adaptive_avg_pool2d(x, side).flatten(1)
+        name = str(depth)
+        return self.projection[name](x) if name in self.projection else x
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, ways)."""

@@ -118,6 +118,71 @@ def test_of_residual_blocks_any_prefix_is_a_gene_as_well(tmp_path, depth):
     assert [unit.skips for unit in reconstruct(behind, ways=5).top] == [False, True, True]
 
 
+def projected(gene: Learngene, features: list[torch.Tensor], depth: int) -> torch.Tensor:
+    mean, matrix = (
+        torch.from_numpy(gene.arrays[f"projection.{depth}.{part}"]) for part in ("mean", "matrix")
+    )
+    return F.normalize(F.normalize(F.normalize(features[depth - 1]) - mean) @ matrix.T)
+
+
+@pytest.mark.parametrize(
+    ("depth", "read"), [(10, [3, 6, 10]), (7, [3, 6, 7]), (6, [3, 6]), (4, [3, 4]), (3, None)]
+)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_projected_features_of_several_depths_stand_side_by_side(
+    collective, gene, tmp_path, depth, read, precision
+):
+    projections = []
+    for place in range(1, DEPTH + 1):
+        projection = Projection(*reversed(gene.arrays[f"projection.{place}.matrix"].shape))
+        for part in ("mean", "matrix"):
+            array = torch.from_numpy(gene.arrays[f"projection.{place}.{part}"])
+            getattr(projection, part).copy_(array)
+        projections.append(projection)
+    joined = gene_of(collective, range(1, DEPTH + 1), projections=projections, joined=[6, 3, 99])
+    assert joined.card.joined == [3, 6, 10] and joined.card.depths == gene.card.depths
+    prefix = load(save(joined.prefix(depth), tmp_path, precision))
+    assert read_card(prefix.card.for_client(), where="here").joined == prefix.card.joined == read
+    names = {name for name in prefix.arrays if name.endswith("matrix")}
+    assert names == {f"projection.{each}.matrix" for each in read or [depth]}
+    x = images(6)
+    with torch.no_grad():
+        seen = collective.prefix_features(x, depth)
+        due = torch.cat([projected(gene, seen, each) for each in read or [depth]], 1)
+        found = reconstruct(prefix, ways=5).eval().features(x)
+        whole = reconstruct(joined, ways=5).eval().features(x)
+    assert found.shape == due.shape
+    if precision == "fp32":
+        assert torch.allclose(found if read else F.normalize(found), due, atol=1e-5)
+    if depth == DEPTH and precision == "fp32":
+        assert torch.equal(whole, found)
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ([3, 6], "the last of them 10"),
+        ([6, 3, 10], "no rising depths"),
+        ([3, 3, 10], "no rising depths"),
+        ([3, 11], "no rising depths"),
+        ([10], "joined is"),
+        ([3.0, 10], "joined"),
+    ],
+)
+def test_a_card_joins_what_there_is(gene, said, problem):
+    with pytest.raises(InputError, match=problem):
+        read_card(asdict(gene.card) | {"joined": said}, where="here")
+
+
+def test_what_has_no_projection_or_a_stem_joins_nothing(collective, plain):
+    with pytest.raises(InputError, match="have no projections"):
+        read_card(asdict(plain.card) | {"joined": [3, 10]}, where="here")
+    behind = extract(collective, layers=[11, 12, 13], rho=[], source={}, joined=[1])
+    assert behind.card.joined is None
+    with pytest.raises(InputError, match="joined are of layers without a stem"):
+        read_card(asdict(behind.card) | {"joined": [1, 2, 3]}, where="here")
+
+
 def test_the_whole_gene_is_rebuilt_by_its_deepest_projection(gene):
     x = images(4)
     with torch.no_grad():

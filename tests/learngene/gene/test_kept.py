@@ -13,6 +13,7 @@ from learngene.gene.gene import reconstruct
 from learngene.gene.kept import describe_individual, load_individual, save_individual
 from learngene.networks.collective import Collective
 from learngene.networks.individual import Individual
+from learngene.networks.projection import Projection
 from learngene.utils.checkpoint import write_checkpoint
 from tests.helpers import gene_of, shake, torch_rng
 
@@ -31,7 +32,7 @@ def path(evolved, tmp_path):
     return save_individual(kept, tmp_path / "i.safetensors")
 
 
-@pytest.mark.parametrize("form", ["front", "stem", "scratch", "mlp", "residual"])
+@pytest.mark.parametrize("form", ["front", "joined", "stem", "scratch", "mlp", "residual"])
 def test_it_comes_back_as_it_was(evolved, tmp_path, form):
     if form == "scratch":
         made = Individual(ways=3, width=0.0625, head="prototype", generator=torch_rng())
@@ -41,6 +42,9 @@ def test_it_comes_back_as_it_was(evolved, tmp_path, form):
         if form == "residual":
             drawn, widths = torch_rng(2), collective.widths
             collective = Collective(widths, 7, width=0.0625, generator=drawn, block="residual")
+        if form == "joined":
+            sizes = [16 * width for width in collective.widths[:7]]
+            stem = {"projections": [Projection(size, 5) for size in sizes], "joined": [1, 4]}
         gene = gene_of(collective, **stem)
         made = reconstruct(gene, ways=3, head="mlp" if form == "mlp" else "prototype")
     kept = kept_of(made)
