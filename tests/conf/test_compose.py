@@ -294,6 +294,9 @@ def test_only_what_begins_with_layer_1_does_without_a_stem(overrides: str, fix: 
         *("individual.depth=7", "individual.depth=[1,4,7]", "individual.bytes=60000"),
         *("individual.bytes=[10000,60000]", "individual.depth=13 learngene.depth=13"),
         *("individual.depth=2 learngene.layers=[1,2]", "individual.depth=9 learngene.path=x"),
+        *("learngene.joined=5", "learngene.joined=[5,7] learngene.depth=9"),
+        "learngene.joined=[9] learngene.layers=auto",
+        "learngene.joined=[1,2] individual.depth=2",
         "individual.bytes=60000 individual.stem=fresh learngene.layers=top",
     ],
 )
@@ -314,6 +317,12 @@ def test_clients_may_take_any_prefix_and_different_ones(words: str) -> None:
         ("individual.bytes=-1", "individual.bytes=-1: must be at least 1"),
         ("individual.bytes=9000 individual.depth=[1,2]", "Write one of the two"),
         ("individual.depth=2 individual.stem=fresh learngene.layers=top", "stay together"),
+        ("learngene.joined=[5,7]", r"learngene.joined=\[5, 7\]: the learngene has 7 layers itself"),
+        ("learngene.joined=2 learngene.layers=[1,2]", "has 2 layers itself. Write depths below 2"),
+        ("learngene.joined=0", "learngene.joined=0: must be at least 1"),
+        ("learngene.joined=[5,six]", "learngene.joined=six: not a whole number"),
+        ("learngene.joined=5 learngene.projection=none", "nothing is projected"),
+        ("learngene.joined=1 individual.stem=fresh learngene.layers=top", "nothing is projected"),
     ],
 )
 def test_a_prefix_that_cannot_be_is_refused(words: str, said: str) -> None:

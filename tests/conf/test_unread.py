@@ -40,6 +40,7 @@ def test_every_row_is_of_fields_that_there_are(row) -> None:
         ("runtime=serial runtime.num_gpus=1", "runtime.num_gpus", "there is no Ray"),
         ("runtime=serial runtime.cohort=5", "runtime.cohort", "only clients of runtime=batched"),
         ("learngene.path=x collective.lr=1 seed=1", "collective.lr", "there is no collective"),
+        ("learngene.path=x learngene.joined=5", "learngene.joined", "there is no collective"),
         ("learngene.path=x individual.stem=fresh", "individual.stem", "there is no collective"),
         ("learngene.path=x methods=[learngene,maml] collective.lr=1 collective.width=1",
          "collective.lr", "there is no collective"),

@@ -56,6 +56,10 @@ def test_a_form_says_layers_own_layers_head_and_width(run):
         ({"collective__classes_per_task": 64}, "joint training"),
         ({"learngene__control": "random"}, "control: layers drawn at random"),
         ({"labelled__flags": "random"}, "control: random flags"),
+        (
+            {"learngene__projection": "discriminant", "learngene__joined": [3, 5, 9]},
+            "joined with layers 1 to 3 and 1 to 5",
+        ),
     ],
 )
 def test_what_makes_a_number_another_one_is_said(run, changes, said):
