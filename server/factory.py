@@ -24,6 +24,7 @@ from learngene.errors import InputError
 from learngene.gene.gene import Learngene, extract, load
 from learngene.gene.settings import LearngeneSettings
 from learngene.networks.growth import PlannedStep, planned_names, read_plan
+from learngene.networks.layers import FEATURE_SIDE, FRONT_SIDE
 from learngene.networks.projection import Projection, discriminant
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.hardware import pin_kernels, torch_threads, usable_cores
@@ -306,7 +307,7 @@ def _snapshot(
         source=source,
         image_side=None if settings.individual.stem == "fresh" else dataset.image_shape[1],
         projections=_fit_projections(trainer, numbers[-1], settings),
-        joined=by_client(settings.learngene.joined),
+        joined=_fit_joined(trainer, numbers[-1], settings),
     )
     card = replace(gene.card, image_side=dataset.image_shape[1])
     return GeneSnapshot(len(stages), len(trainer.known), replace(gene, card=card))
@@ -320,35 +321,54 @@ def _planned_gene(
     for task in range(1, len(trainer.tasks)):
         trainer.grow(task)
     collective, (channels, side, _) = trainer.collective.eval(), trainer.dataset.image_shape
-    image_side, projections = None if settings.individual.stem == "fresh" else side, []
-    if settings.projects:
+    depth, most = numbers[-1], len(trainer.dataset.class_split.base) - 1
+
+    def planned(map_side: int) -> list[Projection]:
         with torch.no_grad():
-            seen = collective.prefix_features(torch.zeros(1, channels, side, side), numbers[-1])
-        most = len(trainer.dataset.class_split.base) - 1
+            image = torch.zeros(1, channels, side, side)
+            seen = collective.prefix_features(image, depth, map_side)
         sizes = [features.shape[1] for features in seen]
-        projections = [Projection(size, min(size, most)) for size in sizes]
+        return [Projection(size, min(size, most)) for size in sizes]
+
+    own, coarse = (planned(map_side) for map_side in (FRONT_SIDE, FEATURE_SIDE))
     return extract(
         collective,
         layers=numbers,
         rho=[],
         source={},
-        image_side=image_side,
-        projections=projections,
-        joined=by_client(settings.learngene.joined),
+        image_side=None if settings.individual.stem == "fresh" else side,
+        projections=own if settings.projects else [],
+        joined={each: coarse[each - 1] for each in _joined(settings, depth)},
     )
 
 
 def _fit_projections(
-    trainer: CollectiveTrainer, depth: int, settings: FactorySettings
+    trainer: CollectiveTrainer, depth: int, settings: FactorySettings, side: int = FRONT_SIDE
 ) -> list[Projection]:
     """The discriminants of every prefix of ``depth`` layers, where there are any, on the images
     that the factory holds now: exemplars, and the last task's."""
     if not settings.projects:
         return []
     rows = trainer.held_rows()
-    seen = trainer.prefix_features(np.concatenate(rows), depth)
+    seen = trainer.prefix_features(np.concatenate(rows), depth, side)
     labels, shrinkage = class_positions(rows), settings.learngene.shrinkage
     return [discriminant(features, labels, shrinkage) for features in seen]
+
+
+def _fit_joined(
+    trainer: CollectiveTrainer, depth: int, settings: FactorySettings
+) -> dict[int, Projection]:
+    """Those of the prefixes that are read beside all ``depth`` layers, by their depth."""
+    if not (joined := _joined(settings, depth)):
+        return {}
+    fitted = _fit_projections(trainer, joined[-1], settings, FEATURE_SIDE)
+    return {each: fitted[each - 1] for each in joined}
+
+
+def _joined(settings: FactorySettings, depth: int) -> list[int]:
+    """``learngene.joined``, as far as a learngene of ``depth`` layers has them; rising."""
+    asked = by_client(settings.learngene.joined) if settings.projects else []
+    return sorted({each for each in asked if each < depth})
 
 
 def snapshot_tasks(tasks: int, rounds: int) -> list[int]:

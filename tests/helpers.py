@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
@@ -100,7 +100,7 @@ def gene_of(
     *,
     stem: str = "none",
     projections: Sequence[Projection] = (),
-    joined: Sequence[int] = (),
+    joined: Mapping[int, Projection] | None = None,
 ) -> Learngene:
     """A learngene of these layers of a collective of 32x32 images."""
     side, rho = 32 if stem == "none" else None, [[0.5] * 13]

@@ -12,6 +12,7 @@ from learngene.collective.records import Accuracy, TrainerSettings
 from learngene.data.augment import shrink, to_batch
 from learngene.data.dataset import ImageDataset
 from learngene.networks.collective import Collective
+from learngene.networks.layers import FRONT_SIDE
 
 
 class Predictor:
@@ -76,14 +77,14 @@ class Predictor:
         return both[:, :known], both[:, known:]
 
     def prefix_features(
-        self, rows: Sequence[int] | np.ndarray, depth: int | None = None
+        self, rows: Sequence[int] | np.ndarray, depth: int | None = None, side: int = FRONT_SIDE
     ) -> list[Tensor]:  # (N, D) a depth, in eval mode
         """What every prefix of the first ``depth`` layers sees of plain training images, in one
-        pass over them."""
+        pass over them; maps are pooled to ``side`` rows and columns at most."""
         model, sizes = self.collective.eval(), list[int]()
 
         def beside(x: Tensor) -> Tensor:
-            seen = model.prefix_features(x, depth)
+            seen = model.prefix_features(x, depth, side)
             sizes[:] = [features.shape[1] for features in seen]
             return torch.cat(seen, dim=1)
 

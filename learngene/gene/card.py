@@ -20,6 +20,7 @@ from learngene.errors import InputError
 from learngene.networks.individual import Front, Joined
 from learngene.networks.layers import (
     CHANNELS_LIMIT,
+    FEATURE_SIDE,
     LAYERS,
     STEMS,
     build_top,
@@ -80,9 +81,9 @@ class Card:
     pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
     # the map behind each of them is pooled to so many rows and columns
     sides: list[MapSide] | None = None
-    # Prefixes whose projected features an individual reads side by side, lowest first and the whole
-    # one last (``networks.Joined``); None: the whole one's alone.
-    joined: Annotated[list[Layer], Field(min_length=2, max_length=DEPTH_LIMIT)] | None = None
+    # shallower prefixes whose projected features are read beside those of all, see
+    # ``networks.Joined``; None: of none
+    joined: Annotated[list[Layer], Field(min_length=1, max_length=DEPTH_LIMIT)] | None = None
     block: Annotated[str, Field(pattern="^residual$")] | None = None  # None: plain layers
     # Rows and columns of the images that it grew up on. The sha256 is not over it, and it travels
     # in the task (``protocol.task``): a simulated client's images have this size already.
@@ -109,14 +110,22 @@ class Card:
             return None
         assert self.pools is not None and self.sides is not None
         depth = len(self.layers)
-        dimensions = dimensions_by_depth(shapes, depth)
-        joined = [Joined(d, self.sides[d - 1], dimensions[d]) for d in (self.joined or [])[:-1]]
-        return Front(tuple(self.pools), self.sides[-1], dimensions.get(depth), tuple(joined))
+        dimensions = dimensions_by_depth(shapes, depth).get(depth)
+        joined = [
+            Joined(d, joined_side(self.sides[d - 1]), shapes[f"joined.{d}.matrix"][0])
+            for d in self.joined or []
+        ]
+        return Front(tuple(self.pools), self.sides[-1], dimensions, tuple(joined))
 
 
 FORM = TypeAdapter(Card)
 FRONT = ("pools", "sides", "joined")  # fields of a card whose layers have no stem before them
 OPTIONAL = (*FRONT, "block")  # the sha256 is over these where they are said
+
+
+def joined_side(side: int) -> int:
+    """Rows and columns of a map that is read beside the deepest one, of ``side`` otherwise."""
+    return min(FEATURE_SIDE, side)
 
 
 def dimensions_by_depth(shapes: Mapping[str, Sequence[int]], layers: int) -> dict[int, int]:
@@ -183,10 +192,10 @@ def _front_problem(card: Card) -> str | None:
         return f"pools {card.pools} are no places among {len(card.layers)} layers"
     if (joined := card.joined) is not None:
         depth = len(card.layers)
-        if joined != sorted({*joined}) or joined[-1] != depth:
-            return f"joined {joined} are no rising depths, the last of them {depth}"
-        if not {*joined} <= {*dimensions_by_depth(card.shapes, depth)}:
-            return f"joined {joined} have no projections"
+        if joined != sorted({*joined}) or joined[-1] >= depth:
+            return f"joined {joined} are no rising depths below {depth}"
+        if depth not in dimensions_by_depth(card.shapes, depth):
+            return f"joined {joined} stand beside no projection of all layers"
     sides = card.sides or []
     fits = len(sides) == len(card.layers)
     return None if fits else f"sides are {len(sides)}, its layers {len(card.layers)}"
@@ -206,12 +215,19 @@ def misfit(card: Card, shapes: Mapping[str, list[int]]) -> str | None:
     projected = {} if card.sides is None else dimensions_by_depth(shapes, len(convs))
     if projected and len(convs) not in projected:
         return f"array projection.{len(convs)}.matrix is missing"
-    if any(not 1 <= dimensions <= DIMENSIONS_LIMIT for dimensions in projected.values()):
-        most = max(projected.values())
+    joined = {}
+    for depth in card.joined or []:
+        if (name := f"joined.{depth}.matrix") not in shapes:
+            return f"array {name} is missing"
+        joined[depth] = shapes[name][0]
+    every = [*projected.values(), *joined.values()]
+    if any(not 1 <= dimensions <= DIMENSIONS_LIMIT for dimensions in every):
+        most = max(every)
         return f"a projection to {most} dimensions, {DIMENSIONS_LIMIT} can be at most"
     widths, sides = tuple(conv[0] for conv in convs), tuple(card.sides or ())
     c_in = card.channels if sides else convs[0][1]
-    return shape_problem(shapes, due_shapes(c_in, widths, sides, tuple(projected.items())))
+    due = due_shapes(c_in, widths, sides, tuple(projected.items()), tuple(joined.items()))
+    return shape_problem(shapes, due)
 
 
 @lru_cache(maxsize=16)  # the clients of a process are sent few different learngenes
@@ -220,15 +236,19 @@ def due_shapes(
     widths: tuple[int, ...],
     sides: tuple[int, ...],
     projected: tuple[tuple[int, int], ...],
+    joined: tuple[tuple[int, int], ...],
 ) -> Mapping[str, list[int]]:
     """Name and shape of every array that comes along, by the inherited layers' widths, the sides of
-    their maps and (depth, dimensions) of the projections."""
+    their maps and (depth, dimensions) of the projections, each depth's own and joined ones."""
     parts: dict[str, torch.nn.Module] = {}
     with torch.device("meta"):  # shapes alone: no memory is taken
         parts["top"] = build_top(c_in, widths)
         for depth, dimensions in projected:
             features = widths[depth - 1] * sides[depth - 1] ** 2
             parts[f"projection.{depth}"] = Projection(features, dimensions)
+        for depth, dimensions in joined:
+            features = widths[depth - 1] * joined_side(sides[depth - 1]) ** 2
+            parts[f"joined.{depth}"] = Projection(features, dimensions)
     return {
         name: list(value.shape)
         for part, module in parts.items()

@@ -53,8 +53,9 @@ class Learngene:
     ``arrays`` are float32: ``top.I.conv.weight`` (C_out, C_in, 3, 3) and ``top.I.norm.*`` (C_out,)
     of the I-th inherited layer, counted from 0. A learngene that begins with layer 1 may hold
     projections, too, one for each prefix of D layers: ``projection.D.mean`` (C_out · side²,) and
-    ``projection.D.matrix`` (K, C_out · side²). ``card`` says shapes, where the layers stood, and
-    the sha256 of all.
+    ``projection.D.matrix`` (K, C_out · side²); and for prefixes that are read beside a deeper one
+    ``joined.D.mean`` and ``joined.D.matrix``, of a map of 2 x 2. ``card`` says shapes, where the
+    layers stood, and the sha256 of all.
     """
 
     card: Card
@@ -82,8 +83,12 @@ class Learngene:
             problem = f"the learngene can be taken to the depths {card.depths}"
             fix = f"Write individual.depth={card.depths[-1]}, or leave it out"
             raise InputError("individual.depth", depth, problem, fix)
-        joined = [each for each in card.joined or [] if each < depth] + [depth]
-        own = (*(f"top.{n}." for n in range(depth)), *(f"projection.{n}." for n in joined))
+        joined = [each for each in card.joined or [] if each < depth]
+        own = (
+            *(f"top.{place}." for place in range(depth)),
+            *(f"joined.{each}." for each in joined),
+            f"projection.{depth}.",
+        )
         arrays = {name: array for name, array in self.arrays.items() if name.startswith(own)}
         if card.depths == [depth] or len(arrays) == len(self.arrays):
             return self
@@ -92,7 +97,7 @@ class Learngene:
             "layers": card.layers[:depth],
             "pools": [place for place in card.pools if place <= depth],
             "sides": card.sides[:depth],
-            "joined": joined if len(joined) > 1 else None,
+            "joined": joined or None,
             "image_side": card.image_side,
             "block": card.block,
         }
@@ -118,7 +123,7 @@ def extract(
     source: dict,
     image_side: int | None = None,
     projections: Sequence[Projection] = (),
-    joined: Sequence[int] = (),
+    joined: Mapping[int, Projection] | None = None,
 ) -> Learngene:
     """The learngene of a collective: a run of its layers, unchanged.
 
@@ -127,7 +132,7 @@ def extract(
         image_side: rows and columns of an image, where the layers are the collective's first and
             an individual begins with them; None: it draws a stem.
         projections: of the features of each prefix of them, where they are; or none at all.
-        joined: prefixes whose projected features are read beside those of all layers.
+        joined: projections of prefixes, by their depth, that are read beside that of all layers.
 
     Raises:
         ValueError: the layers are not consecutive ones of the collective, or do not begin with
@@ -144,6 +149,8 @@ def extract(
         arrays |= arrays_of(unit.norm, f"top.{place}.norm.")
     for place, projection in enumerate(projections, start=1):
         arrays |= arrays_of(projection, f"projection.{place}.")
+    for place, projection in sorted((joined or {}).items()):
+        arrays |= arrays_of(projection, f"joined.{place}.")
     built: dict[str, Any] = {
         "layers": numbers,
         "stem": "fresh" if image_side is None else "none",
@@ -156,9 +163,7 @@ def extract(
             raise ValueError(f"layers {numbers} need a stem: they do not begin with layer 1")
         pools = [number for number in numbers if collective.units[number - 1].pool]
         sides = [collective.front_side(image_side, number) for number in numbers]
-        shallower = sorted(each for each in {*joined} if each < len(numbers))
-        joins = [*shallower, len(numbers)] if shallower else None
-        built |= {"pools": pools, "sides": sides, "joined": joins}
+        built |= {"pools": pools, "sides": sides, "joined": sorted(joined or {}) or None}
     return _with_card(arrays, built, rho, source)
 
 

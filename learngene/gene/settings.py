@@ -21,8 +21,8 @@ class LearngeneSettings:
     depth: int = setting(7, ge=1, le=13)  # layers=front: how many
     # of what begins with layer 1: discriminant (of the factory's classes, closed form) | none
     projection: str = setting("discriminant", choices=("discriminant", "none"))
-    # 5 | [5,7]: shallower prefixes whose projected features are read beside those of all layers:
-    # a projection more each, in the same pass
+    # 5 | [5,7]: shallower prefixes whose projected features are read beside those of all layers, in
+    # the same pass; a projection more each, of a map of 2 x 2
     joined: Any = setting(None, ge=1, le=12, by_client=True)
     # of the discriminant: share of the mean variance that every direction is given
     shrinkage: float = setting(1.0, gt=0, le=1000)

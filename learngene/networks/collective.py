@@ -61,20 +61,22 @@ class Collective(nn.Module):
             x = unit(x)
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
-    def prefix_features(self, x: Tensor, depth: int | None = None) -> list[Tensor]:
+    def prefix_features(
+        self, x: Tensor, depth: int | None = None, most: int = FRONT_SIDE
+    ) -> list[Tensor]:
         """What every prefix of the first ``depth`` layers sees of (B, C, H, W), in one pass:
-        (B, channels · side²) each."""
+        (B, channels · side²) each, side at most ``most``."""
         image_side, seen = x.shape[2], []
         for number, unit in enumerate(list(self.units)[:depth], start=1):
             x = unit(x)
-            side = self.front_side(image_side, number)
+            side = self.front_side(image_side, number, most)
             seen.append(F.adaptive_avg_pool2d(x, side).flatten(1))
         return seen
 
-    def front_side(self, image_side: int, depth: int) -> int:
+    def front_side(self, image_side: int, depth: int, most: int = FRONT_SIDE) -> int:
         """Rows and columns that the map of the first ``depth`` layers is pooled to."""
         pools = sum(unit.pool for unit in list(self.units)[:depth])
-        return max(1, min(FRONT_SIDE, image_side >> pools))
+        return max(1, min(most, image_side >> pools))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, known classes)."""

@@ -73,7 +73,8 @@ def mlp_head(features: int, ways: int, width: float) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Joined:
-    """A shallower prefix, whose projected features are read beside those of all layers."""
+    """A shallower prefix, whose projected features are read beside those of all layers; its map is
+    pooled further than an individual's own (``FEATURE_SIDE``), for a quarter of the bytes."""
 
     depth: int  # its layers
     side: int  # their map is pooled to so many rows and columns
@@ -150,8 +151,8 @@ class Individual(nn.Module):
         check_choice("head", head, HEADS)
         self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front, block)
         self.channels = channels
-        self.own, self.projection = nn.Sequential(), nn.ModuleDict()  # by depth, as a learngene's
-        self.joined: dict[int, int] = {}  # depth -> side of its map
+        self.own, self.projection = nn.Sequential(), nn.Sequential()
+        self.joined = nn.ModuleDict()  # by depth
         if front is None:
             stem_layers = LAYERS - inherited
             paper = scaled(INDIVIDUAL_WIDTHS, width)
@@ -166,12 +167,12 @@ class Individual(nn.Module):
             self.top = build_top(channels, tops, front.pools, block)
         features = self.layers[-1].conv.out_channels * self.side**2
         if front is not None and front.dimensions is not None:
+            self.projection.add_module(str(inherited), Projection(features, front.dimensions))
+            features = front.dimensions
             for each in front.joined:
                 seen = tops[each.depth - 1] * each.side**2
-                self.projection[str(each.depth)] = Projection(seen, each.dimensions)
-                self.joined[each.depth] = each.side
-            self.projection[str(inherited)] = Projection(features, front.dimensions)
-            features = front.dimensions + sum(each.dimensions for each in front.joined)
+                self.joined[str(each.depth)] = Projection(seen, each.dimensions)
+                features += each.dimensions
         self.feature_count = features
         self.head: nn.Module = PrototypeHead(features, ways)
         if head == "mlp":
@@ -188,18 +189,15 @@ class Individual(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to what the classifier sees, (B, D)."""
-        x, parts = self.stem(x), list[Tensor]()
+        front, x, parts = self.form.front, self.stem(x), list[Tensor]()
+        sides = {each.depth: each.side for each in front.joined} if front else {}
         for depth, unit in enumerate(self.top, start=1):
             x = unit(x)
-            if depth in self.joined:
-                parts.append(self._project(x, self.joined[depth], depth))
-        x = self._project(self.own(x), self.side, len(self.top))
+            if depth in sides:
+                seen = F.adaptive_avg_pool2d(x, sides[depth]).flatten(1)
+                parts.append(self.joined[str(depth)](seen))
+        x = self.projection(F.adaptive_avg_pool2d(self.own(x), self.side).flatten(1))
         return torch.cat([F.normalize(part) for part in (*parts, x)], 1) if parts else x
-
-    def _project(self, x: Tensor, side: int, depth: int) -> Tensor:
-        x = F.adaptive_avg_pool2d(x, side).flatten(1)
-        name = str(depth)
-        return self.projection[name](x) if name in self.projection else x
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, ways)."""

@@ -118,69 +118,87 @@ def test_of_residual_blocks_any_prefix_is_a_gene_as_well(tmp_path, depth):
     assert [unit.skips for unit in reconstruct(behind, ways=5).top] == [False, True, True]
 
 
-def projected(gene: Learngene, features: list[torch.Tensor], depth: int) -> torch.Tensor:
-    mean, matrix = (
-        torch.from_numpy(gene.arrays[f"projection.{depth}.{part}"]) for part in ("mean", "matrix")
+@pytest.fixture(scope="module")
+def joined(collective) -> Learngene:
+    """The features of 3 and of 6 layers, of maps of 2 x 2, beside those of all."""
+    with torch.no_grad():
+        seen, coarse = (collective.prefix_features(images(), DEPTH, side) for side in (4, 2))
+    labels = torch.arange(40) % 7
+    return gene_of(
+        collective,
+        range(1, DEPTH + 1),
+        projections=[discriminant(features, labels, 1.0) for features in seen],
+        joined={n: discriminant(coarse[n - 1], labels, 1.0) for n in (6, 3)},
     )
-    return F.normalize(F.normalize(F.normalize(features[depth - 1]) - mean) @ matrix.T)
+
+
+def projection_of(gene: Learngene, name: str) -> Projection:
+    projection = Projection(*reversed(gene.arrays[f"{name}.matrix"].shape))
+    for part in ("mean", "matrix"):
+        getattr(projection, part).copy_(torch.from_numpy(gene.arrays[f"{name}.{part}"]))
+    return projection
 
 
 @pytest.mark.parametrize(
-    ("depth", "read"), [(10, [3, 6, 10]), (7, [3, 6, 7]), (6, [3, 6]), (4, [3, 4]), (3, None)]
+    ("depth", "beside"), [(10, [3, 6]), (7, [3, 6]), (6, [3]), (4, [3]), (3, None), (1, None)]
 )
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_projected_features_of_several_depths_stand_side_by_side(
-    collective, gene, tmp_path, depth, read, precision
+    collective, joined, tmp_path, depth, beside
 ):
-    projections = []
-    for place in range(1, DEPTH + 1):
-        projection = Projection(*reversed(gene.arrays[f"projection.{place}.matrix"].shape))
-        for part in ("mean", "matrix"):
-            array = torch.from_numpy(gene.arrays[f"projection.{place}.{part}"])
-            getattr(projection, part).copy_(array)
-        projections.append(projection)
-    joined = gene_of(collective, range(1, DEPTH + 1), projections=projections, joined=[6, 3, 99])
-    assert joined.card.joined == [3, 6, 10] and joined.card.depths == gene.card.depths
-    prefix = load(save(joined.prefix(depth), tmp_path, precision))
-    assert read_card(prefix.card.for_client(), where="here").joined == prefix.card.joined == read
+    prefix = load(save(joined.prefix(depth), tmp_path))
+    assert read_card(prefix.card.for_client(), where="here").joined == prefix.card.joined == beside
     names = {name for name in prefix.arrays if name.endswith("matrix")}
-    assert names == {f"projection.{each}.matrix" for each in read or [depth]}
+    own = f"projection.{depth}"
+    assert names == {f"{own}.matrix", *(f"joined.{each}.matrix" for each in beside or [])}
     x = images(6)
     with torch.no_grad():
-        seen = collective.prefix_features(x, depth)
-        due = torch.cat([projected(gene, seen, each) for each in read or [depth]], 1)
+        seen, coarse = (collective.prefix_features(x, depth, side) for side in (4, 2))
+        parts = [projection_of(joined, f"joined.{n}")(coarse[n - 1]) for n in beside or []]
+        parts.append(projection_of(joined, own)(seen[-1]))
+        due = torch.cat([F.normalize(part) for part in parts], 1)
         found = reconstruct(prefix, ways=5).eval().features(x)
-        whole = reconstruct(joined, ways=5).eval().features(x)
-    assert found.shape == due.shape
-    if precision == "fp32":
-        assert torch.allclose(found if read else F.normalize(found), due, atol=1e-5)
-    if depth == DEPTH and precision == "fp32":
-        assert torch.equal(whole, found)
+        assert torch.allclose(found if beside else F.normalize(found), due, atol=1e-5)
+        if depth == DEPTH:
+            assert torch.equal(reconstruct(joined, ways=5).eval().features(x), found)
+            assert prefix.card.sha256 != replace(joined.prefix(4)).card.sha256
+
+
+def test_joined_parts_are_few_bytes_and_packed_as_all(joined, gene, tmp_path):
+    more = joined.deepest.card.bytes - gene.deepest.card.bytes
+    assert more == 4 * sum(a.size for n, a in joined.arrays.items() if n.startswith("joined."))
+    held, _ = at_precision(joined.deepest, "int8")
+    x = images(6)
+    with torch.no_grad():
+        exact, packed = (reconstruct(g, ways=2).eval().features(x) for g in (joined.deepest, held))
+    assert F.cosine_similarity(exact, packed).min() > 0.99
+    back = load(save(joined, tmp_path, "int8"))
+    assert back.card.joined == [3, 6] and len(back.arrays) == len(joined.arrays)
 
 
 @pytest.mark.parametrize(
     ("said", "problem"),
     [
-        ([3, 6], "the last of them 10"),
-        ([6, 3, 10], "no rising depths"),
-        ([3, 3, 10], "no rising depths"),
-        ([3, 11], "no rising depths"),
-        ([10], "joined is"),
-        ([3.0, 10], "joined"),
+        ([6, 3], "no rising depths below 10"),
+        ([3, 3], "no rising depths"),
+        ([3, 10], "no rising depths"),
+        ([3, 4], r"array joined\.4\.matrix is missing"),
+        ([3], "array joined"),
+        ([], "joined"),
+        ([3.0, 6], "joined"),
+        (None, "array joined"),
     ],
 )
-def test_a_card_joins_what_there_is(gene, said, problem):
+def test_a_card_joins_what_there_is(joined, said, problem):
     with pytest.raises(InputError, match=problem):
-        read_card(asdict(gene.card) | {"joined": said}, where="here")
+        read_card(asdict(joined.card) | {"joined": said}, where="here")
 
 
 def test_what_has_no_projection_or_a_stem_joins_nothing(collective, plain):
-    with pytest.raises(InputError, match="have no projections"):
-        read_card(asdict(plain.card) | {"joined": [3, 10]}, where="here")
-    behind = extract(collective, layers=[11, 12, 13], rho=[], source={}, joined=[1])
-    assert behind.card.joined is None
+    with pytest.raises(InputError, match="beside no projection"):
+        read_card(asdict(plain.card) | {"joined": [3]}, where="here")
+    behind = extract(collective, layers=[11, 12, 13], rho=[], source={})
     with pytest.raises(InputError, match="joined are of layers without a stem"):
-        read_card(asdict(behind.card) | {"joined": [1, 2, 3]}, where="here")
+        read_card(asdict(behind.card) | {"joined": [1]}, where="here")
 
 
 def test_the_whole_gene_is_rebuilt_by_its_deepest_projection(gene):

@@ -43,8 +43,10 @@ def test_it_comes_back_as_it_was(evolved, tmp_path, form):
             drawn, widths = torch_rng(2), collective.widths
             collective = Collective(widths, 7, width=0.0625, generator=drawn, block="residual")
         if form == "joined":
-            sizes = [16 * width for width in collective.widths[:7]]
-            stem = {"projections": [Projection(size, 5) for size in sizes], "joined": [1, 4]}
+            stem = {
+                "projections": [Projection(16 * width, 5) for width in collective.widths[:7]],
+                "joined": {n: Projection(4 * collective.widths[n - 1], 3) for n in (1, 4)},
+            }
         gene = gene_of(collective, **stem)
         made = reconstruct(gene, ways=3, head="mlp" if form == "mlp" else "prototype")
     kept = kept_of(made)
