@@ -12,9 +12,12 @@ import torch
 
 from learngene.collective.control import with_random_layers
 from learngene.collective.records import TaskRecord, TransferProfile
+from learngene.collective.sampling import class_positions
 from learngene.errors import InputError
 from learngene.gene.settings import LearngeneSettings
+from learngene.networks.projection import discriminant
 from learngene.seeding import torch_generator
+from protocol.plan import bytes_by_depth
 from server import factory
 from server.factory import FactoryResult, train_or_load_gene
 from server.layer_selection import criterion_section
@@ -197,3 +200,24 @@ def test_a_control_of_the_papers_form(make):
     control = make(learngene__layers="top", individual__stem="fresh", learngene__control="random")
     assert control.gene.card.layers == ours.gene.card.layers == [11, 12, 13]
     assert control.gene.card.sha256 != ours.gene.card.sha256
+
+
+def test_shallower_prefixes_join_with_projections_of_what_the_factory_holds(make):
+    ours, alone = make(learngene__joined=[5, 2, 5]), make()
+    gene, trainer = ours.gene, ours.trained.trainer
+    assert gene.card.joined == [2, 5] and alone.gene.card.joined is None
+    more = {name for name in gene.arrays if name not in alone.gene.arrays}
+    assert more == {f"joined.{n}.{part}" for n in (2, 5) for part in ("mean", "matrix")}
+    rows = trainer.held_rows()
+    seen = trainer.prefix_features(np.concatenate(rows), 5, 2)
+    due = discriminant(seen[4], class_positions(rows), 1.0)
+    assert np.array_equal(gene.arrays["joined.5.matrix"], due.matrix.numpy())
+    # A budget of bytes knows of them before anything is trained, as does the choice of a prefix.
+    sizes, without = (bytes_by_depth(each.gene, "fp32") for each in (ours, alone))
+    assert sizes[2] == without[2] and sizes[3] > without[3] and sizes[7] > without[7]
+    least = make(learngene__joined=[2, 5], individual__bytes=sizes[3])
+    assert least.gene.card.sha256 == gene.card.sha256
+    with pytest.raises(InputError, match="the smallest prefix"):
+        make(learngene__joined=[2, 5], individual__bytes=min(sizes.values()) - 1)
+    chosen = make(learngene__joined=[2, 12], learngene__layers="auto").gene
+    assert chosen.card.joined == [each for each in (2, 12) if each < chosen.inherited]
