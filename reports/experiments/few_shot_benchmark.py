@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from learngene.networks.individual import Individual
+from learngene.networks.layers import LAYERS
 from learngene.seeding import torch_generator
 from reports.experiments.base import Experiment, Row, rank_note, row
 from reports.experiments.table import format_measured
@@ -100,7 +101,8 @@ def overview(group: RunGroup) -> list[tuple[str, ...]]:
         for method, form, mean in forms(variant):
             size = parameters(variant.runs[0], method)
             shown = ", ".join(filter(None, (form, others)))
-            width = f"7 layers, width {variant.config('collective.width'):g}"
+            inherited = len(variant.runs[0]["learngene"]["layers"]) if method == MAIN else 0
+            width = f"{max(LAYERS, inherited)} layers, width {variant.config('collective.width'):g}"
             key = (method, shown, width, f"{size / 1e6:.2f} M" if size else NONE)
             cell = f"{format_measured(mean, '%')} ({mean.n})"
             ours.setdefault(key, {})[variant.config("shots")] = cell

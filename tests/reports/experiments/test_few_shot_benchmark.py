@@ -13,13 +13,14 @@ from reports.experiments.table import overview
 from reports.variants import RunGroup, group_runs
 
 
-def group(make: Callable[..., dict[str, Any]], data: str, *shots: int) -> RunGroup:
+def group(make: Callable[..., dict[str, Any]], data: str, *shots: int, layers: int = 7) -> RunGroup:
     def run(count: int) -> dict[str, Any]:
         def change(sections: dict[str, Any]) -> None:
             config = {"seed": 0, "shots": count, "collective": {"width": 0.25}}
             more = {"experiment": "few_shot_benchmark", "overrides": [], "config": config}
             sections["run"] |= {"seed": 0, "shard_seed": 0, **more}
             sections["data"]["name"] = data
+            sections["learngene"]["layers"] = list(range(1, layers + 1))
 
         return make(6, change=change)
 
@@ -47,6 +48,13 @@ def test_one_table_has_both_shots_and_both_forms(make: Callable[..., dict[str, A
         for name in ("learngene, as inherited", "learngene, 30 epochs", "scratch, 30 epochs")
     }  # fmt: skip
     assert overview(both).startswith("| method | form |")
+
+
+def test_a_deeper_learngene_is_a_deeper_network(make: Callable[..., dict[str, Any]]) -> None:
+    cells = benchmark.overview(group(make, "cifar_fs", 5, layers=11))[1:]
+    networks = {row[0]: row[2] for row in cells if row[-1] == "here"}
+    assert networks["learngene"] == "11 layers, width 0.25"
+    assert networks["scratch"] == "7 layers, width 0.25"
 
 
 def test_published_rows_are_marked_and_are_of_their_own_world(
