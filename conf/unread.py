@@ -85,8 +85,8 @@ def _is_not(field: str, *values: Any) -> Callable[[Run], bool]:
 SAVED = "with learngene.path there is no collective"
 # What the methods' own halves at the factory share with the collective.
 FACTORY = (
-    "collective.width collective.train_size collective.zoom collective.precision collective.device "
-    "collective.threads collective.capture open_world.calibration_per_class"
+    "collective.width collective.block collective.train_size collective.zoom collective.precision "
+    "collective.device collective.threads collective.capture open_world.calibration_per_class"
 )
 OF_A_COLLECTIVE = (
     "collective.* open_world.* learngene.layers learngene.rho learngene.sigma learngene.tolerance "

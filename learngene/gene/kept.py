@@ -252,4 +252,6 @@ def _build(card: IndividualCard) -> Individual:
         depths = [each.depth for each in card.front.joined]
         if depths != sorted({*depths}) or (depths and depths[-1] >= card.inherited):
             raise ValueError(f"joined {depths} are no rising depths below {card.inherited}")
+        if depths and card.front.dimensions is None:
+            raise ValueError(f"joined {depths} stand beside no projection")
     return Individual(**form, generator=torch_generator(0, "kept"))

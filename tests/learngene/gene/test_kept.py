@@ -26,6 +26,10 @@ def kept_of(individual):
     )  # fmt: skip
 
 
+FRONT = {"pools": [2, 4, 7], "side": 4, "dimensions": None}
+JOINED = {"depth": 2, "side": 2, "dimensions": 3}
+
+
 @pytest.fixture
 def path(evolved, tmp_path):
     kept = kept_of(reconstruct(gene_of(evolved.collective), ways=3))
@@ -66,6 +70,10 @@ def test_it_comes_back_as_it_was(evolved, tmp_path, form):
         ({"top_widths": [64]}, "inherited layers have"),
         ({"inherited": 499}, "inherited layers have"),
         ({"front": {"pools": [], "side": 10**9, "dimensions": None}}, "front.side is"),
+        ({"front": FRONT | {"joined": [JOINED]}}, "beside no projection"),
+        ({"front": FRONT | {"dimensions": 3, "joined": [JOINED, JOINED]}}, "no rising depths"),
+        ({"front": FRONT | {"dimensions": 3, "joined": [JOINED | {"depth": 7}]}}, "depths below 7"),
+        ({"front": FRONT | {"joined": [JOINED | {"dimensions": 0}]}}, "dimensions is"),
         ({"class_names": ["a"]}, "class_names is"),
         ({"class_names": ["a", "b", "c", "d"]}, "has shape"),
         ({"centre": 0.0}, "centre is"),
