@@ -29,8 +29,8 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{stem} stem"
     elif gene and gene["layers"][0] == 1 and asked.get("projection", "none") != "none":
         yield f"{asked['projection']} projection"
-        if joined := [each for each in by_client(asked.get("joined")) if each < gene["layers"][-1]]:
-            yield f"joined with layers {' and '.join(f'1 to {each}' for each in joined)}"
+        if beside := [each for each in by_client(asked.get("joined")) if each < gene["layers"][-1]]:
+            yield f"joined with depth {' and '.join(map(str, beside))}"
     if "head" in own:
         yield f"{own['head']} head"
     if "width" in collective:

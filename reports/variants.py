@@ -166,13 +166,20 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
             raise GatherError(f"these runs are of several {what}: {several}. Gather each alone")
     settings = [variant_settings(run) for run in runs]
     _check_same_images(runs, settings)
-    # A setting that only some have is of a method that the others do not compare.
-    shared = [name for name in settings[0] if all(name in other for other in settings)]
-    varied = [name for name in shared if len({repr(other[name]) for other in settings}) > 1]
+    # A method's setting that only some have is of a method that the others do not compare; another
+    # one is younger than they are, and then not set.
+    every = {name: None for each in settings for name in each}
+    shared = [
+        name
+        for name in every
+        if not name.startswith("method.") or all(name in other for other in settings)
+    ]
+    said = {name: {repr(each[name]) for each in settings if name in each} for name in shared}
+    varied = [name for name in shared if len(said[name]) > 1]
     members: dict[str, list[Results]] = {}
     varied_settings: dict[str, dict[str, Any]] = {}
     for run, run_settings in zip(runs, settings, strict=True):
-        distinct = {name: run_settings[name] for name in varied}
+        distinct = {name: run_settings.get(name) for name in varied}
         label = label_of(distinct)
         varied_settings[label] = distinct
         members.setdefault(label, []).append(run)

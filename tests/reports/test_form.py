@@ -58,7 +58,7 @@ def test_a_form_says_layers_own_layers_head_and_width(run):
         ({"labelled__flags": "random"}, "control: random flags"),
         (
             {"learngene__projection": "discriminant", "learngene__joined": [3, 5, 9]},
-            "joined with layers 1 to 3 and 1 to 5",
+            "joined with depth 3 and 5",
         ),
     ],
 )
