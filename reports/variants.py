@@ -14,7 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learngene.adaptation.settings import IndividualSettings, RetainSettings
+from learngene.collective.settings import CollectiveSettings
+from learngene.data.settings import DataSettings
+from learngene.gene.settings import LearngeneSettings
 from learngene.methods.registry import base_of
+from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
 from reports.runs import GatherError, check_equal, runs_table, seeds_of
 from reports.schema import Results
 from reports.summary import answered, method_names
@@ -28,6 +33,15 @@ IGNORED_SETTINGS = (  # that make no variant: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
     *("logger", "data.root", "data.download", "collective.threads", "collective.capture"),
 )
+SETTINGS: Mapping[str, Any] = {  # with their defaults, by group
+    "data": DataSettings(),
+    "collective": CollectiveSettings(),
+    "learngene": LearngeneSettings(),
+    "individual": IndividualSettings(),
+    "retain": RetainSettings(),
+    "open_world": OpenWorldSettings(),
+    "labelled": LabelledSettings(),
+}
 PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
 
@@ -167,19 +181,22 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     settings = [variant_settings(run) for run in runs]
     _check_same_images(runs, settings)
     # A method's setting that only some have is of a method that the others do not compare; another
-    # one is younger than they are, and then not set.
-    every = {name: None for each in settings for name in each}
-    shared = [
-        name
-        for name in every
+    # one is younger than they are, and had its default.
+    shared = {
+        name: _default(name)
+        for each in settings
+        for name in each
         if not name.startswith("method.") or all(name in other for other in settings)
+    }
+    varied = [
+        name
+        for name, default in shared.items()
+        if len({repr(each.get(name, default)) for each in settings}) > 1
     ]
-    said = {name: {repr(each[name]) for each in settings if name in each} for name in shared}
-    varied = [name for name in shared if len(said[name]) > 1]
     members: dict[str, list[Results]] = {}
     varied_settings: dict[str, dict[str, Any]] = {}
     for run, run_settings in zip(runs, settings, strict=True):
-        distinct = {name: run_settings.get(name) for name in varied}
+        distinct = {name: run_settings.get(name, shared[name]) for name in varied}
         label = label_of(distinct)
         varied_settings[label] = distinct
         members.setdefault(label, []).append(run)
@@ -195,6 +212,12 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     ]
     variants.sort(key=lambda variant: [_rank(value) for value in variant.settings.values()])
     return RunGroup(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(variants))
+
+
+def _default(name: str) -> Any:
+    """The default of a setting, by its dotted name; None where it is of no settings class."""
+    group, _, field = name.partition(".")
+    return getattr(SETTINGS[group], field, None) if group in SETTINGS else None
 
 
 def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:

@@ -120,15 +120,17 @@ def test_what_does_not_belong_together_is_refused(run: Asked) -> None:
         group_runs([run("ablation"), run("ablation")])
 
 
-def test_a_setting_that_is_younger_than_some_runs_is_not_set_in_them(run: Asked) -> None:
+def test_a_setting_that_is_younger_than_some_runs_had_its_default(run: Asked) -> None:
     old, new = run("ablation", seed=0), run("ablation", seed=0, learngene__joined=5)
     assert "joined" not in old["run"]["config"]["learngene"]
     same = run("ablation", seed=1, learngene__joined=None)
     variants = group_runs([old, new, same]).variants
     found = {str(each.settings["learngene.joined"]): len(each.runs) for each in variants}
     assert found == {"None": 2, "5": 1}
-    # Where all that have it agree, it tells nothing.
+    assert len(group_runs([old, new]).variants) == 2
     assert [len(each.runs) for each in group_runs([old, same]).variants] == [2]
+    plain = run("ablation", seed=1, collective__block="plain")
+    assert [len(each.runs) for each in group_runs([old, plain]).variants] == [2]
 
 
 def test_settings_of_a_method_that_no_run_has_tell_no_variants_apart(run: Asked) -> None:
