@@ -7,6 +7,7 @@ configurations, so nobody has to name them.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -311,6 +312,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
