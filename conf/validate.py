@@ -168,9 +168,8 @@ def _of_depths(config: Config) -> Iterator[Problem]:
     if individual.stem == "fresh":
         problem = "behind individual.stem=fresh the learngene's layers stay together"
         yield "individual.depth", problem, "Write individual.depth=null"
-    deepest = config.learngene.depth if layers == "front" else len(layers)
+    deepest, more = _deepest(config)
     if max(by_client(individual.depth)) > deepest:
-        more = "learngene.depth" if layers == "front" else "learngene.layers"
         fix = f"Write {deepest} or less, or more in {more}"
         yield "individual.depth", f"the learngene has {deepest} layers", fix
 
@@ -185,10 +184,18 @@ def _of_joined(config: Config) -> Iterator[Problem]:
         fix = "Write learngene.projection=discriminant individual.stem=none, or leave it out"
         yield "learngene.joined", problem, fix
     if layers != "auto":  # of its prefix the shallower ones count
-        deepest = config.learngene.depth if layers == "front" else len(layers)
+        deepest, more = _deepest(config)
         if max(joined) >= deepest:
-            fix = f"Write depths below {deepest}, or more in learngene.depth"
+            fix = f"Write depths below {deepest}, or more in {more}"
             yield "learngene.joined", f"the learngene has {deepest} layers itself", fix
+
+
+def _deepest(config: Config) -> tuple[int, str]:
+    """How many layers the learngene has, and the setting that says so; not of ``auto``."""
+    layers = config.learngene.layers
+    if layers == "front":
+        return config.learngene.depth, "learngene.depth"
+    return len(layers), "learngene.layers"
 
 
 def _whole(value: Any) -> bool:

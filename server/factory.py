@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -300,14 +301,15 @@ def _snapshot(
     if control := settings.learngene.control:
         trainer = with_random_layers(trainer, numbers)
         source["control"] = control
+    depth = numbers[-1]
     gene = extract(
         trainer.collective,
         layers=numbers,
         rho=align([stage.rho for stage in stages], [stage.layers for stage in stages]),
         source=source,
         image_side=None if settings.individual.stem == "fresh" else dataset.image_shape[1],
-        projections=_fit_projections(trainer, numbers[-1], settings),
-        joined=_fit_joined(trainer, numbers[-1], settings),
+        projections=list(_fit_projections(trainer, range(1, depth + 1), settings).values()),
+        joined=_fit_projections(trainer, _joined(settings, depth), settings, FEATURE_SIDE),
     )
     card = replace(gene.card, image_side=dataset.image_shape[1])
     return GeneSnapshot(len(stages), len(trainer.known), replace(gene, card=card))
@@ -343,26 +345,19 @@ def _planned_gene(
 
 
 def _fit_projections(
-    trainer: CollectiveTrainer, depth: int, settings: FactorySettings, side: int = FRONT_SIDE
-) -> list[Projection]:
-    """The discriminants of every prefix of ``depth`` layers, where there are any, on the images
-    that the factory holds now: exemplars, and the last task's."""
-    if not settings.projects:
-        return []
-    rows = trainer.held_rows()
-    seen = trainer.prefix_features(np.concatenate(rows), depth, side)
-    labels, shrinkage = class_positions(rows), settings.learngene.shrinkage
-    return [discriminant(features, labels, shrinkage) for features in seen]
-
-
-def _fit_joined(
-    trainer: CollectiveTrainer, depth: int, settings: FactorySettings
+    trainer: CollectiveTrainer,
+    depths: Sequence[int],
+    settings: FactorySettings,
+    side: int = FRONT_SIDE,
 ) -> dict[int, Projection]:
-    """Those of the prefixes that are read beside all ``depth`` layers, by their depth."""
-    if not (joined := _joined(settings, depth)):
+    """The discriminants of the prefixes of ``depths`` (rising), where anything is projected, on the
+    images that the factory holds now: exemplars, and the last task's."""
+    if not settings.projects or not depths:
         return {}
-    fitted = _fit_projections(trainer, joined[-1], settings, FEATURE_SIDE)
-    return {each: fitted[each - 1] for each in joined}
+    rows = trainer.held_rows()
+    seen = trainer.prefix_features(np.concatenate(rows), depths[-1], side)
+    labels, shrinkage = class_positions(rows), settings.learngene.shrinkage
+    return {depth: discriminant(seen[depth - 1], labels, shrinkage) for depth in depths}
 
 
 def _joined(settings: FactorySettings, depth: int) -> list[int]:

@@ -27,7 +27,7 @@ from learngene.data.dataset import ImageDataset
 from learngene.errors import RunError
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
-from learngene.methods.common.backbone import random_backbone
+from learngene.methods.common.backbone import body_card, random_backbone
 from learngene.methods.common.projected import project
 from learngene.methods.isolation import in_words, isolated
 from learngene.methods.registry import base_of
@@ -351,12 +351,11 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
         "settings": {k: v for k, v in values.items() if not k.startswith(CLIENT)},
         "budget": factory.budget,
         "ways": factory.ways if method.depends_on_ways else None,
-        "width": factory.width,
+        **body_card(factory.width, factory.block),
         "side": factory.images.side,
         "zoom": factory.images.zoom,
         "seed": factory.seed,
         "bf16": factory.bf16,
-        **({} if factory.block == "plain" else {"block": factory.block}),
         **machine_fields(factory.images.device, settings.factory.collective.capture),
         "POT": library_version("POT") if factory.name == "deepemd" else None,
     }

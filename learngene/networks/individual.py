@@ -152,7 +152,7 @@ class Individual(nn.Module):
         self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front, block)
         self.channels = channels
         self.own, self.projection = nn.Sequential(), nn.Sequential()
-        self.joined = nn.ModuleDict()  # by depth
+        self.joined, self.joined_sides = nn.ModuleDict(), dict[int, int]()  # by depth
         if front is None:
             stem_layers = LAYERS - inherited
             paper = scaled(INDIVIDUAL_WIDTHS, width)
@@ -172,6 +172,7 @@ class Individual(nn.Module):
             for each in front.joined:
                 seen = tops[each.depth - 1] * each.side**2
                 self.joined[str(each.depth)] = Projection(seen, each.dimensions)
+                self.joined_sides[each.depth] = each.side
                 features += each.dimensions
         self.feature_count = features
         self.head: nn.Module = PrototypeHead(features, ways)
@@ -189,12 +190,11 @@ class Individual(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to what the classifier sees, (B, D)."""
-        front, x, parts = self.form.front, self.stem(x), list[Tensor]()
-        sides = {each.depth: each.side for each in front.joined} if front else {}
+        x, parts = self.stem(x), list[Tensor]()
         for depth, unit in enumerate(self.top, start=1):
             x = unit(x)
-            if depth in sides:
-                seen = F.adaptive_avg_pool2d(x, sides[depth]).flatten(1)
+            if (side := self.joined_sides.get(depth)) is not None:
+                seen = F.adaptive_avg_pool2d(x, side).flatten(1)
                 parts.append(self.joined[str(depth)](seen))
         x = self.projection(F.adaptive_avg_pool2d(self.own(x), self.side).flatten(1))
         return torch.cat([F.normalize(part) for part in (*parts, x)], 1) if parts else x

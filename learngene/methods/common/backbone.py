@@ -55,9 +55,15 @@ def body_card(width: float, block: str | None) -> dict[str, Any]:
     return {"width": width} | ({} if block in (None, "plain") else {"block": block})
 
 
-def body_of(card: Mapping[str, Any], channels: int, head: Head | None = None) -> Individual:
-    """The backbone that a payload's card describes, to be filled with its arrays."""
-    drawn = torch_generator(0, "body")
+def body_of(
+    card: Mapping[str, Any],
+    channels: int,
+    head: Head | None = None,
+    generator: torch.Generator | None = None,
+) -> Individual:
+    """The backbone that a payload's card describes, to be filled with its arrays; until then as
+    ``generator`` draws it, by default one of the seed 0."""
+    drawn = generator or torch_generator(0, "body")
     return random_backbone(card["width"], channels, drawn, head, card.get("block", "plain"))
 
 

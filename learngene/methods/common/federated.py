@@ -34,7 +34,7 @@ from learngene.data.partition import ShardData
 from learngene.gene.card import read_card
 from learngene.gene.gene import Learngene, reconstruct
 from learngene.methods.base import ClientContext, Payload, Private, Update
-from learngene.methods.common.backbone import Head, fill, random_backbone
+from learngene.methods.common.backbone import Head, body_of, fill
 from learngene.methods.common.head import fit, linear_head
 from learngene.networks.individual import Individual, PrototypeHead, measure_norms
 from learngene.networks.layers import arrays_of
@@ -143,7 +143,7 @@ def _network(
     """The model that a card describes, as it is drawn (or inherited) before the first round."""
     drawn = torch_generator(seed, "federated-start")
     if "gene" not in card:
-        return random_backbone(card["width"], channels, drawn, head, card.get("block", "plain"))
+        return body_of(card, channels, head, drawn)
     gene = read_card(card["gene"], "federated start")
     inherited = {name: arrays[name] for name in gene.shapes}
     network = reconstruct(Learngene(gene, inherited), ways=1, generator=drawn)
