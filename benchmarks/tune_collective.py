@@ -27,12 +27,13 @@ from benchmarks.tune_methods import TUNING_SEED
 from conf.parts import factory_settings
 from conf.schema import Config, register_schema
 from conf.validate import check
-from learngene.adaptation.training import features, measure, shard_features
+from learngene.adaptation.training import features, measure
+from learngene.data.augment import to_batch
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
-from learngene.data.partition import draw_shard, read_shard
+from learngene.data.partition import draw_shard
 from learngene.gene.gene import Learngene, reconstruct
-from learngene.networks.individual import PrototypeHead
+from learngene.networks.individual import Individual, PrototypeHead
 from learngene.seeding import torch_generator
 from learngene.utils.hardware import keep_freed_memory
 from learngene.utils.settings import by_client
@@ -51,14 +52,15 @@ def composed(overrides: list[str]) -> Config:
 def prototypes(
     gene: Learngene, dataset: ImageDataset, config: Config, tasks: int
 ) -> tuple[float, float]:
-    """Mean accuracy and standard error of class means as a classifier, over tasks."""
+    """Mean accuracy and standard error of class means as a classifier, over tasks.
+
+    Tasks share images: each is embedded once, not anew for every task that holds it.
+    """
     individual = reconstruct(
         gene, ways=config.ways, generator=torch_generator(0, "tune-collective")
     ).to(memory_format=torch.channels_last)
-
-    accuracies = []
-    for number in range(tasks):
-        shard = draw_shard(
+    shards = [
+        draw_shard(
             dataset,
             ways=config.ways,
             shots=config.shots,
@@ -66,16 +68,37 @@ def prototypes(
             client=number,
             classes_from="open_world",
         )
-        data = read_shard(dataset, shard, torch.device("cpu"))
-        if config.individual.mirror_test:
-            data = data.with_mirrored_tests()
-        views, labels = shard_features(individual, data)
-        head = PrototypeHead(views.shape[1], config.ways)
-        head.start(views, labels)
-        test = features(individual, data.test_x)
-        right, _ = measure(head, test, data.test_y, data.test_views)
+        for number in range(tasks)
+    ]
+    rows = np.unique(np.concatenate([part for s in shards for part in s.rows(dataset)]))
+    seen = embedded(individual, dataset, rows)
+    views = seen if config.individual.mirror_test else seen[:1]
+    accuracies = []
+    for shard in shards:
+        train, test = (np.searchsorted(rows, part) for part in shard.rows(dataset))
+        y, test_y = (ways_of(dataset, shard.classes, rows[part]) for part in (train, test))
+        head = PrototypeHead(seen.shape[2], config.ways)
+        head.start(seen[:, train].flatten(0, 1), y.repeat(len(seen)))
+        right, _ = measure(
+            head, views[:, test].flatten(0, 1), test_y.repeat(len(views)), len(views)
+        )
         accuracies.append(right)
     return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / tasks**0.5)
+
+
+def embedded(individual: Individual, dataset: ImageDataset, rows: np.ndarray) -> torch.Tensor:
+    """Features of images and, where flips are allowed, of their mirror images: (views, N, D)."""
+    parts = []
+    for some in np.array_split(rows, max(1, len(rows) // 256)):
+        x = to_batch(dataset.take("images", some), torch.device("cpu"))
+        both = [x, x.flip(3)] if dataset.flip else [x]
+        parts.append(torch.stack([features(individual, view) for view in both]))
+    return torch.cat(parts, dim=1)
+
+
+def ways_of(dataset: ImageDataset, classes: tuple[int, ...], rows: np.ndarray) -> torch.Tensor:
+    """Labels of images as a client of ``classes`` has them, (N,) in 0..ways-1."""
+    return torch.tensor([classes.index(label) for label in dataset.take("labels", rows).tolist()])
 
 
 def main() -> int:

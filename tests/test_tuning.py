@@ -1,18 +1,26 @@
-"""The trials of benchmarks/tune_methods.py: equally many for every method, of real settings."""
+"""benchmarks/tune_methods.py, whose trials are equally many for every method and of real settings,
+and what benchmarks/tune_collective.py measures."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks import tune_methods as tune
+from benchmarks.tune_collective import prototypes
 from conf.schema import Config
+from learngene.adaptation.training import features, measure, shard_features
+from learngene.data.partition import draw_shard, read_shard
+from learngene.gene.gene import reconstruct
 from learngene.methods import BUILT_IN
+from learngene.networks.individual import PrototypeHead
 from reports.tuning import read_records, write_record
 from reports.variants import flatten
-from tests.helpers import method_settings
+from tests.helpers import CPU, gene_of, method_settings, torch_rng
 
 
 def test_every_method_has_a_space():
@@ -65,3 +73,34 @@ def test_trials_under_other_conditions_are_not_taken_for_these(tmp_path):
     assert tune.trials_so_far(out, {"width": 0.25}) == kept
     with pytest.raises(ValueError, match="other conditions"):
         tune.trials_so_far(out, {"width": 0.5})
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_images_that_tasks_share_are_embedded_once_and_answers_are_theirs(
+    tiny_dataset, evolved, mirror
+):
+    config = Config(cache="", ways=3, shots=2, method=method_settings())
+    config.individual.mirror_test = mirror
+    dataset = replace(tiny_dataset, flip=True)
+    gene = gene_of(evolved.collective)
+    individual = reconstruct(gene, ways=3, generator=torch_rng())
+    accuracies = []
+    for number in range(6):
+        shard = draw_shard(
+            dataset,
+            ways=3,
+            shots=2,
+            shard_seed=tune.TUNING_SEED,
+            client=number,
+            classes_from="open_world",
+        )
+        data = read_shard(dataset, shard, CPU)
+        data = data.with_mirrored_tests() if mirror else data
+        with torch.no_grad():
+            views, labels = shard_features(individual, data)
+            head = PrototypeHead(views.shape[1], 3)
+            head.start(views, labels)
+            test = features(individual, data.test_x)
+            accuracies.append(measure(head, test, data.test_y, data.test_views)[0])
+    assert len(set(accuracies)) > 1
+    assert prototypes(gene, dataset, config, 6)[0] == pytest.approx(np.mean(accuracies))
