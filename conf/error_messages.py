@@ -10,13 +10,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from conf.schema import Config
 from learngene.methods.registry import BUILT_IN
+from learngene.utils.settings import kinds_of
 
 LONGEST = 200  # characters of an override that are shown
 GROUPS = ("data", "scale", "experiment", "runtime")  # of files, one of which is chosen
@@ -40,7 +41,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def field_names(schema: type = Config, prefix: str = "") -> list[str]:
     """Every field as it is written on the command line: ``seed``, ``data.root``, ..."""
     names: list[str] = []
-    for name, kind in get_type_hints(schema).items():
+    for name, kind in kinds_of(schema).items():
         inner = is_dataclass(kind)
         names += field_names(kind, f"{prefix}{name}.") if inner else [prefix + name]
     return names
@@ -50,7 +51,7 @@ def type_of(name: str, schema: type = Config) -> str:
     """The type of a field as the schema writes it."""
     first, _, rest = name.partition(".")
     found = {f.name: f.type for f in fields(schema)}[first]
-    kind: Any = get_type_hints(schema)[first]
+    kind: Any = kinds_of(schema)[first]
     return type_of(rest, kind) if rest else str(found)
 
 
@@ -156,7 +157,7 @@ def _no_choice(group: str, value: str, options: Sequence[str]) -> str:
 
 def _unknown(name: str, value: str) -> str:
     first = name.partition(".")[0]  # learngene is a method and a group: the group is meant
-    method = first in BUILT_IN and first not in get_type_hints(Config)
+    method = first in BUILT_IN and first not in kinds_of(Config)
     in_methods = [f"method.{name}={value}"] if method else []
     near = " or ".join(in_methods or meant(name, value))
     fix = f"Did you mean {near}?" if near else "--help=all lists the fields."

@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -20,7 +20,7 @@ from conf.schema import Config, register_schema
 from conf.typed import default_cache
 from learngene.errors import InputError
 from learngene.methods.registry import BUILT_IN, find
-from learngene.utils.settings import Limits
+from learngene.utils.settings import Limits, kinds_of
 
 CONF = Path(__file__).parent
 WIDTH = 80  # columns
@@ -110,7 +110,7 @@ def fields_of_methods(run: DictConfig) -> Iterator[Setting]:
 
 
 def _fields(schema: type, values: DictConfig, prefix: str = "") -> Iterator[Setting]:
-    said, kinds = comments(schema), get_type_hints(schema)
+    said, kinds = comments(schema), kinds_of(schema)
     for entry in fields(schema):
         if is_dataclass(kinds[entry.name]):
             yield from _fields(kinds[entry.name], values[entry.name], f"{prefix}{entry.name}.")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import reduce
-from typing import Any, get_type_hints
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,7 +17,7 @@ from conf.error_messages import meant
 from conf.schema import Config
 from learngene.errors import InputError
 from learngene.utils.files import expand_user
-from learngene.utils.settings import check_settings, limits_of
+from learngene.utils.settings import check_settings, kinds_of, limits_of
 
 # What OmegaConf would interpolate, with the backslashes in front, which have to be doubled.
 INTERPOLATION = re.compile(r"(\\*)\$\{")
@@ -69,7 +69,7 @@ def _as_written(composed: DictConfig) -> DictConfig:
 
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:
     """Refuse fields that the schema does not have: Hydra lets ``+name=value`` add any."""
-    kinds = get_type_hints(schema)
+    kinds = kinds_of(schema)
     for name in map(str, config):
         if name not in kinds:
             field, value = f"{prefix}{name}", OmegaConf.select(config, name)

@@ -20,15 +20,11 @@ def sentence(template: str, macro: str, **context: Any) -> str:
     Raises:
         jinja2.UndefinedError: the macro reads a value that is not there.
     """
-    module = _plain().get_template(template).make_module(context)
+    module = environment(Path(__file__).parent).get_template(template).make_module(context)
     return re.sub(r"[ \n]+", " ", getattr(module, macro)()).strip()
 
 
-@cache
-def _plain() -> Environment:
-    return environment(Path(__file__).parent)
-
-
+@cache  # a template takes longer to compile than to fill, and a sweep fills many times
 def environment(folder: Path, **options: Any) -> Environment:
     """Templates of a folder, with the functions of ``reports.format`` as filters."""
     # Here, since the first line on the terminal need not wait for it.

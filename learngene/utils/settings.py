@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from numbers import Integral, Real
 from typing import Any, get_type_hints
 
@@ -67,9 +68,15 @@ def of_client(value: Any, client: int) -> Any:
     return entries[client % len(entries)]
 
 
+@cache
+def kinds_of(schema: type) -> dict[str, Any]:
+    """Types of a settings class's fields, by name; resolved once, since a check asks for all."""
+    return get_type_hints(schema)
+
+
 def limits_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Limits]]:
     """Every limited field of a settings class or object, nested ones too, by its dotted name."""
-    kinds = get_type_hints(settings if isinstance(settings, type) else type(settings))
+    kinds = kinds_of(settings if isinstance(settings, type) else type(settings))
     for entry in fields(settings):
         if is_dataclass(kinds[entry.name]):
             yield from limits_of(kinds[entry.name], f"{prefix}{entry.name}.")

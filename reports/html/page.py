@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment
@@ -41,6 +42,7 @@ def render(template: str, **context: object) -> str:
     return _environment().get_template(template).render(context)
 
 
+@cache
 def _environment() -> Environment:
     templates = environment(Path(__file__).parent, autoescape=True, finalize=_unbroken)
     templates.filters |= {"csp_hash": csp_hash, "first_rows": first_rows}
