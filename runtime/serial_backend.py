@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Set
+from secrets import randbits
 from uuid import uuid4
 
 from flwr.app import Context, Message, RecordDict
@@ -16,7 +17,6 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import NODE_ID_NUM_BYTES, RUN_ID_NUM_BYTES, SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -46,8 +46,9 @@ class SerialGrid(Grid):
     ) -> None:
         self._timeout_s = timeout_s
         # Ids are random, as in Flower's simulation, so that nothing comes to rest on their order.
-        run_id = generate_rand_int_from_bytes(RUN_ID_NUM_BYTES)
-        nodes = [generate_rand_int_from_bytes(NODE_ID_NUM_BYTES) for _ in range(num_clients)]
+        # (Its own function for them brings its databases along: half a second of imports.)
+        run_id = randbits(8 * RUN_ID_NUM_BYTES)
+        nodes = [randbits(8 * NODE_ID_NUM_BYTES) for _ in range(num_clients)]
         self._run = Run.create_empty(run_id=run_id)
         self._app = client_app
         self._contexts = {
