@@ -193,6 +193,12 @@ def test_nothing_is_pickled():
         assert "pickle.Unpickler" in (REPO / path).read_text()
 
 
+NO_DRAWS = {  # of what a run computes
+    "learngene/seeding.py",  # keeps the global generators as they are
+    "learngene/utils/files.py",  # names of temporary files
+    "runtime/private_ray.py",  # the token of a run's Ray
+    "runtime/serial_backend.py",  # ids of nodes
+}
 PEERS = "benchmarks/peer_work.py"  # what other frameworks' users write, as they write it
 
 
@@ -231,10 +237,7 @@ def test_one_module_makes_every_generator():
         name(path)
         for path in sources(*OURS, "benchmarks")
         if {"random", "numpy.random", "secrets"} & set(imports(parse(path), path))
-        # Names of temporary files; the global generators, to keep them as they are; the token of a
-        # run's Ray.
-        and name(path)
-        not in ("learngene/utils/files.py", "learngene/seeding.py", "runtime/private_ray.py")
+        and name(path) not in NO_DRAWS
     ]
     assert {path: calls for path, calls in found.items() if calls} == {}
     assert imported == []

@@ -39,15 +39,16 @@ def render(template: str, **context: object) -> str:
     Raises:
         jinja2.UndefinedError: the template reads a value that is not there.
     """
-    return _environment().get_template(template).render(context)
+    return templates().get_template(template).render(context)
 
 
 @cache
-def _environment() -> Environment:
-    templates = environment(Path(__file__).parent, autoescape=True, finalize=_unbroken)
-    templates.filters |= {"csp_hash": csp_hash, "first_rows": first_rows}
-    templates.globals["ROWS"] = ROWS
-    return templates
+def templates() -> Environment:
+    """Those of this folder, compiled once a process."""
+    made = environment(Path(__file__).parent, autoescape=True, finalize=_unbroken)
+    made.filters |= {"csp_hash": csp_hash, "first_rows": first_rows}
+    made.globals["ROWS"] = ROWS
+    return made
 
 
 def _unbroken(value: object) -> object:

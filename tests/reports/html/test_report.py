@@ -15,7 +15,7 @@ from reports.__main__ import main
 from reports.figures.captions import alt_text
 from reports.figures.run import FIGURES
 from reports.format import percent
-from reports.html.page import Figure, render
+from reports.html.page import Figure, render, templates
 from reports.html.report import render_report, write_report
 from reports.results import write_results
 from reports.summary import answered, headline, interval_scope
@@ -405,7 +405,7 @@ def test_few_clients_are_not_folded(results):
 
 
 def test_of_many_clients_the_spread_is_shown_and_the_first_rows(thousand, monkeypatch):
-    monkeypatch.setattr("reports.html.page.ROWS", 200)
+    monkeypatch.setitem(templates().globals, "ROWS", 200)
     clients = section_html(thousand, "clients")
     summary = "<summary>The first 200 of 970 rows; results.json has all</summary>"
     assert summary in clients and clients.count("<details>") == 1
