@@ -80,7 +80,7 @@ def test_scale_tiny_is_tiny_whatever_an_experiment_asks_for(experiment: str) -> 
 
 
 def test_the_later_of_dataset_scale_experiment_and_command_line_wins() -> None:
-    assert composed("data=glyphs").collective.epochs == 4  # the dataset over the schema
+    assert composed("data=glyphs").collective.epochs == 12  # the dataset over the schema
     assert composed("data=glyphs", "scale=paper").collective.epochs == 40  # the scale over it
     asked = ["scale=paper", "experiment=class_incremental"]
     assert composed(*asked).collective.epochs == 70  # the experiment over the scale
