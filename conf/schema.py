@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -122,6 +123,7 @@ def read_config(plain: Mapping[str, Any]) -> Config:
     return config
 
 
+@cache  # Hydra's store is one a process
 def register_schema() -> None:
     """Make this schema the first of Hydra's defaults (``conf/config.yaml``).
 

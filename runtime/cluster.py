@@ -48,7 +48,7 @@ def look_up(address: str) -> tuple[str, tuple[Node, ...]]:
     if address != "auto" and not HOST_PORT.fullmatch(address):
         raise InputError("runtime.address", address, "no HOST:PORT", FIX)
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
-    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), GIVE_UP: "5"}
+    known = {GIVE_UP: "5"} | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-P", "-m", "runtime.cluster", address]
     try:
         asked = subprocess.run(

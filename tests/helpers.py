@@ -30,7 +30,8 @@ from learngene.networks.projection import Projection
 from protocol.callbacks import RunCallback
 
 ROOT = Path(__file__).resolve().parents[1]
-UNRENDERED = str(ROOT / "tests" / "unrendered_sim.py")  # in the place of sim.py, as a program
+# A program in the place of sim.py.
+UNRENDERED = str(ROOT / "tests" / "stand_ins" / "unrendered_sim.py")
 CPU = torch.device("cpu")
 FEW = ("collective.epochs=2", "individual.epochs=3")  # of runs whose accuracy nobody looks at
 IN_TURN = """

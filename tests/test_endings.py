@@ -22,7 +22,7 @@ from learngene.errors import InputError, RunError
 from reports.results import read_results
 from tests.conf.test_compose import composed
 from tests.helpers import FEW, ROOT, UNRENDERED, command_line, without_rendering
-from tests.own_method import here, write_method
+from tests.stand_ins.own_method import here, write_method
 
 FIRST_LINE = "  learngene: data glyphs, 2 clients, 5-way 5-shot, seed 0, runtime serial\n"
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",

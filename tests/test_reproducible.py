@@ -28,9 +28,9 @@ from reports.results import comparable, read_results, result_sha256
 from runtime.grid_backend import OutsideGrid
 from runtime.serial_backend import SerialGrid
 from tests.helpers import FEW, hooked, without_rendering
-from tests.hostile_methods import write_hostile
-from tests.late_work import FOLDER, late
-from tests.own_method import here
+from tests.stand_ins.hostile_methods import write_hostile
+from tests.stand_ins.late_work import FOLDER, late
+from tests.stand_ins.own_method import here
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=8",

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from learngene.gene.gene import load
 from reports.results import read_results
 from tests.helpers import command_line
-from tests.own_method import here
+from tests.stand_ins.own_method import here
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("scale=tiny", "runtime=serial", "individual.epochs=3")

@@ -18,8 +18,8 @@ from server.pretraining import _factory, payload_key
 from strategies.answer_cache import cache_key_fields
 from tests.clients.helpers import make_task
 from tests.helpers import gene_of, with_methods
-from tests.hostile_methods import write_hostile
-from tests.own_method import here, write_method
+from tests.stand_ins.hostile_methods import write_hostile
+from tests.stand_ins.own_method import here, write_method
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from learngene.errors import InputError
 from learngene.methods import plugins
 from tests.conf.test_compose import composed
 from tests.helpers import with_methods
-from tests.own_method import SOURCE, here, write_method
+from tests.stand_ins.own_method import SOURCE, here, write_method
 
 
 def plain(*overrides: str) -> dict:

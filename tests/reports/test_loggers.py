@@ -18,7 +18,7 @@ from protocol.callbacks import SILENT
 from reports.loggers import RunLogger, check_logger, logging
 from tests.conf.test_compose import composed
 from tests.helpers import hooked
-from tests.own_method import here
+from tests.stand_ins.own_method import here
 
 
 class Memory:

@@ -14,7 +14,7 @@ import pytest
 from ray._private.services import psutil  # Ray carries it
 
 from learngene.errors import InputError
-from runtime.cluster import Node, look_up
+from runtime.cluster import GIVE_UP, Node, look_up
 from runtime.private_ray import environment
 from runtime.resources import RuntimeSettings, check_resources
 from tests.helpers import FEW, UNRENDERED, command_line
@@ -57,7 +57,8 @@ def test_a_wrong_address(address: str, problem: str, tmp_path: Path) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_something_else_listens_there(deaf: str) -> None:
+def test_something_else_listens_there(deaf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GIVE_UP, "1")
     with pytest.raises(InputError, match=r"runtime.address=127.*(refuses|no answer as a Ray)"):
         check_resources(RuntimeSettings(address=deaf), 2)
 

@@ -206,7 +206,7 @@ def test_a_node_that_dies_costs_no_client(tmp_path: Path) -> None:
                 cluster.remove_node(node, allow_graceful=False)
 
         slow = [{str(client): "slow" for client in range(CLIENTS)}]
-        (only,) = run(slow, tmp_path, kill, seconds=2, address=cluster.address)
+        (only,) = run(slow, tmp_path, kill, seconds=1, address=cluster.address)
         assert killed and [each.error for each in only.clients] == [None] * CLIENTS
     finally:
         cluster.shutdown()

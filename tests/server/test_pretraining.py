@@ -21,8 +21,8 @@ from protocol.plan import plan_round
 from server import pretraining as factory_side
 from server.pretraining import PretrainingSettings, payload_key, pretrain_methods
 from tests.helpers import hooked, method_settings
-from tests.own_method import here, write_method
 from tests.protocol.helpers import client_task
+from tests.stand_ins.own_method import here, write_method
 
 NO_LIFE: Any = SimpleNamespace(trained=None)
 

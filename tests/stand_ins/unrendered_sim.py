@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # as sim.py has it
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # as sim.py has it
 
 from tests.helpers import ROOT, without_rendering  # noqa: E402
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.own_method import SOURCE, write_method
+from tests.stand_ins.own_method import SOURCE, write_method
 
 # What is done on import, and at the beginning of ``adapt``.
 DEEDS = {
