@@ -47,6 +47,13 @@ PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths 
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
 
 
+CONTROLS = {  # setting: the value that makes a control of runs without it
+    "learngene.control": "random",
+    "learngene.projection": "none",
+    "labelled.flags": "random",
+}
+
+
 @dataclass(frozen=True)
 class Variant:
     """Runs that differ in their seeds alone."""
@@ -64,6 +71,11 @@ class Variant:
     def methods(self) -> list[str]:
         """The methods that were compared, in their order."""
         return method_names(self.runs[0])
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it stands beside others as their control: no claim is judged by it."""
+        return any(self.settings.get(name) == value for name, value in CONTROLS.items())
 
     @property
     def unit(self) -> str:

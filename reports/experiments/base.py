@@ -24,15 +24,15 @@ from reports.schema import Results
 from reports.statistics import holm, paired_gain
 from reports.summary import answered
 from reports.units import Measured, mean_by_task, mean_over_runs
-from reports.variants import RunGroup, Variant, paired_difference
+from reports.variants import CONTROLS, RunGroup, Variant, paired_difference
 
 CIFAR, IMAGENET = "cifar100", "imagenet100"
 OVER_RANDOM, OVER_PLAIN = "inherited less random layers", "projection less none"
 OVER_RANDOM_FLAGS = "flagged images less random ones"
-CONTROLS = {  # setting: the value that makes a control, and what the others are ahead of it by
-    "learngene.control": ("random", OVER_RANDOM),
-    "learngene.projection": ("none", OVER_PLAIN),
-    "labelled.flags": ("random", OVER_RANDOM_FLAGS),
+AHEAD = {  # setting that makes a control: what the others are ahead of it by
+    "learngene.control": OVER_RANDOM,
+    "learngene.projection": OVER_PLAIN,
+    "labelled.flags": OVER_RANDOM_FLAGS,
 }
 OPPONENTS = (  # of the paper's tables, in their order
     *("maml", "fomaml", "protonet", "proto_maml", "matchingnet"),
@@ -122,6 +122,7 @@ class Row:
     reached: ReachedLevel | None = None  # None: a quantity that every client has
     form: str = ""  # what the individuals are made of (``reports.form``)
     untrained: ReachedLevel | None = None  # where it holds before any training; None: not known
+    of_control: bool = False  # measured in a control alone: no number of the paper's, no verdict
 
     @property
     def name(self) -> str:
@@ -175,7 +176,11 @@ def row(
     runs = [run for each in measured_in for run in each.runs]
     front = ", ".join(filter(None, (label, nearly_joint(runs))))
     named = f"{front}: {quantity}" if front else quantity
-    return Row(named, unit, ours, commands, paper, note, reached, common_form(runs), untrained)
+    form, of_control = common_form(runs), variant.is_control
+    paper = None if of_control else paper
+    return Row(
+        named, unit, ours, commands, paper, note, reached, form, untrained, of_control=of_control
+    )
 
 
 def client_rows(group: RunGroup) -> list[Row]:
@@ -259,10 +264,10 @@ def control_rows(group: RunGroup) -> list[Row]:
             hide_settings=[setting],
             variants=(variant, control),
         )
-        for setting, (value, quantity) in CONTROLS.items()
+        for setting, quantity in AHEAD.items()
         for part in group.split_by_others(setting)
         for control in part.variants
-        if control.settings.get(setting) == value
+        if control.settings.get(setting) == CONTROLS[setting]
         for variant in part.variants
         if variant is not control and MAIN in variant.methods and MAIN in control.methods
     ]
@@ -297,7 +302,7 @@ class Experiment:
             return client_rows(group)
         return [
             replace(measured, paper=claim.numbers.get(group.data))
-            if measured.paper is None and (claim := self.claim_of(measured))
+            if not (measured.paper or measured.of_control) and (claim := self.claim_of(measured))
             else measured
             for measured in (*self.rows(group), *control_rows(group))
         ]

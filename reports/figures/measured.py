@@ -104,11 +104,13 @@ def draw_beside_paper(
         for place, name in enumerate(names):
             ours = variant.accuracy(name)
             interval(axes, place, ours.mean, ours.ci95, color=styles[name]["color"])
-            if number := paper(variant, name, group.data):
+            if not variant.is_control and (number := paper(variant, name, group.data)):
                 interval(axes, place, number.value, number.spread, **PAPER)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_title(f"{variant.config('shots')} images a class, {group.data}", loc="left")
+        shots = f"{variant.config('shots')} images a class"
+        others = variant.label_without(["shots"])
+        axes.set_title(", ".join(filter(None, (shots, group.data, others))), loc="left")
     low, high = grid[-1].get_xlim()
     grid[-1].set_xlim(max(0, low), min(100, high))
     grid[-1].set_xlabel(f"{ACCURACY}\nhollow: the paper, with its ±")

@@ -117,7 +117,10 @@ def _over_seeds(runs: Sequence[Results]) -> str:
 def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
     cells = []
     for experiment, claim in registry.claims():
-        rows = {data: tables.get((experiment.name, data), []) for data in DATASETS}
+        rows = {
+            data: [row for row in tables.get((experiment.name, data), []) if not row.of_control]
+            for data in DATASETS
+        }
         said = claim.numbers or dict.fromkeys(DATASETS)
         judged = {data: verdicts(claim, paper, rows[data]) for data, paper in said.items()}
         papers = [

@@ -252,6 +252,8 @@ def test_table_2_says_whether_flags_fall_on_unknown_images(run: Run) -> None:
     difference = shown[table2_open_world.FLAGGED]
     assert difference.ours.n == "16 and 64 classes" and 0 < difference.ours.ci95 < 5
     assert set(verdict_of("recognises", rows)) == {HOLDS}
+    assert [row.of_control for row in rows.values() if row.name == "learngene"] == [False, True]
+    assert [row.paper is None for row in rows.values() if row.name == "learngene"] == [False, True]
     assert shown[OVER_RANDOM_FLAGS].ours.mean == pytest.approx(5, abs=0.5)
     assert verdict_of("random-flags", rows) == [HOLDS]
     coin = table(runs(0.16))  # as many as of known images: every client still has ten of ten

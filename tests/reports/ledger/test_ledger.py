@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -395,6 +396,22 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
     again = tmp_path / "again" / "docs"
     assert main(["ledger", str(again / "results"), "-o", str(again / "RESULTS.md")]) == 0
     assert (again / "RESULTS.md").read_bytes() == out.read_bytes()
+
+
+def test_no_claim_of_the_papers_is_judged_by_a_control(saved: Save) -> None:
+    inherited = read_results(saved("to_the_letter") / "results.json")
+    runs = [inherited, copy.deepcopy(inherited)]
+    for run, how in zip(runs, (None, "random"), strict=True):
+        run["run"]["config"]["learngene"] = {"control": how}
+    text = page([], {("to_the_letter", "cifar100"): group_runs(runs)}, set(), "kept")
+    lines = {line.split(" (")[0]: line for line in text.splitlines() if line.startswith("| ")}
+    claim = lines[
+        "| the top layers carry the meta-knowledge: behind fresh layers they beat scratch"
+    ]
+    assert "learngene.control=random" not in claim and "control: layers" not in claim
+    assert "learngene.control=random: gain over scratch" in text  # the row itself stays
+    control = lines["| control: random layers in place of the top three are worse"]
+    assert "CIFAR-100: **not**;" in control
 
 
 def test_every_link_of_the_committed_page_leads_to_a_file() -> None:
