@@ -22,8 +22,9 @@ from reports.variants import RunGroup, Variant, check_comparable
 
 # What the runs of one picture may differ in, besides seeds and circumstances.
 FREE = (
-    *("learngene.layers", "learngene.depth", "individual.stem", "learngene.precision"),
-    *("individual.depth", "individual.bytes", "payload_precision", "methods", "experiment"),
+    *("learngene.layers", "learngene.depth", "learngene.joined", "learngene.precision"),
+    *("individual.stem", "individual.depth", "individual.bytes", "payload_precision"),
+    *("methods", "experiment"),
 )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log10
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
+from learngene.utils.settings import by_client
 from reports.experiments.base import OPPONENTS
 from reports.figures import style
 from reports.format import format_bytes
@@ -24,6 +26,7 @@ from reports.summary import answered, client_mean, method_names
 LITTLE = 4000  # bytes by which the settings in a message may differ between runs; 1,141 were seen
 FILLED = {"fp32": "full", "fp16": "left", "int8": "none"}  # how a marker is, by number format
 NAME_POINTS = 9  # type size of the names beside the axes
+GAP = 1.25 * NAME_POINTS  # from one name to the next, points
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def cost_accuracy_points(results: Results) -> list[Point]:
 
 
 def _named(results: Results, method: str) -> tuple[str, str]:
-    """The method's name; of a learngene with the layers taken. Where the format is not fp32, with
-    that. And the number format by itself. Scratch is sent nothing.
+    """The method's name; of a learngene with the layers taken, and those joined (1-11+5+7). Where
+    the format is not fp32, with that. And the number format by itself. Scratch is sent nothing.
     """
     config, gene = results["run"].get("config") or {}, results["learngene"] or {}
     if method == REFERENCE:
@@ -64,8 +67,10 @@ def _named(results: Results, method: str) -> tuple[str, str]:
     if method == MAIN and (layers := gene.get("layers")):
         taken = (client["methods"][MAIN].get("depth", len(layers)) for client in answered(results))
         runs = [f"{layers[0]}-{layers[depth - 1]}" for depth in sorted(set(taken))]
-        method = f"{method} {' to '.join(dict.fromkeys((runs[0], runs[-1])))}"
-        precision = config.get("learngene", {}).get("precision", "fp32")
+        asked = config.get("learngene", {})
+        beside = "".join(f"+{each}" for each in by_client(asked.get("joined")))
+        method = f"{method} {' to '.join(dict.fromkeys((runs[0], runs[-1])))}{beside}"
+        precision = asked.get("precision", "fp32")
     else:
         precision = config.get("payload_precision", "fp32")
     return method + (f" {precision}" if precision != "fp32" else ""), precision
@@ -97,7 +102,6 @@ def save_points(every: Sequence[Point], path: Path) -> Path:
     A method sent in several number formats is one line of points, filled by format; its name stands
     beside the axes, where twenty names fit without lying on one another.
     """
-    figure, axes = style.new_axes(4.5)
     on_front = front(every)
     sent = [p for p in every if p.method != REFERENCE]
     # Scratch is sent nothing to speak of. At its place on the axis, three decades to the left of
@@ -105,6 +109,8 @@ def save_points(every: Sequence[Point], path: Path) -> Path:
     levels = [p for p in every if p.method == REFERENCE] if sent else []
     shown = sent or every
     names = list(dict.fromkeys(point.series for point in shown))
+    # As high as the column of names is long.
+    figure, axes = style.new_axes(max(4.5, 1.2 + GAP * (len(names) + len(levels)) / 72))
     colours = style.method_style([REFERENCE, *dict.fromkeys(point.method for point in shown)])
     best = _coordinates([p for p in on_front if p in shown])
     step = axes.step(
@@ -125,8 +131,12 @@ def save_points(every: Sequence[Point], path: Path) -> Path:
         axes.axhline(100 * level.accuracy, color=colours[REFERENCE]["color"], ls=":", lw=1.6)
     axes.set_xscale("log")
     axes.margins(x=0.1)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    low, high = axes.get_xlim()
+    decades = log10(high / low)
+    marks = (1, 2, 3, 5) if decades < 1.5 else (1, 3) if decades < 3 else (1,)  # that have room
+    axes.xaxis.set_major_locator(LogLocator(subs=marks))
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis="x", labelsize=NAME_POINTS)
     axes.xaxis.set_major_formatter(style.size_tick)
     axes.set(xlabel="bytes received per client, log scale", ylabel="test accuracy (%)")
     forms = [form for form in FILLED if any(p.sent_as == form for p in shown)]
@@ -168,10 +178,11 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
     figure = axes.get_figure(root=True)
     assert figure is not None
     inches = figure.get_figheight() * 0.8  # of the axes, as constrained layout will have them
-    gap = (high - low) * NAME_POINTS * 1.25 / (72 * inches)
+    gap = (high - low) * GAP / (72 * inches)
     at = style.spread([height for *_, height in ends], gap, low, high)
     axes.set_ylim(low, high)
     thin: style.Look = {"arrowstyle": "-", "color": style.GREY, "lw": 0.5, "shrinkB": 4}
+    thin |= {"relpos": (0, 0.5)}  # to where a name begins, not through it
     across = axes.get_yaxis_transform()
     column: style.Look = {"textcoords": across, "va": "center", "arrowprops": thin}
     for (name, x, height), y in zip(ends, at, strict=True):
