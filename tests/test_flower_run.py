@@ -153,9 +153,7 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
         "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
     }  # fmt: skip
     asked = ALIKE.format(tmp_path / "cache")
-    serial = command_line(*asked.split(), "runtime=serial", "num_clients=3", f"hydra.run.dir={out}")
-    assert serial.returncode == 0, serial.stderr
-    shutil.rmtree(tmp_path / "cache" / "clients")  # its answers would be taken up
+    ours = [*asked.split(), "runtime=serial", "num_clients=3", f"hydra.run.dir={out}"]
 
     def flwr(*words: str) -> Any:
         """What Flower's command line answers, in JSON."""
@@ -179,6 +177,9 @@ def test_flwr_run_brings_what_our_own_runtime_brings(tmp_path: Path) -> None:
         env=env, cwd=tmp_path, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
+        serial = command_line(*ours)  # while it starts
+        assert serial.returncode == 0, serial.stderr
+        shutil.rmtree(tmp_path / "cache" / "clients")  # its answers would be taken up
         until(lambda: answers(address))
         control = ControlHttpClient.from_server_address(address, True, None, interceptors=[])
         for name, overrides, nodes, end in (  # one after the other: each starts a Ray
