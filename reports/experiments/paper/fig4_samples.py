@@ -78,13 +78,15 @@ def _number(value: float) -> dict[str, PaperNumber]:
     return {CIFAR: PaperNumber(value, None, "Experiments, figure 4 (c)")}
 
 
-_saved_60, _saved_70 = (f"images a class saved to reach {level} %" for level in (60, 70))
+# Of images saved the share, too, says the direction: some client from scratch needs very many, and
+# the interval of a mean over such numbers says nothing.
+SHARE = "share of images saved to reach 60 %"
 CLAIMS = (
     Claim(
         "samples-60",
         "25 images a class reach 60 % after 10 epochs",
         f"images a class for 60 %, {MAIN}",
-        (_saved_60,),
+        (SHARE,),
         _number(25),
         "images",
         "at most",
@@ -99,15 +101,14 @@ CLAIMS = (
     Claim(
         "saved-60",
         "2/3 of the images saved on the way to 60 %",
-        "share of images saved to reach 60 %",
-        (_saved_60,),
-        _number(200 / 3),
-        "%",
+        SHARE,
+        numbers=_number(200 / 3),
+        unit="%",
     ),
     Claim(
         "saved-70",
         "100 images a class saved on the way to 70 %",
-        _saved_70,
+        "images a class saved to reach 70 %",
         numbers=_number(100),
         unit="images",
     ),
