@@ -20,10 +20,11 @@ from benchmarks.reproduce import Entry, Run, carry_out, check_plan, read_plan, s
 from conf.parts import factory_settings
 from conf.schema import Config
 from reports.__main__ import main as reports
-from reports.experiments.base import CIFAR, CONTROLS, IMAGENET, Claim
+from reports.experiments.base import AHEAD, CIFAR, IMAGENET, Claim
 from reports.experiments.paper.fig4_samples import FEW
 from reports.experiments.registry import claims
 from reports.results import read_results, write_results
+from reports.variants import CONTROLS
 from server.factory import trainer_settings
 from tests.conf.test_compose import choices
 from tests.reports.helpers import make_results
@@ -71,8 +72,8 @@ def test_every_row_of_the_claims_has_its_runs(owner: Any, claim: Claim) -> None:
     said = re.match(r"(\d+)-shot|gain at (\d+) images", claim.quantity)
     if said:
         assert f"shots={said[1] or said[2] or FEW}" in {w for run in runs for w in run.words}
-    for name, (value, quantity) in CONTROLS.items():
-        if quantity == claim.quantity:  # a control, and what is ahead of it on the same clients
+    for name, value in CONTROLS.items():
+        if AHEAD[name] == claim.quantity:  # a control, and what is ahead of it on the same clients
             word = f"{name}={value}"
             others = [
                 {w for w in r.words if not w.startswith(f"{name}=")}
