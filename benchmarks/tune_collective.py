@@ -90,7 +90,7 @@ def embedded(individual: Individual, dataset: ImageDataset, rows: np.ndarray) ->
     """Features of images and, where flips are allowed, of their mirror images: (views, N, D)."""
     parts = []
     for some in np.array_split(rows, max(1, len(rows) // 256)):
-        x = to_batch(dataset.take("images", some), torch.device("cpu"))
+        x = to_batch(dataset.take("images", some))
         both = [x, x.flip(3)] if dataset.flip else [x]
         parts.append(torch.stack([features(individual, view) for view in both]))
     return torch.cat(parts, dim=1)

@@ -18,6 +18,11 @@ def form_of(run: Results) -> tuple[str, ...]:
     return tuple(_parts(run, run["run"].get("config") or {}))
 
 
+def joined_below(learngene: Mapping[str, Any], depth: int) -> list[int]:
+    """Prefixes read beside one of ``depth`` layers, by the settings of the learngene."""
+    return [each for each in by_client(learngene.get("joined")) if each < depth]
+
+
 def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
     gene, asked = run.get("learngene"), config.get("learngene", {})
     own, collective = config.get("individual", {}), config.get("collective", {})
@@ -29,7 +34,7 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{stem} stem"
     elif gene and gene["layers"][0] == 1 and asked.get("projection", "none") != "none":
         yield f"{asked['projection']} projection"
-        if beside := [each for each in by_client(asked.get("joined")) if each < gene["layers"][-1]]:
+        if beside := joined_below(asked, gene["layers"][-1]):
             yield f"joined with depth {' and '.join(map(str, beside))}"
     if "head" in own:
         yield f"{own['head']} head"

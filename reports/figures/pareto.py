@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from learngene.utils.settings import by_client
 from reports.experiments.base import OPPONENTS
 from reports.figures import style
+from reports.form import joined_below
 from reports.format import format_bytes
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
@@ -65,10 +65,10 @@ def _named(results: Results, method: str) -> tuple[str, str]:
     if method == REFERENCE:
         return method, "fp32"
     if method == MAIN and (layers := gene.get("layers")):
-        taken = (client["methods"][MAIN].get("depth", len(layers)) for client in answered(results))
-        runs = [f"{layers[0]}-{layers[depth - 1]}" for depth in sorted(set(taken))]
+        taken = {client["methods"][MAIN].get("depth", len(layers)) for client in answered(results)}
+        runs = [f"{layers[0]}-{layers[depth - 1]}" for depth in sorted(taken)]
         asked = config.get("learngene", {})
-        beside = "".join(f"+{each}" for each in by_client(asked.get("joined")))
+        beside = "".join(f"+{each}" for each in joined_below(asked, layers[max(taken) - 1]))
         method = f"{method} {' to '.join(dict.fromkeys((runs[0], runs[-1])))}{beside}"
         precision = asked.get("precision", "fp32")
     else:
@@ -182,7 +182,7 @@ def _names_beside(axes: Axes, last: dict[str, Point], levels: dict[str, Point]) 
     at = style.spread([height for *_, height in ends], gap, low, high)
     axes.set_ylim(low, high)
     thin: style.Look = {"arrowstyle": "-", "color": style.GREY, "lw": 0.5, "shrinkB": 4}
-    thin |= {"relpos": (0, 0.5)}  # to where a name begins, not through it
+    thin["relpos"] = (0, 0.5)  # to where a name begins, not through it
     across = axes.get_yaxis_transform()
     column: style.Look = {"textcoords": across, "va": "center", "arrowprops": thin}
     for (name, x, height), y in zip(ends, at, strict=True):

@@ -435,6 +435,18 @@ def test_a_learngene_is_named_after_the_layers_that_clients_took(make, taken, na
     assert [note for note in footnotes(results) if "layers" in note] == [said] * bool(said)
 
 
+@pytest.mark.parametrize(
+    ("taken", "named"), [(7, "learngene 1-7+2+5"), (4, "learngene 1-4+2"), (2, "learngene 1-2")]
+)
+def test_joined_prefixes_are_named_where_they_are_shallower_than_what_was_taken(make, taken, named):
+    results = make(n=3)
+    results["learngene"]["layers"] = list(range(1, 8))
+    results["run"]["config"]["learngene"] = {"joined": [2, 5]}
+    for client in results["clients"]:
+        client["methods"]["learngene"] |= {"depth": taken}
+    assert pareto.cost_accuracy_points(results)[0].label == named
+
+
 def test_the_frontier_names_the_learngenes_layers_and_precision(make, canvas, tmp_path):
     def change(sections):
         sections["run"]["config"]["learngene"] = {"precision": "int8"}
