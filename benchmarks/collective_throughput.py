@@ -85,9 +85,9 @@ def main() -> int:
     device, dataset = choose_device(asked.device), noise()
     pin_kernels(device, not asked.fast)
     precision = choose_precision(asked.precision, device)
-    name, ways = f"cpu, {asked.threads} threads", ("off",)
+    name, ways = f"cpu, {asked.threads} threads", ["off"]
     if device.type == "cuda":
-        name, ways = torch.cuda.get_device_name(device), ("off", "auto")
+        name, ways = torch.cuda.get_device_name(device), ["off", "auto"]
     kernels = "fast" if asked.fast else "deterministic"
     print(f"{name}, torch {torch.__version__}, width {asked.width:g}, {precision}, {kernels}\n")
     print("| batch | capture | images a second | mean loss |\n|---|---|---|---|")

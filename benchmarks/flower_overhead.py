@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -141,8 +142,7 @@ def main() -> int:
             with ended_at_last(ray):
                 if name == "warm":
                     timed("Ray's start", ray.begin_and_wait)
-                run = with_flower, plans, clients, processes, ray
-                found.append(timed(name, lambda run=run: run[0](*run[1:])))
+                found.append(timed(name, partial(with_flower, plans, clients, processes, ray)))
     if any(curves != found[0] for curves in found):
         print("the numbers of two ways differ", file=sys.stderr)
         return 1

@@ -44,8 +44,14 @@ def no_work(client: int, round: int, task: ClientTask, payloads: dict[str, Any])
     from learngene.data.partition import draw_shard
     from learngene.seeding import generator
 
-    drawn = {"ways": task.ways, "shots": task.shots, "shard_seed": task.shard_seed}
-    shard = draw_shard(load(task.world), **drawn, client=client, classes_from=task.classes_from)
+    shard = draw_shard(
+        load(task.world),
+        ways=task.ways,
+        shots=task.shots,
+        shard_seed=task.shard_seed,
+        client=client,
+        classes_from=task.classes_from,
+    )
     chance = generator(task.seed, "made up", round, client)
     every, last = task.individual.eval_every, task.individual.epochs
     epochs = [*range(0, last, every), last]

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,8 @@ def here(runtime: str) -> list[float]:
     )  # fmt: skip
     plan = RoundPlan(task, schema=message_schema(task, {}))
     strategy = LearngeneStrategy(asked.clients, lambda _: [plan])
-    workers = {"total_cpus": asked.processes} if runtime == "ray" else {}
-    simulate(strategy, 1, RuntimeSettings(runtime, **workers), asked.clients)
+    workers = asked.processes if runtime == "ray" else None
+    simulate(strategy, 1, RuntimeSettings(runtime, total_cpus=workers), asked.clients)
     answers = strategy.rounds[0].clients
     if failed := [each.error for each in answers if each.error]:
         raise RuntimeError(f"{len(failed)} clients failed: {failed[0]}")
@@ -134,9 +135,10 @@ def flower_client(message: Message, context: Context) -> Message:
     net = network()
     net.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     data = shard(int(context.node_config["partition-id"]))
-    metrics = {"accuracy": train_plainly(net, data), "num-examples": len(data.train_x)}
+    accuracy = train_plainly(net, data)
+    metrics = MetricRecord({"accuracy": accuracy, "num-examples": len(data.train_x)})
     arrays = ArrayRecord(net.state_dict())
-    content = RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)})
+    content = RecordDict({"arrays": arrays, "metrics": metrics})
     return Message(content, reply_to=message)
 
 
@@ -148,7 +150,7 @@ def flower() -> list[float]:
     from flwr.serverapp.strategy import FedAvg
     from flwr.simulation import run_simulation
 
-    asked, found = Asked.read(), []
+    asked, found = Asked.read(), list[float]()
     client_app, server_app = ClientApp(), ServerApp()
     client_app.train()(flower_client)
 
@@ -236,7 +238,7 @@ def pfl() -> list[float]:
 
 
 CONTENDERS: dict[str, Callable[[], list[float]]] = {
-    **{name: (lambda runtime=name: here(runtime)) for name in ("serial", "ray", "batched")},
+    **{name: partial(here, name) for name in ("serial", "ray", "batched")},
     "flower": flower,
     "pfl": pfl,
 }

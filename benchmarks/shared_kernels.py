@@ -78,10 +78,10 @@ def main() -> int:
     made = Collective(widths, WAYS, width=arguments.width, generator=torch_generator(0, "bench"))
     gene = extract(made, layers=range(1, 8), rho=[], source={}, image_side=SIDE)
     for name in ("learngene", "scratch"):
-        prepare = find(name).prepare
-        assert prepare is not None
 
-        def prepared(count: int, method: str = name, prepare=prepare) -> list[Training]:
+        def prepared(count: int, method: str = name) -> list[Training]:
+            prepare = find(method).prepare
+            assert prepare is not None
             clients = (context(method, i, gene, arguments.epochs, device) for i in range(count))
             return [prepare(client) for client in clients]
 
@@ -96,8 +96,8 @@ def main() -> int:
         print(f"  before the first epoch {before:8.1f} ms a client")
         print(f"  alone                  {each:8.1f}   about {bytes_of(ready[0]) / 1e6:.0f} MB")
         for count in arguments.cohorts:
-            for form, kinds in (("grouped", ()), ("unfolded", (device,))):
-                together.UNFOLD_ON = kinds
+            for form, unfolded in (("grouped", False), ("unfolded", True)):
+                together.UNFOLD_ON = (device,) if unfolded else ()
                 ready = prepared(count)
                 started = clock()
                 shared = train_together(ready)

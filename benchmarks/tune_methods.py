@@ -24,7 +24,7 @@ import statistics
 import sys
 from multiprocessing.pool import Pool
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ def run_trial(
     changed = OmegaConf.create({**plain, "methods": [name]})
     for path, value in settings.items():
         OmegaConf.update(changed, path, value)
-    plain = OmegaConf.to_container(changed)
+    plain = cast(dict[str, Any], OmegaConf.to_container(changed))
     config = read_config(plain)
     task = client_task(config, plain, dataset.path)
     if any(path.startswith(("collective.", "learngene.")) for path in settings):
@@ -116,7 +116,7 @@ def run_trial(
         names, card = federated_methods(trained.methods), result.gene.card
         body = body_card(card.width, card.block)
         federated = run_federated_training(
-            task, names, dataset, body, federation(config), gene=result.gene
+            task, names, dataset, body, federation(config, None), gene=result.gene
         )
         payloads = trained.merge(federated.payloads, federated.failed).payloads
     except RuntimeError as error:  # it diverged: a bad trial, not the end

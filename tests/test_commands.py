@@ -25,7 +25,8 @@ from PIL import Image
 import sim as program
 from conf.validate import GROWTHS, check, check_fields
 from reports.__main__ import main as reports
-from tests.conf.test_compose import LIMITS, choices, composed
+from tests.composing import composed
+from tests.conf.test_compose import LIMITS, choices
 from tests.test_experiments import points
 from tests.test_tutorials import ELSEWHERE, ORDER, blocks
 

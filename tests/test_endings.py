@@ -20,7 +20,7 @@ from conf import validate
 from conf.validate import check
 from learngene.errors import InputError, RunError
 from reports.results import read_results
-from tests.conf.test_compose import composed
+from tests.composing import composed
 from tests.helpers import FEW, ROOT, UNRENDERED, command_line, without_rendering
 from tests.stand_ins.own_method import here, write_method
 

@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import sim as program
-from conf.schema import Config, register_schema
+from conf.schema import Config
 from conf.validate import check
 from learngene.methods.registry import AMONG_CLIENTS
 from reports.experiments.frontier import FREE
 from reports.experiments.registry import draw, rows
 from reports.results import read_results
 from reports.variants import GatherError, check_comparable, group_runs
+from tests.composing import CONF, composed
 from tests.helpers import FEW, commands_in, without_rendering
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
           "collective.classes_per_task=11", *FEW)  # fmt: skip
 # What a sweep of an experiment sets in two of its points; others run once, as their file has it.
@@ -144,10 +143,7 @@ def _run(experiment: str, point: tuple[str, ...], cache: Path, folder: Path) -> 
 
 def _composed(asked: Sequence[str]) -> Config:
     """The whole configuration as the program has it, checked."""
-    register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", list(asked))
-    return check(config)
+    return check(composed(*asked))
 
 
 def _commands(experiment: str) -> list[str]:

@@ -14,35 +14,31 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
-from hydra import compose, initialize_config_dir
 
 import runtime.client_rounds
 import sim as program
 from clients.client_app import app as client_app
 from clients.client_app import make_client_app
-from conf.schema import Config, register_schema
+from conf.schema import Config
 from conf.validate import check
 from learngene.utils.hardware import WORKSPACE, pin_kernels
 from protocol.callbacks import CallbackList, RunCallback
 from reports.results import comparable, read_results, result_sha256
 from runtime.grid_backend import OutsideGrid
 from runtime.serial_backend import SerialGrid
+from tests.composing import composed
 from tests.helpers import FEW, hooked, without_rendering
 from tests.stand_ins.hostile_methods import write_hostile
 from tests.stand_ins.late_work import FOLDER, late
 from tests.stand_ins.own_method import here
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 TINY = ("scale=tiny", "runtime=serial", "shots=3", "collective.classes_per_task=8",
         "report.gradcam_images=0", "individual.safeguard=true", "collective.threads=1",
         "methods=[learngene,scratch,fedbn,protonet]", *FEW)  # fmt: skip
 
 
 def config_of(cache: Path, *further: str, **runtime: Any) -> Config:
-    register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*TINY, *further, f"cache={cache}"])
-    made = check(config)
+    made = check(composed(*TINY, *further, f"cache={cache}"))
     return replace(made, runtime=replace(made.runtime, **runtime))
 
 

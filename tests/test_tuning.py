@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,19 @@ import torch
 
 from benchmarks import tune_methods as tune
 from benchmarks.tune_collective import prototypes
-from conf.schema import Config
+from conf.parts import factory_settings
+from conf.schema import Config, read_config
+from conf.validate import check
 from learngene.adaptation.training import features, measure, shard_features
+from learngene.data.cache import build
 from learngene.data.partition import draw_shard, read_shard
 from learngene.gene.gene import reconstruct
 from learngene.methods import BUILT_IN
 from learngene.networks.individual import PrototypeHead
 from reports.tuning import read_records, write_record
 from reports.variants import flatten
+from server.factory import train_or_load_gene
+from tests.composing import composed
 from tests.helpers import CPU, gene_of, method_settings, torch_rng
 
 
@@ -73,6 +79,21 @@ def test_trials_under_other_conditions_are_not_taken_for_these(tmp_path):
     assert tune.trials_so_far(out, {"width": 0.25}) == kept
     with pytest.raises(ValueError, match="other conditions"):
         tune.trials_so_far(out, {"width": 0.5})
+
+
+def test_a_trial_of_what_is_trained_among_the_clients(tmp_path):
+    asked = ("scale=tiny", "runtime=serial", "data.clients_from=open_world", f"cache={tmp_path}")
+    plain = asdict(check(composed(*asked, "num_clients=2", "collective.classes_per_task=21")))
+    plain["method"] = method_settings()
+    config = read_config(plain)
+    dataset = build(config.dataset, tmp_path)
+    result = train_or_load_gene(factory_settings(config), dataset)
+    here = SimpleNamespace(starmap=lambda work, clients: [work(*client) for client in clients])
+    rates = {"method.fedper.lr": 0.01, "method.fedper.rounds": 1}
+    made = tune.run_trial(here, "fedper", rates, plain, dataset, result)
+    assert made["settings"] == rates and 0 < made["accuracy"] < 1
+    bad = tune.run_trial(here, "fedper", {"method.fedper.lr": 1e30}, plain, dataset, result)
+    assert bad["accuracy"] is None and bad["error"]
 
 
 @pytest.mark.parametrize("mirror", [True, False])

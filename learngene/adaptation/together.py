@@ -34,7 +34,7 @@ from learngene.data.augment import views
 from learngene.utils.settings import check_settings
 
 TEST_IMAGES = 64  # of a client that are looked at at once
-UNFOLD_ON = ("cuda",)  # on a CPU oneDNN's grouped convolution is the faster one
+UNFOLD_ON: tuple[str, ...] = ("cuda",)  # on a CPU oneDNN's grouped convolution is the faster one
 
 
 def form_of(training: Training) -> str:

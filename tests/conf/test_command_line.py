@@ -20,7 +20,8 @@ from learngene.errors import InputError
 from learngene.gene.gene import load
 from learngene.utils.files import expand_user
 from learngene.utils.settings import limits_of
-from tests.conf.test_compose import CONF, ROOT, choices, composed
+from tests.composing import CONF, composed
+from tests.conf.test_compose import ROOT, choices
 from tests.helpers import command_line
 
 HOME = pwd.getpwuid(os.getuid()).pw_dir

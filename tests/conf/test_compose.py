@@ -13,21 +13,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from conf.error_messages import explain, field_names, type_of
-from conf.schema import Config, read_config, register_schema
+from conf.schema import Config, read_config
 from conf.typed import to_typed
 from conf.validate import THRESHOLDS, check
 from learngene.collective.forgetting import STRATEGIES
 from learngene.errors import InputError
 from learngene.methods import BUILT_IN, find
 from learngene.utils.settings import limits_of
+from tests.composing import CONF, by_hydra, composed
 
-ROOT = Path(__file__).resolve().parents[2]
-CONF = ROOT / "conf"
+ROOT = CONF.parent
 
 
 LIMITS = dict(limits_of(Config)) | {
@@ -42,14 +41,22 @@ METHOD_FIELDS = {
 }
 
 
-def composed(*overrides: str) -> DictConfig:
-    register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
 def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("experiment=class_incremental", "scale=tiny", "individual.epochs=7", "data.root=/x"),
+        ("learngene.joined=[5,7]", "learngene.depth=9", "seed=1", "seed=2", "runtime=serial"),
+        ("method.maml.shots=3", "collective.threads=1", "labelled.flags=random"),
+    ],
+)
+def test_tests_compose_as_hydra_does(asked: tuple[str, ...]) -> None:
+    made, due = composed(*asked), by_hydra(asked)
+    assert made == due and OmegaConf.is_struct(made) and OmegaConf.is_struct(due)
+    assert composed() == by_hydra([])  # no copy remembers what another was given
 
 
 @pytest.mark.parametrize(

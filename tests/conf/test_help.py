@@ -16,7 +16,8 @@ from conf.validate import check
 from learngene.data.settings import DataSettings
 from learngene.errors import InputError
 from learngene.methods import find
-from tests.conf.test_compose import LIMITS, METHOD_FIELDS, ROOT, composed, field_names
+from tests.composing import composed
+from tests.conf.test_compose import LIMITS, METHOD_FIELDS, ROOT, field_names
 
 
 def page(*words: str) -> str:

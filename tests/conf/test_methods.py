@@ -11,7 +11,7 @@ from conf.error_messages import explain
 from conf.validate import check
 from learngene.errors import InputError
 from learngene.methods import plugins
-from tests.conf.test_compose import composed
+from tests.composing import composed
 from tests.helpers import with_methods
 from tests.stand_ins.own_method import SOURCE, here, write_method
 

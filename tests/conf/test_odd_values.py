@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.error_messages import explain, field_names
 from conf.validate import check
 from learngene.errors import InputError
-from tests.conf.test_compose import METHOD_FIELDS, composed
+from tests.composing import composed
+from tests.conf.test_compose import METHOD_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = composed()

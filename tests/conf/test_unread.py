@@ -11,7 +11,8 @@ from conf.unread import ROWS, unread
 from conf.validate import check, check_fields, check_methods
 from learngene.errors import InputError
 from reports.results import read_results
-from tests.conf.test_compose import METHOD_FIELDS, choices, composed, field_names
+from tests.composing import composed
+from tests.conf.test_compose import METHOD_FIELDS, choices, field_names
 from tests.helpers import FEW
 
 FIELDS = {*field_names(), *METHOD_FIELDS}

@@ -16,7 +16,7 @@ from conf.validate import check
 from learngene.errors import InputError
 from protocol.callbacks import SILENT
 from reports.loggers import RunLogger, check_logger, logging
-from tests.conf.test_compose import composed
+from tests.composing import composed
 from tests.helpers import hooked
 from tests.stand_ins.own_method import here
 

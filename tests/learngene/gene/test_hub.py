@@ -29,7 +29,7 @@ from learngene.gene.card import CARD_LIMIT
 from learngene.gene.gene import Learngene, load, save
 from reports.results import write_results
 from server.factory import train_or_load_gene
-from tests.conf.test_compose import composed
+from tests.composing import composed
 from tests.helpers import gene_of
 from tests.test_tutorials import blocks
 
