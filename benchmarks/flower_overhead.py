@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from ray._private.services import psutil  # Ray carries it
 
+from benchmarks.command import end, finished_run
 from clients.work import run_task
 from conf.parts import client_task
 from conf.schema import read_config
@@ -111,7 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("run_dir", type=finished_run)
     parser.add_argument("--clients", type=int, help="default: those of the run")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -160,4 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

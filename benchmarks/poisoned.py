@@ -1,15 +1,16 @@
 """What a poisoned learngene does to clients, with and without ``individual.safeguard``.
 
-    python -m benchmarks.poisoned RUN_DIR/learngene.safetensors [KIND ...] [sim.py's overrides ...]
+    python -m benchmarks.poisoned RUN_DIR [--kinds real ...] [sim.py's overrides ...]
 
 Makes two poisoned learngenes from a real one, both with a card that vouches for them: one drawn
 anew (numbers of the same size, in no order), one scaled so that a few channels drown all others
 and every second one has its sign turned. Runs sim.py with each, and with the real one, and prints
-the accuracy of the clients. KIND is real, randomised or scaled; all three where none is named.
+the accuracy of the clients.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.command import end, finished_run
 from learngene.gene.gene import Learngene, digest, load, save
 from learngene.seeding import generator
 
@@ -59,16 +62,17 @@ def forged(gene: Learngene, change: Callable[[Arrays], Arrays]) -> Learngene:
     return Learngene(replace(gene.card, sha256=digest(arrays, asdict(gene.card))), arrays)
 
 
-def main(arguments: list[str]) -> int:
-    if not arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    gene = load(arguments[0])
-    kinds = [word for word in arguments[1:] if "=" not in word]
-    overrides = [word for word in arguments[1:] if "=" in word]
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run_dir", type=finished_run)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    asked, overrides = parser.parse_known_args()
+    gene = load(asked.run_dir / "learngene.safetensors")
     print("learngene    safeguard  learngene %  scratch %  s/client  fell back")
     with tempfile.TemporaryDirectory() as folder:
-        for kind in kinds or KINDS:
+        for kind in asked.kinds:
             path = save(forged(gene, KINDS[kind]), Path(folder) / kind)
             for guard in ("false", "true"):
                 run = Path(folder) / f"{kind}-{guard}"
@@ -83,7 +87,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _row(kind: str, guard: str, results: dict) -> str:
+def _row(kind: str, guard: str, results: dict[str, Any]) -> str:
     answers = [client["methods"] for client in results["clients"] if "methods" in client]
     if not answers:
         return f"{kind:<12}{guard:>10}  no client answered"
@@ -98,4 +102,4 @@ def _row(kind: str, guard: str, results: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end(main)

@@ -31,6 +31,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
+from benchmarks.command import end, finished_run
 from clients.work import run_task
 from conf.methods import resolve_methods
 from conf.parts import client_task, factory_settings, federation, pretraining_settings
@@ -138,7 +139,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("run_dir", type=finished_run)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--clients", type=int, default=16)
@@ -256,4 +257,4 @@ def best(records: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -29,7 +29,7 @@ from server.factory import trainer_settings
 from tests.conf.test_compose import choices
 from tests.reports.helpers import make_results
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLAN = read_plan(reproduce.PLAN)
 RUNS = [run for entry in PLAN.values() for run in entry.runs]
 
