@@ -27,14 +27,17 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
     gene, asked = run.get("learngene"), config.get("learngene", {})
     own, collective = config.get("individual", {}), config.get("collective", {})
     if gene:
-        yield f"layers {layers_text(gene['layers'])}"
+        depths = _taken(run) or [len(gene["layers"])]
+        yield f"layers {layers_text(gene['layers'][: depths[-1]])}"
+        if len(depths) > 1:
+            yield f"of which clients take {', '.join(map(str, depths))}"
     if asked.get("control") == "random":
         yield "control: layers drawn at random"
     if (stem := own.get("stem", "none")) != "none":
         yield f"{stem} stem"
     elif gene and gene["layers"][0] == 1 and asked.get("projection", "none") != "none":
         yield f"{asked['projection']} projection"
-        if beside := joined_below(asked, gene["layers"][-1]):
+        if beside := joined_below(asked, depths[-1]):
             yield f"joined with depth {' and '.join(map(str, beside))}"
     if "head" in own:
         yield f"{own['head']} head"
@@ -48,6 +51,12 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{NEARLY_JOINT} ({_exemplars(collective)} exemplars a class)"
     if (config.get("labelled") or {}).get("flags") == "random":
         yield "control: random flags"
+
+
+def _taken(run: Results) -> list[int]:
+    """How many of the learngene's layers clients took, in order; empty where nobody says."""
+    answers = (client.get("methods", {}).get("learngene", {}) for client in run["clients"])
+    return sorted({answer["depth"] for answer in answers if "depth" in answer})
 
 
 def nearly_joint(runs: Sequence[Results]) -> str:

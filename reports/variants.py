@@ -47,10 +47,11 @@ PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths 
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
 
 
+RANDOM = "random"
 CONTROLS = {  # setting: the value that makes a control of runs without it
-    "learngene.control": "random",
+    "learngene.control": RANDOM,
     "learngene.projection": "none",
-    "labelled.flags": "random",
+    "labelled.flags": RANDOM,
 }
 
 
@@ -69,13 +70,18 @@ class Variant:
 
     @property
     def methods(self) -> list[str]:
-        """The methods that were compared, in their order."""
-        return method_names(self.runs[0])
+        """The methods that were compared in any of its runs, in their order."""
+        return list(dict.fromkeys(name for run in self.runs for name in method_names(run)))
 
     @property
     def is_control(self) -> bool:
-        """Whether it stands beside others as their control: no claim is judged by it."""
-        return any(self.settings.get(name) == value for name, value in CONTROLS.items())
+        """Whether no claim is judged by it: what is drawn at random is a control also by itself,
+        what has no projection where others have one."""
+        asked = dict(flatten(self.runs[0]["run"]["config"]))
+        return any(
+            (asked if value == RANDOM else self.settings).get(name) == value
+            for name, value in CONTROLS.items()
+        )
 
     @property
     def unit(self) -> str:

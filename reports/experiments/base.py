@@ -77,7 +77,7 @@ class Claim:
     quantity: str  # the row that measures it
     direction: tuple[str, ...] = ()  # the rows of ``signs`` where these are others
     numbers: Mapping[str, PaperNumber] = field(default_factory=dict)  # by data set; or our bar
-    unit: str = "points"  # %, points, epochs, images, share
+    unit: str = "points"  # %, points, epochs, images, share; empty: a correlation
     bound: str = "about"  # about | at least | at most
     said_in: str = ""  # where the paper says it; empty: where its numbers stand
     control: bool = False  # not the paper's: what must fail where the claim is to mean something

@@ -37,7 +37,9 @@ def _lead(variant: Variant, without: Variant) -> Row:
     by_task = mean_by_task(lead).tolist()
     test = paired_gain(by_task, [0.0] * len(by_task))
     note = f"p {p_value(test['p_value'])}; ahead on {test['wins']} of {test['n']} {variant.unit}s"
-    return row(variant, "lead over no retain loss", "points", variant.mean(lead), note=note)
+    mean = variant.mean_difference(lead)
+    both = (without, variant)
+    return row(variant, "lead over no retain loss", "points", mean, note=note, variants=both)
 
 
 EXPERIMENT = Experiment(

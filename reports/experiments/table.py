@@ -15,7 +15,7 @@ from reports.form import common_form
 from reports.format import NONE, format_number
 from reports.html.page import Figure, render
 from reports.schema import Results
-from reports.summary import footnotes
+from reports.summary import footnotes, left_out
 from reports.units import Measured
 from reports.variants import RunGroup, Variant
 
@@ -75,7 +75,8 @@ def notes(group: RunGroup) -> list[str]:
     runs_of: dict[str, list[str]] = {}
     for variant in group.variants:
         for run in variant.runs:
-            for note in footnotes(run):
+            absent = (f"{n}: left out, {reason}" for n, reason in left_out(run).items())
+            for note in (*footnotes(run), *absent):
                 runs_of.setdefault(note.removesuffix(".") + ".", []).append(_run_name(variant, run))
     everywhere = len(group.runs)
     form = common_form(group.runs)
@@ -213,15 +214,15 @@ def answers(name: str | None, table: Sequence[Row]) -> list[str]:
         bound = "" if claim.bound == "about" else f"{claim.bound} "
         note = f" ({row.reached})" if row.censored else ""
         sentences.append(
-            f"The paper: {claim.words}. {row.quantity}: {format_ours(row)} {row.unit} here{note}, "
-            f"{bound}{paper} there."
+            f"The paper: {claim.words}. {row.quantity}: "
+            f"{f'{format_ours(row)} {row.unit}'.rstrip()} here{note}, {bound}{paper} there."
         )
     return sentences
 
 
 def alt(group: RunGroup) -> str:
     """The figure in words: the rows that it is drawn from."""
-    shown = "; ".join(f"{row.quantity} {format_ours(row)} {row.unit}" for row in rows(group))
+    shown = "; ".join(f"{r.quantity} {format_ours(r)} {r.unit}".rstrip() for r in rows(group))
     return f"Figure of the experiment {group.experiment}: {shown}."
 
 

@@ -124,7 +124,7 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
         said = claim.numbers or dict.fromkeys(DATASETS)
         judged = {data: verdicts(claim, paper, rows[data]) for data, paper in said.items()}
         papers = [
-            f"{number(paper.value, paper.spread, unit=claim.unit)} {claim.unit}"
+            f"{number(paper.value, paper.spread, unit=claim.unit)} {claim.unit}".rstrip()
             if (paper := claim.numbers.get(data))
             else NONE
             for data in DATASETS
@@ -167,7 +167,8 @@ def _verdict(judged: Sequence[Judged]) -> str:
 def _ours(claim: Claim, rows: Sequence[Row]) -> str:
     """What was measured; also where the paper says nothing for this data set."""
     cells = [
-        f"{format_ours(row)} {row.unit} ({row.ours.n}"
+        f"{format_ours(row)} {row.unit}".rstrip()
+        + f" ({row.ours.n}"
         + (f"; {row.reached})" if row.reached else ")")
         for row in rows
         if row.name == claim.quantity

@@ -397,7 +397,7 @@ def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path:
     write(gathered, tmp_path)
     for ending in ("md", "html"):
         page = unescape((tmp_path / f"comparison.{ending}").read_text())
-        assert page.count("scratch: scratch's seven") == 1
+        assert page.count("scratch: seven layers, scratch's") == 1
         assert "shots=10, seed 0: Settings: maml (tuned: 8 trials" in page
         assert "shots=20, seed 0: Settings: maml (tuned: 9 trials" in page
         assert "p 0.094; ahead on 6 of 6 clients" in page and "Holm" in page

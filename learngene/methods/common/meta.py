@@ -78,18 +78,26 @@ class Learner:
         self.network, self.prototypes = network, prototypes
         self.parameters: Params = dict(network.named_parameters())
 
+    def features(self, params: Params, x: Tensor) -> Tensor:
+        """Of images, (B, D), in the precision of the parameters."""
+        body = {f"network.{n}": p for n, p in params.items() if not n.startswith("head.")}
+        features = functional_call(BackboneFeatures(self.network), body, (x,))
+        return features.to(params["head.weight"].dtype)
+
     def logits(self, params: Params, x: Tensor) -> Tensor:
-        return functional_call(self.network, params, (x,))
+        features = self.features(params, x)
+        # Not in bf16: Proto-MAML's are small differences of numbers in the hundreds.
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features, params["head.weight"], params["head.bias"])
 
     def start(self, params: Params, x: Tensor, y: Tensor) -> Params:
         """The parameters before the first step."""
         if not self.prototypes:
             return params
-        body = {name: value for name, value in params.items() if not name.startswith("head.")}
-        under_network = {f"network.{name}": value for name, value in body.items()}
-        features = functional_call(BackboneFeatures(self.network), under_network, (x,))
-        weight, bias = prototype_layer(class_means(features, y, len(params["head.bias"])))
-        return {**body, "head.weight": weight, "head.bias": bias}
+        features = self.features(params, x)
+        with torch.autocast(features.device.type, enabled=False):
+            weight, bias = prototype_layer(class_means(features, y, len(params["head.bias"])))
+        return {**params, "head.weight": weight, "head.bias": bias}
 
     def step(self, params: Params, x: Tensor, y: Tensor, lr: float, *, second: bool) -> Params:
         """A step of gradient descent on the support images; ``second`` keeps its own gradient."""

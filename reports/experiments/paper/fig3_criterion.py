@@ -28,7 +28,7 @@ CLAIMS = (
         "what the criterion looks for (rho from large to steadily small) is where the "
         "meta-knowledge is: over layers, it goes with what new classes gain (transfer profile)",
         PREDICTS,
-        unit="share",
+        unit="",
         said_in=WHERE,
     ),
 )
@@ -66,7 +66,7 @@ def _correlations(variant: Variant, runs: Sequence[Results]) -> list[Row]:
         row(
             variant,
             f"rank correlation of {name}",
-            "share",
+            "",
             mean_over_runs([(run, its[name]) for run, its in found if its.get(name) is not None]),
             note="over layers, with the transfer profile; 0: it says nothing",
         )

@@ -34,7 +34,8 @@ def _rows(group: RunGroup) -> list[Row]:
     for level in LEVELS if len(variants) > 1 else ():
         to = f"{100 * level:.0f} %"
         saving = to_level(along_shots(group, MAIN), along_shots(group, REFERENCE), level)
-        at_once = steps_to_accuracy(along_shots(group, MAIN, untrained=True), level)
+        first = along_shots(group, MAIN, untrained=True).reindex(saving.ours.index)
+        at_once = steps_to_accuracy(first, level)
         untrained = reached_level(at_once.where(at_once <= saving.ours))
         for name, images in ((MAIN, saving.ours), (REFERENCE, saving.scratch)):
             mean, reached = mean_over_units(images), reached_level(images)

@@ -10,7 +10,7 @@ from reports.experiments.base import Claim, Experiment, Row, row
 from reports.figures import style
 from reports.figures.measured import ACCURACY, line
 from reports.results import MAIN, REFERENCE
-from reports.units import mean_over_units
+from reports.units import Measured, mean_over_units
 from reports.variants import RunGroup, Variant
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def rows(group: RunGroup) -> list[Row]:
                 known: variant.mean_difference(values - before)
                 for (_, before), (known, values) in pairwise(rounds)
             }
-            known, least = min(steps.items(), key=lambda step: step[1].mean or 0.0)
+            known, least = min(steps.items(), key=lambda step: _lower_end(step[1]))
             table.append(row(variant, LEAST_STEP, "points", least, note=f"to {known} classes"))
         if rounds and REFERENCE in variant.methods:
             scratch = 100 * variant.final_by_client(REFERENCE).accuracy
@@ -57,6 +57,11 @@ def rows(group: RunGroup) -> list[Row]:
             mean = variant.accuracy(REFERENCE)
             table.append(row(variant, REFERENCE, "%", mean))
     return table
+
+
+def _lower_end(step: Measured) -> float:
+    """Of the wider of its intervals: the step that is the least certain to be one."""
+    return (step.mean or 0.0) - max(step.ci95 or 0.0, step.ci95_classes or 0.0)
 
 
 def figure(group: RunGroup, path: Path) -> Path:

@@ -84,6 +84,21 @@ def test_first_order_is_the_gradient_where_the_steps_end(case):
         assert torch.allclose(p.grad, g, atol=1e-10), name
 
 
+@pytest.mark.parametrize("prototypes", [False, True])
+def test_in_bf16_the_layers_are_and_the_head_is_not(case, prototypes):
+    """Proto-MAML's logits are small differences of large numbers, which bf16 has not."""
+    network, (x, y), (query, _) = case
+    network, x, query = network.float(), x.float(), 30 * query.float()
+    learner = Learner(network, prototypes=prototypes)
+    with torch.autocast("cpu", torch.bfloat16):
+        params = learner.start(learner.parameters, x, y)
+        params = learner.step(params, x, y, 0.1, second=False)
+        features, said = learner.features(params, query), learner.logits(params, query)
+    weight, bias = params["head.weight"], params["head.bias"]
+    assert weight.dtype == said.dtype == torch.float32
+    assert torch.allclose(said, features @ weight.T + bias, rtol=1e-5)
+
+
 def test_orders_differ(case):
     network, support, query = case
     learner = Learner(network, prototypes=False)
