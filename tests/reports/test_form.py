@@ -48,6 +48,15 @@ def test_a_form_says_layers_own_layers_head_and_width(run):
     assert [layers_text(layers) for layers in ([4], [2, 5], [2, 3])] == ["4", "2, 5", "2 to 3"]
 
 
+def test_of_a_prefix_the_layers_are_those_that_clients_took(run):
+    made = run(range(1, 8), learngene__joined=[2, 5])
+    for client in made["clients"]:
+        client["methods"]["learngene"]["depth"] = 4
+    assert form_of(made)[:3] == ("layers 1 to 4", "discriminant projection", "joined with depth 2")
+    made["clients"][0]["methods"]["learngene"]["depth"] = 2
+    assert form_of(made)[:2] == ("layers 1 to 4", "of which clients take 2, 4")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -19,7 +19,15 @@ from reports.experiments.base import ReachedLevel, Row
 from reports.experiments.frontier import points_of
 from reports.experiments.paper import fig6b_position
 from reports.experiments.registry import draw, rows
-from reports.experiments.table import answers, format_ranges, format_row, markdown, number, write
+from reports.experiments.table import (
+    answers,
+    format_ranges,
+    format_row,
+    markdown,
+    notes,
+    number,
+    write,
+)
 from reports.figures.style import NoDataError
 from reports.html.report import write_report
 from reports.results import write_results
@@ -334,6 +342,27 @@ def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:
     assert found.ci95 == pytest.approx(12.706 * abs(means[0] - means[1]) / 2, rel=1e-3)
 
 
+def test_what_is_drawn_at_random_is_a_control_by_itself(run: Asked) -> None:
+    shares = {"flagged": {"a": 0.5, "b": 0.3}, "flagged_known": {"c": 0.1, "d": 0.3}}
+    made = run("table2_open_world") | {"labelled": {"draws": 2, **shares}}
+    made["run"]["config"]["labelled"] = {"flags": "random"}
+    (alone,) = group_runs([made]).variants
+    assert alone.is_control and all(row.paper is None for row in rows(group_runs([made])))
+    assert not answers("table2_open_world", rows(group_runs([made])))
+
+
+def test_a_method_that_a_seed_left_out_stays_and_the_table_says_so(run: Asked) -> None:
+    whole = [run("table3_novel", methods=("learngene", "maml"), seed=seed) for seed in range(3)]
+    for client in whole[0]["clients"]:
+        del client["methods"]["maml"]
+    del whole[0]["summary"]["maml"]
+    whole[0]["methods_left_out"] = {"maml": "RuntimeError: not finite"}
+    gathered = group_runs(whole)
+    found = {row.name: row for row in rows(gathered)}
+    assert found["10-shot, maml"].ours.n == "12 clients"
+    assert "seed 0: maml: left out, RuntimeError: not finite." in notes(gathered)
+
+
 def test_a_paired_difference_pairs_clients(run: Asked) -> None:
     variants = group_runs([run("ablation", individual__stem=stem, shift=shift)
                    for stem, shift in (("fresh", -0.1), ("none", 0.0))]).variants  # fmt: skip
@@ -466,6 +495,10 @@ def test_samples_are_counted_along_every_clients_own_line(run: Asked) -> None:
     assert missed.ours.mean is None and missed.difference is None
     assert "never with the learngene 6, never from scratch 6" in missed.note
     assert missed.reached == ReachedLevel(0, 6) and "0 of 6 arrived; never" in format_row(missed)[6]
+    gone = json.loads(json.dumps(runs))
+    gone[1]["clients"][2] = {"id": 2, "error": "ClientOverdue: not done"}
+    others = named(rows(group_runs(gone)))["images a class for 60 %, learngene"]
+    assert others.ours.mean == pytest.approx((5 + 4 * 25) / 5)  # those that answered at each
     fewer = named(rows(group_runs(runs[:2])))  # four clients of six never come to 60 % from scratch
     assert fewer["images a class for 60 %, learngene"].reached == ReachedLevel(6, 6)
     assert fewer["images a class for 60 %, scratch"].reached == ReachedLevel(2, 6)

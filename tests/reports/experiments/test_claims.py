@@ -164,6 +164,18 @@ def test_the_individual_must_improve_at_every_point(run: Run) -> None:
                         edit=rising(*[0.15] * count))])  # fmt: skip
     assert fallen[fig6a_evolution.LEAST_STEP].ours.mean < 0
     assert verdict_of("improves", fallen) == [NOT]
+
+    def unsure(sections: dict[str, Any]) -> None:
+        """Each step is 2 points at every client; the last is 10 on the mean, and 30 or -10."""
+        points = [point["clients"] for point in sections["rounds"]]
+        for back, clients in enumerate(reversed([*points[:-1], sections["clients"]])):
+            for number, client in enumerate(clients):
+                before = (0.3 if number % 2 else -0.1) + 0.02 * (back - 1) if back else 0.0
+                method = client["methods"]["learngene"]
+                method["accuracy"] = method["accuracy_by_epoch"][-1][1] = 0.6 - before
+
+    least = table([run("fig6a_evolution", rounds=True, edit=unsure)])[fig6a_evolution.LEAST_STEP]
+    assert least.ours.mean == pytest.approx(10, abs=0.1) and count > 1
     steps = [row for name, row in risen.items() if name.startswith("accuracy at") and row.ours.mean]
     assert len(steps) == count + 1
 
