@@ -63,7 +63,7 @@ class Config:
     # factory image passes of each other method; null = the collective's
     budget: int | None = setting(None, ge=1, le=1_000_000_000_000)
     # budget=null: passes (as many as the collective had) | compute (as its multiply-adds come to,
-    # which in seven layers are some three times as many passes)
+    # which in seven layers are some 1.8 times as many passes)
     budget_in: str = setting("passes", choices=("passes", "compute"))
     # fp32 | fp16 | int8: how the other methods' payloads travel
     payload_precision: str = setting("fp32", choices=PRECISIONS)

@@ -41,7 +41,7 @@ from server.collective import machine_fields
 from server.factory import FactoryResult, FactorySettings, choose_device, choose_precision
 from server.parallel import JobResult, ProgressFn, max_workers, run_parallel
 
-FORMAT = 4  # raise it when a factory half changes: payloads of the old one must not be sent
+FORMAT = 4  # raise it when all factory halves change; of one method: ``Method.revision``
 CLIENT = "client_"  # how the names of settings begin that only the client half reads
 
 
@@ -220,7 +220,7 @@ def budget_of(settings: PretrainingSettings, dataset: ImageDataset, result: Fact
     """Image passes of a method that asks for no multiple of them.
 
     As many as are asked for; else as many as the collective had, or (``budget_in=compute``) as its
-    multiply-adds come to in the seven layers: at its final widths a pass of 13 layers costs 2.8 of
+    multiply-adds come to in the seven layers: at its final widths a pass of 13 layers costs 1.8 of
     theirs.
     """
     if settings.budget is not None:
@@ -344,7 +344,7 @@ def payload_key(factory: Factory, settings: PretrainingSettings, method: Method)
     """Hash of everything that determines a payload, 16 hex digits."""
     values = settings.method.get(factory.name, {})
     parts = {
-        "format": FORMAT,
+        "format": FORMAT + method.revision,
         "world": factory.images.dataset.sha256,
         "calibration_per_class": settings.factory.open_world.calibration_per_class,
         "method": factory.name,

@@ -126,10 +126,11 @@ def test_a_fault_is_named_and_takes_no_other_along(tmp_path, tiny_dataset, halve
 
 
 def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path, tiny_dataset):
-    def key(name: str = "maml", **changed: Any) -> str:
-        config = config_of(tmp_path, name, **changed)
+    def key(name: str = "maml", revision: int | None = None, **changed: Any) -> str:
+        config, method = config_of(tmp_path, name, **changed), methods.find(name)
         made = factory_side._factory(name, config, tiny_dataset)
-        return payload_key(made, config, methods.find(name))
+        known = method.revision if revision is None else revision
+        return payload_key(made, config, replace(method, revision=known))
 
     plain = key()
     for same in (
@@ -144,7 +145,7 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
     ):  # fmt: skip
         assert key(**other) != plain, other
     assert key("protonet", ways=4) == key("protonet")  # only the MAML family is made for its ways
-    assert key("fomaml") != plain
+    assert key("fomaml") != plain and key(revision=0) != plain  # its head was in bf16 once
 
 
 def life_of(*stages: tuple[int, int]) -> Any:

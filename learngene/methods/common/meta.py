@@ -270,4 +270,5 @@ def method(settings: type[MetaSettings], *, second: bool, prototypes: bool = Fal
         body=body_of,
         epochs_setting="client_steps",
         depends_on_ways=True,
+        revision=1,
     )
