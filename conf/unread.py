@@ -48,6 +48,12 @@ class Run:
         return own or any(name != base_of(name) for name in self.methods)
 
     @property
+    def scheduled(self) -> bool:
+        """Whether a client trains by the common schedule; scratch has its own."""
+        trained = (n for n, method in self.methods.items() if not method.training_free)
+        return self.plugin or any(base_of(name) != "scratch" for name in trained)
+
+    @property
     def scratch(self) -> bool:
         """Whether a client trains from scratch, or may."""
         guarded = self.inherits and self.config.individual.safeguard
@@ -102,7 +108,7 @@ CYCLES = (
 )
 OF_THE_LEARNGENE = (
     "individual.depth individual.bytes individual.head individual.lr individual.inherited_lr "
-    "individual.schedule individual.safeguard* individual.keep retain.* learngene.precision"
+    "individual.safeguard* individual.keep retain.* learngene.precision"
 )
 GLYPHS = "data.classes data.train_per_class data.test_per_class"
 IMAGES = "data.root data.download data.test_share open_world.mirror"
@@ -142,6 +148,7 @@ ROWS = (
     ),
     Row(CYCLES, _is_not("open_world.cycles", 0), "open_world.cycles is 0"),
     Row(OF_THE_LEARNGENE, lambda run: run.inherits, "no method is sent the learngene"),
+    Row("individual.schedule", lambda run: run.scheduled, "none but scratch, with its own, trains"),
     Row(
         "individual.safeguard_*",
         _is("individual.safeguard", True),

@@ -89,6 +89,7 @@ def adapt(
         card=gene.card.for_client(),
         scratch=scratch.Settings(),
         width=gene.card.width,
+        block=gene.card.block or "plain",
         keep=trained.append,
     )
     outcome = method.adapt(context)
@@ -110,7 +111,10 @@ def settings_from(words: Iterable[str]) -> tuple[IndividualSettings, RetainSetti
             raise InputError(name, text, "no such setting here", f"There are {', '.join(known)}")
         # A text stays one (retain.labels=true); pydantic reads numbers and truth values.
         untyped = plain[group][field] is None or text == "null"
-        plain[group][field] = yaml.safe_load(text) if untyped else text
+        try:
+            plain[group][field] = yaml.safe_load(text) if untyped else text
+        except (ValueError, RecursionError, yaml.YAMLError):  # a date that is none, [[[...
+            raise InputError(name, text, "cannot be read", "Write a number, or null") from None
     try:
         made = (
             TypeAdapter(IndividualSettings).validate_python(plain["individual"]),

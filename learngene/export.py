@@ -95,7 +95,8 @@ def export_individual(
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_name(temporary_name(path).name + path.suffix)
     try:
-        run = writers[path.suffix](network, torch.from_numpy(x[:2]), kept, making)
+        two = np.resize(x[:2], (2, *x.shape[1:]))  # of one image torch would make a fixed number
+        run = writers[path.suffix](network, torch.from_numpy(two), kept, making)
         due, found = _in_batches(reference, x), _in_batches(run, x)
         difference = float(np.abs(due - found).max())
         others = int((due.argmax(1) != found.argmax(1)).sum())

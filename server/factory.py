@@ -15,7 +15,7 @@ import yaml
 from learngene.adaptation.settings import IndividualSettings
 from learngene.collective.control import with_random_layers
 from learngene.collective.criterion import SIGMA, align
-from learngene.collective.forgetting import measures
+from learngene.collective.forgetting import STRATEGIES, measures
 from learngene.collective.records import TrainerSettings
 from learngene.collective.sampling import class_positions
 from learngene.collective.settings import GROWTHS, CollectiveSettings
@@ -250,6 +250,7 @@ def train_or_load_gene(
     with torch_threads(settings.threads):
         setup = trainer_settings(settings, device)
         _check_fits(dataset, setup)
+        _check_projections(dataset, settings)
         auto, names = settings.learngene.layers == "auto", planned_names(setup.plan)
         chosen = None if auto else layer_numbers(settings.learngene, names)
         sizes: dict[int, int] = {}
@@ -318,8 +319,9 @@ def _snapshot(
 def _planned_gene(
     trainer: CollectiveTrainer, numbers: list[int], settings: FactorySettings
 ) -> Learngene:
-    """The learngene as it will be at the end, but for its numbers: what it will weigh is known
-    before anything is trained. ``trainer`` has not begun, and is grown."""
+    """The learngene as it will be at the end, but for its numbers: what it will weigh at most
+    (features may have a lower rank) is known before anything is trained. ``trainer`` has not begun,
+    and is grown."""
     for task in range(1, len(trainer.tasks)):
         trainer.grow(task)
     collective, (channels, side, _) = trainer.collective.eval(), trainer.dataset.image_shape
@@ -376,6 +378,19 @@ def snapshot_tasks(tasks: int, rounds: int) -> list[int]:
         fix = f"Write rounds={tasks} or less"
         raise InputError("rounds", rounds, f"the collective has {tasks} tasks", fix)
     return [math.ceil(tasks * (number + 1) / rounds) for number in range(rounds)]
+
+
+def _check_projections(dataset: ImageDataset, settings: FactorySettings) -> None:
+    """They are fitted on the last task's classes and, with exemplars, on those before it."""
+    collective, classes = settings.collective, len(dataset.class_split.base)
+    each = collective.classes_per_task
+    kept = STRATEGIES[collective.memory].exemplars and collective.memory_per_class
+    for done in snapshot_tasks(math.ceil(classes / each), settings.rounds):
+        held = min(done * each, classes) - (0 if kept else (done - 1) * each)
+        if settings.projects and held < 2:
+            problem = f"after task {done} there are images of one class, and projections need two"
+            fix = "Write another number, rounds=1 with exemplars, or learngene.projection=none"
+            raise InputError("collective.classes_per_task", each, problem, fix)
 
 
 def _check_fits(dataset: ImageDataset, settings: TrainerSettings) -> None:

@@ -75,8 +75,8 @@ def check_auto(
         InputError: there can be no profile, or no prefix fits into ``learngene.bytes``.
     """
     exemplars = trainer.strategy.exemplars and trainer.settings.collective.memory_per_class
-    if len(trainer.tasks) < 2 or not exemplars:
-        problem = "the profile that it reads needs a second task, and exemplars of the first"
+    if len(trainer.tasks) < 2 or exemplars < 2:
+        problem = "the profile that it reads needs a second task, and two exemplars of a class"
         fix = "Lower collective.classes_per_task, or write learngene.layers=front"
         raise InputError("learngene.layers", "auto", problem, fix)
     least = min(sizes.values())

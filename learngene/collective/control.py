@@ -25,12 +25,13 @@ def with_random_layers(trainer: CollectiveTrainer, numbers: Sequence[int]) -> Co
     control = trainer.clone()
     units = control.collective.units
     drawn = nn.ModuleList(units[number - 1] for number in numbers)
-    initialise(drawn, torch_generator(trainer.settings.seed, "random-layers"))
+    draws = torch_generator(trainer.settings.seed, "random-layers")
+    initialise(drawn, draws)
     for part in drawn.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.reset_parameters()
     held = [rows for rows in trainer.held_rows() if len(rows)]
     rows = np.concatenate([rows[: max(1, IMAGES // len(held))] for rows in held])
     x = to_batch(trainer.dataset.train_images[rows], trainer.device)
-    measure_norms(drawn, control.collective, x)
+    measure_norms(drawn, control.collective, x, draws)
     return control

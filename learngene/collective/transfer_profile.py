@@ -43,11 +43,11 @@ def measure_transfer(trainer: CollectiveTrainer, classes: Sequence[int]) -> Tran
 
     Returns:
         None where it is not defined: fewer than two classes with two images each, or no two known
-        classes with exemplars.
+        classes with exemplars, one of them with two.
     """
     unseen = [trainer.train_rows[c] for c in classes if len(trainer.train_rows[c]) > 1]
     known = [rows for rows in trainer.memory.values() if len(rows)]
-    if len(unseen) < 2 or len(known) < 2:
+    if len(unseen) < 2 or len(known) < 2 or max(map(len, known)) < 2:
         return None
     each = min(SHOTS + QUERIES, *(len(rows) for rows in unseen))
     ways, shots = min(WAYS, len(unseen)), min(SHOTS, each // 2)

@@ -35,7 +35,7 @@ COPY_AGAIN = "Copy the file and its card again from the run that made them"
 CARD_LIMIT = 16 * MEBIBYTE  # bytes of the card's file; rho of a thousand tasks is a tenth of it
 HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
 ARRAYS_LIMIT = 1024 * MEBIBYTE  # bytes of the arrays; the paper's widths take 30 MB
-WIDTH_LIMIT = 4.0  # of collective.width, as in conf.validate
+WIDTH_LIMIT = 4.0  # of collective.width, as in collective.settings
 DEPTH_LIMIT = 500  # layers of a collective
 IMAGE_SIDE_LIMIT = 512  # as data.image_size
 SIDE_LIMIT = 64  # rows and columns of a map of features
@@ -77,12 +77,12 @@ class Card:
     rho: list[list[Share | None]] = field(default_factory=list)
     source: dict[str, Any] = field(default_factory=dict)  # the run that it came from
     schema: Whole = SCHEMA
-    # Of layers that begin with the collective's first (stem=none), see ``networks.Front``:
+    # Of layers that begin with the collective's first (stem=none): ``networks.individual.Front``.
     pools: list[Whole] | None = None  # which of them end with a pool, counted from 1
     # the map behind each of them is pooled to so many rows and columns
     sides: list[MapSide] | None = None
     # shallower prefixes whose projected features are read beside those of all, see
-    # ``networks.Joined``; None: of none
+    # ``networks.individual.Joined``; None: of none
     joined: Annotated[list[Layer], Field(min_length=1, max_length=DEPTH_LIMIT)] | None = None
     block: Annotated[str, Field(pattern="^residual$")] | None = None  # None: plain layers
     # Rows and columns of the images that it grew up on. The sha256 is not over it, and it travels

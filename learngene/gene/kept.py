@@ -228,6 +228,8 @@ def load_individual(path: str | Path) -> KeptIndividual:
         for name, value in state.items():
             if value.dtype != torch.float32 or not value.isfinite().all():
                 raise ValueError(f"array {name} holds other numbers than finite float32")
+            if name.endswith("running_var") and (value < 0).any():
+                raise ValueError(f"array {name} holds variances below 0")
     except ValidationError as error:
         raise _refuse(path, f"its card's {first_problem(error)}") from None
     except (OSError, ValueError, RuntimeError) as error:

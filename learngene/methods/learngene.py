@@ -60,7 +60,7 @@ def _around(gene: Learngene, context: ClientContext) -> Training:
     individual = reconstruct(gene, ways=shard.ways, head=settings.head, generator=generator)
     individual = individual.to(context.device).to(memory_format=torch.channels_last)
     if card.stem == "fresh":  # drawn, and has never seen an image
-        measure_norms(individual.stem, individual, shard.train_x)
+        measure_norms(individual.stem, individual, shard.train_x, context.generator("norms"))
     start_head(individual, context)
 
     retain = None

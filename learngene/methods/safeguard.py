@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from learngene.adaptation.training import Outcome
+from learngene.errors import InputError
 from learngene.methods.base import ClientContext
 
 Adapt = Callable[[ClientContext], Outcome]  # the client half of a method
@@ -62,9 +63,18 @@ def guarded(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Outcome:
 
 
 def compare(context: ClientContext, adapt: Adapt, scratch: Adapt) -> Verdict:
-    """Cross-validate both ways on the client's shard."""
-    count = context.individual.safeguard_folds
-    fold_of = folds(context.shard.train_y, count, context.generator("safeguard-folds"))
+    """Cross-validate both ways on the client's shard.
+
+    Raises:
+        InputError: a class has fewer images than there are folds: not all hold one of it out.
+    """
+    count, shard = context.individual.safeguard_folds, context.shard
+    if shard.train_y.bincount(minlength=shard.ways).min() < count:
+        # How many it has, a node does not tell.
+        problem = "each fold holds out images of every class, and a class has fewer images"
+        fix = "Lower it, or write individual.safeguard=false"
+        raise InputError("individual.safeguard_folds", count, problem, fix)
+    fold_of = folds(shard.train_y, count, context.generator("safeguard-folds"))
     gene = reference = broken = 0
     for fold in range(count):
         held = fold_of == fold
@@ -123,7 +133,7 @@ def _attempt(context: ClientContext, method: Adapt) -> Outcome | None:
     """What the method gives; None where its training is not finite."""
     try:
         outcome = method(context)
-    except ArithmeticError:  # a Fisher that is zero or infinite: see ``learngene.retain``
+    except ArithmeticError:  # a Fisher that is zero or infinite: see ``adaptation.retain``
         return None
     curves = (*outcome.accuracy, *outcome.loss, *outcome.train_loss, *outcome.penalty)
     numbers = (*curves, *outcome.extras.values())

@@ -40,7 +40,7 @@ def prepare(context: ClientContext) -> Training:
         block=context.block,
     )
     individual = individual.to(context.device).to(memory_format=torch.channels_last)
-    measure_norms(individual, individual, shard.train_x)
+    measure_norms(individual, individual, shard.train_x, context.generator("norms"))
     start_head(individual, context)
     training = replace(context.individual, lr=settings.lr, schedule=settings.schedule)
     return Training(

@@ -1,4 +1,4 @@
-"""The networks of the paper: the 13-layer collective and the seven-layer individual.
+"""The paper's 13-layer collective; ``individual.py`` has the seven-layer individual.
 
 Every layer is a 3x3 convolution, BatchNorm and ReLU (appendix, figure 1). Layers are counted from
 1, as in the paper. Widths are the paper's, times a scale.

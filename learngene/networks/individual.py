@@ -25,6 +25,7 @@ from learngene.utils.settings import check_choice
 
 HEADS = ("prototype", "mlp")
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
+NORM_IMAGES = 1024  # that norms are measured on, at most: they pass together
 
 
 class PrototypeHead(nn.Module):
@@ -205,12 +206,14 @@ class Individual(nn.Module):
 
 
 @torch.no_grad()
-def measure_norms(part: nn.Module, run: nn.Module, x: Tensor) -> None:
+def measure_norms(part: nn.Module, run: nn.Module, x: Tensor, draws: torch.Generator) -> None:
     """Set the running statistics of the norms in ``part`` to those of ``x`` sent through ``run``.
 
     A stem that is drawn and not inherited has never seen an image: its statistics are measured on
-    the shard before anything is trained.
+    the shard before anything is trained. Of more than ``NORM_IMAGES`` images so many are drawn.
     """
+    if len(x) > NORM_IMAGES:
+        x = x[torch.randperm(len(x), generator=draws)[:NORM_IMAGES].to(x.device)]
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     with evaluation_mode(run):

@@ -17,7 +17,7 @@ from conf.schema import Config
 from learngene import IndividualSettings, RetainSettings, adapt, api, predict, shard_of
 from learngene.adaptation import training
 from learngene.data.partition import draw_shard, read_shard
-from learngene.gene.gene import load, save
+from learngene.gene.gene import digest, load, save
 from learngene.utils.settings import limits_of
 from tests.clients.helpers import make_task
 from tests.helpers import CPU, gene_of
@@ -103,6 +103,23 @@ def test_a_runs_stem_is_not_read_and_its_safeguard_is(gene, shard):
     )
     assert {**plain, "seconds": 0} == {**other, "seconds": 0}
     assert guarded["safeguard_fell_back"] in (0, 1)
+
+
+@pytest.mark.parametrize("block", ["plain", "residual"])
+def test_scratch_has_the_kind_of_layers_that_the_learngene_has(gene, shard, monkeypatch, block):
+    """Where the safeguard falls back, and in what it compares with."""
+    blocks, real = [], api.scratch.prepare
+
+    def seen(context):
+        blocks.append(context.block)
+        return real(context)
+
+    monkeypatch.setattr(api.scratch, "prepare", seen)
+    built = asdict(gene.card) | {"block": None if block == "plain" else block}
+    own = replace(gene.card, block=built["block"], sha256=digest(gene.arrays, built))
+    changed = {"safeguard": True, "safeguard_folds": 2, "safeguard_epochs": 0}
+    adapt(replace(gene, card=own), shard, **settings_of(**SHORT, **changed))
+    assert set(blocks) == {block}
 
 
 def test_own_arrays_make_the_same_shard(shard, tiny_dataset):

@@ -14,7 +14,7 @@ import torch
 from learngene.api import read_images, settings_from
 from learngene.command_line import main
 from learngene.errors import InputError
-from learngene.export import WholeIndividual
+from learngene.export import WholeIndividual, export_individual
 from learngene.gene.gene import save
 from learngene.gene.kept import load_individual
 from tests.clients.pictures import draw_folders
@@ -77,6 +77,13 @@ def test_an_export_agrees_and_stands_alone(made, capsys, suffix):
     assert json.loads(card)["class_names"] == ["cat", "dog", "owl"]
 
 
+def test_an_export_shown_one_image_takes_any_number(made):
+    kept, one = load_individual(made / "me.safetensors"), made / "mine" / "cat" / "00.png"
+    assert export_individual(kept, made / "one.pt2", [one]).images == 1
+    network, x = torch.export.load(made / "one.pt2").module(), torch.zeros(5, 3, 32, 32)
+    assert network(x).shape == (5, 3)
+
+
 def test_an_export_that_answers_otherwise_leaves_no_file(made, monkeypatch, capsys):
     other = np.eye(3)
     monkeypatch.setattr("learngene.export._pt2", lambda *_: lambda x: other[np.arange(len(x)) % 3])
@@ -94,6 +101,7 @@ def refused(words, capsys) -> str:
 
 def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monkeypatch):
     gene, mine, me = made / "learngene.safetensors", made / "mine", made / "me.safetensors"
+    few = draw_folders(made / "few", {"cat": 2, "dog": 2})  # one of each is tested with
     for words, said in (
         (("adapt", tmp_path / "no.safetensors", mine), "does not exist"),
         (("adapt", gene, tmp_path), f"IMAGES={tmp_path}: found no images"),
@@ -101,6 +109,9 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
         (("adapt", gene, mine, "individual.keep=true"), "no such setting here"),
         (("adapt", gene, mine, "individual.epochs=-3"), "at least 0"),
         (("adapt", gene, mine, "individual.depth=99"), "can be taken to the depths"),
+        (("adapt", gene, mine, "individual.lr={"), "individual.lr={: cannot be read"),
+        (("adapt", gene, mine, "individual.lr=2026-13-45"), "cannot be read"),
+        (("adapt", gene, few, "individual.safeguard=true"), "individual.safeguard_folds=3: each"),
         (("adapt", gene, mine, *SHORT, "-o", tmp_path / "me.pt"), "a .safetensors file"),
         (("predict", gene, mine), "not an individual"),
         (("predict", me, tmp_path), "no image there"),

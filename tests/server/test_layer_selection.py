@@ -135,6 +135,23 @@ def test_a_budget_that_nothing_fits_into_is_refused_before_anything_is_trained(m
     assert made.gene.card.depths == list(range(1, 8))
 
 
+@pytest.mark.parametrize(
+    ("changed", "rounds", "task"),
+    [({"memory": "lwf"}, 1, 4), ({"memory_per_class": 0}, 1, 4), ({"classes_per_task": 1}, 16, 1)],
+)
+def test_one_class_is_not_projected_and_said_before_anything_is_trained(
+    tiny_dataset, make, lives, tmp_path, changed, rounds, task
+):
+    asked = {"classes_per_task": 5} | changed  # 5, 5, 5 and 1
+    asked = {f"collective__{name}": value for name, value in asked.items()}
+    settings = replace(config(tmp_path, **asked), rounds=rounds)
+    with pytest.raises(InputError, match=f"after task {task} there are images of one class"):
+        train_or_load_gene(settings, tiny_dataset)
+    assert lives == []
+    if rounds == 1:
+        assert make(**asked, learngene__projection="none").gene.card.layers == list(range(1, 8))
+
+
 def test_a_saved_learngene_offers_its_prefixes_and_no_others(make, tmp_path):
     path = save(make().gene, tmp_path)
     made = make(learngene__path=str(path), individual__depth=[2, 7])

@@ -170,7 +170,7 @@ def _at_client(context: ClientContext, head: Head | None, unmeasured: bool = Fal
     sent = any(name.endswith("running_var") for name in context.payload)
     if unmeasured or not (sent or own):
         fresh = network.stem if "gene" in context.card else network
-        measure_norms(fresh, network, context.shard.train_x)
+        measure_norms(fresh, network, context.shard.train_x, context.generator("norms"))
     return network
 
 
@@ -187,7 +187,7 @@ def train_round(
 
     With ``mu`` each step's loss has the proximal term of FedProx, around where the network began.
     ``freeze_norms`` keeps the statistics of inherited norms, as individuals do.
-    Of ``settings``, epochs, the rate and ``INDIVIDUAL`` are read.
+    Of ``settings``, epochs, the rate and ``FEDERATED_FIELDS`` are read.
     """
     parameters = list(network.parameters())
     anchor = [p.detach().clone() for p in parameters]

@@ -23,12 +23,11 @@ from learngene.collective.sampling import class_positions
 from learngene.data.augment import to_batch
 from learngene.methods.base import Body, ClientContext, Factory, Method, Payload
 from learngene.methods.common.backbone import evaluate_once, fill
-from learngene.networks.individual import PrototypeHead, measure_norms
+from learngene.networks.individual import NORM_IMAGES, PrototypeHead, measure_norms
 from learngene.networks.layers import arrays_of
 from learngene.networks.projection import Projection, discriminant
 
 BATCH = 256  # images
-SAMPLE = 1024  # base images whose statistics norms take that have none of their own (MAML's)
 
 
 def with_projection(method: Method) -> Method:
@@ -58,9 +57,10 @@ def project(factory: Factory, body_of: Body, payload: Payload, shrinkage: float)
     fill(body, unmeasured | arrays)
     body = body.to(images.device).to(memory_format=torch.channels_last)
     rows = np.concatenate(images.rows)
-    if unmeasured:
-        sample = factory.order("projection").permutation(rows)[:SAMPLE]
-        measure_norms(body, body, to_batch(images.dataset.train_images[sample], images.device))
+    if unmeasured:  # MAML's norms have no statistics of their own
+        sample = factory.order("projection").permutation(rows)[:NORM_IMAGES]
+        x = to_batch(images.dataset.train_images[sample], images.device)
+        measure_norms(body, body, x, factory.generator("norms"))
     body.eval()
     features = []
     with torch.no_grad(), factory.autocast():

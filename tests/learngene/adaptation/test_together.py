@@ -34,7 +34,7 @@ def training(seed: int, form: str = "front", flip: bool = True, shots: int = 6) 
         top_widths=(4, 8, 16, 32) if form == "front" else None,
         front=FRONT if form == "front" else None,
     )
-    measure_norms(individual, individual, shard.train_x)
+    measure_norms(individual, individual, shard.train_x, torch_rng(seed))
     if form != "fresh":
         individual.head.start(*shard_features(individual, shard))
     retain = None

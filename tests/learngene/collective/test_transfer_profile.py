@@ -71,6 +71,11 @@ def test_where_it_is_not_defined_there_is_none(evolve):
     life = evolve()
     life.run_task()
     assert measure_transfer(life, life.tasks[1][:1]) is None
+    one = {c: rows[:1] for c, rows in life.memory.items()}  # no class says how it spreads
+    life.memory = one | {life.known[0]: life.memory[life.known[0]]}
+    assert measure_transfer(life, life.tasks[1]) is not None
+    life.memory = one
+    assert measure_transfer(life, life.tasks[1]) is None
     life.memory = {c: rows[:0] for c, rows in life.memory.items()}
     assert measure_transfer(life, life.tasks[1]) is None
 

@@ -364,3 +364,24 @@ def test_a_projection_finds_what_noise_hides():
 
     projection: Projection = discriminant(raw, labels, 0.01)
     assert right(projection(raw)) > 0.9 > right(F.normalize(raw))
+
+
+@pytest.mark.parametrize("images", [400, 30])  # more than features, and fewer
+def test_dead_channels_take_no_dimension_and_leave_the_others_as_they_are(images):
+    """Ten classes in five live channels of forty differ in five directions, not in nine."""
+    labels = torch.arange(images) % 10
+    generator = torch.Generator().manual_seed(3)
+    live = torch.rand(10, 5, generator=generator)[labels]
+    live = live + torch.rand(images, 5, generator=generator)
+    fitted = discriminant(F.pad(live, (0, 35)), labels, 1.0)
+    alone = discriminant(live, labels, 1 / 8)  # the mean variance is over 40 features in the other
+    assert fitted.matrix.shape == (5, 40) and not fitted.matrix[:, 5:].any()
+    rows = [F.normalize(each.matrix[:, :5]) for each in (fitted, alone)]
+    assert torch.allclose((rows[0] * rows[1]).sum(1).abs(), torch.ones(5), atol=1e-3)
+    assert (fitted.matrix.norm(dim=1) > 0.1).all()
+
+
+@pytest.mark.parametrize("features", [torch.eye(4), torch.ones(4, 3)])
+def test_one_image_a_class_or_one_for_all_fits_no_projection(features):
+    with pytest.raises(ValueError, match="do not differ within any class"):
+        discriminant(features, torch.arange(4), 1.0)

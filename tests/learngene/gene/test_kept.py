@@ -27,6 +27,7 @@ def kept_of(individual):
 
 
 FRONT = {"pools": [2, 4, 7], "side": 4, "dimensions": None}
+VARIANCES = "top.0.norm.running_var"
 JOINED = {"depth": 2, "side": 2, "dimensions": 3}
 
 
@@ -120,6 +121,7 @@ def test_files_that_are_not_what_was_written_are_refused(path, tmp_path):
     [
         (lambda state: state | {"head.scale": state["head.scale"].double()}, "finite float32"),
         (lambda state: state | {"head.scale": torch.tensor(torch.inf)}, "finite float32"),
+        (lambda state: state | {VARIANCES: -state[VARIANCES]}, "holds variances below 0"),
         (lambda state: state | {"more": torch.zeros(1)}, "array more has no place"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from clients.work import client_context
 from learngene import methods
 from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset
+from learngene.errors import InputError
 from learngene.gene.gene import Learngene
 from learngene.methods.safeguard import Verdict, compare, folds, guarded
 from tests.clients.helpers import make_shard, make_task
@@ -82,6 +84,14 @@ def test_the_one_that_names_more_held_out_images_wins(
     assert verdict.hurts is hurts and verdict.broken == 0
     assert verdict.gene == pytest.approx(sum(gene_folds) / 3)
     assert verdict.scratch == pytest.approx(sum(scratch_folds) / 3)
+
+
+def test_a_class_of_fewer_images_than_folds_is_refused(tiny_dataset, gene):
+    """It would be missing in some fold: both ways break there, and a tie keeps the learngene."""
+    for shots, fits in ((2, False), (3, True)):
+        context = replace(context_of(tiny_dataset, gene), shard=make_shard(shots=shots))
+        with nullcontext() if fits else pytest.raises(InputError, match="safeguard_folds=3: each"):
+            compare(context, outcomes(*[0.5] * 3), outcomes(*[0.5] * 3))
 
 
 def test_every_image_is_held_out_once_and_never_trained_on_then(tiny_dataset, gene):

@@ -8,6 +8,7 @@ from torch import nn
 
 from learngene.networks.individual import (
     LAYERS,
+    NORM_IMAGES,
     Individual,
     PrototypeHead,
     measure_norms,
@@ -88,7 +89,7 @@ def test_measured_norms_are_those_of_the_images():
     run.train()
     run[3].running_mean.fill_(7.0)
     x = torch.randn(6, 3, 5, 5, generator=drawn)
-    measure_norms(run[:2], run, x)
+    measure_norms(run[:2], run, x, drawn)
     seen = run[0](x).detach().transpose(0, 1).flatten(1)  # (4, 150)
     assert torch.allclose(run[1].running_mean, seen.mean(1), atol=1e-6)
     assert torch.allclose(run[1].running_var, seen.var(1), atol=1e-6)
@@ -96,11 +97,25 @@ def test_measured_norms_are_those_of_the_images():
     assert run.training and run[1].training and run[1].momentum == 0.1
 
 
+def test_norms_are_measured_on_no_more_images_than_pass_together():
+    seen: list[torch.Tensor] = []
+    run = nn.Sequential(nn.BatchNorm2d(1))
+    run.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    x = torch.arange(3.0 * NORM_IMAGES).reshape(-1, 1, 1, 1)
+    for images in (x, x, x[:NORM_IMAGES]):
+        measure_norms(run, run, images, torch_rng())
+    drawn, again, whole = (each.flatten() for each in seen)
+    assert len(drawn.unique()) == NORM_IMAGES and torch.equal(drawn, again)
+    assert abs(drawn.mean() / x.mean() - 1) < 0.1  # from all over the shard
+    assert torch.equal(whole, x[:NORM_IMAGES].flatten())  # as they are
+    assert torch.allclose(run[0].running_mean, whole.mean())
+
+
 def test_measuring_leaves_every_part_in_its_mode():
     run = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
     run.train()
     run[3].eval()
-    measure_norms(run, run, torch.randn(6, 3, 5, 5, generator=torch_rng()))
+    measure_norms(run, run, torch.randn(6, 3, 5, 5, generator=torch_rng()), torch_rng())
     assert [part.training for part in run] == [True, True, True, False]
 
 
