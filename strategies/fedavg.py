@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ class Training:
     state: Payload  # the global model
     history: list[RoundOutcome] = field(default_factory=list)  # one a finished round
     failed: str | None = None
+    run: str = field(default_factory=partial(token_hex, 8))  # this run's and no other's
 
     @property
     def done(self) -> int:
@@ -42,7 +45,12 @@ class Training:
     @property
     def whole(self) -> bool:
         """Whether every client has answered in every round so far."""
-        return all(each.answered == each.asked for each in self.history)
+        return self.parted is None
+
+    @property
+    def parted(self) -> int | None:
+        """The first round in which a client has not: from there on it is no other run's."""
+        return next((each.round for each in self.history if each.answered < each.asked), None)
 
 
 class FederatedStrategy(LearngeneStrategy):

@@ -290,6 +290,15 @@ def test_a_pull_does_not_go_through_all_that_is_due():
     assert [len(grid.pull_messages(due)) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
 
 
+def test_what_was_not_pulled_by_its_deadline_is_dropped():
+    strategy, grid = LearngeneStrategy(3, lambda _: [PLAN]), SerialGrid(app, 3)
+    messages = configure(strategy, grid)
+    grid._timeout_s = 0.0
+    grid.push_messages(messages)
+    grid._timeout_s = 60.0
+    assert set(grid.push_messages(messages[:1])) == set(grid._pending) == set(grid._deadlines)
+
+
 def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
     class Slow(Counting):
         def pull_messages(self, message_ids):
