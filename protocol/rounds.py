@@ -60,7 +60,8 @@ class RoundOutcome:
 
     @property
     def query_bytes(self) -> int:
-        """Of the queries and their replies."""
+        """Of the queries and their replies: round 0 of ``messages.csv``, and in no total of
+        ``results.json``."""
         return sum(down + up for _, down, up, _ in self.who)
 
     @property

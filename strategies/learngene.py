@@ -162,10 +162,9 @@ class LearngeneStrategy(Strategy):
         now, of = self._open, reply.metadata
         if now is None or (of.message_type, of.group_id) != (MessageType.TRAIN, str(now.number)):
             return None
-        # Of a node that has gone it is the SuperLink that says so.
-        gone = reply.has_error() and of.src_node_id == SUPERLINK_NODE_ID
-        found = now.pushed.get if gone else self.nodes.clients.get
-        client = found(of.reply_to_message_id if gone else of.src_node_id)
+        client, gone = self.nodes.clients.get(of.src_node_id), False
+        if reply.has_error() and of.src_node_id == SUPERLINK_NODE_ID:  # in the place of a node
+            client, gone = now.pushed.get(of.reply_to_message_id), True
         if client is None:
             return None
         part = now.part(client)
