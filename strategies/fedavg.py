@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from secrets import token_hex
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -38,7 +37,7 @@ class Training:
     state: Payload  # the global model
     history: list[RoundOutcome] = field(default_factory=list)  # one a finished round
     failed: str | None = None
-    run: str = field(default_factory=partial(token_hex, 8))  # this run's and no other's
+    run: str = field(default_factory=lambda: uuid4().hex[:16])  # this run's and no other's
 
     @property
     def done(self) -> int:
