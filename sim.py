@@ -114,7 +114,7 @@ def _simulation(
     from reports.summary import fewest_answered, left_out
     from runtime.client_rounds import run_client_rounds
     from runtime.federated_rounds import Federated, federated_methods, run_federated_training
-    from runtime.resources import check_memory
+    from runtime.resources import check_memory, idle_nodes
     from server.beside import halves_beside
     from server.dataset import load_dataset
     from server.factory import train_or_load_gene
@@ -123,8 +123,9 @@ def _simulation(
 
     keep_freed_memory()
     callback, seconds = CallbackList([console, logger, *([ray] if ray else [])]), Seconds()
-    if (tight := check_memory(resources, config.num_clients)) is not None:
-        callback.on_note(tight)
+    for said in (check_memory(resources, config.num_clients), idle_nodes(resources)):
+        if said is not None:
+            callback.on_note(said)
     with seconds.of("world"), console.bar(f"dataset {config.data.name}"):
         dataset, leakage = load_dataset(
             config.dataset,

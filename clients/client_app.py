@@ -6,7 +6,6 @@ and plain Python, and sees to it that whatever goes wrong reaches the server as 
 
 from __future__ import annotations
 
-import json
 import signal
 import traceback
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from protocol.reply_schema import (
     clean,
     describe,
     reply_schema,
+    to_json,
 )
 from protocol.task import ClientTask
 
@@ -66,7 +66,7 @@ def make_client_app(
             ``clients.work.run_task``.
             It must be importable in a worker: Flower pickles the app with every message, a
             module-level function as its name alone.
-        declare: ``declare(task)`` gives what a reply may hold; anything else is not sent.
+        make_schema: ``make_schema(task)`` gives what a reply may hold; anything else is not sent.
     """
     made = ClientApp()
     made.query()(_partition)
@@ -202,8 +202,8 @@ def pack(answer: Mapping[str, Any]) -> RecordDict:
     content[INFO] = ConfigRecord(
         {
             "client": int(answer["client"]),
-            "json": json.dumps(answer.get("info", {}), allow_nan=False),
-            "errors": json.dumps(errors),
+            "json": to_json(answer.get("info", {})),
+            "errors": to_json(errors),
         }
     )
     return content

@@ -4,6 +4,9 @@ It lies in the cache of the node that the client runs on (of a simulation, the r
 round: ``cache/private/KEY/NAME-CLIENT-ROUND``, KEY being the training's. Processes come and go, and
 a run that was killed goes on from the round before: so no round's file is changed or removed by a
 later one, and two runs at once write the same.
+
+That holds up to the round in which a client first fails. What comes after it is this run's alone,
+and is never taken up by another: it lies in a folder of the run's own, ``KEY/RUN``.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ class PrivateState:
         training: what the training is known by, 16 hex digits.
         rounds: of the training so far.
         whole: whether every client has answered in all of them.
+        parted: the first of them in which one has not; None: ``whole``.
+        run: what the run is known by after that, 16 hex digits.
     """
 
     cache: Path
@@ -40,13 +45,15 @@ class PrivateState:
     training: str
     rounds: int
     whole: bool
+    parted: int | None = None
+    run: str = "0" * 16
 
     def __post_init__(self) -> None:
         """Raises:
-        ValueError: the server names a training by what is none of its keys.
+        ValueError: the server names a training or a run by what is none of its keys.
         """
-        if not re.fullmatch("[0-9a-f]{16}", self.training):
-            raise ValueError("the training's key is not 16 hex digits")
+        if not all(re.fullmatch("[0-9a-f]{16}", each) for each in (self.training, self.run)):
+            raise ValueError("the training's key or the run's is not 16 hex digits")
 
     @classmethod
     def of(
@@ -96,4 +103,5 @@ class PrivateState:
 
     def _stem(self, number: int) -> Path:
         stem = f"{self.name}-{self.client:06d}-{number:05d}"
-        return self.cache / "private" / self.training / stem
+        own = self.run if self.parted is not None and number > self.parted else ""
+        return self.cache / "private" / self.training / own / stem

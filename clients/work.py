@@ -35,6 +35,7 @@ from learngene.networks.individual import Individual
 from learngene.open_world.flagged import decode_flags, draw_labelled_shard
 from learngene.utils.files import expand_user
 from learngene.utils.hardware import keep_freed_memory, pin_kernels
+from protocol.reply_schema import OF_OWN_IMAGES, too_long
 from protocol.task import ClientTask
 
 SIMULATED = NodeSettings(simulated=True)
@@ -178,7 +179,11 @@ def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> C
         "test_images": len(own.labels["test"]),
     }
     if node.class_names:
-        told["class_names"] = "\n".join(own.class_names)
+        names = "\n".join(own.class_names)
+        if problem := next(too_long("class_names", names, OF_OWN_IMAGES["class_names"]), None):
+            log(INFO, "class-names: the server is told none: %s", problem)
+        else:
+            told["class_names"] = names
     data = own.shard(flip=node.flip, device=device)
     return ClientImages(data, own.class_names, task.image_side, told, own.value_range)
 

@@ -14,8 +14,8 @@ class RunCallback:
     """Is told what happens, in the order in which it happens; here every method does nothing.
 
     Subclasses override what they want to hear of. They must not change what they are given: a
-    callback changes no result. With Ray ``on_reply`` is called in the ServerApp's thread, all
-    others in the driver's.
+    callback changes no result. With Ray ``on_reply`` and ``on_round_end``, and ``on_note`` while
+    rounds run, are called in the ServerApp's thread, all others in the driver's.
     """
 
     def on_note(self, text: str) -> None:

@@ -14,9 +14,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto, recorddict_to_proto
 
+from learngene.utils.untrusted import parse_json
 from protocol.guard import inspect
 from protocol.keys import ERROR, INFO, METRICS, NODE, TASK
-from protocol.reply_schema import CURVES, NODE_STATE, ReplySchema, clean, describe
+from protocol.reply_schema import (
+    CURVES,
+    IN_A_ROUND,
+    NODE_STATE,
+    ReplySchema,
+    clean,
+    describe,
+    to_json,
+)
 from protocol.task import NO_NUMBERS
 
 Metric = int | float | list[int] | list[float]
@@ -44,7 +53,7 @@ class CheckedReply:
     methods: dict[str, dict[str, Metric]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    refused: bool = False  # it held what was not declared, and nothing of it was read
+    refused: bool = False  # it held what was not declared or cannot be read: none of it was
 
 
 def counted(message: Message) -> Message:
@@ -66,9 +75,9 @@ def counted(message: Message) -> Message:
             content[ERROR] = ConfigRecord(dict.fromkeys(content.config_records[ERROR], ""))
         if INFO in content:
             head = content.config_records[INFO]
-            info, errors = json.loads(str(head["json"])), json.loads(str(head["errors"]))
+            info, errors = parse_json(str(head["json"])), parse_json(str(head["errors"]))
             info |= {"device": "cpu"} if "device" in info else {}
-            texts = {"json": json.dumps(info), "errors": json.dumps(dict.fromkeys(errors, ""))}
+            texts = {"json": to_json(info), "errors": to_json(dict.fromkeys(errors, ""))}
             content[INFO] = ConfigRecord({**head, **texts})
     except (KeyError, TypeError, ValueError):  # unreadable: ``read_reply`` names it
         return message
@@ -151,7 +160,7 @@ def read_reply(
     try:
         return _read(reply, client, methods, schema)
     except Exception as error:
-        return CheckedReply(errors=[f"unreadable reply: {describe(error)}"])
+        return CheckedReply(errors=[f"unreadable reply: {describe(error)}"], refused=True)
 
 
 def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySchema) -> CheckedReply:
@@ -175,10 +184,10 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
     if head["client"] != client:
         problem = f"the reply claims client {head['client']!r}, its node is client {client}"
         return CheckedReply(errors=[problem])
-    info = json.loads(str(head["json"]))
+    info = parse_json(str(head["json"]))
     if (odd := _odd(info)) is not None:
         return CheckedReply(errors=[odd])
-    failed = json.loads(str(head["errors"]))
+    failed = parse_json(str(head["errors"]))
     good: dict[str, dict[str, Metric]] = {}
     errors: list[str] = []
     for method in methods:
@@ -191,6 +200,8 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
             wrong = [bad for name in metrics if (bad := _not_finite(name, metrics[name]))]
             if not metrics:
                 wrong = ["no metrics in the reply"]
+            if not wrong and schema.arrays:
+                wrong = [f"{name} is missing" for name in IN_A_ROUND if name not in metrics]
             if not wrong and method in schema.last_epochs:
                 wrong = _not_due(metrics, schema.last_epochs[method])
             errors.extend(f"{method}: {problem}" for problem in wrong)

@@ -18,6 +18,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from learngene import methods
+from learngene.utils.untrusted import parse_json
 from protocol.keys import ERROR, INFO, METRICS, WEIGHTS
 from protocol.task import ClientTask
 
@@ -37,6 +38,8 @@ OF_OWN_IMAGES = {"own_classes": 0, "class_names": 1000}
 LONGEST_RUN = 100  # characters without a space or punctuation
 WIDTHS = {"float32": 4, "float16": 2, "int8": 1}  # bytes of a number, of all types that travel
 NPY_HEADER = 256  # bytes, more than NumPy writes before the numbers of a small shape
+# Halves of a character, which no UTF-8 holds; control characters, of which JSON makes six each.
+_NO_TEXT = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0e-\x1f\x7f]")
 _RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{LONGEST_RUN + 1},}}")
 
 
@@ -89,7 +92,7 @@ class ReplySchema:
         if wrong:
             return
         record = content.config_records[INFO]
-        fields, failed = json.loads(str(record["json"])), json.loads(str(record["errors"]))
+        fields, failed = parse_json(str(record["json"])), parse_json(str(record["errors"]))
         if not isinstance(fields, dict) or not isinstance(failed, dict):
             yield f"{INFO} holds no fields"
             return
@@ -98,14 +101,14 @@ class ReplySchema:
             if most is None:
                 yield f"{INFO} field {name(key)} was not declared"
             elif isinstance(value, str):
-                yield from _too_long(f"{INFO} field {key}", value, most)
-            elif not isinstance(value, int | float | None):
-                yield f"{INFO} field {key} is neither a text nor a number"
+                yield from too_long(f"{INFO} field {key}", value, most)
+            elif not isinstance(value, int | float | None) or not math.isfinite(value or 0):
+                yield f"{INFO} field {key} is neither a text nor a finite number"
         for key, value in failed.items():
             if key not in self.metrics or not isinstance(value, str):
                 yield f"the error of {name(key)} was not declared"
             else:
-                yield from _too_long(f"the error of {key}", value, REASON)
+                yield from too_long(f"the error of {key}", value, REASON)
 
 
 def reply_schema(task: ClientTask) -> ReplySchema:
@@ -172,7 +175,8 @@ def array_problems(key: str, record: ArrayRecord, due: Shapes) -> Iterator[str]:
 
 def clean(text: str, most: int) -> str:
     """The text as it may be sent: long runs of characters named by their length, then cut."""
-    short = _RUN.sub(lambda found: f"<{len(found[0])} characters left out>", text)
+    plain = _NO_TEXT.sub("?", text)
+    short = _RUN.sub(lambda found: f"<{len(found[0])} characters left out>", plain)
     return short if len(short) <= most else short[: most - 1] + "…"
 
 
@@ -191,16 +195,28 @@ def _texts(
         return
     for each, value in record.items():
         if each in texts and isinstance(value, str):
-            yield from _too_long(f"{key}.{each}", value, texts[each], runs=each != "json")
+            yield from too_long(f"{key}.{each}", value, texts[each], runs=each != "json")
         elif each not in integers or type(value) is not int:
             yield f"{key}.{name(each)[1:-1]} ({type(value).__name__}) was not declared"
     for missing in sorted({*texts, *integers} - set(record)):
         yield f"{key}.{missing} is missing"
 
 
-def _too_long(what: str, text: str, most: int, runs: bool = True) -> Iterator[str]:
+def to_json(value: object) -> str:
+    """JSON as it crosses, and is counted: a letter is one character in every script.
+
+    Raises:
+        TypeError, ValueError: it is not plain JSON (NaN is not).
+    """
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def too_long(what: str, text: str, most: int, runs: bool = True) -> Iterator[str]:
+    """Why a text may not be sent; nothing where it may."""
     if len(text) > most:
         yield f"{what} has {len(text):,} characters, {most:,} were declared"
+    elif _NO_TEXT.search(text):
+        yield f"{what} holds characters that are no text"
     elif runs and (found := _RUN.search(text)):
         yield f"{what} holds {len(found[0])} characters in one run, as encoded data do"
 
@@ -210,8 +226,9 @@ def _too_many(key: str, record: MetricRecord, due: Mapping[str, int]) -> Iterato
         count = len(value) if isinstance(value, list) else 0
         if each not in due:
             yield f"{key} metric {name(each)} was not declared"
-        elif count > due[each]:
-            yield f"{key} metric {each} is a list of {count:,}, {due[each]:,} values were declared"
+        elif count > due[each] or (isinstance(value, list) and not due[each]):
+            declared = f"{due[each]:,} values were" if due[each] else "a number was"
+            yield f"{key} metric {each} is a list of {count:,}, {declared} declared"
 
 
 def describe(error: BaseException) -> str:

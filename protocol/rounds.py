@@ -31,14 +31,14 @@ class ClientOutcome:
     """What became of one client in one round. ``methods`` holds checked, finite numbers only."""
 
     client: int  # the partition
-    replied: bool  # False: no reply before the deadline
+    replied: bool  # False: no reply before the deadline, or its node has gone
     methods: dict[str, dict[str, Metric]]
     info: dict[str, Any]
     bytes_down: int
     bytes_up: int
     bytes_by_method: dict[str, ByteCount]  # what the method alone would have cost
     error: str | None = None  # None: every method that was asked for is in ``methods``
-    received: tuple[RecordEntry, ...] = ()  # what the message to it held
+    received: tuple[RecordEntry, ...] = ()  # what the message to it held; empty: none was sent
     sent: tuple[RecordEntry, ...] = ()  # what its reply held, also where that was refused
     refused: bool = False  # the reply held what was not declared
     kept: bool = False  # answered in an earlier run
@@ -60,7 +60,8 @@ class RoundOutcome:
 
     @property
     def query_bytes(self) -> int:
-        """Of the queries and their replies."""
+        """Of the queries and their replies: round 0 of ``messages.csv``, and in no total of
+        ``results.json``."""
         return sum(down + up for _, down, up, _ in self.who)
 
     @property

@@ -100,7 +100,8 @@ def _messages(
             yield 0, "up", client, OK, up, entries
         for reply in outcome.clients:
             verdict = REFUSED if reply.refused else OK
-            yield outcome.round, "down", reply.client, OK, reply.bytes_down, reply.received
+            if reply.received:
+                yield outcome.round, "down", reply.client, OK, reply.bytes_down, reply.received
             if reply.sent:
                 yield outcome.round, "up", reply.client, verdict, reply.bytes_up, reply.sent
 

@@ -61,7 +61,9 @@ class BatchedGrid(SerialGrid):
         if self._size == 1 or message.metadata.message_type != MessageType.TRAIN:
             return super()._deliver(message)
         if message.metadata.message_id not in self._members:
-            self._train([message, *self._pending.values()])
+            # Of a round that missed its deadline some may be left.
+            number, pending = message.metadata.group_id, self._pending.values()
+            self._train([message, *(p for p in pending if p.metadata.group_id == number)])
         with self._cohort.answering():
             return super()._deliver(message)
 

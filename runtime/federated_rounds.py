@@ -93,6 +93,8 @@ def run_federated_training(
             return training.state
         key = kept[training.name].key
         said = {"training": key, "rounds": training.done, "whole": training.whole}
+        if not training.whole:
+            said |= {"parted": training.parted, "run": training.run}
         return Payload(training.state.arrays, training.state.card | {"private": said})
 
     def plan(training: Training, number: int) -> RoundPlan:

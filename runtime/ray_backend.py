@@ -1,6 +1,6 @@
 """Where clients run: the only caller of Flower's simulation entry point.
 
-``run_simulation`` is deprecated and has sharp edges (``docs/ARCHITECTURE.md``): it swallows errors,
+``run_simulation`` is deprecated and has sharp edges (``docs/RELIABILITY.md``): it swallows errors,
 waits for clients that hang, joins any Ray cluster it finds and leaves the environment changed.
 ``simulate`` comes back, or raises, with no process and no variable left behind.
 """

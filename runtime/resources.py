@@ -39,7 +39,7 @@ class RuntimeSettings:
     min_answered: int | None = setting(None, ge=0)
     # cores of one client, fractions allowed; also its threads
     num_cpus: float = setting(1.0, gt=0, le=1024)
-    # GPUs that a client holds; null = 1 where there is one, else 0
+    # GPUs that a client holds; null = 1 where a machine has one beside num_cpus cores, else 0
     num_gpus: float | None = setting(None, ge=0, le=64)
     total_cpus: int | None = setting(None, ge=1, le=4096)  # cores that Ray may use; null = all
     total_gpus: int | None = setting(None, ge=0, le=4096)  # GPUs that Ray may use; null = all
@@ -119,7 +119,7 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
             problem = "a running cluster has its own total_cpus and total_gpus"
             fix = "Leave runtime.total_cpus and runtime.total_gpus away"
             raise InputError("runtime.address", runtime.address, problem, fix)
-        return _on_cluster(runtime.address, cpus, float(asked or 0))
+        return _on_cluster(runtime.address, cpus, asked)
     have_cpus = usable_cores() if runtime.total_cpus is None else runtime.total_cpus
     if cpus > have_cpus:
         problem = f"a client asks for {cpus:g} cores, there are {have_cpus}"
@@ -137,8 +137,10 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
     return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
 
 
-def _on_cluster(address: str, cpus: float, gpus: float) -> Resources:
+def _on_cluster(address: str, cpus: float, asked: float | None) -> Resources:
     where, nodes = look_up(address)
+    some = any(each.workers(cpus, 1) for each in nodes)  # as on one machine, GPUs are used
+    gpus = float(some if asked is None else asked)
     resources = Resources(None, None, cpus, gpus, where, nodes)
     if not resources.workers:
         most = max((each.cpus for each in nodes), default=0)
@@ -150,6 +152,16 @@ def _on_cluster(address: str, cpus: float, gpus: float) -> Resources:
         fix = f"Use {most:g} or fewer, the most beside so many cores"
         raise InputError("runtime.num_gpus", gpus, problem, fix)
     return resources
+
+
+def idle_nodes(resources: Resources | None) -> str | None:
+    """A line where some of a cluster's nodes have no room for a client; None where none is idle."""
+    if resources is None:
+        return None
+    cpus, gpus, nodes = resources.num_cpus, resources.num_gpus, resources.nodes
+    idle = sum(not each.workers(cpus, gpus) for each in nodes)
+    holds = f"a client holds {cpus:g} cores and {gpus:g} GPUs (runtime.num_cpus, runtime.num_gpus)"
+    return f"{idle} of {len(nodes)} nodes of the cluster run no client: {holds}" if idle else None
 
 
 def check_memory(resources: Resources | None, num_clients: int) -> str | None:

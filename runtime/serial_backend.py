@@ -66,6 +66,8 @@ class SerialGrid(Grid):
         TaskIdentity.node_id = SUPERLINK_NODE_ID
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        for late in [i for i, over in self._deadlines.items() if over <= time.monotonic()]:
+            del self._deadlines[late], self._pending[late]  # nobody asks for it any more
         pushed = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid4())

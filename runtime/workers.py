@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,8 @@ from runtime.signals import BackendLost
 
 TICK_S = 1.0  # between two looks at what may have been lost
 STARTS = 3  # of each worker where none is up before it dies
-# All clients do much the same work. One that takes SLOW times as long as the slowest so far, and
-# STUCK_S more, is taken for frozen (stopped, swapped out, dead in a native call), once: when it is
+# All clients of a round do much the same work. One that takes SLOW times as long as its slowest so
+# far, and STUCK_S more, is taken for frozen (stopped, swapped out, dead in a native call), once:
 # repeated it has until the round's deadline, for the case that its node is only that much slower.
 SLOW, STUCK_S = 3.0, 60.0
 RAYS_OWN = ("raylet", "gcs_server")  # without these two nothing can be asked of Ray
@@ -53,7 +53,7 @@ class WorkerPool:
         self._idle: list[Any] = []
         self._coming: dict[Future[Any], Any] = {}  # resolved once the worker is up
         self._failed_starts = 0
-        self._slowest: float | None = None  # seconds of a client that has answered
+        self._slowest: dict[str, float] = {}  # by round: seconds of a client that has answered
 
     def open(self, num_cpus: float, num_gpus: float, *, ready: bool) -> None:
         """Ray runs: start as many workers as fit, each of which holds so much.
@@ -119,7 +119,7 @@ class WorkerPool:
                 return app()(message, context), context
             try:
                 answer = run(worker, app, message, client, context).future()
-                reply = self._hear(answer, attempt)
+                reply = self._hear(answer, attempt, message.metadata.group_id)
             except RayTaskError:
                 self._give_back(worker)
                 raise
@@ -131,8 +131,8 @@ class WorkerPool:
                 return reply[1], reply[2]
         raise WorkerLost(why)
 
-    def _hear(self, answer: Future[Any], attempt: int) -> Any:
-        """What the worker answers.
+    def _hear(self, answer: Future[Any], attempt: int, round: str) -> Any:
+        """What the worker answers in this round.
 
         Raises:
             TimeoutError: it is stuck.
@@ -143,12 +143,12 @@ class WorkerPool:
                 raise WorkerLost("the run has ended")
             ticks += 1
             limits = [] if self._limit_s is None else [self._limit_s]
-            if attempt == 0 and self._slowest is not None:
-                limits.append(SLOW * self._slowest)
+            if attempt == 0 and round in self._slowest:
+                limits.append(SLOW * self._slowest[round])
             if limits and ticks * TICK_S > min(limits) + STUCK_S:
                 raise TimeoutError
         reply = answer.result()
-        self._slowest = max(time.monotonic() - begun, self._slowest or 0.0)
+        self._slowest[round] = max(time.monotonic() - begun, self._slowest.get(round, 0.0))
         return reply
 
     def _take(self) -> Any:
@@ -224,12 +224,15 @@ class WorkerPool:
 
 @contextmanager
 def lasting_workers(pool: WorkerPool) -> Iterator[None]:
-    """This pool in place of Flower's (flwr is pinned; tests hold it to work)."""
+    """This pool in place of Flower's, and a thread for each of its workers: Flower has 32 at most
+    (flwr is pinned; tests hold it to work)."""
+    from flwr.server.superlink.fleet.vce import vce_api
     from flwr.server.superlink.fleet.vce.backend import raybackend
 
-    original = raybackend.BasicActorPool
+    originals = raybackend.BasicActorPool, vce_api.ThreadPoolExecutor
     raybackend.BasicActorPool = lambda **asked: pool  # type: ignore[misc, assignment]
+    vce_api.ThreadPoolExecutor = lambda: ThreadPoolExecutor(pool.actors_capacity)  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        raybackend.BasicActorPool = original  # type: ignore[misc]
+        raybackend.BasicActorPool, vce_api.ThreadPoolExecutor = originals  # type: ignore[misc]

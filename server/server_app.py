@@ -33,6 +33,7 @@ class ObservingStrategy(Protocol):
     def start(
         self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Result: ...
+    def pushed(self, message: Message) -> None: ...
     def receive(self, reply: Message) -> ClientOutcome | None: ...
     def guarded(self, grid: Grid) -> Grid: ...
 
@@ -80,8 +81,9 @@ def make_server_app(
         app.started.set()
         try:
             # The guard sees all messages of a round before the first of them goes.
-            watched = strategy.guarded(WatchedGrid(grid, app.stop, observe, in_flight, poll_s))
-            strategy.start(watched, ArrayRecord(), num_rounds=rounds, timeout=timeout_s)
+            watched = WatchedGrid(grid, app.stop, observe, in_flight, poll_s, strategy.pushed)
+            guarded = strategy.guarded(watched)
+            strategy.start(guarded, ArrayRecord(), num_rounds=rounds, timeout=timeout_s)
         except Exception as error:  # run_simulation would end with exit code 0
             app.error = error
         finally:
@@ -92,7 +94,8 @@ def make_server_app(
 
 
 class WatchedGrid(WrappedGrid):
-    """A Grid that shows every reply as it arrives and that can be told to stop waiting.
+    """A Grid that shows every message as it goes and every reply as it arrives, and that can be
+    told to stop waiting.
 
     Flower's own ``send_and_receive`` is silent until the last reply, and nothing ends it before
     its timeout, also when the backend has died in the meantime.
@@ -105,10 +108,11 @@ class WatchedGrid(WrappedGrid):
         on_message: Callable[[Message], None],
         in_flight: int | None = None,
         poll_s: float = POLL_S,
+        on_push: Callable[[Message], None] = lambda message: None,
     ) -> None:
         super().__init__(grid)
         self._stop, self._on_message, self._in_flight = stop, on_message, in_flight
-        self._poll_s = poll_s
+        self._poll_s, self._on_push = poll_s, on_push
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -135,6 +139,10 @@ class WatchedGrid(WrappedGrid):
             if now := [due.popleft() for _ in range(room)]:
                 # None, where Flower has no such node any more: nobody answers that one.
                 waiting |= {each for each in self.push_messages(now) if each}
+                for message in now:
+                    if message.metadata.message_id in waiting:
+                        self._on_push(message)
+                del message
             del now
             arrived = list(self.pull_messages(waiting))
             for reply in arrived:

@@ -1,27 +1,30 @@
 """Federated training (FedAvg and its kin) as a Flower strategy: weights come up, and are averaged.
 
 It asks, guards, weighs and names failures as ``strategies.learngene`` does. Beside that it reads
-the weights of each checked reply and, when a round is over, makes the next global model of them, in
-the order of the clients: who answered first changes nothing. A client that fails is named and left
+the weights of each checked reply and makes the next global model of them, in the order of the
+clients: who answered first changes nothing. Weights are added up as soon as all clients before have
+answered; only those that come out of order are kept. A client that fails is named and left
 out of that round's average. A round in which nobody answers ends that method's training.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from learngene.methods import Payload
-from learngene.methods.common.federated import Merged, average
+from learngene.methods.common.federated import Average, Merged
 from learngene.utils.settings import of_client
 from protocol.keys import WEIGHTS
 from protocol.messages import CheckedReply
-from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
+from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from strategies.nodes import Nodes
 
 
@@ -34,6 +37,7 @@ class Training:
     state: Payload  # the global model
     history: list[RoundOutcome] = field(default_factory=list)  # one a finished round
     failed: str | None = None
+    run: str = field(default_factory=lambda: uuid4().hex[:16])  # this run's and no other's
 
     @property
     def done(self) -> int:
@@ -42,7 +46,12 @@ class Training:
     @property
     def whole(self) -> bool:
         """Whether every client has answered in every round so far."""
-        return all(each.answered == each.asked for each in self.history)
+        return self.parted is None
+
+    @property
+    def parted(self) -> int | None:
+        """The first round in which a client has not: from there on it is no other run's."""
+        return next((each.round for each in self.history if each.answered < each.asked), None)
 
 
 class FederatedStrategy(LearngeneStrategy):
@@ -66,7 +75,9 @@ class FederatedStrategy(LearngeneStrategy):
         self._order = [each for each in trainings for _ in range(each.rounds - each.done)]
         self._last: Training | None = None
         self._resumed = {each.name for each in trainings if each.done}
-        self._merged: dict[int, Merged] = {}
+        self._sum = Average({})  # of the round so far
+        self._due: deque[int] = deque()  # clients that are not in it, in their order
+        self._merged: dict[int, Merged] = {}  # of those that came out of order
         self._after_round = after_round
 
         def prepare(server_round: int) -> list[RoundPlan]:
@@ -94,8 +105,22 @@ class FederatedStrategy(LearngeneStrategy):
             if not self.nodes.lasting:  # each training asks anew: it stands by itself
                 self.nodes = Nodes(self.num_clients, wait_s=self.nodes.wait_s)
             self._last = training
-        self._merged = {}
-        return super().configure_train(server_round, arrays, config, grid)
+        self._sum, self._merged = Average(training.state.arrays), {}
+        messages = super().configure_train(server_round, arrays, config, grid)
+        self._due = deque(self.nodes.clients.values())
+        return messages
+
+    def receive(self, reply: Message) -> ClientOutcome | None:
+        """As ever, and add up what is next in the order of the clients."""
+        outcome = super().receive(reply)
+        while self._open is not None and self._due and self._due[0] in self._open.outcomes:
+            self._add_next()
+        return outcome
+
+    def _add_next(self) -> None:
+        part = self._merged.pop(self._due.popleft(), None)
+        if part is not None:
+            self._sum.add(part)
 
     def accept(self, answer: CheckedReply, reply: Message, client: int) -> CheckedReply:
         """Keep the weights of a good answer for the average; name what is wrong with them."""
@@ -128,14 +153,14 @@ class FederatedStrategy(LearngeneStrategy):
         if training.name in self._resumed:  # the run that began it has asked who is there
             self._resumed.discard(training.name)
             outcome = replace(outcome, who=())
-        merged = [self._merged[client] for client in sorted(self._merged)]
-        self._merged = {}
+        while self._due:  # one before them has not answered
+            self._add_next()
         training.history.append(outcome)
-        if not merged:
+        if not self._sum.clients:
             why = next((each.error for each in outcome.clients if each.error), "no reason given")
             training.failed = f"federated round {outcome.round}: no client answered: {why}"
             return counts
-        training.state = Payload(average(training.state.arrays, merged), training.state.card)
+        training.state = Payload(self._sum.result(), training.state.card)
         self._after_round(training)
         return counts
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -69,6 +70,7 @@ class _OpenRound:
     who: tuple[Question, ...]  # as in RoundOutcome
     opened: float = field(default_factory=time.monotonic)
     outcomes: dict[int, ClientOutcome] = field(default_factory=dict)  # by client
+    pushed: dict[str, int] = field(default_factory=dict)  # message id -> client
 
     def part(self, client: int) -> _Part:
         return self.parts[client % len(self.parts)]
@@ -78,7 +80,7 @@ class LearngeneStrategy(Strategy):
     """Ask every client once a round, and account for each of them.
 
     Args:
-        num_clients: how many nodes the federation has; a round waits until all are there.
+        num_clients: how many nodes the federation has; the first round waits until all are there.
         prepare: ``prepare(server_round)`` gives the round's plans, of which client i is sent
             entry i modulo their number; rounds count from 1. A plan may be there several times.
         node_wait_s: seconds to wait for the nodes to appear, and again for them to say which
@@ -149,23 +151,28 @@ class LearngeneStrategy(Strategy):
 
     # -- counting ---------------------------------------------------------------------------------
 
+    def pushed(self, message: Message) -> None:
+        """Told of each message that is on its way: only those are counted as sent."""
+        if self._open is not None and message.metadata.dst_node_id in self.nodes.clients:
+            client = self.nodes.clients[message.metadata.dst_node_id]
+            self._open.pushed[message.metadata.message_id] = client
+
     def receive(self, reply: Message) -> ClientOutcome | None:
         """Take in one reply as it arrives; None where it belongs to no client of the open round."""
-        node, now = reply.metadata.src_node_id, self._open
-        if (
-            now is None
-            or reply.metadata.message_type != MessageType.TRAIN
-            or reply.metadata.group_id != str(now.number)
-            or node not in self.nodes.clients
-        ):
+        now, of = self._open, reply.metadata
+        if now is None or (of.message_type, of.group_id) != (MessageType.TRAIN, str(now.number)):
             return None
-        client = self.nodes.clients[node]
+        client, gone = self.nodes.clients.get(of.src_node_id), False
+        if reply.has_error() and of.src_node_id == SUPERLINK_NODE_ID:  # in the place of a node
+            client, gone = now.pushed.get(of.reply_to_message_id), True
+        if client is None:
+            return None
         part = now.part(client)
         plan = part.plan
         if client not in now.outcomes:
             answer = read_reply(reply, client, plan.methods, plan.schema.reply)
             answer = self.accept(answer, reply, client)
-            outcome = _outcome(part, client, answer, reply)
+            outcome = _outcome(part, client, answer, None if gone else reply)
             if plan.kept is not None and outcome.error is None:
                 plan.kept.put(outcome)
             now.outcomes[client] = outcome
@@ -194,11 +201,14 @@ class LearngeneStrategy(Strategy):
         deadline = f"within {self.timeout_s:g} s ({self.deadline})" if late else None
         absent = CheckedReply(errors=[f"no reply {deadline or 'before the run ended'}"])
         unknown = CheckedReply(errors=[self.nodes.unknown])
-        known = set(self.nodes.clients.values())
+        known, sent = set(self.nodes.clients.values()), set(now.pushed.values())
+
+        def without_reply(client: int) -> ClientOutcome:
+            why = absent if client in known else unknown
+            return _outcome(now.part(client), client, why, None, sent=client in sent)
+
         clients = [
-            now.outcomes.get(client)
-            or _outcome(now.part(client), client, absent if client in known else unknown, None)
-            for client in range(self.num_clients)
+            now.outcomes.get(client) or without_reply(client) for client in range(self.num_clients)
         ]
         outcome = RoundOutcome(now.number, clients, now.who)
         self.rounds.append(outcome)
@@ -234,9 +244,10 @@ class LearngeneStrategy(Strategy):
 
 
 def _outcome(
-    part: _Part, client: int, answer: CheckedReply, reply: Message | None
+    part: _Part, client: int, answer: CheckedReply, reply: Message | None, *, sent: bool = True
 ) -> ClientOutcome:
     methods = part.plan.methods
+    down = part.down if sent else [0] * len(methods)
     if reply is not None and not answer.refused:
         reply = counted(reply)
     total, up = reply_bytes(reply, methods)
@@ -245,13 +256,13 @@ def _outcome(
         replied=reply is not None,
         methods=answer.methods,
         info=answer.info,
-        bytes_down=part.bytes_down,
+        bytes_down=part.bytes_down if sent else 0,
         bytes_up=total,
         bytes_by_method={
-            name: ByteCount(*pair) for name, *pair in zip(methods, part.down, up, strict=True)
+            name: ByteCount(*pair) for name, *pair in zip(methods, down, up, strict=True)
         },
         error="; ".join(answer.errors) or None,
-        received=part.entries,
+        received=part.entries if sent else (),
         sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
         refused=answer.refused,
     )

@@ -17,7 +17,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
+from learngene.errors import InputError
+
 FLEET, HEALTH = "/v1/fleet/", "/health"
+SIGNED = "--enable-supernode-auth"  # nodes have a key, and sign what they ask for
+WITHOUT_NODES = ("--simulation", "--help", "-h", "--version")
 SOCKETS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))  # of this network namespace
 ESTABLISHED = "01"
 ROOT = 0
@@ -93,7 +97,14 @@ def _as_kernel(address: IPv4Address | IPv6Address, port: int) -> str:
 
 
 def run_superlink(arguments: Sequence[str]) -> None:
-    """``flower-superlink`` with these options, behind the gate."""
+    """``flower-superlink`` with these options, behind the gate.
+
+    Raises:
+        InputError: nodes would need no key, and what the gate leaves open would be anybody's.
+    """
+    if not {SIGNED, *WITHOUT_NODES} & set(arguments):
+        problem = "whoever reaches the port could be a node"
+        raise InputError(SIGNED, "off", problem, f"Add {SIGNED}")
     os.environ |= NO_CALLS_HOME  # read when flwr is imported
     import flwr.superlink.main as made
     from flwr.superlink.cli.flower_superlink import flower_superlink

@@ -98,6 +98,16 @@ def test_names_leave_where_the_node_says_so(task, gene, folders):
     assert read_reply(reply, 1, task.methods, reply_schema(task)).errors == []
 
 
+def test_names_that_are_too_long_stay_and_the_answer_goes(task, gene, tmp_path, monkeypatch):
+    notes: list[str] = []
+    monkeypatch.setattr(work, "log", lambda level, said, *of: notes.append(said % of))
+    draw_folders(tmp_path, {f"{letter} " * 110: 3 for letter in "abcde"}, seed=1)
+    reply = ask(task, gene, data_root=str(tmp_path), class_names=True)
+    assert "class_names" not in told(reply) and told(reply)["own_classes"] == 5
+    assert read_reply(reply, 1, task.methods, reply_schema(task)).errors == []
+    assert "the server is told none: class_names has 1,1" in notes[-1]
+
+
 @pytest.mark.parametrize(
     ("info", "said"),
     [

@@ -17,13 +17,14 @@ from clients.client_app import make_client_app, pack
 from learngene.adaptation.settings import IndividualSettings
 from protocol.guard import MessageSchema, RecordEntry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
-from protocol.messages import read_reply
+from protocol.messages import counted, message_bytes, read_reply
 from protocol.plan import message_schema, plan_round
 from protocol.reply_schema import CURVES, ReplySchema, UndeclaredError, reply_schema
 from protocol.task import ClientTask, FaultOrders
 from reports.traffic import statement, traffic_summary, write_messages_csv
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings
+from strategies.answer_cache import AnswerCache
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import gene_of
 from tests.protocol.helpers import client_task
@@ -74,6 +75,18 @@ def curve_too_long(content: RecordDict) -> None:
 
 def list_for_a_number(content: RecordDict) -> None:
     content.metric_records[METRICS + "scratch"]["seconds"] = [0.5, 0.25]
+
+
+def no_list_for_a_number(content: RecordDict) -> None:
+    content.metric_records[METRICS + "scratch"]["seconds"] = []
+
+
+def half_a_character(content: RecordDict) -> None:
+    info(content, device="\ud800")
+
+
+def infinity(content: RecordDict) -> None:
+    content.config_records[INFO]["json"] = '{"device": 1e999}'
 
 
 def further_metrics(content: RecordDict) -> None:
@@ -128,12 +141,15 @@ PLANTED = {
     bytes_for_a_text: "info.json (bytes) was not declared",
     list_of_floats: "metrics.scratch metric 'pixels' was not declared",
     curve_too_long: "metrics.scratch metric loss is a list of 3,072, 3 values were declared",
-    list_for_a_number: "metrics.scratch metric seconds is a list of 2, 0 values were declared",
+    no_list_for_a_number: "metrics.scratch metric seconds is a list of 0, a number was declared",
+    half_a_character: "info field device holds characters that are no text",
+    infinity: "info field device is neither a text nor a finite number",
+    list_for_a_number: "metrics.scratch metric seconds is a list of 2, a number was declared",
     further_metrics: "MetricRecord 'metrics.images' was not declared",
     base64_in_a_field: "info.json has 4,",
     base64_in_a_piece: "info field device has 101 characters, 100 were declared",
     base64_in_a_new_field: "info field 'note' was not declared",
-    list_in_a_field: "info field device is neither a text nor a number",
+    list_in_a_field: "info field device is neither a text nor a finite number",
     base64_in_an_error: "info.errors has 4,",
     base64_as_a_name: "metric '<4096 characters left out>' was not declared",
     base64_in_the_reason: "error.reason has 4,096 characters, 500 were declared",
@@ -240,6 +256,34 @@ def test_in_a_run_they_are_that_clients_failures(tampered):
     for outcome, words in zip(found.clients[1:], PLANTED.values(), strict=True):
         assert outcome.refused and outcome.methods == {} and words in outcome.error
     assert found.clients[0].bytes_up > 0 and not found.clients[0].refused
+
+
+@pytest.mark.parametrize(
+    "text", ['{"device": NaN}', '{"device": ' + "[" * 1400 + "]" * 1400 + "}", '{"device":']
+)
+def test_a_reply_that_cannot_be_parsed_ends_nobodys_run(text, tmp_path):
+    def plant(content: RecordDict) -> None:
+        content.config_records[INFO]["json"] = text
+        content[TASK] = ConfigRecord({"json": "[]"})
+
+    kept = AnswerCache(tmp_path, {})
+    plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}), kept=kept)
+    strategy = LearngeneStrategy(2, lambda _: [plans])
+    simulate(strategy, 1, RuntimeSettings("serial"), 2, client_app=leaky({0: plant}))
+    (found,) = strategy.rounds
+    assert found.clients[0].refused and "unreadable reply: " in str(found.clients[0].error)
+    assert found.clients[1].error is None
+
+
+def test_names_in_every_script_are_as_long_as_they_are():
+    names = "\n".join(["北京 🦊"] * 180)
+    own = pack(answer(info={"own_classes": 180, "class_names": names}))
+    assert REPLY.problems(own) == []
+    reply = Message(own, reply_to=message())
+    assert read_reply(reply, 0, ["scratch"], REPLY).info["class_names"] == names
+    assert message_bytes(counted(reply)) == message_bytes(reply)
+    cut = pack(answer(methods={"scratch": {"error": "\x1b[31m\udc80" * 80}}))
+    assert REPLY.problems(cut) == [] and "?[31m?" in str(cut[INFO]["errors"])
 
 
 def test_messages_csv_lists_all_that_crossed_and_none_of_its_values(tampered, tmp_path):

@@ -81,7 +81,10 @@ def test_what_is_counted_is_what_the_budget_is_for(gene):
     """By how much a message with the learngene is larger than one without: ``bytes_by_depth``."""
     plans = plan_round(task(depth=[1, 2, 3, 4]), gene, precision="int8")
     strategy, grid = LearngeneStrategy(4, lambda _: plans), SerialGrid(app, 4)
-    assert len(list(strategy.configure_train(1, None, None, grid))) == 4
+    messages = list(strategy.configure_train(1, None, None, grid))
+    assert len(grid.push_messages(messages)) == 4
+    for message in messages:
+        strategy.pushed(message)
     done = strategy.finish_round()
     added = [c.bytes_by_method["learngene"].down - c.bytes_by_method["scratch"].down
              for c in done.clients]  # fmt: skip

@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from flwr.app import ArrayRecord, ConfigRecord
 
 from clients import cohort
+from clients.client_app import app
 from clients.cohort import trained_together
 from learngene.gene.gene import Learngene
 from learngene.methods import scratch
@@ -15,6 +17,8 @@ from protocol.messages import WORKER_DIED
 from protocol.plan import plan_round
 from protocol.rounds import ClientOutcome, RoundOutcome
 from protocol.task import FaultOrders
+from runtime import batched_backend
+from runtime.batched_backend import BatchedGrid
 from runtime.client_rounds import run_client_rounds
 from runtime.ray_backend import simulate
 from runtime.resources import Federation, RuntimeSettings
@@ -104,6 +108,26 @@ def test_how_large_a_cohort_is(tiny_dataset, gene, monkeypatch, sizes, asked, by
     little = {"methods": ["scratch"], "individual__epochs": 0, "cohort": asked}
     assert run("batched", tiny_dataset, gene, **little).answered == CLIENTS
     assert sizes == due
+
+
+def test_a_round_is_given_nothing_of_one_that_missed_its_deadline(tiny_dataset, gene, monkeypatch):
+    trained: list[tuple[int, int]] = []
+    real = batched_backend.run_task
+
+    def watch(client, round, *rest):
+        trained.append((client, round))
+        return real(client, round, *rest)
+
+    monkeypatch.setattr(batched_backend, "run_task", watch)
+    task = make_task(tiny_dataset, gene, methods=["scratch"], individual__epochs=0)
+    strategy = LearngeneStrategy(2, lambda number: plan_round(task, gene, number))
+    grid = BatchedGrid(app, 2, None, cohort=2)
+    for number in (1, 2):
+        messages = strategy.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
+        pushed = set(grid.push_messages(messages))
+    (reply,) = grid.pull_messages(pushed)
+    assert strategy.receive(reply).error is None
+    assert trained == [(0, 2), (1, 2)]
 
 
 def test_what_fails_before_training_is_named_and_spares_the_others(

@@ -16,7 +16,7 @@ from ray._private.services import psutil  # Ray carries it
 from learngene.errors import InputError
 from runtime.cluster import GIVE_UP, Node, look_up
 from runtime.private_ray import environment
-from runtime.resources import RuntimeSettings, check_resources
+from runtime.resources import RuntimeSettings, check_resources, idle_nodes
 from tests.helpers import FEW, UNRENDERED, command_line
 from tests.runtime.helpers import run_in
 
@@ -75,9 +75,11 @@ NODES = (Node(4, 0), Node(2, 1))
 @pytest.mark.parametrize(
     ("settings", "workers"),
     [
-        ({}, 6),
-        ({"num_cpus": 3}, 1),
-        ({"num_cpus": 0.5}, 12),
+        ({}, 1),
+        ({"num_gpus": 0}, 6),
+        ({"num_cpus": 3}, 1),  # the node with a GPU has two
+        ({"num_cpus": 0.5}, 1),
+        ({"num_cpus": 0.5, "num_gpus": 0}, 12),
         ({"num_gpus": 0.25}, 2),
         ({"num_gpus": 0.5, "num_cpus": 0.5}, 2),
         ({"num_cpus": 5}, "runtime.num_cpus=5: .* no node of h:1 has more than 4. Use 4 or fewer"),
@@ -92,6 +94,9 @@ def test_resources_of_a_cluster(settings, workers, monkeypatch) -> None:
         resources = check_resources(asked, 100)
         assert (resources.workers, resources.address) == (workers, "h:1")
         assert "num_cpus" not in resources.init_args()
+        idle = idle_nodes(resources)
+        assert (idle is None) == (settings.get("num_gpus") == 0)
+        assert idle is None or idle.startswith("1 of 2 nodes of the cluster run no client: a c")
     else:
         with pytest.raises(InputError, match=workers):
             check_resources(asked, 100)

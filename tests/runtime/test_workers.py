@@ -9,12 +9,13 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.app import Message, MessageType, RecordDict
+from flwr.server.superlink.fleet.vce import vce_api
 from flwr.supercore.task_identity import TaskIdentity
 from ray.exceptions import ActorDiedError, RayTaskError
 
@@ -83,9 +84,9 @@ def pool(monkeypatch: pytest.MonkeyPatch):
     yield make
 
 
-def ask(pool: workers.WorkerPool, message_type: str = MessageType.TRAIN) -> Any:
+def ask(pool: workers.WorkerPool, message_type: str = MessageType.TRAIN, round: str = "1") -> Any:
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-    message = Message(RecordDict(), 1, message_type)
+    message = Message(RecordDict(), 1, message_type, group_id=round)
     job = (lambda: lambda message, context: "from here", message, "0", None)
     return pool.fetch_result_and_return_actor_to_pool(
         pool.submit(lambda worker, *job: worker.run.remote(*job), job)
@@ -120,6 +121,25 @@ def test_one_that_takes_many_times_as_long_as_the_others_is_repeated(pool):
     ask(made)
     quick.run = frozen
     assert ask(made) == ("reply", None)
+
+
+def test_a_later_round_of_more_work_is_no_sign_of_a_frozen_worker(pool):
+    quick, slow = FakeWorker(GOOD), Job()
+    made = pool([quick])  # nobody is there to repeat it
+    ask(made)
+    quick.run = slow
+    threading.Timer(0.5, slow.future().set_result, [GOOD]).start()  # ten times STUCK_S
+    assert ask(made, round="2") == ("reply", None)
+
+
+def test_every_worker_has_a_thread():
+    """Flower's own number is that of the cores, and 32 at most."""
+    made, all_here = workers.WorkerPool(None, lambda: None), threading.Barrier(50)
+    made.actors_capacity = made.num_actors = 50
+    with workers.lasting_workers(made), vce_api.ThreadPoolExecutor() as executor:
+        here = [executor.submit(all_here.wait, 60) for _ in range(50)]
+    assert sorted(each.result() for each in here) == list(range(50))
+    assert vce_api.ThreadPoolExecutor is ThreadPoolExecutor
 
 
 def test_the_apps_own_error_is_not_repeated(pool):

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ArrayRecord, ConfigRecord
 
-from clients.client_app import pack
+from clients.client_app import app, pack
 from clients.work import run_task
 from protocol.keys import WEIGHTS
 from protocol.messages import ByteCount
@@ -20,7 +21,8 @@ from protocol.rounds import ClientOutcome
 from reports.client_rows import client_rows
 from reports.traffic import write_messages_csv
 from runtime.federated_rounds import Federated, _start, run_federated_training
-from strategies.fedavg import check_weights, head_rows
+from runtime.serial_backend import SerialGrid
+from strategies.fedavg import FederatedStrategy, Training, check_weights, head_rows
 from tests.helpers import hooked
 from tests.strategies.helpers import CLIENTS, ROUNDS, parts_of, same, train
 
@@ -176,7 +178,12 @@ def spoil_classes(answer: dict[str, Any]) -> None:
     answer["info"]["classes"] = ",".join([answer["info"]["classes"].split(",")[0]] * 3)
 
 
+def spoil_loss(answer: dict[str, Any]) -> None:
+    del answer["methods"]["fedavg"]["loss"]
+
+
 SPOILED = {
+    spoil_loss: "fedavg: loss is missing",
     spoil_nan: "head.bias holds numbers that are not finite",
     spoil_shape: "head.bias' is float32 [4], float32 [3] was declared",
     spoil_kind: "head.bias' is float64 [3], float32 [3] was declared",
@@ -215,6 +222,35 @@ def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_dataset):
     (problem, *_) = [p for p in reply_schema(usual).problems(pack(answer)) if WEIGHTS in p]
     assert problem == "ArrayRecord 'weights.fedavg' was not declared"
     assert set(plan.schema.payloads) == {"fedavg"}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (2, 1)])
+def test_weights_are_added_up_as_soon_as_those_before_are_in(tmp_path, tiny_dataset, order):
+    """In the order of the clients, whoever comes first; of (2, 1), client 0 never answers."""
+    task, _ = parts_of(tmp_path, tiny_dataset)
+    start = _start(task, tiny_dataset, {"width": 0.0625}, "fedavg")
+
+    def plan(training, number):
+        return plan_federated_round(task, training.name, number, training.state)
+
+    def after(*order: int) -> tuple[dict[str, np.ndarray], list[int]]:
+        training, grid = Training("fedavg", 1, start), SerialGrid(app, CLIENTS)
+        strategy = FederatedStrategy(CLIENTS, [training], plan)
+        asked = list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid))
+        buffered = []
+        for client in order:
+            (pushed,) = grid.push_messages([asked[client]])
+            (reply,) = grid.pull_messages([pushed])
+            assert strategy.receive(reply).error is None
+            buffered.append(len(strategy._merged))
+        strategy.aggregate_train(1, [])
+        assert training.history[0].answered == len(order) and not strategy._merged
+        return training.state.arrays, buffered
+
+    arrays, buffered = after(*order)
+    assert buffered == {(0, 1, 2): [0, 0, 0], (2, 0, 1): [1, 1, 0], (2, 1): [1, 2]}[order]
+    sorted_ones, _ = after(*sorted(order))
+    assert all(np.array_equal(array, sorted_ones[name]) for name, array in arrays.items())
 
 
 def test_a_records_own_word_is_not_enough():

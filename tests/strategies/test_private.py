@@ -166,8 +166,35 @@ def test_one_that_missed_a_round_goes_on_from_the_one_before(tmp_path):
     assert missed.load()["head.bias"].tolist() == [1, 2]
     with pytest.raises(ValueError, match="round 2 is gone"):
         replace(missed, whole=True).load()
-    with pytest.raises(ValueError, match="16 hex digits"):
-        replace(state, training="../../somewhere")
+    for of in ("training", "run"):
+        with pytest.raises(ValueError, match="16 hex digits"):
+            replace(state, **{of: "../../somewhere"})
+
+
+def test_what_another_run_left_after_a_client_failed_is_not_taken_up(whole, tmp_path, tiny_dataset):
+    """The cache holds all three rounds of a run in which all answered."""
+    shutil.copytree(whole[0] / "private", tmp_path / "private")
+    kept = {path: path.read_bytes() for path in tmp_path.glob("private/*/fedper-*")}
+
+    def fail(client: int, round: int, answer: dict[str, Any]) -> None:
+        if (client, round) == (1, 2):
+            raise ValueError("battery empty")
+
+    found = train_in(tmp_path, tiny_dataset, "fedper", change=fail, resume=False)
+    assert [each.answered for each in found.rounds["fedper"]] == [3, 2, 3]
+    assert {path: path.read_bytes() for path in kept} == kept
+    first, *_ = states(tmp_path, found, "fedper")
+    assert (first.rounds, first.whole, first.parted) == (3, False, 2)
+    (own,) = {path.parent for path in tmp_path.glob("private/*/*/fedper-*")}
+    assert own.name == first.run and len([*own.glob("*.json")]) == CLIENTS
+
+    def loaded(state: PrivateState) -> list[float]:
+        return state.load()[HEAD[1]].tolist()
+
+    # One that has missed round 3 goes on from round 2, not from what the other run left of 3.
+    elsewhere, before = replace(first, run="f" * 16), replace(first, rounds=2)
+    other = states(tmp_path, whole[1], "fedper")[0]
+    assert loaded(elsewhere) == loaded(before) not in (loaded(first), loaded(other))
 
 
 def test_a_node_keeps_it_in_its_own_cache(whole, tmp_path, tiny_dataset, monkeypatch):

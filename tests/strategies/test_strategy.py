@@ -10,14 +10,17 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.app.error import Error
 from flwr.common.serde import message_to_proto
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 
 from clients.client_app import INFO, METRICS
 from protocol.keys import NODE
 from protocol.messages import counted, message_bytes, read_reply
 from protocol.reply_schema import UndeclaredError
+from reports.traffic import write_messages_csv
 from runtime.serial_backend import SerialGrid, run_serial
 from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
+from tests.helpers import hooked
 from tests.runtime.fake_work import REPLY, app, fake_task, plan
 
 PLAN = plan(fake_task(), {"learngene": {"w": np.zeros((10, 10), np.float32)}})
@@ -290,6 +293,15 @@ def test_a_pull_does_not_go_through_all_that_is_due():
     assert [len(grid.pull_messages(due)) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
 
 
+def test_what_was_not_pulled_by_its_deadline_is_dropped():
+    strategy, grid = LearngeneStrategy(3, lambda _: [PLAN]), SerialGrid(app, 3)
+    messages = configure(strategy, grid)
+    grid._timeout_s = 0.0
+    grid.push_messages(messages)
+    grid._timeout_s = 60.0
+    assert set(grid.push_messages(messages[:1])) == set(grid._pending) == set(grid._deadlines)
+
+
 def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
     class Slow(Counting):
         def pull_messages(self, message_ids):
@@ -298,10 +310,51 @@ def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
 
     strategy, grid = LearngeneStrategy(7, lambda _: [PLAN]), Slow(7)
     messages = configure(strategy, grid)
-    limited = WatchedGrid(grid, threading.Event(), lambda reply: None, 2)
+    limited = WatchedGrid(grid, threading.Event(), lambda reply: None, 2, on_push=strategy.pushed)
     replies = list(limited.send_and_receive(messages, timeout=0.5))
     assert 1 <= len(replies) < 7
+    strategy.aggregate_train(1, replies)
+    sent = [each.bytes_down > 0 for each in strategy.rounds[0].clients]
+    assert len(replies) <= sum(sent) <= len(replies) + 2 and sent == sorted(sent, reverse=True)
     assert {each.metadata.ttl for each in messages} == {max(each.metadata.ttl for each in messages)}
+
+
+class Losing(SerialGrid):
+    """Flower has no node of client 0 any more, and loses that of client 1 at work."""
+
+    lost: Message | None = None
+
+    def push_messages(self, messages):
+        ids = dict(zip(super().push_messages(messages), messages, strict=True))
+        for number, message in ids.items():
+            client = self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
+            train = message.metadata.message_type == MessageType.TRAIN
+            if train and client < 2:
+                del self._pending[number]
+            if train and client == 1:
+                self.lost = create_message_error_unavailable_res_message(
+                    message.metadata, "node_unavail"
+                )
+            yield None if train and client == 0 else number
+
+    def pull_messages(self, message_ids):
+        lost, self.lost = self.lost, None
+        return [lost] if lost is not None else super().pull_messages(message_ids)
+
+
+def test_what_was_never_sent_is_not_counted_and_a_lost_node_is_named(tmp_path):
+    strategy, seen = LearngeneStrategy(3, lambda _: [PLAN]), []
+    watch = hooked(on_reply=lambda client, ok: seen.append((client, ok)))
+    make_server_app(strategy, 1, 30.0, watch)(Losing(app, 3), None)
+    (done,) = strategy.rounds
+    never, lost, good = done.clients
+    assert (never.bytes_down, never.received, never.replied) == (0, (), False)
+    assert {(each.down, each.up) for each in never.bytes_by_method.values()} == {(0, 0)}
+    assert lost.bytes_down == good.bytes_down > 0 and lost.received == good.received
+    assert seen == [(1, False), (2, True)] and not lost.replied and lost.bytes_up == 0
+    assert "NODE_UNAVAILABLE: Error: Node Unavailable" in str(lost.error)
+    listed = write_messages_csv(strategy.rounds, tmp_path / "messages.csv").read_text()
+    assert "1,down,0," not in listed and "1,down,1," in listed
 
 
 def test_the_guard_sees_all_messages_before_the_first_goes():

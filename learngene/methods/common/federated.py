@@ -222,29 +222,42 @@ def proximal(parameters: Sequence[Tensor], anchor: Sequence[Tensor], mu: float) 
     return 0.5 * mu * torch.stack(squares).sum()
 
 
-def average(before: Mapping[str, np.ndarray], merged: Sequence[Merged]) -> Arrays:
+class Average:
     """The next global model: w = sum n_i w_i / sum n_i (McMahan et al. 2017, algorithm 1).
 
     A head's row is averaged over those that hold its class; one that nobody holds stays as it was.
-    Sums are in float64 and in the order given, so equal updates give equal bits.
-
-    Raises:
-        ValueError: nothing to average.
+    Sums are in float64 and in the order of ``add``, so equal updates give equal bits; of a client
+    nothing is kept but what it adds to them.
     """
-    if not merged:
-        raise ValueError("no client's weights to average")
-    after: Arrays = {}
-    for name, old in before.items():
-        total, weight = np.zeros(old.shape), np.zeros(len(old) if name in HEAD else 1)
-        for part in merged:
+
+    def __init__(self, before: Mapping[str, np.ndarray]) -> None:
+        self._before = before
+        self._total = {name: np.zeros(old.shape) for name, old in before.items()}
+        self._weight = {n: np.zeros(len(old) if n in HEAD else 1) for n, old in before.items()}
+        self.clients = 0
+
+    def add(self, part: Merged) -> None:
+        """One more client."""
+        self.clients += 1
+        for name, total in self._total.items():
             rows = list(part.rows) if name in HEAD else slice(None)
             array = part.arrays[name][: len(part.rows)] if name in HEAD else part.arrays[name]
             total[rows] += part.images * array.astype(np.float64)
-            weight[rows] += part.images
-        by_row = weight.reshape(-1, *(1,) * (old.ndim - 1)) if name in HEAD else weight[0]
-        mean = total / np.maximum(by_row, 1)
-        after[name] = np.where(np.broadcast_to(by_row, old.shape) > 0, mean, old).astype(np.float32)
-    return after
+            self._weight[name][rows] += part.images
+
+    def result(self) -> Arrays:
+        """Raises:
+        ValueError: nothing to average.
+        """
+        if not self.clients:
+            raise ValueError("no client's weights to average")
+        after: Arrays = {}
+        for name, old in self._before.items():
+            weight = self._weight[name]
+            by_row = weight.reshape(-1, *(1,) * (old.ndim - 1)) if name in HEAD else weight[0]
+            mean, held = self._total[name] / np.maximum(by_row, 1), by_row > 0
+            after[name] = np.where(np.broadcast_to(held, old.shape), mean, old).astype(np.float32)
+        return after
 
 
 def finished(payload: Payload) -> Payload:

@@ -15,8 +15,8 @@ from learngene.adaptation.settings import IndividualSettings
 from learngene.methods import ClientContext, Payload, find
 from learngene.methods.common.federated import (
     HEAD,
+    Average,
     Merged,
-    average,
     begin,
     finished,
     proximal,
@@ -31,6 +31,13 @@ ROUND = IndividualSettings(
 )
 
 
+def averaged(before: dict[str, np.ndarray], *parts: Merged) -> dict[str, np.ndarray]:
+    total = Average(before)
+    for part in parts:
+        total.add(part)
+    return total.result()
+
+
 def test_the_average_is_weighted_by_images():
     before = {"w": np.zeros(2, np.float32), "head.weight": np.full((3, 1), 9, np.float32),
               "head.bias": np.full(3, 9, np.float32)}  # fmt: skip
@@ -38,14 +45,14 @@ def test_the_average_is_weighted_by_images():
                   "head.bias": np.float32([1, 2])}, 10, (2, 0))  # fmt: skip
     two = Merged({"w": np.float32([5, 0]), "head.weight": np.float32([[4]]),
                   "head.bias": np.float32([4])}, 30, (0,))  # fmt: skip
-    after = average(before, [one, two])
+    after = averaged(before, one, two)
     assert after["w"].tolist() == [4.0, 0.5]  # (10·1 + 30·5)/40, (10·2 + 30·0)/40
     # Row 0 is held by both: (10·2 + 30·4)/40; nobody holds row 1; row 2 is the first's alone.
     assert after["head.weight"].tolist() == [[3.5], [9.0], [1.0]]
     assert after["head.bias"].tolist() == [3.5, 9.0, 1.0]
     assert {array.dtype for array in after.values()} == {np.dtype(np.float32)}
     with pytest.raises(ValueError, match="no client"):
-        average(before, [])
+        averaged(before)
 
 
 def test_the_proximal_terms_gradient_is_mu_times_the_way_from_the_global_weights():
@@ -90,7 +97,7 @@ def test_one_client_teaches_its_own_classes_and_no_others(tiny_dataset):
     assert made.images == 15 and made.loss > 0
     assert {n: list(a.shape) for n, a in made.arrays.items()} == start.card["up"]
     rows = [start.card["classes"].index(c) for c in context.shard.classes]
-    after = average(start.arrays, [Merged(made.arrays, made.images, tuple(rows))])
+    after = averaged(start.arrays, Merged(made.arrays, made.images, tuple(rows)))
     for name in HEAD:
         for row in range(len(start.card["classes"])):
             same = np.array_equal(after[name][row], start.arrays[name][row])
@@ -108,7 +115,7 @@ def test_what_one_client_learns_of_a_class_another_that_holds_it_starts_from(tin
     classes = first.shard.classes
     made = find("fedavg").update(first)
     rows = tuple(start.card["classes"].index(c) for c in classes)
-    taught = average(start.arrays, [Merged(made.arrays, made.images, rows)])
+    taught = averaged(start.arrays, Merged(made.arrays, made.images, rows))
     turned = replace(first.shard, classes=classes[::-1], train_y=2 - first.shard.train_y,
                      test_y=2 - first.shard.test_y)  # fmt: skip
     second = replace(context_of(tiny_dataset, Payload(taught, start.card), round=2), shard=turned)

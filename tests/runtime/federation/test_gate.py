@@ -18,6 +18,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from learngene.errors import InputError
+from runtime.federation import gate
+from runtime.federation.__main__ import main
 from runtime.federation.gate import FLEET, HEALTH, SOCKETS, Gate, owner
 
 pytestmark = pytest.mark.skipif(not SOCKETS[0].exists(), reason="/proc/net/tcp is Linux's")
@@ -126,6 +129,19 @@ def test_a_socket_that_is_closed_has_no_owner() -> None:
         assert owner(*pair) == os.getuid()
         peer.close()
         assert owner(*pair) is None
+
+
+def test_a_superlink_that_would_take_anybody_for_a_node_does_not_start(monkeypatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(gate, "_run", lambda name, main, arguments: started.append(arguments))
+    monkeypatch.setattr("flwr.superlink.main.create_app", lambda: None)  # as it was, afterwards
+    with pytest.raises(InputError, match=r"could be a node\. Add --enable-supernode-auth"):
+        gate.run_superlink(["--host", "0.0.0.0"])
+    monkeypatch.setattr("sys.argv", ["federation", "superlink", "--host", "0.0.0.0"])
+    assert main() == 2 and started == []
+    for flag in ("--enable-supernode-auth", "--simulation", "--help"):
+        gate.run_superlink([flag])
+    assert [flag for (flag,) in started] == ["--enable-supernode-auth", "--simulation", "--help"]
 
 
 def test_ipv6() -> None:
