@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -160,6 +160,30 @@ def test_lambda_zero_computes_no_fisher(run, monkeypatch):
     monkeypatch.setattr("learngene.methods.learngene.fisher_diagonal", fail)
     found = run("learngene", retain__ewc_lambda=0.0)
     assert found["penalty"] == [0.0, 0.0, 0.0] and "fisher_mean" not in found
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25, 40.0])
+def test_lambda_is_the_settings_and_the_fisher_is_normalised(evolved, tiny_dataset, strength):
+    context = context_of("learngene", tiny_dataset, gene_with(evolved), retain__ewc_lambda=strength)
+    prepare = methods.find("learngene").prepare
+    made = prepare(context)
+    assert made.ewc_lambda == strength and (made.retain is None) == (strength == 0)
+    if strength == 40:
+        raw = prepare(replace(context, retain=replace(context.retain, normalise=False))).retain
+        assert raw.fisher_mean == pytest.approx(made.retain.fisher_mean)
+        assert torch.allclose(raw.fisher[0], made.retain.fisher[0] * raw.fisher_mean)
+
+
+def test_a_clients_draws_are_its_own(evolved, tiny_dataset):
+    zero, one = (
+        methods.find("scratch").prepare(
+            context_of("scratch", tiny_dataset, gene_with(evolved), client)
+        )
+        for client in (0, 1)
+    )
+    assert not torch.equal(
+        zero.individual.layers[0].conv.weight, one.individual.layers[0].conv.weight
+    )
 
 
 def test_the_fisher_sample_is_bounded_and_its_labels_are_its_images_own(run, monkeypatch, trained):

@@ -75,6 +75,12 @@ def test_clients_of_other_ways_shots_and_parts(tiny_dataset, gene):
             assert reply_schema(asked).problems(pack_answer(answer)) == []
 
 
+def test_the_tasks_queries_are_the_clients_test_images(tiny_dataset, gene):
+    task = make_task(tiny_dataset, gene, methods=["scratch"], individual__epochs=0)
+    answer = run_task(0, 1, replace(task, queries=5), {})
+    assert answer["info"]["test_images"] == 3 * 5  # of 18 images of each class
+
+
 def test_the_same_call_twice_gives_the_same_bits(tiny_dataset, gene):
     first = numbers(answer_of(tiny_dataset, gene))
     torch.rand(11)

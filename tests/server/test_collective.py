@@ -23,7 +23,6 @@ from learngene.open_world.detector import (
 )
 from learngene.open_world.settings import OpenWorldSettings
 from server.collective import (
-    EXEMPLARS,
     LOOKS,
     TrainedCollective,
     collective_after,
@@ -269,10 +268,10 @@ def test_every_score_is_measured_and_the_chosen_one_decides(evolved):
     assert 0 < plain["openness"] < 1
 
 
-def test_distances_are_fitted_on_the_memory(evolved, tiny_dataset):
+def test_distances_are_fitted_on_the_memory(evolved, tiny_dataset, monkeypatch):
     trained = evolved
     (_, features), labels, _ = fitting_answers(trained, OpenWorldSettings())
-    assert labels.bincount().tolist() == [4] * 16 and EXEMPLARS > 4
+    assert labels.bincount().tolist() == [4] * 16
     shown = [tiny_dataset.train_labels[trained.memory[c]].tolist() for c in trained.known]
     assert shown == [[c] * 4 for c in trained.known]
     rows = np.concatenate(
@@ -287,6 +286,10 @@ def test_distances_are_fitted_on_the_memory(evolved, tiny_dataset):
     pairs = [float(u > k) for u in score(*others) for k in score(*base)]
     found = recognise(trained, OpenWorldSettings())["scores"]["mahalanobis"]["auroc"]
     assert found == pytest.approx(np.mean(pairs), abs=1e-3)
+    monkeypatch.setattr("server.collective.EXEMPLARS", 2)
+    (_, fewer), labels, _ = fitting_answers(trained, OpenWorldSettings())
+    assert labels.bincount().tolist() == [2] * 16
+    assert torch.allclose(fewer, features.unflatten(0, (16, 4))[:, :2].flatten(0, 1), atol=1e-5)
 
 
 def test_without_a_memory_there_are_no_distances(evolve):

@@ -14,8 +14,10 @@ import torch
 
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
+from learngene.open_world.cycle import Oracle
 from learngene.open_world.settings import OpenWorldSettings
-from server.collective import TrainedCollective, train_collective
+from server import cycle as cycle_module
+from server.collective import TrainedCollective, fit_detector, train_collective
 from server.cycle import run_cycles
 from tests.helpers import CPU, hooked, settings
 
@@ -70,6 +72,43 @@ def test_a_cycle_weighs_classes_alike(trained, tiny_dataset, cache, monkeypatch)
     monkeypatch.setattr(CollectiveTrainer, "run_task", watched)
     run_cycles(trained, ASKED, cache, resume=False)
     assert balanced and all(balanced)
+
+
+def test_what_a_cycles_own_detector_finds_most_unknown_is_labelled(trained, tmp_path, monkeypatch):
+    """In each cycle the detector is fitted anew, and new classes are consolidated as asked."""
+    met: list[CollectiveTrainer] = []
+    sent: list[tuple[Any, np.ndarray]] = []
+    epochs: list[int] = []
+    real = CollectiveTrainer.run_task
+
+    class Watched(Oracle):
+        def label(self, stream, positions):
+            sent.append((stream, positions))
+            return super().label(stream, positions)
+
+    def fit(trainer, settings):
+        met.append(trainer.clone())
+        return fit_detector(trainer, settings)
+
+    def run(self, on_step, consolidate_epochs, **more):
+        epochs.append(consolidate_epochs)
+        return real(self, on_step, consolidate_epochs, **more)
+
+    monkeypatch.setattr(cycle_module, "fit_detector", fit)
+    monkeypatch.setattr(CollectiveTrainer, "run_task", run)
+    asked = replace(ASKED, cycle_consolidate_epochs=3)
+    run_cycles(trained, asked, tmp_path, resume=False, labeller=Watched())
+    assert epochs and set(epochs) == {3}
+    assert len(met[1].known) > len(met[0].known)
+    for trainer, (stream, positions) in zip(met, sent, strict=True):
+        detector, dataset = fit_detector(trainer, asked), trainer.dataset
+        scores = np.empty(len(stream.rows))
+        for images, here in (
+            (dataset.test_images, stream.test), (dataset.train_images, ~stream.test),
+        ):  # fmt: skip
+            scores[here] = detector.score(*trainer.predict(images, stream.rows[here])).numpy()
+        most = min((scores > detector.threshold).sum(), asked.labels_per_cycle)
+        assert np.allclose(scores[positions], np.sort(scores)[::-1][:most], atol=1e-5)
 
 
 def test_another_labellers_cycles_are_not_taken_up(trained, tmp_path):

@@ -124,6 +124,14 @@ def test_the_default_is_seven_layers_from_the_front_and_a_projection(make):
     assert card.depths == card.layers  # each prefix has a projection of its own
 
 
+def test_the_projections_shrinkage_is_the_settings(evolved, tmp_path):
+    one, other = (
+        factory._fit_projections(evolved, [7], config(tmp_path, learngene__shrinkage=share))[7]
+        for share in (1.0, 9.0)
+    )
+    assert not torch.equal(one.matrix, other.matrix)
+
+
 def test_a_budget_that_nothing_fits_into_is_refused_before_anything_is_trained(make, lives):
     sizes = make().bytes_by_depth("int8")
     lives.clear()

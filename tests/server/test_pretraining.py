@@ -14,13 +14,16 @@ import torch
 from conf.parts import pretraining_settings
 from conf.schema import Config, read_config
 from learngene import methods
+from learngene.collective.trainer import CollectiveTrainer
+from learngene.data.augment import to_batch, views
 from learngene.data.dataset import ImageDataset
 from learngene.methods import Payload
 from learngene.methods.plugins import describe
 from protocol.plan import plan_round
 from server import pretraining as factory_side
+from server.factory import trainer_settings
 from server.pretraining import PretrainingSettings, payload_key, pretrain_methods
-from tests.helpers import hooked, method_settings
+from tests.helpers import CPU, hooked, method_settings, torch_rng
 from tests.protocol.helpers import client_task
 from tests.stand_ins.own_method import here, write_method
 
@@ -146,6 +149,18 @@ def test_the_key_hangs_on_what_determines_a_payload_and_on_nothing_else(tmp_path
         assert key(**other) != plain, other
     assert key("protonet", ways=4) == key("protonet")  # only the MAML family is made for its ways
     assert key("fomaml") != plain and key(revision=0) != plain  # its head was in bf16 once
+
+
+def test_opponents_see_the_collectives_images_as_it_does_and_no_others(tmp_path, tiny_dataset):
+    asked = config_of(tmp_path, "protonet", collective__zoom=0.5)
+    images = factory_side._factory("protonet", asked, tiny_dataset).images
+    ours = CollectiveTrainer(tiny_dataset, trainer_settings(asked.factory, CPU), CPU)
+    for c, rows in zip(tiny_dataset.class_split.base, images.rows, strict=True):
+        assert np.array_equal(rows, ours.train_rows[c])
+    positions, draws = images.draw(np.arange(4), torch_rng())
+    x = to_batch(tiny_dataset.train_images[images.rows[0][:4]])
+    due = views(x, draws, flip=tiny_dataset.flip, side=None, zoom=0.5)
+    assert torch.equal(images.batch(positions, draws), due)
 
 
 def life_of(*stages: tuple[int, int]) -> Any:

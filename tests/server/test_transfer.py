@@ -16,7 +16,6 @@ from learngene.collective.sampling import class_positions
 from learngene.errors import InputError
 from learngene.gene.settings import LearngeneSettings
 from learngene.networks.projection import discriminant
-from learngene.seeding import torch_generator
 from protocol.plan import bytes_by_depth
 from server import factory
 from server.factory import FactoryResult, train_or_load_gene
@@ -174,26 +173,6 @@ def test_a_control_is_of_layers_that_have_learned_nothing(make):
     with_random_layers(trainer, [1, 2])
     assert all(torch.equal(a, b) for a, b in zip(before.values(), trainer.state().values(),
                                                  strict=True))  # fmt: skip
-
-
-def test_the_norms_of_a_control_are_measured_behind_what_was_learned(evolved):
-    control = with_random_layers(evolved, [12, 13])
-    for unit, theirs in zip(control.collective.units, evolved.collective.units, strict=True):
-        drawn = unit in control.collective.units[11:]
-        assert torch.equal(unit.conv.weight, theirs.conv.weight) != drawn
-        assert torch.equal(unit.norm.running_mean, theirs.norm.running_mean) != drawn
-    fresh = torch.empty_like(control.collective.units[11].conv.weight)
-    fan = fresh.shape[0] * 9
-    torch.nn.init.normal_(
-        fresh, std=(2 / fan) ** 0.5, generator=torch_generator(5, "random-layers")
-    )
-    assert torch.equal(control.collective.units[11].conv.weight, fresh)
-    with torch.no_grad():
-        x = evolved.prefix_features(np.concatenate([rows[:16] for rows in evolved.held_rows()]))
-    assert torch.isfinite(x[-1]).all()
-    norm = control.collective.units[11].norm
-    assert torch.equal(norm.weight, torch.ones_like(norm.weight)) and not norm.bias.any()
-    assert norm.momentum == evolved.collective.units[11].norm.momentum
 
 
 def test_a_control_of_the_papers_form(make):

@@ -176,6 +176,22 @@ def test_the_key_is_the_question_and_not_where_the_dataset_lies():
     assert len(others) == 7 and key() not in others
 
 
+def test_answers_of_other_libraries_or_another_device_are_not_taken(monkeypatch):
+    def key(device: str = "a") -> dict[str, object]:
+        return cache_key_fields(PLAN, 1, "w", {"device": device})
+
+    plain = key()
+    assert key() == plain != key("b")
+    for where, other in (
+        ("torch.__version__", "0.1"),
+        ("numpy.__version__", "0.1"),
+        ("torch.backends.cpu.get_cpu_capability", lambda: "other"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(where, other)
+            assert key() != plain, where
+
+
 def run(cache: Path, clients: int = 4, runtime: str = "serial", resume: bool = True, **does: str
         ) -> tuple[list[RoundOutcome], list[int]]:  # fmt: skip
     """Two rounds; the outcomes, and the clients that were asked, in order."""

@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 
 from clients.client_app import app, pack
 from clients.work import run_task
+from learngene.methods.common.federated import Average, Merged
 from protocol.keys import WEIGHTS
 from protocol.messages import ByteCount
 from protocol.plan import plan_federated_round
@@ -251,6 +252,26 @@ def test_weights_are_added_up_as_soon_as_those_before_are_in(tmp_path, tiny_data
     assert buffered == {(0, 1, 2): [0, 0, 0], (2, 0, 1): [1, 1, 0], (2, 1): [1, 2]}[order]
     sorted_ones, _ = after(*sorted(order))
     assert all(np.array_equal(array, sorted_ones[name]) for name, array in arrays.items())
+
+
+def test_a_client_weighs_as_its_images_and_its_rows_are_its_classes(
+    tmp_path, tiny_dataset, monkeypatch
+):
+    seen: list[Merged] = []
+    real = Average.add
+
+    def add(self, part):
+        seen.append(part)
+        real(self, part)
+
+    monkeypatch.setattr(Average, "add", add)
+    found = train(tmp_path, tiny_dataset, ways=[3, 2, 4], shots=[4, 2, 1])
+    novel = tiny_dataset.class_split.novel
+    for part, client in zip(seen[:CLIENTS], found.rounds["fedavg"][0].clients, strict=True):
+        classes = [int(c) for c in client.info["classes"].split(",")]
+        assert part.rows == tuple(novel.index(c) for c in classes)
+    assert [part.images for part in seen[:CLIENTS]] == [12, 4, 4]
+    assert any(list(part.rows) != sorted(part.rows) for part in seen[:CLIENTS])
 
 
 def test_a_records_own_word_is_not_enough():

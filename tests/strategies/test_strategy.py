@@ -373,6 +373,21 @@ def test_the_guard_sees_all_messages_before_the_first_goes():
     assert grid.out == [3]  # the questions which client each node is
 
 
+def test_what_one_client_may_be_sent_is_looked_at_again_for_another():
+    plans = [
+        plan(fake_task(), {"learngene": {"w": np.ones(shape, np.float32)}})
+        for shape in ((2, 2), (9, 9))
+    ]
+    strategy, grid = LearngeneStrategy(2, lambda _: plans), SerialGrid(app, 2)
+    _, large = configure(strategy, grid)
+    nodes = {client: node for node, client in strategy.nodes.clients.items()}
+    both = [
+        Message(large.content, nodes[client], MessageType.TRAIN, group_id="1") for client in (1, 0)
+    ]
+    with pytest.raises(UndeclaredError, match=r"'w' is float32 \[9, 9\]"):
+        strategy.guarded(grid).push_messages(both)
+
+
 def test_server_app_keeps_the_error():
     def broken(server_round: int):
         raise KeyError("no such round")

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from learngene.networks.individual import Individual
 
+MODES = ("batch", "store", "use")
+
 
 class SupportNorm(nn.BatchNorm2d):
     """BatchNorm with the statistics of the support images.
@@ -50,6 +52,13 @@ def with_support_norms(individual: Individual) -> Individual:
 
 
 def set_mode(network: nn.Module, mode: str) -> None:
+    """Of every ``SupportNorm`` in the network.
+
+    Raises:
+        ValueError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} of a norm: one of {', '.join(MODES)} is due")
     for module in network.modules():
         if isinstance(module, SupportNorm):
             module.mode = mode

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learngene.adaptation.retain import fisher_diagonal
+from learngene.adaptation.retain import Retain, fisher_diagonal
 from learngene.collective.criterion import Criterion
 from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fisher
 from learngene.collective.predictor import Accuracy
@@ -281,6 +281,18 @@ def test_the_penalty_pulls_to_the_previous_stage(evolve):
     away = [a for a, _ in found]
     assert away[0] > 2 * away[1] > 0 and away[2] < 1e-3 * away[0]
     assert all(head > 1e-3 for _, head in found)
+
+
+def test_ewcs_step_is_lambda_times_the_rate(evolve, monkeypatch):
+    life = lived(evolve(memory="ewc", growth="none", ewc_lambda=3.0), 1)
+    taken: list[tuple[float, float]] = []
+    monkeypatch.setattr(
+        Retain,
+        "proximal_step",
+        lambda self, step, *, momentum: taken.append((float(step), momentum)),
+    )
+    life.run_task()
+    assert taken == [(pytest.approx(3.0 * 0.02 * one_cycle(n / 3)), 0.9) for n in range(3)]
 
 
 def test_ewc_needs_layers_that_keep_their_widths(evolve):

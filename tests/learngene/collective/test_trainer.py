@@ -82,6 +82,13 @@ def test_memory_is_bounded_and_holds_no_calibration_row(evolve, evolved, tiny_da
     )
 
 
+def test_held_are_exemplars_and_all_images_of_the_last_task(evolved):
+    last = evolved.tasks[-1]
+    for c, rows in zip(evolved.known, evolved.held_rows(), strict=True):
+        held = evolved.train_rows[c] if c in last else evolved.memory[c]
+        assert np.array_equal(rows, held) and len(rows) == (9 if c in last else 4)
+
+
 def test_training_reads_no_row_but_those_of_its_classes(evolve, tiny_dataset, monkeypatch):
     """Every image that reaches the network, by content."""
     seen: list[bytes] = []

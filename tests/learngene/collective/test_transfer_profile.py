@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from learngene.collective import trainer as trainer_module
+from learngene.collective import transfer_profile
 from learngene.collective.records import TaskRecord
+from learngene.collective.sampling import class_positions
 from learngene.collective.transfer_profile import (
     EPISODES,
     draw_episodes,
@@ -65,6 +67,26 @@ def test_it_sees_the_next_tasks_images_and_exemplars_alone(evolve, monkeypatch):
     for shares in (found.plain, found.projected):
         assert len(shares) == 13 and all(0 <= share <= 1 for share in shares)
     assert found == measure_transfer(life, life.tasks[1])  # of the seed
+
+
+def test_its_projections_are_fitted_on_exemplars_alone(evolve, monkeypatch):
+    life = evolve()
+    life.run_task()
+    fitted: list[tuple[torch.Tensor, torch.Tensor]] = []
+    real = transfer_profile.discriminant
+
+    def spy(features, labels, shrinkage):
+        fitted.append((features, labels))
+        return real(features, labels, shrinkage)
+
+    monkeypatch.setattr(transfer_profile, "discriminant", spy)
+    measure_transfer(life, life.tasks[1])
+    kept = [life.memory[c] for c in life.tasks[0]]
+    for (features, labels), due in zip(
+        fitted, life.prefix_features(np.concatenate(kept)), strict=True
+    ):
+        assert torch.allclose(features, due, atol=1e-5)
+        assert torch.equal(labels, class_positions(kept))
 
 
 def test_where_it_is_not_defined_there_is_none(evolve):

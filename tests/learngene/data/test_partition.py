@@ -102,6 +102,8 @@ def test_seed_and_client_decide(glyphs: ImageDataset) -> None:
         for s in range(5)
     }
     assert len(seen) == 25
+    for varied in ("client", "shard_seed"):  # classes, too, not only images of them
+        assert len({_draw(glyphs, **{varied: n}).classes for n in range(10)}) > 5, varied
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,22 @@ def test_norms_begin_as_scratchs_do_in_the_first_round_only(tiny_dataset, monkey
     assert measured == [1]
 
 
+def test_a_rounds_epochs_are_the_settings_and_its_rate_falls(tiny_dataset, monkeypatch):
+    seen: list[tuple[int, float]] = []
+
+    def spy(network, shard, asked, **more):
+        seen.append((asked.epochs, asked.lr))
+        return 1.0
+
+    monkeypatch.setattr("learngene.methods.common.federated.train_round", spy)
+    asked = {"local_epochs": 4, "rounds": 4, "lr": 0.2}
+    for number in (1, 3):  # half a cosine over four rounds
+        find("fedavg").update(
+            context_of(tiny_dataset, start_of(tiny_dataset), round=number, **asked)
+        )
+    assert seen == [(4, pytest.approx(0.2)), (4, pytest.approx(0.1))]
+
+
 @pytest.mark.parametrize("name", ["fedavg", "fedprox"])
 def test_in_the_end_a_client_is_sent_no_classifier_and_makes_its_own(tiny_dataset, name):
     payload = finished(start_of(tiny_dataset))

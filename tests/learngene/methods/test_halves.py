@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from learngene.collective.sampling import one_cycle
 from learngene.data.dataset import ImageDataset
 from learngene.methods import BUILT_IN, Method, Payload, find, registry, scratch
 from learngene.methods.common import head as fitting
+from learngene.methods.common import pretraining
 from learngene.methods.common.backbone import body_of, fill
 from learngene.methods.common.pretraining import Episodes, draw_batches
 from learngene.methods.full import rebuild_long
@@ -77,6 +79,42 @@ def test_a_factory_half_is_a_function_of_its_seed(payloads, tiny_dataset, name):
     assert same(find(name).pretrain(make_factory(name, tiny_dataset)), payloads[name])
     other = find(name).pretrain(make_factory(name, tiny_dataset, seed=6))
     assert not same(other, payloads[name])
+
+
+@pytest.mark.parametrize(  # MAML's three have one loss
+    "name", ["deepemd", "finetune", "finetune_pp", "fomaml", "matchingnet", "protonet"]
+)
+def test_a_factory_half_brings_its_loss_down(tiny_dataset, monkeypatch, name):
+    """Of each phase, on one batch over and over."""
+    losses: list[tuple[float, float]] = []
+
+    def run_steps(factory, module, draw, backward, *rest, **options):
+        optimiser, batch = torch.optim.SGD(module.parameters(), lr=0.02), draw(0)
+        module.train()
+        told = []
+        for _ in range(8):
+            optimiser.zero_grad()
+            told.append(float(backward(*batch).detach()))
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimiser.step()
+        losses.append((told[0], told[-1]))
+
+    for module in ("pretraining", "meta"):
+        monkeypatch.setattr(f"learngene.methods.common.{module}.run_steps", run_steps)
+    find(name).pretrain(make_factory(name, tiny_dataset))
+    assert len(losses) == (2 if name == "deepemd" else 1)
+    assert all(0 < after < before for before, after in losses), losses
+
+
+def test_steps_at_the_factory_follow_one_cycle_and_decay(payloads, tiny_dataset, monkeypatch):
+    rates: list[float] = []
+    real = pretraining.set_rate
+    monkeypatch.setattr(
+        pretraining, "set_rate", lambda optimiser, r: rates.append(r) or real(optimiser, r)
+    )
+    decayed = find("finetune").pretrain(make_factory("finetune", tiny_dataset, weight_decay=0.5))
+    assert rates == pytest.approx([0.001 * one_cycle(step / 12) for step in range(12)])
+    assert not same(decayed, payloads["finetune"])  # which does not decay
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -221,6 +259,29 @@ def test_a_frozen_body_is_not_changed_and_a_tuned_one_is(tiny_dataset, payloads,
     assert not np.array_equal(after, before)
     assert np.array_equal(tuned.top.stem[4].norm.running_mean.numpy(),
                           payloads["finetune"].arrays["stem.4.norm.running_mean"])  # fmt: skip
+
+
+def test_fine_tunings_rates_at_the_client_are_its_own(tiny_dataset, payloads, monkeypatch):
+    seen: list[tuple[float, float]] = []
+    real = fitting.train
+
+    def spy(network, shard, asked, *rest, **options):
+        seen.append((asked.lr, asked.inherited_lr))
+        return real(network, shard, asked, *rest, **options)
+
+    monkeypatch.setattr(fitting, "train", spy)
+    rates = {"client_lr": 0.0123, "client_body_lr": 0.004}
+    find("finetune").adapt(make_context("finetune", tiny_dataset, payloads["finetune"], **rates))
+    assert seen == [(0.0123, 0.004)]
+
+
+def test_deepemds_classes_are_fitted_to_the_shard(tiny_dataset, payloads):
+    means, fitted = (
+        make_context("deepemd", tiny_dataset, payloads["deepemd"], client_steps=steps)
+        for steps in (0, 20)
+    )
+    adapt = find("deepemd").adapt
+    assert adapt(fitted).train_loss[0] < adapt(means).train_loss[0]
 
 
 @pytest.mark.parametrize("name", ["finetune", "maml", "protonet", "deepemd"])

@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from learngene.methods import find
+from learngene.methods.common import meta
 from learngene.methods.common.head import linear_head
 from learngene.methods.common.meta import Learner, meta_loss
 from learngene.methods.common.support_norm import SupportNorm, set_mode, with_support_norms
 from tests.clients.helpers import make_individual
 from tests.helpers import torch_rng
+from tests.learngene.methods.helpers import make_factory
 
 
 class Tiny(nn.Module):
@@ -116,9 +119,8 @@ def test_proto_maml_starts_as_a_prototypical_network(case):
     with torch.no_grad():
         params = learner.start(learner.parameters, x, y)
         said = learner.answer(params, x, query)
-        set_mode(network, "take")
+        set_mode(network, "use")  # what ``answer`` took from the support
         means = torch.stack([network.features(x)[y == c].mean(0) for c in range(3)])
-        set_mode(network, "use")
         far = torch.cdist(network.features(query), means).pow(2)
     assert torch.allclose(said.log_softmax(1), (-far).log_softmax(1), atol=1e-10)
 
@@ -145,6 +147,31 @@ def test_a_norm_that_saw_no_support_says_so():
     norm.mode = "use"
     with pytest.raises(AssertionError, match="no support"):
         norm(torch.zeros(1, 3, 2, 2))
+
+
+def test_a_mode_that_there_is_not_is_refused():
+    norm = SupportNorm(3)
+    with pytest.raises(ValueError, match=r"mode 'take'.*batch, store, use"):
+        set_mode(norm, "take")
+    assert norm.mode == "batch"
+
+
+@pytest.mark.parametrize(
+    ("name", "second", "prototypes"),
+    [("maml", True, False), ("fomaml", False, False), ("proto_maml", True, True)],
+)
+def test_the_inner_steps_at_the_factory_are_the_settings(
+    tiny_dataset, monkeypatch, name, second, prototypes
+):
+    seen: set[tuple[int, float, bool, bool]] = set()
+
+    def spy(learner, params, support, query, *, steps, lr, second):
+        seen.add((steps, lr, second, learner.prototypes))
+        return 0 * sum(p.sum() for p in params.values())
+
+    monkeypatch.setattr(meta, "meta_loss", spy)
+    find(name).pretrain(make_factory(name, tiny_dataset, steps=3, inner_lr=0.07))
+    assert seen == {(3, 0.07, second, prototypes)}
 
 
 def test_every_norm_is_replaced():
