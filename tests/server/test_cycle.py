@@ -75,7 +75,7 @@ def test_a_cycle_weighs_classes_alike(trained, tiny_dataset, cache, monkeypatch)
 
 
 def test_what_a_cycles_own_detector_finds_most_unknown_is_labelled(trained, tmp_path, monkeypatch):
-    """In each cycle the detector is fitted anew, and new classes are consolidated as asked."""
+    """The detector is fitted anew in each cycle, and the epochs that follow are those asked for."""
     met: list[CollectiveTrainer] = []
     sent: list[tuple[Any, np.ndarray]] = []
     epochs: list[int] = []
@@ -96,7 +96,7 @@ def test_what_a_cycles_own_detector_finds_most_unknown_is_labelled(trained, tmp_
 
     monkeypatch.setattr(cycle_module, "fit_detector", fit)
     monkeypatch.setattr(CollectiveTrainer, "run_task", run)
-    asked = replace(ASKED, cycle_consolidate_epochs=3)
+    asked = replace(ASKED, score="mahalanobis", cycle_consolidate_epochs=3)
     run_cycles(trained, asked, tmp_path, resume=False, labeller=Watched())
     assert epochs and set(epochs) == {3}
     assert len(met[1].known) > len(met[0].known)
