@@ -1,6 +1,6 @@
 """What a poisoned learngene does to clients, with and without ``individual.safeguard``.
 
-    python -m benchmarks.poisoned RUN_DIR [--kinds real ...] [sim.py's overrides ...]
+    python -m benchmarks.poisoned RUN_DIR [--kind KIND] [sim.py's overrides ...]
 
 Makes two poisoned learngenes from a real one, both with a card that vouches for them: one drawn
 anew (numbers of the same size, in no order), one scaled so that a few channels drown all others
@@ -67,12 +67,12 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("run_dir", type=finished_run)
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--kind", action="append", choices=list(KINDS), help="may be repeated")
     asked, overrides = parser.parse_known_args()
     gene = load(asked.run_dir / "learngene.safetensors")
     print("learngene    safeguard  learngene %  scratch %  s/client  fell back")
     with tempfile.TemporaryDirectory() as folder:
-        for kind in asked.kinds:
+        for kind in asked.kind or KINDS:
             path = save(forged(gene, KINDS[kind]), Path(folder) / kind)
             for guard in ("false", "true"):
                 run = Path(folder) / f"{kind}-{guard}"

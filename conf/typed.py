@@ -33,10 +33,10 @@ def to_typed(composed: DictConfig) -> Config:
     """
     _check_names(composed, Config)
     composed = _as_written(composed)
-    plain = OmegaConf.to_container(composed, resolve=True)
-    if (missing := _missing(plain)) is not None:
-        raise InputError(missing, "???", "it has no value", f"Give it one: {missing}=...")
-    _check_values(plain)
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise InputError(missing[0], "???", "it has no value", f"Give it one: {missing[0]}=...")
+    _check_values(OmegaConf.to_container(composed, resolve=True))
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     check_settings(config)
@@ -65,17 +65,6 @@ def _as_written(composed: DictConfig) -> DictConfig:
             text = str(expand_user(value)) if value.startswith("~") else value
             OmegaConf.update(made, name, INTERPOLATION.sub(r"\1\1\\${", text))
     return made
-
-
-def _missing(value: Any, name: str = "") -> str | None:
-    """The first field in order of names that has no value."""
-    if isinstance(value, Mapping):
-        inner = [_missing(value[key], f"{name}.{key}" if name else str(key)) for key in value]
-    elif isinstance(value, list):
-        inner = [_missing(item, f"{name}[{place}]") for place, item in enumerate(value)]
-    else:
-        return name if value == "???" else None
-    return min((each for each in inner if each is not None), default=None)
 
 
 def _check_names(config: DictConfig, schema: type, prefix: str = "") -> None:

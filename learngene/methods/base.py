@@ -250,9 +250,8 @@ class Method(ReplyForm):
     settings: type | None = None  # dataclass of ``method.NAME``; None: any names, unchecked
     depends_on_ways: bool = False  # the payload depends on the number of a client's classes
     inherits: bool = False  # it is sent the learngene, and asked again as the collective evolves
-    revision: int = (
-        0  # raise it when what ``pretrain`` makes changes: kept payloads are others then
-    )
+    # Raise it when what ``pretrain`` makes changes: kept payloads are others then.
+    revision: int = 0
 
     def __post_init__(self) -> None:
         names = {f.name for f in fields(self.settings)} if self.settings else set()

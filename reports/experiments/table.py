@@ -41,6 +41,11 @@ def format_ours(row: Row) -> str:
     return format_measured(row.ours, row.unit)
 
 
+def ours_in_units(row: Row) -> str:
+    """The same with the row's unit, where it has one."""
+    return f"{format_ours(row)} {row.unit}".rstrip()
+
+
 def format_measured(ours: Measured, unit: str) -> str:
     """A mean with its interval; of a paired difference also with that for new classes."""
     return number(ours.mean, ours.ci95, unit=unit, new_classes=ours.ci95_classes)
@@ -214,15 +219,15 @@ def answers(name: str | None, table: Sequence[Row]) -> list[str]:
         bound = "" if claim.bound == "about" else f"{claim.bound} "
         note = f" ({row.reached})" if row.censored else ""
         sentences.append(
-            f"The paper: {claim.words}. {row.quantity}: "
-            f"{f'{format_ours(row)} {row.unit}'.rstrip()} here{note}, {bound}{paper} there."
+            f"The paper: {claim.words}. {row.quantity}: {ours_in_units(row)} here{note}, "
+            f"{bound}{paper} there."
         )
     return sentences
 
 
 def alt(group: RunGroup) -> str:
     """The figure in words: the rows that it is drawn from."""
-    shown = "; ".join(f"{r.quantity} {format_ours(r)} {r.unit}".rstrip() for r in rows(group))
+    shown = "; ".join(f"{row.quantity} {ours_in_units(row)}" for row in rows(group))
     return f"Figure of the experiment {group.experiment}: {shown}."
 
 

@@ -11,11 +11,11 @@ from reports.experiments.base import CIFAR, IMAGENET, Claim, Row
 from reports.experiments.table import (
     KEY,
     format_measured,
-    format_ours,
     markdown,
     markdown_table,
     notes,
     number,
+    ours_in_units,
     overview,
 )
 from reports.form import common_form, form_of
@@ -124,7 +124,7 @@ def _claims(tables: Tables, drawn: Set[str], base: str) -> str:
         said = claim.numbers or dict.fromkeys(DATASETS)
         judged = {data: verdicts(claim, paper, rows[data]) for data, paper in said.items()}
         papers = [
-            f"{number(paper.value, paper.spread, unit=claim.unit)} {claim.unit}".rstrip()
+            f"{number(paper.value, paper.spread, unit=claim.unit)} {claim.unit}"
             if (paper := claim.numbers.get(data))
             else NONE
             for data in DATASETS
@@ -167,9 +167,7 @@ def _verdict(judged: Sequence[Judged]) -> str:
 def _ours(claim: Claim, rows: Sequence[Row]) -> str:
     """What was measured; also where the paper says nothing for this data set."""
     cells = [
-        f"{format_ours(row)} {row.unit}".rstrip()
-        + f" ({row.ours.n}"
-        + (f"; {row.reached})" if row.reached else ")")
+        f"{ours_in_units(row)} ({row.ours.n}" + (f"; {row.reached})" if row.reached else ")")
         for row in rows
         if row.name == claim.quantity
     ]
