@@ -13,8 +13,9 @@ NEARLY_JOINT = "nearly joint"
 
 
 def form_of(run: Results) -> tuple[str, ...]:
-    """Inherited layers, own layers in front, projection, classifier, width, and what makes the run
-    a control or the collective's training nearly joint."""
+    """Inherited layers, own layers in front, projection, number format, classifier, width, and what
+    makes the run a control or the collective's training nearly joint; plain layers in fp32 are not
+    named."""
     return tuple(_parts(run, run["run"].get("config") or {}))
 
 
@@ -39,6 +40,8 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{asked['projection']} projection"
         if beside := joined_below(asked, depths[-1]):
             yield f"joined with depth {' and '.join(map(str, beside))}"
+    if (precision := asked.get("precision", "fp32")) != "fp32":
+        yield precision
     if "head" in own:
         yield f"{own['head']} head"
     if "width" in collective:

@@ -202,7 +202,7 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     # A method's setting that only some have is of a method that the others do not compare; another
     # one is younger than they are, and had its default.
     shared = {
-        name: _default(name)
+        name: default_of(name)
         for each in settings
         for name in each
         if not name.startswith("method.") or all(name in other for other in settings)
@@ -233,7 +233,7 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     return RunGroup(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(variants))
 
 
-def _default(name: str) -> Any:
+def default_of(name: str) -> Any:
     """The default of a setting, by its dotted name; None where it is of no settings class."""
     group, _, field = name.partition(".")
     return getattr(SETTINGS[group], field, None) if group in SETTINGS else None

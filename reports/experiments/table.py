@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,26 @@ def _digits(value: float | None) -> float | None:
 def markdown(table: Sequence[Row], notes: Sequence[str] = ()) -> str:
     """The rows as a Markdown table, ``notes`` and, since they are long, the commands below it: the
     column has their numbers."""
-    shown, commands = _shown(table)
+    cells, commands = _shown(table)
     below = [line for note in notes for line in ("", note)]
-    below += ["", *(f"    {command}" for command in commands)]
-    return markdown_table(HEADINGS, shown) + "\n".join(below) + "\n"
+    return markdown_table(HEADINGS, cells) + "\n".join([*below, "", *_block(commands)]) + "\n"
+
+
+def with_commands(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown whose last column, of commands, has numbers, with the commands below."""
+    commands = _numbered(dict.fromkeys(row[-1] for row in rows))
+    cells = [(*row[:-1], str(commands[row[-1]])) for row in rows]
+    return markdown_table(headings, cells) + "\n".join(["", *_block(commands)]) + "\n"
+
+
+def _numbered(commands: Iterable[str]) -> dict[str, int]:
+    return {command: number for number, command in enumerate(commands, start=1)}
+
+
+def _block(commands: Mapping[str, int]) -> list[str]:
+    """Numbered commands as lines of a block of code."""
+    width = len(str(len(commands)))
+    return [f"    {number:>{width}}  {command}" for command, number in commands.items()]
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -166,16 +183,12 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells), ""])
 
 
-def _shown(table: Sequence[Row]) -> tuple[list[tuple[str, ...]], list[str]]:
+def _shown(table: Sequence[Row]) -> tuple[list[tuple[str, ...]], dict[str, int]]:
     """The rows as text, in the order of ``HEADINGS``; and the commands that their last column has
     the numbers of."""
-    commands = list(dict.fromkeys(command for row in table for command in row.commands))
-    numbers = {command: number for number, command in enumerate(commands, start=1)}
-    width = len(str(len(commands)))
-    return (
-        [(*format_row(row), format_ranges([numbers[c] for c in row.commands])) for row in table],
-        [f"{number:>{width}}  {command}" for command, number in numbers.items()],
-    )
+    numbers = _numbered(dict.fromkeys(command for row in table for command in row.commands))
+    cells = [(*format_row(row), format_ranges([numbers[c] for c in row.commands])) for row in table]
+    return cells, numbers
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
@@ -195,14 +208,14 @@ def template_context(
     group: RunGroup, table: Sequence[Row], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What the templates of reports/html show of the rows."""
-    shown, commands = _shown(table)
+    cells, commands = _shown(table)
     return {
         "title": title_of(group),
         "overview": experiment(group.experiment).overview(group),
         "answers": answers(group.experiment, table),
         "headings": HEADINGS,
-        "rows": shown,
-        "commands": "\n".join(commands),
+        "rows": cells,
+        "commands": textwrap.dedent("\n".join(_block(commands))),
         "notes": notes,
         "key": KEY,
     }

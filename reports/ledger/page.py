@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reports.collective import training_seconds
 from reports.experiments import registry, table
-from reports.experiments.base import CIFAR, IMAGENET, Claim, Row
+from reports.experiments.base import CIFAR, IMAGENET, Claim, Row, gain_row
 from reports.experiments.table import (
     KEY,
     format_measured,
@@ -17,6 +17,7 @@ from reports.experiments.table import (
     number,
     ours_in_units,
     overview,
+    with_commands,
 )
 from reports.form import common_form, form_of
 from reports.format import NONE, format_bytes, seconds
@@ -27,17 +28,19 @@ from reports.schema import Results
 from reports.summary import client_mean, method_rows
 from reports.text import environment
 from reports.units import LEAST_SEEDS, mean_over_runs
-from reports.variants import RunGroup, command_of, group_runs
+from reports.variants import RunGroup, Variant, command_of, default_of, group_runs
 
 Key = tuple[str, str]  # experiment, dataset
 Experiments = Mapping[Key, RunGroup]
 Tables = Mapping[Key, list[Row]]
+TABLE3 = "table3_novel", CIFAR
 DATASETS = {CIFAR: "CIFAR-100", IMAGENET: "ImageNet100"}
-SEEDS_HEADINGS = ("data", "command", "form", "seeds", "13 layers", MAIN, REFERENCE, "gain")
+SEEDS_HEADINGS = ("data", "form", "seeds", "13 layers", MAIN, REFERENCE, "gain", "command")
 MAIN_HEADINGS = (
-    *("data", "command", "form", "learngene", "scratch", "gain", "better", "p", "received"),
-    *("collective, s", "device"),
+    *("data", "seed", "form", "learngene", "scratch", "gain", "better", "p"),
+    *("received", "collective, s", "device", "command"),
 )
+SHORT_HEADINGS = ("data", "learngene, %", "scratch, %", "gain, points", "", "received")
 OURS = (f"ours, {name}" for name in DATASETS.values())
 CLAIM_HEADINGS = ("claim", "form", "paper, or bar", *OURS, "verdict", "figure")
 
@@ -58,6 +61,8 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
         .get_template("page.md.j2")
         .render(
             base=base,
+            in_short=_in_short(main),
+            opponents=overview(experiments[TABLE3]) if TABLE3 in experiments else "",
             main=_main(main, drawn, base),
             seeds=_over_seeds(main),
             least_seeds=LEAST_SEEDS,
@@ -69,6 +74,35 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
     return text.rstrip() + "\n"
 
 
+def _in_short(runs: Sequence[Results]) -> str:
+    """The main job in the form nearest to the defaults, a row a data set; empty without runs."""
+    cells = []
+    for data, same in _by_data(runs).items():
+        comparing = [v for v in group_runs(same).variants if {MAIN, REFERENCE} <= set(v.methods)]
+        if not comparing:
+            continue
+        variant = min(comparing, key=_changed_settings)
+        gain = gain_row(variant, "gain")
+        measured = variant.accuracy(MAIN), variant.accuracy(REFERENCE), gain.ours
+        over = f"{gain.note}, {gain.ours.n}" if "seed" in gain.ours.n else gain.note
+        shown = (format_measured(each, "points") for each in measured)
+        received = format_bytes(client_mean(variant.runs[0], MAIN, "bytes_down"))
+        cells.append((data, *shown, over, received))
+    return markdown_table(SHORT_HEADINGS, cells) if cells else ""
+
+
+def _changed_settings(variant: Variant) -> int:
+    """How many of the settings that tell it from the others are not the defaults."""
+    return sum(value != default_of(name) for name, value in variant.settings.items())
+
+
+def _by_data(runs: Sequence[Results]) -> dict[str, list[Results]]:
+    by_data: dict[str, list[Results]] = {}
+    for run in sorted(runs, key=lambda run: run["data"]["name"]):
+        by_data.setdefault(run["data"]["name"], []).append(run)
+    return by_data
+
+
 def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
     """The table of the main job; empty where no run of it is kept."""
     cells = []
@@ -78,25 +112,23 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
         cells.append(
             (
                 _linked(run["data"]["name"], _main_figure(run), drawn, base) or run["data"]["name"],
-                f"`{command_of(run)}`",
+                str(run["run"]["seed"]),
                 ", ".join(form_of(run)),
                 *(ours.accuracy if ours else NONE, scratch.accuracy if scratch else NONE),
                 *(ours.gain if ours else (NONE, NONE, NONE)),
                 format_bytes(client_mean(run, MAIN, "bytes_down") if ours else None),
                 seconds(training_seconds(run)),
                 run["run"]["device"],
+                command_of(run),
             )
         )
-    return markdown_table(MAIN_HEADINGS, cells) if cells else ""
+    return with_commands(MAIN_HEADINGS, cells) if cells else ""
 
 
 def _over_seeds(runs: Sequence[Results]) -> str:
     """The main job's settings of which three or more seeds are kept; empty where none is."""
-    by_data: dict[str, list[Results]] = {}
-    for run in sorted(runs, key=lambda run: run["data"]["name"]):
-        by_data.setdefault(run["data"]["name"], []).append(run)
     cells = []
-    for data, same in by_data.items():
+    for data, same in _by_data(runs).items():
         for variant in group_runs(same).variants:
             seeds = {run["run"]["seed"] for run in variant.runs}
             if len(seeds) < LEAST_SEEDS or not {MAIN, REFERENCE} <= set(variant.methods):
@@ -109,9 +141,10 @@ def _over_seeds(runs: Sequence[Results]) -> str:
             gain = variant.mean_difference(variant.differences(MAIN, REFERENCE))
             ours, scratch = variant.accuracy(MAIN), variant.accuracy(REFERENCE)
             measured = mean_over_runs(named), ours, scratch, gain
-            about = data, f"`{variant.command}`", common_form(variant.runs), str(len(seeds))
-            cells.append((*about, *(format_measured(each, "points") for each in measured)))
-    return markdown_table(SEEDS_HEADINGS, cells) if cells else ""
+            about = data, common_form(variant.runs), str(len(seeds))
+            shown = (format_measured(each, "points") for each in measured)
+            cells.append((*about, *shown, variant.command))
+    return with_commands(SEEDS_HEADINGS, cells) if cells else ""
 
 
 def _claims(tables: Tables, drawn: Set[str], base: str) -> str:

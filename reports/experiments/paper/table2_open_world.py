@@ -6,6 +6,7 @@ from functools import partial
 from statistics import fmean
 
 from reports.experiments import base
+from reports.experiments.side_by_side import side_by_side
 from reports.figures.measured import draw_beside_paper
 from reports.format import format_number
 from reports.results import MAIN
@@ -100,4 +101,5 @@ EXPERIMENT = base.Experiment(
     rows=rows,
     figure=partial(draw_beside_paper, paper=lambda _, *column: CELLS.get(column)),
     claims=CLAIMS,
+    overview=side_by_side,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from reports.experiments import base
+from reports.experiments.side_by_side import side_by_side
 from reports.figures.measured import draw_beside_paper
 from reports.results import MAIN
 from reports.summary import multiply_adds
@@ -82,4 +83,5 @@ EXPERIMENT = base.Experiment(
     rows=rows,
     figure=partial(draw_beside_paper, paper=cell_of),
     claims=(_claim(10), _claim(20)),
+    overview=side_by_side,
 )

@@ -70,4 +70,4 @@ def test_published_rows_are_marked_and_are_of_their_own_world(
 
 
 def test_other_experiments_have_no_table_of_their_own(make: Callable[..., dict[str, Any]]) -> None:
-    assert experiment("table3_novel").overview(group(make, "cifar_fs", 5)) == []
+    assert experiment("controls").overview(group(make, "cifar_fs", 5)) == []

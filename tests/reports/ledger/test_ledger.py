@@ -249,13 +249,11 @@ def test_a_control_says_what_its_collective_took_where_it_was_trained(
     run["run"]["overrides"] += ["runtime=serial", "runtime.total_cpus=1", "seed=0"]
     write_atomically(tmp_path / "kept" / "results.json", compact.content(run))
     kept = read_results(tmp_path / "kept" / "results.json")
-    (line,) = (
-        each for each in page([kept], {}, set(), "kept").splitlines() if "| cifar100 " in each
-    )
-    assert (
-        "`python sim.py shots=10 data.root=DIR seed=0`" in line and "| 79.3 |" in line
-    )  # 13 x 6.1
-    assert "[kept](kept)" in page([kept], {}, set(), "kept")
+    text = page([kept], {}, set(), "kept")
+    (line,) = (each for each in text.splitlines() if "| cifar100 | 0 |" in each)
+    assert "| 79.3 |" in line  # 13 x 6.1
+    assert "    1  python sim.py shots=10 data.root=DIR seed=0\n" in text
+    assert "[kept](kept)" in text
 
 
 @pytest.mark.parametrize(
@@ -377,7 +375,7 @@ def test_runs_become_rows_verdicts_and_links(saved: Save, tmp_path: Path) -> Non
         "results.json", "clients.csv", "accuracy_over_epochs.png",
     }  # fmt: skip
     assert f"[cifar100](results/cifar100/main/{home.name}/accuracy_over_epochs.png)" in text
-    assert "`python sim.py shots=10 data.root=DIR`" in text  # no folder of this machine
+    assert "    1  python sim.py shots=10 data.root=DIR\n" in text  # no folder of this machine
     assert "/nowhere" not in text.split("## Every experiment")[0]
     figure = "results/cifar100/fig4_samples/comparison.png"
     assert f"[CIFAR-100]({figure})" in text and (tmp_path / "docs" / figure).is_file()
@@ -416,8 +414,56 @@ def test_no_claim_of_the_papers_is_judged_by_a_control(saved: Save) -> None:
 
 def test_every_link_of_the_committed_page_leads_to_a_file() -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "docs" / "RESULTS.md").read_text())
-    inner = [link for link in links if "://" not in link]
+    inner = [link for link in links if "://" not in link and not link.startswith("#")]
     assert inner and [link for link in inner if not (ROOT / "docs" / link).exists()] == []
+
+
+def test_every_anchor_of_the_committed_page_is_a_heading_of_it() -> None:
+    text = (ROOT / "docs" / "RESULTS.md").read_text()
+    headings = {
+        re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")  # as GitHub has them
+        for line in text.splitlines()
+        if line.startswith("#")
+    }
+    asked = set(re.findall(r"\]\(#([^)]+)\)", text))
+    assert asked and asked <= headings
+
+
+def test_the_page_begins_with_the_form_nearest_to_the_defaults(saved: Save) -> None:
+    runs = []
+    for seed in range(3):
+        for depth, precision in ((7, "fp32"), (11, "int8")):
+            run = copy.deepcopy(read_results(saved(None, seed=10 * seed + depth) / "results.json"))
+            run["run"]["seed"] = run["run"]["shard_seed"] = run["run"]["config"]["seed"] = seed
+            run["run"]["config"]["learngene"] = {"depth": depth, "precision": precision}
+            run["run"]["overrides"] = [f"learngene.depth={depth}", f"seed={seed}"]
+            if depth == 11:
+                for client in run["clients"]:
+                    client["methods"]["learngene"]["accuracy_by_epoch"][-1][1] = 0.0
+            runs.append(run)
+    opponents = copy.deepcopy(runs[0])
+    opponents["run"]["experiment"] = "table3_novel"
+    table3 = {("table3_novel", "cifar100"): group_runs([opponents])}
+    text = page(runs, table3, set(), "results")
+    short = text.split("## In short")[1].split("## The main job")[0]
+    (line,) = (each for each in short.splitlines() if each.startswith("| cifar100 |"))
+    ours = [run["summary"]["learngene"]["mean"] for run in runs[::2]]
+    assert f"| cifar100 | {100 * sum(ours) / 3:.1f} ± " in line  # not that of eleven layers
+    assert "of 18 clients, 3 seeds" in line
+    assert "| scratch | " in short.split("Against what?")[1]  # table 3, a row a method
+    main_job = text.split("## The main job")[1].split("## Over seeds")[0]
+    rows_ = [each for each in main_job.splitlines() if each.startswith("| cifar100 |")]
+    assert len(rows_) == 6 and sum(", int8" in each for each in rows_) == 3
+    for each in rows_:  # the row's command is the one with its number
+        number, seed = each.split(" | ")[-1].rstrip(" |"), each.split(" | ")[1]
+        (command,) = (x for x in main_job.splitlines() if x.startswith(f"    {number}  python"))
+        assert command.endswith(f"seed={seed}")
+
+
+def test_without_table_3_or_without_runs_the_page_says_no_more_than_it_knows(saved: Save) -> None:
+    assert "## In short" not in page([], {}, set(), "results")
+    alone = page([read_results(saved(None) / "results.json")], {}, set(), "results")
+    assert "## In short" in alone and "Against what?" not in alone
 
 
 def test_a_figure_that_is_not_there_is_not_linked(saved: Save) -> None:
@@ -428,7 +474,7 @@ def test_a_figure_that_is_not_there_is_not_linked(saved: Save) -> None:
         )
     }
     bare = page(runs, of, set(), "results")
-    assert ".png" not in bare and "| cifar100 | `python sim.py" in bare
+    assert ".png" not in bare and "| cifar100 | 0 |" in bare
     figures = {f"cifar100/main/{compact.name_of(runs[0])}/accuracy_over_epochs.png",
                "cifar100/fig4_samples/comparison.png"}  # fmt: skip
     linked = page(runs, of, figures, "results")

@@ -89,7 +89,7 @@ def test_what_is_given_away_is_what_clients_were_sent(
     assert f"| learngene | {100 * row['mean']:.1f} ± {100 * row['ci95']:.1f} |" in card
     assert "| made by | `python sim.py seed=0 learngene.precision=int8` |" in card
     assert f"| sha256 | `{released.card.sha256}` |" in card and "STIX Font License" in card
-    assert "| individuals | layers 11 to 13, width 0.25 |" in card
+    assert "| individuals | layers 11 to 13, int8, width 0.25 |" in card
     assert 'load("glyphs/learngene.safetensors")' in card and str(tmp_path) not in card
 
     sums = (out / "SHA256SUMS").read_text().splitlines()
