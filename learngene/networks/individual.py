@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, Strict
 from torch import Tensor, nn
 
 from learngene.networks.layers import (
@@ -26,6 +28,15 @@ from learngene.utils.settings import check_choice
 HEADS = ("prototype", "mlp")
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
 NORM_IMAGES = 1024  # that norms are measured on, at most: they pass together
+DEPTH_LIMIT = 500  # layers of a collective
+SIDE_LIMIT = 64  # rows and columns of a map of features
+DIMENSIONS_LIMIT = 100_000  # of a projection: one less than the factory has classes
+
+# What numbers of a file may be; calls of ours are not held to it.
+Whole = Annotated[int, Strict()]  # no bool, no 3.0
+Layer = Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]
+MapSide = Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]
+Dimensions = Annotated[Whole, Field(ge=1, le=DIMENSIONS_LIMIT)]
 
 
 class PrototypeHead(nn.Module):
@@ -77,19 +88,21 @@ class Joined:
     """A shallower prefix, whose projected features are read beside those of all layers; its map is
     pooled further than an individual's own (``FEATURE_SIDE``), for a quarter of the bytes."""
 
-    depth: int  # its layers
-    side: int  # their map is pooled to so many rows and columns
-    dimensions: int  # of its projection
+    depth: Layer  # its layers
+    side: MapSide  # their map is pooled to so many rows and columns
+    dimensions: Dimensions  # of its projection
 
 
 @dataclass(frozen=True)
 class Front:
     """What an individual that begins with the collective's first layers must know of them."""
 
-    pools: tuple[int, ...]  # which of the inherited layers end with a pool, counted from 1
-    side: int  # their map is pooled to so many rows and columns
-    dimensions: int | None  # of the projection; None: there is none
-    joined: tuple[Joined, ...] = ()  # where there is one
+    # which of the inherited layers end with a pool, counted from 1
+    pools: Annotated[tuple[Layer, ...], Field(max_length=DEPTH_LIMIT)]
+    side: MapSide  # their map is pooled to so many rows and columns
+    dimensions: Dimensions | None  # of the projection; None: there is none
+    # where there is one
+    joined: Annotated[tuple[Joined, ...], Field(max_length=DEPTH_LIMIT)] = ()
 
 
 @dataclass(frozen=True)
