@@ -168,7 +168,7 @@ def extract(
 
 
 def _with_card(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> Learngene:
-    """A learngene of ``arrays``, whose own shapes and sums stand in the place of those in ``built``."""
+    """A learngene of ``arrays``: what they say themselves is not taken from ``built``."""
     measured = {
         "shapes": {name: list(a.shape) for name, a in arrays.items()},
         "parameters": sum(a.size for a in arrays.values()),
