@@ -88,10 +88,7 @@ def export_individual(
         pixels = generator(0, "export").integers(0, 256, shape)
     x = np.ascontiguousarray(pixels, dtype=np.float32)
 
-    def reference(x: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return network(torch.from_numpy(x)).numpy()
-
+    reference = _in_torch(network)
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_name(temporary_name(path).name + path.suffix)
     try:
@@ -113,11 +110,13 @@ def export_individual(
 def _pt2(network: nn.Module, example: Tensor, kept: KeptIndividual, path: Path) -> Run:
     program = _program(network, example)
     torch.export.save(program, path, extra_files={CARD: json.dumps(asdict(kept.card))})
-    read = torch.export.load(path).module()
+    return _in_torch(torch.export.load(path).module())
 
+
+def _in_torch(network: nn.Module) -> Run:
     def run(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return read(torch.from_numpy(x)).numpy()
+            return network(torch.from_numpy(x)).numpy()
 
     return run
 

@@ -32,8 +32,6 @@ from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
 from protocol.task import ClientTask
 from strategies.nodes import Nodes, Question
 
-__all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
-
 
 class _Part:
     """What some of the clients are sent in a round: one message, but for the node it goes to.

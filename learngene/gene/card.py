@@ -31,7 +31,7 @@ from learngene.networks.layers import (
     FEATURE_SIDE,
     LAYERS,
     STEMS,
-    build_top,
+    build_layers,
     shape_problem,
     state_of,
 )
@@ -243,7 +243,7 @@ def due_shapes(
     their maps and (depth, dimensions) of the projections, each depth's own and joined ones."""
     parts: dict[str, torch.nn.Module] = {}
     with torch.device("meta"):  # shapes alone: no memory is taken
-        parts["top"] = build_top(c_in, widths)
+        parts["top"] = build_layers(c_in, widths)
         for depth, dimensions in projected:
             features = widths[depth - 1] * sides[depth - 1] ** 2
             parts[f"projection.{depth}"] = Projection(features, dimensions)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from learngene.networks.layers import (
     FEATURE_SIDE,
+    INDIVIDUAL_POOLS,
     INDIVIDUAL_WIDTHS,
     LAYERS,
     Unit,
-    build_stem,
-    build_top,
+    build_layers,
     evaluation_mode,
     identity_unit,
     initialise,
@@ -172,13 +172,14 @@ class Individual(nn.Module):
             paper = scaled(INDIVIDUAL_WIDTHS, width)
             tops = top_widths or paper[stem_layers:]
             c_in = c_in or paper[stem_layers - 1]
-            self.stem = build_stem(stem_layers, c_in, width, channels, block)
-            self.top = build_top(c_in, tops, block=block)
+            stem_widths = (*paper[: stem_layers - 1], c_in)
+            self.stem = nn.Sequential(*build_layers(channels, stem_widths, INDIVIDUAL_POOLS, block))
+            self.top = build_layers(c_in, tops, block=block)
             self.side = FEATURE_SIDE
         else:
             assert top_widths is not None, "what is inherited has widths"
             tops, self.stem, self.side = top_widths, nn.Sequential(), front.side
-            self.top = build_top(channels, tops, front.pools, block)
+            self.top = build_layers(channels, tops, front.pools, block)
         features = self.layers[-1].conv.out_channels * self.side**2
         if front is not None and front.dimensions is not None:
             self.projection.add_module(str(inherited), Projection(features, front.dimensions))
