@@ -7,7 +7,7 @@ part of it, so that whoever runs it decodes and resizes images and does no more.
 from __future__ import annotations
 
 import json
-import time
+import timeit
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,9 +153,4 @@ def _in_batches(run: Run, x: np.ndarray) -> np.ndarray:
 
 
 def _milliseconds(run: Run, x: np.ndarray) -> float:
-    taken = []
-    for _ in range(TIMED):
-        started = time.perf_counter()
-        run(x[:1])
-        taken.append(1000 * (time.perf_counter() - started))
-    return float(np.median(taken))
+    return 1000 * float(np.median(timeit.repeat(lambda: run(x[:1]), number=1, repeat=TIMED)))

@@ -138,6 +138,16 @@ def pretrain_methods(
         failed[name] = reason
         callback.on_note(f"{name} failed at the factory: {reason}")
 
+    def make(name: str, half: Callable[[], Payload]) -> None:
+        started = time.perf_counter()
+        try:
+            with torch_threads(threads):
+                payload = _made(name, settings, half)
+        except Exception as error:
+            fail(name, in_words(error))
+        else:
+            add(name, payload, time.perf_counter() - started, cached=False)
+
     jobs: dict[str, Job] = {}
     with torch_threads(threads):
         for name, method in bodies.items():
@@ -145,12 +155,7 @@ def pretrain_methods(
             if method.from_collective is not None:
                 assert result.trained is not None, "conf.validate wants a collective for it"
                 collective = deepcopy(result.trained.trainer.collective)  # its own, to write to
-                try:
-                    payload = _made(name, settings, partial(method.from_collective, collective))
-                except Exception as error:
-                    fail(name, in_words(error))
-                else:
-                    add(name, payload, time.perf_counter() - started, cached=False)
+                make(name, partial(method.from_collective, collective))
             elif settings.factory.resume and (found := cached(name, method, settings, dataset)):
                 seconds = beside.get(name, time.perf_counter() - started)
                 add(name, found, seconds, cached=name not in beside)
@@ -171,21 +176,14 @@ def pretrain_methods(
         add(job.name, trained, job.seconds, cached=False)
     shrinkage = settings.factory.learngene.shrinkage
     for name in (name for name in needed if name not in bodies):
-        body, started = base_of(name), time.perf_counter()
+        body = base_of(name)
         if body in failed:
             fail(name, failed[body])
             continue
         tell = partial(callback.on_method_step, name)
         layers, factory = bodies[body].body, _factory(body, settings, dataset, tell)
         assert layers is not None, "``find`` gives no second row without a body"
-        try:
-            with torch_threads(threads):
-                half = partial(project, factory, layers, payloads[body], shrinkage)
-                payload = _made(name, settings, half)
-        except Exception as error:
-            fail(name, in_words(error))
-        else:
-            add(name, payload, time.perf_counter() - started, cached=False)
+        make(name, partial(project, factory, layers, payloads[body], shrinkage))
     failed = {name: reason for name, reason in failed.items() if name in needed}
     section = {
         "budget": settings.budget,

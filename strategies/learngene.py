@@ -112,8 +112,6 @@ class LearngeneStrategy(Strategy):
 
         return GuardedGrid(grid, schema)
 
-    # -- asking -----------------------------------------------------------------------------------
-
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -146,8 +144,6 @@ class LearngeneStrategy(Strategy):
             for plans in map(self.prepare, range(1, rounds + 1))
             for client in range(self.num_clients)
         )
-
-    # -- counting ---------------------------------------------------------------------------------
 
     def pushed(self, message: Message) -> None:
         """Told of each message that is on its way: only those are counted as sent."""
@@ -223,8 +219,6 @@ class LearngeneStrategy(Strategy):
             return None, None
         counts = {name: getattr(done, name) for name in ("asked", "answered", "failed", "missing")}
         return None, MetricRecord(counts)
-
-    # -- what Flower wants besides ----------------------------------------------------------------
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -72,10 +72,9 @@ class Criterion:
 
     def result(self) -> list[float]:
         """rho of every layer, lowest first, each 0..1."""
+        if not self._steps:
+            raise ValueError("rho of a task without a training step is not defined")
         return (self._sum / self._steps).tolist()
-
-
-# The trend rule
 
 
 @dataclass(frozen=True)

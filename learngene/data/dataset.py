@@ -40,12 +40,9 @@ class ClassSplit:
         every = self.base + self.open_world + self.novel
         twice = sorted({index for index in every if every.count(index) > 1})
         if twice:
-            raise InputError(
-                "data.division",
-                twice,
-                f"base, open-world and novel classes share {len(twice)} classes, they may share 0",
-                "Put each class into one group",
-            )
+            shared = f"base, open-world and novel classes share {len(twice)} classes"
+            fix = "Put each class into one group"
+            raise InputError("data.division", twice, f"{shared}, they may share 0", fix)
 
     def group(self, name: str) -> tuple[int, ...]:
         """The class indices of ``base``, ``open_world`` or ``novel``."""
@@ -157,10 +154,8 @@ def _load(path: str) -> ImageDataset:
             **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            "cache", path, f"no complete dataset lies there ({reason})", "Delete that folder"
-        ) from error
+        problem = f"no complete dataset lies there ({' '.join(str(error).split())[:200]})"
+        raise InputError("cache", path, problem, "Delete that folder") from error
 
 
 def _kept(array: NDArray[Any]) -> NDArray[Any]:

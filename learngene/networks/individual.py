@@ -23,7 +23,7 @@ from learngene.networks.layers import (
     scaled,
 )
 from learngene.networks.projection import Projection
-from learngene.utils.settings import check_choice
+from learngene.utils.settings import Limits, check_value
 
 HEADS = ("prototype", "mlp")
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
@@ -162,7 +162,7 @@ class Individual(nn.Module):
         block: str = "plain",
     ) -> None:
         super().__init__()
-        check_choice("head", head, HEADS)
+        check_value("head", head, Limits(choices=HEADS))
         self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front, block)
         self.channels = channels
         self.own, self.projection = nn.Sequential(), nn.Sequential()

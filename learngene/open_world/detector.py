@@ -57,7 +57,7 @@ def fit_score(name: str, features: Tensor, labels: Tensor) -> Score:
         labels: of the same, (E,): every position of the head must occur.
 
     Raises:
-        ValueError: a distance has no exemplars.
+        ValueError: there is no such score, or a distance has no exemplars.
     """
     from pytorch_ood.detector import RMD, EnergyBased, Mahalanobis, MaxLogit
 
@@ -73,6 +73,8 @@ def fit_score(name: str, features: Tensor, labels: Tensor) -> Score:
         "max_logit": MaxLogit.score,
         "energy": EnergyBased.score,
     }
+    if name not in plain:
+        raise ValueError(f"there is no score {name}, there are {', '.join(SCORES)}")
     return lambda logits, features: plain[name](logits)
 
 
