@@ -28,7 +28,7 @@ from learngene.data.sources.decode import Range
 from learngene.gene.kept import describe_individual, save_individual
 from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
-from learngene.methods.base import Update, generators
+from learngene.methods.base import generators
 from learngene.methods.isolation import in_words, isolated
 from learngene.methods.plugins import error_line
 from learngene.methods.registry import base_of
@@ -93,7 +93,9 @@ def run_task(
                 if kept_here is not None:
                     context = replace(context, private=kept_here.load())
                 if task.federated is not None:
-                    update = _federated_round(name, method, context)
+                    if method.update is None:
+                        raise ValueError(f"{name} is not trained among clients")
+                    update = method.update(context)
                     if kept_here is not None:
                         kept_here.save(update.private)
                     answers[name], weights[name] = update.metrics(), update.arrays
@@ -210,12 +212,6 @@ def _shard(dataset: ImageDataset, client: int, task: ClientTask) -> Shard:
         return draw_shard(dataset, shards, client)
     flags = decode_flags(dataset, task.labelled.flags)
     return draw_labelled_shard(dataset, flags, shards, client)
-
-
-def _federated_round(name: str, method: Method, context: ClientContext) -> Update:
-    if method.update is None:
-        raise ValueError(f"{name} is not trained among clients")
-    return method.update(context)
 
 
 def client_context(

@@ -129,16 +129,13 @@ def _load(path: str) -> ImageDataset:
         for split in SPLITS:
             count = card["images"][split]
             shape = (count, *card["image_shape"][1:], card["image_shape"][0])
-            labels = map_npy(folder / f"{split}_labels.npy", np.dtype(np.int64), (count,))
-            hashes = map_npy(folder / f"{split}_hashes.npy", HASH, (count,))
-            for name, small in (("labels", labels), ("hashes", hashes)):
-                if array_digest(small) != card["digests"][f"{split}_{name}"]:
-                    raise ValueError(f"{split}_{name}.npy is not what was written")
-            arrays[f"{split}_images"] = map_npy(
-                folder / f"{split}_images.npy", np.dtype(np.uint8), shape
-            )
-            arrays[f"{split}_labels"] = _kept(labels)
-            arrays[f"{split}_hashes"] = _kept(hashes)
+            for name, dtype in ((f"{split}_labels", np.dtype(np.int64)), (f"{split}_hashes", HASH)):
+                small = map_npy(folder / f"{name}.npy", dtype, (count,))
+                if array_digest(small) != card["digests"][name]:
+                    raise ValueError(f"{name}.npy is not what was written")
+                arrays[name] = _kept(small)
+            name = f"{split}_images"
+            arrays[name] = map_npy(folder / f"{name}.npy", np.dtype(np.uint8), shape)
         class_split = ClassSplit(*(tuple(card["division"][g]) for g in GROUPS))
         return ImageDataset(
             name=card["name"],
