@@ -76,13 +76,12 @@ def run_task(
     data, folder = own.data, node.keep or (task.keep if node.simulated else None)
     if task.individual.mirror_test:
         data = data.with_mirrored_tests()
-    kept: list[Individual] = []
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
     # The method's own count of rounds: Flower's goes on over several methods.
     number = round if task.federated is None else task.federated
     for name in task.methods:
-        plugin = task.own_methods.get(name)
+        plugin, kept = task.own_methods.get(name), list[Individual]()
         try:
             payload, (said, shown) = unpack(payloads.get(name, {})), deepcopy((task, data))
             with isolated(task.seed, f"client-{name}", number, client):
@@ -106,7 +105,7 @@ def run_task(
             if kept:
                 stem = f"client-{client:04d}" if node.keep is None else "individual"
                 with private("the individual cannot be kept"):
-                    _keep(kept.pop(), outcome, own, task, Path(folder or "") / stem)
+                    _keep(kept[-1], outcome, own, task, Path(folder or "") / stem)
             answers[name] = outcome.metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             where = error_line(plugin["module"], error) if plugin else ""
