@@ -276,10 +276,10 @@ def reconstruct(
     """
     card, arrays = gene.card, gene.arrays
     # A card that was forged could leave a part of the individual at its random start.
-    if problem := misfit(card, {name: list(array.shape) for name, array in arrays.items()}):
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    if problem := misfit(card, shapes):
         raise refuse(card.sha256[:12], problem)
-    shapes = [arrays[f"top.{i}.conv.weight"].shape for i in range(gene.inherited)]
-    every = {name: array.shape for name, array in arrays.items()}
+    tops = [shapes[f"top.{i}.conv.weight"] for i in range(gene.inherited)]
     individual = Individual(
         inherited=gene.inherited,
         ways=ways,
@@ -287,9 +287,9 @@ def reconstruct(
         head=head,
         generator=generator or torch_generator(0, "reconstruct"),
         channels=card.channels,
-        c_in=shapes[0][1],
-        top_widths=tuple(shape[0] for shape in shapes),
-        front=card.front(every),
+        c_in=tops[0][1],
+        top_widths=tuple(shape[0] for shape in tops),
+        front=card.front(shapes),
         block=card.block or "plain",
     )
     load_arrays(individual, arrays)

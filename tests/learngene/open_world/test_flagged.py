@@ -50,6 +50,8 @@ def test_draws_are_of_different_classes_and_clients_of_a_draw_hold_different_ima
     assert set(shards[0].train_rows.tolist()) != set(shards[2].train_rows.tolist())
     again = draw_labelled_shard(tiny_dataset, flags, ASKED, 2)
     assert np.array_equal(again.train_rows, shards[2].train_rows)
+    listed = draw_labelled_shard(tiny_dataset, flags, replace(ASKED, ways=[3], shots=[5]), 2)
+    assert np.array_equal(listed.train_rows, shards[2].train_rows)
 
 
 def test_fewer_shots_are_of_the_same_images(tiny_dataset):
