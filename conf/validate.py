@@ -99,8 +99,10 @@ def _problems(config: Config) -> Iterator[Problem]:
     yield from _of_threads(config)
 
 
-def _of_methods(methods: Sequence[str]) -> Iterator[Problem]:
-    if not methods:
+def _of_methods(methods: Any) -> Iterator[Problem]:
+    if not isinstance(methods, Sequence) or isinstance(methods, str):
+        yield "methods", "no list", "Write methods=[learngene,scratch]"
+    elif not methods:
         yield "methods", "nothing to compare", "Write methods=[learngene,scratch]"
     elif len(set(methods)) < len(methods):
         yield "methods", "a method is named twice", "Name each method once"
@@ -283,6 +285,8 @@ def _of_labelled(config: Config) -> Iterator[Problem]:
 
 def _check_faults(config: Config) -> None:
     fix = "Write, for instance, faults=[0:raise,1:kill_once@2]"
+    if not isinstance(config.faults, list):
+        raise InputError("faults", config.faults, "not a list", fix)
     seen: set[int] = set()
     for text in config.faults:
         try:
