@@ -115,7 +115,7 @@ def _simulation(
     from runtime.client_rounds import run_client_rounds
     from runtime.federated_rounds import Federated, federated_methods, run_federated_training
     from runtime.resources import check_memory, idle_nodes
-    from server.beside import halves_beside
+    from server.beside import HalvesBeside
     from server.dataset import load_dataset
     from server.factory import train_or_load_gene
     from server.labelling import label_open_world, labelling_summary
@@ -140,7 +140,7 @@ def _simulation(
     with (
         seconds.of("collective"),
         console.bar("collective, task 1"),
-        halves_beside(methods_half, dataset) as beside,
+        HalvesBeside(methods_half, dataset) as beside,
     ):
         both = CallbackList([callback, beside])
         result = train_or_load_gene(factory_settings(config), dataset, both)

@@ -42,16 +42,11 @@ def no_work(client: int, round: int, task: ClientTask, payloads: dict[str, Any])
     """In the place of ``clients.work.run_task``: an answer of the due form, without training."""
     from learngene.data.dataset import load
     from learngene.data.partition import draw_shard
+    from learngene.data.settings import ShardSettings
     from learngene.seeding import generator
 
-    shard = draw_shard(
-        load(task.world),
-        ways=task.ways,
-        shots=task.shots,
-        shard_seed=task.shard_seed,
-        client=client,
-        classes_from=task.classes_from,
-    )
+    shards = ShardSettings(task.ways, task.shots, task.shard_seed, task.classes_from)
+    shard = draw_shard(load(task.world), shards, client)
     chance = generator(task.seed, "made up", round, client)
     every, last = task.individual.eval_every, task.individual.epochs
     epochs = [*range(0, last, every), last]

@@ -22,6 +22,7 @@ from learngene.adaptation.settings import IndividualSettings
 from learngene.adaptation.training import decay_groups, measure
 from learngene.data.dataset import load
 from learngene.data.partition import ShardData, draw_shard, read_shard
+from learngene.data.settings import ShardSettings
 from learngene.networks.individual import Individual
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Asked:
 def shard(client: int) -> ShardData:
     """50 training images and the test images of their classes."""
     dataset = load(Asked.read().world)
-    drawn = draw_shard(dataset, ways=WAYS, shots=SHOTS, shard_seed=SEED, client=client)
+    drawn = draw_shard(dataset, ShardSettings(WAYS, SHOTS, seed=SEED), client)
     return read_shard(dataset, drawn, torch.device("cpu"))
 
 

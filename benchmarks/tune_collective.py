@@ -32,6 +32,7 @@ from learngene.data.augment import to_batch
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard
+from learngene.data.settings import ShardSettings
 from learngene.gene.gene import Learngene, reconstruct
 from learngene.networks.individual import Individual, PrototypeHead
 from learngene.seeding import torch_generator
@@ -59,17 +60,8 @@ def prototypes(
     individual = reconstruct(
         gene, ways=config.ways, generator=torch_generator(0, "tune-collective")
     ).to(memory_format=torch.channels_last)
-    shards = [
-        draw_shard(
-            dataset,
-            ways=config.ways,
-            shots=config.shots,
-            shard_seed=TUNING_SEED,
-            client=number,
-            classes_from="open_world",
-        )
-        for number in range(tasks)
-    ]
+    asked = ShardSettings(config.ways, config.shots, TUNING_SEED, "open_world")
+    shards = [draw_shard(dataset, asked, number) for number in range(tasks)]
     rows = np.unique(np.concatenate([part for s in shards for part in s.rows(dataset)]))
     seen = embedded(individual, dataset, rows)
     views = seen if config.individual.mirror_test else seen[:1]

@@ -35,18 +35,6 @@ from protocol.reply_schema import (
 )
 from protocol.task import ClientTask
 
-__all__ = [
-    "ERROR",
-    "INFO",
-    "IN_DRIVER",
-    "METRICS",
-    "NODE",
-    "PAYLOAD",
-    "TASK",
-    "app",
-    "make_client_app",
-]
-
 RunTask = Callable[..., dict[str, Any]]  # (client, round, task, payloads) -> answer
 MakeSchema = Callable[[ClientTask], ReplySchema]  # task -> what may be sent
 

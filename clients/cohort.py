@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
@@ -48,17 +48,13 @@ class Cohort:
         self._room: float | None = None  # bytes, as it was before the first training
         self._bytes = self._largest = 0
 
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
+    def collecting(self) -> AbstractContextManager[None]:
         """Put trainings aside."""
-        with _opened(self._collect):
-            yield
+        return _opened(self._collect)
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> AbstractContextManager[None]:
         """Hand outcomes out."""
-        with _opened(self._outcome):
-            yield
+        return _opened(self._outcome)
 
     @property
     def is_full(self) -> bool:
@@ -112,12 +108,8 @@ class Cohort:
                 self._outcomes[key] = replace(outcome, seconds=outcome.seconds + before)
 
 
-def _alone(name: str, method: Method, context: ClientContext) -> Outcome | None:
-    return None
-
-
 Answer = Callable[[str, Method, ClientContext], Outcome | None]
-_open: ContextVar[Answer] = ContextVar("cohort", default=_alone)
+_open: ContextVar[Answer] = ContextVar("cohort", default=lambda name, method, context: None)
 
 
 @contextmanager

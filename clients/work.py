@@ -23,11 +23,12 @@ from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset, load
 from learngene.data.own_images import read_own_images
 from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
+from learngene.data.settings import ShardSettings
 from learngene.data.sources.decode import Range
 from learngene.gene.kept import describe_individual, save_individual
 from learngene.gene.quantize import unpack
 from learngene.methods import ClientContext, Method, find
-from learngene.methods.base import Update, generators
+from learngene.methods.base import generators
 from learngene.methods.isolation import in_words, isolated
 from learngene.methods.plugins import error_line
 from learngene.methods.registry import base_of
@@ -50,11 +51,6 @@ class ClientImages:
     image_side: int
     told: dict[str, Any]  # fields of the answer's ``info``
     value_range: Range | None = None
-
-    @property
-    def images(self) -> tuple[int, int]:
-        """For training and for test."""
-        return self.told["train_images"], self.told["test_images"]
 
 
 def run_task(
@@ -80,23 +76,25 @@ def run_task(
     data, folder = own.data, node.keep or (task.keep if node.simulated else None)
     if task.individual.mirror_test:
         data = data.with_mirrored_tests()
-    kept: list[Individual] = []
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
     # The method's own count of rounds: Flower's goes on over several methods.
     number = round if task.federated is None else task.federated
     for name in task.methods:
-        plugin = task.own_methods.get(name)
+        plugin, kept = task.own_methods.get(name), list[Individual]()
         try:
             payload, (said, shown) = unpack(payloads.get(name, {})), deepcopy((task, data))
             with isolated(task.seed, f"client-{name}", number, client):
                 method = find(name, plugin)
                 context = client_context(name, method, client, number, said, payload, shown, device)
-                kept_here = _private_state(task, node, name, client)
+                card, cache = task.cards.get(name, {}), node.cache_folder(task.world)
+                kept_here = PrivateState.of(card, cache, name, client)
                 if kept_here is not None:
                     context = replace(context, private=kept_here.load())
                 if task.federated is not None:
-                    update = _federated_round(name, method, context)
+                    if method.update is None:
+                        raise ValueError(f"{name} is not trained among clients")
+                    update = method.update(context)
                     if kept_here is not None:
                         kept_here.save(update.private)
                     answers[name], weights[name] = update.metrics(), update.arrays
@@ -107,7 +105,7 @@ def run_task(
             if kept:
                 stem = f"client-{client:04d}" if node.keep is None else "individual"
                 with private("the individual cannot be kept"):
-                    _keep(kept.pop(), outcome, own, task, Path(folder or "") / stem)
+                    _keep(kept[-1], outcome, own, task, Path(folder or "") / stem)
             answers[name] = outcome.metrics()
         except Exception as error:  # one method's fault must not take the others' results along
             where = error_line(plugin["module"], error) if plugin else ""
@@ -198,7 +196,7 @@ def _keep(
         mirror=task.individual.mirror_test and own.data.flip,
         value_range=own.value_range,
         accuracy=outcome.accuracy[-1],
-        images=own.images,
+        images=(len(own.data.train_x), len(own.data.test_x)),
         learngene_sha256=(task.card or {}).get("sha256"),
     )
     save_individual(kept, stem.with_suffix(".safetensors"))
@@ -206,28 +204,13 @@ def _keep(
 
 def _shard(dataset: ImageDataset, client: int, task: ClientTask) -> Shard:
     """The client's own images: drawn from all, or from those that were named (table 2)."""
-    drawn: dict[str, Any] = {"ways": task.ways, "shots": task.shots}
-    drawn["shard_seed"] = task.shard_seed
-    if task.labelled is not None:
-        flags = decode_flags(dataset, task.labelled.flags)
-        draws = task.labelled.draws
-        return draw_labelled_shard(dataset, flags, **drawn, client=client, draws=draws)
-    drawn |= {"classes_from": task.classes_from, "partition": task.partition}
-    return draw_shard(dataset, **drawn, client=client, queries=task.queries)
-
-
-def _federated_round(name: str, method: Method, context: ClientContext) -> Update:
-    if method.update is None:
-        raise ValueError(f"{name} is not trained among clients")
-    return method.update(context)
-
-
-def _private_state(
-    task: ClientTask, node: NodeSettings, name: str, client: int
-) -> PrivateState | None:
-    """What the client keeps to itself of the method's training; None: nothing."""
-    card = task.cards.get(name, {})
-    return PrivateState.of(card, node.cache_folder(task.world), name, client)
+    draws = 0 if task.labelled is None else task.labelled.draws
+    drawn = task.ways, task.shots, task.shard_seed, task.classes_from
+    shards = ShardSettings(*drawn, draws, task.queries, task.partition)
+    if task.labelled is None:
+        return draw_shard(dataset, shards, client)
+    flags = decode_flags(dataset, task.labelled.flags)
+    return draw_labelled_shard(dataset, flags, shards, client)
 
 
 def client_context(

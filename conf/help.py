@@ -25,6 +25,9 @@ from learngene.utils.settings import Limits, kinds_of
 CONF = Path(__file__).parent
 WIDTH = 80  # columns
 PAGE: dict[str, Any] = yaml.safe_load((CONF / "help.yaml").read_text("utf-8"))
+INSIDE = textwrap.TextWrapper(
+    WIDTH, initial_indent=6 * " ", subsequent_indent=6 * " ", break_on_hyphens=False
+)
 FIRST: list[tuple[str, str, str]] = [tuple(row) for row in PAGE["first"]]
 
 
@@ -80,7 +83,7 @@ def _screen(run: DictConfig) -> str:
         f"  {example:<34} {meaning:<25} {_shown(OmegaConf.select(run, name)).strip('[]')}"
         for example, meaning, name in FIRST
     ]
-    experiments = textwrap.fill(", ".join(choices("experiment")), WIDTH, **_indented(6))
+    experiments = INSIDE.fill(", ".join(choices("experiment")))
     return PAGE["screen"].format(first="\n".join(first), experiments=experiments, cache=run.cache)
 
 
@@ -131,12 +134,7 @@ def _entry(field: Setting) -> str:
 
 def _filled(head: str, text: str) -> str:
     lines = [textwrap.fill(head, WIDTH, initial_indent="  ", subsequent_indent="      ")]
-    return "\n".join([*lines, textwrap.fill(text, WIDTH, **_indented(6))] if text else lines)
-
-
-def _indented(by: int) -> dict[str, Any]:
-    space = " " * by
-    return {"initial_indent": space, "subsequent_indent": space, "break_on_hyphens": False}
+    return "\n".join([*lines, INSIDE.fill(text)] if text else lines)
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -305,21 +306,15 @@ def _check_faults(config: Config) -> None:
 
 def _is_cache(cache: str) -> bool:
     """The folder must be there, or the first of its parents that is must be one to write in."""
-    there: Path | None = Path(cache).absolute()
-    while there is not None and cache:
-        try:
-            there.lstat()
-            break
-        except FileNotFoundError:
-            there = there.parent
-        except OSError:  # a name that is too long, a file where a folder should be
-            there = None
-    if not cache or there is None:
-        return False
+    path = Path(cache).absolute()
     try:
+        for there in (path, *path.parents):
+            with suppress(FileNotFoundError):
+                there.lstat()
+                break
         with TemporaryDirectory(dir=there):  # os.access says yes to root, also of /sys
             return True
-    except OSError:
+    except OSError:  # besides: a name that is too long, a file where a folder should be
         return False
 
 

@@ -7,7 +7,7 @@ part of it, so that whoever runs it decodes and resizes images and does no more.
 from __future__ import annotations
 
 import json
-import time
+import timeit
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,10 +88,7 @@ def export_individual(
         pixels = generator(0, "export").integers(0, 256, shape)
     x = np.ascontiguousarray(pixels, dtype=np.float32)
 
-    def reference(x: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return network(torch.from_numpy(x)).numpy()
-
+    reference = _in_torch(network)
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_name(temporary_name(path).name + path.suffix)
     try:
@@ -113,11 +110,13 @@ def export_individual(
 def _pt2(network: nn.Module, example: Tensor, kept: KeptIndividual, path: Path) -> Run:
     program = _program(network, example)
     torch.export.save(program, path, extra_files={CARD: json.dumps(asdict(kept.card))})
-    read = torch.export.load(path).module()
+    return _in_torch(torch.export.load(path).module())
 
+
+def _in_torch(network: nn.Module) -> Run:
     def run(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return read(torch.from_numpy(x)).numpy()
+            return network(torch.from_numpy(x)).numpy()
 
     return run
 
@@ -154,9 +153,4 @@ def _in_batches(run: Run, x: np.ndarray) -> np.ndarray:
 
 
 def _milliseconds(run: Run, x: np.ndarray) -> float:
-    taken = []
-    for _ in range(TIMED):
-        started = time.perf_counter()
-        run(x[:1])
-        taken.append(1000 * (time.perf_counter() - started))
-    return float(np.median(taken))
+    return 1000 * float(np.median(timeit.repeat(lambda: run(x[:1]), number=1, repeat=TIMED)))

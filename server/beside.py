@@ -8,8 +8,7 @@ when the collective is through is ended there and taken up, with the same number
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
 from learngene.collective.trainer import CollectiveTrainer
@@ -23,8 +22,9 @@ from server.parallel import run_parallel
 from server.pretraining import Job, PretrainingSettings
 
 
-class HalvesBeside(RunCallback):
-    """Begins when the collective is seen to train; one that is kept needs nobody beside it."""
+class HalvesBeside(RunCallback, AbstractContextManager["HalvesBeside"]):
+    """Begins when the collective is seen to train; one that is kept needs nobody beside it. What it
+    has begun ends with the context."""
 
     def __init__(self, settings: PretrainingSettings, dataset: ImageDataset) -> None:
         self._settings, self._dataset = settings, dataset
@@ -65,18 +65,7 @@ class HalvesBeside(RunCallback):
         with closing(told):
             self.seconds |= {job.name: job.seconds for job in told if job.error is None}
 
-    def end(self) -> None:
-        """End what still runs."""
+    def __exit__(self, *raised: object) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-
-
-@contextmanager
-def halves_beside(settings: PretrainingSettings, dataset: ImageDataset) -> Iterator[HalvesBeside]:
-    """A callback for the collective's training, and an end to what it has begun."""
-    beside = HalvesBeside(settings, dataset)
-    try:
-        yield beside
-    finally:
-        beside.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,7 @@ def load_dataset(
 
 def _shard(shards: ShardSettings, dataset: ImageDataset, client: int) -> Shard:
     """A client's shard; where its images will be named ones, all of which these may be."""
-    drawn: dict[str, Any] = {"ways": shards.ways, "shard_seed": shards.seed, "client": client}
-    if shards.draws:
-        most = max(len(dataset.rows("train", c)) for c in dataset.class_split.open_world)
-        flags = all_flagged(dataset)
-        return draw_labelled_shard(dataset, flags, **drawn, shots=most, draws=shards.draws)
-    drawn |= {"classes_from": shards.classes_from, "partition": shards.partition}
-    return draw_shard(dataset, **drawn, shots=shards.shots, queries=shards.queries)
+    if not shards.draws:
+        return draw_shard(dataset, shards, client)
+    most = max(len(dataset.rows("train", c)) for c in dataset.class_split.open_world)
+    return draw_labelled_shard(dataset, all_flagged(dataset), replace(shards, shots=most), client)

@@ -65,7 +65,7 @@ def compute_gradcam(trained: TrainedCollective, cache: Path, images: int) -> dic
                 "class": dataset.class_names[dataset.test_labels[row]],
                 "group": _group(trainer, row),
                 "row": int(row),
-                "picture": encode(shrink(_colours(dataset.test_images[row]), SIDE)),
+                "picture": encode(shrink(dataset.test_images[row], SIDE)),
                 "maps": encode(np.concatenate([shrink(each[i], SIDE) for each in maps])),
                 "predicted": [names[i] for names in predicted],
             }
@@ -106,11 +106,6 @@ def draw_rows(trainer: CollectiveTrainer, images: int) -> NDArray[np.int64]:
 def _group(trainer: CollectiveTrainer, row: int) -> str:
     label = int(trainer.dataset.test_labels[row])
     return next(g for g in GROUPS if label in trainer.dataset.class_split.group(g))
-
-
-def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 1) or (H, W, 3) as (H, W, 3)."""
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
 
 
 def encode(pixels: NDArray[np.uint8]) -> str:

@@ -92,11 +92,7 @@ def label_open_world(
         share = float(np.mean([*section["flagged_known"].values()]))
         flags = random_flags(dataset, share, shards.seed)
     ways, shots = of_client(shards.ways, 0), of_client(shards.shots, 0)  # those of all clients
-    asked = {"ways": ways, "shots": shots, "shard_seed": shards.seed}
-    drawn = [
-        draw_labelled_shard(dataset, flags, **asked, client=client, draws=draws)
-        for client in range(num_clients)
-    ]
+    drawn = [draw_labelled_shard(dataset, flags, shards, each) for each in range(num_clients)]
     first = {draw_of(each.client, draws): each for each in reversed(drawn)}
     section |= {
         "classes": [[names[c] for c in first[draw].classes] for draw in sorted(first)],

@@ -27,12 +27,11 @@ from learngene.data.dataset import ImageDataset
 from learngene.errors import RunError
 from learngene.methods import Factory, Method, Payload, find
 from learngene.methods.base import BaseImages
-from learngene.methods.common.backbone import body_card, random_backbone
+from learngene.methods.common.backbone import body_card, body_of
 from learngene.methods.common.projected import project
 from learngene.methods.isolation import in_words, isolated
 from learngene.methods.registry import base_of
 from learngene.networks.compute import TRAINING, multiply_adds
-from learngene.seeding import torch_generator
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import library_version, pin_kernels, torch_threads
 from learngene.utils.steps import step_form
@@ -123,7 +122,8 @@ def pretrain_methods(
         trained_here = bodies[body].pretrain is not None
         passes = _passes(body, settings) if trained_here else None
         # A step of second order counts as one of first, which is about half of it.
-        cost = collective_multiply_adds(result) if passes is None else passes * one_pass
+        whole = _of_collective(result, "multiply_adds")
+        cost = whole if passes is None else passes * one_pass
         record[name] = {
             "image_passes": passes,
             "multiply_adds": None if name in plugins else cost,  # nobody knows what a plugin trains
@@ -138,6 +138,16 @@ def pretrain_methods(
         failed[name] = reason
         callback.on_note(f"{name} failed at the factory: {reason}")
 
+    def make(name: str, half: Callable[[], Payload]) -> None:
+        started = time.perf_counter()
+        try:
+            with torch_threads(threads):
+                payload = _made(name, settings, half)
+        except Exception as error:
+            fail(name, in_words(error))
+        else:
+            add(name, payload, time.perf_counter() - started, cached=False)
+
     jobs: dict[str, Job] = {}
     with torch_threads(threads):
         for name, method in bodies.items():
@@ -145,12 +155,7 @@ def pretrain_methods(
             if method.from_collective is not None:
                 assert result.trained is not None, "conf.validate wants a collective for it"
                 collective = deepcopy(result.trained.trainer.collective)  # its own, to write to
-                try:
-                    payload = _made(name, settings, partial(method.from_collective, collective))
-                except Exception as error:
-                    fail(name, in_words(error))
-                else:
-                    add(name, payload, time.perf_counter() - started, cached=False)
+                make(name, partial(method.from_collective, collective))
             elif settings.factory.resume and (found := cached(name, method, settings, dataset)):
                 seconds = beside.get(name, time.perf_counter() - started)
                 add(name, found, seconds, cached=name not in beside)
@@ -171,25 +176,18 @@ def pretrain_methods(
         add(job.name, trained, job.seconds, cached=False)
     shrinkage = settings.factory.learngene.shrinkage
     for name in (name for name in needed if name not in bodies):
-        body, started = base_of(name), time.perf_counter()
+        body = base_of(name)
         if body in failed:
             fail(name, failed[body])
             continue
         tell = partial(callback.on_method_step, name)
         layers, factory = bodies[body].body, _factory(body, settings, dataset, tell)
         assert layers is not None, "``find`` gives no second row without a body"
-        try:
-            with torch_threads(threads):
-                half = partial(project, factory, layers, payloads[body], shrinkage)
-                payload = _made(name, settings, half)
-        except Exception as error:
-            fail(name, in_words(error))
-        else:
-            add(name, payload, time.perf_counter() - started, cached=False)
+        make(name, partial(project, factory, layers, payloads[body], shrinkage))
     failed = {name: reason for name, reason in failed.items() if name in needed}
     section = {
         "budget": settings.budget,
-        "collective_passes": collective_passes(result),
+        "collective_passes": _of_collective(result, "image_passes"),
         "methods": {name: record[name] for name in needed if name in record},
         "failed": failed,
     }
@@ -208,12 +206,11 @@ def _run_serially(jobs: Mapping[str, Job], callback: RunCallback) -> Iterator[Jo
         yield JobResult(name, time.perf_counter() - started, error)
 
 
-def collective_passes(result: FactoryResult) -> int | None:
-    """Image passes of the collective, the budget of the others unless it is set; None: there is
-    no collective."""
+def _of_collective(result: FactoryResult, cost: str) -> int | None:
+    """``image_passes`` or ``multiply_adds`` of its whole training; None: there is no collective."""
     if result.trained is None:
         return None
-    return sum(stage.image_passes for stage in result.trained.trainer.stages)
+    return sum(getattr(stage, cost) for stage in result.trained.trainer.stages)
 
 
 def budget_of(settings: PretrainingSettings, dataset: ImageDataset, result: FactoryResult) -> int:
@@ -225,26 +222,16 @@ def budget_of(settings: PretrainingSettings, dataset: ImageDataset, result: Fact
     """
     if settings.budget is not None:
         return settings.budget
-    if settings.budget_in == "compute":
-        ours = collective_multiply_adds(result)
-        assert ours is not None, "conf.validate asks for a budget where there is no collective"
-        return max(1, ours // _pass_multiply_adds(settings, dataset))
-    passes = collective_passes(result)
-    assert passes is not None, "conf.validate asks for a budget where there is no collective"
-    return passes
-
-
-def collective_multiply_adds(result: FactoryResult) -> int | None:
-    """Multiply-adds of the collective's training; None: there is no collective."""
-    if result.trained is None:
-        return None
-    return sum(stage.multiply_adds for stage in result.trained.trainer.stages)
+    compute = settings.budget_in == "compute"
+    ours = _of_collective(result, "multiply_adds" if compute else "image_passes")
+    assert ours is not None, "conf.validate asks for a budget where there is no collective"
+    return max(1, ours // _pass_multiply_adds(settings, dataset)) if compute else ours
 
 
 def _pass_multiply_adds(settings: PretrainingSettings, dataset: ImageDataset) -> int:
     """Multiply-adds of an image that goes forward and backward through the seven layers once."""
     collective, (channels, side, _) = settings.factory.collective, dataset.image_shape
-    layers = random_backbone(collective.width, channels, torch_generator(0, "multiply-adds"))
+    layers = body_of(body_card(collective.width, collective.block), channels)
     return TRAINING * multiply_adds(layers, channels, collective.train_size or side)
 
 

@@ -32,8 +32,6 @@ from protocol.rounds import ClientOutcome, RoundOutcome, RoundPlan
 from protocol.task import ClientTask
 from strategies.nodes import Nodes, Question
 
-__all__ = ["ClientOutcome", "LearngeneStrategy", "RoundOutcome", "RoundPlan"]
-
 
 class _Part:
     """What some of the clients are sent in a round: one message, but for the node it goes to.
@@ -79,28 +77,22 @@ class _OpenRound:
 class LearngeneStrategy(Strategy):
     """Ask every client once a round, and account for each of them.
 
+    A client whose node does not say who it is is missing from the round, and its node is asked
+    again before the next.
+
     Args:
         num_clients: how many nodes the federation has; the first round waits until all are there.
         prepare: ``prepare(server_round)`` gives the round's plans, of which client i is sent
             entry i modulo their number; rounds count from 1. A plan may be there several times.
-        node_wait_s: seconds to wait for the nodes to appear, and again for them to say which
-            client they are. A client whose node says nothing is missing from the round, and its
-            node is asked again before the next.
     """
 
-    def __init__(
-        self,
-        num_clients: int,
-        prepare: Callable[[int], Sequence[RoundPlan]],
-        *,
-        node_wait_s: float = 180.0,
-    ) -> None:
+    def __init__(self, num_clients: int, prepare: Callable[[int], Sequence[RoundPlan]]) -> None:
         self.num_clients = num_clients
         self.prepare = prepare
         self.rounds: list[RoundOutcome] = []
         self.timeout_s: float | None = None  # a round's deadline, where the runtime has told it
         self.deadline = "runtime.timeout_s"  # which setting that is
-        self.nodes = Nodes(num_clients, wait_s=node_wait_s)  # the runtime may have others
+        self.nodes = Nodes(num_clients)  # the runtime may have others
         self._open: _OpenRound | None = None
 
     def guarded(self, grid: Grid) -> Grid:
@@ -113,8 +105,6 @@ class LearngeneStrategy(Strategy):
             return self._open.part(self.nodes.clients[node]).plan.schema
 
         return GuardedGrid(grid, schema)
-
-    # -- asking -----------------------------------------------------------------------------------
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -148,8 +138,6 @@ class LearngeneStrategy(Strategy):
             for plans in map(self.prepare, range(1, rounds + 1))
             for client in range(self.num_clients)
         )
-
-    # -- counting ---------------------------------------------------------------------------------
 
     def pushed(self, message: Message) -> None:
         """Told of each message that is on its way: only those are counted as sent."""
@@ -225,8 +213,6 @@ class LearngeneStrategy(Strategy):
             return None, None
         counts = {name: getattr(done, name) for name in ("asked", "answered", "failed", "missing")}
         return None, MetricRecord(counts)
-
-    # -- what Flower wants besides ----------------------------------------------------------------
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -48,9 +48,7 @@ def form_of(training: Training) -> str:
     return f"{individual} {shapes} {layers} {individual.side} {images} {views} {how}"
 
 
-def train_together(
-    trainings: Sequence[Training], clock: Callable[[], float] = time.perf_counter
-) -> list[Outcome]:
+def train_together(trainings: Sequence[Training]) -> list[Outcome]:
     """What ``Training.run`` of each would give.
 
     Args:
@@ -62,7 +60,7 @@ def train_together(
     first, count = trainings[0], len(trainings)
     settings, shard = first.settings, first.shard
     check_settings(settings)
-    started, stack = clock(), Stack(trainings)
+    started, stack = time.perf_counter(), Stack(trainings)
     train_x, train_y, test_x, test_y = (
         torch.stack([getattr(each.shard, name) for each in trainings])
         for name in ("train_x", "train_y", "test_x", "test_y")
@@ -104,7 +102,7 @@ def train_together(
     named = stack.measure(train_x, train_y, 1)[0].tolist()
     for training, outcome, share in zip(trainings, outcomes, named, strict=True):
         outcome.extras |= {"train_accuracy": share, **training.extras}
-        outcome.seconds = (clock() - started) / count
+        outcome.seconds = (time.perf_counter() - started) / count
     return outcomes
 
 

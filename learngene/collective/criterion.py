@@ -77,9 +77,6 @@ class Criterion:
         return (self._sum / self._steps).tolist()
 
 
-# The trend rule
-
-
 @dataclass(frozen=True)
 class TrendRule:
     """The paper's "from large to steadily small", as a statistic of one layer's rho over tasks.

@@ -75,14 +75,6 @@ def views(
     return moved.contiguous(memory_format=torch.channels_last)
 
 
-def augment(
-    x: Tensor,
-    generator: torch.Generator,
-    *,
-    flip: bool,
-    side: int | None = None,
-    zoom: float = 1.0,
-) -> Tensor:
-    """``views`` of images, with draws of ``generator``."""
-    draws = draw_views(len(x), generator).to(x.device)
-    return views(x, draws, flip=flip, side=side, zoom=zoom)
+def augment(x: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
+    """``views`` of whole images, with draws of ``generator``."""
+    return views(x, draw_views(len(x), generator).to(x.device), flip=flip)

@@ -30,14 +30,12 @@ def named_class_split(settings: SeededDataSettings, class_names: Sequence[str]) 
     name = settings.name
     groups = [group.split() for group in LISTS[name]]
     listed, present = set(class_list(name)), set(class_names)
-    for problem, names in (("lacks", listed - present), ("has the unknown", present - listed)):
+    for lacks, names in (("lacks", listed - present), ("has the unknown", present - listed)):
         if names:
             shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
-            raise unusable(
-                settings,
-                f"the source {problem} class {shown} ({len(names)} of {len(listed)})",
-                f"Use {name}'s own class names, or data=imagefolder for other classes",
-            )
+            problem = f"the source {lacks} class {shown} ({len(names)} of {len(listed)})"
+            fix = f"Use {name}'s own class names, or data=imagefolder for other classes"
+            raise unusable(settings, problem, fix)
     if len(class_names) > len(present):
         twice = sorted({each for each in class_names if class_names.count(each) > 1})
         problem = f"the source has class {twice[0]} twice ({len(twice)} such classes)"

@@ -40,12 +40,9 @@ class ClassSplit:
         every = self.base + self.open_world + self.novel
         twice = sorted({index for index in every if every.count(index) > 1})
         if twice:
-            raise InputError(
-                "data.division",
-                twice,
-                f"base, open-world and novel classes share {len(twice)} classes, they may share 0",
-                "Put each class into one group",
-            )
+            shared = f"base, open-world and novel classes share {len(twice)} classes"
+            fix = "Put each class into one group"
+            raise InputError("data.division", twice, f"{shared}, they may share 0", fix)
 
     def group(self, name: str) -> tuple[int, ...]:
         """The class indices of ``base``, ``open_world`` or ``novel``."""
@@ -132,16 +129,13 @@ def _load(path: str) -> ImageDataset:
         for split in SPLITS:
             count = card["images"][split]
             shape = (count, *card["image_shape"][1:], card["image_shape"][0])
-            labels = map_npy(folder / f"{split}_labels.npy", np.dtype(np.int64), (count,))
-            hashes = map_npy(folder / f"{split}_hashes.npy", HASH, (count,))
-            for name, small in (("labels", labels), ("hashes", hashes)):
-                if array_digest(small) != card["digests"][f"{split}_{name}"]:
-                    raise ValueError(f"{split}_{name}.npy is not what was written")
-            arrays[f"{split}_images"] = map_npy(
-                folder / f"{split}_images.npy", np.dtype(np.uint8), shape
-            )
-            arrays[f"{split}_labels"] = _kept(labels)
-            arrays[f"{split}_hashes"] = _kept(hashes)
+            for name, dtype in ((f"{split}_labels", np.dtype(np.int64)), (f"{split}_hashes", HASH)):
+                small = map_npy(folder / f"{name}.npy", dtype, (count,))
+                if array_digest(small) != card["digests"][name]:
+                    raise ValueError(f"{name}.npy is not what was written")
+                arrays[name] = _kept(small)
+            name = f"{split}_images"
+            arrays[name] = map_npy(folder / f"{name}.npy", np.dtype(np.uint8), shape)
         class_split = ClassSplit(*(tuple(card["division"][g]) for g in GROUPS))
         return ImageDataset(
             name=card["name"],
@@ -157,10 +151,8 @@ def _load(path: str) -> ImageDataset:
             **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            "cache", path, f"no complete dataset lies there ({reason})", "Delete that folder"
-        ) from error
+        problem = f"no complete dataset lies there ({' '.join(str(error).split())[:200]})"
+        raise InputError("cache", path, problem, "Delete that folder") from error
 
 
 def _kept(array: NDArray[Any]) -> NDArray[Any]:

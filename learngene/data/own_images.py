@@ -39,8 +39,7 @@ class OwnImages:
 
     def shard(self, *, flip: bool, device: torch.device | str = "cpu") -> ShardData:
         """As a method takes it; ``flip``: whether a mirrored image keeps its class."""
-        pairs = ((self.images[split], self.labels[split]) for split in SPLITS)
-        train, test = pairs
+        train, test = ((self.images[split], self.labels[split]) for split in SPLITS)
         return shard_of(*train, *test, flip=flip, device=device)
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from learngene.data.augment import to_batch
 from learngene.data.dataset import GROUPS, SPLITS, ImageDataset
 from learngene.data.dirichlet import divide
-from learngene.data.settings import DirichletPartition, divided_images
+from learngene.data.settings import ShardSettings, divided_images
 from learngene.errors import InputError
 from learngene.seeding import generator
-from learngene.utils.settings import check_choice, of_client
+from learngene.utils.settings import Limits, check_value, of_client
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,60 +52,38 @@ def draw_classes(
     return tuple(group[i] for i in chance.permutation(len(group))[:ways])
 
 
-def draw_shard(
-    dataset: ImageDataset,
-    *,
-    ways: int | Sequence[int],
-    shots: int | Sequence[int],
-    shard_seed: int,
-    client: int,
-    classes_from: str = "novel",
-    queries: int | None = None,
-    partition: DirichletPartition | None = None,
-) -> Shard:
+def draw_shard(dataset: ImageDataset, shards: ShardSettings, client: int) -> Shard:
     """Draw a client's shard; a pure function of its arguments.
 
     Fewer shots (or ways) from the same seed are a prefix of more: the same classes, and
     ``train_rows`` of the smaller draw begin those of the larger. The queries are the same. Clients
     draw each for itself: two may hold the same image. With ``partition`` they divide the images: no
-    two do.
-
-    Args:
-        dataset: where the images are.
-        ways: number of classes; of several, client i has entry i modulo these.
-        shots: training images of a class, drawn without replacement; likewise.
-        shard_seed: seed of all clients' shards.
-        client: index of the client, from 0.
-        classes_from: ``novel`` or ``open_world``.
-        queries: test images of a class; shots and they are then drawn, none twice, from all images
-            of a class, as tasks of few-shot learning are (Vinyals et al. 2016). None: shots are
-            training images of the dataset, and all its test images of the classes are tests.
-        partition: ``ways`` times ``shots`` is then the mean of the clients' images, evenly of all
-            classes; how many of which class a client has is drawn for all clients together.
+    two do. Clients count from 0.
 
     Raises:
         InputError: the dataset has fewer classes, or a class fewer images, than asked, or they
             cannot be divided so.
     """
-    check_choice("data.clients_from", classes_from, ("novel", "open_world"))
-    group = dataset.class_split.group(classes_from)
+    check_value("data.clients_from", shards.classes_from, Limits(choices=("novel", "open_world")))
+    seed, queries, partition = shards.seed, shards.queries, shards.partition
+    group = dataset.class_split.group(shards.classes_from)
     if partition is not None:
-        images = divided_images(ways, shots, partition.clients) // len(group)
-        _check_shots(dataset, group, images, shots, "clients divide")
-        ends = divide(len(group), images, partition, shard_seed)[:, client : client + 2]
+        images = divided_images(shards.ways, shards.shots, partition.clients) // len(group)
+        _check_shots(dataset, group, images, shards.shots, "clients divide")
+        ends = divide(len(group), images, partition, seed)[:, client : client + 2]
         held = [(c, *part) for c, part in zip(group, ends.tolist(), strict=True) if np.ptp(part)]
         picked = []
         for c, first, end in held:
-            order = generator(shard_seed, f"dirichlet/{c}").permutation(dataset.rows("train", c))
+            order = generator(seed, f"dirichlet/{c}").permutation(dataset.rows("train", c))
             picked.append(order[first:end])
         return shard_of_rows(dataset, client, tuple(c for c, *_ in held), picked)
-    chance, images = generator(shard_seed, "shard", client=client), of_client(shots, client)
-    classes = draw_classes(dataset, classes_from, of_client(ways, client), chance)
+    chance, images = generator(seed, "shard", client=client), of_client(shards.shots, client)
+    classes = draw_classes(dataset, shards.classes_from, of_client(shards.ways, client), chance)
     # Over the whole group, not the drawn classes: client 17 must not fail where client 0 did not.
     _check_shots(dataset, group, images, images, "a client needs", queries)
     # One generator a class: what is drawn of it does not depend on ways or on its neighbours.
     orders = [
-        generator(shard_seed, f"shard/{index}", client=client).permutation(
+        generator(seed, f"shard/{index}", client=client).permutation(
             dataset.rows("train", index) if queries is None else dataset.all_rows(index)
         )
         for index in classes

@@ -100,9 +100,14 @@ class ShardSettings:
     """What determines the clients' shards, besides the dataset."""
 
     ways: int | Sequence[int]  # classes of a shard; of several, client i has entry i modulo these
-    shots: int | Sequence[int]  # images of a class, likewise
+    shots: int | Sequence[int]  # training images of a class, without replacement; likewise
     seed: int  # of the draws of classes and images
     classes_from: str = "novel"  # novel | open_world
     draws: int = 0  # of classes, under table 2's protocol (``LabelledSettings``)
-    queries: int | None = None  # test images of a class
-    partition: DirichletPartition | None = None  # None: ways and shots are a client's own
+    # Test images of a class; shots and they are then drawn, none twice, from all images of a class,
+    # as tasks of few-shot learning are (Vinyals et al. 2016). None: shots are training images of
+    # the dataset, and all its test images of the classes are tests.
+    queries: int | None = None
+    # ``ways`` times ``shots`` is then the mean of the clients' images, evenly of all classes; how
+    # many of which class a client has is drawn for all clients together. None: they are its own.
+    partition: DirichletPartition | None = None

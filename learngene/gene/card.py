@@ -17,13 +17,21 @@ import torch
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from learngene.errors import InputError
-from learngene.networks.individual import Front, Joined
+from learngene.networks.individual import (
+    DEPTH_LIMIT,
+    DIMENSIONS_LIMIT,
+    Front,
+    Joined,
+    Layer,
+    MapSide,
+    Whole,
+)
 from learngene.networks.layers import (
     CHANNELS_LIMIT,
     FEATURE_SIDE,
     LAYERS,
     STEMS,
-    build_top,
+    build_layers,
     shape_problem,
     state_of,
 )
@@ -36,16 +44,9 @@ CARD_LIMIT = 16 * MEBIBYTE  # bytes of the card's file; rho of a thousand tasks 
 HEADER_LIMIT = MEBIBYTE  # bytes of a safetensors file besides its arrays
 ARRAYS_LIMIT = 1024 * MEBIBYTE  # bytes of the arrays; the paper's widths take 30 MB
 WIDTH_LIMIT = 4.0  # of collective.width, as in collective.settings
-DEPTH_LIMIT = 500  # layers of a collective
 IMAGE_SIDE_LIMIT = 512  # as data.image_size
-SIDE_LIMIT = 64  # rows and columns of a map of features
-DIMENSIONS_LIMIT = 100_000  # of a projection: one less than the factory has classes
 
-
-Whole = Annotated[int, Strict()]  # no bool, no 3.0
 Side = Annotated[Whole, Field(ge=1, le=ARRAYS_LIMIT)]
-Layer = Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]
-MapSide = Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]
 ImageSide = Annotated[Whole, Field(ge=8, le=IMAGE_SIDE_LIMIT)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 
@@ -242,7 +243,7 @@ def due_shapes(
     their maps and (depth, dimensions) of the projections, each depth's own and joined ones."""
     parts: dict[str, torch.nn.Module] = {}
     with torch.device("meta"):  # shapes alone: no memory is taken
-        parts["top"] = build_top(c_in, widths)
+        parts["top"] = build_layers(c_in, widths)
         for depth, dimensions in projected:
             features = widths[depth - 1] * sides[depth - 1] ** 2
             parts[f"projection.{depth}"] = Projection(features, dimensions)

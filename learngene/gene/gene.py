@@ -93,15 +93,13 @@ class Learngene:
         if card.depths == [depth] or len(arrays) == len(self.arrays):
             return self
         assert card.pools is not None and card.sides is not None
-        built = {name: getattr(card, name) for name in BUILT} | {
+        built = {
             "layers": card.layers[:depth],
             "pools": [place for place in card.pools if place <= depth],
             "sides": card.sides[:depth],
             "joined": joined or None,
-            "image_side": card.image_side,
-            "block": card.block,
         }
-        return _with_card(arrays, built, card.rho, card.source)
+        return _with_card(arrays, vars(card) | built)
 
 
 def digest(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> str:
@@ -157,6 +155,8 @@ def extract(
         "width": collective.width,
         "channels": collective.units[0].conv.in_channels,
         "block": None if collective.block == "plain" else collective.block,
+        "rho": rho,
+        "source": source,
     }
     if image_side is not None:
         if numbers[0] != 1:
@@ -164,26 +164,19 @@ def extract(
         pools = [number for number in numbers if collective.units[number - 1].pool]
         sides = [collective.front_side(image_side, number) for number in numbers]
         built |= {"pools": pools, "sides": sides, "joined": sorted(joined or {}) or None}
-    return _with_card(arrays, built, rho, source)
+    return _with_card(arrays, built)
 
 
-def _with_card(
-    arrays: dict[str, np.ndarray],
-    built: Mapping[str, Any],
-    rho: list[list[float | None]],
-    source: dict,
-) -> Learngene:
-    card = Card(
-        **built,
-        shapes={name: list(a.shape) for name, a in arrays.items()},
-        parameters=sum(a.size for a in arrays.values()),
-        bytes=sum(a.nbytes for a in arrays.values()),
-        top_layers_bytes=sum(a.nbytes for n, a in arrays.items() if n.startswith("top.")),
-        sha256=digest(arrays, built),
-        rho=rho,
-        source=source,
-    )
-    return Learngene(card, arrays)
+def _with_card(arrays: dict[str, np.ndarray], built: Mapping[str, Any]) -> Learngene:
+    """A learngene of ``arrays``: what they say themselves is not taken from ``built``."""
+    measured = {
+        "shapes": {name: list(a.shape) for name, a in arrays.items()},
+        "parameters": sum(a.size for a in arrays.values()),
+        "bytes": sum(a.nbytes for a in arrays.values()),
+        "top_layers_bytes": sum(a.nbytes for n, a in arrays.items() if n.startswith("top.")),
+        "sha256": digest(arrays, built),
+    }
+    return Learngene(Card(**{**built, **measured}), arrays)
 
 
 def at_precision(gene: Learngene, precision: str) -> tuple[Learngene, Arrays]:
@@ -283,10 +276,10 @@ def reconstruct(
     """
     card, arrays = gene.card, gene.arrays
     # A card that was forged could leave a part of the individual at its random start.
-    if problem := misfit(card, {name: list(array.shape) for name, array in arrays.items()}):
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    if problem := misfit(card, shapes):
         raise refuse(card.sha256[:12], problem)
-    shapes = [arrays[f"top.{i}.conv.weight"].shape for i in range(gene.inherited)]
-    every = {name: array.shape for name, array in arrays.items()}
+    tops = [shapes[f"top.{i}.conv.weight"] for i in range(gene.inherited)]
     individual = Individual(
         inherited=gene.inherited,
         ways=ways,
@@ -294,9 +287,9 @@ def reconstruct(
         head=head,
         generator=generator or torch_generator(0, "reconstruct"),
         channels=card.channels,
-        c_in=shapes[0][1],
-        top_widths=tuple(shape[0] for shape in shapes),
-        front=card.front(every),
+        c_in=tops[0][1],
+        top_widths=tuple(shape[0] for shape in tops),
+        front=card.front(shapes),
         block=card.block or "plain",
     )
     load_arrays(individual, arrays)

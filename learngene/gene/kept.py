@@ -7,7 +7,7 @@ images are brought to it, so that it is used without the learngene, the shard or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +20,12 @@ from learngene.errors import InputError
 from learngene.gene.card import (
     ARRAYS_LIMIT,
     CARD_LIMIT,
-    DEPTH_LIMIT,
-    DIMENSIONS_LIMIT,
+    HEADER_LIMIT,
     WIDTH_LIMIT,
     ImageSide,
-    Layer,
-    MapSide,
     Share,
-    Whole,
 )
-from learngene.gene.gene import HEADER_LIMIT
-from learngene.networks.individual import HEADS, Form, Front, Individual, Joined
+from learngene.networks.individual import DEPTH_LIMIT, HEADS, Form, Front, Individual, Whole
 from learngene.networks.layers import BLOCKS, CHANNELS_LIMIT, LAYERS, shape_problem, state_of
 from learngene.seeding import torch_generator
 from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
@@ -42,35 +37,7 @@ CLASSES_LIMIT = 100_000
 NAME_LIMIT = 1000  # characters of a class's name
 Channels = Annotated[Whole, Field(ge=1, le=CHANNELS_LIMIT)]
 Count = Annotated[Whole, Field(ge=1)]
-Dimensions = Annotated[Whole, Field(ge=1, le=DIMENSIONS_LIMIT)]
 Number = Annotated[float, Strict()]
-
-
-@dataclass(frozen=True)
-class JoinedPrefix:
-    """``networks.individual.Joined``, as a card may say it."""
-
-    depth: Layer
-    side: MapSide
-    dimensions: Dimensions
-
-
-@dataclass(frozen=True)
-class IndividualFront:
-    """``networks.individual.Front``, as a card may say it."""
-
-    pools: Annotated[list[Layer], Field(max_length=DEPTH_LIMIT)]
-    side: MapSide
-    dimensions: Dimensions | None
-    joined: Annotated[list[JoinedPrefix], Field(max_length=DEPTH_LIMIT)] = field(
-        default_factory=list
-    )
-
-    @property
-    def form(self) -> Front:
-        """The same for the network."""
-        joined = tuple(Joined(**asdict(each)) for each in self.joined)
-        return Front(tuple(self.pools), self.side, self.dimensions, joined)
 
 
 @dataclass(frozen=True)
@@ -97,8 +64,8 @@ class IndividualCard:
     inherited: Annotated[Whole, Field(ge=0, le=DEPTH_LIMIT)]
     channels: Annotated[Whole, Field(ge=1, le=16)]  # of the images
     c_in: Channels | None
-    top_widths: Annotated[list[Channels], Field(max_length=DEPTH_LIMIT)] | None
-    front: IndividualFront | None
+    top_widths: Annotated[tuple[Channels, ...], Field(max_length=DEPTH_LIMIT)] | None
+    front: Front | None
     block: Annotated[str, Field(pattern=f"^({'|'.join(BLOCKS)})$")] = "plain"
     # Images come as (value - centre) / spread of values 0 to 255.
     centre: Annotated[float, Strict(), Field(ge=CENTRE, le=CENTRE)] = CENTRE
@@ -106,20 +73,9 @@ class IndividualCard:
     schema: Annotated[Whole, Field(ge=SCHEMA, le=SCHEMA)] = SCHEMA
 
     @property
-    def form(self) -> Form:
-        """Arguments of the network that the card describes."""
-        tops, front = self.top_widths, self.front
-        return Form(
-            len(self.class_names),
-            self.width,
-            self.head,
-            self.inherited,
-            self.channels,
-            self.c_in,
-            None if tops is None else tuple(tops),
-            None if front is None else front.form,
-            self.block,
-        )
+    def ways(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
 
 CARD = TypeAdapter(IndividualCard)
@@ -150,31 +106,17 @@ def describe_individual(
         images: of the shard, for training and for test.
         learngene_sha256: of the learngene it was given; it is named where the network has one.
     """
-    form, front = individual.form, individual.form.front
+    form = vars(individual.form)
     card = IndividualCard(
         class_names=list(class_names),
         image_side=image_side,
         mirror=mirror,
         value_range=value_range,
-        learngene_sha256=learngene_sha256 if form.inherited else None,
+        learngene_sha256=learngene_sha256 if form["inherited"] else None,
         accuracy=accuracy,
         train_images=images[0],
         test_images=images[1],
-        width=form.width,
-        head=form.head,
-        inherited=form.inherited,
-        channels=form.channels,
-        c_in=form.c_in,
-        top_widths=None if form.top_widths is None else list(form.top_widths),
-        front=None
-        if front is None
-        else IndividualFront(
-            list(front.pools),
-            front.side,
-            front.dimensions,
-            [JoinedPrefix(**asdict(each)) for each in front.joined],
-        ),
-        block=form.block,
+        **{name: value for name, value in form.items() if name != "ways"},
     )
     return KeptIndividual(individual, card)
 
@@ -245,8 +187,7 @@ def _refuse(path: Path, problem: str) -> InputError:
 
 
 def _build(card: IndividualCard) -> Individual:
-    form = vars(card.form)
-    if form["front"] is None and card.inherited >= LAYERS:
+    if card.front is None and card.inherited >= LAYERS:
         raise ValueError(f"{card.inherited} inherited layers, behind a stem there are 6 at most")
     if len(card.top_widths or ()) != (card.inherited if card.top_widths is not None else 0):
         raise ValueError(f"{card.inherited} inherited layers have {card.top_widths} channels")
@@ -256,4 +197,5 @@ def _build(card: IndividualCard) -> Individual:
             raise ValueError(f"joined {depths} are no rising depths below {card.inherited}")
         if depths and card.front.dimensions is None:
             raise ValueError(f"joined {depths} stand beside no projection")
+    form = {each.name: getattr(card, each.name) for each in fields(Form)}
     return Individual(**form, generator=torch_generator(0, "kept"))

@@ -51,12 +51,10 @@ def find(name: str, plugin: Mapping[str, Any] | None = None) -> Method:
         from learngene.methods.plugins import load
 
         return load(plugin)
-    if base_of(name) not in BUILT_IN:
+    if (base := base_of(name)) not in BUILT_IN:
         raise KeyError(name)
-    folder = (
-        "learngene.methods.federated" if base_of(name) in AMONG_CLIENTS else "learngene.methods"
-    )
-    method: Method = import_module(f"{folder}.{base_of(name)}").METHOD
+    folder = "methods.federated" if base in AMONG_CLIENTS else "methods"
+    method: Method = import_module(f"learngene.{folder}.{base}").METHOD
     if name in BUILT_IN:
         return method
     from learngene.methods.common.projected import with_projection

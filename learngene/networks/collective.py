@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learngene.networks.layers import FRONT_SIDE, CosineHead, Unit, Units, initialise
+from learngene.networks.layers import FRONT_SIDE, CosineHead, build_layers, initialise
 
 COLLECTIVE_START = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256, 256, 256)
 COLLECTIVE_END = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -39,11 +39,7 @@ class Collective(nn.Module):
         block: str = "plain",
     ) -> None:
         super().__init__()
-        ins = (channels, *widths[:-1])
-        self.units = Units(
-            Unit(i, o, pool=n in COLLECTIVE_POOLS, block=block)
-            for n, (i, o) in enumerate(zip(ins, widths, strict=True), start=1)
-        )
+        self.units = build_layers(channels, widths, COLLECTIVE_POOLS, block)
         initialise(self.units, generator)
         self.head = CosineHead(widths[-1], classes, generator)
         self.names = [str(n) for n in range(1, len(widths) + 1)]

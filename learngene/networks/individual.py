@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, Strict
 from torch import Tensor, nn
 
 from learngene.networks.layers import (
     FEATURE_SIDE,
+    INDIVIDUAL_POOLS,
     INDIVIDUAL_WIDTHS,
     LAYERS,
     Unit,
-    build_stem,
-    build_top,
+    build_layers,
     evaluation_mode,
     identity_unit,
     initialise,
     scaled,
 )
 from learngene.networks.projection import Projection
-from learngene.utils.settings import check_choice
+from learngene.utils.settings import Limits, check_value
 
 HEADS = ("prototype", "mlp")
 FC_WIDTH = 1024  # the paper's fully connected layers, at width 1
 NORM_IMAGES = 1024  # that norms are measured on, at most: they pass together
+DEPTH_LIMIT = 500  # layers of a collective
+SIDE_LIMIT = 64  # rows and columns of a map of features
+DIMENSIONS_LIMIT = 100_000  # of a projection: one less than the factory has classes
+
+# What numbers of a file may be; calls of ours are not held to it.
+Whole = Annotated[int, Strict()]  # no bool, no 3.0
+Layer = Annotated[Whole, Field(ge=1, le=DEPTH_LIMIT)]
+MapSide = Annotated[Whole, Field(ge=1, le=SIDE_LIMIT)]
+Dimensions = Annotated[Whole, Field(ge=1, le=DIMENSIONS_LIMIT)]
 
 
 class PrototypeHead(nn.Module):
@@ -77,19 +88,21 @@ class Joined:
     """A shallower prefix, whose projected features are read beside those of all layers; its map is
     pooled further than an individual's own (``FEATURE_SIDE``), for a quarter of the bytes."""
 
-    depth: int  # its layers
-    side: int  # their map is pooled to so many rows and columns
-    dimensions: int  # of its projection
+    depth: Layer  # its layers
+    side: MapSide  # their map is pooled to so many rows and columns
+    dimensions: Dimensions  # of its projection
 
 
 @dataclass(frozen=True)
 class Front:
     """What an individual that begins with the collective's first layers must know of them."""
 
-    pools: tuple[int, ...]  # which of the inherited layers end with a pool, counted from 1
-    side: int  # their map is pooled to so many rows and columns
-    dimensions: int | None  # of the projection; None: there is none
-    joined: tuple[Joined, ...] = ()  # where there is one
+    # which of the inherited layers end with a pool, counted from 1
+    pools: Annotated[tuple[Layer, ...], Field(max_length=DEPTH_LIMIT)]
+    side: MapSide  # their map is pooled to so many rows and columns
+    dimensions: Dimensions | None  # of the projection; None: there is none
+    # where there is one
+    joined: Annotated[tuple[Joined, ...], Field(max_length=DEPTH_LIMIT)] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ class Individual(nn.Module):
         block: str = "plain",
     ) -> None:
         super().__init__()
-        check_choice("head", head, HEADS)
+        check_value("head", head, Limits(choices=HEADS))
         self.form = Form(ways, width, head, inherited, channels, c_in, top_widths, front, block)
         self.channels = channels
         self.own, self.projection = nn.Sequential(), nn.Sequential()
@@ -159,13 +172,14 @@ class Individual(nn.Module):
             paper = scaled(INDIVIDUAL_WIDTHS, width)
             tops = top_widths or paper[stem_layers:]
             c_in = c_in or paper[stem_layers - 1]
-            self.stem = build_stem(stem_layers, c_in, width, channels, block)
-            self.top = build_top(c_in, tops, block=block)
+            stem_widths = (*paper[: stem_layers - 1], c_in)
+            self.stem = nn.Sequential(*build_layers(channels, stem_widths, INDIVIDUAL_POOLS, block))
+            self.top = build_layers(c_in, tops, block=block)
             self.side = FEATURE_SIDE
         else:
             assert top_widths is not None, "what is inherited has widths"
             tops, self.stem, self.side = top_widths, nn.Sequential(), front.side
-            self.top = build_top(channels, tops, front.pools, block)
+            self.top = build_layers(channels, tops, front.pools, block)
         features = self.layers[-1].conv.out_channels * self.side**2
         if front is not None and front.dimensions is not None:
             self.projection.add_module(str(inherited), Projection(features, front.dimensions))

@@ -146,12 +146,13 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def build_top(
+def build_layers(
     c_in: int, widths: Sequence[int], pools: Sequence[int] | None = None, block: str = "plain"
 ) -> Units:
-    """The layers that an individual inherits, weights not yet drawn.
+    """Layers in a row with ``widths`` channels, weights not yet drawn.
 
     Args:
+        c_in: channels that the first one takes.
         pools: which of them end with a pool, counted from 1; None: as the last of the paper's
             seven do.
     """
@@ -169,17 +170,3 @@ def identity_unit(channels: int) -> Unit:
     nn.init.dirac_(unit.conv.weight)
     nn.init.constant_(unit.norm.weight, math.sqrt(1 + unit.norm.eps))  # undoes mean 0, variance 1
     return unit
-
-
-def build_stem(
-    layers: int, c_out: int, width: float, channels: int = 3, block: str = "plain"
-) -> nn.Sequential:
-    """The individual's own layers in front of the inherited ones (seven less these), weights not
-    yet drawn."""
-    widths = (channels, *scaled(INDIVIDUAL_WIDTHS, width)[: layers - 1], c_out)
-    return nn.Sequential(
-        *(
-            Unit(i, o, pool=n in INDIVIDUAL_POOLS, block=block)
-            for n, (i, o) in enumerate(pairwise(widths), start=1)
-        )
-    )

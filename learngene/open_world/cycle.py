@@ -56,7 +56,6 @@ class Labeller(Protocol):
 
     def label(self, stream: Stream, positions: Rows) -> Rows:
         """Classes of the stream's images at ``positions``, (K,) -> (K,)."""
-        ...
 
 
 class Oracle:

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import Shard, draw_classes, shard_of_rows
+from learngene.data.settings import ShardSettings
 from learngene.errors import InputError
 from learngene.seeding import generator
+from learngene.utils.settings import of_client
 
 Flags = Mapping[int, NDArray[np.bool_]]  # class -> of its training images, in their order
 
@@ -37,14 +39,7 @@ def classes_of(dataset: ImageDataset, *, ways: int, shard_seed: int, draw: int) 
 
 
 def draw_labelled_shard(
-    dataset: ImageDataset,
-    flags: Flags,
-    *,
-    ways: int,
-    shots: int,
-    shard_seed: int,
-    client: int,
-    draws: int,
+    dataset: ImageDataset, flags: Flags, shards: ShardSettings, client: int
 ) -> Shard:
     """A client's shard of named images; a pure function of its arguments.
 
@@ -56,20 +51,19 @@ def draw_labelled_shard(
     Raises:
         InputError: there are too few classes, or of one of them no image was called unknown.
     """
-    classes = classes_of(dataset, ways=ways, shard_seed=shard_seed, draw=draw_of(client, draws))
+    ways, shots = of_client(shards.ways, client), of_client(shards.shots, client)
+    draw = draw_of(client, shards.draws)
+    classes = classes_of(dataset, ways=ways, shard_seed=shards.seed, draw=draw)
     picked = []
     for c in classes:
         rows = dataset.rows("train", c)
-        order = generator(shard_seed, f"labelled/{c}", client=client).permutation(len(rows))
+        order = generator(shards.seed, f"labelled/{c}", client=client).permutation(len(rows))
         named = rows[order[flags[c][order]][:shots]]
         if not len(named):
-            raise InputError(
-                "open_world.accept",
-                "too high",
-                f"not one of the {len(rows)} images of class {dataset.class_names[c]} was called "
-                "unknown, so nobody could name it",
-                "Lower it, or choose another open_world.score",
-            )
+            images = f"not one of the {len(rows)} images of class {dataset.class_names[c]}"
+            problem = f"{images} was called unknown, so nobody could name it"
+            fix = "Lower it, or choose another open_world.score"
+            raise InputError("open_world.accept", "too high", problem, fix)
         picked.append(named)
     return shard_of_rows(dataset, client, classes, picked)
 

@@ -17,7 +17,6 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from learngene.errors import InputError
 from learngene.utils.files import refuse_other, write_atomically
 from learngene.utils.untrusted import MEBIBYTE, read_json, read_limited
 
@@ -42,16 +41,9 @@ def write_checkpoint(
     """
     data = save_tensors({name: value.contiguous().cpu() for name, value in state.items()})
     write_atomically(stem.with_suffix(".safetensors"), data)
-    write_card(stem.with_suffix(".json"), card, of=of, data=data)
-
-
-def write_card(
-    path: Path, card: dict, *, of: Mapping[str, Any] | None = None, data: bytes = b""
-) -> None:
-    """Write a card alone, with the sha256 of itself and of the ``data`` it stands beside."""
     if of is not None:
         card = {**card, "of": of}
-    write_atomically(path, sealed(card, data))
+    write_atomically(stem.with_suffix(".json"), sealed(card, data))
 
 
 def sealed(card: Mapping[str, Any], data: bytes = b"") -> bytes:
@@ -88,35 +80,15 @@ def read_checkpoint(
     Raises:
         InputError: it is whole, and was written under other settings than ``of``.
     """
+    path = stem.with_suffix(".json")
     try:
         data = read_limited(stem.with_suffix(".safetensors"), limits[1])
-        card = read_card(stem.with_suffix(".json"), of=of, data=data, limit=limits[0])
-        return None if card is None else (load_tensors(data), card)
-    except InputError:
-        raise
-    except (OSError, ValueError, SafetensorError):
-        return None
-
-
-def read_card(
-    path: Path,
-    *,
-    of: Mapping[str, Any] | None = None,
-    data: bytes = b"",
-    limit: int = CARD_LIMIT,
-) -> dict | None:
-    """A card, or None when it is not there, or it or the ``data`` beside it is not whole.
-
-    Raises:
-        InputError: as ``read_checkpoint``.
-    """
-    try:
-        card = unsealed(read_json(path, limit), data)
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
-    if card is None:
+        if (card := unsealed(read_json(path, limits[0]), data)) is None:
+            return None
+        state = load_tensors(data)
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError):
         return None
     recorded = card.pop("of", None)
     if of is not None:
         refuse_other(path, recorded, of)
-    return card
+    return state, card

@@ -58,13 +58,8 @@ def by_client(value: Any) -> list[Any]:
 
 
 def of_client(value: Any, client: int) -> Any:
-    """The client's entry of a setting that may differ between clients.
-
-    Raises:
-        ValueError: it is not set.
-    """
-    if not (entries := by_client(value)):
-        raise ValueError("a setting that every client has is not set")
+    """The client's entry of a setting that may differ between clients, and is set."""
+    entries = by_client(value)
     return entries[client % len(entries)]
 
 
@@ -101,15 +96,6 @@ def check_settings(settings: Any, prefix: str = "") -> None:
             check_value(name, value, limits, whole=str(entry.type).startswith("int"))
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Hold a word to its choices, so that a misspelt one does not pass for another.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    check_value(name, value, Limits(choices=tuple(choices)))
-
-
 def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -> None:
     """Hold one value to its limits.
 
@@ -133,12 +119,8 @@ def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -
         return
     if limits.choices:
         if value not in limits.choices:
-            raise InputError(
-                name,
-                value,
-                "not one of " + ", ".join(limits.choices),
-                f"Write {name}={limits.choices[0]}",
-            )
+            problem = f"not one of {', '.join(limits.choices)}"
+            raise InputError(name, value, problem, f"Write {name}={limits.choices[0]}")
         return
     low, closed = (limits.gt, False) if limits.gt is not None else (limits.ge or 0, True)
     rule = f"must be {'at least' if closed else 'above'} {low:g}"

@@ -114,7 +114,7 @@ def is_int_in_range(value: Any, low: int, high: int) -> bool:
 def first_problem(error: ValidationError) -> str:
     """The first value that pydantic refuses, shown shortly: odd ones can be long."""
     first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part)[:40] for part in first["loc"])
+    place = ".".join(str(part)[:40] for part in first["loc"]) or "it"
     if first["type"] == "missing":
         return f"{place} is missing"
     try:

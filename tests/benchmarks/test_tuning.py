@@ -19,6 +19,7 @@ from conf.validate import check
 from learngene.adaptation.training import features, measure, shard_features
 from learngene.data.cache import build
 from learngene.data.partition import draw_shard, read_shard
+from learngene.data.settings import ShardSettings
 from learngene.gene.gene import reconstruct
 from learngene.methods import BUILT_IN
 from learngene.networks.individual import PrototypeHead
@@ -107,14 +108,8 @@ def test_images_that_tasks_share_are_embedded_once_and_answers_are_theirs(
     individual = reconstruct(gene, ways=3, generator=torch_rng())
     accuracies = []
     for number in range(6):
-        shard = draw_shard(
-            dataset,
-            ways=3,
-            shots=2,
-            shard_seed=tune.TUNING_SEED,
-            client=number,
-            classes_from="open_world",
-        )
+        shards = ShardSettings(3, 2, tune.TUNING_SEED, "open_world")
+        shard = draw_shard(dataset, shards, number)
         data = read_shard(dataset, shard, CPU)
         data = data.with_mirrored_tests() if mirror else data
         with torch.no_grad():

@@ -17,6 +17,7 @@ from learngene.adaptation.retain import Retain
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard, read_shard
+from learngene.data.settings import ShardSettings
 from learngene.gene.gene import Learngene, reconstruct
 from learngene.methods.learngene import start_head
 from learngene.networks.individual import Individual
@@ -34,7 +35,7 @@ def gene_with(evolved: CollectiveTrainer, stem: str = "none") -> Learngene:
 
 def context_of(name: str, dataset: ImageDataset, gene: Learngene, client: int = 0, **changed: Any):
     task = make_task(dataset, gene, **changed)
-    shard = draw_shard(dataset, ways=3, shots=5, shard_seed=0, client=client)
+    shard = draw_shard(dataset, ShardSettings(3, 5, seed=0), client)
     data = read_shard(dataset, shard, CPU)
     payload = gene.arrays if name == "learngene" else {}
     return client_context(name, methods.find(name), client, 0, task, payload, data, CPU)

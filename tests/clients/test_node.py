@@ -235,3 +235,13 @@ def test_a_client_that_fell_back_keeps_what_it_trained_from_scratch(task, gene, 
     assert answer["safeguard_fell_back"] == 1
     assert (kept.learngene_sha256, kept.inherited) == (None, 0)
     assert kept.accuracy == answer["accuracy"][-1]
+
+
+def test_what_the_safeguard_tried_is_kept_for_no_other_method(task, gene, folders, tmp_path):
+    guarded = replace(task.individual, safeguard=True, safeguard_folds=2)
+    for name, methods in (("alone", ("learngene",)), ("both", ("learngene", "scratch"))):
+        node = NodeSettings(data_root=str(folders / "two"), keep=str(tmp_path / name))
+        asked = replace(task, individual=guarded, methods=methods)
+        run_task(0, 1, asked, {"learngene": gene.arrays}, node)
+    files = [tmp_path / name / "individual.safetensors" for name in ("alone", "both")]
+    assert files[0].read_bytes() == files[1].read_bytes()

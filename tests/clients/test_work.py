@@ -15,7 +15,7 @@ from clients.work import run_task
 from learngene import methods
 from learngene.adaptation.training import Outcome
 from learngene.data.partition import draw_shard
-from learngene.data.settings import DirichletPartition
+from learngene.data.settings import DirichletPartition, ShardSettings
 from learngene.gene.gene import Learngene, at_precision
 from learngene.gene.quantize import pack, unpack
 from learngene.methods.base import Method
@@ -45,7 +45,7 @@ def answer_of(dataset, gene: Learngene, client: int = 1, round: int = 0, **chang
 
 def test_an_answer_tells_of_the_shard_and_of_both_methods(tiny_dataset, gene):
     answer = answer_of(tiny_dataset, gene)
-    shard = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=1)
+    shard = draw_shard(tiny_dataset, ShardSettings(3, 5, seed=0), 1)
     assert answer["client"] == 1
     assert answer["info"]["classes"] == ",".join(str(c) for c in shard.classes)
     assert (answer["info"]["train_images"], answer["info"]["test_images"]) == (15, 18)

@@ -17,6 +17,7 @@ from conf.schema import Config
 from learngene import IndividualSettings, RetainSettings, adapt, api, predict, shard_of
 from learngene.adaptation import training
 from learngene.data.partition import draw_shard, read_shard
+from learngene.data.settings import ShardSettings
 from learngene.gene.gene import digest, load, save
 from learngene.utils.settings import limits_of
 from tests.clients.helpers import make_task
@@ -39,7 +40,7 @@ def gene(evolved, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shard(tiny_dataset):
-    shard = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=0)
+    shard = draw_shard(tiny_dataset, ShardSettings(3, 5, seed=0), 0)
     return read_shard(tiny_dataset, shard, CPU)
 
 
@@ -123,7 +124,7 @@ def test_scratch_has_the_kind_of_layers_that_the_learngene_has(gene, shard, monk
 
 
 def test_own_arrays_make_the_same_shard(shard, tiny_dataset):
-    drawn = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=0)
+    drawn = draw_shard(tiny_dataset, ShardSettings(3, 5, seed=0), 0)
     train, test = drawn.train_rows, drawn.test_rows
     made = shard_of(
         tiny_dataset.train_images[train], tiny_dataset.train_labels[train],
@@ -138,7 +139,7 @@ def test_own_arrays_make_the_same_shard(shard, tiny_dataset):
 @pytest.mark.parametrize("mirror", [False, True])
 def test_predict_agrees_with_the_curve(gene, shard, tiny_dataset, mirror):
     individual, outcome = adapt(gene, replace(shard, flip=mirror), **settings_of(**SHORT))
-    rows = draw_shard(tiny_dataset, ways=3, shots=5, shard_seed=0, client=0).test_rows
+    rows = draw_shard(tiny_dataset, ShardSettings(3, 5, seed=0), 0).test_rows
     said = predict(individual, tiny_dataset.test_images[rows], mirror=mirror)
     assert np.mean(said == shard.test_y.numpy()) == outcome.accuracy[-1]
 

@@ -39,7 +39,8 @@ def run(
     **settings,
 ) -> list[RoundOutcome]:
     plans = [plan(fake_task(do=each, folder=str(folder), seconds=seconds)) for each in does]
-    strategy = LearngeneStrategy(CLIENTS, lambda number: [plans[number - 1]], node_wait_s=300)
+    strategy = LearngeneStrategy(CLIENTS, lambda number: [plans[number - 1]])
+    strategy.nodes.wait_s = 300
     runtime = RuntimeSettings("ray", timeout_s=300, **settings)
     callback = hooked(on_reply=on_reply)
     simulate(strategy, len(does), runtime, CLIENTS, client_app=app, callback=callback)

@@ -11,7 +11,7 @@ import torch
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.utils.hardware import torch_threads
 from server import beside, pretraining
-from server.beside import halves_beside
+from server.beside import HalvesBeside
 from server.factory import trainer_settings
 from server.parallel import JobResult
 from tests.server.test_pretraining import config_of
@@ -35,7 +35,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def train(settings, dataset) -> dict[str, float]:
-    with halves_beside(settings, dataset) as callback:
+    with HalvesBeside(settings, dataset) as callback:
         for done in (10, 20):
             callback.on_step(done, 20, 1.0)
     return callback.seconds
@@ -64,7 +64,7 @@ def test_where_no_core_is_left_nothing_begins(begun, tmp_path, tiny_dataset, mon
 
 
 def test_where_the_collective_is_not_trained_nothing_begins(begun, tmp_path, tiny_dataset):
-    with halves_beside(config_of(tmp_path, *METHODS), tiny_dataset):
+    with HalvesBeside(config_of(tmp_path, *METHODS), tiny_dataset):
         pass
     assert begun == []
 

@@ -48,7 +48,8 @@ def test_waits_for_all_nodes():
 
 
 def test_gives_up_on_nodes_that_do_not_come():
-    strategy = LearngeneStrategy(4, lambda _: [PLAN], node_wait_s=0.2)
+    strategy = LearngeneStrategy(4, lambda _: [PLAN])
+    strategy.nodes.wait_s = 0.2
     with pytest.raises(RuntimeError, match=r"1 of 4 nodes registered in 0\.2 s"):
         configure(strategy, LateGrid(4, delay_s=60))
 
@@ -74,7 +75,8 @@ class Silent(SerialGrid):
 
 
 def test_a_client_that_does_not_say_who_it_is_is_missing_and_asked_again():
-    strategy, grid = LearngeneStrategy(3, lambda _: [PLAN], node_wait_s=1.0), Silent(3)
+    strategy, grid = LearngeneStrategy(3, lambda _: [PLAN]), Silent(3)
+    strategy.nodes.wait_s = 1.0
     strategy.aggregate_train(1, grid.send_and_receive(configure(strategy, grid)))
     assert len(configure(strategy, grid)) == 3
     strategy.finish_round()
@@ -87,14 +89,16 @@ def test_a_client_that_does_not_say_who_it_is_is_missing_and_asked_again():
 
 
 def test_no_client_says_who_it_is():
-    strategy = LearngeneStrategy(1, lambda _: [PLAN], node_wait_s=1.0)
+    strategy = LearngeneStrategy(1, lambda _: [PLAN])
+    strategy.nodes.wait_s = 1.0
     assert configure(strategy, Silent(1)) == []
     assert strategy.finish_round().clients[0].error == "its node did not say who it is within 1 s"
 
 
 @pytest.mark.parametrize("claims", [1, 3])
 def test_two_nodes_are_one_client_or_one_that_is_not_there(claims):
-    strategy = LearngeneStrategy(3, lambda _: [PLAN], node_wait_s=1.0)
+    strategy = LearngeneStrategy(3, lambda _: [PLAN])
+    strategy.nodes.wait_s = 1.0
     with pytest.raises(RuntimeError, match=f"clients \\[{claims}.*each of 0 to 2 is due once"):
         configure(strategy, Silent(3, claims, times=0))
 

@@ -22,7 +22,7 @@ from learngene.data.settings import SeededDataSettings, value_bounds
 from learngene.data.sources.base import BATCH, Source, check_file, hash_files
 from learngene.data.sources.decode import Encoded
 from learngene.errors import InputError
-from learngene.utils.untrusted import MEBIBYTE, parse_json, read_json
+from learngene.utils.untrusted import MEBIBYTE, first_problem, parse_json, read_json
 
 HUB = {"cifar100": "uoft-cs/cifar100", "imagenet100": "timm/mini-imagenet"}
 _META_LIMIT = 16 * MEBIBYTE  # bytes of meta.json
@@ -143,13 +143,6 @@ def _label_values(column: pa.ChunkedArray) -> NDArray[np.int64]:
     return column.cast(pa.int64()).to_numpy()  # ``cast`` refuses what is not whole
 
 
-def _reason(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return ": ".join((".".join(map(str, first["loc"])) or "it", first["msg"]))
-
-
 def _check_columns(schema: pa.Schema, name: str, file: Path) -> None:
     image, label = COLUMNS[files_of(name)]
     if lacking := [c for c in (image, label) if c not in schema.names]:
@@ -198,7 +191,8 @@ def open_parquet(
             try:
                 names = names or _names(settings.name, label_column, schema, file.parent)
             except (ValueError, OSError) as error:
-                problem = f"its class names, or those of meta.json, are none ({_reason(error)})"
+                reason = first_problem(error) if isinstance(error, ValidationError) else error
+                problem = f"its class names, or those of meta.json, are none ({reason})"
                 raise InputError("data.root", file, problem, "Fetch the files again") from error
         labels[split] = np.concatenate(columns)
     return _table_source(

@@ -24,9 +24,8 @@ Head = Callable[[int, torch.Generator], nn.Module]  # of (features, generator)
 
 def draw(factory: Factory, head: Head | None = None) -> Individual:
     """A random backbone on the factory's device; ``head`` makes what comes behind it."""
-    channels = factory.images.dataset.image_shape[0]
-    generator = factory.generator("weights")
-    network = random_backbone(factory.width, channels, generator, head, factory.block)
+    card, channels = body_card(factory.width, factory.block), factory.images.dataset.image_shape[0]
+    network = body_of(card, channels, head, factory.generator("weights"))
     return network.to(factory.images.device).to(memory_format=torch.channels_last)
 
 
@@ -61,29 +60,18 @@ def body_of(
     head: Head | None = None,
     generator: torch.Generator | None = None,
 ) -> Individual:
-    """The backbone that a payload's card describes, to be filled with its arrays; until then as
-    ``generator`` draws it, by default one of the seed 0."""
+    """The backbone that a payload's card describes, with weights from ``generator`` (by default one
+    of the seed 0) until its arrays fill it; then those of ``head``, or nothing behind it."""
     drawn = generator or torch_generator(0, "body")
-    return random_backbone(card["width"], channels, drawn, head, card.get("block", "plain"))
-
-
-def random_backbone(
-    width: float,
-    channels: int,
-    generator: torch.Generator,
-    head: Head | None = None,
-    block: str = "plain",
-) -> Individual:
-    """A backbone with weights from ``generator``, then those of ``head``, or nothing behind it."""
     network = Individual(
         ways=1,
-        width=width,
+        width=card["width"],
         head="prototype",
-        generator=generator,
+        generator=drawn,
         channels=channels,
-        block=block,
+        block=card.get("block", "plain"),
     )
-    network.head = head(network.feature_count, generator) if head else nn.Identity()
+    network.head = head(network.feature_count, drawn) if head else nn.Identity()
     return network
 
 

@@ -244,11 +244,8 @@ def adapt(context: ClientContext, *, prototypes: bool = False) -> Outcome:
     if prototypes:
         head = linear(body.feature_count, context.generator("head")).to(context.device)
         means = class_means(features(network, views), labels, shard.ways)
-        with torch.no_grad():
-            for parameter, value in zip(
-                (head.weight, head.bias), prototype_layer(means), strict=True
-            ):
-                parameter.copy_(value)
+        weight, bias = prototype_layer(means)
+        head.load_state_dict({"weight": weight, "bias": bias})
         network.head = head
     training = replace(
         context.individual,

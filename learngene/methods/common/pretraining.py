@@ -121,7 +121,6 @@ def draw_batches(factory: Factory, size: int) -> tuple[Callable[[int], Drawn], T
     """Batches of all base classes, epoch after epoch, by step; and the labels by position."""
     images = factory.images
     labels = class_positions(images.rows)
-    size = min(size, len(labels))
     a_pass = len(labels) // size
 
     @lru_cache(maxsize=1)

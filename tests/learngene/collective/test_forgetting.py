@@ -17,7 +17,7 @@ from learngene.collective.forgetting import STRATEGIES, anchored, herd, task_fis
 from learngene.collective.predictor import Accuracy
 from learngene.collective.sampling import epoch_positions, one_cycle
 from learngene.collective.trainer import CollectiveTrainer
-from learngene.data.augment import augment, to_batch
+from learngene.data.augment import draw_views, to_batch, views
 from learngene.errors import InputError
 from learngene.seeding import generator, torch_generator
 from tests.helpers import rng, torch_rng
@@ -204,7 +204,8 @@ def test_rehearsal_is_this_loop(evolve):
         for group in optimiser.param_groups:
             group["lr"] = s.lr * one_cycle(step / len(batches))
         x = to_batch(dataset.train_images[rows[positions]])
-        x = augment(x, chance, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
+        drawn = draw_views(len(x), chance)
+        x = views(x, drawn, flip=dataset.flip, side=s.train_size, zoom=s.zoom)
         optimiser.zero_grad(set_to_none=True)
         logits = model(x)
         goal = goals[positions]

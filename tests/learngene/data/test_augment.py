@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.data.augment import augment, shrink, to_batch
+from learngene.data.augment import augment, draw_views, shrink, to_batch, views
 from tests.helpers import rng, torch_rng
 
 
@@ -72,14 +72,14 @@ def test_draws_come_from_the_generator_alone():
 
 @pytest.mark.parametrize("zoom", [1.0, 0.5])
 def test_side_of_the_result(zoom):
-    moved = augment(numbered(3), torch_rng(), flip=False, side=8, zoom=zoom)
+    moved = views(numbered(3), draw_views(3, torch_rng()), flip=False, side=8, zoom=zoom)
     assert moved.shape == (3, 1, 8, 8)
     assert moved.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_zoomed_crops_lie_inside_the_image():
     """Zoomed crops show at least half of the side, magnified, and nothing from outside."""
-    moved = augment(numbered(100), torch_rng(), flip=False, zoom=0.5)[:, 0]
+    moved = views(numbered(100), draw_views(100, torch_rng()), flip=False, zoom=0.5)[:, 0]
     steps = (moved[:, 8, 10] - moved[:, 8, 6]) / 4  # source pixels a pixel
     assert float(steps.min()) >= 0.5 - 1e-3 and float(steps.max()) <= 1 + 1e-3
     assert float(steps.max() - steps.min()) > 0.3

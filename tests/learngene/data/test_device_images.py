@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from learngene.data.augment import augment, draw_views, to_batch, views
+from learngene.data.augment import draw_views, to_batch, views
 from learngene.data.device_images import DeviceImages
 from tests.helpers import CPU, rng, torch_rng
 
@@ -33,5 +33,5 @@ def test_draws_of_an_epoch_are_those_of_its_batches():
     x = torch.rand(7, 3, 8, 8)
     whole = draw_views(21, of_all)
     for part in whole.split(7):
-        expected = augment(x, of_batches, flip=True, side=6, zoom=0.5)
+        expected = views(x, draw_views(7, of_batches), flip=True, side=6, zoom=0.5)
         assert torch.equal(views(x, part, flip=True, side=6, zoom=0.5), expected)

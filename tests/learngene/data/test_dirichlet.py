@@ -10,7 +10,7 @@ import pytest
 from learngene.data.dataset import ImageDataset
 from learngene.data.dirichlet import divide
 from learngene.data.partition import Shard, check_leakage, draw_shard
-from learngene.data.settings import DirichletPartition
+from learngene.data.settings import DirichletPartition, ShardSettings
 from learngene.errors import InputError
 
 CLIENTS = 3
@@ -20,7 +20,7 @@ EVEN = replace(PART, clients=20, min_images=10)
 
 def _draw(dataset: ImageDataset, client: int, seed: int = 5, **change: object) -> Shard:
     asked = {"ways": 3, "shots": 4, "partition": PART, **change}  # 36 images: 6 of each class
-    return draw_shard(dataset, client=client, shard_seed=seed, **asked)  # type: ignore[arg-type]
+    return draw_shard(dataset, ShardSettings(seed=seed, **asked), client)  # type: ignore[arg-type]
 
 
 def test_clients_divide_as_many_images_of_each_class(glyphs: ImageDataset) -> None:

@@ -11,12 +11,13 @@ import torch
 from learngene.data.augment import to_batch
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import Shard, check_leakage, draw_shard, read_shard
+from learngene.data.settings import ShardSettings
 from learngene.errors import InputError
 
 
 def _draw(dataset: ImageDataset, client: int = 0, **change: object) -> Shard:
-    asked = {"ways": 3, "shots": 4, "shard_seed": 5, **change}
-    return draw_shard(dataset, client=client, **asked)  # type: ignore[arg-type]
+    asked = {"ways": 3, "shots": 4, "seed": 5, **change}
+    return draw_shard(dataset, ShardSettings(**asked), client)  # type: ignore[arg-type]
 
 
 def _base_rows(dataset: ImageDataset) -> np.ndarray:
@@ -97,12 +98,10 @@ def test_a_query_that_is_a_shot_or_of_base_leaks(glyphs: ImageDataset) -> None:
 def test_seed_and_client_decide(glyphs: ImageDataset) -> None:
     assert np.array_equal(_draw(glyphs).train_rows, _draw(glyphs).train_rows)
     seen = {
-        tuple(_draw(glyphs, client, shard_seed=s).train_rows)
-        for client in range(5)
-        for s in range(5)
+        tuple(_draw(glyphs, client, seed=s).train_rows) for client in range(5) for s in range(5)
     }
     assert len(seen) == 25
-    for varied in ("client", "shard_seed"):  # classes, too, not only images of them
+    for varied in ("client", "seed"):  # classes, too, not only images of them
         assert len({_draw(glyphs, **{varied: n}).classes for n in range(10)}) > 5, varied
 
 
@@ -198,9 +197,7 @@ def test_open_world_classes_that_are_learned_count_as_base(tiny_dataset):
     )
 
     def shard(classes_from):
-        return draw_shard(
-            tiny_dataset, ways=3, shots=2, shard_seed=0, client=0, classes_from=classes_from
-        )
+        return draw_shard(tiny_dataset, ShardSettings(3, 2, 0, classes_from), 0)
 
     assert check_leakage(tiny_dataset, [shard("novel")], rows, with_open_world=True)["passed"]
     assert not check_leakage(tiny_dataset, [shard("novel")], rows)["passed"]

@@ -11,6 +11,7 @@ from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.collective.sampling import hold_out
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard, read_shard
+from learngene.data.settings import ShardSettings
 from learngene.methods import ClientContext, Factory, Payload, find
 from learngene.methods.base import BaseImages
 from learngene.seeding import torch_generator
@@ -51,7 +52,7 @@ def make_factory(name: str, dataset: ImageDataset, budget: int = 200, **changed:
 def make_context(
     name: str, dataset: ImageDataset, payload: Payload, client: int = 0, **changed: Any
 ) -> ClientContext:
-    shard = draw_shard(dataset, ways=3, shots=5, shard_seed=0, client=client)
+    shard = draw_shard(dataset, ShardSettings(3, 5, seed=0), client)
     individual = IndividualSettings(
         epochs=2, batch_size=8, lr=0.01, inherited_lr=0.01, weight_decay=0.0, eval_every=1
     )

@@ -78,11 +78,11 @@ def test_no_two_characters_look_alike() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"classes": 500}, "data.classes=500: there are 108 glyphs"),
+        ({"classes": 500}, "a train label is outside 0..107"),
         ({"classes": 4, "novel": 0.05, "base": 0.75}, "each needs at least 1"),
         ({"base": 0.9}, "sum to 1, they sum to 1.4"),
         ({"base": 1.1, "novel": -0.3}, "above 0"),
-        ({"train_per_class": 0}, "data.train_per_class=0"),
+        ({"train_per_class": 0}, "has 0 train images, it needs at least 1"),
         ({"image_size": 4}, "data.image_size=4"),
     ],
 )

@@ -286,11 +286,11 @@ def _names(value: object) -> dict:
 
 METADATA: dict[str, tuple[object, str]] = {
     "no object": ([1], "Input should be"),
-    "info a list": ({"info": []}, "info: Input should be"),
-    "features null": ({"info": {"features": None}}, "features: Input should be a valid dict"),
+    "info a list": ({"info": []}, r"info is \[\]: Input should be"),
+    "features null": ({"info": {"features": None}}, "features is None: Input should"),
     "label a number": ({"info": {"features": {"fine_label": 5}}}, "Input should be"),
-    "names unhashable": (_names([["a"]] * 100), r"names\.0: Input should be a valid string"),
-    "names a number": (_names(5), "names: Input should be a valid list"),
+    "names unhashable": (_names([["a"]] * 100), r"names\.0 is \['a'\]: Input should be"),
+    "names a number": (_names(5), "names is 5: Input should be a valid list"),
     "not UTF-8": (b'{"info": "\xff"}', "can't decode byte 0xff"),
     "no JSON": (b"{", "Expecting property name"),
     "nested": (b"[" * 100_000, "nested too deeply"),
