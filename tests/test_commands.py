@@ -221,7 +221,7 @@ def test_no_other_command_is_shown() -> None:
 )
 def test_help_says_what_each_argument_is() -> None:
     for name in APPS:
-        commands = get_command(import_module(name).app).commands  # type: ignore[attr-defined]
+        commands = get_command(import_module(name).app).commands
         assert commands
         for command in commands.values():
             assert all(each.help for each in command.params), command.name

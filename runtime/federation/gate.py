@@ -124,6 +124,7 @@ def run_supernode(arguments: Sequence[str]) -> None:
     """
     os.environ |= NO_CALLS_HOME
     import flwr.supernode.main as made
+    from click import ClickException
     from flwr.common.config import parse_config_args
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
@@ -132,7 +133,11 @@ def run_supernode(arguments: Sequence[str]) -> None:
     words = ArgumentParser(add_help=False)
     words.add_argument("--node-config")
     config = words.parse_known_args(arguments)[0].node_config
-    root = NodeSettings.read(parse_config_args(config and [config])).data_root
+    try:
+        root = NodeSettings.read(parse_config_args(config and [config])).data_root
+    except ClickException as error:
+        fix = 'Write words in quotes, with spaces between: partition-id=0 data-root="/their/images"'
+        raise InputError("node-config", config, "Flower cannot read this", fix) from error
     if root is not None and not is_folder(expand_user(root)):
         raise InputError("data-root", root, "there is no such folder", "Name one")
     made.create_app = _behind_gate(made.create_app, (HEALTH,))

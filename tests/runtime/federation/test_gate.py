@@ -152,6 +152,7 @@ def test_a_supernode_whose_images_are_not_there_does_not_start(monkeypatch, tmp_
     for wrong, said in {
         f'data-root="{tmp_path}/none"': "data-root=.*/none: there is no such folder. Name one",
         config.replace("data-root", "dataroot"): "there is no such key. Write data-root",
+        "data-root=/their/images": "Flower cannot read this. Write words in quotes",
     }.items():
         with pytest.raises(InputError, match=said):
             gate.run_supernode(["--insecure", "--node-config", wrong])
