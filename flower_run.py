@@ -38,7 +38,7 @@ from learngene.utils.files import write_atomically
 from learngene.utils.settings import limits_of
 from runtime.federation import ENDED
 from runtime.grid_backend import OutsideGrid
-from sim import OK, announce, attempt, simulation
+from sim import FAILED, OK, TOO_FEW_ANSWERS, announce, attempt, simulation
 
 NAME = "flower-learngene"  # of the distribution
 ABSOLUTE = "Write a path from the root, of the machine of the SuperLink"
@@ -52,6 +52,11 @@ FLOWERS = {
     "runtime.total_gpus": 'Write --federation-config "init-args-num-gpus=N"',
     "runtime.num_gpus": 'Write --federation-config "client-resources-num-gpus=X"',
     "hydra": "Leave it out; the run's folder is run-dir=/ABSOLUTE/FOLDER beside overrides",
+}
+# What the lines of a run have said at length, for whoever reads ``ended.json`` alone.
+SHOWN = {
+    FAILED: "the run failed, or a method was left out of it: its output says why",
+    TOO_FEW_ANSWERS: "fewer clients answered than runtime.min_answered: its report names them",
 }
 
 
@@ -69,9 +74,10 @@ def run(grid: Grid, context: Context) -> None:
     run_dir = _run_dir(context)  # before all else: what goes wrong is written there
     print(f"  run folder: {run_dir}", flush=True)
     code, problem = attempt(lambda: _job(grid, context, run_dir))
+    problem = problem or SHOWN.get(code, "")
     write_atomically(run_dir / ENDED, json.dumps({"code": code, "problem": problem}).encode())
     if code != OK:
-        raise RunFailed(problem or f"the run ended with exit code {code}, see above") from None
+        raise RunFailed(problem) from None
 
 
 def _job(grid: Grid, context: Context, run_dir: Path) -> int:

@@ -7,6 +7,7 @@ wrong with a node's files its own log says; the server is told that something is
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -53,15 +54,17 @@ class NodeSettings:
         """From ``context.node_config``.
 
         Raises:
-            InputError: a key is written otherwise (``data_root``), or its value is none it can be.
+            InputError: a key is written otherwise (``data_root``, ``dataroot``), or its value is
+                none it can be.
         """
         from pydantic import TypeAdapter, ValidationError  # late: a query does without
 
         names = {each.name.replace("_", "-"): each for each in fields(cls)}
         del names["simulated"]
         for key in config:
-            if key not in names and (meant := key.lower().replace("_", "-")) in names:
-                raise InputError("node-config", key, "there is no such key", f"Write {meant}")
+            meant = difflib.get_close_matches(key.lower().replace("_", "-"), names, 1, cutoff=0.8)
+            if key not in names and meant:
+                raise InputError("node-config", key, "there is no such key", f"Write {meant[0]}")
         given = {names[key].name: value for key, value in config.items() if key in names}
         try:
             TypeAdapter(cls).validate_json(json.dumps(given), strict=True)

@@ -72,7 +72,8 @@ def _explain(error: BaseException, whole: Sequence[str]) -> str:
             return _unknown(name, value)
         if name in text and "erging override" in text:
             kind = _kind(name)
-            return f"{name}={value}: not a value of type {kind}. Write {name}=VALUE of that type."
+            due = f"[{value}]" if kind.startswith("list") else "VALUE of that type"
+            return f"{name}={value}: not a value of type {kind}. Write {name}={due}."
         if "Could not append" in text and name in text:
             return f"{name}={value}: the field is there already. Leave the + away."
     if any(words in text for words in GRAMMAR):
@@ -84,10 +85,14 @@ def _explain(error: BaseException, whole: Sequence[str]) -> str:
             return f"{word[:LONGEST]}: Hydra cannot read this. {_quotes(word)}"
     if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\s*1\.", text, re.DOTALL):
         several = ambiguous.group(1)
-        return (
-            f"{several[:LONGEST]}: Hydra reads several runs, which -m asks for. "
-            f"If it is one value: {_quotes(several)}"
-        )
+        name, _, value = several.partition("=")
+        if (kind := _kind(name)).startswith(("int", "float")):
+            one = "A decimal number has a point."
+        elif kind.startswith(("list", "Any")):
+            one = f"A list has brackets: {shlex.quote(f'{name}=[{value}]')[:LONGEST]}."
+        else:
+            one = f"If it is one value: {_quotes(several)}"
+        return f"{several[:LONGEST]}: Hydra reads several runs, which -m asks for. {one}"
     reason = " ".join(str(error.__cause__ or error).split())
     wrong = re.search(r"full_key: (\S+)", reason)
     where = wrong.group(1) if wrong else " ".join(overrides)

@@ -20,7 +20,7 @@ from conf.schema import Config, register_schema
 from conf.typed import default_cache
 from learngene.errors import InputError
 from learngene.methods.registry import BUILT_IN, find
-from learngene.utils.settings import Limits, kinds_of
+from learngene.utils.settings import Limits, kinds_of, range_of
 
 CONF = Path(__file__).parent
 WIDTH = 80  # columns
@@ -153,9 +153,7 @@ def _may_be(kind: str, limits: Limits) -> str:
         return "true | false"
     if limits.path or not kind.startswith(("int", "float")):
         return ""
-    low = f"above {limits.gt:g}" if limits.gt is not None else f"at least {limits.ge or 0:g}"
-    high = f", at most {limits.le:,.15g}" if limits.le < 2**63 - 1 else ""
-    return f"{low}{high}"
+    return range_of(limits)
 
 
 def comments(schema: type) -> dict[str, str]:

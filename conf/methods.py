@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # methods bring torch: seconds that a wrong word need not wai
     from learngene.methods.base import Method
 
 RESERVED = (*BUILT_IN, "gain")  # names that mean something in the summary
+A_MODULE = "name a module with a METHOD (docs/tutorials/add_a_method.md)"
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,18 @@ def _find(name: str, plugins: Mapping[str, Any]) -> Method:
 
 def _add_plugin(module: str, plugins: dict[str, dict[str, Any]]) -> str:
     """Describe the method in ``module`` under its short name, which is returned."""
-    from learngene.methods.plugins import describe, name_of
+    from learngene.methods.plugins import NoModule, describe, name_of
 
     try:
         add_cwd_to_path()
         plugin = describe(module)
-    except ValueError as error:
+    except NoModule as error:
         built_in = f"there is no method of that name (there are {', '.join(BUILT_IN)})"
-        tutorial = "name a module with a METHOD (docs/tutorials/add_a_method.md)"
-        fix = f"Write methods=[learngene,scratch], or {tutorial}"
+        near = difflib.get_close_matches(module, BUILT_IN, n=1)
+        fix = f"Write {near[0] if near else 'methods=[learngene,scratch]'}, or {A_MODULE}"
         raise InputError("methods", module, f"{built_in}, and as a module: {error}", fix) from error
+    except ValueError as error:
+        raise InputError("methods", module, str(error), f"Mend it, or {A_MODULE}") from error
     name = name_of(module)
     if name in RESERVED or name in plugins:
         fix = "Give the file another name"

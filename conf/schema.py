@@ -87,6 +87,7 @@ class Config:
     method: dict[str, Any] = field(default_factory=dict)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
+    # a file of conf/experiment: its settings, and the rows and figure of its report; null = none
     experiment: Any = None
 
     @property

@@ -10,14 +10,15 @@ class InputError(ValueError):
 
     Args:
         field: what the user would change, in the command line's own words (``data.root``).
-        value: what it is now.
+        value: what it is now; None and booleans are shown as they are written there.
         problem: the rule that is broken, with both numbers where there are numbers.
         fix: what to do instead, as an imperative.
     """
 
     def __init__(self, field: str, value: object, problem: str, fix: str) -> None:
         self.field, self.value, self.problem, self.fix = field, value, problem, fix
-        super().__init__(f"{field}={value}: {problem}. {fix}.")
+        shown = {"None": "null", "True": "true", "False": "false"}.get(repr(value), value)
+        super().__init__(f"{field}={shown}: {problem}. {fix}.")
 
     # Crosses process boundaries: worker pools pickle exceptions.
     def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:

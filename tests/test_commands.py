@@ -16,11 +16,14 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 import sim as program
 from conf.validate import GROWTHS, check, check_fields
@@ -31,6 +34,7 @@ from tests.test_experiments import points
 from tests.test_tutorials import ELSEWHERE, ORDER, blocks
 
 ROOT = Path(__file__).resolve().parents[1]
+APPS = ("learngene.command_line", "reports.__main__", "runtime.federation.__main__")
 PAGES = (ROOT / "README.md", ROOT / "docs" / "GUIDE.md")
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=3",
         "individual.epochs=1", "collective.epochs=2", "report.gradcam_images=0")  # fmt: skip
@@ -209,3 +213,15 @@ def test_no_other_command_is_shown() -> None:
         if not any(word in each for word in (" sim.py", "-m reports", *elsewhere))
     ]
     assert others == ["python -m pip install -e ."]
+
+
+@pytest.mark.skipif(
+    [*map(int, version("click").split(".")[:2])] >= [8, 5],
+    reason="a newer click than pyproject.toml takes",
+)
+def test_help_says_what_each_argument_is() -> None:
+    for name in APPS:
+        commands = get_command(import_module(name).app).commands
+        assert commands
+        for command in commands.values():
+            assert all(each.help for each in command.params), command.name

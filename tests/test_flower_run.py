@@ -124,9 +124,9 @@ def test_the_exit_code_of_a_run_reaches_flower(
         monkeypatch.setattr(flower_run, "simulation", lambda *_, code=code: code)
         ended = start(tmp_path, f"cache={tmp_path}")
         assert ended["code"] == code
-        assert ended["raised"] == (
-            f"the run ended with exit code {code}, see above" if code else None
-        )
+        assert ended["raised"] == (ended["problem"] or None)
+        assert bool(ended["problem"]) == bool(code)
+    assert "fewer clients answered than runtime.min_answered" in ended["problem"]
 
 
 ALIKE = (

@@ -40,7 +40,7 @@ from learngene.networks.individual import Individual
 from learngene.networks.layers import arrays_of, load_arrays, shape_problem
 from learngene.networks.projection import Projection
 from learngene.seeding import torch_generator
-from learngene.utils.files import expand_user, is_file, write_atomically
+from learngene.utils.files import expand_user, is_file, is_folder, write_atomically
 from learngene.utils.untrusted import read_json, read_limited
 
 BUILT = ("layers", "stem", "width", "channels")  # what arrays do not say
@@ -222,7 +222,8 @@ def load(path: str | Path) -> Learngene:
         card_path = path.with_suffix(".json")
     if not is_file(card_path):
         fix = "Name the learngene.safetensors of a finished run; its .json lies beside it"
-        raise InputError("learngene.path", path, f"{card_path} does not exist", fix)
+        problem = "a folder" if is_folder(path) else f"{card_path} does not exist"
+        raise InputError("learngene.path", path, problem, fix)
     try:
         card = read_card(read_json(card_path, CARD_LIMIT), where=str(path))
         packed = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))

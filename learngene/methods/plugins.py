@@ -33,6 +33,10 @@ NAME_LIMIT = 40  # characters of a name in tables and messages
 IMPORT_S = 120.0  # an import that takes longer is taken for endless, seconds
 
 
+class NoModule(ValueError):
+    """There is no module of that name."""
+
+
 def name_of(module: str) -> str:
     """How a method is called in tables: the last part of its module's name."""
     return module.rpartition(".")[2]
@@ -42,10 +46,11 @@ def describe(module: str) -> dict[str, Any]:
     """What the factory and the clients are told of the method in ``module``, as plain JSON.
 
     Raises:
-        ValueError: there is no such module, it cannot be imported, or it has no ``METHOD``.
+        NoModule: there is none of that name, or it is no name of one.
+        ValueError: it cannot be imported, or has no ``METHOD``.
     """
     if not MODULE.fullmatch(module) or len(name_of(module)) > NAME_LIMIT:
-        raise ValueError("no name of a module")
+        raise NoModule("no name of a module")
     if module not in sys.modules:
         _rehearse(module)
     method, path = _import(module)
@@ -114,11 +119,10 @@ def _import(module: str) -> tuple[Method, Path]:
         with isolated(0, f"import-{module}"):
             imported = import_module(module)
     except Exception as error:  # somebody else's code: none is ours to handle
-        problem = f"importing it raises {in_words(error)[:200]}"
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module}.".startswith(f"{missing}."):
-            problem = f"no module {missing} can be imported from here"
-        raise ValueError(problem) from error
+            raise NoModule(f"no module {missing} can be imported from here") from error
+        raise ValueError(f"importing it raises {in_words(error)[:200]}") from error
     method, path = getattr(imported, "METHOD", None), _file(imported)
     if path is None or not isinstance(method, Method):
         raise ValueError(

@@ -12,7 +12,7 @@ from learngene.utils.settings import setting
 class OpenWorldSettings:
     """How unknown images are recognised (Eq. 2, 3), and the cycles that learn them."""
 
-    # (Eq. 2) | max_logit | energy | mahalanobis | relative_mahalanobis
+    # max_softmax (Eq. 2) | max_logit | energy | mahalanobis | relative_mahalanobis
     score: str = setting(
         "max_softmax",
         choices=("max_softmax", "max_logit", "energy", "mahalanobis", "relative_mahalanobis"),

@@ -96,6 +96,12 @@ def check_settings(settings: Any, prefix: str = "") -> None:
             check_value(name, value, limits, whole=str(entry.type).startswith("int"))
 
 
+def range_of(limits: Limits) -> str:
+    """What a number may be, in words. A bound that is only that of 64 bits is not said."""
+    low = f"above {limits.gt:g}" if limits.gt is not None else f"at least {limits.ge or 0:g}"
+    return low + (f" and at most {limits.le:,.15g}" if limits.le < 2**63 - 1 else "")
+
+
 def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -> None:
     """Hold one value to its limits.
 
@@ -123,9 +129,7 @@ def check_value(name: str, value: Any, limits: Limits, *, whole: bool = False) -
             raise InputError(name, value, problem, f"Write {name}={limits.choices[0]}")
         return
     low, closed = (limits.gt, False) if limits.gt is not None else (limits.ge or 0, True)
-    rule = f"must be {'at least' if closed else 'above'} {low:g}"
-    if math.isfinite(limits.le):
-        rule += f" and at most {limits.le:g}"
+    rule = f"must be {range_of(limits)}"
     nearest = low if closed else (min(limits.le, 1) if low == 0 else low)
     kind: Any = Integral if whole else Real
     if isinstance(value, bool) or not isinstance(value, kind):

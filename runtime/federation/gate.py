@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
 from learngene.errors import InputError
+from learngene.utils.files import expand_user, is_folder
 
 FLEET, HEALTH = "/v1/fleet/", "/health"
 SIGNED = "--enable-supernode-auth"  # nodes have a key, and sign what they ask for
@@ -114,11 +116,30 @@ def run_superlink(arguments: Sequence[str]) -> None:
 
 
 def run_supernode(arguments: Sequence[str]) -> None:
-    """``flower-supernode`` with these options, behind the gate."""
+    """``flower-supernode`` with these options, behind the gate.
+
+    Raises:
+        InputError: its ``--node-config`` is none that a client could work with, which otherwise its
+            first task would show.
+    """
     os.environ |= NO_CALLS_HOME
     import flwr.supernode.main as made
+    from click import ClickException
+    from flwr.common.config import parse_config_args
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
+    from clients.node import NodeSettings
+
+    words = ArgumentParser(add_help=False)
+    words.add_argument("--node-config")
+    config = words.parse_known_args(arguments)[0].node_config
+    try:
+        root = NodeSettings.read(parse_config_args(config and [config])).data_root
+    except ClickException as error:
+        fix = 'Write words in quotes, with spaces between: partition-id=0 data-root="/their/images"'
+        raise InputError("node-config", config, "Flower cannot read this", fix) from error
+    if root is not None and not is_folder(expand_user(root)):
+        raise InputError("data-root", root, "there is no such folder", "Name one")
     made.create_app = _behind_gate(made.create_app, (HEALTH,))
     _run("flower-supernode", flower_supernode, arguments)
 

@@ -159,6 +159,7 @@ def test_what_is_wrong_with_its_images_stays_in_the_nodes_log(task, gene, tmp_pa
     ("config", "said"),
     [
         ({"data_root": "x"}, "Write data-root"),
+        ({"dataroot": "x"}, "Write data-root"),
         ({"Class-Names": True}, "Write class-names"),
         ({"data-root": 3}, "data_root is 3"),
         ({"class-names": "yes"}, "class_names is 'yes'"),

@@ -72,6 +72,14 @@ def test_no_group_is_optional_so_hydra_passes_no_typing_error_over() -> None:
         ("learngene.layer=2", "Did you mean learngene.layers=2?"),
         ("output_dir=x", "Did you mean hydra.run.dir=x?"),
         ("maml.lr=1", "Did you mean method.maml.lr=1?"),
+        ("methods=learngene", "Write methods=[learngene]."),
+        ("shots=1,5", "which -m asks for. A list has brackets: 'shots=[1,5]'."),
+        ("individual.lr=0,01", "which -m asks for. A decimal number has a point."),
+        (
+            "cache=/a,b",
+            """If it is one value: Put it into quotes of its own, inside those of """
+            """the shell: 'cache="/a,b"'.""",
+        ),
     ],
 )
 def test_a_slip_is_told_what_was_meant(words: str, said: str) -> None:
@@ -103,6 +111,12 @@ def test_glyphs_has_as_many_classes_as_its_message_says() -> None:
     for count in ("9", f"{len(CHARACTERS) + 1}"):
         with pytest.raises(InputError, match="at least 10 and at most 108"):
             check(composed(f"data.classes={count}"))
+    for words, said in {
+        "num_clients=0": "at least 1 and at most 100,000. Write",
+        "seed=-1": "seed=-1: must be at least 0. Write",  # not 9.2e+18, which is that of 64 bits
+    }.items():
+        with pytest.raises(InputError, match=said):
+            check(composed(words))
     for count in ("10", f"{len(CHARACTERS)}"):
         check(composed(f"data.classes={count}", "ways=2"))
 

@@ -356,7 +356,7 @@ def test_a_prefix_that_cannot_be_is_refused(words: str, said: str) -> None:
             "data.partition=dirichlet queries=5",
             "queries=5: with data.partition=dirichlet only training",
         ),
-        ("data.partition=dirichlet individual.safeguard=true", "individual.safeguard=True: each"),
+        ("data.partition=dirichlet individual.safeguard=true", "individual.safeguard=true: each"),
         ("individual.safeguard=true shots=[10,2]", r"a client has 2 of each \(shots\)"),
         ("methods=[maml] ways=[3,5]", "methods=maml: it is trained for one number of classes"),
         ("methods=[maml] data.partition=dirichlet", "Leave it out, or write ways=5"),

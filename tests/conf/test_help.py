@@ -53,8 +53,8 @@ def test_every_field_stands_there_with_its_value_range_and_comment() -> None:
         assert all(choice in words[name] for choice in limits.choices), name
     assert words["data.name"].startswith("cifar100 ")  # of this run
     assert words["shots"].startswith("10 (at least 1) images of a class in a client's shard; ")
-    assert words["collective.label_smoothing"] == "0.0 (at least 0, at most 0.9) 0..1"
-    assert words["method.maml.steps"].startswith("1 (at least 1, at most 100) on a task's")
+    assert words["collective.label_smoothing"] == "0.0 (at least 0 and at most 0.9) 0..1"
+    assert words["method.maml.steps"].startswith("1 (at least 1 and at most 100) on a task's")
 
 
 def test_comments_are_those_of_the_source() -> None:

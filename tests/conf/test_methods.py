@@ -69,10 +69,10 @@ def test_settings_of_methods_that_the_run_has_not_are_passed_over():
     ("name", "source", "said"),
     [
         ("not_there", None, "no module not_there can be imported"),
-        ("scrach", None, "Write methods=[learngene,scratch]"),
+        ("scrach", None, "Write scratch, or name a module"),
         ("no_method", "x = 1\n", "has no value METHOD"),
         ("wrong_method", "METHOD = 3\n", "has no value METHOD"),
-        ("no_python", "def (\n", "importing it raises SyntaxError"),
+        ("no_python", "def (\n", "no_python: importing it raises SyntaxError"),
         ("wants_more", "import not_installed_at_all\n", "No module named 'not_installed_at_all'"),
         ("raises", "1 / 0\n", "importing it raises ZeroDivisionError"),
         ("leaves", "import sys; sys.exit(3)\n", "importing it raises SystemExit: 3"),

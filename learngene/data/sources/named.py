@@ -42,8 +42,8 @@ def open_images(settings: SeededDataSettings) -> Source:
     name = files_of(settings.name)
     size = settings.image_size or _SIZE.get(name, 0)
     if size < 8:
-        problem = "images of any size are resized to one, of at least 8 pixels"
-        fix = f"Give one, e.g. data.image_size={_SIZE.get(name, 64)}"
+        problem = "images of any size are resized to one, which has to be given"
+        fix = f"Write, for instance, data.image_size={_SIZE.get(name, 64)}"
         raise InputError("data.image_size", settings.image_size, problem, fix)
     if settings.root is None:
         fix = "Give a folder with data.root=DIR"

@@ -246,6 +246,7 @@ def without_a_layer(path: Path) -> None:
 BROKEN: dict[Callable[[Path], object], str] = {
     Path.unlink: r"learngene\.safetensors does not exist",
     lambda path: path.with_suffix(".json").unlink(): r"learngene\.json does not exist",
+    lambda path: (path.unlink(), path.mkdir()): "a folder. Name the learngene.safetensors of a",
     flip_byte: "the sha256 of card and arrays is not",
     cut: "not a learngene: ",
     lambda path: path.write_bytes(b""): "not a learngene: ",

@@ -226,7 +226,7 @@ def test_larger_files_are_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("name", ["/", ".", "", "..", "/nowhere", "a\0b", "x" * 5000, "~no"])
 def test_paths_that_are_no_file(name: str) -> None:
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r"a folder|does not exist"):
         load(name)
 
 
@@ -234,7 +234,7 @@ def test_a_folder_or_a_pipe_is_no_file(tmp_path: Path) -> None:
     for suffix in (".safetensors", ".json"):
         os.mkfifo(tmp_path / f"pipe{suffix}")
     for path in (tmp_path, tmp_path / "pipe.safetensors"):
-        with pytest.raises(InputError, match="does not exist"):
+        with pytest.raises(InputError, match=r"a folder|does not exist"):
             load(path)
 
 

@@ -144,6 +144,23 @@ def test_a_superlink_that_would_take_anybody_for_a_node_does_not_start(monkeypat
     assert [flag for (flag,) in started] == ["--enable-supernode-auth", "--simulation", "--help"]
 
 
+def test_a_supernode_whose_images_are_not_there_does_not_start(monkeypatch, tmp_path) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(gate, "_run", lambda name, main, arguments: started.append(arguments))
+    monkeypatch.setattr("flwr.supernode.main.create_app", lambda: None)  # as it was, afterwards
+    config = f'partition-id=0 data-root="{tmp_path}"'
+    for wrong, said in {
+        f'data-root="{tmp_path}/none"': "data-root=.*/none: there is no such folder. Name one",
+        config.replace("data-root", "dataroot"): "there is no such key. Write data-root",
+        "data-root=/their/images": "Flower cannot read this. Write words in quotes",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            gate.run_supernode(["--insecure", "--node-config", wrong])
+    for due in (["--help"], ["--node-config", config], [f"--node-config={config}"]):
+        gate.run_supernode(due)
+    assert len(started) == 3
+
+
 def test_ipv6() -> None:
     try:
         with served("::1") as port:
