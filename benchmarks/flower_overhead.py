@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -44,7 +45,7 @@ from protocol.plan import plan_round
 from protocol.rounds import RoundPlan
 from protocol.task import ClientTask
 from runtime.ray_backend import simulate
-from runtime.ray_start import RayStart, ended_at_last
+from runtime.ray_start import RayStart
 from runtime.resources import RuntimeSettings, check_resources
 from strategies.learngene import LearngeneStrategy
 
@@ -140,7 +141,7 @@ def main() -> int:
         found.append(timed("bare", lambda: bare(plans, clients, processes)))
         for name in ("cold", "warm"):
             ray = RayStart(resources, None)
-            with ended_at_last(ray):
+            with closing(ray):
                 if name == "warm":
                     timed("Ray's start", ray.begin_and_wait)
                 found.append(timed(name, partial(with_flower, plans, clients, processes, ray)))

@@ -121,7 +121,7 @@ class RayStart(RunCallback):
             self._up.wait()
             if self._early and self._error is not None:
                 # Ray gives its start half a minute, which beside a training may be too little.
-                self.end()
+                self.close()
                 self.begin()
                 self._up.wait()
             self._on_lost = on_lost
@@ -131,9 +131,9 @@ class RayStart(RunCallback):
                 raise self._pool.lost
             yield self._pool
         finally:
-            self.end()
+            self.close()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End Ray and its workers, whatever they do; nothing where it has not begun."""
         if self._thread is None:
             return
@@ -141,16 +141,6 @@ class RayStart(RunCallback):
         self._thread.join()  # Ray's start cannot be broken off; a signal's grace limits the wait
         self._around.close()
         self._thread, self._on_lost = None, lambda: None
-
-
-@contextmanager
-def ended_at_last(start: RayStart | None) -> Iterator[None]:
-    """However a run ends, its Ray does so, too."""
-    try:
-        yield
-    finally:
-        if start is not None:
-            start.end()
 
 
 def say(error: BaseException) -> str:
