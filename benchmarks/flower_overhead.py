@@ -18,7 +18,6 @@ bare. The bar is 1.10.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import sys
@@ -35,7 +34,7 @@ import numpy as np
 import torch
 from ray._private.services import psutil  # Ray carries it
 
-from benchmarks.command import end, finished_run
+from benchmarks.command import end, finished_run, new_parser
 from clients.work import run_task
 from conf.parts import client_task
 from conf.schema import read_config
@@ -110,9 +109,7 @@ def with_flower(plans: list[RoundPlan], clients: int, processes: int, ray: RaySt
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("run_dir", type=finished_run)
     parser.add_argument("--clients", type=int, help="default: those of the run")
     parser.add_argument("--processes", type=int, default=2)

@@ -10,13 +10,13 @@ is processor time on one thread, which a busy machine does not change much; on a
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
 import numpy as np
 import torch
 
+from benchmarks.command import new_parser
 from learngene.adaptation import together
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.together import bytes_of, train_together
@@ -61,9 +61,7 @@ def context(name: str, client: int, gene: Learngene, epochs: int, device: str) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--cohorts", type=int, nargs="+", default=[8, 20, 64])
     parser.add_argument("--epochs", type=int, default=3)
