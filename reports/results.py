@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -75,7 +75,7 @@ def build_results(
     }
     content = {**to_json_types(content), "clients": rows}
     if rounds is not None and len(rounds) > 1:
-        content["rounds"] = _rounds(to_json_types(rounds), rows)
+        content["rounds"] = _rounds(to_json_types(rounds), rows, failures.keys())
     results = check_results(content).model_dump(mode="json", exclude_unset=True)
     results["run"]["result_sha256"] = result_sha256(results)
     return results
@@ -220,7 +220,7 @@ def _client(
 
 
 def _rounds(
-    rounds: Sequence[dict[str, Any]], last: Sequence[Mapping[str, Any]]
+    rounds: Sequence[dict[str, Any]], last: Sequence[Mapping[str, Any]], left_out: Set[str]
 ) -> list[dict[str, Any]]:
     """Every round with its summary; scratch, which is asked for in the last one, is the reference
     of all. The last round's clients are the run's and are not kept twice."""
@@ -231,7 +231,8 @@ def _rounds(
     }
     rows = []
     for number, point in enumerate(rounds, start=1):
-        names = _method_names(point["clients"]) or [MAIN]  # nobody answered: a mean of nothing
+        names = [name for name in _method_names(point["clients"]) if name not in left_out]
+        names = names or [MAIN]  # nobody answered: a mean of nothing
         final = number == len(rounds)
         clients = last if final else [_client(client, names) for client in point["clients"]]
         answered = [c for c in clients if "methods" in c]

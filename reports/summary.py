@@ -132,7 +132,7 @@ def summary_rows(results: Results) -> list[tuple[str, ...]]:
 
 def round_rows(results: Results) -> list[tuple[str, ...]]:
     """One row a round, in the order of ``ROUND_HEADINGS``."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for point in results.get("rounds") or []:
         summary = point["summary"].get(MAIN, {})
         accuracy = percent(summary.get("mean"), summary.get("ci95"))
