@@ -25,13 +25,12 @@ from learngene.data.partition import shard_of
 from learngene.gene.gene import Learngene, extract
 from learngene.methods import ClientContext, find
 from learngene.methods.base import generators
-from learngene.networks.collective import Collective
+from learngene.networks.collective import COLLECTIVE_END, Collective
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
 from learngene.utils.hardware import pin_kernels
 
 WAYS, SHOTS, TESTS, SIDE = 5, 10, 60, 32
-WIDTHS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512)  # of the collective
 
 
 def context(name: str, client: int, gene: Learngene, epochs: int, device: str) -> ClientContext:
@@ -72,7 +71,7 @@ def main() -> int:
     torch.set_num_threads(1)
     clock = time.perf_counter if device == "cuda" else time.process_time
 
-    widths = scaled(WIDTHS, arguments.width)
+    widths = scaled(COLLECTIVE_END, arguments.width)
     made = Collective(widths, WAYS, width=arguments.width, generator=torch_generator(0, "bench"))
     gene = extract(made, layers=range(1, 8), rho=[], source={}, image_side=SIDE)
     for name in ("learngene", "scratch"):
