@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,14 +80,15 @@ def simulation(
     from conf.unread import unread
     from reports.console import Console
     from reports.loggers import logging
-    from runtime.ray_start import RayStart, ended_at_last
+    from runtime.ray_start import RayStart
 
     run, resources = check_methods(config)
     console, plain, ray = Console(), asdict(config), None
     if resources is not None:
         halves = any(method.trained_by == "factory" for method in run.methods.values())
         ray = RayStart(resources, config.runtime.client_timeout_s, halves=halves)
-    with logging(config.logger, run_dir, plain, console) as logger, ended_at_last(ray):
+    ended = nullcontext() if ray is None else closing(ray)  # however the run ends
+    with logging(config.logger, run_dir, plain, console) as logger, ended:
         plain = with_methods(plain, run)
         if note := unread(config, run.methods, overrides):
             console.on_note(note)

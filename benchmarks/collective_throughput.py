@@ -12,7 +12,6 @@ count. Equal mean losses say that both ways are one training. ``--fast`` is
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from dataclasses import replace
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.command import new_parser
 from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
@@ -65,9 +65,7 @@ def images_a_second(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument(

@@ -1,20 +1,35 @@
-"""What the commands of this folder have in common: a finished run to work on, and how they end."""
+"""What the commands of this folder have in common: their words, a run to work on, how they end."""
 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentTypeError
-from collections.abc import Callable
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.error_messages import explain
+from conf.schema import Config, register_schema
+from conf.validate import check
 from learngene.errors import InputError, say
 
 WRONG_INPUT = 2
+
+
+def new_parser(page: str | None) -> ArgumentParser:
+    """Whose ``--help`` begins with a module's docstring, as it stands there."""
+    return ArgumentParser(description=page, formatter_class=RawDescriptionHelpFormatter)
+
+
+def composed(overrides: Sequence[str]) -> Config:
+    """The configuration that ``sim.py`` would have."""
+    register_schema()
+    with initialize_config_module("conf", version_base="1.3"):
+        return check(compose("config", list(overrides)))
 
 
 def finished_run(text: str) -> Path:

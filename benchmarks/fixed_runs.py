@@ -11,7 +11,6 @@ versions: compare on one machine.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.command import new_parser
 from learngene.methods.registry import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,9 +66,7 @@ def _run(name: str, folder: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("action", choices=["write", "check"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", nargs="+", default=list(RUNS), choices=list(RUNS), metavar="RUN")

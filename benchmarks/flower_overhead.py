@@ -18,13 +18,13 @@ bare. The bar is 1.10.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from ray._private.services import psutil  # Ray carries it
 
-from benchmarks.command import end, finished_run
+from benchmarks.command import end, finished_run, new_parser
 from clients.work import run_task
 from conf.parts import client_task
 from conf.schema import read_config
@@ -44,7 +44,7 @@ from protocol.plan import plan_round
 from protocol.rounds import RoundPlan
 from protocol.task import ClientTask
 from runtime.ray_backend import simulate
-from runtime.ray_start import RayStart, ended_at_last
+from runtime.ray_start import RayStart
 from runtime.resources import RuntimeSettings, check_resources
 from strategies.learngene import LearngeneStrategy
 
@@ -109,9 +109,7 @@ def with_flower(plans: list[RoundPlan], clients: int, processes: int, ray: RaySt
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("run_dir", type=finished_run)
     parser.add_argument("--clients", type=int, help="default: those of the run")
     parser.add_argument("--processes", type=int, default=2)
@@ -140,7 +138,7 @@ def main() -> int:
         found.append(timed("bare", lambda: bare(plans, clients, processes)))
         for name in ("cold", "warm"):
             ray = RayStart(resources, None)
-            with ended_at_last(ray):
+            with closing(ray):
                 if name == "warm":
                     timed("Ray's start", ray.begin_and_wait)
                 found.append(timed(name, partial(with_flower, plans, clients, processes, ray)))

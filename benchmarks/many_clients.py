@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.command import new_parser
+
 if TYPE_CHECKING:
     from protocol.task import ClientTask
 
@@ -110,9 +112,7 @@ def row(count: int, ended: Ended, run_dir: Path, kept: Path) -> tuple[str, ...]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--clients", default="20,200,1000,5000,10000")
     parser.add_argument("--work", choices=("none", "all"), default="none")
     parser.add_argument("--out", type=Path, help="a new folder to keep the runs in")

@@ -104,10 +104,12 @@ def train_plainly(net: Individual, data: ShardData) -> float:
 
 def here(runtime: str) -> list[float]:
     """``runtime`` of this project, the method scratch: messages, guard and accounts as in a run."""
-    from protocol.plan import message_schema
+    from protocol.guard import MessageSchema
+    from protocol.reply_schema import reply_schema
     from protocol.rounds import RoundPlan
     from protocol.task import ClientTask
-    from runtime.ray_backend import RuntimeSettings, simulate
+    from runtime.ray_backend import simulate
+    from runtime.resources import RuntimeSettings
     from strategies.learngene import LearngeneStrategy
 
     asked = Asked.read()
@@ -116,7 +118,7 @@ def here(runtime: str) -> list[float]:
         world=asked.world, methods=("scratch",), seed=SEED, shard_seed=SEED, ways=WAYS, shots=SHOTS,
         classes_from="novel", threads=1, width=WIDTH, individual=TRAINING, method=settings,
     )  # fmt: skip
-    plan = RoundPlan(task, schema=message_schema(task, {}))
+    plan = RoundPlan(task, schema=MessageSchema({}, reply_schema(task)))
     strategy = LearngeneStrategy(asked.clients, lambda _: [plan])
     workers = asked.processes if runtime == "ray" else None
     simulate(strategy, 1, RuntimeSettings(runtime, total_cpus=workers), asked.clients)

@@ -10,7 +10,6 @@ the accuracy of the clients.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command import end, finished_run
+from benchmarks.command import end, finished_run, new_parser
 from learngene.gene.gene import Learngene, digest, load, save
 from learngene.seeding import generator
 
@@ -63,9 +62,7 @@ def forged(gene: Learngene, change: Callable[[Arrays], Arrays]) -> Learngene:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("run_dir", type=finished_run)
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="may be repeated")
     asked, overrides = parser.parse_known_args()

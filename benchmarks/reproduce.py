@@ -14,7 +14,6 @@ minutes that show whether everything runs. After a change of the code, name anot
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import shutil
@@ -31,14 +30,13 @@ from threading import Event
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.command import composed, new_parser
 from conf.error_messages import explain
-from conf.schema import Config, register_schema
-from conf.validate import check
+from conf.schema import Config
 from learngene.data.class_lists import LISTS, files_of
 from learngene.errors import InputError, say
 from reports.ledger.ledger import add_runs, write_ledger
@@ -140,7 +138,6 @@ def check_plan(entries: Mapping[str, Entry], roots: Roots) -> dict[str, Config]:
     Raises:
         InputError: a folder of images was not named, or sim.py would refuse a run.
     """
-    register_schema()
     configs = {}
     for run in (run for entry in entries.values() for run in entry.runs):
         root = ROOTS.get(run.data)
@@ -149,8 +146,7 @@ def check_plan(entries: Mapping[str, Entry], roots: Roots) -> dict[str, Config]:
             raise InputError(f"--data-{root}", "", f"{run.name} needs these images", fix)
         words = [*run.here(roots), "cache=unused"]
         try:
-            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                configs[run.name] = check(compose("config", words))
+            configs[run.name] = composed(words)
         except (HydraException, OmegaConfBaseException) as error:
             problem = explain(error, words)
             raise InputError(run.name, " ".join(run.words), problem, "Mend the plan") from error
@@ -295,9 +291,7 @@ def table(entries: Mapping[str, Entry], out: Path | None) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--out", type=Path, help="where everything lies")
     parser.add_argument("--only", nargs="+", default=[], help="entries, by name or tag")
     parser.add_argument("--also", nargs="+", default=[], help="overrides for every run")

@@ -10,13 +10,13 @@ is processor time on one thread, which a busy machine does not change much; on a
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
 import numpy as np
 import torch
 
+from benchmarks.command import new_parser
 from learngene.adaptation import together
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.together import bytes_of, train_together
@@ -25,13 +25,12 @@ from learngene.data.partition import shard_of
 from learngene.gene.gene import Learngene, extract
 from learngene.methods import ClientContext, find
 from learngene.methods.base import generators
-from learngene.networks.collective import Collective
+from learngene.networks.collective import COLLECTIVE_END, Collective
 from learngene.networks.layers import scaled
 from learngene.seeding import generator, torch_generator
 from learngene.utils.hardware import pin_kernels
 
 WAYS, SHOTS, TESTS, SIDE = 5, 10, 60, 32
-WIDTHS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512)  # of the collective
 
 
 def context(name: str, client: int, gene: Learngene, epochs: int, device: str) -> ClientContext:
@@ -61,9 +60,7 @@ def context(name: str, client: int, gene: Learngene, epochs: int, device: str) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--cohorts", type=int, nargs="+", default=[8, 20, 64])
     parser.add_argument("--epochs", type=int, default=3)
@@ -74,7 +71,7 @@ def main() -> int:
     torch.set_num_threads(1)
     clock = time.perf_counter if device == "cuda" else time.process_time
 
-    widths = scaled(WIDTHS, arguments.width)
+    widths = scaled(COLLECTIVE_END, arguments.width)
     made = Collective(widths, WAYS, width=arguments.width, generator=torch_generator(0, "bench"))
     gene = extract(made, layers=range(1, 8), rho=[], source={}, image_side=SIDE)
     for name in ("learngene", "scratch"):

@@ -12,7 +12,6 @@ them was chosen on them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import replace
@@ -20,13 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_module
 
-from benchmarks.command import end
+from benchmarks.command import composed, end, new_parser
 from benchmarks.tune_methods import TUNING_SEED
 from conf.parts import factory_settings
-from conf.schema import Config, register_schema
-from conf.validate import check
+from conf.schema import Config
 from learngene.adaptation.training import features, measure
 from learngene.data.augment import to_batch
 from learngene.data.cache import build
@@ -40,13 +37,6 @@ from learngene.utils.hardware import keep_freed_memory
 from learngene.utils.settings import by_client
 from server.collective import recognise
 from server.factory import train_or_load_gene
-
-
-def composed(overrides: list[str]) -> Config:
-    """The configuration that ``sim.py`` would have."""
-    register_schema()
-    with initialize_config_module("conf", version_base="1.3"):
-        return check(compose("config", overrides))
 
 
 @torch.no_grad()
@@ -94,9 +84,7 @@ def ways_of(dataset: ImageDataset, classes: tuple[int, ...], rows: np.ndarray) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--tasks", type=int, default=100)
     arguments, overrides = parser.parse_known_args()
 

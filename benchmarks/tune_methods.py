@@ -15,7 +15,6 @@ run's table reads.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -31,7 +30,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from benchmarks.command import end, finished_run
+from benchmarks.command import end, finished_run, new_parser
 from clients.work import run_task
 from conf.methods import resolve_methods
 from conf.parts import client_task, factory_settings, federation, pretraining_settings
@@ -136,9 +135,7 @@ def run_trial(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("run_dir", type=finished_run)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=8)

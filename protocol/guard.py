@@ -28,6 +28,7 @@ from flwr.serverapp import Grid
 from protocol.grid import WrappedGrid
 from protocol.keys import PAYLOAD, TASK
 from protocol.reply_schema import ReplySchema, Shapes, UndeclaredError, array_problems, clean, name
+from protocol.task import TASK_FIELDS
 
 TASK_CHARACTERS = 65_536  # of a task's JSON: settings and the card, never images
 NUMBER_BYTES = 8  # a number counts as this, whatever it is
@@ -49,12 +50,10 @@ class MessageSchema:
     """All that may cross in a round. ``protocol.plan`` makes it; it is a value.
 
     Args:
-        task: keys of the task.
         payloads: method -> its arrays, name -> type and shape.
         reply: what each client may answer.
     """
 
-    task: frozenset[str]
     payloads: Mapping[str, Shapes]
     reply: ReplySchema
 
@@ -79,7 +78,7 @@ class MessageSchema:
         elif len(text) > TASK_CHARACTERS:
             yield f"{TASK} has {len(text):,} characters, {TASK_CHARACTERS:,} are allowed"
         else:
-            for key in sorted(set(json.loads(text)) - self.task):
+            for key in sorted(set(json.loads(text)) - TASK_FIELDS):
                 yield f"{TASK} field {name(key)} was not declared"
 
 

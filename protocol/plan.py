@@ -19,7 +19,7 @@ from protocol.keys import PAYLOAD
 from protocol.messages import array_record, record_bytes
 from protocol.reply_schema import Shapes, reply_schema
 from protocol.rounds import RoundPlan
-from protocol.task import TASK_FIELDS, ClientTask
+from protocol.task import ClientTask
 
 LAST_STEP = "client_"  # how the names of settings begin that a federated round does not read
 
@@ -82,7 +82,7 @@ def plan_round(
             said = prefix.card.shapes
             promised: Shapes = {name: ("float32", tuple(shape)) for name, shape in said.items()}
             shapes |= dict.fromkeys(heirs, promised)
-        return RoundPlan(own, sent, schema=message_schema(own, shapes))
+        return RoundPlan(own, sent, schema=MessageSchema(shapes, reply_schema(own)))
 
     taken = depths_taken(gene, individual, precision) if heirs else [gene.inherited]
     plans = {depth: plan(depth) for depth in set(taken)}
@@ -138,15 +138,10 @@ def plan_federated_round(task: ClientTask, name: str, number: int, state: Payloa
         cards={name: state.card},
         federated=number,
     )
-    sent = {name: state.arrays}
-    return RoundPlan(task, sent, schema=message_schema(task, {name: shapes_of(state.arrays)}))
+    schema = MessageSchema({name: shapes_of(state.arrays)}, reply_schema(task))
+    return RoundPlan(task, {name: state.arrays}, schema=schema)
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
     """Types and shapes of arrays, by name."""
     return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-
-
-def message_schema(task: ClientTask, payloads: Mapping[str, Shapes]) -> MessageSchema:
-    """All that may cross in a round with this task and these arrays, by method."""
-    return MessageSchema(TASK_FIELDS, payloads, reply_schema(task))

@@ -59,12 +59,6 @@ class RoundOutcome:
         return len(self.who)
 
     @property
-    def query_bytes(self) -> int:
-        """Of the queries and their replies: round 0 of ``messages.csv``, and in no total of
-        ``results.json``."""
-        return sum(down + up for _, down, up, _ in self.who)
-
-    @property
     def asked(self) -> int:
         return len(self.clients)
 

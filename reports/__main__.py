@@ -25,6 +25,7 @@ app = typer.Typer(
 # A shell gives ``~`` its meaning where a word begins with it, not behind ``--out=``.
 HOME = re.compile(r"\A(--[\w-]+=)?(~.*)", re.DOTALL)
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or folders of runs.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")]
 
 
 @app.command()
@@ -44,10 +45,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="One run.
 
 
 @app.command()
-def compare(
-    runs: Runs,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")],
-) -> None:
+def compare(runs: Runs, out: Out) -> None:
     """Put runs of one experiment into one table and one figure.
 
     Runs that differ in their seeds alone are averaged; those with other
@@ -71,12 +69,7 @@ def compare(
 
 
 @app.command()
-def frontier(
-    runs: Runs,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")] = Path(
-        "frontier"
-    ),
-) -> None:
+def frontier(runs: Runs, out: Out = Path("frontier")) -> None:
     """Draw accuracy against bytes received, and its Pareto front.
 
     Runs may be of several experiments, and differ in the learngene's
@@ -153,12 +146,7 @@ def ledger(
 
 
 @app.command()
-def release(
-    runs: Runs,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write.")] = Path(
-        "release"
-    ),
-) -> None:
+def release(runs: Runs, out: Out = Path("release")) -> None:
     """Write learngenes to take away, in 8 bits a weight, each with its card.
 
     Runs of learngene.precision=int8; of several that differ in their seeds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -37,13 +36,14 @@ def client_rows(
         beside the ``methods`` that it did answer (``reports.results.build_results`` decides).
     """
     rows = [_row(answer, shots, class_names) for answer in answers]
+    methods = {row["id"]: row["methods"] for row in rows}
     for name, rounds in (federated or {}).items():
-        of_client: dict[int, list[ClientOutcome]] = defaultdict(list)
         for answer in (each for outcome in rounds for each in outcome.clients):
-            of_client[answer.client].append(answer)
-        for row in rows:
-            if name in row["methods"]:
-                _add_rounds(row["methods"][name], name, of_client[row["id"]])
+            if method := methods[answer.client].get(name):
+                for field in ("bytes_down", "bytes_up"):
+                    method[field] += getattr(answer, field)
+                if answer.methods:  # of a round in which it failed nobody knows the seconds
+                    method["seconds"] += answer.methods[name]["seconds"]
     return rows
 
 
@@ -97,14 +97,6 @@ def _method(metrics: Mapping[str, Any], traffic: ByteCount) -> dict[str, Any]:
         "epochs": epochs[-1],
         **further,
     }
-
-
-def _add_rounds(method: dict[str, Any], name: str, answers: Sequence[ClientOutcome]) -> None:
-    for field in ("bytes_down", "bytes_up"):
-        method[field] += sum(getattr(answer, field) for answer in answers)
-    # A round in which the client failed has no seconds that anybody knows of.
-    seconds: list[Any] = [answer.methods[name]["seconds"] for answer in answers if answer.methods]
-    method["seconds"] += sum(seconds)
 
 
 def write_clients_csv(results: Mapping[str, Any], path: Path) -> Path:

@@ -139,7 +139,13 @@ class Console(RunCallback):
         self._show(self._trains, 0, None)
 
     def on_cycle_end(self, record: Mapping[str, Any], restored: bool) -> None:
-        self.on_note(cycle_line(record, restored))
+        self.on_note(
+            f"open-world cycle {record['cycle']}{' (done by an earlier run)' if restored else ''}: "
+            f"{record['called_unknown']} of {record['images']} images called unknown, "
+            f"{record['labels_spent']} labels spent ({record['known_sent']} on known classes), "
+            f"{len(record['added'])} classes taken in, {record['known_classes']} known; accuracy "
+            f"{record['accuracy']:.3f}"
+        )
 
     def on_method_step(self, method: str, done: int, steps: int) -> None:
         self._show(method, done, steps, bar=method)  # several at a time
@@ -181,17 +187,6 @@ class Console(RunCallback):
 
     def summary(self, results: Results, report: Path) -> None:
         print_summary(results, report, self._console)
-
-
-def cycle_line(record: Mapping[str, Any], restored: bool) -> str:
-    """A cycle in one line for the terminal."""
-    return (
-        f"open-world cycle {record['cycle']}{' (done by an earlier run)' if restored else ''}: "
-        f"{record['called_unknown']} of {record['images']} images called unknown, "
-        f"{record['labels_spent']} labels spent ({record['known_sent']} on known classes), "
-        f"{len(record['added'])} classes taken in, {record['known_classes']} known; accuracy "
-        f"{record['accuracy']:.3f}"
-    )
 
 
 def summary_table(results: Results) -> Table:

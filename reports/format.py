@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
@@ -68,7 +67,7 @@ def value_text(value: Any) -> str:
         return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"[{joined(value)}]" if isinstance(value, list) else str(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def thousands(value: int | None) -> str:
@@ -79,11 +78,6 @@ def thousands(value: int | None) -> str:
 def decimal(value: float | None) -> str:
     """A number with three decimals."""
     return NONE if value is None else f"{value:.3f}"
-
-
-def joined(items: Sequence[Any]) -> str:
-    """Items with commas between them."""
-    return ", ".join(str(item) for item in items)
 
 
 def score_words(name: str) -> str:

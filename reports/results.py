@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -29,7 +29,7 @@ REASONS = ("error", "failed", "methods_left_out")
 def build_results(
     *,
     clients: Sequence[Mapping[str, Any]],
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str],
     rounds: Sequence[Mapping[str, Any]] | None = None,
     **sections: Any,
 ) -> dict[str, Any]:
@@ -37,8 +37,7 @@ def build_results(
 
     Args:
         clients: one a client, in any order. One that failed carries ``error`` (a text).
-        methods: the run's methods in the order to show them; default: the order in which the
-            clients' answers name them.
+        methods: the run's methods in the order to show them.
         rounds: the points of the collective's evolution at which clients reconstructed, each
             {round, tasks, known_classes, learngene_bytes, clients}; the last one's clients are
             ``clients``. Kept with a summary each when there is more than one.
@@ -59,11 +58,10 @@ def build_results(
         KeyError: a section without a value is none of the contract's.
     """
     answers = to_json_types(sorted(clients, key=lambda client: client["id"]))
-    names = list(methods) if methods is not None else _method_names(answers)
-    if "gain" in names:
+    if "gain" in methods:
         raise ValueError("a method cannot be called 'gain': summary.gain is taken")
-    failures = _failed_methods(answers, names)
-    names = [name for name in names if name not in failures]
+    failures = _failed_methods(answers, methods)
+    names = [name for name in methods if name not in failures]
     rows = [_client(client, names, failures) for client in answers]
     for name in ("pretraining", "federated"):
         failures = {**(sections[name]["failed"] if sections.get(name) else {}), **failures}
@@ -77,7 +75,7 @@ def build_results(
     }
     content = {**to_json_types(content), "clients": rows}
     if rounds is not None and len(rounds) > 1:
-        content["rounds"] = _rounds(to_json_types(rounds), rows)
+        content["rounds"] = _rounds(to_json_types(rounds), rows, failures.keys())
     results = check_results(content).model_dump(mode="json", exclude_unset=True)
     results["run"]["result_sha256"] = result_sha256(results)
     return results
@@ -222,33 +220,33 @@ def _client(
 
 
 def _rounds(
-    rounds: Sequence[dict[str, Any]], last: Sequence[Mapping[str, Any]]
+    rounds: Sequence[dict[str, Any]], last: Sequence[Mapping[str, Any]], left_out: Set[str]
 ) -> list[dict[str, Any]]:
     """Every round with its summary; scratch, which is asked for in the last one, is the reference
     of all. The last round's clients are the run's and are not kept twice."""
-    reference = {c["id"]: c["methods"].get(REFERENCE) for c in last if "methods" in c}
+    scratch = {
+        c["id"]: c["methods"][REFERENCE]["accuracy"]
+        for c in last
+        if REFERENCE in c.get("methods", {})
+    }
     rows = []
     for number, point in enumerate(rounds, start=1):
-        names = _method_names(point["clients"]) or [MAIN]  # nobody answered: a mean of nothing
+        names = [name for name in _method_names(point["clients"]) if name not in left_out]
+        names = names or [MAIN]  # nobody answered: a mean of nothing
         final = number == len(rounds)
         clients = last if final else [_client(client, names) for client in point["clients"]]
         answered = [c for c in clients if "methods" in c]
-        answers = [
-            c["methods"] | ({REFERENCE: reference[c["id"]]} if reference.get(c["id"]) else {})
-            for c in answered
-        ]
+        accuracies = {n: [c["methods"][n]["accuracy"] for c in answered] for n in names}
         pairs = [
-            (methods, c["classes"])
-            for methods, c in zip(answers, answered, strict=True)
-            if MAIN in methods and REFERENCE in methods
+            (c["methods"][MAIN]["accuracy"], scratch[c["id"]], c["classes"])
+            for c in answered
+            if MAIN in names and c["id"] in scratch
         ]
-        ours, theirs = ([m[name]["accuracy"] for m, _ in pairs] for name in (MAIN, REFERENCE))
-        classes = [its for _, its in pairs]
         row = {
             **{name: value for name, value in point.items() if name != "clients"},
-            "answered": len(answers),
-            "summary": {n: summarise([m[n]["accuracy"] for m in answers]) for n in names},
-            "gain": paired_gain(ours, theirs, classes) if pairs else None,
+            "answered": len(answered),
+            "summary": {name: summarise(values) for name, values in accuracies.items()},
+            "gain": paired_gain(*zip(*pairs, strict=True)) if pairs else None,
         }
         rows.append(row if final else {**row, "clients": clients})
     return rows

@@ -132,15 +132,14 @@ def summary_rows(results: Results) -> list[tuple[str, ...]]:
 
 def round_rows(results: Results) -> list[tuple[str, ...]]:
     """One row a round, in the order of ``ROUND_HEADINGS``."""
-    return [_round_row(point) for point in results.get("rounds") or []]
-
-
-def _round_row(point: Mapping[str, Any]) -> tuple[str, ...]:
-    summary = point["summary"].get(MAIN, {})
-    accuracy = percent(summary.get("mean"), summary.get("ci95"))
-    gain, wins, _ = _difference(point["gain"], "p_value")
-    number, known, clients = point["round"], point["known_classes"], point["answered"]
-    return str(number), str(known), accuracy, gain, wins, str(clients)
+    rows: list[tuple[str, ...]] = []
+    for point in results.get("rounds") or []:
+        summary = point["summary"].get(MAIN, {})
+        accuracy = percent(summary.get("mean"), summary.get("ci95"))
+        gain, wins, _ = _difference(point["gain"], "p_value")
+        number, known, clients = (str(point[n]) for n in ("round", "known_classes", "answered"))
+        rows.append((number, known, accuracy, gain, wins, clients))
+    return rows
 
 
 def _difference(difference: Mapping[str, Any] | None, p: str) -> Difference:

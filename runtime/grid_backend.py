@@ -104,7 +104,7 @@ class OutsideGrid:
         if self.nodes is not None:
             strategy.nodes, callback = self.nodes, _Replies(callback)
         app = make_server_app(strategy, rounds, strategy.timeout_s, callback, poll_s=POLL_S)
-        with _quiet():
+        with quiet(WARNING):
             app(self.grid, self.context)
         if app.error is not None:
             raise app.error
@@ -131,12 +131,16 @@ class _Replies(RunCallback):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Flower's dozen lines a round about arrays that nobody averages here."""
+def quiet(least: int) -> Iterator[None]:
+    """Without what Flower's logger says below a level: a dozen lines a round about arrays that
+    nobody averages here, and failures, which are named in the outcome."""
     logger = getLogger("flwr")
-    level = logger.level
-    logger.setLevel(WARNING)
+    level, propagate = logger.level, logger.propagate
+    # Own handler plus propagation to Hydra's would print each line twice.
+    logger.propagate = False
+    logger.setLevel(least)
     try:
         yield
     finally:
         logger.setLevel(level)
+        logger.propagate = propagate

@@ -10,29 +10,29 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from logging import CRITICAL, getLogger
+from contextlib import suppress
+from logging import CRITICAL
 
 # Read when flwr is imported, here and in the workers.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 from flwr.clientapp import ClientApp
+from flwr.supercore import telemetry
 
 from learngene.errors import InputError
 from protocol.callbacks import SILENT, RunCallback
 from runtime.batched_backend import BatchedGrid, cohort_size
 from runtime.delivery import direct_delivery
-from runtime.grid_backend import OutsideGrid
+from runtime.grid_backend import OutsideGrid, quiet
 from runtime.ray_start import RayStart, say
 from runtime.resources import Resources, RuntimeSettings, check_resources
-from runtime.serial_backend import run_on, run_serial
+from runtime.serial_backend import SerialGrid, run_on
 from runtime.signals import ENDING, BackendLost, exit_code
 from runtime.workers import lasting_workers
 from server.server_app import LearngeneServerApp, make_server_app
 from strategies.learngene import LearngeneStrategy
 
-__all__ = ["RuntimeSettings", "leave", "simulate"]
+telemetry.FLWR_TELEMETRY_ENABLED = os.environ["FLWR_TELEMETRY_ENABLED"]  # if imported earlier
 
 # Messages a worker that are out at once: enough to leave none idle between two looks for messages,
 # and more than workers that hang can hold on to.
@@ -89,13 +89,13 @@ def simulate(
     # Where earlier runs have every answer there is nothing to start Ray for.
     everything = rounds * num_clients
     if runtime.name == "serial" or (runtime.name == "ray" and strategy.kept(rounds) == everything):
-        with _quiet():
-            run_serial(server_app, client_app, num_clients, runtime.timeout_s)
+        with quiet(CRITICAL):
+            run_on(SerialGrid(client_app, num_clients, runtime.timeout_s), server_app)
     elif runtime.name == "batched":
         cohort = cohort_size(runtime, num_clients)
         tell = callback.on_progress
         grid = BatchedGrid(client_app, num_clients, runtime.timeout_s, cohort, tell)
-        with _quiet():
+        with quiet(CRITICAL):
             run_on(grid, server_app)
     elif runtime.name == "ray":
         callback.on_progress("clients, Ray starts")
@@ -114,7 +114,7 @@ def _run_ray(
     import flwr.simulation
 
     lost = server_app.stop.set
-    with _quiet(), start.running(lost) as pool, direct_delivery(), lasting_workers(pool):
+    with quiet(CRITICAL), start.running(lost) as pool, direct_delivery(), lasting_workers(pool):
         # The backend waits for every client under way, also for one that has missed the deadline
         # or will never end: once the ServerApp is through, nobody wants their replies.
         server_app.on_finish = pool.end
@@ -134,24 +134,6 @@ def _run_ray(
                 server_app.finished.wait(JOIN_S)
     if not server_app.finished.is_set():
         raise BackendLost("the ServerApp did not end with its backend")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No lines from Flower and Ray between the driver's own; failures are named in the outcome."""
-    from flwr.supercore import telemetry
-
-    telemetry.FLWR_TELEMETRY_ENABLED = os.environ["FLWR_TELEMETRY_ENABLED"]  # if imported earlier
-    logger = getLogger("flwr")
-    level, propagate = logger.level, logger.propagate
-    # Own handler plus propagation to Hydra's would print each line twice.
-    logger.propagate = False
-    logger.setLevel(CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.propagate = propagate
 
 
 def leave(code: int) -> None:

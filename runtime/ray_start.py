@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from protocol.callbacks import RunCallback
 from runtime.resources import Resources
@@ -121,7 +122,7 @@ class RayStart(RunCallback):
             self._up.wait()
             if self._early and self._error is not None:
                 # Ray gives its start half a minute, which beside a training may be too little.
-                self.end()
+                self.close()
                 self.begin()
                 self._up.wait()
             self._on_lost = on_lost
@@ -131,9 +132,9 @@ class RayStart(RunCallback):
                 raise self._pool.lost
             yield self._pool
         finally:
-            self.end()
+            self.close()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End Ray and its workers, whatever they do; nothing where it has not begun."""
         if self._thread is None:
             return
@@ -141,16 +142,6 @@ class RayStart(RunCallback):
         self._thread.join()  # Ray's start cannot be broken off; a signal's grace limits the wait
         self._around.close()
         self._thread, self._on_lost = None, lambda: None
-
-
-@contextmanager
-def ended_at_last(start: RayStart | None) -> Iterator[None]:
-    """However a run ends, its Ray does so, too."""
-    try:
-        yield
-    finally:
-        if start is not None:
-            start.end()
 
 
 def say(error: BaseException) -> str:
@@ -175,7 +166,9 @@ def _surroundings(resources: Resources) -> Iterator[dict[str, Any]]:
         raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
     own: AbstractContextManager[dict[str, Any]]
     own = private_ray() if resources.address is None else nullcontext({})
-    with _environment(), own as of_its_own, _signals():
+    # SIGTERM stays ours: ``ray.init`` takes it over, and would exit with code 1 or 15.
+    signals = patch("ray._private.utils.set_sigterm_handler", lambda handler: None)
+    with _environment(), own as of_its_own, signals:
         init_args = resources.init_args() | of_its_own
         if resources.address is not None:  # its processes have another's environment
             known = {"PYTHONPATH": os.environ["PYTHONPATH"]}
@@ -197,16 +190,3 @@ def _environment() -> AbstractContextManager[None]:
     gives_up = os.environ.get(GIVE_UP, "10")
     known = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "RAY_ADDRESS": None}
     return environment(known | {GIVE_UP: gives_up})
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM stays ours: ``ray.init`` takes it over, and would exit with code 1 or 15."""
-    import ray._private.utils as utils
-
-    original = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = original

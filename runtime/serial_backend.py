@@ -156,13 +156,6 @@ def over_the_wire(message: Message) -> Message:
     return message_from_proto(ProtoMessage.FromString(data))
 
 
-def run_serial(
-    server_app: ServerApp, client_app: ClientApp, num_clients: int, timeout_s: float | None = None
-) -> None:
-    """Run both apps in this process and thread; ``timeout_s`` as in ``SerialGrid``."""
-    run_on(SerialGrid(client_app, num_clients, timeout_s), server_app)
-
-
 def run_on(grid: SerialGrid, server_app: ServerApp) -> None:
     """Run the ServerApp in this process and thread, and its nodes when it pulls their replies."""
     server_app(grid, _context(grid.run.run_id, 0, {}))

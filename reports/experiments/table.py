@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from learngene.utils.files import write_atomically, write_csv
 from reports.experiments.base import Row
 from reports.experiments.registry import draw, experiment, rows
@@ -15,10 +17,9 @@ from reports.figures.style import reason_undrawn
 from reports.form import common_form
 from reports.format import NONE, format_number
 from reports.html.page import Figure, render
-from reports.schema import Results
 from reports.summary import footnotes, left_out
 from reports.units import Measured
-from reports.variants import RunGroup, Variant
+from reports.variants import RunGroup
 
 NAME = "comparison"  # of the files, and of the figure beside them
 FIELDS = (  # of a row in CSV and JSON
@@ -30,31 +31,23 @@ HEADINGS = ("quantity", "unit", "paper", "ours", "difference", "n", "note", "com
 
 
 def format_row(row: Row) -> tuple[str, ...]:
-    """A row as text, in the order of ``HEADINGS`` but for the command."""
+    """A row as text, in the order of ``HEADINGS`` but for the command; the note stands behind how
+    many clients arrived where not every client does."""
     paper = row.paper and number(row.paper.value, row.paper.spread, unit=row.unit)
     difference = number(row.difference, sign=True, unit=row.unit)
-    ours = format_ours(row)
-    return row.quantity, row.unit, paper or NONE, ours, difference, row.ours.n, note_of(row)
-
-
-def format_ours(row: Row) -> str:
-    """What was measured of a row, with its intervals."""
-    return format_measured(row.ours, row.unit)
+    ours = format_measured(row.ours, row.unit)
+    note = "; ".join(filter(None, (str(row.reached or ""), row.note)))
+    return row.quantity, row.unit, paper or NONE, ours, difference, row.ours.n, note
 
 
 def ours_in_units(row: Row) -> str:
-    """The same with the row's unit, where it has one."""
-    return f"{format_ours(row)} {row.unit}".rstrip()
+    """What was measured of a row, with its intervals and, where it has one, its unit."""
+    return f"{format_measured(row.ours, row.unit)} {row.unit}".rstrip()
 
 
 def format_measured(ours: Measured, unit: str) -> str:
     """A mean with its interval; of a paired difference also with that for new classes."""
     return number(ours.mean, ours.ci95, unit=unit, new_classes=ours.ci95_classes)
-
-
-def note_of(row: Row) -> str:
-    """The note, behind how many clients arrived where not every client does."""
-    return "; ".join(filter(None, (str(row.reached) if row.reached else "", row.note)))
 
 
 def number(
@@ -81,9 +74,10 @@ def notes(group: RunGroup) -> list[str]:
     runs_of: dict[str, list[str]] = {}
     for variant in group.variants:
         for run in variant.runs:
+            name = ", ".join(filter(None, (variant.label, f"seed {run['run']['seed']}")))
             absent = (f"{n}: left out, {reason}" for n, reason in left_out(run).items())
             for note in (*footnotes(run), *absent):
-                runs_of.setdefault(note.removesuffix(".") + ".", []).append(_run_name(variant, run))
+                runs_of.setdefault(note.removesuffix(".") + ".", []).append(name)
     everywhere = len(group.runs)
     form = common_form(group.runs)
     return [
@@ -93,11 +87,6 @@ def notes(group: RunGroup) -> list[str]:
             for note, runs in runs_of.items()
         ),
     ]
-
-
-def _run_name(variant: Variant, run: Results) -> str:
-    """A run by its variant and seed."""
-    return ", ".join(filter(None, (variant.label, f"seed {run['run']['seed']}")))
 
 
 def write(group: RunGroup, folder: Path, figure: Figure | str = "", kept: bool = False) -> None:
@@ -193,12 +182,8 @@ def _shown(table: Sequence[Row]) -> tuple[list[tuple[str, ...]], dict[str, int]]
 
 def format_ranges(numbers: Sequence[int]) -> str:
     """Whole numbers in their order, runs of three and more as first to last: ``1, 3 to 5``."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+    ordered = np.sort(numbers)
+    runs = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1)
     return ", ".join(
         f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
     )

@@ -149,7 +149,7 @@ def line(
     marker = style.MARKERS[number % len(style.MARKERS)]
     look = {"color": colour, "marker": marker, "ms": 4, "lw": 1.8, **look}
     axes.plot(x, mean, label=label, **look)
-    style.band(axes, x, mean, half, look["color"], share)
+    style.band(axes, x, mean, half, colour, share)
 
 
 def interval(axes: Axes, place: int, mean: float | None, half: float | None, **look: Any) -> None:

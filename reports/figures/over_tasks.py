@@ -89,5 +89,4 @@ def _line(axes: Axes, x: Sequence[int], variant: Variant, curve: Curve, number: 
     if all(measured.mean is None for measured in means):
         return
     label = ", ".join(filter(None, (variant.label, depth_label(variant.runs))))
-    colour = style.LINE_COLOURS[number % len(style.LINE_COLOURS)]
-    line(axes, x, means, label, number, color=colour, ms=5, ls="-", mfc=colour)
+    line(axes, x, means, label, number, ms=5)

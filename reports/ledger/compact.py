@@ -29,8 +29,7 @@ def compact_results(results: Results) -> dict[str, Any]:
     """The results without what can be large; still good by the contract, marked as ``kept``."""
     whole = {"schema": results["schema"], "kept": True, **results}
     declared = check_results(whole, extra="ignore")
-    part = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
-    small: dict[str, Any] = _in_order(part, whole)
+    small = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
     small["run"] |= _run(results)
     if len(small["clients"]) > MANY:
         for method in (
@@ -43,15 +42,6 @@ def compact_results(results: Results) -> dict[str, Any]:
         for image in small["gradcam"]["images"]:
             image |= {"picture": "", "maps": ""}
     return small
-
-
-def _in_order(part: Any, whole: Any) -> Any:
-    """``part`` with its keys in the order in which ``whole`` has them."""
-    if isinstance(part, dict):
-        return {key: _in_order(part[key], whole[key]) for key in whole if key in part}
-    if isinstance(part, list):
-        return [_in_order(*pair) for pair in zip(part, whole, strict=True)]
-    return part
 
 
 def name_of(results: Results) -> str:

@@ -87,7 +87,7 @@ def make_credentials(folder: Path, nodes: int, hosts: Sequence[str] = ()) -> Cre
     for number in range(1, nodes + 1):
         if not made.node(number).exists():
             own = generate_private_key(SECP384R1())
-            _write(made.node(number), _openssh(own))
+            _write(made.node(number), _pem(own, PrivateFormat.OpenSSH))
             public = own.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
             _write(made.node(number).with_suffix(".pub"), public + b"\n")
     return made
@@ -190,12 +190,8 @@ def _host(text: str) -> x509.GeneralName:
         ) from error
 
 
-def _pem(key: EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _openssh(key: EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+def _pem(key: EllipticCurvePrivateKey, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
+    return key.private_bytes(Encoding.PEM, form, NoEncryption())
 
 
 def _write(path: Path, data: bytes) -> None:

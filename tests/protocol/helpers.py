@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from learngene.adaptation.settings import IndividualSettings
+from protocol.rounds import RoundOutcome
 from protocol.task import ClientTask
 
 
@@ -22,3 +23,9 @@ def client_task(**changed: Any) -> ClientTask:
         "individual": IndividualSettings(epochs=2, eval_every=1),
     }
     return ClientTask(**{**made, **changed})
+
+
+def query_bytes(outcome: RoundOutcome) -> int:
+    """Of the queries and their replies: round 0 of ``messages.csv``, and in no total of
+    ``results.json``."""
+    return sum(down + up for _, down, up, _ in outcome.who)

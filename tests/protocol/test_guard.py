@@ -18,7 +18,7 @@ from learngene.adaptation.settings import IndividualSettings
 from protocol.guard import MessageSchema, RecordEntry, inspect
 from protocol.keys import ERROR, INFO, METRICS, PAYLOAD, TASK
 from protocol.messages import counted, message_bytes, read_reply
-from protocol.plan import message_schema, plan_round
+from protocol.plan import plan_round
 from protocol.reply_schema import CURVES, ReplySchema, UndeclaredError, reply_schema
 from protocol.task import ClientTask, FaultOrders
 from reports.traffic import statement, traffic_summary, write_messages_csv
@@ -27,7 +27,7 @@ from runtime.resources import RuntimeSettings
 from strategies.answer_cache import AnswerCache
 from strategies.learngene import LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import gene_of
-from tests.protocol.helpers import client_task
+from tests.protocol.helpers import client_task, query_bytes
 from tests.runtime import curve_work, fake_work
 
 TASK_OF_CURVES = client_task()
@@ -243,7 +243,7 @@ def leaky(planted: dict[int, Any]) -> ClientApp:
 @pytest.fixture(scope="module")
 def tampered() -> list[RoundOutcome]:
     """Client 0 is honest; the others send an image each, in every way that travels."""
-    plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}))
+    plans = RoundPlan(TASK_OF_CURVES, schema=MessageSchema({}, REPLY))
     hidden = dict(enumerate(PLANTED, start=1))
     strategy = LearngeneStrategy(1 + len(hidden), lambda _: [plans])
     simulate(strategy, 1, RuntimeSettings("serial"), 1 + len(hidden), client_app=leaky(hidden))
@@ -267,7 +267,7 @@ def test_a_reply_that_cannot_be_parsed_ends_nobodys_run(text, tmp_path):
         content[TASK] = ConfigRecord({"json": "[]"})
 
     kept = AnswerCache(tmp_path, {})
-    plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}), kept=kept)
+    plans = RoundPlan(TASK_OF_CURVES, schema=MessageSchema({}, REPLY), kept=kept)
     strategy = LearngeneStrategy(2, lambda _: [plans])
     simulate(strategy, 1, RuntimeSettings("serial"), 2, client_app=leaky({0: plant}))
     (found,) = strategy.rounds
@@ -309,12 +309,12 @@ def test_messages_csv_lists_all_that_crossed_and_none_of_its_values(tampered, tm
     assert TEXT[:100] not in path.read_text()
     questions = [r for r in rows if r["round"] == "0"]
     assert {r["record"] for r in questions} == {"", "node"}
-    assert sum(int(r["bytes"]) for r in questions if not r["record"]) == found.query_bytes
+    assert sum(int(r["bytes"]) for r in questions if not r["record"]) == query_bytes(found)
 
 
 def test_the_file_is_the_same_in_every_run(tampered, tmp_path):
     hidden = dict(enumerate(PLANTED, start=1))
-    plans = RoundPlan(TASK_OF_CURVES, schema=message_schema(TASK_OF_CURVES, {}))
+    plans = RoundPlan(TASK_OF_CURVES, schema=MessageSchema({}, REPLY))
     again = LearngeneStrategy(1 + len(hidden), lambda _: [plans])
     simulate(again, 1, RuntimeSettings("serial"), 1 + len(hidden), client_app=leaky(hidden))
     first, second = (
@@ -382,7 +382,7 @@ def test_the_server_sends_nothing_undeclared(task, gene, words):
 def test_bytes_hidden_behind_a_small_shape():
     array = Array("float32", (3,), "numpy.ndarray", Array(IMAGE.astype(np.float32)).data)
     content = RecordDict({PAYLOAD + "learngene": ArrayRecord({"b": array})})
-    schema = MessageSchema(frozenset(), {"learngene": {"b": ("float32", (3,))}}, REPLY)
+    schema = MessageSchema({"learngene": {"b": ("float32", (3,))}}, REPLY)
     assert schema.problems(content) == [
         "payload.learngene array 'b' holds more bytes than its shape"
     ]

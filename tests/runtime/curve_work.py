@@ -11,7 +11,7 @@ from learngene.adaptation.settings import IndividualSettings
 from protocol.guard import MessageSchema
 from protocol.reply_schema import CURVES, reply_schema
 from protocol.rounds import RoundPlan
-from protocol.task import TASK_FIELDS, ClientTask, FaultOrders
+from protocol.task import ClientTask, FaultOrders
 from tests.protocol.helpers import client_task
 
 EPOCHS = 2
@@ -40,7 +40,7 @@ def plan(orders: list[str], folder: Path, limit_s: float | None = None) -> Round
         faults=FaultOrders(tuple(orders), str(folder)) if orders else None,
         limit_s=limit_s,
     )
-    return RoundPlan(task, schema=MessageSchema(TASK_FIELDS, {}, reply_schema(task)))
+    return RoundPlan(task, schema=MessageSchema({}, reply_schema(task)))
 
 
 app = make_client_app(run_task)

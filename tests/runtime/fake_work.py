@@ -15,7 +15,7 @@ from clients.client_app import make_client_app
 from protocol.guard import MessageSchema
 from protocol.reply_schema import DEVICE, ReplySchema
 from protocol.rounds import RoundPlan
-from protocol.task import TASK_FIELDS, ClientTask
+from protocol.task import ClientTask
 from tests.protocol.helpers import client_task
 
 METHODS = ("learngene", "scratch")
@@ -42,7 +42,7 @@ def plan(task: ClientTask, payloads: dict[str, dict[str, np.ndarray]] | None = N
         method: {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
         for method, arrays in payloads.items()
     }
-    made = {"task": TASK_FIELDS, "payloads": shapes, "reply": REPLY} | changed
+    made = {"payloads": shapes, "reply": REPLY} | changed
     return RoundPlan(task, payloads, schema=MessageSchema(**made))
 
 

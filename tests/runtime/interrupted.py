@@ -17,7 +17,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # where sim.py would be 
 
 def main() -> None:
     from protocol.callbacks import RunCallback
-    from runtime.ray_backend import RuntimeSettings, leave, simulate
+    from runtime.ray_backend import leave, simulate
+    from runtime.resources import RuntimeSettings
     from strategies.learngene import LearngeneStrategy
     from tests.runtime.fake_work import app, fake_task, plan
 

@@ -25,6 +25,7 @@ from runtime.workers import WorkerPool
 from server.server_app import WatchedGrid
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import hooked
+from tests.protocol.helpers import query_bytes
 from tests.runtime.fake_work import app, fake_task, plan
 
 REPO = Path(__file__).resolve().parents[2]
@@ -99,7 +100,7 @@ def test_good_round(serial):
 
 def test_partitions_are_asked_once(serial):
     assert [each.queries for each in serial] == [5, 0, 0]
-    assert serial[0].query_bytes > 0 and serial[1].query_bytes == 0
+    assert query_bytes(serial[0]) > 0 and query_bytes(serial[1]) == 0
 
 
 def test_every_failure_is_named(serial):
@@ -184,7 +185,7 @@ def test_ray_equals_serial(serial, with_ray):
         assert [without_node(each) for each in ours.clients] == [
             without_node(each) for each in theirs.clients
         ]
-        assert (ours.queries, ours.query_bytes) == (theirs.queries, theirs.query_bytes)
+        assert (ours.queries, query_bytes(ours)) == (theirs.queries, query_bytes(theirs))
 
 
 @pytest.mark.ray

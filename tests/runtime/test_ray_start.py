@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ from ray._private.services import psutil  # Ray carries it
 
 from runtime import ray_start
 from runtime.ray_backend import simulate
-from runtime.ray_start import RayStart, ended_at_last
+from runtime.ray_start import RayStart
 from runtime.resources import Resources, RuntimeSettings
 from runtime.signals import BackendLost
 from runtime.workers import WorkerPool
@@ -45,7 +45,7 @@ def after(stages: int, tasks: int) -> Any:
 def test_it_begins_with_the_last_task(calls):
     start = RayStart(HERE, None)
     start.on_task_end(after(1, 3), False)
-    start.end()
+    start.close()
     assert calls == []
     start.on_task_end(after(2, 3), False)
     start.on_task_end(after(3, 3), False)
@@ -57,7 +57,7 @@ def test_it_begins_with_the_last_task(calls):
 def test_where_nothing_is_trained_it_begins_when_clients_are_due(calls):
     start = RayStart(HERE, None)
     start.on_task_end(after(3, 3), True)
-    start.end()
+    start.close()
     assert calls == []
     for _ in range(2):  # federated rounds, then the clients
         with start.running(lambda: None):
@@ -69,7 +69,7 @@ def test_methods_with_a_half_at_the_factory_put_it_off(calls):
     start = RayStart(HERE, None, halves=True)
     start.on_task_end(after(2, 3), False)
     start.on_method_step("protonet", 49, 100)
-    start.end()
+    start.close()
     assert calls == []
     start.on_method_step("protonet", 50, 100)
     with start.running(lambda: None):
@@ -79,13 +79,13 @@ def test_methods_with_a_half_at_the_factory_put_it_off(calls):
 def test_a_joined_cluster_is_not_entered_early(calls):
     start = RayStart(Resources(None, None, 1, 0.0, address="10.0.0.1:6379"), None)
     start.on_task_end(after(2, 3), False)
-    start.end()
+    start.close()
     assert calls == []
 
 
 def test_it_ends_whatever_comes_before_the_clients(calls):
     start = RayStart(HERE, None)
-    with pytest.raises(KeyboardInterrupt), ended_at_last(start):
+    with pytest.raises(KeyboardInterrupt), closing(start):
         start.begin(early=True)
         raise KeyboardInterrupt
     assert calls == ["init", True, "shutdown"]
@@ -127,7 +127,7 @@ def test_a_worker_that_is_ready_has_torch():
 def test_clients_are_answered_by_a_ray_that_began_before(tmp_path):
     before = dict(os.environ)
     start = RayStart(Resources(2, 0, 1, 0.0), None)
-    with ended_at_last(start):
+    with closing(start):
         start.begin(early=True)
         strategy = LearngeneStrategy(3, lambda number: [plan(fake_task(folder=str(tmp_path)))])
         simulate(strategy, 1, RuntimeSettings("ray"), 3, client_app=app, ray=start)

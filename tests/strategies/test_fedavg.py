@@ -25,12 +25,13 @@ from runtime.federated_rounds import Federated, _start, run_federated_training
 from runtime.serial_backend import SerialGrid
 from strategies.fedavg import FederatedStrategy, Training, check_weights, head_rows
 from tests.helpers import hooked
+from tests.protocol.helpers import query_bytes
 from tests.strategies.helpers import CLIENTS, ROUNDS, parts_of, same, train
 
 
 def counted(found: Federated) -> list[tuple[Any, ...]]:
     return [
-        (name, r.round, r.queries, r.query_bytes, len(r.who), r.bytes_down, r.bytes_up,
+        (name, r.round, r.queries, query_bytes(r), len(r.who), r.bytes_down, r.bytes_up,
          [(c.client, c.info, c.sent) for c in r.clients])
         for name, rounds in found.rounds.items() for r in rounds
     ]  # fmt: skip

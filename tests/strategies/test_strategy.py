@@ -17,7 +17,7 @@ from protocol.keys import NODE
 from protocol.messages import counted, message_bytes, read_reply
 from protocol.reply_schema import UndeclaredError
 from reports.traffic import write_messages_csv
-from runtime.serial_backend import SerialGrid, run_serial
+from runtime.serial_backend import SerialGrid, run_on
 from server.server_app import Stopped, WatchedGrid, make_server_app
 from strategies.learngene import LearngeneStrategy
 from tests.helpers import hooked
@@ -397,7 +397,7 @@ def test_server_app_keeps_the_error():
         raise KeyError("no such round")
 
     server_app = make_server_app(LearngeneStrategy(1, broken), 1, 5.0)
-    run_serial(server_app, app, 1)
+    run_on(SerialGrid(app, 1), server_app)
     assert isinstance(server_app.error, KeyError) and server_app.finished.is_set()
 
 
@@ -409,5 +409,5 @@ def test_rounds_count_from_one():
         return [PLAN]
 
     strategy = LearngeneStrategy(2, prepare)
-    run_serial(make_server_app(strategy, 3, 5.0), app, 2)
+    run_on(SerialGrid(app, 2), make_server_app(strategy, 3, 5.0))
     assert asked == [1, 2, 3] == [each.round for each in strategy.rounds]
