@@ -8,11 +8,11 @@ of a run live longer than its deadlines, see ``server.server_app.WatchedGrid``.)
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from queue import Queue
 from typing import Any
-from unittest.mock import patch
 
 from flwr.app import Message
 
@@ -34,8 +34,14 @@ def hand_over(
         f_stop.wait(LOOK_S)
 
 
-def direct_delivery() -> AbstractContextManager[Any]:
+@contextmanager
+def direct_delivery() -> Iterator[None]:
     """Flower's loop replaced by ``hand_over`` (flwr is pinned; its name is missed if it goes)."""
     from flwr.server.superlink.fleet.vce import vce_api
 
-    return patch.object(vce_api, "add_messages_to_queue", hand_over)
+    original = vce_api.add_messages_to_queue
+    vce_api.add_messages_to_queue = hand_over
+    try:
+        yield
+    finally:
+        vce_api.add_messages_to_queue = original

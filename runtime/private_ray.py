@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from learngene.utils.files import sweep_temporary, temporary_name
 
@@ -35,6 +34,7 @@ def private_ray() -> Iterator[dict[str, Any]]:
     from ray._private import ray_constants
     from ray._private.node import Node
 
+    clusters, api_server = ray_constants.ENABLE_RAY_CLUSTER, Node.start_api_server
     changes = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -43,15 +43,17 @@ def private_ray() -> Iterator[dict[str, Any]]:
     }
     with _folder() as folder, environment(changes):
         _read_environment()
-        with (
-            # As on Windows and macOS: this node has no address but 127.0.0.1, so that every process
-            # binds to it alone. (Otherwise Ray also asks the kernel for the route to 8.8.8.8.)
-            patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
-            # With ``include_dashboard=False`` this process has one purpose, a report of usage,
-            # which is off; it asks the cloud's metadata address (169.254.169.254) all the same.
-            patch.object(Node, "start_api_server", lambda self, **asked: None),
-        ):
+        # As on Windows and macOS: this node has no address but 127.0.0.1, so that every process
+        # binds to it alone. (Otherwise Ray also asks the kernel for the route to 8.8.8.8.)
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        # With ``include_dashboard=False`` this process has one purpose, a report of usage, which
+        # is switched off; it asks the cloud's metadata address (169.254.169.254) all the same.
+        Node.start_api_server = lambda self, **asked: None  # type: ignore[method-assign]
+        try:
             yield {"_temp_dir": str(folder / "r")}
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = clusters
+            Node.start_api_server = api_server  # type: ignore[method-assign]
     _read_environment()
 
 

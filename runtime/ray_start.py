@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from protocol.callbacks import RunCallback
 from runtime.resources import Resources
@@ -166,9 +165,7 @@ def _surroundings(resources: Resources) -> Iterator[dict[str, Any]]:
         raise RuntimeError("Ray already runs in this process: call ray.shutdown() first")
     own: AbstractContextManager[dict[str, Any]]
     own = private_ray() if resources.address is None else nullcontext({})
-    # SIGTERM stays ours: ``ray.init`` takes it over, and would exit with code 1 or 15.
-    signals = patch("ray._private.utils.set_sigterm_handler", lambda handler: None)
-    with _environment(), own as of_its_own, signals:
+    with _environment(), own as of_its_own, _signals():
         init_args = resources.init_args() | of_its_own
         if resources.address is not None:  # its processes have another's environment
             known = {"PYTHONPATH": os.environ["PYTHONPATH"]}
@@ -190,3 +187,16 @@ def _environment() -> AbstractContextManager[None]:
     gives_up = os.environ.get(GIVE_UP, "10")
     known = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "RAY_ADDRESS": None}
     return environment(known | {GIVE_UP: gives_up})
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM stays ours: ``ray.init`` takes it over, and would exit with code 1 or 15."""
+    import ray._private.utils as utils
+
+    original = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original

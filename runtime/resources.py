@@ -109,7 +109,9 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
         InputError: naming the field, both numbers and the fix.
     """
     cpus, asked = runtime.num_cpus, runtime.num_gpus
-    if asked is not None and asked > 1 and asked != int(asked):
+    if cpus <= 0:
+        raise InputError("runtime.num_cpus", cpus, "a client needs a share of a core", "Use 1")
+    if asked is not None and (asked < 0 or (asked > 1 and asked != int(asked))):
         problem = "a client holds a fraction of one GPU or a whole number of them"
         raise InputError("runtime.num_gpus", asked, problem, "Use 0, 0 < x <= 1 or an integer")
     if runtime.address is not None:  # it was sized by whoever started it

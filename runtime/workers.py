@@ -12,9 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 from flwr.app import Context, Message, MessageType
 
@@ -231,9 +229,10 @@ def lasting_workers(pool: WorkerPool) -> Iterator[None]:
     from flwr.server.superlink.fleet.vce import vce_api
     from flwr.server.superlink.fleet.vce.backend import raybackend
 
-    threads = partial(ThreadPoolExecutor, pool.actors_capacity)
-    with (
-        patch.object(raybackend, "BasicActorPool", lambda **asked: pool),
-        patch.object(vce_api, "ThreadPoolExecutor", threads),
-    ):
+    originals = raybackend.BasicActorPool, vce_api.ThreadPoolExecutor
+    raybackend.BasicActorPool = lambda **asked: pool  # type: ignore[misc, assignment]
+    vce_api.ThreadPoolExecutor = lambda: ThreadPoolExecutor(pool.actors_capacity)  # type: ignore[misc, assignment]
+    try:
         yield
+    finally:
+        raybackend.BasicActorPool, vce_api.ThreadPoolExecutor = originals  # type: ignore[misc]

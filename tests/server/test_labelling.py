@@ -113,7 +113,7 @@ def over_draws(make, section: dict[str, Any] | None = SECTION) -> dict[str, Any]
         for name in ("run", "data", "collective", "criterion", "learngene", "open_world",
                      "clients", "messages")
     }  # fmt: skip
-    return build_results(**sections, labelled=section)
+    return build_results(**sections, methods=("learngene", "scratch"), labelled=section)
 
 
 def test_means_are_over_draws_and_paired_by_draw(make):
