@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -215,10 +214,6 @@ def test_no_other_command_is_shown() -> None:
     assert others == ["python -m pip install -e ."]
 
 
-@pytest.mark.skipif(
-    [*map(int, version("click").split(".")[:2])] >= [8, 5],
-    reason="a newer click than pyproject.toml takes",
-)
 def test_help_says_what_each_argument_is() -> None:
     for name in APPS:
         commands = get_command(import_module(name).app).commands

@@ -16,7 +16,7 @@ from reports.variants import RunGroup, Variant
 
 def side_by_side(group: RunGroup) -> list[tuple[str, ...]]:
     """Headings, then a row a method; methods that take the learngene's projection are left out."""
-    names = dict.fromkeys(name for variant in group.variants for name in variant.methods)
+    columns = [_cells(variant) for variant in group.variants]
     settings = [variant.label_without(("methods",)) for variant in group.variants]
     labels = [f"{setting}: " if setting else "" for setting in settings]
     asked = [
@@ -30,9 +30,9 @@ def side_by_side(group: RunGroup) -> list[tuple[str, ...]]:
             (
                 name,
                 format_bytes(_received(group, name)),
-                *(cell for variant in group.variants for cell in _cells(variant, name)),
+                *(cell for cells in columns for cell in cells.get(name, (NONE, NONE))),
             )
-            for name in names
+            for name in dict.fromkeys(name for cells in columns for name in cells)
             if name == base_of(name)
         ),
     ]
@@ -44,13 +44,14 @@ def _received(group: RunGroup, name: str) -> float | None:
     return next((float(each.mean()) for each in counts if len(each)), None)
 
 
-def _cells(variant: Variant, name: str) -> tuple[str, str]:
-    """Accuracy and lead, with p and on how many clients the learngene is ahead."""
-    if name not in variant.methods:
-        return NONE, NONE
-    others = [each for each in variant.methods if each != MAIN]
-    leads = dict(zip(others, lead_rows(variant), strict=False))  # none without a learngene
-    lead = leads.get(name)
-    return format_measured(variant.accuracy(name), "%"), (
-        f"{format_measured(lead.ours, lead.unit)} ({lead.note})" if lead else NONE
-    )
+def _cells(variant: Variant) -> dict[str, tuple[str, str]]:
+    """By method its accuracy and lead, with p and on how many clients the learngene is ahead."""
+    others = [name for name in variant.methods if name != MAIN]
+    leads = {
+        name: f"{format_measured(lead.ours, lead.unit)} ({lead.note})"
+        for name, lead in zip(others, lead_rows(variant), strict=False)  # none without a learngene
+    }
+    return {
+        name: (format_measured(variant.accuracy(name), "%"), leads.get(name, NONE))
+        for name in variant.methods
+    }

@@ -145,24 +145,29 @@ def markdown(table: Sequence[Row], notes: Sequence[str] = ()) -> str:
     column has their numbers."""
     cells, commands = _shown(table)
     below = [line for note in notes for line in ("", note)]
-    return markdown_table(HEADINGS, cells) + "\n".join([*below, "", *_block(commands)]) + "\n"
+    return markdown_table(HEADINGS, cells) + "\n".join([*below, "", _block(commands)]) + "\n"
 
 
 def with_commands(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown whose last column, of commands, has numbers, with the commands below."""
     commands = _numbered(dict.fromkeys(row[-1] for row in rows))
     cells = [(*row[:-1], str(commands[row[-1]])) for row in rows]
-    return markdown_table(headings, cells) + "\n".join(["", *_block(commands)]) + "\n"
+    return f"{markdown_table(headings, cells)}\n{_block(commands)}\n"
 
 
 def _numbered(commands: Iterable[str]) -> dict[str, int]:
     return {command: number for number, command in enumerate(commands, start=1)}
 
 
-def _block(commands: Mapping[str, int]) -> list[str]:
-    """Numbered commands as lines of a block of code."""
+def _block(commands: Mapping[str, int]) -> str:
+    """Numbered commands as a block of code in Markdown."""
+    return textwrap.indent(_listed(commands), "    ")
+
+
+def _listed(commands: Mapping[str, int]) -> str:
+    """Numbered commands, a line each."""
     width = len(str(len(commands)))
-    return [f"    {number:>{width}}  {command}" for command, number in commands.items()]
+    return "\n".join(f"{number:>{width}}  {command}" for command, number in commands.items())
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -200,7 +205,7 @@ def template_context(
         "answers": answers(group.experiment, table),
         "headings": HEADINGS,
         "rows": cells,
-        "commands": textwrap.dedent("\n".join(_block(commands))),
+        "commands": _listed(commands),
         "notes": notes,
         "key": KEY,
     }

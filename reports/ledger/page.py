@@ -49,20 +49,21 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
     """The whole page; of figures those are linked that are ``drawn``, as paths below ``base``, the
     folder of the runs as the page reaches it."""
     tables = {key: registry.rows(group) for key, group in experiments.items()}
+    overviews = {key: overview(group) for key, group in experiments.items()}
     shown = []
     for (experiment, data), rows in sorted(tables.items()):
         figure = _figure(experiment, data)
         where = f"{base}/{figure}" if figure in drawn else ""
         group = experiments[experiment, data]
         below = notes(group)
-        shown.append((experiment, data, where, overview(group) + markdown(rows, below)))
+        shown.append((experiment, data, where, overviews[experiment, data] + markdown(rows, below)))
     text = (
         environment(Path(__file__).parent)
         .get_template("page.md.j2")
         .render(
             base=base,
             in_short=_in_short(main),
-            opponents=overview(experiments[TABLE3]) if TABLE3 in experiments else "",
+            opponents=overviews.get(TABLE3, ""),
             main=_main(main, drawn, base),
             seeds=_over_seeds(main),
             least_seeds=LEAST_SEEDS,
@@ -77,8 +78,8 @@ def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], bas
 def _in_short(runs: Sequence[Results]) -> str:
     """The main job in the form nearest to the defaults, a row a data set; empty without runs."""
     cells = []
-    for data, same in _by_data(runs).items():
-        comparing = [v for v in group_runs(same).variants if {MAIN, REFERENCE} <= set(v.methods)]
+    for group in _by_data(runs):
+        comparing = [v for v in group.variants if {MAIN, REFERENCE} <= set(v.methods)]
         if not comparing:
             continue
         variant = min(comparing, key=_changed_settings)
@@ -87,7 +88,7 @@ def _in_short(runs: Sequence[Results]) -> str:
         over = f"{gain.note}, {gain.ours.n}" if "seed" in gain.ours.n else gain.note
         shown = (format_measured(each, "points") for each in measured)
         received = format_bytes(client_mean(variant.runs[0], MAIN, "bytes_down"))
-        cells.append((data, *shown, over, received))
+        cells.append((group.data, *shown, over, received))
     return markdown_table(SHORT_HEADINGS, cells) if cells else ""
 
 
@@ -96,11 +97,10 @@ def _changed_settings(variant: Variant) -> int:
     return sum(value != default_of(name) for name, value in variant.settings.items())
 
 
-def _by_data(runs: Sequence[Results]) -> dict[str, list[Results]]:
-    by_data: dict[str, list[Results]] = {}
-    for run in sorted(runs, key=lambda run: run["data"]["name"]):
-        by_data.setdefault(run["data"]["name"], []).append(run)
-    return by_data
+def _by_data(runs: Sequence[Results]) -> list[RunGroup]:
+    """The main job's runs, a group a data set."""
+    names = sorted({run["data"]["name"] for run in runs})
+    return [group_runs([run for run in runs if run["data"]["name"] == name]) for name in names]
 
 
 def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
@@ -128,8 +128,8 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
 def _over_seeds(runs: Sequence[Results]) -> str:
     """The main job's settings of which three or more seeds are kept; empty where none is."""
     cells = []
-    for data, same in _by_data(runs).items():
-        for variant in group_runs(same).variants:
+    for group in _by_data(runs):
+        for variant in group.variants:
             seeds = {run["run"]["seed"] for run in variant.runs}
             if len(seeds) < LEAST_SEEDS or not {MAIN, REFERENCE} <= set(variant.methods):
                 continue
@@ -141,7 +141,7 @@ def _over_seeds(runs: Sequence[Results]) -> str:
             gain = variant.mean_difference(variant.differences(MAIN, REFERENCE))
             ours, scratch = variant.accuracy(MAIN), variant.accuracy(REFERENCE)
             measured = mean_over_runs(named), ours, scratch, gain
-            about = data, common_form(variant.runs), str(len(seeds))
+            about = group.data, common_form(variant.runs), str(len(seeds))
             shown = (format_measured(each, "points") for each in measured)
             cells.append((*about, *shown, variant.command))
     return with_commands(SEEDS_HEADINGS, cells) if cells else ""
