@@ -43,6 +43,7 @@ from conf.methods import with_methods
 from conf.schema import Config, register_schema
 from conf.validate import check_fields, check_methods
 from learngene.errors import InputError, RunError, say
+from learngene.utils.files import sole_use
 from learngene.utils.settings import by_client
 from runtime.multirun import JobFailed, has_begun, worst_code
 from runtime.signals import KEPT, MESSAGE, Terminated, catch_signals
@@ -88,7 +89,8 @@ def simulation(
         halves = any(method.trained_by == "factory" for method in run.methods.values())
         ray = RayStart(resources, config.runtime.client_timeout_s, halves=halves)
     ended = nullcontext() if ray is None else closing(ray)  # however the run ends
-    with logging(config.logger, run_dir, plain, console) as logger, ended:
+    alone = sole_use(run_dir, "hydra.run.dir" if outside is None else "run-dir")
+    with alone, logging(config.logger, run_dir, plain, console) as logger, ended:
         plain = with_methods(plain, run)
         if note := unread(config, run.methods, overrides):
             console.on_note(note)
@@ -119,11 +121,12 @@ def _simulation(
     from runtime.resources import check_memory, idle_nodes
     from server.beside import HalvesBeside
     from server.dataset import load_dataset
-    from server.factory import train_or_load_gene
+    from server.factory import check_start, train_or_load_gene
     from server.labelling import label_open_world, labelling_summary
     from server.pretraining import pretrain_methods
 
     keep_freed_memory()
+    check_start(factory_settings(config))
     callback, seconds = CallbackList([console, logger, *([ray] if ray else [])]), Seconds()
     for said in (check_memory(resources, config.num_clients), idle_nodes(resources)):
         if said is not None:

@@ -73,6 +73,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "fixed_runs")
     asked = parser.parse_args()
+    if asked.action == "check" and not asked.file.is_file():
+        parser.error(f"{asked.file}: no such file (write makes one)")
     folder = asked.folder
     shutil.rmtree(folder, ignore_errors=True)
     first = [name for name in RUNS if name in asked.only and name not in AFTER]

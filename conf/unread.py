@@ -111,7 +111,7 @@ OF_THE_LEARNGENE = (
     "individual.safeguard* individual.keep retain.* learngene.precision"
 )
 GLYPHS = "data.classes data.train_per_class data.test_per_class"
-IMAGES = "data.root data.download data.test_share open_world.mirror"
+IMAGES = "data.download data.test_share open_world.mirror"
 SHARES = "data.base data.open_world data.novel"
 DIVIDED = "data.alpha data.min_images"
 DISTILLATION = "collective.distill collective.temperature"

@@ -357,6 +357,9 @@ def _of_data(config: Config) -> Iterator[Problem]:
 
         check_growth(config.collective)
     value_bounds(data)
+    if data.root is not None and data.name == "glyphs":
+        fix = "Say what it holds (data=cifar100, data=imagefolder, ...), or leave it out"
+        yield "data.root", "glyphs, the default data, are drawn and read no folder", fix
     if data.root is not None and not is_folder(data.root):
         yield "data.root", "no such folder", "Name a folder that exists"
     if data.partition == "dirichlet":  # how many that takes of a class is seen with the data

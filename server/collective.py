@@ -212,6 +212,8 @@ def _advance(
     warned = trainer.device.type != "cpu"
     while len(trainer.stages) < tasks:
         trainer.run_task(callback.on_step)
+        # Beside the last task the run's own Ray starts, and there is nothing left to advise on.
+        warned |= trainer.done
         if not warned and (said := contention(torch.get_num_threads())) is not None:
             callback.on_note(said)
             warned = True

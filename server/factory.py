@@ -22,7 +22,7 @@ from learngene.collective.settings import GROWTHS, CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
-from learngene.gene.gene import Learngene, extract, load
+from learngene.gene.gene import Learngene, extract, load, located
 from learngene.gene.settings import LearngeneSettings
 from learngene.networks.growth import PlannedStep, planned_names, read_plan
 from learngene.networks.layers import FEATURE_SIDE, FRONT_SIDE
@@ -195,6 +195,18 @@ def _yaml(path: str) -> Any:
         problem = f"cannot be read as YAML: {' '.join(str(error).split())[:200]}"
         fix = "conf/growth/deepen.yaml is an example"
         raise InputError("collective.growth", path, problem, fix) from error
+
+
+def check_start(settings: FactorySettings) -> None:
+    """What there is to begin with, looked at before seconds or minutes are spent on the data.
+
+    Raises:
+        InputError: the saved learngene is not there, or the device.
+    """
+    if settings.learngene.path:
+        located(settings.learngene.path)
+    else:
+        choose_device(settings.collective.device)
 
 
 def _load_gene(path: str, dataset: ImageDataset) -> Learngene:

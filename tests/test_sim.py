@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from learngene.gene.gene import load
@@ -322,6 +323,8 @@ def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
             ["runtime.client_timeout_s=9.0", "train together", "runtime=serial"],
         ),
         (["learngene.path=/nowhere.safetensors"], ["learngene.path=/nowhere.safetensors"]),
+        (["data.root=/"], ["data.root=/", "glyphs", "data=cifar100"]),
+        *[(["collective.device=cuda"], ["cuda", "no GPU"])] * (not torch.cuda.is_available()),
         (
             ["collective.memory=ewc", "collective.growth=schedule"],
             ["collective.growth=schedule", "collective.growth=none"],
@@ -332,11 +335,10 @@ def test_to_the_letter(cache: Path, tmp_path: Path) -> None:
 def test_wrong_input_is_one_message_and_exit_2(
     overrides: list[str], words: list[str], cache: Path, first: Path, tmp_path: Path
 ) -> None:
-    if any(o.startswith("learngene.path") for o in overrides):
-        overrides = ["scale=tiny", *overrides]  # its dataset is there: only the file is wrong
     done = sim(*overrides, cache=cache, run=tmp_path / "run")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+    assert "dataset:" not in done.stdout  # before anything that takes time
     message = [line for line in done.stderr.splitlines() if line]
     assert len(message) == 1, done.stderr
     for word in words:

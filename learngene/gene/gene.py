@@ -213,17 +213,7 @@ def load(path: str | Path) -> Learngene:
             that can be, the sha256 is not the card's, an array is missing or has another shape;
             the hub cannot be asked.
     """
-    if name := re.fullmatch(r"hf:/{1,2}(.+)", os.fspath(path)):  # ``Path`` takes a slash away
-        from learngene.gene.hub import download  # its client is half a second
-
-        path = download(f"hf://{name[1]}")
-    path = card_path = expand_user(path)
-    if is_file(path):  # what is no file need not have a name
-        card_path = path.with_suffix(".json")
-    if not is_file(card_path):
-        fix = "Name the learngene.safetensors of a finished run; its .json lies beside it"
-        problem = "a folder" if is_folder(path) else f"{card_path} does not exist"
-        raise InputError("learngene.path", path, problem, fix)
+    path, card_path = located(path)
     try:
         card = read_card(read_json(card_path, CARD_LIMIT), where=str(path))
         packed = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))
@@ -237,6 +227,26 @@ def load(path: str | Path) -> Learngene:
         raise refuse(str(path), f"not a learngene: {str(error)[:200]}") from error
     check(card, arrays, where=str(path))
     return Learngene(card, arrays)
+
+
+def located(path: str | Path) -> tuple[Path, Path]:
+    """Where a saved learngene and its card lie, as ``load`` takes it; what the hub has is fetched.
+
+    Raises:
+        InputError: one of the two is not there; the hub cannot be asked.
+    """
+    if name := re.fullmatch(r"hf:/{1,2}(.+)", os.fspath(path)):  # ``Path`` takes a slash away
+        from learngene.gene.hub import download  # its client is half a second
+
+        path = download(f"hf://{name[1]}")
+    path = card_path = expand_user(path)
+    if is_file(path):  # what is no file need not have a name
+        card_path = path.with_suffix(".json")
+    if not is_file(card_path):
+        fix = "Name the learngene.safetensors of a finished run; its .json lies beside it"
+        problem = "a folder" if is_folder(path) else f"{card_path} does not exist"
+        raise InputError("learngene.path", path, problem, fix)
+    return path, card_path
 
 
 def check(card: Card, arrays: dict[str, np.ndarray], where: str) -> None:

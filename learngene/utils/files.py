@@ -107,6 +107,39 @@ def _machine() -> str:
     return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
+@contextmanager
+def sole_use(folder: Path, field: str) -> Iterator[None]:
+    """Make ``folder`` and keep it from other runs until the block ends, or this process does, however it does.
+
+    The lock is on the folder itself and leaves no file behind. A file system that has none (some
+    network disks), and Windows, go without.
+
+    Args:
+        field: of the configuration, that names the folder.
+
+    Raises:
+        InputError: another run has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fix = "Wait until it has ended, or name another folder"
+            raise InputError(field, folder, "another run is writing there", fix) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> Path:
     """Write rows as CSV with LF line ends, one after another, as an ``atomic_file``."""
     with atomic_file(path) as file:

@@ -29,6 +29,7 @@ from reports.variants import RunGroup, Variant
 
 BANDS = 4  # methods up to which each has its band
 LOG_ABOVE = 50  # ratio of the largest to the smallest positive number of bytes
+MOST_POWERS = 3  # of ten that are named on half a figure: a fourth would touch its neighbours
 
 
 def draw_figures(
@@ -158,7 +159,7 @@ def bytes_received(results: Results, path: Path) -> Path:
         exponents = range(int(np.floor(np.log10(positive.min() / 10))), int(np.log10(top)) + 2)
         powers = [10.0**exponent for exponent in exponents]
         visible = [x for x in powers if left.get_xlim()[0] <= x <= left.get_xlim()[1]]
-        left.xaxis.set_major_locator(FixedLocator(visible[:: 1 + len(visible) // 5]))
+        left.xaxis.set_major_locator(FixedLocator(visible[:: 1 + (len(visible) - 1) // MOST_POWERS]))
         left.xaxis.set_major_formatter(style.size_tick)
         left.xaxis.set_minor_locator(NullLocator())
         left.xaxis.set_minor_formatter(NullFormatter())

@@ -34,7 +34,7 @@ def test_every_row_is_of_fields_that_there_are(row) -> None:
 @pytest.mark.parametrize(
     ("overrides", "unseen", "why"),
     [
-        ("data.root=/", "data.root", "glyphs are drawn"),
+        ("open_world.mirror=true", "open_world.mirror", "glyphs are drawn"),
         ("data.alpha=1", "data.alpha", "data.partition is not dirichlet"),
         ("data=cifar100 data.root=/ data.classes=20", "data.classes", "only glyphs are drawn"),
         ("data=cifar100 data.root=/ data.novel=0.2", "data.novel", "divided as published"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import server.collective
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.errors import InputError
 from learngene.open_world.detector import (
@@ -349,3 +350,24 @@ def test_passes_over_images_are_told_until_the_collective_is_through(tiny_datase
     before = len(told)
     trained.trainer.predict(tiny_dataset.train_images, np.arange(3))
     assert len(told) == before
+
+
+def test_shared_cores_are_told_once_and_not_behind_the_last_task(
+    tiny_dataset, tmp_path, monkeypatch
+):
+    """Beside the last task Ray starts: what waits then is the run's own."""
+    asked: list[int] = []
+    monkeypatch.setattr(server.collective, "contention", lambda threads: asked.append(threads))
+    told: list[str] = []
+    how, watch = OpenWorldSettings(), hooked(on_note=told.append)
+
+    def live_it(cache: Path) -> TrainedCollective:
+        return train_collective(
+            tiny_dataset, settings(), CPU, cache, open_world=how, resume=True, callback=watch
+        )
+
+    tasks = len(live_it(tmp_path / "quiet").trainer.tasks)
+    assert tasks > 2 and len(asked) == tasks - 1 and told == []
+    monkeypatch.setattr(server.collective, "contention", lambda threads: "shared")
+    live_it(tmp_path / "busy")
+    assert told == ["shared"]

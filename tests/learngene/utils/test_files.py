@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from learngene.errors import InputError
 from learngene.utils import files
-from learngene.utils.files import STALE_S, sweep_temporary, temporary_name, write_atomically
+from learngene.utils.files import (
+    STALE_S,
+    sole_use,
+    sweep_temporary,
+    temporary_name,
+    write_atomically,
+)
 
 
 def test_writes_and_makes_the_folder(tmp_path):
@@ -45,6 +52,30 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch,
         write_atomically(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from learngene.utils.files import sole_use
+with sole_use(Path(sys.argv[1]), "hydra.run.dir"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_is_one_runs_until_its_process_is_gone(tmp_path):
+    command = [sys.executable, "-c", HOLDS, tmp_path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        said = r"run-dir=.*another run is writing there\. Wait"
+        with pytest.raises(InputError, match=said), sole_use(tmp_path, "run-dir"):
+            pytest.fail("two at once")
+        other.kill()
+    with sole_use(tmp_path, "run-dir"):
+        pass
+    with sole_use(tmp_path, "run-dir"):  # given back at the end of the block
+        assert list(tmp_path.iterdir()) == []
 
 
 ROOT = Path(__file__).resolve().parents[3]

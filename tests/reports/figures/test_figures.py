@@ -219,16 +219,24 @@ def test_results_from_before_the_matrix_say_so(make, tmp_path):
         run.continual(make(n=1, change=change), tmp_path)
 
 
-@pytest.mark.parametrize(("scratch", "scale"), [(412, "log"), (0, "linear"), (900_000, "linear")])
+@pytest.mark.parametrize(
+    ("scratch", "scale"), [(412, "log"), (2_300, "log"), (0, "linear"), (900_000, "linear")]
+)
 def test_bytes_are_on_a_log_scale_only_where_they_differ_much(
     make, canvas, tmp_path, scratch, scale
 ):
     def change(sections):
         for client in sections["clients"]:
             client["methods"]["scratch"]["bytes_down"] = scratch
+            client["methods"]["learngene"]["bytes_down"] = 711_000
 
     run.bytes_received(make(n=2, change=change), tmp_path)
-    assert canvas[0].axes[0].get_xscale() == scale
+    axes = canvas[0].axes[0]
+    assert axes.get_xscale() == scale
+    canvas[0].draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    shown = sorted(box.extents[[0, 2]].tolist() for box in boxes if box.width)
+    assert len(shown) > 1 and all(end < start for (_, end), (start, _) in pairwise(shown))
 
 
 def test_open_world_shows_shares_and_the_threshold(results, canvas, tmp_path):
