@@ -109,7 +109,7 @@ def _machine() -> str:
 
 @contextmanager
 def sole_use(folder: Path, field: str) -> Iterator[None]:
-    """Make ``folder`` and keep it from other runs until the block ends, or this process does, however it does.
+    """Make ``folder`` and keep other runs out of it until the block ends, or this process does.
 
     The lock is on the folder itself and leaves no file behind. A file system that has none (some
     network disks), and Windows, go without.

@@ -159,7 +159,8 @@ def bytes_received(results: Results, path: Path) -> Path:
         exponents = range(int(np.floor(np.log10(positive.min() / 10))), int(np.log10(top)) + 2)
         powers = [10.0**exponent for exponent in exponents]
         visible = [x for x in powers if left.get_xlim()[0] <= x <= left.get_xlim()[1]]
-        left.xaxis.set_major_locator(FixedLocator(visible[:: 1 + (len(visible) - 1) // MOST_POWERS]))
+        every = 1 + (len(visible) - 1) // MOST_POWERS
+        left.xaxis.set_major_locator(FixedLocator(visible[::every]))
         left.xaxis.set_major_formatter(style.size_tick)
         left.xaxis.set_minor_locator(NullLocator())
         left.xaxis.set_minor_formatter(NullFormatter())
