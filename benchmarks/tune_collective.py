@@ -25,7 +25,7 @@ from benchmarks.tune_methods import TUNING_SEED
 from conf.parts import factory_settings
 from conf.schema import Config
 from learngene.adaptation.training import features, measure
-from learngene.data.augment import to_batch
+from learngene.data.augment import still_views, to_batch
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
 from learngene.data.partition import draw_shard
@@ -53,8 +53,9 @@ def prototypes(
     asked = ShardSettings(config.ways, config.shots, TUNING_SEED, "open_world")
     shards = [draw_shard(dataset, asked, number) for number in range(tasks)]
     rows = np.unique(np.concatenate([part for s in shards for part in s.rows(dataset)]))
-    seen = embedded(individual, dataset, rows)
-    views = seen if config.individual.mirror_test else seen[:1]
+    seen = embedded(individual, dataset, rows, moved=config.individual.moved_views)
+    # The mirror images stand behind the others.
+    views = seen if config.individual.mirror_test else seen[: len(seen) // (1 + dataset.flip)]
     accuracies = []
     for shard in shards:
         train, test = (np.searchsorted(rows, part) for part in shard.rows(dataset))
@@ -68,13 +69,16 @@ def prototypes(
     return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / tasks**0.5)
 
 
-def embedded(individual: Individual, dataset: ImageDataset, rows: np.ndarray) -> torch.Tensor:
-    """Features of images and, where flips are allowed, of their mirror images: (views, N, D)."""
+def embedded(
+    individual: Individual, dataset: ImageDataset, rows: np.ndarray, *, moved: bool
+) -> torch.Tensor:
+    """Features of all views of images (``still_views``), mirror images where flips are allowed:
+    (views, N, D)."""
     parts = []
     for some in np.array_split(rows, max(1, len(rows) // 256)):
         x = to_batch(dataset.take("images", some))
-        both = [x, x.flip(3)] if dataset.flip else [x]
-        parts.append(torch.stack([features(individual, view) for view in both]))
+        views = still_views(x, mirror=dataset.flip, moved=moved)
+        parts.append(torch.stack([features(individual, view) for view in views]))
     return torch.cat(parts, dim=1)
 
 

@@ -74,8 +74,7 @@ def run_task(
     pin_kernels(device, task.deterministic is not False)
     own = _own_images(task, node, device) if node.data_root else _drawn(client, task, node, device)
     data, folder = own.data, node.keep or (task.keep if node.simulated else None)
-    if task.individual.mirror_test:
-        data = data.with_mirrored_tests()
+    data = data.with_views(mirror=task.individual.mirror_test, moved=task.individual.moved_views)
     answers: dict[str, dict[str, Any]] = {}
     weights: dict[str, dict[str, np.ndarray]] = {}
     # The method's own count of rounds: Flower's goes on over several methods.
@@ -194,6 +193,7 @@ def _keep(
         class_names=own.class_names,
         image_side=own.image_side,
         mirror=task.individual.mirror_test and own.data.flip,
+        moved=task.individual.moved_views,
         value_range=own.value_range,
         accuracy=outcome.accuracy[-1],
         images=(len(own.data.train_x), len(own.data.test_x)),

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.training import Outcome, features
-from learngene.data.augment import to_batch
+from learngene.data.augment import still_views, to_batch
 from learngene.data.own_images import read_own_images
 from learngene.data.partition import ShardData, check_images
 from learngene.data.sources.base import check_file
@@ -78,7 +78,7 @@ def adapt(
     context = ClientContext(
         settings=method.Settings(),
         payload=gene.arrays,
-        shard=shard.with_mirrored_tests() if settings.mirror_test else shard,
+        shard=shard.with_views(mirror=settings.mirror_test, moved=settings.moved_views),
         device=shard.train_x.device,
         client=client,
         round=1,
@@ -170,6 +170,7 @@ def adapt_folder(
         class_names=own.class_names,
         image_side=side,
         mirror=settings.mirror_test and flip,
+        moved=settings.moved_views,
         value_range=own.value_range,
         accuracy=outcome.accuracy[-1],
         images=(len(shard.train_x), len(shard.test_x)),
@@ -178,21 +179,24 @@ def adapt_folder(
     return kept, outcome, own.notes
 
 
-def predict(individual: Individual, images: np.ndarray, *, mirror: bool = False) -> np.ndarray:
+def predict(
+    individual: Individual, images: np.ndarray, *, mirror: bool = False, moved: bool = False
+) -> np.ndarray:
     """The class of each image, (N, H, W, C) uint8 -> (N,), counted from 0 as in the shard.
 
     As ``probabilities``.
     """
-    return probabilities(individual, images, mirror=mirror).argmax(1)
+    return probabilities(individual, images, mirror=mirror, moved=moved).argmax(1)
 
 
 def probabilities(
-    individual: Individual, images: np.ndarray, *, mirror: bool = False
+    individual: Individual, images: np.ndarray, *, mirror: bool = False, moved: bool = False
 ) -> np.ndarray:
     """Of each class, (N, H, W, C) uint8 -> (N, ways) float32.
 
     Args:
         mirror: look at the mirror image, too, as ``individual.mirror_test`` does in ``adapt``.
+        moved: look at moved ones, too, as ``individual.moved_views`` does.
 
     Raises:
         ValueError: the images are not of this form, or have another number of channels.
@@ -206,7 +210,8 @@ def probabilities(
     device = next(individual.parameters()).device
     x = to_batch(images, device)
     with torch.no_grad():
-        views = [individual.head(features(individual, v)) for v in (x, x.flip(3))[: 1 + mirror]]
+        seen = still_views(x, mirror=mirror, moved=moved)
+        views = [individual.head(features(individual, view)) for view in seen]
     return torch.stack(views).softmax(2).mean(0).cpu().numpy()
 
 
@@ -252,6 +257,8 @@ def name_files(
     for first in range(0, len(found), BATCH):
         files = found[first : first + BATCH]
         images = read_images(kept, files)
-        shares = probabilities(kept.individual, images, mirror=kept.card.mirror)
+        shares = probabilities(
+            kept.individual, images, mirror=kept.card.mirror, moved=kept.card.moved
+        )
         for file, each in zip(files, shares, strict=True):
             yield file, kept.card.class_names[each.argmax()], float(each.max())

@@ -1,7 +1,7 @@
 """An individual for another runtime: ONNX, or ``torch.export``'s own file, held against itself.
 
-What is exported takes pixel values and gives probabilities: normalisation and the mirrored view are
-part of it, so that whoever runs it decodes and resizes images and does no more.
+What is exported takes pixel values and gives probabilities: normalisation and further views of an
+image are part of it, so that whoever runs it decodes and resizes images and does no more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from learngene.api import files_in, read_images
-from learngene.data.augment import CENTRE, SPREAD
+from learngene.data.augment import CENTRE, SPREAD, still_views
 from learngene.errors import InputError
 from learngene.gene.kept import KeptIndividual
 from learngene.networks.individual import Individual
@@ -52,15 +52,16 @@ class Exported:
 class WholeIndividual(nn.Module):
     """Pixel values 0 to 255, (N, C, side, side) float32, to probabilities (N, ways)."""
 
-    def __init__(self, individual: Individual, mirror: bool) -> None:
+    def __init__(self, individual: Individual, *, mirror: bool, moved: bool) -> None:
         super().__init__()
-        self.individual, self.mirror = individual, mirror
+        self.individual, self.mirror, self.moved = individual, mirror, moved
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, C, side, side) to (N, ways)."""
         x = (pixels - CENTRE) / SPREAD
-        shares = self.individual(x).softmax(1)
-        return (shares + self.individual(x.flip(3)).softmax(1)) / 2 if self.mirror else shares
+        seen = still_views(x, mirror=self.mirror, moved=self.moved)
+        shares = [self.individual(view).softmax(1) for view in seen]
+        return torch.stack(shares).mean(0)
 
 
 def export_individual(
@@ -80,7 +81,7 @@ def export_individual(
     writers = {".onnx": _onnx, ".pt2": _pt2}
     if path.suffix not in writers:
         raise InputError("--out", path, "its suffix is neither .onnx nor .pt2", "Name one of both")
-    network = WholeIndividual(kept.individual, card.mirror).eval()
+    network = WholeIndividual(kept.individual, mirror=card.mirror, moved=card.moved).eval()
     if named := list(images):
         pixels = read_images(kept, files_in(named)).transpose(0, 3, 1, 2)
     else:

@@ -80,6 +80,8 @@ class ClientTask:
         """
         plain = {name: value for name, value in asdict(self).items() if value not in (None, {})}
         del plain["individual"]["keep"]  # the task says where
+        if not self.individual.moved_views:  # as a message was before there were any
+            del plain["individual"]["moved_views"]
         if self.federated is not None:
             plain["individual"] = {name: plain["individual"][name] for name in FEDERATED_FIELDS}
         return plain

@@ -13,8 +13,8 @@ NEARLY_JOINT = "nearly joint"
 
 
 def form_of(run: Results) -> tuple[str, ...]:
-    """Inherited layers, own layers in front, projection, number format, classifier, width, and what
-    makes the run a control or the collective's training nearly joint; plain layers in fp32 are not
+    """Inherited layers, own layers in front, projection, number format, classifier, views, width,
+    and what makes the run a control or the collective's training nearly joint; plain layers in fp32 are not
     named."""
     return tuple(_parts(run, run["run"].get("config") or {}))
 
@@ -44,6 +44,8 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield precision
     if "head" in own:
         yield f"{own['head']} head"
+    if own.get("moved_views"):
+        yield "moved views"
     if "width" in collective:
         yield f"width {collective['width']:g}"
     if collective.get("block", "plain") != "plain":

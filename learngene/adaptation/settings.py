@@ -38,6 +38,9 @@ class IndividualSettings:
     augment: bool = True  # shifted crops, and flips where the dataset allows them
     # test an image and its mirror image together (where the dataset allows flips), every method's
     mirror_test: bool = True
+    # take class means from, and test, an image as it is and moved by a sixteenth of its side to
+    # each of four sides, every method's: five times the work of a test
+    moved_views: bool = False
     # epochs between tests; the first and the last are always tested
     eval_every: int = setting(10, ge=1, le=100_000)
     safeguard: bool = False  # cross-validate the learngene against scratch; fall back if it hurts

@@ -43,7 +43,7 @@ def form_of(training: Training) -> str:
     shapes = {name: tuple(value.shape) for name, value in individual.state_dict().items()}
     layers = [(unit.pool, unit.skips) for unit in individual.layers]
     images = tuple(shard.train_x.shape), tuple(shard.test_x.shape), shard.ways
-    views = shard.test_views, shard.flip
+    views = shard.test_views, shard.flip, shard.moved
     how = training.settings, training.freeze_norms, training.ewc_lambda, training.retain is None
     return f"{individual} {shapes} {layers} {individual.side} {images} {views} {how}"
 

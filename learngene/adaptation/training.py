@@ -17,7 +17,7 @@ from torch.nn import Parameter
 
 from learngene.adaptation.retain import Retain
 from learngene.adaptation.settings import IndividualSettings
-from learngene.data.augment import augment
+from learngene.data.augment import augment, still_views
 from learngene.data.partition import ShardData
 from learngene.networks.individual import Individual
 from learngene.utils.settings import check_settings
@@ -266,9 +266,10 @@ def shard_features(
 
 
 def shard_views(shard: ShardData) -> tuple[Tensor, Tensor]:
-    """The shard's images and, where flips are allowed, their mirror images; with their labels."""
-    x, y = shard.train_x, shard.train_y
-    return (torch.cat([x, x.flip(3)]), torch.cat([y, y])) if shard.flip else (x, y)
+    """The shard's images and, where flips are allowed, their mirror images, and moved ones where
+    the shard has them (``individual.moved_views``); with their labels."""
+    views = still_views(shard.train_x, mirror=shard.flip, moved=shard.moved)
+    return torch.cat(views), shard.train_y.repeat(len(views))
 
 
 def rates(settings: IndividualSettings, shard: ShardData) -> tuple[float, float]:

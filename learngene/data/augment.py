@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CENTRE, SPREAD = 127.5, 64.0  # of pixel values 0 to 255
+MOVED_BY = 1 / 16  # of the side: half of what training moves an image by, at most
 
 
 def to_batch(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -29,6 +30,27 @@ def shrink(x: Tensor, side: int) -> Tensor:
         return x
     small = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
     return small.contiguous(memory_format=torch.channels_last)
+
+
+def still_views(x: Tensor, *, mirror: bool, moved: bool) -> list[Tensor]:
+    """The views in which a classifier is shown images at its start and in tests, each as ``x``.
+
+    First the images as they are; then, where ``moved``, by ``MOVED_BY`` of their side to each of
+    four sides, with zeros behind, as training moves them; behind these, with ``mirror``, the mirror
+    image of each.
+
+    Args:
+        x: (B, C, H, W).
+    """
+    seen = [x]
+    if moved:
+        height, width = x.shape[2:]
+        by = max(1, round(MOVED_BY * height))
+        wide = F.pad(x, (by, by, by, by))
+        for top, left in ((0, by), (2 * by, by), (by, 0), (by, 2 * by)):
+            part = wide[:, :, top : top + height, left : left + width]
+            seen.append(part.contiguous(memory_format=torch.channels_last))
+    return [*seen, *(view.flip(3) for view in seen)] if mirror else seen
 
 
 def draw_views(images: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learngene.data.augment import to_batch
+from learngene.data.augment import still_views, to_batch
 from learngene.data.dataset import GROUPS, SPLITS, ImageDataset
 from learngene.data.dirichlet import divide
 from learngene.data.settings import ShardSettings, divided_images
@@ -201,19 +201,32 @@ class ShardData:
     test_y: Tensor
     flip: bool  # whether a mirrored image keeps its class
     test_views: int = 1  # of each test image: test_x has all first views, then all second ones, ...
+    moved: bool = False  # whether ``still_views`` of the training images are moved ones, too
 
     @property
     def ways(self) -> int:
         """Number of classes."""
         return len(self.classes)
 
-    def with_mirrored_tests(self) -> ShardData:
-        """The shard with mirror images as further views of its test images, if it may have them."""
-        if not self.flip:
+    def with_views(self, *, mirror: bool, moved: bool) -> ShardData:
+        """The shard with further views of its test images (``augment.still_views``), and where
+        ``moved`` of its training images where a method looks at them as they are.
+
+        Args:
+            mirror: mirror images, if it may have them.
+            moved: moved ones.
+        """
+        mirror = mirror and self.flip
+        if not (mirror or moved):
             return self
-        x, y = self.test_x, self.test_y
-        both = torch.cat([x, x.flip(3)])
-        return replace(self, test_x=both, test_y=torch.cat([y, y]), test_views=2 * self.test_views)
+        views = still_views(self.test_x, mirror=mirror, moved=moved)
+        return replace(
+            self,
+            test_x=torch.cat(views),
+            test_y=self.test_y.repeat(len(views)),
+            test_views=len(views) * self.test_views,
+            moved=moved,
+        )
 
 
 def shard_of(

@@ -67,6 +67,7 @@ class IndividualCard:
     top_widths: Annotated[tuple[Channels, ...], Field(max_length=DEPTH_LIMIT)] | None
     front: Front | None
     block: Annotated[str, Field(pattern=f"^({'|'.join(BLOCKS)})$")] = "plain"
+    moved: bool = False  # an image and itself moved to four sides are looked at together
     # Images come as (value - centre) / spread of values 0 to 255.
     centre: Annotated[float, Strict(), Field(ge=CENTRE, le=CENTRE)] = CENTRE
     spread: Annotated[float, Strict(), Field(ge=SPREAD, le=SPREAD)] = SPREAD
@@ -95,6 +96,7 @@ def describe_individual(
     class_names: Sequence[str],
     image_side: int,
     mirror: bool,
+    moved: bool = False,
     accuracy: float,
     images: tuple[int, int],
     learngene_sha256: str | None,
@@ -111,6 +113,7 @@ def describe_individual(
         class_names=list(class_names),
         image_side=image_side,
         mirror=mirror,
+        moved=moved,
         value_range=value_range,
         learngene_sha256=learngene_sha256 if form["inherited"] else None,
         accuracy=accuracy,

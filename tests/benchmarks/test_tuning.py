@@ -97,12 +97,13 @@ def test_a_trial_of_what_is_trained_among_the_clients(tmp_path):
     assert bad["accuracy"] is None and bad["error"]
 
 
+@pytest.mark.parametrize("moved", [True, False])
 @pytest.mark.parametrize("mirror", [True, False])
 def test_images_that_tasks_share_are_embedded_once_and_answers_are_theirs(
-    tiny_dataset, evolved, mirror
+    tiny_dataset, evolved, mirror, moved
 ):
     config = Config(cache="", ways=3, shots=2, method=method_settings())
-    config.individual.mirror_test = mirror
+    config.individual.mirror_test, config.individual.moved_views = mirror, moved
     dataset = replace(tiny_dataset, flip=True)
     gene = gene_of(evolved.collective)
     individual = reconstruct(gene, ways=3, generator=torch_rng())
@@ -111,7 +112,7 @@ def test_images_that_tasks_share_are_embedded_once_and_answers_are_theirs(
         shards = ShardSettings(3, 2, tune.TUNING_SEED, "open_world")
         shard = draw_shard(dataset, shards, number)
         data = read_shard(dataset, shard, CPU)
-        data = data.with_mirrored_tests() if mirror else data
+        data = data.with_views(mirror=mirror, moved=moved)
         with torch.no_grad():
             views, labels = shard_features(individual, data)
             head = PrototypeHead(views.shape[1], 3)

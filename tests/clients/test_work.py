@@ -127,9 +127,10 @@ def test_a_broken_learngene_is_the_methods_error(tiny_dataset, gene):
     assert answer["methods"]["scratch"]["accuracy"]
 
 
+@pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize(("flip", "asked"), [(True, True), (True, False), (False, True)])
 def test_every_method_is_tested_on_mirror_images_where_they_are_allowed(
-    tiny_dataset, gene, monkeypatch, flip, asked
+    tiny_dataset, gene, monkeypatch, flip, asked, moved
 ):
     monkeypatch.setattr(work, "load", lambda path: replace(tiny_dataset, flip=flip))
     shards = []
@@ -139,14 +140,19 @@ def test_every_method_is_tested_on_mirror_images_where_they_are_allowed(
         return Outcome()
 
     monkeypatch.setattr(work, "find", lambda name, plugin=None: Method(keep, settings=Settings))
-    answer_of(tiny_dataset, gene, individual__mirror_test=asked)
+    asked_for = {"individual__mirror_test": asked, "individual__moved_views": moved}
+    answer_of(tiny_dataset, gene, **asked_for)
     assert len(shards) == 2  # of both methods
     for shard in shards:
         images = len(shard.test_x) // shard.test_views
-        assert (shard.test_views, images) == (2 if flip and asked else 1, 18)
-        for view in range(1, shard.test_views):
-            assert torch.equal(shard.test_x[view * images :], shard.test_x[:images].flip(3))
-            assert torch.equal(shard.test_y[view * images :], shard.test_y[:images])
+        whole, mirrored = 5 if moved else 1, flip and asked
+        assert (shard.test_views, images) == (whole * (1 + mirrored), 18)
+        assert (shard.moved, shard.flip) == (moved, flip)
+        views = shard.test_x.split(images)
+        for view, mirror in zip(views[:whole], views[whole:], strict=False):
+            assert torch.equal(mirror, view.flip(3))
+        for labels in shard.test_y.split(images):
+            assert torch.equal(labels, shard.test_y[:images])
 
 
 def test_an_unknown_method_is_its_own_error(tiny_dataset, gene):

@@ -136,11 +136,12 @@ def test_own_arrays_make_the_same_shard(shard, tiny_dataset):
     assert [made.classes[y] for y in made.test_y] == [shard.classes[y] for y in shard.test_y]
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_predict_agrees_with_the_curve(gene, shard, tiny_dataset, mirror):
-    individual, outcome = adapt(gene, replace(shard, flip=mirror), **settings_of(**SHORT))
+@pytest.mark.parametrize(("mirror", "moved"), [(False, False), (True, False), (True, True)])
+def test_predict_agrees_with_the_curve(gene, shard, tiny_dataset, mirror, moved):
+    short = {**SHORT, "moved_views": moved}
+    individual, outcome = adapt(gene, replace(shard, flip=mirror), **settings_of(**short))
     rows = draw_shard(tiny_dataset, ShardSettings(3, 5, seed=0), 0).test_rows
-    said = predict(individual, tiny_dataset.test_images[rows], mirror=mirror)
+    said = predict(individual, tiny_dataset.test_images[rows], mirror=mirror, moved=moved)
     assert np.mean(said == shard.test_y.numpy()) == outcome.accuracy[-1]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.api import read_images, settings_from
+from learngene.api import name_files, probabilities, read_images, settings_from
 from learngene.command_line import main
 from learngene.errors import InputError
 from learngene.export import WholeIndividual, export_individual
@@ -47,6 +47,26 @@ def test_an_individual_names_files_and_folders_of_them(made, capsys):
     assert all(1 / 3 <= float(probability) <= 1 for _, _, probability in rows)
 
 
+def test_moved_views_are_remembered_and_looked_at_wherever_it_answers(made, tmp_path):
+    """What ``adapt`` measured with them is what ``predict`` and an export see."""
+    gene, out = str(made / "learngene.safetensors"), tmp_path / "me.safetensors"
+    words = (*SHORT, "individual.moved_views=true")
+    assert main(["adapt", gene, str(made / "mine"), *words, "-o", str(out)]) == 0
+    kept = load_individual(out)
+    assert kept.card.moved and not load_individual(made / "me.safetensors").card.moved
+    images = read_images(kept, sorted((made / "mine").rglob("*.png")))
+    plain, moved = (
+        probabilities(kept.individual, images, mirror=True, moved=each) for each in (False, True)
+    )
+    assert np.abs(plain - moved).max() > 1e-4
+    named = [float(p) for _, _, p in name_files(kept, [made / "mine"])]
+    assert np.allclose(np.sort(named), np.sort(moved.max(1)), atol=1e-5)
+    assert export_individual(kept, tmp_path / "me.pt2", [made / "mine"]).difference < 1e-4
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
+    found = torch.export.load(tmp_path / "me.pt2").module()(x).detach().numpy()
+    assert np.allclose(found, moved, atol=1e-4)
+
+
 @pytest.mark.parametrize("suffix", ["pt2", "onnx"])
 def test_an_export_agrees_and_stands_alone(made, capsys, suffix):
     if suffix == "onnx":
@@ -62,7 +82,9 @@ def test_an_export_agrees_and_stands_alone(made, capsys, suffix):
     x = read_images(kept, sorted((made / "mine").rglob("*.png"))).transpose(0, 3, 1, 2)
     x = np.ascontiguousarray(x, dtype=np.float32)
     with torch.no_grad():
-        due = WholeIndividual(kept.individual, kept.card.mirror)(torch.from_numpy(x)).numpy()
+        due = WholeIndividual(kept.individual, mirror=kept.card.mirror, moved=kept.card.moved)(
+            torch.from_numpy(x)
+        ).numpy()
     if suffix == "onnx":
         import onnxruntime
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from learngene.adaptation.settings import FEDERATED_FIELDS, RetainSettings
+from learngene.adaptation.settings import FEDERATED_FIELDS, IndividualSettings, RetainSettings
 from learngene.data.settings import DirichletPartition
 from protocol.task import ClientTask, FaultOrders, LabelledImages
 from tests.protocol.helpers import client_task
@@ -28,7 +28,10 @@ WHOLE = client_task(
 )
 
 
-@pytest.mark.parametrize("task", [client_task(), WHOLE])
+MOVED = client_task(individual=IndividualSettings(moved_views=True))
+
+
+@pytest.mark.parametrize("task", [client_task(), WHOLE, MOVED])
 def test_what_is_read_is_what_was_written(task):
     assert ClientTask.from_json(task.to_json()) == task
 
@@ -38,6 +41,8 @@ def test_fields_that_are_not_set_are_left_out():
         *("world", "methods", "seed", "shard_seed", "ways", "shots", "classes_from", "threads"),
         "individual",
     ]
+    sent = [json.loads(task.to_json())["individual"] for task in (client_task(), MOVED)]
+    assert "moved_views" not in sent[0] and sent[1]["moved_views"] is True
     assert json.loads(WHOLE.to_json())["faults"] == {
         "orders": ["0:raise", "1:nan"],
         "folder": "/cache/faults-x",

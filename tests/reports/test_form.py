@@ -65,6 +65,7 @@ def test_of_a_prefix_the_layers_are_those_that_clients_took(run):
         ({"collective__classes_per_task": 64}, "joint training"),
         ({"learngene__control": "random"}, "control: layers drawn at random"),
         ({"labelled__flags": "random"}, "control: random flags"),
+        ({"individual__moved_views": True}, "moved views"),
         (
             {"learngene__projection": "discriminant", "learngene__joined": [3, 5, 9]},
             "joined with depth 3 and 5",

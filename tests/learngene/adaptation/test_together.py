@@ -22,9 +22,12 @@ from tests.helpers import torch_rng
 FRONT = Front(pools=(1, 2, 4), side=4, dimensions=None)
 
 
-def training(seed: int, form: str = "front", flip: bool = True, shots: int = 6) -> Training:
+def training(
+    seed: int, form: str = "front", flip: bool = True, shots: int = 6, moved: bool = False
+) -> Training:
     """The learngene's (``front``, ``fresh``) or scratch's, for the client of this number."""
-    shard = replace(make_shard(shots=shots, seed=seed), flip=flip).with_mirrored_tests()
+    shard = replace(make_shard(shots=shots, seed=seed), flip=flip)
+    shard = shard.with_views(mirror=True, moved=moved)
     individual = Individual(
         inherited={"front": 4, "fresh": 3, "scratch": 0}[form],
         ways=3,
@@ -83,6 +86,12 @@ def test_each_has_the_curves_of_training_alone(monkeypatch, form, unfold):
     assert_close(found, [training(seed, form).run() for seed in range(3)])
     assert len({tuple(each.loss) for each in found}) == 3
     assert (found[0].penalty[-1] > 0) == (form != "scratch")
+
+
+def test_moved_views_are_another_form_with_the_curves_of_training_alone():
+    trainings = [training(seed, moved=True) for seed in range(2)]
+    assert form_of(trainings[0]) != form_of(training(0))
+    assert_close(train_together(trainings), [training(seed, moved=True).run() for seed in range(2)])
 
 
 def test_without_epochs_each_is_tested_as_inherited():

@@ -23,6 +23,7 @@ from learngene.adaptation.training import (
     rates,
     shard_features,
 )
+from learngene.data.augment import still_views
 from learngene.gene.gene import inherited_modules
 from learngene.networks.individual import Front, Individual
 from tests.clients.helpers import make_individual, make_shard, train_settings, weights
@@ -289,6 +290,10 @@ def test_mirror_images_are_further_views_where_the_dataset_allows_flips():
     assert torch.equal(both[: len(plain)], plain)
     assert torch.equal(both[len(plain) :], features(individual, shard.train_x.flip(3)))
     assert torch.equal(twice, torch.cat([labels, labels]))
+    every, labels = shard_features(individual, replace(shard, flip=True, moved=True))
+    views = [features(individual, v) for v in still_views(shard.train_x, mirror=True, moved=True)]
+    assert len(views) == 10 and torch.allclose(every, torch.cat(views), atol=1e-4)
+    assert torch.equal(labels, shard.train_y.repeat(10))
 
 
 def test_views_of_a_test_image_are_averaged():
@@ -304,8 +309,8 @@ def test_views_of_a_test_image_are_averaged():
 
 def test_mirrored_tests_are_the_mean_of_both_views():
     individual, shard = started()
-    assert shard.with_mirrored_tests() is shard  # letters do not mirror
-    both = replace(shard, flip=True).with_mirrored_tests()
+    assert shard.with_views(mirror=True, moved=False) is shard  # letters do not mirror
+    both = replace(shard, flip=True).with_views(mirror=True, moved=False)
     outcome = train(individual, both, train_settings(epochs=0), torch_rng(1))
     x = shard.test_x
     logits = [individual.head(features(individual, view)) for view in (x, x.flip(3))]

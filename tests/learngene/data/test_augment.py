@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learngene.data.augment import augment, draw_views, shrink, to_batch, views
+from learngene.data.augment import augment, draw_views, shrink, still_views, to_batch, views
 from tests.helpers import rng, torch_rng
 
 
@@ -51,6 +51,24 @@ def test_shifts_are_whole_pixels_up_to_an_eighth_and_the_rest_is_grey():
         assert {s[axis] for s in shifts} == {-2, -1, 0, 1, 2}  # an eighth of 16
     for image, (down, right) in zip(moved, shifts, strict=True):
         assert int((image[0].round() == 0).sum()) == 256 - (16 - abs(down)) * (16 - abs(right))
+
+
+def test_still_views_are_moved_by_a_sixteenth_to_four_sides_and_mirrored_behind_them():
+    x = numbered(3)
+    assert [view is x for view in still_views(x, mirror=False, moved=False)] == [True]
+    seen = still_views(x, mirror=True, moved=True)
+    plain, mirrored = seen[:5], seen[5:]
+    assert [shift_of(view[1, 0], 16) for view in plain] == [
+        (0, 0),
+        (-1, 0),
+        (1, 0),
+        (0, -1),
+        (0, 1),
+    ]
+    assert all(torch.equal(m, view.flip(3)) for m, view in zip(mirrored, plain, strict=True))
+    grey = [int((view[0, 0] == 0).sum()) for view in plain]
+    assert grey == [0, 16, 16, 16, 16]  # what comes in is zero, as in training
+    assert torch.equal(still_views(x, mirror=True, moved=False)[1], x.flip(3))
 
 
 def test_flips_mirror_half_of_the_images_and_only_when_asked():
