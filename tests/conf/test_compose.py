@@ -121,6 +121,7 @@ def test_equal_divisions_have_equal_settings(tmp_path: Path) -> None:
 def test_every_number_and_choice_is_checked() -> None:
     bounded = set(LIMITS)
     free = {"data.download", "data.value_range", "individual.augment", "individual.mirror_test",
+            "individual.moved_views",
             "scale", "methods", "method",
             "resume", "faults",
             "experiment", "retain.normalise", "individual.safeguard", "individual.keep", "logger",
