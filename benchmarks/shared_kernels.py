@@ -47,7 +47,7 @@ def context(name: str, client: int, gene: Learngene, epochs: int, device: str) -
         settings=method.settings_from({}),
         payload=gene.arrays,
         card=gene.card.for_client(),
-        shard=shard.with_mirrored_tests(),
+        shard=shard.with_views(mirror=True, moved=False),
         device=torch.device(device),
         client=client,
         round=1,

@@ -14,8 +14,8 @@ NEARLY_JOINT = "nearly joint"
 
 def form_of(run: Results) -> tuple[str, ...]:
     """Inherited layers, own layers in front, projection, number format, classifier, views, width,
-    and what makes the run a control or the collective's training nearly joint; plain layers in fp32 are not
-    named."""
+    and what makes the run a control or the collective's training nearly joint; plain layers in fp32
+    are not named."""
     return tuple(_parts(run, run["run"].get("config") or {}))
 
 
