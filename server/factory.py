@@ -40,6 +40,10 @@ from server.transfer import check_auto, choose_prefix, transfer_section
 
 PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
 CPU = torch.device("cpu")
+EMULATED = (
+    "warning: this device emulates bf16, which takes many times as long as fp32: "
+    "collective.precision=auto takes fp32 here"
+)
 
 
 @dataclass(frozen=True)
@@ -261,6 +265,8 @@ def train_or_load_gene(
 
     with torch_threads(settings.threads):
         setup = trainer_settings(settings, device)
+        if setup.collective.precision == "bf16" and choose_precision("auto", device) == "fp32":
+            callback.on_note(EMULATED)
         _check_fits(dataset, setup)
         _check_projections(dataset, settings)
         auto, names = settings.learngene.layers == "auto", planned_names(setup.plan)

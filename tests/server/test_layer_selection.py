@@ -77,6 +77,24 @@ def test_the_collective_does_not_hang_on_what_is_inherited(tmp_path):
     assert plain.plan == () and plain.collective.growth == "schedule"
 
 
+@pytest.mark.parametrize(
+    ("asked", "has", "told"),
+    [("bf16", False, True), ("bf16", True, False), ("fp32", False, False), ("auto", False, False)],
+)
+def test_a_number_format_that_is_only_emulated_is_told(make, monkeypatch, asked, has, told):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    def reached(*args, **kwargs):
+        raise NotImplementedError
+
+    monkeypatch.setattr(factory, "train_collective", reached)
+    notes: list[str] = []
+    with pytest.raises(NotImplementedError):
+        make(notes, collective__precision=asked)
+    assert notes == [factory.EMULATED] * told
+
+
 def test_a_plan_is_its_content_not_its_name(tmp_path):
     one, two, other = (tmp_path / f"{name}.yaml" for name in "abc")
     one.write_text("- {task: 2, layer: 2, deepen: true}")
