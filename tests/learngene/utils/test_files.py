@@ -67,11 +67,13 @@ with sole_use(Path(sys.argv[1]), "hydra.run.dir"):
 def test_a_folder_is_one_runs_until_its_process_is_gone(tmp_path):
     command = [sys.executable, "-c", HOLDS, tmp_path]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        said = r"run-dir=.*another run is writing there\. Wait"
-        with pytest.raises(InputError, match=said), sole_use(tmp_path, "run-dir"):
-            pytest.fail("two at once")
-        other.kill()
+        try:
+            assert other.stdout is not None and other.stdout.readline() == b"held\n"
+            said = r"run-dir=.*another run is writing there\. Wait"
+            with pytest.raises(InputError, match=said), sole_use(tmp_path, "run-dir"):
+                pytest.fail("two at once")
+        finally:  # else a failure here would wait for its ten minutes
+            other.kill()
     with sole_use(tmp_path, "run-dir"):
         pass
     with sole_use(tmp_path, "run-dir"):  # given back at the end of the block
