@@ -121,12 +121,12 @@ def _simulation(
     from runtime.resources import check_memory, idle_nodes
     from server.beside import HalvesBeside
     from server.dataset import load_dataset
-    from server.factory import check_start, train_or_load_gene
+    from server.factory import saved_gene, train_or_load_gene
     from server.labelling import label_open_world, labelling_summary
     from server.pretraining import pretrain_methods
 
     keep_freed_memory()
-    check_start(factory_settings(config))
+    saved = saved_gene(factory_settings(config))
     callback, seconds = CallbackList([console, logger, *([ray] if ray else [])]), Seconds()
     for said in (check_memory(resources, config.num_clients), idle_nodes(resources)):
         if said is not None:
@@ -148,7 +148,7 @@ def _simulation(
         HalvesBeside(methods_half, dataset) as beside,
     ):
         both = CallbackList([callback, beside])
-        result = train_or_load_gene(factory_settings(config), dataset, both)
+        result = train_or_load_gene(factory_settings(config), dataset, both, saved)
     console.result(result, config.learngene.precision)
     with console.bar("labels"):
         labelled = label_open_world(

@@ -22,7 +22,7 @@ from learngene.collective.settings import GROWTHS, CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.dataset import ImageDataset
 from learngene.errors import InputError
-from learngene.gene.gene import Learngene, extract, load, located
+from learngene.gene.gene import Learngene, extract, load
 from learngene.gene.settings import LearngeneSettings
 from learngene.networks.growth import PlannedStep, planned_names, read_plan
 from learngene.networks.layers import FEATURE_SIDE, FRONT_SIDE
@@ -201,32 +201,39 @@ def _yaml(path: str) -> Any:
         raise InputError("collective.growth", path, problem, fix) from error
 
 
-def check_start(settings: FactorySettings) -> None:
-    """What there is to begin with, looked at before seconds or minutes are spent on the data.
+def saved_gene(settings: FactorySettings) -> Learngene | None:
+    """The saved learngene that the settings name; None: there is a collective to be trained.
+
+    It is read, and the device looked for, before seconds or minutes are spent on the data.
 
     Raises:
-        InputError: the saved learngene is not there, or the device.
+        InputError: the learngene cannot be read (``learngene.gene.gene.load``), or there is no such
+            device.
     """
     if settings.learngene.path:
-        located(settings.learngene.path)
-    else:
-        choose_device(settings.collective.device)
+        return load(settings.learngene.path)
+    choose_device(settings.collective.device)
+    return None
 
 
-def _load_gene(path: str, dataset: ImageDataset) -> Learngene:
-    gene = load(path)
+def _check_channels(gene: Learngene, path: str, dataset: ImageDataset) -> None:
     if gene.card.channels != dataset.image_shape[0]:
         made_for = f"made for images of {gene.card.channels} channels"
         problem = f"{made_for}, {dataset.name} has {dataset.image_shape[0]}"
         fix = "Use a learngene of a dataset like this one"
         raise InputError("learngene.path", path, problem, fix)
-    return gene
 
 
 def train_or_load_gene(
-    settings: FactorySettings, dataset: ImageDataset, callback: RunCallback = SILENT
+    settings: FactorySettings,
+    dataset: ImageDataset,
+    callback: RunCallback = SILENT,
+    saved: Learngene | None = None,
 ) -> FactoryResult:
     """A learngene for the configuration.
+
+    Args:
+        saved: what ``saved_gene`` has read, where that was asked before.
 
     Raises:
         InputError: the saved learngene cannot be used, the dataset is too small for the settings,
@@ -234,7 +241,8 @@ def train_or_load_gene(
     """
     individual, precision = settings.individual, settings.learngene.precision
     if settings.learngene.path:
-        gene = _load_gene(settings.learngene.path, dataset)
+        gene = saved or load(settings.learngene.path)
+        _check_channels(gene, settings.learngene.path, dataset)
         depths_taken(gene, individual, precision)
         return FactoryResult(gene, None)
     device = choose_device(settings.collective.device)

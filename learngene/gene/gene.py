@@ -213,7 +213,7 @@ def load(path: str | Path) -> Learngene:
             that can be, the sha256 is not the card's, an array is missing or has another shape;
             the hub cannot be asked.
     """
-    path, card_path = located(path)
+    path, card_path = _located(path)
     try:
         card = read_card(read_json(card_path, CARD_LIMIT), where=str(path))
         packed = load_tensors(read_limited(path, card.bytes + HEADER_LIMIT))
@@ -229,7 +229,7 @@ def load(path: str | Path) -> Learngene:
     return Learngene(card, arrays)
 
 
-def located(path: str | Path) -> tuple[Path, Path]:
+def _located(path: str | Path) -> tuple[Path, Path]:
     """Where a saved learngene and its card lie, as ``load`` takes it; what the hub has is fetched.
 
     Raises:

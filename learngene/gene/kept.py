@@ -96,7 +96,7 @@ def describe_individual(
     class_names: Sequence[str],
     image_side: int,
     mirror: bool,
-    moved: bool = False,
+    moved: bool,
     accuracy: float,
     images: tuple[int, int],
     learngene_sha256: str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import glob
 import hashlib
 import io
@@ -24,6 +25,8 @@ from learngene.errors import InputError
 
 MOST_NAMED = 8  # differences in one message
 STALE_S = 24 * 3600.0  # after this, what a process elsewhere was writing counts as abandoned
+# What ``flock`` says where there are none: NFS (the last, of a folder), Lustre, FUSE.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
@@ -133,8 +136,9 @@ def sole_use(folder: Path, field: str) -> Iterator[None]:
         except BlockingIOError:
             fix = "Wait until it has ended, or name another folder"
             raise InputError(field, folder, "another run is writing there", fix) from None
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield
     finally:
         os.close(descriptor)

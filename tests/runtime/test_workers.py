@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from protocol.messages import WORKER_DIED, WORKER_STUCK
 from runtime import workers
 from runtime.ray_backend import simulate
-from runtime.resources import RuntimeSettings
+from runtime.ray_start import RayStart
+from runtime.resources import Resources, RuntimeSettings
 from strategies.learngene import LearngeneStrategy, RoundOutcome
 from tests import chaos
 from tests.helpers import hooked
@@ -36,6 +38,7 @@ def run(
     folder: Path,
     on_reply=lambda client, ok: None,
     seconds: float = 0.0,
+    ray: RayStart | None = None,
     **settings,
 ) -> list[RoundOutcome]:
     plans = [plan(fake_task(do=each, folder=str(folder), seconds=seconds)) for each in does]
@@ -43,7 +46,7 @@ def run(
     strategy.nodes.wait_s = 300
     runtime = RuntimeSettings("ray", timeout_s=300, **settings)
     callback = hooked(on_reply=on_reply)
-    simulate(strategy, len(does), runtime, CLIENTS, client_app=app, callback=callback)
+    simulate(strategy, len(does), runtime, CLIENTS, client_app=app, callback=callback, ray=ray)
     return strategy.rounds
 
 
@@ -190,7 +193,9 @@ def test_a_worker_that_is_frozen_or_ended_is_replaced_and_its_client_repeated(
 
     Nobody waits for them: the round or the question would last 300 s.
     """
-    monkeypatch.setattr(workers, "STUCK_S", 2.0)
+    monkeypatch.setattr(workers, "STUCK_S", 4.0)
+    # A loaded machine imports for longer than that: each worker does before it counts as up.
+    start = RayStart(Resources(2, 0, 1, 0.0), None)
     frozen: list[int] = []
 
     def freeze() -> None:
@@ -202,7 +207,9 @@ def test_a_worker_that_is_frozen_or_ended_is_replaced_and_its_client_repeated(
 
     threading.Thread(target=freeze, daemon=True).start()
     started = time.monotonic()
-    first, second = run([{}, {"1": "freeze once", "4": "end once"}], tmp_path, total_cpus=2)
+    start.begin(early=True)
+    with closing(start):
+        first, second = run([{}, {"1": "freeze once", "4": "end once"}], tmp_path, ray=start)
     assert [each.error for each in first.clients + second.clients] == [None] * 12
     assert first.queries == CLIENTS
     assert frozen and time.monotonic() - started < 290

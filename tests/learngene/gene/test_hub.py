@@ -28,7 +28,7 @@ from learngene.gene import hub
 from learngene.gene.card import CARD_LIMIT
 from learngene.gene.gene import Learngene, load, save
 from reports.results import write_results
-from server.factory import train_or_load_gene
+from server.factory import saved_gene, train_or_load_gene
 from tests.composing import composed
 from tests.helpers import gene_of
 from tests.test_tutorials import blocks
@@ -310,7 +310,10 @@ def test_a_learngene_that_nobody_measured_says_so(
 def test_a_run_starts_from_it(server: Hub, run: Path, gene: Learngene, tiny_dataset: Any) -> None:
     name = hub.push(run / hub.ARRAYS, NAME)
     settings = factory_settings(check(composed(f"learngene.path={name}", "cache=unused")))
+    saved = saved_gene(settings)
     assert train_or_load_gene(settings, tiny_dataset).gene.card == gene.card
+    server.repositories.clear()  # it is asked once
+    assert train_or_load_gene(settings, tiny_dataset, saved=saved).gene is saved
 
 
 def test_the_tutorial_as_written(

@@ -21,8 +21,8 @@ from tests.helpers import gene_of, shake, torch_rng
 def kept_of(individual):
     shake(individual)
     return describe_individual(
-        individual.eval(), class_names=["a", "b", "ß"], image_side=32, mirror=True, accuracy=0.5,
-        images=(9, 6), learngene_sha256="0" * 64, value_range=(0.0, 4095.0),
+        individual.eval(), class_names=["a", "b", "ß"], image_side=32, mirror=True, moved=False,
+        accuracy=0.5, images=(9, 6), learngene_sha256="0" * 64, value_range=(0.0, 4095.0),
     )  # fmt: skip
 
 

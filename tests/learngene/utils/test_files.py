@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 from learngene.errors import InputError
 from learngene.utils import files
 from learngene.utils.files import (
+    NO_LOCKS,
     STALE_S,
     sole_use,
     sweep_temporary,
@@ -78,6 +81,19 @@ def test_a_folder_is_one_runs_until_its_process_is_gone(tmp_path):
         pass
     with sole_use(tmp_path, "run-dir"):  # given back at the end of the block
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", sorted(NO_LOCKS))
+def test_where_there_are_no_locks_a_run_goes_on(code, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with sole_use(tmp_path, "run-dir"):
+        pass
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output"), sole_use(tmp_path, "run-dir"):
+        pytest.fail("a broken disk passed for one without locks")
 
 
 ROOT = Path(__file__).resolve().parents[3]
