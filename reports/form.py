@@ -14,8 +14,8 @@ NEARLY_JOINT = "nearly joint"
 
 def form_of(run: Results) -> tuple[str, ...]:
     """Inherited layers, own layers in front, projection, number format, classifier, views, width,
-    and what makes the run a control or the collective's training nearly joint; plain layers in fp32
-    are not named."""
+    in what the collective was trained where that was asked for, blocks, and what makes the run a
+    control or the training nearly joint; plain layers in fp32 are not named."""
     return tuple(_parts(run, run["run"].get("config") or {}))
 
 
@@ -48,6 +48,8 @@ def _parts(run: Results, config: Mapping[str, Any]) -> Iterator[str]:
         yield "moved views"
     if "width" in collective:
         yield f"width {collective['width']:g}"
+    if (trained_in := collective.get("precision", "auto")) != "auto":
+        yield f"trained in {trained_in}"
     if collective.get("block", "plain") != "plain":
         yield f"{collective['block']} blocks"
     if collective.get("classes_per_task", 0) >= len(run["data"]["classes"]["base"]):

@@ -131,6 +131,9 @@ def write_run(
             and factory.trained.reused == len(factory.trained.trainer.tasks),
             "kept_answers": sum(each.kept for each in rounds),
             "collective_key": factory.trained.key if factory.trained else None,
+            "collective_precision": factory.trained.trainer.settings.collective.precision
+            if factory.trained
+            else None,
             "config": below_home(config),
         },
         data={

@@ -61,6 +61,7 @@ class Run(Section):
     collective_cached: bool | None = None
     kept_answers: Count | None = None
     collective_key: str | None = None
+    collective_precision: str | None = None  # of its training: what ``auto`` came to
     config: Object | None = None
     result_sha256: str | None = None
 

@@ -45,7 +45,7 @@ SETTINGS: Mapping[str, Any] = {  # with their defaults, by group
 }
 PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
-
+OF_DIRICHLET = ("data.alpha", "data.min_images")  # read with data.partition=dirichlet alone
 
 RANDOM = "random"
 CONTROLS = {  # setting: the value that makes a control of runs without it
@@ -316,8 +316,14 @@ def without_folder(value: Any) -> Any:
 
 
 def label_of(settings: Mapping[str, Any]) -> str:
-    """Settings as the command line has them, with commas between."""
-    return ", ".join(f"{name}={_text(value)}" for name, value in settings.items())
+    """Settings as the command line has them, with commas between; of a Dirichlet distribution where
+    images are divided by one."""
+    partition = settings.get("data.partition", "dirichlet")  # not among them: all have the same
+    return ", ".join(
+        f"{name}={_text(value)}"
+        for name, value in settings.items()
+        if partition == "dirichlet" or name not in OF_DIRICHLET
+    )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -110,7 +110,7 @@ def figure(group: RunGroup, path: Path) -> Path:
         axes.set_yticks(range(len(names)), labels)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.axvline(0, color=style.GREY, lw=1)
-        axes.set_title(textwrap.fill(variant.label, 64), loc="left", fontsize=10)
+        axes.set_title(textwrap.fill(variant.label, 52), loc="left", fontsize=10)
     grid[-1].set_xlabel("gain over scratch (points)")
     return style.save(figure, path)
 

@@ -118,11 +118,17 @@ def _main(runs: Sequence[Results], drawn: Set[str], base: str) -> str:
                 *(ours.gain if ours else (NONE, NONE, NONE)),
                 format_bytes(client_mean(run, MAIN, "bytes_down") if ours else None),
                 seconds(training_seconds(run)),
-                run["run"]["device"],
+                _trained_on(run),
                 command_of(run),
             )
         )
     return with_commands(MAIN_HEADINGS, cells) if cells else ""
+
+
+def _trained_on(run: Results) -> str:
+    """The device and, of runs that say so, the number format of the collective's training."""
+    of = run["run"]
+    return ", ".join(filter(None, (of["device"], of.get("collective_precision"))))
 
 
 def _over_seeds(runs: Sequence[Results]) -> str:

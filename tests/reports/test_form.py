@@ -66,6 +66,7 @@ def test_of_a_prefix_the_layers_are_those_that_clients_took(run):
         ({"learngene__control": "random"}, "control: layers drawn at random"),
         ({"labelled__flags": "random"}, "control: random flags"),
         ({"individual__moved_views": True}, "moved views"),
+        ({"collective__precision": "fp32"}, "trained in fp32"),
         (
             {"learngene__projection": "discriminant", "learngene__joined": [3, 5, 9]},
             "joined with depth 3 and 5",

@@ -40,6 +40,7 @@ CONFIG: dict[str, Any] = {
     "individual": {"epochs": 10, "stem": "none"},
     "retain": {"normalise": True, "ewc_lambda": 1.0},
     "learngene": {"layers": 3}, "collective": {"memory": "rehearsal"},
+    "data": {"partition": "few_shot", "alpha": 0.5},
 }  # fmt: skip
 OWN = [name for name in registry._modules() if registry.experiment(name).name == name]
 Make = Callable[..., dict[str, Any]]
@@ -117,6 +118,17 @@ def test_numbers_are_in_their_order(run: Asked) -> None:
         6,
         11,
     ]
+
+
+def test_a_distribution_is_named_where_images_are_divided_by_it(run: Asked) -> None:
+    divided = [run("heterogeneous", data__partition="dirichlet", data__alpha=a) for a in (0.1, 0.5)]
+    each = [variant.label for variant in group_runs([run("heterogeneous"), *divided]).variants]
+    assert each == [
+        "data.partition=dirichlet, data.alpha=0.1",
+        "data.partition=dirichlet, data.alpha=0.5",
+        "data.partition=few_shot",
+    ]
+    assert group_runs(divided).variants[0].label == "data.alpha=0.1"
 
 
 def test_what_does_not_belong_together_is_refused(run: Asked) -> None:

@@ -242,7 +242,7 @@ def test_watched_grid_stops_waiting():
     started = time.monotonic()
     with pytest.raises(Stopped):
         configure(strategy, grid)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 class Counting(SerialGrid):
