@@ -45,6 +45,7 @@ class Run:
         """Whether the learngene or a method's second row ends in a projection."""
         own = self.config.individual.stem == "none"
         own &= self.config.learngene.projection == "discriminant"
+        own &= self.config.learngene.path is None
         return own or any(name != base_of(name) for name in self.methods)
 
     @property
@@ -95,8 +96,9 @@ FACTORY = (
     "collective.device collective.threads collective.capture open_world.calibration_per_class"
 )
 OF_A_COLLECTIVE = (
-    "collective.* open_world.* learngene.layers learngene.rho learngene.sigma learngene.tolerance "
-    "learngene.bytes learngene.joined individual.stem report.gradcam_images"
+    "collective.* open_world.* learngene.layers learngene.depth learngene.projection learngene.rho "
+    "learngene.sigma learngene.tolerance learngene.bytes learngene.joined individual.stem "
+    "report.gradcam_images"
 )
 EXEMPLARS = (
     "collective.exemplars collective.memory_per_class collective.rehearse_per_class "
@@ -111,7 +113,7 @@ OF_THE_LEARNGENE = (
     "individual.safeguard* individual.keep retain.* learngene.precision"
 )
 GLYPHS = "data.classes data.train_per_class data.test_per_class"
-IMAGES = "data.download data.test_share open_world.mirror"
+IMAGES = "data.download data.test_share data.value_range open_world.mirror"
 SHARES = "data.base data.open_world data.novel"
 DIVIDED = "data.alpha data.min_images"
 DISTILLATION = "collective.distill collective.temperature"
@@ -121,6 +123,7 @@ MEMORY, PATH, LAYERS = "collective.memory", "learngene.path", "learngene.layers"
 ROWS = (
     Row(GLYPHS, _is("data.name", "glyphs"), "only glyphs are drawn"),
     Row(IMAGES, _is_not("data.name", "glyphs"), "glyphs are drawn, and mirror into others"),
+    Row("data.test_share", _is("data.name", "imagefolder"), "the images are divided as published"),
     Row(DIVIDED, _is("data.partition", "dirichlet"), "data.partition is not dirichlet"),
     Row("data.download", _is("data.root", None), "data.root is given"),
     Row(

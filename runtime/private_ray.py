@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from learngene.errors import InputError
 from learngene.utils.files import sweep_temporary, temporary_name
 
 # Ray's sockets are called FOLDER/r/session_2026-01-01_00-00-00_000000_PID/sockets/plasma_store, and
 # no socket may have a longer name than 107 bytes.
 ROOM_FOR_SOCKETS = 107 - len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+TEMPORARY = ("RAY_TMPDIR", "TMPDIR")  # where Ray looks for a place, in this order; then /tmp
 
 
 @contextmanager
@@ -84,18 +86,35 @@ def _set(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
+def check_folder() -> None:
+    """Hold that ``private_ray`` can have its folder. Before a training: Ray starts at its end.
+
+    Raises:
+        InputError: a variable of the environment names another place than one to write to.
+    """
+    base = _new_folder().parent
+    if not (base.is_dir() and os.access(base, os.W_OK | os.X_OK)):
+        name = next((each for each in TEMPORARY if os.environ.get(each)), "folder")
+        fix = f"Set {TEMPORARY[0]} to a folder of yours, or unset it"
+        raise InputError(name, base, "Ray has to write there and cannot", fix)
+
+
+def _new_folder() -> Path:
+    """A name for it: where Ray would have its own, or in /tmp where that leaves no room."""
+    base = next(filter(None, map(os.environ.get, TEMPORARY)), "/tmp")
+    folder = temporary_name(Path(base) / "ray")
+    if len(os.fsencode(folder)) > ROOM_FOR_SOCKETS:
+        folder = temporary_name(Path("/tmp/ray"))
+    return folder
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A folder that only this user may enter. (Ray opens those that it makes to all users.)
 
     Those of drivers that were killed are removed on the way.
     """
-    from ray._common.utils import get_default_system_temp_dir
-
-    base = Path(get_default_system_temp_dir())  # RAY_TMPDIR, TMPDIR or /tmp
-    folder = temporary_name(base / "ray")
-    if len(os.fsencode(folder)) > ROOM_FOR_SOCKETS:
-        folder = temporary_name(Path("/tmp/ray"))
+    folder = _new_folder()
     sweep_temporary(folder.parent, depth=0)
     folder.mkdir(mode=0o700)
     try:

@@ -118,6 +118,7 @@ def _run_ray(
         # The backend waits for every client under way, also for one that has missed the deadline
         # or will never end: once the ServerApp is through, nobody wants their replies.
         server_app.on_finish = pool.end
+        pool.late = server_app.late
         try:
             flwr.simulation.run_simulation(server_app, client_app, num_clients)
         except Exception as error:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # brings flwr and ray, which a run of no Ray does without
     from runtime.workers import WorkerPool
 
 
+_died = threading.Event()  # a Ray of this process
+
+
 class RayStart(RunCallback):
     """The Ray of one run. It may be begun anew when it has ended, not when it was lost.
 
@@ -40,11 +43,16 @@ class RayStart(RunCallback):
         resources: as checked.
         client_timeout_s: a client's own limit, seconds.
         halves: whether methods are trained at the factory after the collective.
+
+    Raises:
+        BackendLost: Ray was lost in this process, and cannot be begun in it again.
     """
 
     def __init__(
         self, resources: Resources, client_timeout_s: float | None, *, halves: bool = False
     ) -> None:
+        if _died.is_set():  # a multirun's earlier job; said before this one trains anything
+            raise BackendLost("Ray died in an earlier run of this process: start the command again")
         self._resources, self._client_timeout_s, self._halves = resources, client_timeout_s, halves
         self._thread: threading.Thread | None = None
         self._early = False
@@ -99,6 +107,8 @@ class RayStart(RunCallback):
         self._pool.end()
         if self._pool.lost is None:
             ray.shutdown()
+        else:
+            _died.set()
 
     def begin_and_wait(self) -> None:
         """Begin early, and come back when every worker is up (what is wrong is ``running``'s)."""

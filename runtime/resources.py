@@ -12,6 +12,7 @@ from learngene.errors import InputError
 from learngene.utils.hardware import memory, usable_cores
 from learngene.utils.settings import setting
 from runtime.cluster import Node, look_up
+from runtime.private_ray import check_folder
 
 if TYPE_CHECKING:  # brings flwr
     from runtime.grid_backend import OutsideGrid
@@ -120,6 +121,7 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
             fix = "Leave runtime.total_cpus and runtime.total_gpus away"
             raise InputError("runtime.address", runtime.address, problem, fix)
         return _on_cluster(runtime.address, cpus, asked)
+    check_folder()
     have_cpus = usable_cores() if runtime.total_cpus is None else runtime.total_cpus
     if cpus > have_cpus:
         problem = f"a client asks for {cpus:g} cores, there are {have_cpus}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +53,7 @@ class WorkerPool:
         self._idle: list[Any] = []
         self._coming: dict[Future[Any], Any] = {}  # resolved once the worker is up
         self._failed_starts = 0
+        self.late: Set[str] = set()  # messages that nobody asks for any more
         self._slowest: dict[str, float] = {}  # by round: seconds of a client that has answered
 
     def open(self, num_cpus: float, num_gpus: float, *, ready: bool) -> None:
@@ -103,7 +104,7 @@ class WorkerPool:
         """The client's reply.
 
         Raises:
-            WorkerLost: no worker came to the end of it.
+            WorkerLost: no worker came to the end of it, or its round was over before one was free.
             RayTaskError: the app itself raised.
         """
         from ray.exceptions import RayError, RayTaskError
@@ -117,6 +118,9 @@ class WorkerPool:
                 # (One that is up is waited for, so that a round's time begins with one.)
                 self._give_back(worker)
                 return app()(message, context), context
+            if message.metadata.message_id in self.late:  # else the next round would wait for it
+                self._give_back(worker)
+                raise WorkerLost("its round is over")
             try:
                 answer = run(worker, app, message, client, context).future()
                 reply = self._hear(answer, attempt, message.metadata.group_id)

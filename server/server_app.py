@@ -46,6 +46,7 @@ class LearngeneServerApp(ServerApp):
         self.stop = threading.Event()  # set by the runtime: give up waiting
         self.started = threading.Event()  # set by the app: main is running
         self.finished = threading.Event()  # set by the app: main has returned
+        self.late: set[str] = set()  # messages whose deadline is past: nobody asks for them now
         self.error: Exception | None = None
         self.on_finish: Callable[[], None] = lambda: None  # called in the app's thread
 
@@ -81,7 +82,9 @@ def make_server_app(
         app.started.set()
         try:
             # The guard sees all messages of a round before the first of them goes.
-            watched = WatchedGrid(grid, app.stop, observe, in_flight, poll_s, strategy.pushed)
+            watched = WatchedGrid(
+                grid, app.stop, observe, in_flight, poll_s, strategy.pushed, app.late
+            )
             guarded = strategy.guarded(watched)
             strategy.start(guarded, ArrayRecord(), num_rounds=rounds, timeout=timeout_s)
         except Exception as error:  # run_simulation would end with exit code 0
@@ -109,15 +112,18 @@ class WatchedGrid(WrappedGrid):
         in_flight: int | None = None,
         poll_s: float = POLL_S,
         on_push: Callable[[Message], None] = lambda message: None,
+        late: set[str] | None = None,
     ) -> None:
         super().__init__(grid)
         self._stop, self._on_message, self._in_flight = stop, on_message, in_flight
         self._poll_s, self._on_push = poll_s, on_push
+        self._late: set[str] = set() if late is None else late
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Replies in the order of arrival; those that miss the deadline are left out.
+        """Replies in the order of arrival; those that miss the deadline are left out, and ``late``
+        has the ids of their messages.
 
         No more than ``in_flight`` messages are out at once, questions which client a node is not
         counted: those are no work. The deadline is that of them all.
@@ -150,6 +156,7 @@ class WatchedGrid(WrappedGrid):
             replies.extend(arrived)
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
             if deadline is not None and time.monotonic() >= deadline:
+                self._late |= waiting
                 break
             if not arrived and self._stop.wait(self._poll_s):
                 break

@@ -19,6 +19,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
+from learngene.data.settings import divided_images
 from learngene.methods import Payload
 from learngene.methods.common.federated import Average, Merged
 from learngene.utils.settings import of_client
@@ -131,15 +132,28 @@ class FederatedStrategy(LearngeneStrategy):
             record = reply.content.array_records[WEIGHTS + name]
             arrays = {each: array.numpy() for each, array in record.items()}
             images = int(answer.methods[name]["images"])  # type: ignore[arg-type]
-            task = self.task_of(client)
-            due = of_client(task.ways, client) if task.partition is None else None
+            due, fewest, most = self._due_of(client)
             rows = head_rows(str(answer.info.get("classes", "")), card, due)
-            check_weights(arrays, card, images, int(answer.info.get("train_images", 0)))
+            check_weights(arrays, card)
+            if not fewest <= images <= most:
+                held = f"{fewest} to {most}" if fewest < most else str(most)
+                raise ValueError(f"trained on {images} images, {held} are held")
         except Exception as error:  # whatever a client sends must not end the round
             why = f"{name}: weights that cannot be used: {error}"
             return replace(answer, methods={}, errors=[why])
         self._merged[client] = Merged(arrays, images, rows)
         return answer
+
+    def _due_of(self, client: int) -> tuple[int | None, int, int]:
+        """How many classes a client has (None: 2 or more) and between which bounds its images are:
+        it weighs as these, and would decide alone if its own word for them were taken."""
+        task = self.task_of(client)
+        if task.partition is None:
+            ways, shots = of_client(task.ways, client), of_client(task.shots, client)
+            return ways, ways * shots, ways * shots
+        divided = divided_images(task.ways, task.shots, task.partition.clients)
+        others = (task.partition.clients - 1) * task.partition.min_images
+        return None, task.partition.min_images, divided - others
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -181,14 +195,11 @@ def head_rows(classes: str, card: Mapping[str, Any], due: int | None) -> tuple[i
     return rows
 
 
-def check_weights(
-    arrays: Mapping[str, np.ndarray], card: Mapping[str, Any], images: int, held: int
-) -> None:
+def check_weights(arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:
     """Hold a client's weights against what is due; a record's own word for it is not enough.
 
     Raises:
-        ValueError: an array is missing or of another type or shape, a number is not finite, or the
-            client claims other images than it holds.
+        ValueError: an array is missing or of another type or shape, or a number is not finite.
     """
     for name, shape in card["up"].items():
         array = arrays.get(name)
@@ -196,5 +207,3 @@ def check_weights(
             raise ValueError(f"{name} is not float32 {list(shape)}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
-    if images < 1 or images != held:
-        raise ValueError(f"trained on {images} images, {held} are held")

@@ -8,6 +8,7 @@ another machine (``runtime/grid_backend.py``) all strategies of a run share one.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from logging import getLogger
 
@@ -20,6 +21,7 @@ from protocol.messages import NodeAnswer, message_bytes, read_node
 
 # One question: the client, bytes of the question and of its answer, what the answer held.
 Question = tuple[int, int, int, tuple[RecordEntry, ...]]
+MOST_ERRORS = 3  # different ones of nodes that are told of, in the results of each missing client
 
 
 class TooFewNodes(RuntimeError):
@@ -119,17 +121,23 @@ class Nodes:
         queries = [Message(RecordDict(), node, kind) for node in nodes]
         if not queries:
             return
-        self.unknown = f"its node did not say who it is within {self.wait_s:g} s"
         asked = message_bytes(queries[0])  # equal for all: only the node differs
+        heard, errors = 0, Counter[str]()
         for reply in grid.send_and_receive(queries, timeout=self.wait_s):
+            heard += 1
             try:
                 answer = read_node(reply, state=self.lasting)
             except ValueError as error:
-                self.unknown += f"; a node said: {error}"
+                errors[str(error)] += 1
                 continue
             held = message_bytes(reply), inspect(reply.content)
             self._questions.append((answer.client, asked, *held))
             yield reply.metadata.src_node_id, answer
+        in_time = "" if heard == len(queries) else f" within {self.wait_s:g} s"
+        self.unknown = f"its node did not say who it is{in_time}"
+        for error, times in errors.most_common(MOST_ERRORS):
+            who = "a node" if times == 1 else f"{times} nodes"
+            self.unknown += f"; {who} said: {error}"
 
     def _free(self, client: int, partitions: dict[int, int]) -> bool:
         return client in range(self.num_clients) and client not in partitions.values()

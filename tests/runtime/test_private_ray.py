@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from ray._private.services import psutil  # Ray carries it
 
+from learngene.errors import InputError
 from runtime.private_ray import ROOM_FOR_SOCKETS, environment, private_ray
-from runtime.resources import Resources
+from runtime.resources import Resources, RuntimeSettings, check_resources
 from tests.runtime.helpers import run_in
 
 VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -157,6 +158,13 @@ def test_two_in_a_row_leave_nothing_and_the_next_sweeps_what_a_kill_left() -> No
     code, folders = life(2, "ended")  # each with a token of its own, in one process
     assert code == 0 and len(set(folders)) == 2
     assert [each for each in (killed, *folders) if each.exists()] == []
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_place_that_is_not_there_is_told_before_anything_is_trained(name: str) -> None:
+    said = rf"{name}=/none: Ray has to write there and cannot. Set RAY_TMPDIR"
+    with environment({"RAY_TMPDIR": None, name: "/none"}), pytest.raises(InputError, match=said):
+        check_resources(RuntimeSettings(), 2)
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -106,7 +106,8 @@ def test_an_early_start_that_failed_is_tried_again_and_a_due_one_is_not(calls, m
     assert calls == ["init", "shutdown", "init", "shutdown"]
 
 
-def test_who_waits_for_clients_hears_that_ray_died_before(calls):
+def test_who_waits_for_clients_hears_that_ray_died_before(calls, monkeypatch):
+    monkeypatch.setattr("runtime.ray_start._died", threading.Event())
     start, told = RayStart(HERE, None), list[str]()
     start.begin(early=True)
     start._pool.lost = BackendLost("Ray's raylet died")
@@ -114,6 +115,8 @@ def test_who_waits_for_clients_hears_that_ray_died_before(calls):
         pass
     assert calls == ["init", True]  # one that died would be waited for
     assert told == []
+    with pytest.raises(BackendLost, match="Ray died in an earlier run of this process"):
+        RayStart(HERE, None)
 
 
 def test_a_worker_that_is_ready_has_torch():

@@ -88,9 +88,15 @@ def pool(monkeypatch: pytest.MonkeyPatch):
     yield make
 
 
-def ask(pool: workers.WorkerPool, message_type: str = MessageType.TRAIN, round: str = "1") -> Any:
+def ask(
+    pool: workers.WorkerPool,
+    message_type: str = MessageType.TRAIN,
+    round: str = "1",
+    message_id: str = "",
+) -> Any:
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
     message = Message(RecordDict(), 1, message_type, group_id=round)
+    message.metadata.__dict__["_message_id"] = message_id
     job = (lambda: lambda message, context: "from here", message, "0", None)
     return pool.fetch_result_and_return_actor_to_pool(
         pool.submit(lambda worker, *job: worker.run.remote(*job), job)
@@ -151,6 +157,17 @@ def test_the_apps_own_error_is_not_repeated(pool):
     made = pool([FakeWorker(failed.as_instanceof_cause())])
     with pytest.raises(ValueError, match="shard is empty"):
         ask(made)
+
+
+def test_work_of_a_round_that_is_over_is_not_begun(pool):
+    """It lies in Flower's queue before that of the next round, which would wait for it."""
+    worker = FakeWorker(RuntimeError("begun"))
+    made = pool([worker])
+    made.late = {"1-late"}
+    with pytest.raises(workers.WorkerLost, match="its round is over"):
+        ask(made, message_id="1-late")
+    worker.run = Job(GOOD)
+    assert ask(made, round="2", message_id="2") == ("reply", None)
 
 
 def test_who_a_node_is_needs_no_work_of_a_worker(pool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 
 from clients.client_app import app, pack
 from clients.work import run_task
+from learngene.data.settings import DataSettings
 from learngene.methods.common.federated import Average, Merged
 from protocol.keys import WEIGHTS
 from protocol.messages import ByteCount
@@ -173,7 +174,8 @@ def spoil_none(answer: dict[str, Any]) -> None:
 
 
 def spoil_images(answer: dict[str, Any]) -> None:
-    answer["methods"]["fedavg"]["images"] = 10**9
+    """In both places: a reply may agree with itself and be untrue."""
+    answer["methods"]["fedavg"]["images"] = answer["info"]["train_images"] = 10**9
 
 
 def spoil_classes(answer: dict[str, Any]) -> None:
@@ -212,6 +214,18 @@ def test_weights_that_were_not_declared_or_make_no_sense_are_left_out(tmp_path, 
     assert set(left) == set(ways)
     for client, way in ways.items():
         assert SPOILED[way] in left[client], way.__name__
+
+
+def test_no_more_images_than_all_clients_divide(tmp_path, tiny_dataset):
+    def spoil(client: int, round: int, answer: dict[str, Any]) -> None:
+        if client == 0 and round == 1:
+            answer["methods"]["fedavg"]["images"] = answer["info"]["train_images"] = 31
+
+    data = {**asdict(DataSettings()), "partition": "dirichlet", "alpha": 1.0, "min_images": 3}
+    found = train(tmp_path, tiny_dataset, change=spoil, data=data)
+    (left,) = found.section["methods"]["fedavg"]["left_out"]
+    assert (left["client"], left["round"]) == (0, 1)
+    assert "trained on 31 images, 3 to 30 are held" in left["error"]
 
 
 def test_only_a_federated_round_may_send_weights_up(tmp_path, tiny_dataset):
@@ -278,14 +292,14 @@ def test_a_client_weighs_as_its_images_and_its_rows_are_its_classes(
 def test_a_records_own_word_is_not_enough():
     card = {"up": {"w": [2], "head.bias": [2]}, "classes": [7, 8, 9]}
     good = {"w": np.zeros(2, np.float32), "head.bias": np.zeros(2, np.float32)}
-    check_weights(good, card, 5, 5)
+    check_weights(good, card)
     for bad in (
         {**good, "w": np.zeros(2)},
         {"w": good["w"]},
         {**good, "w": np.float32([1, np.inf])},
     ):
         with pytest.raises(ValueError, match=r"w |head\.bias "):
-            check_weights(bad, card, 5, 5)
+            check_weights(bad, card)
     assert head_rows("9,7", card, 2) == (2, 0) == head_rows("9,7", card, None)
     for classes in ("9", "9,9", "9,1", "x,9", ""):
         with pytest.raises(ValueError):

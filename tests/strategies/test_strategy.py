@@ -228,6 +228,20 @@ def test_weight_of_what_protobuf_refuses_is_zero():
     assert outcome.bytes_up == 0
 
 
+def test_nodes_that_fail_alike_are_told_of_once():
+    """Their errors stand in the results of every client that is missing for it."""
+    grid = SerialGrid(app, 9)
+    for number, context in enumerate(grid._contexts.values()):
+        if number:
+            del context.node_config["partition-id"]
+    strategy = LearngeneStrategy(9, lambda _: [PLAN])
+    configure(strategy, grid)
+    outcome = strategy.finish_round()
+    assert [each.error for each in outcome.clients[1:]] == [outcome.clients[8].error] * 8
+    said = outcome.clients[8].error
+    assert said.startswith("its node did not say who it is; 8 nodes said: ") and len(said) < 400
+
+
 def test_watched_grid_stops_waiting():
     """A dead backend ends the wait at once, whatever the timeout."""
 
@@ -314,9 +328,14 @@ def test_the_deadline_is_that_of_all_messages_also_of_those_not_sent_yet():
 
     strategy, grid = LearngeneStrategy(7, lambda _: [PLAN]), Slow(7)
     messages = configure(strategy, grid)
-    limited = WatchedGrid(grid, threading.Event(), lambda reply: None, 2, on_push=strategy.pushed)
+    late: set[str] = set()
+    limited = WatchedGrid(
+        grid, threading.Event(), lambda reply: None, 2, on_push=strategy.pushed, late=late
+    )
     replies = list(limited.send_and_receive(messages, timeout=0.5))
     assert 1 <= len(replies) < 7
+    out = {each.metadata.message_id for each in messages if each.metadata.message_id}
+    assert late == out - {each.metadata.reply_to_message_id for each in replies} and late
     strategy.aggregate_train(1, replies)
     sent = [each.bytes_down > 0 for each in strategy.rounds[0].clients]
     assert len(replies) <= sum(sent) <= len(replies) + 2 and sent == sorted(sent, reverse=True)
