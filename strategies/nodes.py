@@ -135,9 +135,9 @@ class Nodes:
             yield reply.metadata.src_node_id, answer
         in_time = "" if heard == len(queries) else f" within {self.wait_s:g} s"
         self.unknown = f"its node did not say who it is{in_time}"
-        for error, times in errors.most_common(MOST_ERRORS):
+        for said, times in errors.most_common(MOST_ERRORS):
             who = "a node" if times == 1 else f"{times} nodes"
-            self.unknown += f"; {who} said: {error}"
+            self.unknown += f"; {who} said: {said}"
 
     def _free(self, client: int, partitions: dict[int, int]) -> bool:
         return client in range(self.num_clients) and client not in partitions.values()
