@@ -26,7 +26,7 @@ from learngene.data.sources.decode import decode, own_pixel_limit
 from learngene.data.sources.folder import FILE_LIMIT, image_files
 from learngene.errors import InputError
 from learngene.gene.gene import Learngene
-from learngene.gene.kept import KeptIndividual, describe_individual
+from learngene.gene.kept import DIVERGED, KeptIndividual, check_weights, describe_individual
 from learngene.methods import learngene as method
 from learngene.methods import scratch
 from learngene.methods.base import ClientContext, generators
@@ -67,6 +67,7 @@ def adapt(
         InputError: the learngene does not fit the individual, a word is no choice, or a number is
             out of its range.
         ZeroFisher: ``retain.normalise`` finds a Fisher information that is zero everywhere.
+        ArithmeticError: weights or curves are not finite.
         ValueError: the images have another number of channels than those it grew up on.
     """
     channels = shard.train_x.shape[1]
@@ -93,6 +94,9 @@ def adapt(
         keep=trained.append,
     )
     outcome = method.adapt(context)
+    check_weights(trained[-1])
+    if not outcome.finite:
+        raise ArithmeticError(DIVERGED)
     return trained[-1], outcome
 
 

@@ -32,6 +32,15 @@ from protocol.callbacks import RunCallback
 ROOT = Path(__file__).resolve().parents[1]
 # A program in the place of sim.py.
 UNRENDERED = str(ROOT / "tests" / "stand_ins" / "unrendered_sim.py")
+# Of ``individual``: each of 60 steps or more multiplies weights by -9, and float32 ends at 1e38.
+DIVERGING = {
+    "epochs": 8,
+    "batch_size": 2,
+    "lr": 10.0,
+    "weight_decay": 1.0,
+    "momentum": 0.0,
+    "schedule": "constant",
+}
 CPU = torch.device("cpu")
 FEW = ("collective.epochs=2", "individual.epochs=3")  # of runs whose accuracy nobody looks at
 IN_TURN = """

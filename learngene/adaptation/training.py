@@ -80,6 +80,12 @@ class Outcome:
         self.train_loss.append(train_loss)
         self.penalty.append(penalty)
 
+    @property
+    def finite(self) -> bool:
+        """Whether every number is, but for the seconds."""
+        curves = (*self.accuracy, *self.loss, *self.train_loss, *self.penalty)
+        return all(map(math.isfinite, (*curves, *self.extras.values())))
+
     def metrics(self) -> dict[str, float | int | list[float] | list[int]]:
         """Flat numbers and lists of numbers, as a MetricRecord takes them."""
         flat = {**vars(self), **self.extras}

@@ -35,6 +35,7 @@ from learngene.utils.untrusted import first_problem, read_json
 SCHEMA = 1
 CLASSES_LIMIT = 100_000
 NAME_LIMIT = 1000  # characters of a class's name
+DIVERGED = "the training is not finite: lower individual.lr or individual.inherited_lr"
 Channels = Annotated[Whole, Field(ge=1, le=CHANNELS_LIMIT)]
 Count = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, Strict()]
@@ -124,13 +125,25 @@ def describe_individual(
     return KeptIndividual(individual, card)
 
 
+def check_weights(individual: Individual) -> None:
+    """Hold that a training has not diverged.
+
+    Raises:
+        ArithmeticError: a weight is not finite.
+    """
+    if not all(value.isfinite().all() for value in state_of(individual).values()):
+        raise ArithmeticError(DIVERGED)
+
+
 def save_individual(kept: KeptIndividual, path: str | Path) -> Path:
     """Write ``path`` (``.safetensors``) and its card ``.json``, which is last; returns the former.
 
     Raises:
         InputError: the path has another suffix.
+        ArithmeticError: a weight is not finite, as after a training that diverged.
         OSError: it cannot be written.
     """
+    check_weights(kept.individual)
     path = expand_user(path)
     if path.suffix != ".safetensors":
         problem, fix = "an individual is a .safetensors file", f"Write {path}.safetensors"

@@ -12,7 +12,6 @@ which is paid for and starts from more. Training that is not finite names nothin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -135,9 +134,7 @@ def _attempt(context: ClientContext, method: Adapt) -> Outcome | None:
         outcome = method(context)
     except ArithmeticError:  # a Fisher that is zero or infinite: see ``adaptation.retain``
         return None
-    curves = (*outcome.accuracy, *outcome.loss, *outcome.train_loss, *outcome.penalty)
-    numbers = (*curves, *outcome.extras.values())
-    return outcome if all(map(math.isfinite, numbers)) else None
+    return outcome if outcome.finite else None
 
 
 def _right(outcome: Outcome | None, images: int) -> int:

@@ -24,7 +24,7 @@ from protocol.reply_schema import reply_schema
 from protocol.task import ClientTask, FaultOrders
 from tests.clients.helpers import make_task
 from tests.clients.pictures import draw_folders
-from tests.helpers import gene_of
+from tests.helpers import DIVERGING, gene_of
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +246,14 @@ def test_what_the_safeguard_tried_is_kept_for_no_other_method(task, gene, folder
         run_task(0, 1, asked, {"learngene": gene.arrays}, node)
     files = [tmp_path / name / "individual.safetensors" for name in ("alone", "both")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_an_individual_that_diverged_is_the_methods_error_and_not_kept(
+    task, gene, folders, tmp_path
+):
+    node = NodeSettings(data_root=str(folders / "two"), keep=str(tmp_path))
+    diverging = replace(task.individual, **DIVERGING)
+    asked = replace(task, individual=diverging, methods=("learngene", "scratch"))
+    answers = run_task(0, 1, asked, {"learngene": gene.arrays}, node)["methods"]
+    assert answers["learngene"]["error"].startswith("ArithmeticError: the training is not finite")
+    assert "accuracy" in answers["scratch"] and not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from learngene.data.settings import ShardSettings
 from learngene.gene.gene import digest, load, save
 from learngene.utils.settings import limits_of
 from tests.clients.helpers import make_task
-from tests.helpers import CPU, gene_of
+from tests.helpers import CPU, DIVERGING, gene_of
 
 SHORT = {"epochs": 2, "eval_every": 1, "batch_size": 8}  # as make_task has them
 
@@ -198,6 +198,20 @@ def test_a_number_out_of_its_range_is_refused(gene, shard, field, value):
     with pytest.raises(learngene.InputError, match="Write, for instance, ") as refused:
         adapt(gene, shard, **settings_of(**{**SHORT, field: value}))
     assert refused.value.field == field
+
+
+def test_a_training_that_diverges_is_no_individual(gene, shard, monkeypatch):
+    with pytest.raises(ArithmeticError, match=r"not finite: lower individual\.lr"):
+        adapt(gene, shard, **settings_of(**DIVERGING))
+    real = api.method.adapt
+
+    def infinite(context):
+        outcome = real(context)
+        return replace(outcome, loss=[*outcome.loss[:-1], float("inf")])
+
+    monkeypatch.setattr(api.method, "adapt", infinite)  # the weights are finite
+    with pytest.raises(ArithmeticError, match="not finite"):
+        adapt(gene, shard, **settings_of(**SHORT))
 
 
 def test_every_number_of_adapt_has_a_range_and_numpys_are_numbers(gene, shard):

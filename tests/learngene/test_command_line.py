@@ -18,7 +18,7 @@ from learngene.export import WholeIndividual, export_individual
 from learngene.gene.gene import save
 from learngene.gene.kept import load_individual
 from tests.clients.pictures import draw_folders
-from tests.helpers import gene_of
+from tests.helpers import DIVERGING, gene_of
 
 SHORT = ("individual.epochs=1", "retain.ewc_lambda=0")
 
@@ -143,6 +143,16 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
         assert said in refused(words, capsys), words
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "flower-learngene[onnx]" in refused(("export", me, "-o", tmp_path / "me.onnx"), capsys)
+
+
+def test_a_training_that_diverges_is_code_1_and_no_file(made, tmp_path, capsys):
+    words = [f"individual.{name}={value}" for name, value in DIVERGING.items()]
+    out = tmp_path / "me.safetensors"
+    gene, mine = str(made / "learngene.safetensors"), str(made / "mine")
+    assert main(["adapt", gene, mine, *words, "-o", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "not finite: lower individual.lr" in said.err and "accuracy" not in said.out
+    assert not out.exists()
 
 
 def test_a_learngene_whose_card_names_no_image_size_is_refused(evolved, made, tmp_path, capsys):

@@ -116,6 +116,14 @@ def test_files_that_are_not_what_was_written_are_refused(path, tmp_path):
                         tmp_path / "i.pt")  # fmt: skip
 
 
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    kept = kept_of(Individual(ways=3, width=0.1, head="mlp", generator=torch_rng()))
+    next(kept.individual.parameters()).data[0] = torch.nan
+    with pytest.raises(ArithmeticError, match="not finite"):
+        save_individual(kept, tmp_path / "i.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
