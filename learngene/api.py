@@ -186,7 +186,7 @@ def adapt_folder(
 def predict(
     individual: Individual, images: np.ndarray, *, mirror: bool = False, moved: bool = False
 ) -> np.ndarray:
-    """The class of each image, (N, H, W, C) uint8 -> (N,), counted from 0 as in the shard.
+    """The class of each image, (N, H, H, C) uint8 -> (N,), counted from 0 as in the shard.
 
     As ``probabilities``.
     """
@@ -196,7 +196,7 @@ def predict(
 def probabilities(
     individual: Individual, images: np.ndarray, *, mirror: bool = False, moved: bool = False
 ) -> np.ndarray:
-    """Of each class, (N, H, W, C) uint8 -> (N, ways) float32.
+    """Of each class, (N, H, H, C) uint8 -> (N, ways) float32.
 
     Args:
         mirror: look at the mirror image, too, as ``individual.mirror_test`` does in ``adapt``.

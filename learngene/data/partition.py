@@ -241,7 +241,7 @@ def shard_of(
     """A shard of images that one holds oneself.
 
     Args:
-        train_images: uint8 (N, H, W, C), all of one size.
+        train_images: uint8 (N, H, H, C), all of one size.
         train_labels: (N,) any integers, which say what the classes are.
         test_images: as the training images.
         test_labels: (M,), of the same classes.
@@ -290,10 +290,13 @@ def check_images(name: str, images: np.ndarray) -> None:
     """Hold that images are as they come from files.
 
     Raises:
-        ValueError: they are not uint8 (N, H, W, C); others would be normalised twice.
+        ValueError: they are not uint8 (N, H, W, C), as others would be normalised twice, or H is
+            not W, which ``augment`` takes for granted.
     """
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(f"{name} are {images.dtype} {images.shape}, uint8 (N, H, W, C) is due")
+    if images.shape[1] != images.shape[2]:
+        raise ValueError(f"{name} are {images.shape}, H and W differ: crop or pad them to squares")
 
 
 def read_shard(dataset: ImageDataset, shard: Shard, device: torch.device) -> ShardData:

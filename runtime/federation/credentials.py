@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP384R1,
     EllipticCurvePrivateKey,
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_ssh_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -74,7 +76,8 @@ def make_credentials(folder: Path, nodes: int, hosts: Sequence[str] = ()) -> Cre
         hosts: names and addresses by which nodes reach the server, besides this machine's own.
 
     Raises:
-        InputError: the authority's key is there and cannot be read, or lacks its certificate.
+        InputError: the authority's key is there and cannot be read, or lacks its certificate; or a
+            node's cannot, whose public key is not there.
         OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,12 +88,22 @@ def make_credentials(folder: Path, nodes: int, hosts: Sequence[str] = ()) -> Cre
     _write(made.key, _pem(key))
     _write(made.certificate, _server(key, [*LOCAL, *hosts], authority, signer))
     for number in range(1, nodes + 1):
-        if not made.node(number).exists():
-            own = generate_private_key(SECP384R1())
-            _write(made.node(number), _pem(own, PrivateFormat.OpenSSH))
-            public = own.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-            _write(made.node(number).with_suffix(".pub"), public + b"\n")
+        _node_keys(made.node(number))
     return made
+
+
+def _node_keys(path: Path) -> None:
+    """A node's two files. The public key is the last, and made of the private one that is there."""
+    if not path.exists():
+        _write(path, _pem(generate_private_key(SECP384R1()), PrivateFormat.OpenSSH))
+    public = path.with_suffix(".pub")
+    if not public.exists():
+        try:
+            own = load_ssh_private_key(path.read_bytes(), None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            problem = f"this node's private key cannot be read ({error})"
+            raise InputError("credentials", path, problem, "Remove it") from error
+        _write(public, own.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
 
 
 def _authority(made: Credentials) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:

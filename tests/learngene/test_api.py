@@ -154,7 +154,8 @@ IMAGES, LABELS = np.zeros((4, 32, 32, 3), np.uint8), np.array([7, 7, 9, 9])
         ({"train_images": IMAGES / 255}, "float64"),
         ({"train_images": IMAGES[0]}, r"\(32, 32, 3\)"),
         ({"test_labels": LABELS[:3]}, "4 test images have 3 labels"),
-        ({"test_images": IMAGES[:, :16]}, r"\(16, 32, 3\)"),
+        ({"test_images": IMAGES[:, :16, :16]}, r"\(16, 16, 3\)"),
+        ({"train_images": IMAGES[:, :16], "test_images": IMAGES[:, :16]}, "H and W differ"),
         ({"test_labels": np.array([7, 7, 9, 8])}, "label 8"),
     ],
 )
@@ -236,6 +237,7 @@ def test_every_number_of_adapt_has_a_range_and_numpys_are_numbers(gene, shard):
         (IMAGES / 255, "float64"),  # would be normalised twice
         (IMAGES[0], r"\(32, 32, 3\), uint8"),
         (IMAGES[..., :1], "3 channels, these have 1"),
+        (IMAGES[:, :16], r"\(4, 16, 32, 3\), H and W differ"),
     ],
 )
 def test_images_that_do_not_fit_are_not_predicted(gene, shard, images, said):

@@ -32,7 +32,7 @@ THREADS = min(8, usable_cores())
 PIXEL_LIMIT = 89_478_485  # of one image; what Pillow warns of
 _CHUNK = 32  # images that a thread takes at once: small images cost less than handing them over
 # What class folders and tables are made of. Others of Pillow's formats start programs (EPS).
-_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "MPO", "JPEG2000", "TGA")
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "TGA")
 _UPPER_BITS = (0, 65535)  # the one range for which the upper 8 of 16 bits are right
 _LEAST_SPREAD = 1 / 8  # of the range, for the usual image: below it a dataset is all but black
 _UNIT = 1 << 22  # pixels

@@ -74,6 +74,19 @@ def test_a_nodes_two_files_are_one_key_that_flower_takes(tmp_path: Path) -> None
     assert publics[0] != publics[1]
 
 
+def test_a_public_key_that_is_missing_is_made_of_the_private_one(tmp_path: Path) -> None:
+    """A process that is killed between the two files leaves the first alone."""
+    public = make_credentials(tmp_path, 1).node(1).with_suffix(".pub")
+    whole, private = public.read_bytes(), (tmp_path / "node_1").read_bytes()
+    public.unlink()
+    make_credentials(tmp_path, 1)
+    assert public.read_bytes() == whole and (tmp_path / "node_1").read_bytes() == private
+    public.unlink()
+    (tmp_path / "node_1").write_bytes(private[: len(private) // 2])
+    with pytest.raises(InputError, match="node_1: this node's private key cannot be read"):
+        make_credentials(tmp_path, 1)
+
+
 def test_more_nodes_and_names_come_later_and_no_key_changes(tmp_path: Path) -> None:
     first = make_credentials(tmp_path, 1)
     kept = {name: (tmp_path / name).read_bytes() for name in ("ca.crt", "ca.key", "node_1")}

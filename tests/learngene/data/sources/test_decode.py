@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import time
@@ -85,6 +86,21 @@ def test_deep_images_are_what_8_bits_would_be(kind: str, tmp_path: Path) -> None
     )
     given = build(_settings(tmp_path / "in", value_range=[low, high]), tmp_path)
     assert given.path != dataset.path and given.sha256 == dataset.sha256
+
+
+@pytest.mark.parametrize("form", [*decoding._FORMATS, "MPO"])  # JPEG's decoder reads MPO
+def test_each_format_is_read(form: str) -> None:
+    image, file = Image.new("RGB", (8, 8), (200, 100, 50)), io.BytesIO()
+    more = {"save_all": True, "append_images": [image]} if form == "MPO" else {}
+    image.save(file, form, **more)
+    found = decode(file.getvalue(), 8, "a row").astype(int)
+    assert found.shape == (8, 8, 3) and np.abs(found - [200, 100, 50]).max() < 8
+    assert not is_wide(file.getvalue())
+
+
+def test_junk_is_said_to_be_no_image() -> None:
+    with pytest.raises(InputError, match=r"a row: .* not decode \(Unid.*: cannot identify image file"):
+        decode(b"this is a text\n", 8, "a row")
 
 
 def test_a_range_of_ones_own_is_a_window(tmp_path: Path) -> None:
