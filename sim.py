@@ -37,13 +37,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.command_line import prepared
-from conf.error_messages import NO_ROOM, explain, no_folder, no_room
+from conf.error_messages import explain, no_folder
 from conf.help import help_asked
 from conf.methods import with_methods
 from conf.schema import Config, register_schema
 from conf.validate import check_fields, check_methods
 from learngene.errors import InputError, RunError, say
-from learngene.utils.files import sole_use
+from learngene.utils.files import NO_ROOM, no_room, sole_use
 from learngene.utils.settings import by_client
 from runtime.multirun import JobFailed, has_begun, worst_code
 from runtime.signals import KEPT, MESSAGE, Terminated, catch_signals

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import re
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from hydra.errors import HydraException
 
 from conf.schema import Config
 from learngene.methods.registry import BUILT_IN
+from learngene.utils.files import NO_ROOM, no_room
 from learngene.utils.settings import kinds_of
 
 LONGEST = 200  # characters of an override that are shown
@@ -34,8 +33,6 @@ WORDS = {
     "backend": "runtime",
     "output_dir": "dir",
 }
-# A full disk, a full quota, and a file larger than the process may write.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def field_names(schema: type = Config, prefix: str = "") -> list[str]:
@@ -178,14 +175,3 @@ def no_folder(error: OSError, overrides: Sequence[str]) -> str:
     if error.errno in NO_ROOM:
         return no_room(error)
     return f"{asked}: no folder that can be written in ({error.strerror}). Write hydra.run.dir=DIR."
-
-
-def no_room(error: OSError) -> str:
-    """What to say of an error in ``NO_ROOM``: the folder, what is free there, and what to do."""
-    named = Path(error.filename or ".").absolute()
-    folder = next(each for each in named.parents if each.is_dir())  # it may not be made yet
-    free = shutil.disk_usage(folder).free / 1e6
-    return (
-        f"cannot write {named}: {error.strerror}; {free:,.1f} MB are free in {folder}. What was "
-        "finished is kept: make room, and the same command goes on"
-    )

@@ -58,10 +58,11 @@ def adapt(
     """
     from learngene.api import adapt_folder, settings_from
     from learngene.gene.gene import load
-    from learngene.gene.kept import save_individual
+    from learngene.gene.kept import check_path, save_individual
     from learngene.utils.hardware import torch_threads
 
     individual, retain = settings_from(settings or ())
+    out = check_path(out)
     with torch_threads(threads):
         kept, outcome, notes = adapt_folder(
             load(gene),

@@ -6,6 +6,7 @@ image are part of it, so that whoever runs it decodes and resizes images and doe
 
 from __future__ import annotations
 
+import io
 import json
 import timeit
 from collections.abc import Callable, Iterable
@@ -23,7 +24,7 @@ from learngene.errors import InputError
 from learngene.gene.kept import KeptIndividual
 from learngene.networks.individual import Individual
 from learngene.seeding import generator
-from learngene.utils.files import expand_user, temporary_name
+from learngene.utils.files import check_writable, expand_user, temporary_name
 
 TOLERANCE = 1e-4  # of a probability: rounding of another order of sums
 NOISE = 64  # images, where none are named
@@ -73,14 +74,16 @@ def export_individual(
         images: files and folders that both are shown; none: images of noise.
 
     Raises:
-        InputError: another suffix, a package is missing, or images cannot be read.
+        InputError: another suffix, no file can be written there, a package is missing, or images
+            cannot be read.
         ExportError: it names an image otherwise, or a probability differs by more than rounding.
-        OSError: it cannot be written.
+        OSError: it cannot be written to the end.
     """
     path, card = expand_user(path), kept.card
     writers = {".onnx": _onnx, ".pt2": _pt2}
     if path.suffix not in writers:
         raise InputError("--out", path, "its suffix is neither .onnx nor .pt2", "Name one of both")
+    check_writable(path, "--out")
     network = WholeIndividual(kept.individual, mirror=card.mirror, moved=card.moved).eval()
     if named := list(images):
         pixels = read_images(kept, files_in(named)).transpose(0, 3, 1, 2)
@@ -109,8 +112,9 @@ def export_individual(
 
 
 def _pt2(network: nn.Module, example: Tensor, kept: KeptIndividual, path: Path) -> Run:
-    program = _program(network, example)
-    torch.export.save(program, path, extra_files={CARD: json.dumps(asdict(kept.card))})
+    program, file = _program(network, example), io.BytesIO()
+    torch.export.save(program, file, extra_files={CARD: json.dumps(asdict(kept.card))})
+    path.write_bytes(file.getvalue())  # torch makes a RuntimeError of what the disk refuses
     return _in_torch(torch.export.load(path).module())
 
 

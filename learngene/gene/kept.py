@@ -29,7 +29,7 @@ from learngene.networks.individual import DEPTH_LIMIT, HEADS, Form, Front, Indiv
 from learngene.networks.layers import BLOCKS, CHANNELS_LIMIT, LAYERS, shape_problem, state_of
 from learngene.seeding import torch_generator
 from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
-from learngene.utils.files import expand_user, is_file
+from learngene.utils.files import check_writable, expand_user, is_file
 from learngene.utils.untrusted import first_problem, read_json
 
 SCHEMA = 1
@@ -135,19 +135,30 @@ def check_weights(individual: Individual) -> None:
         raise ArithmeticError(DIVERGED)
 
 
-def save_individual(kept: KeptIndividual, path: str | Path) -> Path:
-    """Write ``path`` (``.safetensors``) and its card ``.json``, which is last; returns the former.
+def check_path(path: str | Path) -> Path:
+    """``path``, with its home, where ``save_individual`` can write it; to ask before a training.
 
     Raises:
-        InputError: the path has another suffix.
-        ArithmeticError: a weight is not finite, as after a training that diverged.
-        OSError: it cannot be written.
+        InputError: it has another suffix, or no file can be written there.
     """
-    check_weights(kept.individual)
     path = expand_user(path)
     if path.suffix != ".safetensors":
         problem, fix = "an individual is a .safetensors file", f"Write {path}.safetensors"
         raise InputError("INDIVIDUAL", path, problem, fix)
+    check_writable(path, "INDIVIDUAL")
+    return path
+
+
+def save_individual(kept: KeptIndividual, path: str | Path) -> Path:
+    """Write ``path`` (``.safetensors``) and its card ``.json``, which is last; returns the former.
+
+    Raises:
+        InputError: as ``check_path``.
+        ArithmeticError: a weight is not finite, as after a training that diverged.
+        OSError: it cannot be written to the end.
+    """
+    path = check_path(path)
+    check_weights(kept.individual)
     write_checkpoint(path.with_suffix(""), state_of(kept.individual), asdict(kept.card))
     return path
 

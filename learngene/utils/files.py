@@ -25,6 +25,8 @@ from learngene.errors import InputError
 
 MOST_NAMED = 8  # differences in one message
 STALE_S = 24 * 3600.0  # after this, what a process elsewhere was writing counts as abandoned
+# A full disk, a full quota, and a file larger than the process may write.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What ``flock`` says where there are none: NFS (the last, of a folder), Lustre, FUSE.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
@@ -164,9 +166,38 @@ def attach_filename(path: Path) -> Iterator[None]:
         raise
 
 
+def no_room(error: OSError) -> str:
+    """What to say of an error in ``NO_ROOM``: the folder, what is free there, and what to do."""
+    named = Path(error.filename or ".").absolute()
+    folder = next(each for each in named.parents if each.is_dir())  # it may not be made yet
+    free = shutil.disk_usage(folder).free / 1e6
+    return (
+        f"cannot write {named}: {error.strerror}; {free:,.1f} MB are free in {folder}. What was "
+        "finished is kept: make room, and the same command goes on"
+    )
+
+
 # Unlike those of ``Path``, these answer False for names that nothing can have: too long, a NUL in
 # them, in a folder that may not be entered.
 is_file, is_folder = os.path.isfile, os.path.isdir
+
+
+def check_writable(path: Path, field: str) -> None:
+    """Hold that ``path`` can be written, before the work that fills it; nothing is left there.
+
+    Raises:
+        InputError: no; naming ``field``.
+    """
+    try:
+        if is_folder(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = next(each for each in path.absolute().parents if each.exists())
+        trial = temporary_name(folder / path.name)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        problem = f"no file can be written there ({error.strerror})"
+        raise InputError(field, path, problem, "Name another file") from None
 
 
 def expand_user(path: str | Path) -> Path:

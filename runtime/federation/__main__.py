@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from learngene.errors import InputError, RunError, say
-from learngene.utils.files import sweep_temporary, temporary_name
+from learngene.utils.files import NO_ROOM, no_room, sweep_temporary, temporary_name
 from runtime.federation import ENDED
 from runtime.federation.credentials import make_credentials
 from runtime.federation.gate import run_superlink, run_supernode
 from runtime.signals import Terminated, catch_signals, exit_code
+from runtime.streams import steady_streams
 
 if TYPE_CHECKING:
     from flwr.app.user_config import UserConfig
@@ -210,6 +211,12 @@ def main() -> int:
         return _say(str(error), 2)
     except RunError as error:
         return _say(str(error), 1)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            return _say(no_room(error), 1)
+        if error.filename is None:  # of the network: no setting is at fault
+            return _say(f"{type(error).__name__}: {error}", 1)
+        return _say(f"cannot use {error.filename}: {error.strerror}. Name another path", 2)
     return 0
 
 
@@ -218,4 +225,5 @@ def _say(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

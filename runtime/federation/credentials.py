@@ -103,7 +103,9 @@ def _node_keys(path: Path) -> None:
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             problem = f"this node's private key cannot be read ({error})"
             raise InputError("credentials", path, problem, "Remove it") from error
-        _write(public, own.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
+        _write(
+            public, own.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n"
+        )
 
 
 def _authority(made: Credentials) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:

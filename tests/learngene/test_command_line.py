@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -134,15 +135,36 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
         (("adapt", gene, mine, "individual.lr={"), "individual.lr={: cannot be read"),
         (("adapt", gene, mine, "individual.lr=2026-13-45"), "cannot be read"),
         (("adapt", gene, few, "individual.safeguard=true"), "individual.safeguard_folds=3: each"),
-        (("adapt", gene, mine, *SHORT, "-o", tmp_path / "me.pt"), "a .safetensors file"),
+        (("adapt", gene, mine, "-o", "/dev/null/a.safetensors"), "written there (Not a directory)"),
         (("predict", gene, mine), "not an individual"),
         (("predict", me, tmp_path), "no image there"),
         (("predict", me, tmp_path / "no.png"), "no such file or folder"),
         (("export", me, "-o", tmp_path / "me.tflite"), "neither .onnx nor .pt2"),
+        (("export", me, "-o", "/proc/me.pt2"), "--out=/proc/me.pt2: no file can be written there"),
+        (("export", me, "-o", "/proc/me.onnx"), "no file can be written there"),
     ):
         assert said in refused(words, capsys), words
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "flower-learngene[onnx]" in refused(("export", me, "-o", tmp_path / "me.onnx"), capsys)
+
+
+@pytest.mark.parametrize("name", ["me.pt", "no/me.safetensors", "."])
+def test_where_to_write_is_looked_at_before_the_training(made, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr("learngene.api.adapt_folder", lambda *_, **__: pytest.fail("too late"))
+    (tmp_path / "no").write_text("a file")
+    words = ("adapt", made / "learngene.safetensors", made / "mine", "-o", tmp_path / name)
+    assert refused(words, capsys).startswith(f"learngene: INDIVIDUAL={tmp_path / name}: ")
+
+
+def test_a_disk_that_is_full_is_code_1_and_leaves_no_file(made, tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        code = main(["export", str(made / "me.safetensors"), "-o", str(tmp_path / "me.pt2")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1 and "File too large" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_that_diverges_is_code_1_and_no_file(made, tmp_path, capsys):

@@ -99,7 +99,9 @@ def test_each_format_is_read(form: str) -> None:
 
 
 def test_junk_is_said_to_be_no_image() -> None:
-    with pytest.raises(InputError, match=r"a row: .* not decode \(Unid.*: cannot identify image file"):
+    with pytest.raises(
+        InputError, match=r"a row: .* not decode \(Unid.*: cannot identify image file"
+    ):
         decode(b"this is a text\n", 8, "a row")
 
 
