@@ -40,7 +40,7 @@ from server.collective import (
     restore,
 )
 
-FORMAT = 3  # raise it when the cycle changes
+FORMAT = 4  # raise it when the cycle changes
 
 
 def run_cycles(

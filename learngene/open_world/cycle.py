@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learngene.data.dataset import ImageDataset
+from learngene.data.partition import in_turn
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.seeding import generator
 
@@ -82,6 +83,8 @@ def draw_stream(
 ) -> Stream:
     """The stream of ``cycle`` (from 0): an equal part of every open-world class, and base images.
 
+    Where there are too few base images for ``known_share``, fewer of the others come.
+
     Raises:
         ValueError: ``cycle`` is not one of the settings' cycles.
     """
@@ -94,7 +97,10 @@ def draw_stream(
     met = np.concatenate(unknown)
     base = np.concatenate([dataset.rows("test", c) for c in dataset.class_split.base])
     base = np.array_split(generator(seed, "stream-known").permutation(base), settings.cycles)[cycle]
-    wanted = round(len(met) * settings.known_share / (1 - settings.known_share))
+    known, others = settings.known_share, 1 - settings.known_share
+    wanted = round(len(met) * known / others)
+    if wanted > len(base):
+        met = in_turn(unknown)[: round(len(base) * others / known)]
     base = base[:wanted]
     order = generator(seed, "stream-order", round=cycle).permutation(len(met) + len(base))
     rows = np.concatenate([met, base]).astype(np.int64)[order]

@@ -28,7 +28,7 @@ class OpenWorldSettings:
     labels_per_cycle: int = setting(400, ge=1)  # budget of the labeller, images
     classes_per_cycle: int = setting(8, ge=1)  # M: new classes that a cycle takes in, at most
     images_to_add: int = setting(10, ge=2)  # labelled images that a class needs to be taken in
-    # of a stream's images that are of base classes
+    # of a stream's images that are of base classes; where these are few, the stream is shorter
     known_share: float = setting(0.5, ge=0, le=0.95)
     # passes over all exemplars after each cycle
     cycle_consolidate_epochs: int = setting(4, ge=0, le=10_000)

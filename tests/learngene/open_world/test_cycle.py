@@ -52,6 +52,15 @@ def test_known_share_zero_is_a_stream_of_unknown_images(tiny_dataset):
     assert not draw_stream(tiny_dataset, replace(ASKED, known_share=0.0), 0, seed=1).test.any()
 
 
+@pytest.mark.parametrize(("share", "known", "of_a_class"), [(0.6, 24, 4), (0.8, 32, 2)])
+def test_the_known_share_is_met_where_base_images_are_few(tiny_dataset, share, known, of_a_class):
+    """A cycle has 32 base images and 4 of each of 4 open-world classes."""
+    stream = draw_stream(tiny_dataset, replace(ASKED, known_share=share), 0, seed=1)
+    assert int(stream.test.sum()) == known
+    counts = np.unique(stream.truth[~stream.test], return_counts=True)[1]
+    assert counts.tolist() == [of_a_class] * 4
+
+
 def test_there_is_no_cycle_beyond_the_last(tiny_dataset):
     with pytest.raises(ValueError, match="cycle 3 of 3"):
         draw_stream(tiny_dataset, ASKED, 3, seed=1)
