@@ -150,7 +150,8 @@ class FederatedStrategy(LearngeneStrategy):
         task = self.task_of(client)
         if task.partition is None:
             ways, shots = of_client(task.ways, client), of_client(task.shots, client)
-            return ways, ways * shots, ways * shots
+            # Of the flagged images that were named (table 2) there may be fewer of a class.
+            return ways, ways if task.labelled else ways * shots, ways * shots
         divided = divided_images(task.ways, task.shots, task.partition.clients)
         others = (task.partition.clients - 1) * task.partition.min_images
         return None, task.partition.min_images, divided - others
