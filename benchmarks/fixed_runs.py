@@ -5,20 +5,21 @@
     python -m benchmarks.fixed_runs check before.json     # names each run whose hash is another
 
 Glyphs at ``scale=tiny``: serial and Ray, every experiment, all methods, rounds, cycles, planted
-faults, and a run that takes up what another left in the cache. Hashes hang on processor and
-versions: compare on one machine.
+faults, and a run that takes up what another left in the cache. A run that fails has no hash: it is
+named, and the exit code is 1. Hashes hang on processor and versions: compare on one machine.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -46,13 +47,12 @@ def _runs() -> dict[str, tuple[str, ...]]:
 
 
 RUNS = _runs()
-AFTER = {"resume"}  # takes up what ``serial`` left
+AFTER = {"resume": "serial"}  # takes up what the other left
 
 
 def _run(name: str, folder: Path) -> str:
-    """The run's hash, or its last line where it ended with another exit code than it should."""
-    shared = "serial" if name in AFTER else name
-    cache = folder / shared
+    """The run's hash; where there is none, "exit CODE" and the end of what it said."""
+    cache = folder / AFTER.get(name, name)
     out = folder / "runs" / name
     words = [*RUNS[name], f"cache={cache}", f"hydra.run.dir={out}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -65,32 +65,44 @@ def _run(name: str, folder: Path) -> str:
     return str(json.loads(file.read_text())["run"]["result_sha256"])
 
 
+def _all(names: Collection[str], folder: Path, jobs: int) -> dict[str, str]:
+    """What ``_run`` says of each of these and of those that they go on from."""
+    due = {*names, *(AFTER[name] for name in names if name in AFTER)}
+    first = [name for name in RUNS if name in due and name not in AFTER]
+    with ThreadPoolExecutor(jobs) as pool:
+        found = dict(zip(first, pool.map(lambda name: _run(name, folder), first), strict=True))
+    return found | {name: _run(name, folder) for name in RUNS if name in due and name in AFTER}
+
+
 def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("action", choices=["write", "check"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", nargs="+", default=list(RUNS), choices=list(RUNS), metavar="RUN")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "fixed_runs")
+    parser.add_argument("--folder", type=Path, help="where the runs stay; by default they go")
     asked = parser.parse_args()
     if asked.action == "check" and not asked.file.is_file():
         parser.error(f"{asked.file}: no such file (write makes one)")
-    folder = asked.folder
-    shutil.rmtree(folder, ignore_errors=True)
-    first = [name for name in RUNS if name in asked.only and name not in AFTER]
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        hashes = dict(zip(first, pool.map(lambda name: _run(name, folder), first), strict=True))
-    hashes |= {name: _run(name, folder) for name in RUNS if name in asked.only and name in AFTER}
+    kept = asked.folder and asked.folder.absolute()  # runs are started in ROOT
+    if kept and kept.exists() and not (kept.is_dir() and not any(kept.iterdir())):
+        parser.error(f"--folder: {kept} is there and no empty folder; name another")
+    with nullcontext(kept) if kept else TemporaryDirectory(prefix="fixed_runs-") as folder:
+        hashes = _all(asked.only, Path(folder), asked.jobs)
+    failed = {name: said for name, said in hashes.items() if said.startswith("exit ")}
+    other = dict[str, str]()
     if asked.action == "write":
         asked.file.write_text(json.dumps(hashes, indent=1) + "\n")
         print("\n".join(f"{name}: {value}" for name, value in hashes.items()))
-        return 0
-    before = json.loads(asked.file.read_text())
-    other = [name for name in hashes if hashes[name] != before.get(name)]
-    for name in other:
-        print(f"{name}: {before.get(name)} before, {hashes[name]} now")
-    print(f"{len(hashes) - len(other)} of {len(hashes)} equal")
-    return 1 if other else 0
+    else:
+        before = json.loads(asked.file.read_text())
+        other = {name: now for name, now in hashes.items() if now != before.get(name)}
+        for name, now in other.items():
+            print(f"{name}: {before.get(name)} before, {now} now")
+        print(f"{len(hashes) - len(other)} of {len(hashes)} equal")
+    if failed:
+        print(f"{len(failed)} failed: {', '.join(failed)}")
+    return 1 if other or failed else 0
 
 
 if __name__ == "__main__":
