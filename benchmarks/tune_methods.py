@@ -37,6 +37,7 @@ from conf.parts import client_task, factory_settings, federation, pretraining_se
 from conf.schema import read_config
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
+from learngene.errors import InputError
 from learngene.methods import BUILT_IN
 from learngene.methods.common.backbone import body_card
 from learngene.seeding import generator
@@ -109,9 +110,9 @@ def run_trial(
     plain = cast(dict[str, Any], OmegaConf.to_container(changed))
     config = read_config(plain)
     task = client_task(config, plain, dataset.path)
-    if any(path.startswith(("collective.", "learngene.")) for path in settings):
-        result = train_or_load_gene(factory_settings(config), dataset)
     try:
+        if any(path.startswith(("collective.", "learngene.")) for path in settings):
+            result = train_or_load_gene(factory_settings(config), dataset)
         trained = pretrain_methods(pretraining_settings(config, plain), dataset, result)
         names, card = federated_methods(trained.methods), result.gene.card
         body = body_card(card.width, card.block)
@@ -119,7 +120,7 @@ def run_trial(
             task, names, dataset, body, federation(config, None), gene=result.gene
         )
         payloads = trained.merge(federated.payloads, federated.failed).payloads
-    except RuntimeError as error:  # it diverged: a bad trial, not the end
+    except (InputError, RuntimeError) as error:  # it diverged: a bad trial, not the end
         return {"settings": settings, "accuracy": None, "error": str(error)}
     plans = plan_round(
         task,
@@ -144,6 +145,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--records", type=Path, default=FOLDER)
     arguments = parser.parse_args()
+    names = arguments.methods.split(",")
+    if absent := [name for name in names if name not in SPACES]:
+        parser.error(f"--methods: {absent[0]}: there is no such method. Choose of {list(SPACES)}")
 
     plain = json.loads((arguments.run_dir / "results.json").read_text())["run"]["config"]
     plain |= {"shard_seed": TUNING_SEED, "rounds": 1}
@@ -151,12 +155,15 @@ def main() -> int:
     plain["method"] = resolve_methods(BUILT_IN, plain["method"]).settings
     plain["data"]["clients_from"] = "open_world"
     plain["num_clients"] = arguments.clients  # who trains together, for federated methods
+    try:
+        plan = {name: trials(name, plain, arguments.trials) for name in names}
+    except ValueError as error:
+        parser.error(f"--trials: {error}")
     config = read_config(plain)
     dataset = build(config.dataset, Path(config.cache))
     result = train_or_load_gene(factory_settings(config), dataset)
     budget = budget_of(pretraining_settings(config, plain), dataset, result)
     conditions = conditions_of(plain, budget)
-    plan = {name: trials(name, plain, arguments.trials) for name in arguments.methods.split(",")}
     try:
         records = trials_so_far(arguments.out, conditions)
     except ValueError as error:

@@ -26,6 +26,7 @@ from learngene.networks.individual import PrototypeHead
 from reports.tuning import read_records, write_record
 from reports.variants import flatten
 from server.factory import train_or_load_gene
+from tests.benchmarks.test_command import ended
 from tests.composing import composed
 from tests.helpers import CPU, gene_of, method_settings, torch_rng
 
@@ -50,6 +51,22 @@ def test_trials_are_equally_many_and_begin_with_what_is_set(name):
 def test_a_space_that_is_too_small_says_so():
     with pytest.raises(ValueError, match=r"linear_probe: 9 settings, 50 trials"):
         tune.trials("linear_probe", asdict(Config(cache="", method=method_settings())), 50)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--methods maml,foo", "--methods: foo: there is no such method. Choose of ['learngene'"),
+        ("--trials 20 --methods linear_probe", "--trials: linear_probe: 9 settings, 20 trials"),
+    ],
+)
+def test_what_cannot_be_tuned_is_said_before_any_work(words, said, tmp_path, monkeypatch, capsys):
+    config = asdict(Config(cache="", method=method_settings()))
+    (tmp_path / "results.json").write_text(json.dumps({"run": {"config": config}}))
+    monkeypatch.setattr(tune, "build", None)  # no dataset is opened
+    run = [str(tmp_path), "--out", str(tmp_path / "out.json"), *words.split()]
+    assert ended(monkeypatch, "tune_methods", *run) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_trial_that_diverged_is_no_best():
@@ -95,6 +112,8 @@ def test_a_trial_of_what_is_trained_among_the_clients(tmp_path):
     assert made["settings"] == rates and 0 < made["accuracy"] < 1
     bad = tune.run_trial(here, "fedper", {"method.fedper.lr": 1e30}, plain, dataset, result)
     assert bad["accuracy"] is None and bad["error"]
+    bad = tune.run_trial(here, "learngene", {"collective.lr": 1e30}, plain, dataset, result)
+    assert bad["accuracy"] is None and bad["error"].startswith("collective.lr=")
 
 
 @pytest.mark.parametrize("moved", [True, False])
