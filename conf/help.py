@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from conf.command_line import prepared
 from conf.error_messages import GROUPS
 from conf.schema import Config, register_schema
 from conf.typed import default_cache
@@ -33,10 +35,10 @@ FIRST: list[tuple[str, str, str]] = [tuple(row) for row in PAGE["first"]]
 
 def help_asked(words: Sequence[str]) -> str | None:
     """The page that ``--help`` or ``--help=all`` among the words asks for, of a run with the other
-    words; None where there is neither.
+    words; None where there is neither. With ``-m`` it is of a run without what is swept.
 
     Raises:
-        InputError: another page is asked for.
+        InputError: another page is asked for, or as ``prepared``.
         HydraException, OmegaConfBaseException: there is no such run.
     """
     asked = [word for word in words if word == "-h" or word.partition("=")[0] == "--help"]
@@ -45,7 +47,12 @@ def help_asked(words: Sequence[str]) -> str | None:
     if asked[0] not in ("-h", "--help", "--help=all"):
         what = asked[0].partition("=")[2]
         raise InputError("--help", what, "there is no such page", "Write --help or --help=all")
-    run = run_of([word for word in words if not word.startswith("-")])
+    others = prepared([word for word in words if word not in asked])
+    given = [word for word in others if not word.startswith("-")]
+    if {"-m", "--multirun"} & {*others}:
+        read = OverridesParser.create().parse_overrides(given)
+        given = [each.input_line for each in read if not each.is_sweep_override()]
+    run = run_of(given)
     return "\n".join(_every_field(run)) if asked[0] == "--help=all" else _screen(run)
 
 

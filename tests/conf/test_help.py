@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.errors import HydraException
 
 from conf.help import FIRST, WIDTH, choices, comments, help_asked
 from conf.schema import Config
@@ -40,6 +41,16 @@ def test_its_ten_settings_can_be_written_so_and_show_what_the_run_has(tmp_path) 
     assert row is not None and row[1] == "7"
     for experiment in choices("experiment"):
         assert experiment in page("--help")
+
+
+def test_it_has_the_run_that_the_words_have_without_it(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert "/home/somebody/x" in page("--help", "cache=~/x")
+    several = page("-m", "shots=10,20", "seed=choice(1,2)", "num_clients=7", "--help")
+    assert several == page("--help", "num_clients=7")
+    assert several == page("shots=10,20", "--multirun", "num_clients=7", "-h", "data=glyphs,cub")
+    with pytest.raises(HydraException):  # without -m it is one run
+        help_asked(["--help", "shots=10,20"])
 
 
 def test_every_field_stands_there_with_its_value_range_and_comment() -> None:
