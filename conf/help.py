@@ -50,8 +50,8 @@ def help_asked(words: Sequence[str]) -> str | None:
     others = prepared([word for word in words if word not in asked])
     given = [word for word in others if not word.startswith("-")]
     if {"-m", "--multirun"} & {*others}:
-        read = OverridesParser.create().parse_overrides(given)
-        given = [each.input_line for each in read if not each.is_sweep_override()]
+        read = zip(given, OverridesParser.create().parse_overrides(given), strict=True)
+        given = [word for word, override in read if not override.is_sweep_override()]
     run = run_of(given)
     return "\n".join(_every_field(run)) if asked[0] == "--help=all" else _screen(run)
 
