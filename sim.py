@@ -110,7 +110,7 @@ def _simulation(
     console: Console,
     logger: RunLogger,
 ) -> int:
-    from conf.parts import client_task, factory_settings, federation, pretraining_settings
+    from conf.parts import client_task, federation, pretraining_settings
     from learngene.methods.common.backbone import body_card
     from learngene.utils.hardware import keep_freed_memory
     from protocol.callbacks import CallbackList
@@ -126,7 +126,9 @@ def _simulation(
     from server.pretraining import pretrain_methods
 
     keep_freed_memory()
-    saved = saved_gene(factory_settings(config))
+    methods_half = pretraining_settings(config, plain)
+    halves = any(method.trained_by == "factory" for method in methods_half.found.values())
+    saved = saved_gene(methods_half.factory, halves=halves)
     callback, seconds = CallbackList([console, logger, *([ray] if ray else [])]), Seconds()
     for said in (check_memory(resources, config.num_clients), idle_nodes(resources)):
         if said is not None:
@@ -141,14 +143,13 @@ def _simulation(
             callback=callback,
         )
     console.dataset(dataset, leakage, seconds["world"])
-    methods_half = pretraining_settings(config, plain)
     with (
         seconds.of("collective"),
         console.bar("collective, task 1"),
         HalvesBeside(methods_half, dataset) as beside,
     ):
         both = CallbackList([callback, beside])
-        result = train_or_load_gene(factory_settings(config), dataset, both, saved)
+        result = train_or_load_gene(methods_half.factory, dataset, both, saved)
     console.result(result, config.learngene.precision)
     with console.bar("labels"):
         labelled = label_open_world(

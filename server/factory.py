@@ -201,19 +201,23 @@ def _yaml(path: str) -> Any:
         raise InputError("collective.growth", path, problem, fix) from error
 
 
-def saved_gene(settings: FactorySettings) -> Learngene | None:
+def saved_gene(settings: FactorySettings, *, halves: bool) -> Learngene | None:
     """The saved learngene that the settings name; None: there is a collective to be trained.
 
-    It is read, and the device looked for, before seconds or minutes are spent on the data.
+    It is read, and the device looked for where something will be trained on it, before seconds or
+    minutes are spent on the data.
+
+    Args:
+        halves: whether methods' halves are trained at the factory.
 
     Raises:
         InputError: the learngene cannot be read (``learngene.gene.gene.load``), or there is no such
             device.
     """
-    if settings.learngene.path:
-        return load(settings.learngene.path)
-    choose_device(settings.collective.device)
-    return None
+    saved = load(settings.learngene.path) if settings.learngene.path else None
+    if halves or saved is None:
+        choose_device(settings.collective.device)
+    return saved
 
 
 def _check_channels(gene: Learngene, path: str, dataset: ImageDataset) -> None:

@@ -56,6 +56,11 @@ class PretrainingSettings:
     budget: int | None  # image passes of a method; None: what the collective had, see ``budget_in``
     budget_in: str  # passes | compute
 
+    @property
+    def found(self) -> dict[str, Method]:
+        """The methods of the run, by name."""
+        return {name: find(name, self.plugins.get(name)) for name in self.methods}
+
 
 Job = tuple[str, PretrainingSettings, ImageDataset]  # what ``train`` is called with
 
@@ -102,12 +107,12 @@ def pretrain_methods(
         RunError: no method is left.
     """
     plugins, threads = settings.plugins, settings.factory.threads
-    device = choose_device(settings.factory.collective.device)
-    pin_kernels(device, settings.factory.deterministic)
-    methods = {name: find(name, plugins.get(name)) for name in settings.methods}
+    methods = settings.found
     needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
         return Payloads(list(methods))
+    device = choose_device(settings.factory.collective.device)
+    pin_kernels(device, settings.factory.deterministic)
     # A second row's body is trained with its method's own, and for itself where that is not asked.
     bodies = {base_of(name): find(base_of(name), plugins.get(name)) for name in needed}
     settings = replace(settings, budget=budget_of(settings, dataset, result))

@@ -253,6 +253,19 @@ def test_saved_learngene_needs_no_collective(first: Path, cache: Path, tmp_path:
     assert numbers(found)["clients"] == numbers(before)["clients"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_is_looked_for_before_the_data_and_only_for_what_is_trained_on_it(
+    first: Path, cache: Path, tmp_path: Path
+) -> None:
+    saved = f"learngene.path={first / 'learngene.safetensors'}"
+    asked = *TINY, saved, "collective.device=cuda", "budget=100"
+    done = sim(*asked, "methods=[learngene,protonet]", cache=cache, run=tmp_path / "a")
+    assert done.returncode == 2 and "torch sees no GPU" in done.stderr
+    assert "dataset:" not in done.stdout
+    done = sim(*asked, "methods=[learngene]", cache=cache, run=tmp_path / "b")
+    assert done.returncode == 0, done.stderr  # nothing is trained at the factory
+
+
 def test_open_world_classes_and_federated_methods(cache: Path, tmp_path: Path) -> None:
     """Table 2's protocol, and methods whose weights go up, in one run."""
     run = tmp_path / "run"

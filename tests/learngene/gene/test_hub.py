@@ -310,7 +310,7 @@ def test_a_learngene_that_nobody_measured_says_so(
 def test_a_run_starts_from_it(server: Hub, run: Path, gene: Learngene, tiny_dataset: Any) -> None:
     name = hub.push(run / hub.ARRAYS, NAME)
     settings = factory_settings(check(composed(f"learngene.path={name}", "cache=unused")))
-    saved = saved_gene(settings)
+    saved = saved_gene(settings, halves=False)
     assert train_or_load_gene(settings, tiny_dataset).gene.card == gene.card
     server.repositories.clear()  # it is asked once
     assert train_or_load_gene(settings, tiny_dataset, saved=saved).gene is saved
