@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,12 +90,18 @@ def simulation(
         ray = RayStart(resources, config.runtime.client_timeout_s, halves=halves)
     ended = nullcontext() if ray is None else closing(ray)  # however the run ends
     alone = sole_use(run_dir, "hydra.run.dir" if outside is None else "run-dir")
-    with alone, logging(config.logger, run_dir, plain, console) as logger, ended:
+    # ``at_end`` before ``ended``: its files go when no worker is left that might write some.
+    with (
+        alone,
+        logging(config.logger, run_dir, plain, console) as logger,
+        ExitStack() as at_end,
+        ended,
+    ):
         plain = with_methods(plain, run)
         if note := unread(config, run.methods, overrides):
             console.on_note(note)
         return _simulation(
-            config, plain, resources, ray, run_dir, overrides, outside, console, logger
+            config, plain, resources, ray, run_dir, overrides, outside, console, logger, at_end
         )
 
 
@@ -109,6 +115,7 @@ def _simulation(
     outside: OutsideGrid | None,
     console: Console,
     logger: RunLogger,
+    at_end: ExitStack,
 ) -> int:
     from conf.parts import client_task, federation, pretraining_settings
     from learngene.methods.common.backbone import body_card
@@ -174,8 +181,9 @@ def _simulation(
             card, clients = result.gene.card, federation(config, resources, outside, ray)
             body = body_card(card.width, card.block)
             federated = run_federated_training(
-                task, names, dataset, body, clients, gene=result.gene, callback=callback
-            )
+                task, names, dataset, body, clients,
+                gene=result.gene, callback=callback, at_end=at_end,
+            )  # fmt: skip
     pretrained = pretrained.merge(federated.payloads, federated.failed)
     keep = str(run_dir.absolute() / "individuals") if config.individual.keep else None
     with seconds.of("clients"), console.bar("clients"):

@@ -21,6 +21,7 @@ import multiprocessing
 import shlex
 import statistics
 import sys
+from contextlib import ExitStack
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any, cast
@@ -102,8 +103,10 @@ def run_trial(
     plain: dict[str, Any],
     dataset: ImageDataset,
     result: FactoryResult,
+    at_end: ExitStack | None = None,
 ) -> dict[str, Any]:
-    """Train what the method has at the factory, adapt to every client's task and test."""
+    """Train what the method has at the factory, adapt to every client's task and test; ``at_end``
+    as ``run_federated_training`` takes it."""
     changed = OmegaConf.create({**plain, "methods": [name]})
     for path, value in settings.items():
         OmegaConf.update(changed, path, value)
@@ -117,7 +120,7 @@ def run_trial(
         names, card = federated_methods(trained.methods), result.gene.card
         body = body_card(card.width, card.block)
         federated = run_federated_training(
-            task, names, dataset, body, federation(config, None), gene=result.gene
+            task, names, dataset, body, federation(config, None), gene=result.gene, at_end=at_end
         )
         payloads = trained.merge(federated.payloads, federated.failed).payloads
     except (InputError, RuntimeError) as error:  # it diverged: a bad trial, not the end
@@ -175,7 +178,9 @@ def main() -> int:
             for number, settings in enumerate(tried, start=1):
                 if any(record["settings"] == settings for record in done):
                     continue
-                done.append(run_trial(pool, name, settings, plain, dataset, result))
+                with ExitStack() as at_end:
+                    trial = run_trial(pool, name, settings, plain, dataset, result, at_end)
+                done.append(trial)
                 text = json.dumps(
                     {
                         "classes": "open_world",

@@ -6,7 +6,8 @@ a run that was killed goes on from the round before: so no round's file is chang
 later one, and two runs at once write the same.
 
 That holds up to the round in which a client first fails. What comes after it is this run's alone,
-and is never taken up by another: it lies in a folder of the run's own, ``KEY/RUN``.
+and is never taken up by another: it lies in a folder of the run's own, ``KEY/RUN``, which a
+simulation removes when it ends.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from learngene.utils.checkpoint import read_checkpoint, write_checkpoint
 from learngene.utils.untrusted import MEBIBYTE
 
 LIMITS = (MEBIBYTE, 256 * MEBIBYTE)  # bytes of a card and of arrays that are read at most
+
+
+def folder_of(cache: Path, training: str, run: str = "") -> Path:
+    """Where a training's files lie; with ``run`` those of that run alone."""
+    return cache / "private" / training / run
 
 
 @dataclass(frozen=True)
@@ -104,4 +110,4 @@ class PrivateState:
     def _stem(self, number: int) -> Path:
         stem = f"{self.name}-{self.client:06d}-{number:05d}"
         own = self.run if self.parted is not None and number > self.parted else ""
-        return self.cache / "private" / self.training / own / stem
+        return folder_of(self.cache, self.training, own) / stem

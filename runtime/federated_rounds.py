@@ -6,7 +6,9 @@ payloads do; the bytes of the training's own rounds are the method's, too.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
@@ -14,7 +16,7 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
-from clients.private_state import PrivateState
+from clients.private_state import PrivateState, folder_of
 from learngene.data.dataset import ImageDataset
 from learngene.gene.gene import Learngene
 from learngene.methods import BUILT_IN, Payload, find
@@ -56,6 +58,7 @@ def run_federated_training(
     gene: Learngene | None = None,
     callback: RunCallback = SILENT,
     client_app: ClientApp | None = None,
+    at_end: ExitStack | None = None,
 ) -> Federated:
     """Train the methods in ``names`` among the clients, or take up what is kept of them.
 
@@ -64,6 +67,8 @@ def run_federated_training(
         body: what the seven layers are, as scratch's (``backbone.body_card``).
         gene: for methods that begin as the learngene.
         client_app: what answers; default ``clients.client_app.app``.
+        at_end: closed when no client will be asked again: what is of no use to another run is then
+            removed. None: it stays.
 
     Raises:
         InputError, RuntimeError: as ``runtime.ray_backend.simulate``.
@@ -100,6 +105,10 @@ def run_federated_training(
     def plan(training: Training, number: int) -> RoundPlan:
         return plan_federated_round(task, training.name, number, told(training))
 
+    if at_end is not None:
+        for each in trainings:
+            own = folder_of(federation.cache, kept[each.name].key, each.run)
+            at_end.callback(shutil.rmtree, own, ignore_errors=True)
     strategy = FederatedStrategy(clients, trainings, plan, after_round=after)
     if strategy.rounds_left:
         simulate(

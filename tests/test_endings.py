@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +116,21 @@ def test_what_goes_wrong_in_a_run(
     assert err.startswith(said)
     assert err.count("\n") == 1 or said == "Traceback"
     assert out == FIRST_LINE
+
+
+def test_what_is_a_runs_alone_is_removed_however_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = []
+
+    def fails(*_: object, at_end: ExitStack, **__: object) -> None:
+        at_end.callback(removed.append, "KEY/RUN")
+        raise RunError("nobody is left")
+
+    monkeypatch.setattr("runtime.federated_rounds.run_federated_training", fails)
+    where = f"cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}"
+    done = command_line(*TINY, "methods=[learngene,fedper]", *where)
+    assert "nobody is left" in one_line(done, 1) and removed == ["KEY/RUN"]
 
 
 def test_the_first_line_comes_before_what_takes_seconds_to_import(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -44,12 +45,14 @@ def changed_task(change: Change, client: int, round: int, task: ClientTask, payl
 
 
 def train(cache: Path, dataset: ImageDataset, *names: str, change: Change | None = None,
-          gene: Learngene | None = None, **more: Any) -> Federated:  # fmt: skip
+          gene: Learngene | None = None, at_end: ExitStack | None = None, **more: Any
+          ) -> Federated:  # fmt: skip
     app = make_client_app(partial(changed_task, change)) if change else None
     task, asked = parts_of(cache, dataset, **more)
     return run_federated_training(
-        task, names or ("fedavg",), dataset, {"width": 0.0625}, asked, gene=gene, client_app=app
-    )
+        task, names or ("fedavg",), dataset, {"width": 0.0625}, asked, gene=gene, client_app=app,
+        at_end=at_end,
+    )  # fmt: skip
 
 
 def same(one: Federated, two: Federated) -> bool:

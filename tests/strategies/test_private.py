@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,8 @@ def test_what_another_run_left_after_a_client_failed_is_not_taken_up(whole, tmp_
         if (client, round) == (1, 2):
             raise ValueError("battery empty")
 
-    found = train_in(tmp_path, tiny_dataset, "fedper", change=fail, resume=False)
+    at_end = ExitStack()
+    found = train_in(tmp_path, tiny_dataset, "fedper", change=fail, resume=False, at_end=at_end)
     assert [each.answered for each in found.rounds["fedper"]] == [3, 2, 3]
     assert {path: path.read_bytes() for path in kept} == kept
     first, *_ = states(tmp_path, found, "fedper")
@@ -195,6 +197,8 @@ def test_what_another_run_left_after_a_client_failed_is_not_taken_up(whole, tmp_
     elsewhere, before = replace(first, run="f" * 16), replace(first, rounds=2)
     other = states(tmp_path, whole[1], "fedper")[0]
     assert loaded(elsewhere) == loaded(before) not in (loaded(first), loaded(other))
+    at_end.close()
+    assert not own.exists() and {path: path.read_bytes() for path in kept} == kept
 
 
 def test_a_node_keeps_it_in_its_own_cache(whole, tmp_path, tiny_dataset, monkeypatch):
