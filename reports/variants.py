@@ -21,7 +21,14 @@ from learngene.data.settings import DataSettings
 from learngene.gene.settings import LearngeneSettings
 from learngene.methods.registry import base_of
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
-from reports.runs import GatherError, check_equal, runs_table, seeds_of
+from reports.runs import (
+    GatherError,
+    check_equal,
+    class_seed,
+    origin_of,
+    runs_table,
+    seeds_of,
+)
 from reports.schema import Results
 from reports.summary import answered, method_names
 from reports.units import Measured, mean_over_units
@@ -29,7 +36,7 @@ from reports.units import Measured, mean_over_units
 if TYPE_CHECKING:
     import pandas as pd
 
-CLIENT = ["seed", "shard_seed", "client"]  # the index of what is measured of clients
+CLIENT = ["seed", "tasks", "client"]  # the index of what is measured of clients
 IGNORED_SETTINGS = (  # that make no variant: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
     *("logger", "data.root", "data.download", "collective.threads", "collective.capture"),
@@ -89,17 +96,17 @@ class Variant:
         return "draw" if self.runs[0].get("labelled") else "client"
 
     @cached_property
-    def classes(self) -> dict[tuple[int, int], tuple[str, ...]]:
-        """The classes of each (shard seed, unit)."""
+    def classes(self) -> dict[tuple[int | str, int], tuple[str, ...]]:
+        """The classes of each (tasks, unit)."""
         of_clients = {
-            (run["run"]["shard_seed"], client["id"]): tuple(client["classes"])
+            (origin_of(run)[1], client["id"]): tuple(client["classes"])
             for run in self.runs
             for client in answered(run)
         }
-        tasks = self.table[["shard_seed", "client", "unit"]].drop_duplicates()
+        units = self.table[["tasks", "client", "unit"]].drop_duplicates()
         return {
-            (shard_seed, unit): of_clients[shard_seed, client]
-            for shard_seed, client, unit in tasks.itertuples(index=False)
+            (tasks, unit): of_clients[tasks, client]
+            for tasks, client, unit in units.itertuples(index=False)
         }
 
     @property
@@ -159,7 +166,7 @@ class Variant:
 
 def _by_unit(by_client: pd.Series) -> pd.Series:
     """The mean of a unit's clients, in the order of the table."""
-    levels = ["seed", "shard_seed", "unit"]
+    levels = ["seed", "tasks", "unit"]
     return by_client.dropna().groupby(level=levels, sort=False).mean()
 
 
@@ -241,16 +248,15 @@ def default_of(name: str) -> Any:
 
 def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
     """Hold that runs with the same settings of the data had the same images: ``data.root`` makes no
-    variant, and two folders may hold other ones. Glyphs are drawn by the seed: each has its own."""
+    variant, and two folders may hold other ones. Where the seed draws them, each has its own."""
     hashes: dict[str, str] = {}
     for run, run_settings in zip(runs, settings, strict=True):
-        data = repr([(n, v) for n, v in run_settings.items() if n.startswith("data.")])
-        if run["data"]["name"] == "glyphs":
-            data += f" seed {seeds_of(run)[0]}"
+        data = [(n, v) for n, v in run_settings.items() if n.startswith("data.")]
         sha = run["data"]["sha256"]
-        if hashes.setdefault(data, sha) != sha:
+        first = hashes.setdefault(repr((class_seed(run), data)), sha)
+        if first != sha:
             raise GatherError(
-                f"the images differ between these runs: data.sha256 is {hashes[data][:12]} and "
+                f"the images differ between these runs: data.sha256 is {first[:12]} and "
                 f"{sha[:12]}. Gather runs on the same images"
             )
 

@@ -212,9 +212,10 @@ def test_runs_on_other_images_are_refused(run: Asked) -> None:
     other["data"]["sha256"] = "f" * 64
     with pytest.raises(GatherError, match=r"data\.sha256 is .* and ffffffffffff"):
         group_runs([one, other])
-    for each in (one, other):
-        each["data"]["name"] = "glyphs"
-    assert len(group_runs([one, other]).variants) == 1  # drawn by their seeds, 0 and 1
+    for name in ("glyphs", "imagefolder"):
+        for each in (one, other):
+            each["data"]["name"] = name
+        assert len(group_runs([one, other]).variants) == 1  # drawn by their seeds, 0 and 1
     other["run"]["seed"] = 0
     with pytest.raises(GatherError, match="images differ"):
         group_runs([one, other])
@@ -342,6 +343,24 @@ def test_a_task_that_two_runs_have_is_one_unit(run: Asked) -> None:
     found = named(rows(group_runs(runs)))
     assert found["gain over scratch"].note == "better on 6 of 6 clients"
     assert found["epochs to converge, learngene"].ours.n == "6 clients"
+
+
+@pytest.mark.parametrize("data", ["glyphs", "imagefolder"])
+def test_tasks_of_two_seeds_that_draw_the_classes_are_two(run: Asked, data: str) -> None:
+    runs = [run("fig4_curves", data=data, seed=s, shift=-0.1 * s) for s in range(2)]
+    for each in runs:
+        each["run"]["shard_seed"] = 5
+    for client in runs[1]["clients"]:
+        client["classes"] = [f"another {name}" for name in client["classes"]]
+    variant = group_runs(runs).variants[0]
+    assert mean(variant).n == "12 clients" and len(variant.classes) == 12
+    gain = named(rows(group_runs(runs)))["gain over scratch"]
+    assert gain.note == "better on 12 of 12 clients" and gain.ours.ci95_classes is not None
+    found = named(rows(group_runs(runs)))["epochs to where scratch ends, learngene"]
+    assert found.reached == ReachedLevel(12, 12)
+    chance = run("heterogeneous", data=data), run("heterogeneous", data=data, seed=1)
+    chance[1]["run"]["shard_seed"] = 0
+    assert named(rows(group_runs(chance)))["chance"].ours.n == "12 clients"
 
 
 def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:
