@@ -87,8 +87,9 @@ def _costs(variant: Variant, method: str) -> str:
 
 
 def _mean(variant: Variant, method: str, field: str) -> float:
-    """Of a number of a method, over clients and runs."""
-    means = (client_mean(run, method, field) for run in variant.runs)
+    """Of a number of a method, over clients and the runs that did not leave it out."""
+    runs = (run for run in variant.runs if method in run["summary"])
+    means = (client_mean(run, method, field) for run in runs)
     return fmean(mean for mean in means if mean is not None)
 
 

@@ -120,6 +120,16 @@ def test_numbers_are_in_their_order(run: Asked) -> None:
     ]
 
 
+def test_a_method_that_one_seed_left_out_costs_what_the_others_measured(
+    run: Asked, tmp_path: Path
+) -> None:
+    whole = run("heterogeneous", methods=("learngene", "scratch", "maml"))
+    group = group_runs([whole, run("heterogeneous", seed=1)])
+    received, alone = (named(rows(each))["received, maml"] for each in (group, group_runs([whole])))
+    assert received.note == alone.note and " KB sent" in alone.note
+    assert draw(group, tmp_path / "x.png").is_file()
+
+
 def test_a_distribution_is_named_where_images_are_divided_by_it(run: Asked) -> None:
     divided = [run("heterogeneous", data__partition="dirichlet", data__alpha=a) for a in (0.1, 0.5)]
     each = [variant.label for variant in group_runs([run("heterogeneous"), *divided]).variants]
