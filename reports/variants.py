@@ -52,6 +52,7 @@ SETTINGS: Mapping[str, Any] = {  # with their defaults, by group
 }
 PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
+OF_SAFEGUARD = ("individual.safeguard_folds", "individual.safeguard_epochs")
 OF_DIRICHLET = ("data.alpha", "data.min_images")  # read with data.partition=dirichlet alone
 
 RANDOM = "random"
@@ -206,23 +207,11 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
             raise GatherError(f"these runs are of several {what}: {several}. Gather each alone")
     settings = [variant_settings(run) for run in runs]
     _check_same_images(runs, settings)
-    # A method's setting that only some have is of a method that the others do not compare; another
-    # one is younger than they are, and had its default.
-    shared = {
-        name: default_of(name)
-        for each in settings
-        for name in each
-        if not name.startswith("method.") or all(name in other for other in settings)
-    }
-    varied = [
-        name
-        for name, default in shared.items()
-        if len({repr(each.get(name, default)) for each in settings}) > 1
-    ]
+    varied = _varied(settings)
     members: dict[str, list[Results]] = {}
     varied_settings: dict[str, dict[str, Any]] = {}
     for run, run_settings in zip(runs, settings, strict=True):
-        distinct = {name: run_settings.get(name, shared[name]) for name in varied}
+        distinct = {name: run_settings.get(name, default) for name, default in varied.items()}
         label = label_of(distinct)
         varied_settings[label] = distinct
         members.setdefault(label, []).append(run)
@@ -238,6 +227,30 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     ]
     variants.sort(key=lambda variant: [_rank(value) for value in variant.settings.values()])
     return RunGroup(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(variants))
+
+
+def is_repetition(run: Results, other: Results) -> bool:
+    """Whether two runs of one experiment and data set are one seed of one variant."""
+    settings = [variant_settings(each) for each in (run, other)]
+    return seeds_of(run) == seeds_of(other) and not _varied(settings)
+
+
+def _varied(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What tells runs apart by their settings, with the value of a run that lacks one.
+
+    A method's setting that only some have is of a method that the others do not compare; another
+    one is younger than they are, and had its default."""
+    shared = {
+        name: default_of(name)
+        for each in settings
+        for name in each
+        if not name.startswith("method.") or all(name in other for other in settings)
+    }
+    return {
+        name: default
+        for name, default in shared.items()
+        if len({repr(each.get(name, default)) for each in settings}) > 1
+    }
 
 
 def default_of(name: str) -> Any:
@@ -262,9 +275,18 @@ def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, 
 
 
 def variant_settings(run: Results) -> dict[str, Any]:
-    """The settings that make a variant, by dotted name: all but seeds, circumstances and the
-    settings of methods that the run has not (but scratch's, which the safeguard reads). A
-    learngene that came from a file is told by its content, wherever the file lay."""
+    """The settings that make a variant, by dotted name: those of ``asked_settings`` that can change
+    a number."""
+    asked = asked_settings(run)
+    unread = ("individual.keep", *(() if asked.get("individual.safeguard") else OF_SAFEGUARD))
+    return {name: value for name, value in asked.items() if name not in unread}
+
+
+def asked_settings(run: Results) -> dict[str, Any]:
+    """All settings by dotted name but seeds, circumstances and the settings of methods that the run
+    has not (but scratch's, which the safeguard reads). A learngene that came from a file is told by
+    its content, wherever the file lay. Kept runs are named by these: to leave out one more renames
+    all."""
     config = run["run"]["config"]
     methods = {f"method.{base_of(name)}" for name in (*config.get("methods", ()), "scratch")}
     flat = {

@@ -109,6 +109,14 @@ def test_what_a_run_is_logged_to_makes_no_variant(run: Asked) -> None:
     assert [len(variant.runs) for variant in group_runs(runs).variants] == [2]
 
 
+def test_what_changes_no_number_makes_no_variant(run: Asked) -> None:
+    asked = [{"keep": keep, "safeguard": on, "safeguard_folds": folds, "safeguard_epochs": folds}
+             for keep, on, folds in ((False, False, 3), (True, False, 5), (False, True, 3),
+                                     (False, True, 5))]  # fmt: skip
+    runs = [run("ablation", seed=seed, individual=each) for seed, each in enumerate(asked)]
+    assert [len(variant.runs) for variant in group_runs(runs).variants] == [2, 1, 1]
+
+
 def test_numbers_are_in_their_order(run: Asked) -> None:
     gathered = group_runs([run("fig4_samples", shots=n) for n in (100, 5, 25)])
     assert [variant.config("shots") for variant in gathered.variants] == [5, 25, 100]
