@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learngene.data.class_lists import LISTS
 from reports.results import read_results
 from reports.schema import Results
 from reports.summary import answered
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 RESULTS = "results.json"
 COLUMNS = (
-    *("run", "seed", "shard_seed", "client", "unit", "method"),
+    *("run", "seed", "tasks", "client", "unit", "method"),
     *("epoch", "accuracy", "last", "bytes", "seconds", "train_accuracy"),
 )
 
@@ -91,12 +92,25 @@ def seeds_of(run: Results) -> tuple[int, int]:
     return run["run"]["seed"], run["run"]["shard_seed"]
 
 
+def class_seed(run: Results) -> int | None:
+    """The seed that drew the images (glyphs) or divided their classes (an image folder): two seeds
+    have another ``data.sha256`` and no task in common. None: images and classes are published."""
+    return None if run["data"]["name"] in LISTS else run["run"]["seed"]
+
+
+def origin_of(run: Results) -> tuple[int, int | str]:
+    """The first levels of every index of clients: the seed, which makes the collective, and what
+    the tasks were drawn by (``tasks``): the shard seed, with the seed where that draws classes."""
+    seed, shard_seed = seeds_of(run)
+    return seed, shard_seed if class_seed(run) is None else f"{shard_seed} of seed {seed}"
+
+
 def runs_table(runs: Iterable[Results]) -> pd.DataFrame:
     """One row a run, client that answered, method and recorded epoch; ``COLUMNS``.
 
     ``accuracy`` is a fraction; ``last`` marks the last epoch, whose accuracy is the result;
     ``bytes`` (received), ``seconds`` and ``train_accuracy`` (missing where it was not measured) are
-    of the whole method. ``unit`` is what means are over:
+    of the whole method; ``seed`` and ``tasks`` are ``origin_of``. ``unit`` is what means are over:
     the client, or in table 2's protocol the draw of classes, which clients with the same remainder
     share (``labelled.draws``). Draws overlap, too (five of 16 classes each), so they are not quite
     independent either.
@@ -117,6 +131,6 @@ def runs_table(runs: Iterable[Results]) -> pd.DataFrame:
                 ]
                 whole = answer["bytes_down"], answer["seconds"], answer.get("train_accuracy")
                 rows += [
-                    (number, *seeds_of(run), name, unit, method, *point, *whole) for point in curve
+                    (number, *origin_of(run), name, unit, method, *point, *whole) for point in curve
                 ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

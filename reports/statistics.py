@@ -96,6 +96,11 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
     return float(scale * optimize.brentq(beyond, 0.0, farthest))
 
 
+def wider(ci95: float | None, ci95_classes: float | None) -> float:
+    """Of a paired difference's two half-widths the greater one, by which it must be off zero."""
+    return max(ci95 or 0.0, ci95_classes or 0.0)
+
+
 def difference_of_means(a: Sequence[float], b: Sequence[float]) -> dict[str, float | None]:
     """``mean`` of a less that of b, and ``ci95``, half the width of Welch's 95 % interval: groups
     of other units, each with a variance of its own. None where one of them has fewer than two.

@@ -15,6 +15,7 @@ from reports.form import form_of
 from reports.format import NONE, format_points, kilobytes, p_value, percent, seconds
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
+from reports.statistics import wider
 from reports.text import sentence
 
 LEAST_PAIRS = 3  # from so many on a sentence claims a difference
@@ -200,9 +201,19 @@ def unit_name(results: Results) -> str:
 
 
 def is_inconclusive(difference: Mapping[str, Any]) -> bool:
-    """Whether a paired difference says nothing: its interval includes zero, or two pairs make it,
-    which are equally far apart by chance."""
-    return abs(difference["mean"]) <= difference["ci95"] or difference["n"] < LEAST_PAIRS
+    """Whether a paired difference says nothing: the wider of its intervals includes zero, or two
+    pairs make it, which are equally far apart by chance."""
+    half = wider(difference["ci95"], difference.get("ci95_classes"))
+    return abs(difference["mean"]) <= half or difference["n"] < LEAST_PAIRS
+
+
+def is_open_for_new_classes(difference: Mapping[str, Any]) -> bool:
+    """Whether the interval for new classes includes zero where that over units does not."""
+    return (
+        (difference["ci95"] or 0.0)
+        < abs(difference["mean"])
+        <= (difference.get("ci95_classes") or 0.0)
+    )
 
 
 def headline(results: Results) -> str:
@@ -259,6 +270,7 @@ def _sentence(results: Results, macro: str) -> str:
         received={name: client_mean(results, name, "bytes_down") for name in names},
         has_opponents=has_opponents(results),
         is_inconclusive=is_inconclusive,
+        is_open_for_new_classes=is_open_for_new_classes,
         units=unit_name(results),
         unit="draw of classes" if draws else "client",
         pair="draw" if draws else "client",

@@ -1,9 +1,10 @@
 """Means of one number a client or a run, with their intervals.
 
 A *unit* is what a mean is over: a client's private task, or a draw of classes that clients share
-(table 2), at one collective. Runs of one shard seed have the same tasks: where clients are counted,
-what two collectives did on a task is one client, not two. Values are a pandas series with the index
-seed (which makes the collective), shard seed, unit; values that a client has not are left out.
+(table 2), at one collective. Runs of one shard seed have the same tasks, unless the seed draws the
+classes: where clients are counted, what two collectives did on a task is one client, not two.
+Values are a pandas series with the index seed (which makes the collective), tasks (what they were
+drawn by: ``runs.origin_of``), unit; values that a client has not are left out.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Measured:
 def mean_over_units(
     values: pd.Series,
     unit: str = "client",
-    classes: Mapping[tuple[int, int], Collection[str]] | None = None,
+    classes: Mapping[tuple[int | str, int], Collection[str]] | None = None,
 ) -> Measured:
     """A mean over all tasks of one or two seeds, over the means of the seeds of three or more.
 
@@ -44,7 +45,7 @@ def mean_over_units(
     collective.
 
     Args:
-        classes: of each (shard seed, unit); with them there is an interval for new classes, too,
+        classes: of each (tasks, unit); with them there is an interval for new classes, too,
             over all tasks, at these collectives.
     """
     values = values.dropna()

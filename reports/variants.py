@@ -21,7 +21,14 @@ from learngene.data.settings import DataSettings
 from learngene.gene.settings import LearngeneSettings
 from learngene.methods.registry import base_of
 from learngene.open_world.settings import LabelledSettings, OpenWorldSettings
-from reports.runs import GatherError, check_equal, runs_table, seeds_of
+from reports.runs import (
+    GatherError,
+    check_equal,
+    class_seed,
+    origin_of,
+    runs_table,
+    seeds_of,
+)
 from reports.schema import Results
 from reports.summary import answered, method_names
 from reports.units import Measured, mean_over_units
@@ -29,7 +36,7 @@ from reports.units import Measured, mean_over_units
 if TYPE_CHECKING:
     import pandas as pd
 
-CLIENT = ["seed", "shard_seed", "client"]  # the index of what is measured of clients
+CLIENT = ["seed", "tasks", "client"]  # the index of what is measured of clients
 IGNORED_SETTINGS = (  # that make no variant: groups, or fields
     *("seed", "shard_seed", "runtime", "cache", "resume", "report", "faults", "scale"),
     *("logger", "data.root", "data.download", "collective.threads", "collective.capture"),
@@ -45,6 +52,7 @@ SETTINGS: Mapping[str, Any] = {  # with their defaults, by group
 }
 PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
+OF_SAFEGUARD = ("individual.safeguard_folds", "individual.safeguard_epochs")
 OF_DIRICHLET = ("data.alpha", "data.min_images")  # read with data.partition=dirichlet alone
 
 RANDOM = "random"
@@ -89,17 +97,17 @@ class Variant:
         return "draw" if self.runs[0].get("labelled") else "client"
 
     @cached_property
-    def classes(self) -> dict[tuple[int, int], tuple[str, ...]]:
-        """The classes of each (shard seed, unit)."""
+    def classes(self) -> dict[tuple[int | str, int], tuple[str, ...]]:
+        """The classes of each (tasks, unit)."""
         of_clients = {
-            (run["run"]["shard_seed"], client["id"]): tuple(client["classes"])
+            (origin_of(run)[1], client["id"]): tuple(client["classes"])
             for run in self.runs
             for client in answered(run)
         }
-        tasks = self.table[["shard_seed", "client", "unit"]].drop_duplicates()
+        units = self.table[["tasks", "client", "unit"]].drop_duplicates()
         return {
-            (shard_seed, unit): of_clients[shard_seed, client]
-            for shard_seed, client, unit in tasks.itertuples(index=False)
+            (tasks, unit): of_clients[tasks, client]
+            for tasks, client, unit in units.itertuples(index=False)
         }
 
     @property
@@ -159,7 +167,7 @@ class Variant:
 
 def _by_unit(by_client: pd.Series) -> pd.Series:
     """The mean of a unit's clients, in the order of the table."""
-    levels = ["seed", "shard_seed", "unit"]
+    levels = ["seed", "tasks", "unit"]
     return by_client.dropna().groupby(level=levels, sort=False).mean()
 
 
@@ -199,23 +207,11 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
             raise GatherError(f"these runs are of several {what}: {several}. Gather each alone")
     settings = [variant_settings(run) for run in runs]
     _check_same_images(runs, settings)
-    # A method's setting that only some have is of a method that the others do not compare; another
-    # one is younger than they are, and had its default.
-    shared = {
-        name: default_of(name)
-        for each in settings
-        for name in each
-        if not name.startswith("method.") or all(name in other for other in settings)
-    }
-    varied = [
-        name
-        for name, default in shared.items()
-        if len({repr(each.get(name, default)) for each in settings}) > 1
-    ]
+    varied = _varied(settings)
     members: dict[str, list[Results]] = {}
     varied_settings: dict[str, dict[str, Any]] = {}
     for run, run_settings in zip(runs, settings, strict=True):
-        distinct = {name: run_settings.get(name, shared[name]) for name in varied}
+        distinct = {name: run_settings.get(name, default) for name, default in varied.items()}
         label = label_of(distinct)
         varied_settings[label] = distinct
         members.setdefault(label, []).append(run)
@@ -233,6 +229,30 @@ def group_runs(runs: Sequence[Results]) -> RunGroup:
     return RunGroup(experiment_of(runs[0]), runs[0]["data"]["name"], tuple(variants))
 
 
+def is_repetition(run: Results, other: Results) -> bool:
+    """Whether two runs of one experiment and data set are one seed of one variant."""
+    settings = [variant_settings(each) for each in (run, other)]
+    return seeds_of(run) == seeds_of(other) and not _varied(settings)
+
+
+def _varied(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What tells runs apart by their settings, with the value of a run that lacks one.
+
+    A method's setting that only some have is of a method that the others do not compare; another
+    one is younger than they are, and had its default."""
+    shared = {
+        name: default_of(name)
+        for each in settings
+        for name in each
+        if not name.startswith("method.") or all(name in other for other in settings)
+    }
+    return {
+        name: default
+        for name, default in shared.items()
+        if len({repr(each.get(name, default)) for each in settings}) > 1
+    }
+
+
 def default_of(name: str) -> Any:
     """The default of a setting, by its dotted name; None where it is of no settings class."""
     group, _, field = name.partition(".")
@@ -241,24 +261,32 @@ def default_of(name: str) -> Any:
 
 def _check_same_images(runs: Sequence[Results], settings: Sequence[Mapping[str, Any]]) -> None:
     """Hold that runs with the same settings of the data had the same images: ``data.root`` makes no
-    variant, and two folders may hold other ones. Glyphs are drawn by the seed: each has its own."""
+    variant, and two folders may hold other ones. Where the seed draws them, each has its own."""
     hashes: dict[str, str] = {}
     for run, run_settings in zip(runs, settings, strict=True):
-        data = repr([(n, v) for n, v in run_settings.items() if n.startswith("data.")])
-        if run["data"]["name"] == "glyphs":
-            data += f" seed {seeds_of(run)[0]}"
+        data = [(n, v) for n, v in run_settings.items() if n.startswith("data.")]
         sha = run["data"]["sha256"]
-        if hashes.setdefault(data, sha) != sha:
+        first = hashes.setdefault(repr((class_seed(run), data)), sha)
+        if first != sha:
             raise GatherError(
-                f"the images differ between these runs: data.sha256 is {hashes[data][:12]} and "
+                f"the images differ between these runs: data.sha256 is {first[:12]} and "
                 f"{sha[:12]}. Gather runs on the same images"
             )
 
 
 def variant_settings(run: Results) -> dict[str, Any]:
-    """The settings that make a variant, by dotted name: all but seeds, circumstances and the
-    settings of methods that the run has not (but scratch's, which the safeguard reads). A
-    learngene that came from a file is told by its content, wherever the file lay."""
+    """The settings that make a variant, by dotted name: those of ``asked_settings`` that can change
+    a number."""
+    asked = asked_settings(run)
+    unread = ("individual.keep", *(() if asked.get("individual.safeguard") else OF_SAFEGUARD))
+    return {name: value for name, value in asked.items() if name not in unread}
+
+
+def asked_settings(run: Results) -> dict[str, Any]:
+    """All settings by dotted name but seeds, circumstances and the settings of methods that the run
+    has not (but scratch's, which the safeguard reads). A learngene that came from a file is told by
+    its content, wherever the file lay. Kept runs are named by these: to leave out one more renames
+    all."""
     config = run["run"]["config"]
     methods = {f"method.{base_of(name)}" for name in (*config.get("methods", ()), "scratch")}
     flat = {

@@ -15,7 +15,7 @@ from learngene.utils.files import write_csv
 from reports.experiments.base import Experiment, Row, gain_row, row
 from reports.figures.pareto import LITTLE, Point, cost_accuracy_points, front, save_points
 from reports.results import MAIN, REFERENCE
-from reports.runs import GatherError, check_equal, read_runs, seeds_of
+from reports.runs import GatherError, check_equal, class_seed, origin_of, read_runs, seeds_of
 from reports.schema import Results
 from reports.summary import answered
 from reports.variants import RunGroup, Variant, check_comparable
@@ -86,7 +86,10 @@ def points_in(folders: Sequence[Path]) -> list[Point]:
             methods were run on the same clients, or nobody answered in any.
     """
     runs = read_runs(folders)
-    check_equal("data, sha256", {folder: run["data"]["sha256"] for folder, run in runs})
+    check_equal("data, name", {folder: run["data"]["name"] for folder, run in runs})
+    for seed in {class_seed(run) for _, run in runs}:
+        same_images = [(folder, run) for folder, run in runs if class_seed(run) == seed]
+        check_equal("data, sha256", {folder: run["data"]["sha256"] for folder, run in same_images})
     check_comparable(runs, FREE)
     by_label: dict[str, list[tuple[Path, Results, Point]]] = {}
     for folder, results in runs:
@@ -96,8 +99,8 @@ def points_in(folders: Sequence[Path]) -> list[Point]:
                 same.append((folder, results, point))
     if not by_label:
         raise GatherError("no client answered in these runs")
-    shards = {n: sorted({seeds_of(r)[1] for _, r, _ in same}) for n, same in by_label.items()}
-    check_equal("the list of shard seeds", shards)
+    tasks = {n: sorted({origin_of(r)[1] for _, r, _ in same}) for n, same in by_label.items()}
+    check_equal("the list of shard seeds", tasks)
     return [point for same in by_label.values() for point in _merge(same)]
 
 

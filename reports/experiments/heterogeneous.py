@@ -18,7 +18,7 @@ from reports.figures import style
 from reports.figures.measured import interval
 from reports.format import format_bytes, kilobytes, seconds
 from reports.results import MAIN, REFERENCE
-from reports.runs import seeds_of
+from reports.runs import origin_of
 from reports.summary import answered, client_mean
 from reports.variants import RunGroup, Variant
 
@@ -62,7 +62,7 @@ def _with_answers(group: RunGroup) -> list[Variant]:
 def _chance(variant: Variant) -> Row:
     """Of naming a client's classes blindly, over the clients that a mean accuracy is over."""
     clients = {
-        (*seeds_of(run), client["id"]): (len(client["classes"]), client["train_images"])
+        (*origin_of(run), client["id"]): (len(client["classes"]), client["train_images"])
         for run in variant.runs
         for client in answered(run)
     }
@@ -87,8 +87,9 @@ def _costs(variant: Variant, method: str) -> str:
 
 
 def _mean(variant: Variant, method: str, field: str) -> float:
-    """Of a number of a method, over clients and runs."""
-    means = (client_mean(run, method, field) for run in variant.runs)
+    """Of a number of a method, over clients and the runs that did not leave it out."""
+    runs = (run for run in variant.runs if method in run["summary"])
+    means = (client_mean(run, method, field) for run in runs)
     return fmean(mean for mean in means if mean is not None)
 
 

@@ -2,7 +2,7 @@
 
 A mean curve crosses 60 % where half of the clients have not. Here every client has its own
 crossing, the difference is taken within a client, and clients that never cross are counted and not
-guessed at. Curves are frames with a row a client (seed, shard seed, client) and a column an effort,
+guessed at. Curves are frames with a row a client (seed, tasks, client) and a column an effort,
 rising; values are accuracies as fractions.
 """
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from math import hypot
 
 from reports.experiments.base import Claim, PaperNumber, Row
+from reports.statistics import wider
 
 REPRODUCED, DIRECTION, CENSORED = "reproduced", "in direction only", "censored"
 HOLDS, BY_CONSTRUCTION = "holds", "holds by construction (epoch 0)"
@@ -91,4 +92,4 @@ def _met(bound: str, paper: PaperNumber, row: Row) -> bool:
 def _above_zero(row: Row) -> bool:
     """Off zero by the wider of its intervals."""
     ours = row.ours
-    return ours.mean is not None and ours.mean > max(ours.ci95 or 0.0, ours.ci95_classes or 0.0)
+    return ours.mean is not None and ours.mean > wider(ours.ci95, ours.ci95_classes)

@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.runs import GatherError, seeds_of
 from reports.schema import Results, check_results
-from reports.variants import PATH_PLACEHOLDERS, command_of, portable_overrides, variant_settings
+from reports.variants import PATH_PLACEHOLDERS, asked_settings, command_of, portable_overrides
 
 LIMIT = 200_000  # bytes of a kept result
 MANY = 100  # clients; of more, curves are kept at their last epoch alone
@@ -45,8 +45,8 @@ def compact_results(results: Results) -> dict[str, Any]:
 
 
 def name_of(results: Results) -> str:
-    """A folder's name, the same for the same settings and seeds: a repetition replaces a run."""
-    text = json.dumps(variant_settings(results), sort_keys=True)
+    """A folder's name, of the settings as they were asked for and the seeds."""
+    text = json.dumps(asked_settings(results), sort_keys=True)
     seed, shard_seed = seeds_of(results)
     return f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-seed{seed}-{shard_seed}"
 

@@ -8,6 +8,7 @@ The page depends on these files alone: no clock, no path of the machine.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from reports.ledger import compact
 from reports.ledger.page import page
 from reports.runs import GatherError, read_runs
 from reports.schema import Results
-from reports.variants import RunGroup, experiment_of, group_runs
+from reports.variants import RunGroup, experiment_of, group_runs, is_repetition
 
 MAIN_JOB = "main"  # the folder of runs that name no experiment
 FIGURE = f"{table.NAME}.png"
@@ -29,7 +30,8 @@ OF_MAPS = "fig5_gradcam"  # the experiment whose figure is not drawn from kept r
 
 
 def add_runs(folders: Sequence[Path], ledger: Path) -> None:
-    """Copy the small results of every run at or below the folders into the ledger.
+    """Copy the small results of every run at or below the folders into the ledger. A repetition
+    replaces the run that was kept, also where a younger setting gives it another folder's name.
 
     Nothing is written unless all of it fits: to what is kept, and into its size.
 
@@ -46,17 +48,26 @@ def add_runs(folders: Sequence[Path], ledger: Path) -> None:
         except compact.TooLargeError as error:
             raise compact.TooLargeError(f"{folder}: {error}") from error
         added[home] = results
+    replaced: list[Path] = []
     for place in {home.parent for home in added}:
+        new = [run for home, run in added.items() if home.parent == place]
+        homes = sorted({file.parent for file in place.glob("*/results.json")} - added.keys())
+        others = []
+        for home, run in read_runs(homes) if homes else ():
+            if any(is_repetition(run, each) for each in new):
+                replaced.append(home)
+            else:
+                others.append(run)
         if place.name != MAIN_JOB:
-            homes = sorted({file.parent for file in place.glob("*/results.json")} - added.keys())
-            others = [run for _, run in read_runs(homes)] if homes else []
-            group_runs([*others, *(run for home, run in added.items() if home.parent == place)])
+            group_runs([*others, *new])
     for home, results in added.items():
         write_atomically(home / "results.json", contents[home])
         if home.parent.name == MAIN_JOB:
             write_clients_csv(results, home / "clients.csv")
         elif home.parent.name == OF_MAPS and not results.get("kept"):
             _draw(registry.draw, group_runs([results]), home.parent / FIGURE)
+    for home in replaced:
+        shutil.rmtree(home)
 
 
 def redraw(

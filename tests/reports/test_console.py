@@ -12,7 +12,7 @@ from reports.console import _Left, print_summary
 from reports.figures.run import FIGURES
 from reports.format import format_bytes, format_points, kilobytes, p_value, percent
 from reports.html.report import write_report
-from reports.summary import headline, round_rows
+from reports.summary import best_opponent, headline, round_rows
 from tests.helpers import MANY
 
 
@@ -94,6 +94,25 @@ def test_headline_of_an_interval_with_zero_claims_nothing(make):
     assert abs(gain["mean"]) < gain["ci95"]
     assert headline(results).startswith("No clear difference")
     assert "includes zero" in headline(results)
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.9])
+def test_a_headline_claims_nothing_where_new_classes_may_differ(make, shift):
+    """A claim must be off zero in both intervals, over clients and for new classes."""
+    results = make(shift=shift)
+    gain = results["summary"]["gain"]
+    assert not headline(results).startswith("No clear difference")
+    gain["ci95_classes"] = 1.01 * abs(gain["mean"])
+    said, half = headline(results), f"{100 * gain['ci95_classes']:.1f}"
+    assert said.startswith("No clear difference")
+    assert f", and the 95 % interval for new classes, ±{half}, includes zero; with the" in said
+    many = make(methods=MANY[:3], shift=shift)
+    assert "of 2 other methods" in headline(many) and "No clear" not in headline(many)
+    lead = many["summary"][best_opponent(many)]["lead"]
+    lead["ci95_classes"] = 1.01 * abs(lead["mean"])
+    said, half = headline(many), f"{100 * lead['ci95_classes']:.1f}"
+    assert said.startswith("No clear difference between the learngene and the best of 2")
+    assert said.endswith(f"), but the 95 % interval for new classes, ±{half}, includes zero.")
 
 
 def test_headline_of_one_client_has_no_interval(make):

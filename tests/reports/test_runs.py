@@ -26,7 +26,7 @@ def keep(make, tmp_path) -> Keep:
 
     def kept(name: str, shift: float = 0.0, methods: tuple[str, ...] = ("learngene", "scratch"),
              gene: dict[str, Any] | None = None, seed: int = 0, depth: int = 7,
-             **config: Any) -> Path:  # fmt: skip
+             images: dict[str, Any] | None = None, **config: Any) -> Path:  # fmt: skip
         def change(sections: dict[str, Any]) -> None:
             sections["run"] |= {"seed": seed, "shard_seed": config.get("shard_seed", 0)}
             sections["run"] |= {
@@ -36,6 +36,7 @@ def keep(make, tmp_path) -> Keep:
             sections["run"]["config"] |= {"shots": 10, "ways": 5, "individual": {"epochs": 30}}
             sections["run"]["config"] |= {"learngene": {"depth": depth} | (gene or {})} | config
             sections["learngene"]["layers"] = [*range(1, depth + 1)]
+            sections["data"] |= images or {}
 
         results = make(n=5, methods=methods, shift=shift, change=change)
         write_results(results, tmp_path / "sweep" / name / "results.json")
@@ -174,7 +175,23 @@ def test_seeds_are_averaged_and_must_be_the_same_for_all(keep, capsys):
     keep("2", -0.3, seed=0, depth=4)  # not with seed 1
     assert main(["frontier", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert "shard seeds is [0, 1] in" in said and "[0] in learngene 1-4: one picture" in said
+    assert "shard seeds is ['0 of seed 0', '1 of seed 1'] in learngene 1-7" in said
+    assert "['0 of seed 0'] in learngene 1-4: one picture" in said
+
+
+def test_seeds_that_draw_their_own_images_are_averaged(keep, capsys):
+    """One shard seed draws other tasks from other classes: twice as many clients."""
+    keep("0", images={"sha256": "0" * 64})
+    folder = keep("1", seed=1, images={"sha256": "1" * 64})
+    (gene, _), (alone, _) = frontier.points_in([folder]), frontier.points_in([folder / "0"])
+    assert gene.accuracy == pytest.approx(alone.accuracy)
+    assert gene.ci95 < 0.6 * alone.ci95
+    keep("1", seed=1, images={"name": "cifar100"})
+    assert main(["frontier", str(folder)]) == 2
+    assert "data, name is glyphs in" in capsys.readouterr().err
+    keep("0", images={"name": "cifar100", "sha256": "0" * 64})
+    assert main(["frontier", str(folder)]) == 2
+    assert "data, sha256 is 0000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

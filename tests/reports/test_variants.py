@@ -109,6 +109,14 @@ def test_what_a_run_is_logged_to_makes_no_variant(run: Asked) -> None:
     assert [len(variant.runs) for variant in group_runs(runs).variants] == [2]
 
 
+def test_what_changes_no_number_makes_no_variant(run: Asked) -> None:
+    asked = [{"keep": keep, "safeguard": on, "safeguard_folds": folds, "safeguard_epochs": folds}
+             for keep, on, folds in ((False, False, 3), (True, False, 5), (False, True, 3),
+                                     (False, True, 5))]  # fmt: skip
+    runs = [run("ablation", seed=seed, individual=each) for seed, each in enumerate(asked)]
+    assert [len(variant.runs) for variant in group_runs(runs).variants] == [2, 1, 1]
+
+
 def test_numbers_are_in_their_order(run: Asked) -> None:
     gathered = group_runs([run("fig4_samples", shots=n) for n in (100, 5, 25)])
     assert [variant.config("shots") for variant in gathered.variants] == [5, 25, 100]
@@ -118,6 +126,16 @@ def test_numbers_are_in_their_order(run: Asked) -> None:
         6,
         11,
     ]
+
+
+def test_a_method_that_one_seed_left_out_costs_what_the_others_measured(
+    run: Asked, tmp_path: Path
+) -> None:
+    whole = run("heterogeneous", methods=("learngene", "scratch", "maml"))
+    group = group_runs([whole, run("heterogeneous", seed=1)])
+    received, alone = (named(rows(each))["received, maml"] for each in (group, group_runs([whole])))
+    assert received.note == alone.note and " KB sent" in alone.note
+    assert draw(group, tmp_path / "x.png").is_file()
 
 
 def test_a_distribution_is_named_where_images_are_divided_by_it(run: Asked) -> None:
@@ -212,9 +230,10 @@ def test_runs_on_other_images_are_refused(run: Asked) -> None:
     other["data"]["sha256"] = "f" * 64
     with pytest.raises(GatherError, match=r"data\.sha256 is .* and ffffffffffff"):
         group_runs([one, other])
-    for each in (one, other):
-        each["data"]["name"] = "glyphs"
-    assert len(group_runs([one, other]).variants) == 1  # drawn by their seeds, 0 and 1
+    for name in ("glyphs", "imagefolder"):
+        for each in (one, other):
+            each["data"]["name"] = name
+        assert len(group_runs([one, other]).variants) == 1  # drawn by their seeds, 0 and 1
     other["run"]["seed"] = 0
     with pytest.raises(GatherError, match="images differ"):
         group_runs([one, other])
@@ -342,6 +361,24 @@ def test_a_task_that_two_runs_have_is_one_unit(run: Asked) -> None:
     found = named(rows(group_runs(runs)))
     assert found["gain over scratch"].note == "better on 6 of 6 clients"
     assert found["epochs to converge, learngene"].ours.n == "6 clients"
+
+
+@pytest.mark.parametrize("data", ["glyphs", "imagefolder"])
+def test_tasks_of_two_seeds_that_draw_the_classes_are_two(run: Asked, data: str) -> None:
+    runs = [run("fig4_curves", data=data, seed=s, shift=-0.1 * s) for s in range(2)]
+    for each in runs:
+        each["run"]["shard_seed"] = 5
+    for client in runs[1]["clients"]:
+        client["classes"] = [f"another {name}" for name in client["classes"]]
+    variant = group_runs(runs).variants[0]
+    assert mean(variant).n == "12 clients" and len(variant.classes) == 12
+    gain = named(rows(group_runs(runs)))["gain over scratch"]
+    assert gain.note == "better on 12 of 12 clients" and gain.ours.ci95_classes is not None
+    found = named(rows(group_runs(runs)))["epochs to where scratch ends, learngene"]
+    assert found.reached == ReachedLevel(12, 12)
+    chance = run("heterogeneous", data=data), run("heterogeneous", data=data, seed=1)
+    chance[1]["run"]["shard_seed"] = 0
+    assert named(rows(group_runs(chance)))["chance"].ours.n == "12 clients"
 
 
 def test_in_table_2_draws_of_classes_are_the_unit(run: Asked) -> None:

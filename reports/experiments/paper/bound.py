@@ -33,7 +33,7 @@ from reports.figures import style
 from reports.figures.measured import draw_gains
 from reports.format import format_number
 from reports.results import REFERENCE
-from reports.runs import GatherError, check_equal, read_runs, runs_table, seeds_of
+from reports.runs import GatherError, check_equal, origin_of, read_runs, runs_table, seeds_of
 from reports.schema import Results
 from reports.summary import answered, method_names
 from reports.units import Measured, mean_over_runs, mean_over_units
@@ -232,9 +232,9 @@ def _constants(variants: Sequence[Variant], name: str, fits: MethodFits) -> list
 
 def _gap_rows(variants: Sequence[Variant], name: str, fits: MethodFits) -> list[Row]:
     """The mean gap of a method at every sample size, with the residual of the fit."""
-    gaps = pd.concat(  # (seed, shard seed, client) x sizes
+    gaps = pd.concat(  # (seed, tasks, client) x sizes
         {
-            seeds_of(run): pd.DataFrame(method["gaps"], fit["clients"], fit["sizes"])
+            origin_of(run): pd.DataFrame(method["gaps"], fit["clients"], fit["sizes"])
             for run, fit, method in fits
         }
     )

@@ -10,6 +10,7 @@ from reports.experiments.base import Claim, Experiment, Row, row
 from reports.figures import style
 from reports.figures.measured import ACCURACY, line
 from reports.results import MAIN, REFERENCE
+from reports.statistics import wider
 from reports.units import Measured, mean_over_units
 from reports.variants import RunGroup, Variant
 
@@ -61,7 +62,7 @@ def rows(group: RunGroup) -> list[Row]:
 
 def _lower_end(step: Measured) -> float:
     """Of the wider of its intervals: the step that is the least certain to be one."""
-    return (step.mean or 0.0) - max(step.ci95 or 0.0, step.ci95_classes or 0.0)
+    return (step.mean or 0.0) - wider(step.ci95, step.ci95_classes)
 
 
 def figure(group: RunGroup, path: Path) -> Path:

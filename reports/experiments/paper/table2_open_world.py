@@ -51,8 +51,11 @@ def _flagged(variant: Variant) -> list[base.Row]:
         return []
     rows, shares = [], []
     for part, of in (("flagged", "open-world"), ("flagged_known", "known")):
-        runs = [run["labelled"][part] for run in variant.runs]
-        by_class = sorted((100 * fmean(run[name] for run in runs), name) for name in runs[0])
+        of_runs: dict[str, list[float]] = {}  # seeds may have drawn other classes
+        for run in variant.runs:
+            for name, share in run["labelled"][part].items():
+                of_runs.setdefault(name, []).append(100 * share)
+        by_class = sorted((fmean(found), name) for name, found in of_runs.items())
         shown = by_class if of == "open-world" else [by_class[0], by_class[-1]]
         note = ", ".join(f"{name} {format_number(share, 0)}" for share, name in shown)
         shares.append([share for share, _ in by_class])

@@ -275,6 +275,25 @@ def test_table_2_says_whether_flags_fall_on_unknown_images(run: Run) -> None:
     assert "flagged at random (the control)" in note
 
 
+def test_shares_flagged_are_means_over_the_seeds_that_have_a_class(run: Run) -> None:
+    """Seeds of glyphs draw other classes."""
+
+    def classes(known: dict[str, float]) -> Callable[[Results], None]:
+        def edit(sections: Results) -> None:
+            flagged(0.4)(sections)
+            sections["data"]["name"] = "glyphs"
+            sections["labelled"]["flagged_known"] = known
+
+        return edit
+
+    first, second = {"a": 0.1, "b": 0.2}, {"b": 0.4, "c": 0.5}
+    rows = table([run("table2_open_world", seed=seed, edit=classes(known))
+                  for seed, known in enumerate((first, second))])  # fmt: skip
+    (known,) = (row for row in rows.values() if row.name == "flagged of known images")
+    assert known.ours.n == "3 classes" and known.ours.mean == pytest.approx((10 + 30 + 50) / 3)
+    assert known.note == "a 10, c 50"
+
+
 def test_a_table_shows_both_intervals_and_the_form(run: Run) -> None:
     group = group_runs([run("fig4_curves")])
     rows = experiment("fig4_curves").table(group)

@@ -289,16 +289,37 @@ def test_runs_that_do_not_fit_are_not_kept(saved: Save, tmp_path: Path, capsys: 
     multirun = first.parent  # the folder above is named, as report's is, and twice
     assert main(["ledger", str(store), "-o", str(out), *added([str(multirun), str(first)])]) == 0
     (home,) = store.glob("cifar100/fig4_samples/*/")
-    twin = read_results(saved("fig4_samples", seed=1) / "results.json")
-    # Another name, the same settings and seeds: the other run is older than the field.
-    twin["run"]["config"]["individual"]["mirror_test"] = True
-    twin["run"]["seed"] = twin["run"]["shard_seed"] = twin["run"]["config"]["seed"] = 0
-    write_results(twin, tmp_path / "twin" / "results.json")
+    other = read_results(saved("fig4_samples", seed=1) / "results.json")
+    other["data"]["sha256"] = "f" * 64
+    write_results(other, tmp_path / "other" / "results.json")
     before = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
-    assert main(["ledger", str(store), "-o", str(out), "--add", str(tmp_path / "twin")]) == 2
-    assert "the same settings" in capsys.readouterr().err
+    assert main(["ledger", str(store), "-o", str(out), "--add", str(tmp_path / "other")]) == 2
+    assert "the images differ" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in store.rglob("*") if p.is_file()} == before
     assert home.exists()
+
+
+@pytest.mark.parametrize("experiment", [None, "fig4_samples"])
+def test_a_repetition_with_younger_settings_replaces_the_kept_run(
+    saved: Save, tmp_path: Path, experiment: str | None
+) -> None:
+    store, out = tmp_path / "results", tmp_path / "RESULTS.md"
+    first, further = saved(experiment), saved(experiment, seed=1)
+    assert main(["ledger", str(store), "-o", str(out), *added([str(first), str(further)])]) == 0
+    before = {home.name for home in store.glob("cifar100/*/*/")}
+    again = read_results(first / "results.json")  # of today's program, which has more fields
+    again["run"]["config"]["individual"] |= {"mirror_test": True, "keep": True}
+    write_results(again, tmp_path / "again" / "results.json")
+    assert main(["ledger", str(store), "-o", str(out), "--add", str(tmp_path / "again")]) == 0
+    after = {home.name for home in store.glob("cifar100/*/*/")}
+    assert after == before - {compact.name_of(read_results(first / "results.json"))} | {
+        compact.name_of(again)
+    }
+    changed = again["run"]["config"]["individual"]
+    changed["mirror_test"] = False  # another variant
+    write_results(again, tmp_path / "again" / "results.json")
+    assert main(["ledger", str(store), "-o", str(out), "--add", str(tmp_path / "again")]) == 0
+    assert {home.name for home in store.glob("cifar100/*/*/")} > after
 
 
 def test_a_run_that_nobody_answered_can_be_kept(saved: Save, tmp_path: Path, capsys: Any) -> None:
