@@ -128,16 +128,23 @@ class Variant:
         """A setting by its dotted name."""
         return dict(flatten(self.runs[0]["run"]["config"]))[name]
 
+    @cached_property
+    def _final(self) -> dict[str, pd.DataFrame]:
+        """The last epoch's rows by method, none of ""; hundreds of means are taken of them."""
+        last = self.table[self.table["last"].astype(bool)].set_index([*CLIENT, "unit"])
+        return {"": last.iloc[:0], **dict(iter(last.groupby("method", sort=False)))}
+
     def final_by_client(self, method: str) -> pd.DataFrame:
-        """``accuracy`` at the last epoch (a fraction), ``bytes`` received and ``unit`` of a method:
-        a row a client; none where it did not take part."""
-        table = self.table
-        return table[table["last"] & (table.method == method)].set_index(CLIENT)
+        """``accuracy`` at the last epoch (a fraction) and ``bytes`` received of a method: a row a
+        client; none where it did not take part."""
+        return self._of(method).droplevel("unit")
+
+    def _of(self, method: str) -> pd.DataFrame:
+        return self._final.get(method, self._final[""])
 
     def accuracies(self, method: str) -> pd.Series:
         """A method's accuracy by unit, percent."""
-        final = self.final_by_client(method).set_index("unit", append=True)
-        return _by_unit(100 * final.accuracy)
+        return _by_unit(100 * self._of(method).accuracy)
 
     def accuracy(self, method: str) -> Measured:
         """A method's mean accuracy, percent."""
@@ -145,10 +152,7 @@ class Variant:
 
     def differences(self, first: str, second: str) -> pd.Series:
         """The first method's accuracy less the second's on the same clients, by unit, points."""
-        one, other = (
-            self.final_by_client(method).set_index("unit", append=True).accuracy
-            for method in (first, second)
-        )
+        one, other = (self._of(method).accuracy for method in (first, second))
         return _by_unit(100 * (one - other))
 
     def curves(self, method: str) -> pd.DataFrame:

@@ -89,16 +89,18 @@ def notes(group: RunGroup) -> list[str]:
     ]
 
 
-def write(group: RunGroup, folder: Path, figure: Figure | str = "", kept: bool = False) -> None:
-    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``; of ``kept`` runs the
-    first two, since the rest stands in docs/RESULTS.md."""
-    table = rows(group)
+def write_rows(table: Sequence[Row], folder: Path) -> None:
+    """``comparison.csv`` and ``.json`` in ``folder``."""
     values = [row_to_json(row) for row in table]
     write_csv(folder / f"{NAME}.csv", [FIELDS, *(row.values() for row in values)])
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / f"{NAME}.json", text.encode())
-    if kept:
-        return
+
+
+def write(group: RunGroup, folder: Path, figure: Figure | str = "") -> None:
+    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``."""
+    table = rows(group)
+    write_rows(table, folder)
     text = f"# {title_of(group)}\n\n{overview(group)}{markdown(table, (*notes(group), KEY))}"
     write_atomically(folder / f"{NAME}.md", text.encode())
     figures = {NAME: figure} if isinstance(figure, Figure) else {}

@@ -125,8 +125,9 @@ def write_ledger(ledger: Path, out: Path) -> None:
     """
     runs, experiments = load(ledger)
     redraw(ledger, runs, experiments)
-    for (name, data), group in experiments.items():
-        table.write(group, ledger / data / name, kept=True)
+    tables = {key: registry.rows(group) for key, group in experiments.items()}
+    for (name, data), rows in tables.items():
+        table.write_rows(rows, ledger / data / name)
     drawn = {path.relative_to(ledger).as_posix() for path in ledger.rglob("*.png")}
     base = os.path.relpath(ledger, out.parent)
-    write_atomically(out, page(runs, experiments, drawn, base).encode())
+    write_atomically(out, page(runs, experiments, tables, drawn, base).encode())

@@ -45,10 +45,11 @@ OURS = (f"ours, {name}" for name in DATASETS.values())
 CLAIM_HEADINGS = ("claim", "form", "paper, or bar", *OURS, "verdict", "figure")
 
 
-def page(main: Sequence[Results], experiments: Experiments, drawn: Set[str], base: str) -> str:
-    """The whole page; of figures those are linked that are ``drawn``, as paths below ``base``, the
-    folder of the runs as the page reaches it."""
-    tables = {key: registry.rows(group) for key, group in experiments.items()}
+def page(
+    main: Sequence[Results], experiments: Experiments, tables: Tables, drawn: Set[str], base: str
+) -> str:
+    """The whole page, with the experiments' ``tables``; of figures those are linked that are
+    ``drawn``, as paths below ``base``, the folder of the runs as the page reaches it."""
     overviews = {key: overview(group) for key, group in experiments.items()}
     shown = []
     for (experiment, data), rows in sorted(tables.items()):

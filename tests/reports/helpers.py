@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from learngene.collective.forgetting import measures
+from reports.experiments.registry import rows
+from reports.ledger.page import Key, page
 from reports.results import build_results
+from reports.schema import Results
+from reports.variants import RunGroup
 from server.gradcam import encode
 from tests.helpers import MANY
 
@@ -19,6 +23,14 @@ BYTES = {"learngene": 1_812_345, "scratch": 412, "retain_off": 1_812_345}
 ONE_POINT = ("protonet", "matchingnet", "deepemd")  # they answer without training
 LEVELS |= {name: 0.5 + 0.03 * i for i, name in enumerate(MANY[2:])}
 BYTES |= {name: 2_160_000 + i for i, name in enumerate(MANY[2:])}
+
+
+def page_of(
+    main: Sequence[Results], experiments: Mapping[Key, RunGroup], drawn: Set[str], base: str
+) -> str:
+    """The ledger's page with the tables of these runs."""
+    tables = {key: rows(group) for key, group in experiments.items()}
+    return page(main, experiments, tables, drawn, base)
 
 
 def make_client(

@@ -29,9 +29,9 @@ from reports.ledger.claims import (
     Judged,
     verdicts,
 )
-from reports.ledger.page import page
 from reports.variants import group_runs
 from tests.helpers import MANY
+from tests.reports.helpers import page_of
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "shots": 10,
@@ -319,7 +319,7 @@ def test_a_lead_must_hold_for_new_classes_too() -> None:
 
 def test_every_claim_has_a_row_in_the_page_and_three_seeds_a_table(run: Run) -> None:
     def shown(runs: list[Results]) -> str:
-        return page(runs, {}, set(), "results")
+        return page_of(runs, {}, set(), "results")
 
     empty = shown([])
     for _, claim in claims():

@@ -28,11 +28,11 @@ from reports.ledger.claims import (
     verdict,
     verdicts,
 )
-from reports.ledger.page import page
 from reports.results import read_results, write_results
 from reports.schema import MethodResult
 from reports.units import Measured
 from reports.variants import group_runs
+from tests.reports.helpers import page_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG: dict[str, Any] = {
@@ -186,7 +186,7 @@ def test_what_is_kept_is_small_and_gives_the_same_table(saved: Save, tmp_path: P
     assert rows(group_runs([kept])) == rows(group_runs([whole]))
     said = notes(group_runs([kept]))
     assert said == notes(group_runs([whole])) and len(said) == 3
-    shown = page([], {("fig4_curves", "cifar100"): group_runs([kept])}, set(), "results")
+    shown = page_of([], {("fig4_curves", "cifar100"): group_runs([kept])}, set(), "results")
     assert all(note in shown for note in said)
     before, after = (p.stat().st_size for p in (folder / "results.json",
                                                 tmp_path / "kept" / "results.json"))  # fmt: skip
@@ -249,7 +249,7 @@ def test_a_control_says_what_its_collective_took_where_it_was_trained(
     run["run"]["overrides"] += ["runtime=serial", "runtime.total_cpus=1", "seed=0"]
     write_atomically(tmp_path / "kept" / "results.json", compact.content(run))
     kept = read_results(tmp_path / "kept" / "results.json")
-    text = page([kept], {}, set(), "kept")
+    text = page_of([kept], {}, set(), "kept")
     (line,) = (each for each in text.splitlines() if "| cifar100 | 0 |" in each)
     assert "| 79.3 |" in line  # 13 x 6.1
     assert "    1  python sim.py shots=10 data.root=DIR seed=0\n" in text
@@ -422,7 +422,7 @@ def test_no_claim_of_the_papers_is_judged_by_a_control(saved: Save) -> None:
     runs = [inherited, copy.deepcopy(inherited)]
     for run, how in zip(runs, (None, "random"), strict=True):
         run["run"]["config"]["learngene"] = {"control": how}
-    text = page([], {("to_the_letter", "cifar100"): group_runs(runs)}, set(), "kept")
+    text = page_of([], {("to_the_letter", "cifar100"): group_runs(runs)}, set(), "kept")
     lines = {line.split(" (")[0]: line for line in text.splitlines() if line.startswith("| ")}
     claim = lines[
         "| the top layers carry the meta-knowledge: behind fresh layers they beat scratch"
@@ -466,7 +466,7 @@ def test_the_page_begins_with_the_form_nearest_to_the_defaults(saved: Save) -> N
     opponents = copy.deepcopy(runs[0])
     opponents["run"]["experiment"] = "table3_novel"
     table3 = {("table3_novel", "cifar100"): group_runs([opponents])}
-    text = page(runs, table3, set(), "results")
+    text = page_of(runs, table3, set(), "results")
     short = text.split("## In short")[1].split("## The main job")[0]
     (line,) = (each for each in short.splitlines() if each.startswith("| cifar100 |"))
     ours = [run["summary"]["learngene"]["mean"] for run in runs[::2]]
@@ -483,8 +483,8 @@ def test_the_page_begins_with_the_form_nearest_to_the_defaults(saved: Save) -> N
 
 
 def test_without_table_3_or_without_runs_the_page_says_no_more_than_it_knows(saved: Save) -> None:
-    assert "## In short" not in page([], {}, set(), "results")
-    alone = page([read_results(saved(None) / "results.json")], {}, set(), "results")
+    assert "## In short" not in page_of([], {}, set(), "results")
+    alone = page_of([read_results(saved(None) / "results.json")], {}, set(), "results")
     assert "## In short" in alone and "Against what?" not in alone
 
 
@@ -495,11 +495,11 @@ def test_a_figure_that_is_not_there_is_not_linked(saved: Save) -> None:
             [read_results(saved("fig4_samples") / "results.json")]
         )
     }
-    bare = page(runs, of, set(), "results")
+    bare = page_of(runs, of, set(), "results")
     assert ".png" not in bare and "| cifar100 | 0 |" in bare
     figures = {f"cifar100/main/{compact.name_of(runs[0])}/accuracy_over_epochs.png",
                "cifar100/fig4_samples/comparison.png"}  # fmt: skip
-    linked = page(runs, of, figures, "results")
+    linked = page_of(runs, of, figures, "results")
     assert all(f"](results/{figure})" in linked for figure in figures)
 
 
