@@ -85,8 +85,8 @@ def simulation(
 
     run, resources = check_methods(config)
     console, plain, ray = Console(), asdict(config), None
+    halves = any(method.trained_by == "factory" for method in run.methods.values())
     if resources is not None:
-        halves = any(method.trained_by == "factory" for method in run.methods.values())
         ray = RayStart(resources, config.runtime.client_timeout_s, halves=halves)
     ended = nullcontext() if ray is None else closing(ray)  # however the run ends
     alone = sole_use(run_dir, "hydra.run.dir" if outside is None else "run-dir")
@@ -101,13 +101,15 @@ def simulation(
         if note := unread(config, run.methods, overrides):
             console.on_note(note)
         return _simulation(
-            config, plain, resources, ray, run_dir, overrides, outside, console, logger, at_end
-        )
+            config, plain, halves, resources, ray, run_dir, overrides, outside, console, logger,
+            at_end,
+        )  # fmt: skip
 
 
 def _simulation(
     config: Config,
     plain: dict[str, Any],
+    halves: bool,
     resources: Resources | None,
     ray: RayStart | None,
     run_dir: Path,
@@ -134,7 +136,6 @@ def _simulation(
 
     keep_freed_memory()
     methods_half = pretraining_settings(config, plain)
-    halves = any(method.trained_by == "factory" for method in methods_half.found.values())
     saved = saved_gene(methods_half.factory, halves=halves)
     callback, seconds = CallbackList([console, logger, *([ray] if ray else [])]), Seconds()
     for said in (check_memory(resources, config.num_clients), idle_nodes(resources)):

@@ -53,7 +53,7 @@ SETTINGS: Mapping[str, Any] = {  # with their defaults, by group
 PATH_PLACEHOLDERS = {"data.root": "DIR", "learngene.path": "FILE"}  # for paths of one machine
 LOCAL_OVERRIDES = ("hydra.run.dir", "hydra.sweep.dir", "cache")  # of one machine, as is runtime.*
 OF_SAFEGUARD = ("individual.safeguard_folds", "individual.safeguard_epochs")
-OF_DIRICHLET = ("data.alpha", "data.min_images")  # read with data.partition=dirichlet alone
+OF_DIRICHLET = ("data.alpha", "data.min_images")
 
 RANDOM = "random"
 CONTROLS = {  # setting: the value that makes a control of runs without it
@@ -129,10 +129,9 @@ class Variant:
         return dict(flatten(self.runs[0]["run"]["config"]))[name]
 
     @cached_property
-    def _final(self) -> dict[str, pd.DataFrame]:
-        """The last epoch's rows by method, none of ""; hundreds of means are taken of them."""
-        last = self.table[self.table["last"].astype(bool)].set_index([*CLIENT, "unit"])
-        return {"": last.iloc[:0], **dict(iter(last.groupby("method", sort=False)))}
+    def _final(self) -> pd.DataFrame:
+        """The last epoch's rows, indexed once: hundreds of means are taken of them."""
+        return self.table[self.table["last"].astype(bool)].set_index([*CLIENT, "unit"])
 
     def final_by_client(self, method: str) -> pd.DataFrame:
         """``accuracy`` at the last epoch (a fraction) and ``bytes`` received of a method: a row a
@@ -140,7 +139,7 @@ class Variant:
         return self._of(method).droplevel("unit")
 
     def _of(self, method: str) -> pd.DataFrame:
-        return self._final.get(method, self._final[""])
+        return self._final[self._final.method == method]
 
     def accuracies(self, method: str) -> pd.Series:
         """A method's accuracy by unit, percent."""
@@ -282,8 +281,18 @@ def variant_settings(run: Results) -> dict[str, Any]:
     """The settings that make a variant, by dotted name: those of ``asked_settings`` that can change
     a number."""
     asked = asked_settings(run)
-    unread = ("individual.keep", *(() if asked.get("individual.safeguard") else OF_SAFEGUARD))
-    return {name: value for name, value in asked.items() if name not in unread}
+    return {name: value for name, value in asked.items() if name not in _unread(asked)}
+
+
+def _unread(settings: Mapping[str, Any]) -> Sequence[str]:
+    """Settings that change no number beside these. Where one that decides is not among these, all
+    runs have the same, and what hangs on it counts."""
+    unread = ["individual.keep"]
+    if not settings.get("individual.safeguard", True):
+        unread += OF_SAFEGUARD
+    if settings.get("data.partition", "dirichlet") != "dirichlet":
+        unread += OF_DIRICHLET
+    return unread
 
 
 def asked_settings(run: Results) -> dict[str, Any]:
@@ -348,14 +357,9 @@ def without_folder(value: Any) -> Any:
 
 
 def label_of(settings: Mapping[str, Any]) -> str:
-    """Settings as the command line has them, with commas between; of a Dirichlet distribution where
-    images are divided by one."""
-    partition = settings.get("data.partition", "dirichlet")  # not among them: all have the same
-    return ", ".join(
-        f"{name}={_text(value)}"
-        for name, value in settings.items()
-        if partition == "dirichlet" or name not in OF_DIRICHLET
-    )
+    """Settings as the command line has them, with commas between, but for those without a say."""
+    unread = _unread(settings)
+    return ", ".join(f"{n}={_text(value)}" for n, value in settings.items() if n not in unread)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -56,11 +56,6 @@ class PretrainingSettings:
     budget: int | None  # image passes of a method; None: what the collective had, see ``budget_in``
     budget_in: str  # passes | compute
 
-    @property
-    def found(self) -> dict[str, Method]:
-        """The methods of the run, by name."""
-        return {name: find(name, self.plugins.get(name)) for name in self.methods}
-
 
 Job = tuple[str, PretrainingSettings, ImageDataset]  # what ``train`` is called with
 
@@ -107,7 +102,7 @@ def pretrain_methods(
         RunError: no method is left.
     """
     plugins, threads = settings.plugins, settings.factory.threads
-    methods = settings.found
+    methods = {name: find(name, plugins.get(name)) for name in settings.methods}
     needed = {n: m for n, m in methods.items() if m.trained_by in ("factory", "collective")}
     if not needed:
         return Payloads(list(methods))

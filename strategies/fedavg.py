@@ -138,6 +138,8 @@ class FederatedStrategy(LearngeneStrategy):
             if not fewest <= images <= most:
                 held = f"{fewest} to {most}" if fewest < most else str(most)
                 raise ValueError(f"trained on {images} images, {held} are held")
+            if images != int(answer.info.get("train_images", 0)):
+                raise ValueError(f"trained on {images} images, and says that it holds others")
         except Exception as error:  # whatever a client sends must not end the round
             why = f"{name}: weights that cannot be used: {error}"
             return replace(answer, methods={}, errors=[why])

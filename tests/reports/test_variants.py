@@ -147,6 +147,8 @@ def test_a_distribution_is_named_where_images_are_divided_by_it(run: Asked) -> N
         "data.partition=few_shot",
     ]
     assert group_runs(divided).variants[0].label == "data.alpha=0.1"
+    drawn = [run("heterogeneous", seed=n, data__alpha=a) for n, a in enumerate((0.1, 0.5))]
+    assert [variant.label for variant in group_runs(drawn).variants] == [""]
 
 
 def test_what_does_not_belong_together_is_refused(run: Asked) -> None:

@@ -178,6 +178,10 @@ def spoil_images(answer: dict[str, Any]) -> None:
     answer["methods"]["fedavg"]["images"] = answer["info"]["train_images"] = 10**9
 
 
+def spoil_held(answer: dict[str, Any]) -> None:
+    answer["info"]["train_images"] = 11
+
+
 def spoil_classes(answer: dict[str, Any]) -> None:
     answer["info"]["classes"] = ",".join([answer["info"]["classes"].split(",")[0]] * 3)
 
@@ -195,6 +199,7 @@ SPOILED = {
     spoil_missing: "lacks array 'head.bias'",
     spoil_none: "weights that cannot be used",
     spoil_images: "trained on 1000000000 images, 12 are held",
+    spoil_held: "trained on 12 images, and says that it holds others",
     spoil_classes: "1 different classes, 3 are due",
 }
 
