@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.command import new_parser
+from benchmarks.command import new_parser, positive
 from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
@@ -66,7 +66,7 @@ def images_a_second(
 
 def main() -> int:
     parser = new_parser(__doc__)
-    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--batch", type=positive, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument(
         "--steps", type=int, default=600, help=f"of each training, {LEAST} at least"
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--fast", action="store_true")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     asked = parser.parse_args()
     if asked.steps < LEAST:
         parser.error(f"--steps: at least {LEAST}, three looks at the loss on a GPU")

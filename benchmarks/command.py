@@ -32,6 +32,17 @@ def composed(overrides: Sequence[str]) -> Config:
         return check(compose("config", list(overrides)))
 
 
+def positive(text: str) -> int:
+    """A number of things, for argparse: none of them is no command."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return number
+
+
 def finished_run(text: str) -> Path:
     """The folder of a finished run, for argparse."""
     folder = Path(text).expanduser()

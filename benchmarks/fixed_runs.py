@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from benchmarks.command import new_parser
+from benchmarks.command import new_parser, positive
 from learngene.methods.registry import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("action", choices=["write", "check"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", nargs="+", default=list(RUNS), choices=list(RUNS), metavar="RUN")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=positive, default=2)
     parser.add_argument("--folder", type=Path, help="where the runs stay; by default they go")
     asked = parser.parse_args()
     if asked.action == "check" and not asked.file.is_file():

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from ray._private.services import psutil  # Ray carries it
 
-from benchmarks.command import end, finished_run, new_parser
+from benchmarks.command import end, finished_run, new_parser, positive
 from clients.work import run_task
 from conf.parts import client_task
 from conf.schema import read_config
@@ -111,9 +111,9 @@ def with_flower(plans: list[RoundPlan], clients: int, processes: int, ray: RaySt
 def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("run_dir", type=finished_run)
-    parser.add_argument("--clients", type=int, help="default: those of the run")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clients", type=positive, help="default: those of the run")
+    parser.add_argument("--processes", type=positive, default=2)
+    parser.add_argument("--repeats", type=positive, default=3)
     asked = parser.parse_args()
 
     plain = json.loads((asked.run_dir / "results.json").read_text())["run"]["config"]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.command import composed, end, new_parser
+from benchmarks.command import composed, end, new_parser, positive
 from benchmarks.tune_methods import TUNING_SEED
 from conf.parts import factory_settings
 from conf.schema import Config
@@ -89,7 +89,7 @@ def ways_of(dataset: ImageDataset, classes: tuple[int, ...], rows: np.ndarray) -
 
 def main() -> int:
     parser = new_parser(__doc__)
-    parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--tasks", type=positive, default=100)
     arguments, overrides = parser.parse_known_args()
 
     keep_freed_memory()

@@ -31,7 +31,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from benchmarks.command import end, finished_run, new_parser
+from benchmarks.command import end, finished_run, new_parser, positive
 from clients.work import run_task
 from conf.methods import resolve_methods
 from conf.parts import client_task, factory_settings, federation, pretraining_settings
@@ -142,10 +142,10 @@ def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("run_dir", type=finished_run)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--trials", type=positive, default=8)
+    parser.add_argument("--clients", type=positive, default=16)
     parser.add_argument("--methods", default=",".join(SPACES))
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=positive, default=2)
     parser.add_argument("--records", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     names = arguments.methods.split(",")
