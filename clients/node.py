@@ -43,6 +43,7 @@ class NodeSettings:
     )  # class folders; not set: the partition's shard
     seed: int = setting(0, ge=0, le=2**63 - 1)  # of the split, where there is no train/ and test/
     test_share: float = setting(0.2, gt=0, le=0.9)  # of each class, as above
+    value_range: str | None = None  # [LOW,HIGH] of images of more than 8 bits: become 0 and 255
     flip: bool = True  # a mirrored image keeps its class
     class_names: bool = False  # whether the server is told them
     keep: str | None = setting(None, path=True)  # folder for individual.safetensors
@@ -121,6 +122,8 @@ def private(what: str) -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        said = str(error).replace("data.root", "data-root").replace("data.test_share", "test-share")
+        said = str(error)
+        for own in ("data-root", "test-share", "value-range"):
+            said = said.replace(f"data.{own.removeprefix('data-').replace('-', '_')}", own)
         log(ERROR, "%s: %s", what, said)
         raise PrivateProblem(f"{what}: the node's own log says why") from None

@@ -23,7 +23,7 @@ from learngene.adaptation.training import Outcome
 from learngene.data.dataset import ImageDataset, load
 from learngene.data.own_images import read_own_images
 from learngene.data.partition import Shard, ShardData, draw_shard, read_shard
-from learngene.data.settings import ShardSettings
+from learngene.data.settings import ShardSettings, range_in
 from learngene.data.sources.decode import Range
 from learngene.gene.kept import describe_individual, save_individual
 from learngene.gene.quantize import unpack
@@ -167,6 +167,7 @@ def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> C
             side=task.image_side,
             test_share=node.test_share,
             seed=node.seed,
+            value_range=range_in(node.value_range),
         )
     for note in own.notes:
         log(INFO, "data-root: %s", note)

@@ -31,6 +31,7 @@ def factory_settings(config: Config) -> FactorySettings:
         cache=Path(config.cache),
         resume=config.resume,
         deterministic=config.runtime.deterministic,
+        classes_from=config.data.clients_from,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.schema import Config
 from learngene.methods.registry import BUILT_IN, base_of
+from learngene.utils.files import expand_user
 
 if TYPE_CHECKING:  # methods bring torch
     from learngene.methods.base import Method
@@ -77,6 +78,15 @@ class Row:
         return meant and field not in self.but.split()
 
 
+def _divides_images(run: Run) -> bool:
+    """Whether ``data.root`` may hold class folders without train/ and test/."""
+    data = run.config.data
+    if data.name == "imagefolder" or data.root is None:
+        return data.name == "imagefolder"
+    divided = ("train", "train*.parquet", "*/train*.parquet", "cifar-100-python")
+    return not any(any(expand_user(data.root).glob(pattern)) for pattern in divided)
+
+
 def _has(method: str) -> Callable[[Run], bool]:
     return lambda run: any(base_of(name) == method for name in run.methods)
 
@@ -123,7 +133,7 @@ MEMORY, PATH, LAYERS = "collective.memory", "learngene.path", "learngene.layers"
 ROWS = (
     Row(GLYPHS, _is("data.name", "glyphs"), "only glyphs are drawn"),
     Row(IMAGES, _is_not("data.name", "glyphs"), "glyphs are drawn, and mirror into others"),
-    Row("data.test_share", _is("data.name", "imagefolder"), "the images are divided as published"),
+    Row("data.test_share", _divides_images, "the images are divided as published"),
     Row(DIVIDED, _is("data.partition", "dirichlet"), "data.partition is not dirichlet"),
     Row("data.download", _is("data.root", None), "data.root is given"),
     Row(

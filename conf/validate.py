@@ -212,7 +212,7 @@ def _of_open_world(config: Config) -> Iterator[Problem]:
         yield "open_world.threshold", problem, "Write open_world.threshold=calibrated"
     if not number and threshold.startswith("paper_") and score != "max_softmax":
         problem = f"the paper's thresholds are for max_softmax (Eq. 2), not for {score}"
-        fix = "Write open_world.score=max_softmax or threshold=calibrated"
+        fix = "Write open_world.score=max_softmax or open_world.threshold=calibrated"
         yield "open_world.threshold", problem, fix
     if cycles and config.data.clients_from == "open_world":
         learned = "the collective would learn the classes that clients hold"
@@ -252,6 +252,10 @@ def _of_shards(config: Config) -> Iterator[Problem]:
         for name, entries in (("ways", ways), ("shots", shots)):
             if len(entries) > 1:
                 yield name, drawn, f"Write {name}={entries[0]} or labelled.draws=0"
+        if config.individual.safeguard:
+            problem = "each fold holds out images of every class, and few of one may be named"
+            fix = "Write individual.safeguard=false or labelled.draws=0"
+            yield "individual.safeguard", f"{problem} (labelled.draws)", fix
     if not divided:
         return
     images = divided_images(config.ways, config.shots, config.num_clients)
@@ -325,6 +329,10 @@ def _of_halves(config: Config, run: RunMethods) -> Iterator[Problem]:
         yield "rounds", problem, "Write rounds=1, or name learngene among the methods"
     unequal = config.data.partition == "dirichlet" or len(set(by_client(config.ways))) > 1
     for name, method in run.methods.items():
+        if config.queries is not None and method.trained_by == "clients":
+            shared = f"{name} is one model of all clients, and images to test one are drawn from"
+            problem = f"{shared} those that others may train on"
+            yield "queries", problem, f"Write queries=null, or leave {name} out"
         if unequal and method.depends_on_ways:
             problem = "it is trained for one number of classes, and clients have several"
             fix = "Leave it out, or write ways=5 and data.partition=few_shot"
@@ -377,8 +385,10 @@ def _of_data(config: Config) -> Iterator[Problem]:
         images = data.train_per_class
         if config.queries is not None:
             images += data.test_per_class - config.queries
+        if images < 1:
+            yield "queries", "no image of a class is left to train on", "Lower it"
         if shots > images:
-            problem = f"more than the {max(images, 0)} training images of a class"
+            problem = f"more than the {images} training images of a class"
             yield "shots", problem, "Lower it, or raise data.train_per_class"
 
 

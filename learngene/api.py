@@ -139,6 +139,7 @@ def adapt_folder(
     client: int = 0,
     split_seed: int = 0,
     test_share: float = 0.2,
+    value_range: list[float] | None = None,
     flip: bool = True,
     individual: IndividualSettings | None = None,
     retain: RetainSettings | None = None,
@@ -149,6 +150,7 @@ def adapt_folder(
         root: class folders, as ``learngene.data.own_images.read_own_images`` takes them.
         split_seed: its ``seed``, of the split into training and test images.
         test_share: of each class, where the folders do not say.
+        value_range: as ``read_own_images`` takes it.
         flip: whether a mirrored image keeps its class.
         individual: ``depth`` of it is how many of the learngene's layers are taken.
 
@@ -164,7 +166,9 @@ def adapt_folder(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pin_kernels(device)
     root = expand_user(root)
-    own = read_own_images(root, side=side, test_share=test_share, seed=split_seed)
+    own = read_own_images(
+        root, side=side, test_share=test_share, seed=split_seed, value_range=value_range
+    )
     shard = own.shard(flip=flip, device=device)
     trained, outcome = adapt(
         gene, shard, seed=seed, client=client, individual=settings, retain=retain

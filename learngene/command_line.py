@@ -20,7 +20,11 @@ app = typer.Typer(
     help="What one does with a learngene without a run: adapt it to images of one's own, name "
     "images with what came of it, take that to another runtime; put a learngene on the hub.",
 )
-WORDS = {"data.root": "IMAGES", "data.test_share": "--test-share"}  # a run's words for what is here
+WORDS = {  # a run's words for what is here
+    "data.root": "IMAGES",
+    "data.test_share": "--test-share",
+    "data.value_range": "--value-range",
+}
 Made = Annotated[
     Path, typer.Argument(metavar="INDIVIDUAL", help="The .safetensors that adapt or a node kept.")
 ]
@@ -44,6 +48,9 @@ def adapt(
     client: Annotated[int, typer.Option(help="Which client of the run this stands for.")] = 0,
     split_seed: Annotated[int, typer.Option(help="Of the split, where there is no train/.")] = 0,
     test_share: Annotated[float, typer.Option(help="Of each class, as above.")] = 0.2,
+    value_range: Annotated[
+        str | None, typer.Option(help="[LOW,HIGH] of images of more than 8 bits: become 0 and 255.")
+    ] = None,
     flip: Annotated[bool, typer.Option(help="A mirrored image keeps its class.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
 ) -> None:
@@ -57,6 +64,7 @@ def adapt(
       python -m learngene adapt outputs/first/learngene.safetensors mine -o me.safetensors
     """
     from learngene.api import adapt_folder, settings_from
+    from learngene.data.settings import range_in
     from learngene.gene.gene import load
     from learngene.gene.kept import check_path, save_individual
     from learngene.utils.hardware import torch_threads
@@ -71,6 +79,7 @@ def adapt(
             client=client,
             split_seed=split_seed,
             test_share=test_share,
+            value_range=range_in(value_range),
             flip=flip,
             individual=individual,
             retain=retain,

@@ -29,6 +29,7 @@ from learngene.open_world.cycle import (
 from learngene.open_world.detector import OpenSetDetector
 from learngene.open_world.settings import OpenWorldSettings
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
+from learngene.utils.hardware import library_version
 from protocol.callbacks import SILENT, RunCallback
 from server.collective import (
     TrainedCollective,
@@ -65,6 +66,7 @@ def run_cycles(
         "cycles": settings.cycle_fields(),
         "open_world": settings.detector_fields(),
         "labeller": labeller.name,
+        "pytorch-ood": library_version("pytorch-ood"),  # its scores choose what is named
     }
     folder = cache / "collectives" / trained.key / f"cycles-{key_of(fields)}"
     of = {"life": cache_key_fields(dataset, trainer.settings, trainer.device), "cycles": fields}

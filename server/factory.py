@@ -44,6 +44,10 @@ EMULATED = (
     "warning: this device emulates bf16, which takes many times as long as fp32: "
     "collective.precision=auto takes fp32 here"
 )
+OTHER_WORLD = (
+    "learngene.path: it is of other images, or of another choice of base classes; whether it was "
+    "trained on what these clients hold is not known, and the leakage check does not say"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class FactoryResult:
         shown["sha256"] = self.gene.card.sha256
         sizes = self.bytes_by_depth(precision)
         shown["bytes_by_depth"] = {str(depth): size for depth, size in sizes.items()}
-        shown["control"] = self.gene.card.source.get("control")
+        for name in ("control", "world_sha256"):
+            shown[name] = self.gene.card.source.get(name)
         if self.trained is None:
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
         trainer = self.trained.trainer
@@ -153,6 +158,7 @@ class FactorySettings:
     cache: Path
     resume: bool = True
     deterministic: bool = True  # runtime.deterministic
+    classes_from: str = "novel"  # data.clients_from
 
     @property
     def threads(self) -> int:
@@ -220,12 +226,21 @@ def saved_gene(settings: FactorySettings, *, halves: bool) -> Learngene | None:
     return saved
 
 
-def _check_channels(gene: Learngene, path: str, dataset: ImageDataset) -> None:
+def _check_saved(
+    gene: Learngene, settings: FactorySettings, dataset: ImageDataset, callback: RunCallback
+) -> None:
+    """Whether it fits these images, and whether it may have been trained on the clients' ones."""
+    path, source = settings.learngene.path, gene.card.source
     if gene.card.channels != dataset.image_shape[0]:
         made_for = f"made for images of {gene.card.channels} channels"
         problem = f"{made_for}, {dataset.name} has {dataset.image_shape[0]}"
         fix = "Use a learngene of a dataset like this one"
         raise InputError("learngene.path", path, problem, fix)
+    if source.get("world_sha256") != dataset.sha256:
+        callback.on_note(OTHER_WORLD)
+    elif settings.classes_from == "open_world" and source.get("found_classes"):
+        problem = "its collective has learned open-world classes (open_world.cycles)"
+        raise InputError("learngene.path", path, problem, "Write data.clients_from=novel")
 
 
 def train_or_load_gene(
@@ -246,7 +261,7 @@ def train_or_load_gene(
     individual, precision = settings.individual, settings.learngene.precision
     if settings.learngene.path:
         gene = saved or load(settings.learngene.path)
-        _check_channels(gene, settings.learngene.path, dataset)
+        _check_saved(gene, settings, dataset, callback)
         depths_taken(gene, individual, precision)
         return FactoryResult(gene, None)
     device = choose_device(settings.collective.device)
@@ -328,7 +343,13 @@ def _snapshot(
         problem = f"layer {absent[0]} is not there yet after task {len(stages)}"
         raise InputError("learngene.layers", inherited, problem, "Write rounds=1")
     numbers = [names.index(name) + 1 for name in inherited]
-    source = {"world": dataset.name, "world_sha256": dataset.sha256, "collective": key}
+    source: dict[str, Any] = {
+        "world": dataset.name,
+        "world_sha256": dataset.sha256,
+        "collective": key,
+    }
+    if found := len(trainer.known) - len(set(trainer.known) & set(dataset.class_split.base)):
+        source["found_classes"] = found
     if control := settings.learngene.control:
         trainer = with_random_layers(trainer, numbers)
         source["control"] = control
@@ -355,7 +376,9 @@ def _planned_gene(
     for task in range(1, len(trainer.tasks)):
         trainer.grow(task)
     collective, (channels, side, _) = trainer.collective.eval(), trainer.dataset.image_shape
-    depth, most = numbers[-1], len(trainer.dataset.class_split.base) - 1
+    split, open_world = trainer.dataset.class_split, settings.open_world
+    found = min(len(split.open_world), open_world.cycles * open_world.classes_per_cycle)
+    depth, most = numbers[-1], len(split.base) + found - 1
 
     def planned(map_side: int) -> list[Projection]:
         with torch.no_grad():

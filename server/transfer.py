@@ -75,8 +75,11 @@ def check_auto(
         InputError: there can be no profile, or no prefix fits into ``learngene.bytes``.
     """
     exemplars = trainer.strategy.exemplars and trainer.settings.collective.memory_per_class
-    if len(trainer.tasks) < 2 or exemplars < 2:
-        problem = "the profile that it reads needs a second task, and two exemplars of a class"
+    # Of each later task the classes with two images.
+    unseen = (sum(len(trainer.train_rows[c]) > 1 for c in task) for task in trainer.tasks[1:])
+    if max(unseen, default=0) < 2 or exemplars < 2:
+        needed = "a second task with two classes of two images, and two exemplars of a class"
+        problem = f"the profile that it reads needs {needed}"
         fix = "Lower collective.classes_per_task, or write learngene.layers=front"
         raise InputError("learngene.layers", "auto", problem, fix)
     least = min(sizes.values())

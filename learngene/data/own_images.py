@@ -45,7 +45,12 @@ class OwnImages:
 
 @own_pixel_limit()
 def read_own_images(
-    root: str | Path, *, side: int, test_share: float = 0.2, seed: int = 0
+    root: str | Path,
+    *,
+    side: int,
+    test_share: float = 0.2,
+    seed: int = 0,
+    value_range: list[float] | None = None,
 ) -> OwnImages:
     """Read ``root/train/CLASS/*`` and ``root/test/CLASS/*``, or ``root/CLASS/*`` split by ``seed``.
 
@@ -54,13 +59,19 @@ def read_own_images(
     Args:
         side: rows and columns that images are brought to: those the learngene grew up on.
         test_share: share of each class that is test, where the folders do not say.
+        value_range: of images of more than 8 bits what becomes 0 and 255; None: it is measured.
 
     Raises:
         InputError: the folder, a file or an image cannot be used, there are fewer than two classes,
             or one of them has no image on a side.
     """
     settings = SeededDataSettings(
-        "imagefolder", root=str(root), image_size=side, test_share=test_share, seed=seed
+        "imagefolder",
+        root=str(root),
+        image_size=side,
+        test_share=test_share,
+        seed=seed,
+        value_range=value_range,
     )
     source = open_folder(readable_root(settings), settings, side, divided=False)
     names, count = source.class_names, sum(map(len, source.labels.values()))

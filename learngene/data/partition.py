@@ -111,6 +111,8 @@ def _check_shots(
         if queries is not None:
             needed = f"{who} {images} + {queries} (queries) images of each class"
         problem = f"{needed}, class {dataset.class_names[scarce]} of {dataset.name} has {held}"
+        if held - (queries or 0) < 1:
+            raise InputError("queries", queries, problem, "Lower queries")
         raise InputError("shots", shots, problem, "Lower shots" if images > 0 else "Raise shots")
 
 

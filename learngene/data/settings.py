@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,13 +61,23 @@ def value_bounds(settings: DataSettings) -> tuple[float, float] | None:
     if (
         not isinstance(value, list | tuple)
         or len(value) != 2
-        or not all(map(math.isfinite, value))
+        or not all(isinstance(each, int | float) and math.isfinite(each) for each in value)
         or value[0] >= value[1]
     ):
         problem = "two finite numbers are due, the lower one first"
         fix = "Write, for instance, data.value_range=[0,4095]"
         raise InputError("data.value_range", value, problem, fix)
     return value[0], value[1]
+
+
+def range_in(text: str | None) -> list[float] | None:
+    """What is written as ``[LOW,HIGH]``; ``value_bounds`` says whether it can be."""
+    try:
+        found: list[float] | None = None if text is None else json.loads(text)
+    except ValueError:
+        fix = "Write, for instance, data.value_range=[0,4095]"
+        raise InputError("data.value_range", text, "not two numbers in brackets", fix) from None
+    return found
 
 
 @dataclass

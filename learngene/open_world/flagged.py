@@ -62,8 +62,9 @@ def draw_labelled_shard(
         if not len(named):
             images = f"not one of the {len(rows)} images of class {dataset.class_names[c]}"
             problem = f"{images} was called unknown, so nobody could name it"
-            fix = "Lower it, or choose another open_world.score"
-            raise InputError("open_world.accept", "too high", problem, fix)
+            limit = "open_world.threshold, or open_world.accept where that is calibrated"
+            fix = f"Lower {limit}, or choose another open_world.score"
+            raise InputError("labelled.draws", shards.draws, problem, fix)
         picked.append(named)
     return shard_of_rows(dataset, client, classes, picked)
 

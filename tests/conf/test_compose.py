@@ -363,6 +363,13 @@ def test_a_prefix_that_cannot_be_is_refused(words: str, said: str) -> None:
         ("methods=[maml] data.partition=dirichlet", "Leave it out, or write ways=5"),
         ("data.clients_from=open_world labelled.draws=2 ways=[3,5]", "Write ways=3 or labelled"),
         ("data.clients_from=open_world labelled.draws=2 data.partition=dirichlet", "few_shot or"),
+        (
+            "data.clients_from=open_world labelled.draws=2 individual.safeguard=true",
+            "few of one may be named",
+        ),
+        ("queries=200", "queries=200: no image of a class is left to train on"),
+        ("queries=5", None),
+        ("queries=5 methods=[learngene,fedavg]", "queries=5: fedavg is one model of all clients"),
     ],
 )
 def test_clients_may_differ(words: str, said: str | None) -> None:

@@ -47,7 +47,7 @@ def test_every_row_is_of_fields_that_there_are(row) -> None:
         ("learngene.path=x learngene.projection=none", "learngene.projection", "no collective"),
         ("learngene.path=x learngene.shrinkage=0.5", "learngene.shrinkage", "nothing is projected"),
         ("data.value_range=[0,9]", "data.value_range", "glyphs are drawn"),
-        ("data=cifar100 data.root=/ data.test_share=0.5", "data.test_share", "as published"),
+        ("data=cifar100 data.download=true data.test_share=0.5", "data.test_share", "as published"),
         ("learngene.path=x methods=[learngene,maml] collective.lr=1 collective.width=1",
          "collective.lr", "there is no collective"),
         ("method.maml.lr=1", "method.maml.lr", "methods lacks maml"),

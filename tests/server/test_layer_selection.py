@@ -189,6 +189,36 @@ def test_a_saved_learngene_offers_its_prefixes_and_no_others(make, tmp_path):
         make(learngene__path=str(short), individual__depth=1)
 
 
+def test_a_saved_learngene_of_another_world_is_told_and_one_that_knows_the_clients_refused(
+    make, tiny_dataset, tmp_path
+):
+    gene, notes = make().gene, list[str]()
+    make(notes, learngene__path=str(save(gene, tmp_path / "same")))
+    assert factory.OTHER_WORLD not in notes
+    other = replace(gene.card, source=gene.card.source | {"world_sha256": "0" * 64})
+    path = str(save(replace(gene, card=other), tmp_path / "other"))
+    found = make(notes, learngene__path=path)
+    assert factory.OTHER_WORLD in notes
+    assert found.sections()["learngene"]["world_sha256"] == "0" * 64
+    cycled = make(open_world__cycles=1, open_world__images_to_add=2, open_world__accept=0.3).gene
+    assert cycled.card.source["found_classes"] > 0
+    path = str(save(cycled, tmp_path / "cycled"))
+    make(learngene__path=path)
+    asked = replace(config(tmp_path, learngene__path=path), classes_from="open_world")
+    with pytest.raises(InputError, match=r"has learned open-world classes \(open_world.cycles\)"):
+        train_or_load_gene(asked, tiny_dataset)
+
+
+def test_classes_that_cycles_may_find_weigh_something_too(tiny_dataset, make, tmp_path):
+    asked = {"open_world__cycles": 1, "open_world__images_to_add": 2, "open_world__accept": 0.3}
+    made = make(**asked)
+    settings = config(tmp_path, **asked)
+    untrained = CollectiveTrainer(tiny_dataset, trainer_settings(settings, CPU), CPU)
+    planned = factory._planned_gene(untrained, list(range(1, 8)), settings)
+    most = factory.bytes_by_depth(planned, "fp32")
+    assert all(size <= most[depth] for depth, size in made.bytes_by_depth("fp32").items())
+
+
 def test_a_named_run_is_what_the_client_gets(make):
     result = make(learngene__layers=[5, 6, 7], individual__stem="fresh")
     assert result.gene.card.layers == [5, 6, 7] and result.gene.card.stem == "fresh"

@@ -114,6 +114,7 @@ def test_auto_takes_the_best_that_a_budget_allows():
     ("changed", "asked", "field"),
     [
         ({"classes_per_task": 16}, {}, "learngene.layers"),  # one task
+        ({"classes_per_task": 1}, {}, "learngene.layers"),
         ({"memory_per_class": 0}, {}, "learngene.layers"),
         ({"memory_per_class": 1}, {}, "learngene.layers"),
         ({"memory": "lwf"}, {}, "learngene.layers"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -247,12 +249,15 @@ def _table_source(
 ) -> TableSource:
     value_range = value_bounds(settings)
     given = {"value_range": value_range} if value_range else {}
+    split = named_class_split(settings, names)
+    # Names may stand beside the tables (meta.json), and the division goes by them.
+    classes = hashlib.sha256(json.dumps([names, asdict(split)]).encode()).hexdigest()
     return TableSource(
         class_names=names,
-        class_split=named_class_split(settings, names),
+        class_split=split,
         image_size=size,
         labels=labels,
-        shaping={"image_size": size, "layout": "table", **given},
+        shaping={"image_size": size, "layout": "table", "classes": classes, **given},
         value_range=value_range,
         files=files,
         tables=tables,

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from learngene.data.own_images import read_own_images
+from learngene.data.settings import range_in
 from learngene.errors import InputError
 from tests.clients.pictures import draw_folders
 
@@ -49,6 +50,13 @@ def test_values_of_more_than_8_bits_share_a_range(tmp_path, folder):
             Image.fromarray(values).save(tmp_path / name / f"{number}.png")
     assert read_own_images(tmp_path, side=32).value_range == (0.0, 4095.0)
     assert read_own_images(folder, side=32).value_range is None
+    assert read_own_images(tmp_path, side=32, value_range=[0, 9000]).value_range == (0, 9000)
+
+
+@pytest.mark.parametrize("text", ["[9,0]", "[0]", "0 to 9", '["a",1]', "[0,1e999]"])
+def test_a_range_that_is_none_is_refused(text, folder):
+    with pytest.raises(InputError, match=r"data\.value_range"):
+        read_own_images(folder, side=32, value_range=range_in(text))
 
 
 @pytest.mark.parametrize(

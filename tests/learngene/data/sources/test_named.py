@@ -97,6 +97,14 @@ def test_class_names_from_meta(cifar: Write, tmp_path: Path) -> None:
     (root / "meta.json").write_text(json.dumps({"fine_label_names": names}))
     source = open_source(_cifar(root))
     assert list(source.class_names) == names and names[source.class_split.novel[-1]] == "baby"
+    before = build(_cifar(root), tmp_path / "cache")
+    mended = list(names)
+    one, other = source.class_split.base[0], source.class_split.novel[0]
+    mended[one], mended[other] = names[other], names[one]
+    (root / "meta.json").write_text(json.dumps({"fine_label_names": mended}))
+    after = build(_cifar(root), tmp_path / "cache")  # no image of it has changed
+    assert (list(before.class_names), list(after.class_names)) == (names, mended)
+    assert before.class_split != after.class_split
     (root / "meta.json").write_text(json.dumps({"fine_label_names": ["aeroplane", *names[1:]]}))
     with pytest.raises(InputError, match=r"lacks class worm \(1 of 100\)"):
         open_source(_cifar(root))
