@@ -279,6 +279,9 @@ def _of_labelled(config: Config) -> Iterator[Problem]:
     if draws > config.num_clients:
         problem = f"more draws than clients (num_clients={config.num_clients})"
         yield "labelled.draws", problem, f"Write labelled.draws={config.num_clients} or less"
+    if draws < config.num_clients and config.experiment not in (None, "table2_open_world"):
+        problem = f"{config.experiment} is about clients with classes of their own"
+        yield "labelled.draws", problem, f"Write labelled.draws={config.num_clients} or 0"
     if config.rounds > 1:
         problem = f"images are called unknown by the finished collective (labelled.draws={draws})"
         yield "rounds", problem, "Write rounds=1 or labelled.draws=0"

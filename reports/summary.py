@@ -15,10 +15,9 @@ from reports.form import form_of
 from reports.format import NONE, format_points, kilobytes, p_value, percent, seconds
 from reports.results import MAIN, REFERENCE
 from reports.schema import Results
-from reports.statistics import wider
+from reports.statistics import LEAST_PAIRS, wider
 from reports.text import sentence
 
-LEAST_PAIRS = 3  # from so many on a sentence claims a difference
 MOST_LINES = 100  # clients up to which each is shown; beyond that, how they are spread
 BELOW = " (below scratch)"  # behind the name of a method that is
 ROUND_HEADINGS = ("round", "known classes", "accuracy", "gain over scratch", "wins", "answered")

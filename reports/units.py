@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from reports.runs import seeds_of
 from reports.schema import Results
-from reports.statistics import class_interval, summarise
+from reports.statistics import LEAST_PAIRS, class_interval, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ class Measured:
     ci95: float | None  # half the 95 % Student-t interval
     n: str  # ``20 clients``, ``3 seeds``
     ci95_classes: float | None = None  # half that for new classes; of paired differences
+    too_few: bool = False  # a paired difference of fewer than ``statistics.LEAST_PAIRS``
 
 
 def mean_over_units(
@@ -56,7 +57,8 @@ def mean_over_units(
         summary = summarise(by_task.tolist())
     of = [classes[task] for task in by_task.index] if classes else []
     new = class_interval(by_task.tolist(), of) if of else None
-    return Measured(summary["mean"], summary["ci95"], counted(int(summary["n"] or 0), unit), new)
+    n, few = counted(int(summary["n"] or 0), unit), classes is not None and len(of) < LEAST_PAIRS
+    return Measured(summary["mean"], summary["ci95"], n, new, few)
 
 
 def mean_by_task(values: pd.Series) -> pd.Series:

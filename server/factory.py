@@ -36,6 +36,7 @@ from protocol.plan import bytes_by_depth, depths_taken
 from server.collective import TrainedCollective, collective_key, train_collective
 from server.cycle import run_cycles
 from server.layer_selection import criterion_section, layer_numbers
+from server.saved_learngene import check_saved
 from server.transfer import check_auto, choose_prefix, transfer_section
 
 PLAN_LIMIT = MEBIBYTE  # bytes of a growth plan
@@ -43,10 +44,6 @@ CPU = torch.device("cpu")
 EMULATED = (
     "warning: this device emulates bf16, which takes many times as long as fp32: "
     "collective.precision=auto takes fp32 here"
-)
-OTHER_WORLD = (
-    "learngene.path: it is of other images, or of another choice of base classes; whether it was "
-    "trained on what these clients hold is not known, and the leakage check does not say"
 )
 
 
@@ -226,23 +223,6 @@ def saved_gene(settings: FactorySettings, *, halves: bool) -> Learngene | None:
     return saved
 
 
-def _check_saved(
-    gene: Learngene, settings: FactorySettings, dataset: ImageDataset, callback: RunCallback
-) -> None:
-    """Whether it fits these images, and whether it may have been trained on the clients' ones."""
-    path, source = settings.learngene.path, gene.card.source
-    if gene.card.channels != dataset.image_shape[0]:
-        made_for = f"made for images of {gene.card.channels} channels"
-        problem = f"{made_for}, {dataset.name} has {dataset.image_shape[0]}"
-        fix = "Use a learngene of a dataset like this one"
-        raise InputError("learngene.path", path, problem, fix)
-    if source.get("world_sha256") != dataset.sha256:
-        callback.on_note(OTHER_WORLD)
-    elif settings.classes_from == "open_world" and source.get("found_classes"):
-        problem = "its collective has learned open-world classes (open_world.cycles)"
-        raise InputError("learngene.path", path, problem, "Write data.clients_from=novel")
-
-
 def train_or_load_gene(
     settings: FactorySettings,
     dataset: ImageDataset,
@@ -261,7 +241,7 @@ def train_or_load_gene(
     individual, precision = settings.individual, settings.learngene.precision
     if settings.learngene.path:
         gene = saved or load(settings.learngene.path)
-        _check_saved(gene, settings, dataset, callback)
+        check_saved(gene, settings, dataset, callback)
         depths_taken(gene, individual, precision)
         return FactoryResult(gene, None)
     device = choose_device(settings.collective.device)

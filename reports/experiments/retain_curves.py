@@ -23,8 +23,8 @@ def rows(group: RunGroup) -> list[Row]:
         table.append(row(variant, MAIN, "%", variant.accuracy(MAIN)))
         curves = variant.curves(MAIN).dropna(axis="columns")
         if not curves.empty:  # where nobody answered
-            gained = 100 * (curves.iloc[:, -1] - curves[0])
-            table.append(row(variant, "gained by training", "points", variant.mean(gained)))
+            gained = variant.mean_difference(100 * (curves.iloc[:, -1] - curves[0]))
+            table.append(row(variant, "gained by training", "points", gained))
     for part in group.split_by_others(LAMBDA):
         off = [variant for variant in part.variants if variant.config(LAMBDA) == 0]
         on = [variant for variant in part.variants if variant.config(LAMBDA) > 0]

@@ -87,8 +87,10 @@ def to_converge(ours: pd.DataFrame, scratch: pd.DataFrame) -> Saving:
 
 
 def converged(curves: pd.DataFrame) -> pd.Series:
-    """Effort at which each curve first comes within ``TOLERANCE`` of its own last value."""
-    return steps_to_accuracy(curves, _last(curves) - TOLERANCE)
+    """Effort at which each curve first comes within ``TOLERANCE`` of its own last value, from
+    below or, where training takes something away, from above."""
+    away = curves.sub(_last(curves), axis="index").abs().round(9)  # a point away is not more
+    return steps_to_accuracy(-away, -TOLERANCE)
 
 
 def reached_level(*efforts: pd.Series) -> ReachedLevel:

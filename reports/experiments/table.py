@@ -112,7 +112,7 @@ def write(group: RunGroup, folder: Path, figure: Figure | str = "") -> None:
 def write_comparison(group: RunGroup, folder: Path, path: Path) -> Figure | str:
     """Write the experiment's figure to ``path`` and the table ``comparison.*`` into ``folder``;
     returns the figure, or the reason why there is none."""
-    figure = reason_undrawn(draw, group, path) or Figure.read(path, alt(group), CAPTION)
+    figure = reason_undrawn(draw, group, path) or Figure.read(path, alt(group), caption(group))
     write(group, folder, figure)
     return figure
 
@@ -241,10 +241,21 @@ def title_of(group: RunGroup) -> str:
     return f"{group.experiment or 'no experiment'} on {group.data}"
 
 
-CAPTION = (
-    "Bands and bars are 95 % intervals, over seeds where there are three or more, else over "
-    "clients."
-)
+MAPS = {  # without bands and bars
+    "fig3_criterion": "Means over seeds; the table has the intervals.",
+    "fig5_gradcam": "Maps of single images.",
+    "growth_ablation": "Means over seeds; the table has the intervals.",
+}
+
+
+def caption(group: RunGroup) -> str:
+    """What the bands and bars of the experiment's figure are."""
+    if group.experiment in MAPS:
+        return MAPS[group.experiment]
+    over = f"over seeds where there are three or more, else over {group.variants[0].unit}s"
+    return f"Bands and bars are 95 % intervals, {over}."
+
+
 KEY = (
     "± is the 95 % Student-t interval, over seeds where there are three or more, else over "
     "clients, which share one division of the classes and its images: it speaks for further "

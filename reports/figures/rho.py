@@ -59,7 +59,8 @@ def rho_side_by_side(group: RunGroup, path: Path) -> Path:
         axes.set_title(_title(variant) or group.data, fontsize=10)
         if place % columns == 0:
             axes.set_ylabel("layer of the collective")
-    _scale(figure, image, grid.ravel().tolist(), len(group.variants[0].runs))
+    runs = {len(variant.runs) for variant in group.variants}
+    _scale(figure, image, grid.ravel().tolist(), *sorted(runs))
     return style.save(figure, path)
 
 
@@ -83,8 +84,10 @@ def _panel(
     return image
 
 
-def _scale(figure: Figure | SubFigure, image: QuadMesh, panels: Sequence[Axes], runs: int) -> None:
-    style.colour_bar(figure, image, panels, f"ρ, mean of {counted(runs, 'run')}")
+def _scale(figure: Figure | SubFigure, image: QuadMesh, panels: Sequence[Axes], *runs: int) -> None:
+    """``runs``: how many the panels are of, rising."""
+    fewest = f"{runs[0]} to " if len(runs) > 1 else ""
+    style.colour_bar(figure, image, panels, f"ρ, mean of {fewest}{counted(runs[-1], 'run')}")
 
 
 def _title(variant: Variant) -> str:

@@ -64,7 +64,7 @@ def verdict(
     """The rule at the head of this file; ``complete``: every row of the direction is there."""
     if not (signs and complete and all(_above_zero(sign) for sign in signs)):
         return NOT
-    if any(sign.ours.ci95 is None for sign in signs):
+    if any(sign.ours.ci95 is None or sign.ours.too_few for sign in signs):
         return TOO_FEW
     if any(measured.censored for measured in (row, *signs)):
         return CENSORED

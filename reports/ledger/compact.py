@@ -8,10 +8,17 @@ from typing import Any
 
 from reports.runs import GatherError, seeds_of
 from reports.schema import Results, check_results
-from reports.variants import PATH_PLACEHOLDERS, asked_settings, command_of, portable_overrides
+from reports.variants import (
+    PATH_PLACEHOLDERS,
+    asked_settings,
+    command_of,
+    experiment_of,
+    portable_overrides,
+)
 
 LIMIT = 200_000  # bytes of a kept result
-MANY = 100  # clients; of more, curves are kept at their last epoch alone
+MANY = 100  # clients; of more, curves are kept at their two ends
+WHOLE_CURVES = ("fig4_curves", "fig4_samples")  # their rows are of what lies between the ends
 PER_CLIENT = 3_000  # bytes of a kept result of more clients than that
 # Declared fields (``reports.schema``) that are not kept; further ones are not kept either.
 NOT_KEPT: dict[str, Any] = {
@@ -31,11 +38,12 @@ def compact_results(results: Results) -> dict[str, Any]:
     declared = check_results(whole, extra="ignore")
     small = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
     small["run"] |= _run(results)
-    if len(small["clients"]) > MANY:
+    if len(small["clients"]) > MANY and experiment_of(results) not in WHOLE_CURVES:
         for method in (
             m for client in small["clients"] for m in client.get("methods", {}).values()
         ):
-            method["accuracy_by_epoch"] = method["accuracy_by_epoch"][-1:]
+            curve = method["accuracy_by_epoch"]
+            method["accuracy_by_epoch"] = curve[:1] + curve[1:][-1:]
     if small.get("gradcam") is None:
         small.pop("gradcam", None)
     else:

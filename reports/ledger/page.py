@@ -28,7 +28,7 @@ from reports.schema import Results
 from reports.summary import client_mean, method_rows
 from reports.text import environment
 from reports.units import LEAST_SEEDS, mean_over_runs
-from reports.variants import RunGroup, Variant, command_of, default_of, group_runs
+from reports.variants import RunGroup, Variant, command_of, group_runs, portable_overrides
 
 Key = tuple[str, str]  # experiment, dataset
 Experiments = Mapping[Key, RunGroup]
@@ -41,6 +41,12 @@ MAIN_HEADINGS = (
     *("received", "collective, s", "device", "command"),
 )
 SHORT_HEADINGS = ("data", "learngene, %", "scratch, %", "gain, points", "", "received")
+# Of a command: what makes it no other form of the main job.
+FREE_SETTINGS = (
+    *("seed", "shard_seed", "num_clients", "data", "data.root", "data.download"),
+    *("collective.threads", "methods"),
+)
+PLAIN_WORDS = {"shots=10", "ways=5", "scale=cpu"}  # the defaults, written out
 OURS = (f"ours, {name}" for name in DATASETS.values())
 CLAIM_HEADINGS = ("claim", "form", "paper, or bar", *OURS, "verdict", "figure")
 
@@ -94,8 +100,12 @@ def _in_short(runs: Sequence[Results]) -> str:
 
 
 def _changed_settings(variant: Variant) -> int:
-    """How many of the settings that tell it from the others are not the defaults."""
-    return sum(value != default_of(name) for name, value in variant.settings.items())
+    """How many words of its shortest command ask for something else than the defaults, whatever
+    these are for its data."""
+    asked = ({*portable_overrides(run)} - PLAIN_WORDS for run in variant.runs)
+    return min(
+        sum(word.partition("=")[0] not in FREE_SETTINGS for word in words) for words in asked
+    )
 
 
 def _by_data(runs: Sequence[Results]) -> list[RunGroup]:

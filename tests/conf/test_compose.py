@@ -367,6 +367,11 @@ def test_a_prefix_that_cannot_be_is_refused(words: str, said: str) -> None:
             "data.clients_from=open_world labelled.draws=2 individual.safeguard=true",
             "few of one may be named",
         ),
+        (
+            "experiment=retain_curves labelled.draws=2",
+            "retain_curves is about clients with classes of their own",
+        ),
+        ("experiment=retain_curves labelled.draws=20", None),
         ("queries=200", "queries=200: no image of a class is left to train on"),
         ("queries=5", None),
         ("queries=5 methods=[learngene,fedavg]", "queries=5: fedavg is one model of all clients"),

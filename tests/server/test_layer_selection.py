@@ -21,6 +21,7 @@ from learngene.gene.settings import LearngeneSettings
 from server import factory
 from server.factory import FactoryResult, FactorySettings, train_or_load_gene, trainer_settings
 from server.layer_selection import layer_numbers
+from server.saved_learngene import OTHER_WORLD
 from tests.helpers import CPU, hooked, settings
 
 NAMES = ["1", "2", "2b", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"]
@@ -194,11 +195,11 @@ def test_a_saved_learngene_of_another_world_is_told_and_one_that_knows_the_clien
 ):
     gene, notes = make().gene, list[str]()
     make(notes, learngene__path=str(save(gene, tmp_path / "same")))
-    assert factory.OTHER_WORLD not in notes
+    assert OTHER_WORLD not in notes
     other = replace(gene.card, source=gene.card.source | {"world_sha256": "0" * 64})
     path = str(save(replace(gene, card=other), tmp_path / "other"))
     found = make(notes, learngene__path=path)
-    assert factory.OTHER_WORLD in notes
+    assert OTHER_WORLD in notes
     assert found.sections()["learngene"]["world_sha256"] == "0" * 64
     cycled = make(open_world__cycles=1, open_world__images_to_add=2, open_world__accept=0.3).gene
     assert cycled.card.source["found_classes"] > 0

@@ -35,6 +35,9 @@ def rows(group: RunGroup) -> list[Row]:
     table = []
     for variant in group.variants:
         rounds = rounds_of(variant)
+        if rounds:  # of the clients that answered to the end, whose classes are told
+            there = rounds[-1][1].index
+            rounds = [(known, values[values.index.isin(there)]) for known, values in rounds]
         for known, values in rounds:
             quantity = f"accuracy at {known} classes"
             table.append(row(variant, quantity, "%", mean_over_units(values)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from reports.experiments import controls
@@ -27,8 +29,10 @@ from reports.ledger.claims import (
     NOT,
     TOO_FEW,
     Judged,
+    verdict,
     verdicts,
 )
+from reports.units import mean_over_units
 from reports.variants import group_runs
 from tests.helpers import MANY
 from tests.reports.helpers import page_of
@@ -174,10 +178,28 @@ def test_the_individual_must_improve_at_every_point(run: Run) -> None:
                 method = client["methods"]["learngene"]
                 method["accuracy"] = method["accuracy_by_epoch"][-1][1] = 0.6 - before
 
+    def failing(sections: dict[str, Any]) -> None:  # one client, behind the last round alone
+        sections["clients"][2]["error"] = "died"
+
+    rows = table([run("fig6a_evolution", rounds=True, edit=failing)])
+    assert rows[fig6a_evolution.LEAST_STEP].ours.n == "11 clients"
     least = table([run("fig6a_evolution", rounds=True, edit=unsure)])[fig6a_evolution.LEAST_STEP]
     assert least.ours.mean == pytest.approx(10, abs=0.1) and count > 1
     steps = [row for name, row in risen.items() if name.startswith("accuracy at") and row.ours.mean]
     assert len(steps) == count + 1
+
+
+def test_two_pairs_are_too_few_for_a_verdict(run: Run) -> None:
+    index = pd.MultiIndex.from_tuples([(0, 0, 0), (0, 0, 1)])
+    classes = {(0, 0): ("a", "b"), (0, 1): ("b", "c")}
+    ours = mean_over_units(pd.Series([6.0, 6.1], index), "draw", classes)
+    assert ours.too_few and ours.mean > ours.ci95 and ours.ci95_classes is None
+    (row,) = (r for r in table([run("fig6a_evolution", rounds=True)]).values()
+              if r.name == fig6a_evolution.FIRST_GAIN)  # fmt: skip
+    few = replace(row, ours=ours)
+    assert verdict("", None, few, [few], True) == TOO_FEW
+    sure = replace(few, ours=replace(ours, too_few=False))
+    assert verdict("", None, sure, [sure], True) == HOLDS
 
 
 def test_the_criterion_is_judged_over_seeds(run: Run) -> None:

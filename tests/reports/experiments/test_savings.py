@@ -72,3 +72,5 @@ def test_a_curve_has_converged_within_a_point_of_its_own_end() -> None:
         A: 10,
         B: 10,
     }
+    # Training takes something away: it has not converged before it is there.
+    assert converged(frame({A: [(0, 0.8), (10, 0.71), (20, 0.7)], B: FAST}))[A] == 10
