@@ -172,7 +172,7 @@ class Learngene(Section):
     stem: str | None = None
     top_layers_bytes: Count | None = None
     control: str | None = None  # random: its layers were drawn, not inherited
-    world_sha256: str | None = None  # of the images that it grew up on; data.sha256 or another
+    world_sha256: str | None = None  # of a saved one: of the images that it grew up on
     # what each prefix that clients may take adds to a message, in the run's precision
     bytes_by_depth: dict[str, Count] | None = None
 

@@ -81,9 +81,9 @@ class FactoryResult:
         shown["sha256"] = self.gene.card.sha256
         sizes = self.bytes_by_depth(precision)
         shown["bytes_by_depth"] = {str(depth): size for depth, size in sizes.items()}
-        for name in ("control", "world_sha256"):
-            shown[name] = self.gene.card.source.get(name)
+        shown["control"] = self.gene.card.source.get("control")
         if self.trained is None:
+            shown["world_sha256"] = self.gene.card.source.get("world_sha256")
             return {"collective": None, "criterion": None, "open_world": None, "learngene": shown}
         trainer = self.trained.trainer
         transfer = transfer_section(trainer.stages)
