@@ -27,6 +27,11 @@ from learngene.utils.settings import Limits, check_value, setting
 from learngene.utils.untrusted import first_problem
 
 IN_DRIVER = "in-driver"  # in the node's config where the client shares the driver's process
+WORDS = {  # a run's words for what is here
+    "data.root": "data-root",
+    "data.test_share": "test-share",
+    "data.value_range": "value-range",
+}
 DATASET = re.compile(r"(.*/)?worlds/(?P<key>[0-9a-f]{24})")  # where one lies in a cache
 
 
@@ -123,7 +128,7 @@ def private(what: str) -> Iterator[None]:
         yield
     except (InputError, OSError) as error:
         said = str(error)
-        for own in ("data-root", "test-share", "value-range"):
-            said = said.replace(f"data.{own.removeprefix('data-').replace('-', '_')}", own)
+        for of_a_run, here in WORDS.items():
+            said = said.replace(of_a_run, here)
         log(ERROR, "%s: %s", what, said)
         raise PrivateProblem(f"{what}: the node's own log says why") from None

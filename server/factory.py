@@ -328,8 +328,8 @@ def _snapshot(
         "world_sha256": dataset.sha256,
         "collective": key,
     }
-    if found := len(trainer.known) - len(set(trainer.known) & set(dataset.class_split.base)):
-        source["found_classes"] = found
+    if found := {*trainer.known} - {*dataset.class_split.base}:
+        source["found_classes"] = len(found)
     if control := settings.learngene.control:
         trainer = with_random_layers(trainer, numbers)
         source["control"] = control

@@ -80,7 +80,7 @@ def check_auto(
     if max(unseen, default=0) < 2 or exemplars < 2:
         needed = "a second task with two classes of two images, and two exemplars of a class"
         problem = f"the profile that it reads needs {needed}"
-        fix = "Lower collective.classes_per_task, or write learngene.layers=front"
+        fix = "Write another collective.classes_per_task, or learngene.layers=front"
         raise InputError("learngene.layers", "auto", problem, fix)
     least = min(sizes.values())
     if settings.bytes is not None and settings.bytes < least:

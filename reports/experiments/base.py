@@ -284,6 +284,8 @@ class Experiment:
     figure: Callable[[RunGroup, Path], Path] = draw_variants
     claims: tuple[Claim, ...] = ()
     needs_collective: bool = False  # it shows one; a saved learngene has none
+    caption: str | None = None  # below its figure; None: that bands and bars are intervals
+    whole_curves: bool = False  # its rows are of what lies between the ends of the clients' curves
     # A table of its own, above that of the rows, in text: headings, then cells.
     overview: Callable[[RunGroup], list[tuple[str, ...]]] = lambda group: []
 

@@ -40,5 +40,9 @@ def _selected(run: Results) -> list[str]:
 
 
 EXPERIMENT = Experiment(
-    "growth_ablation", rows=rows, figure=rho_side_by_side, needs_collective=True
+    "growth_ablation",
+    rows=rows,
+    figure=rho_side_by_side,
+    needs_collective=True,
+    caption="Means over seeds; the table has the intervals.",
 )

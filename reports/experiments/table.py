@@ -241,17 +241,10 @@ def title_of(group: RunGroup) -> str:
     return f"{group.experiment or 'no experiment'} on {group.data}"
 
 
-MAPS = {  # without bands and bars
-    "fig3_criterion": "Means over seeds; the table has the intervals.",
-    "fig5_gradcam": "Maps of single images.",
-    "growth_ablation": "Means over seeds; the table has the intervals.",
-}
-
-
 def caption(group: RunGroup) -> str:
-    """What the bands and bars of the experiment's figure are."""
-    if group.experiment in MAPS:
-        return MAPS[group.experiment]
+    """What stands below the experiment's figure: by itself what its bands and bars are."""
+    if (own := experiment(group.experiment).caption) is not None:
+        return own
     over = f"over seeds where there are three or more, else over {group.variants[0].unit}s"
     return f"Bands and bars are 95 % intervals, {over}."
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from reports.experiments.registry import experiment
 from reports.runs import GatherError, seeds_of
 from reports.schema import Results, check_results
 from reports.variants import (
@@ -18,7 +19,6 @@ from reports.variants import (
 
 LIMIT = 200_000  # bytes of a kept result
 MANY = 100  # clients; of more, curves are kept at their two ends
-WHOLE_CURVES = ("fig4_curves", "fig4_samples")  # their rows are of what lies between the ends
 PER_CLIENT = 3_000  # bytes of a kept result of more clients than that
 # Declared fields (``reports.schema``) that are not kept; further ones are not kept either.
 NOT_KEPT: dict[str, Any] = {
@@ -38,7 +38,7 @@ def compact_results(results: Results) -> dict[str, Any]:
     declared = check_results(whole, extra="ignore")
     small = declared.model_dump(mode="json", exclude_unset=True, exclude=NOT_KEPT)
     small["run"] |= _run(results)
-    if len(small["clients"]) > MANY and experiment_of(results) not in WHOLE_CURVES:
+    if len(small["clients"]) > MANY and not experiment(experiment_of(results)).whole_curves:
         for method in (
             m for client in small["clients"] for m in client.get("methods", {}).values()
         ):

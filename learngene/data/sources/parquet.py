@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from learngene.data.settings import SeededDataSettings, value_bounds
 from learngene.data.sources.base import BATCH, Source, check_file, hash_files
 from learngene.data.sources.decode import Encoded
 from learngene.errors import InputError
+from learngene.utils.checkpoint import key_of
 from learngene.utils.untrusted import MEBIBYTE, first_problem, parse_json, read_json
 
 HUB = {"cifar100": "uoft-cs/cifar100", "imagenet100": "timm/mini-imagenet"}
@@ -251,7 +250,7 @@ def _table_source(
     given = {"value_range": value_range} if value_range else {}
     split = named_class_split(settings, names)
     # Names may stand beside the tables (meta.json), and the division goes by them.
-    classes = hashlib.sha256(json.dumps([names, asdict(split)]).encode()).hexdigest()
+    classes = key_of({"names": names, "split": asdict(split)})
     return TableSource(
         class_names=names,
         class_split=split,

@@ -102,5 +102,10 @@ def _rho(run: Results, layers: slice, late: bool) -> float | None:
 
 
 EXPERIMENT = Experiment(
-    "fig3_criterion", rows=rows, figure=rho_heatmap, claims=CLAIMS, needs_collective=True
+    "fig3_criterion",
+    rows=rows,
+    figure=rho_heatmap,
+    claims=CLAIMS,
+    needs_collective=True,
+    caption="Means over seeds; the table has the intervals.",
 )

@@ -61,4 +61,4 @@ def figure(group: RunGroup, path: Path) -> Path:
     )
 
 
-EXPERIMENT = Experiment("fig4_curves", (MAIN, REFERENCE), rows, figure, (CLAIM,))
+EXPERIMENT = Experiment("fig4_curves", (MAIN, REFERENCE), rows, figure, (CLAIM,), whole_curves=True)

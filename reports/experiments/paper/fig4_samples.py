@@ -114,4 +114,4 @@ CLAIMS = (
         unit="images",
     ),
 )
-EXPERIMENT = Experiment("fig4_samples", (MAIN, REFERENCE), rows, figure, CLAIMS)
+EXPERIMENT = Experiment("fig4_samples", (MAIN, REFERENCE), rows, figure, CLAIMS, whole_curves=True)

@@ -27,4 +27,10 @@ def figure(group: RunGroup, path: Path) -> Path:
     return gradcam(group.runs[0], path)
 
 
-EXPERIMENT = Experiment("fig5_gradcam", rows=rows, figure=figure, needs_collective=True)
+EXPERIMENT = Experiment(
+    "fig5_gradcam",
+    rows=rows,
+    figure=figure,
+    needs_collective=True,
+    caption="Maps of single images.",
+)

@@ -35,9 +35,6 @@ def rows(group: RunGroup) -> list[Row]:
     table = []
     for variant in group.variants:
         rounds = rounds_of(variant)
-        if rounds:  # of the clients that answered to the end, whose classes are told
-            there = rounds[-1][1].index
-            rounds = [(known, values[values.index.isin(there)]) for known, values in rounds]
         for known, values in rounds:
             quantity = f"accuracy at {known} classes"
             table.append(row(variant, quantity, "%", mean_over_units(values)))
@@ -89,14 +86,16 @@ def figure(group: RunGroup, path: Path) -> Path:
 
 def rounds_of(variant: Variant) -> list[tuple[int, pd.Series]]:
     """Of each round the classes that the collective knew, and the learngene's accuracy by client,
-    percent, over the runs that have rounds. The last round's clients are the run's."""
+    percent, over the runs that have rounds. The last round's clients are the run's; of those before
+    it there are as many as answered to the end, whose classes are told."""
     runs = [run for run in variant.runs if run.get("rounds")]
     rounds = []
     for number, point in enumerate(runs[0]["rounds"] if runs else ()):
         then = [{**r, "clients": r["rounds"][number].get("clients") or r["clients"]} for r in runs]
         accuracies = 100 * Variant("", {}, tuple(then)).final_by_client(MAIN).accuracy
         rounds.append((point["known_classes"], accuracies))
-    return rounds
+    there = rounds[-1][1].index if rounds else ()
+    return [(known, values[values.index.isin(there)]) for known, values in rounds]
 
 
 EXPERIMENT = Experiment("fig6a_evolution", (MAIN,), rows, figure, (CLAIM,), needs_collective=True)
