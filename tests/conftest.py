@@ -18,13 +18,21 @@ from tests.reports.helpers import make_results
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files of whole runs and of Ray come first: a long one at the end would keep one process.
+    """Files that start Ray, nodes or whole runs in other processes come one after another, beside
+    files that compute: two of the former wait for each other, and limits of time are reached.
+
+    They come first, then files of whole runs, then the others: a long one at the end would keep one
+    process. A file's tests share fixtures and so stay in one process.
 
     ``chaos`` runs for whoever names it, and for nobody else.
     """
     here = Path(__file__).parent
-    long = here / "runtime"
-    items.sort(key=lambda item: item.path.parent != here and long not in item.path.parents)
+    starting = {item.path for item in items if item.get_closest_marker("ray")}
+    starting |= {item.path for item in items if here / "runtime" in item.path.parents}
+    items.sort(key=lambda item: (item.path not in starting, item.path.parent != here))
+    for item in items:
+        group = "processes" if item.path in starting else str(item.path.relative_to(here))
+        item.add_marker(pytest.mark.xdist_group(group))
     if "chaos" in (config.option.markexpr or ""):
         return
     for item in items:

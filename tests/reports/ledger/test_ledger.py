@@ -512,6 +512,7 @@ def test_a_figure_that_is_not_there_is_not_linked(saved: Save) -> None:
     assert all(f"](results/{figure})" in linked for figure in figures)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_committed_page_is_that_of_the_committed_runs(tmp_path: Path) -> None:
     docs = ROOT / "docs"
     shutil.copytree(docs / "results", tmp_path / "results")
