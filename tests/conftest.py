@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.cache import build
@@ -16,23 +18,35 @@ from learngene.data.settings import SeededDataSettings
 from tests.helpers import CPU, settings, without_rendering
 from tests.reports.helpers import make_results
 
+HERE = Path(__file__).parent
+
+
+@cache
+def starts_processes(path: Path) -> bool:
+    """Whether a file's tests start Ray, nodes or runs in processes of their own."""
+    return HERE / "runtime" in path.parents or "@pytest.mark.ray" in path.read_text()
+
+
+class ProcessesAside(LoadFileScheduling):
+    """Files that start processes go to one worker, one after another, beside files that compute:
+    two of the former wait for each other, until limits of time are reached."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name: str = super()._split_scope(nodeid)
+        return "processes" if starts_processes(self.config.rootpath / name) else name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ProcessesAside:
+    return ProcessesAside(config, log)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files that start Ray, nodes or whole runs in other processes come one after another, beside
-    files that compute: two of the former wait for each other, and limits of time are reached.
-
-    They come first, then files of whole runs, then the others: a long one at the end would keep one
-    process. A file's tests share fixtures and so stay in one process.
+    """Files that start processes come first, then those of whole runs: a long one at the end would
+    keep one worker.
 
     ``chaos`` runs for whoever names it, and for nobody else.
     """
-    here = Path(__file__).parent
-    starting = {item.path for item in items if item.get_closest_marker("ray")}
-    starting |= {item.path for item in items if here / "runtime" in item.path.parents}
-    items.sort(key=lambda item: (item.path not in starting, item.path.parent != here))
-    for item in items:
-        group = "processes" if item.path in starting else str(item.path.relative_to(here))
-        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (not starts_processes(item.path), item.path.parent != HERE))
     if "chaos" in (config.option.markexpr or ""):
         return
     for item in items:
