@@ -42,6 +42,7 @@ from learngene.errors import InputError
 from learngene.methods import BUILT_IN
 from learngene.methods.common.backbone import body_card
 from learngene.seeding import generator
+from learngene.utils.checkpoint import key_of
 from learngene.utils.files import write_atomically
 from protocol.plan import plan_round
 from protocol.task import ClientTask
@@ -52,6 +53,11 @@ from server.factory import FactoryResult, train_or_load_gene
 from server.pretraining import budget_of, pretrain_methods
 
 TUNING_SEED = 77  # shards that no reported run draws
+# Settings, or groups of them, that change no trial; which methods there are is in the records.
+OF_NO_TRIAL = {
+    *("cache", "resume", "logger", "runtime", "report", "faults", "experiment", "scale", "methods"),
+    *("data.root", "data.download", "individual.keep"),
+}
 SPACES: dict[str, dict[str, list[Any]]] = yaml.safe_load(
     Path(__file__).with_name("spaces.yaml").read_text()
 )
@@ -166,7 +172,7 @@ def main() -> int:
     dataset = build(config.dataset, Path(config.cache))
     result = train_or_load_gene(factory_settings(config), dataset)
     budget = budget_of(pretraining_settings(config, plain), dataset, result)
-    conditions = conditions_of(plain, budget)
+    conditions = conditions_of(plain, budget, dataset.sha256)
     try:
         records = trials_so_far(arguments.out, conditions)
     except ValueError as error:
@@ -198,8 +204,15 @@ def main() -> int:
     return 0
 
 
-def conditions_of(config: dict[str, Any], budget: int) -> dict[str, Any]:
-    """What every trial has in common, and what a trial of another run may have otherwise."""
+def conditions_of(config: dict[str, Any], budget: int, sha256: str) -> dict[str, Any]:
+    """What every trial has in common, and what a trial of another run may have otherwise.
+
+    Args:
+        sha256: of the images.
+    """
+    others = dict(flatten(config))
+    for name in [each for each in others if {each, each.split(".")[0]} & OF_NO_TRIAL]:
+        del others[name]
     return {
         "data": config["data"]["name"],
         "width": config["collective"]["width"],
@@ -209,6 +222,7 @@ def conditions_of(config: dict[str, Any], budget: int) -> dict[str, Any]:
         "clients": config["num_clients"],
         "seed": config["seed"],
         "individual": config["individual"],
+        "settings": key_of({**others, "images": sha256}),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def node_state(config: Mapping[str, Any]) -> str:
     """
     root = config.get(DATA_ROOT)
     with private("the node's own images cannot be read"):
-        images = None if root is None else list(_files(expand_user(str(root))))
+        images = None if root is None else _files(expand_user(str(root)))
     parts = {
         "config": dict(config),
         "images": images,
@@ -43,9 +43,25 @@ def node_state(config: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:NODE_STATE]
 
 
-def _files(root: Path) -> Iterator[tuple[str, int, int]]:
-    """Each file below ``root``: name, bytes, time of its last change in nanoseconds."""
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            about = path.stat()
-            yield path.relative_to(root).as_posix(), about.st_size, about.st_mtime_ns
+def _files(root: Path) -> list[tuple[str, int, int]]:
+    """Each file below ``root``: name, bytes, time of its last change in nanoseconds.
+
+    As where images are read, linked folders count and hidden ones do not.
+    """
+    found: list[tuple[str, int, int]] = []
+
+    def walk(folder: Path, around: tuple[Path, ...]) -> None:
+        around = (*around, folder.resolve())
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.is_file():
+                about = path.stat()
+                named = path.relative_to(root).as_posix()
+                found.append((named, about.st_size, about.st_mtime_ns))
+            elif path.is_dir() and path.resolve() not in around:  # a link may lead back
+                walk(path, around)
+
+    if root.is_dir():
+        walk(root, ())
+    return found

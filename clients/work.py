@@ -147,7 +147,7 @@ def _drawn(client: int, task: ClientTask, node: NodeSettings, device: torch.devi
     }
     names = tuple(dataset.class_names[c] for c in shard.classes)
     data = read_shard(dataset, shard, device)
-    return ClientImages(data, names, dataset.image_shape[1], told)
+    return ClientImages(data, names, dataset.image_shape[1], told, dataset.value_range)
 
 
 def _own_images(task: ClientTask, node: NodeSettings, device: torch.device) -> ClientImages:

@@ -22,7 +22,7 @@ from learngene.data.augment import still_views, to_batch
 from learngene.data.own_images import read_own_images
 from learngene.data.partition import ShardData, check_images
 from learngene.data.sources.base import check_file
-from learngene.data.sources.decode import decode, own_pixel_limit
+from learngene.data.sources.decode import Range, decode, is_wide, own_pixel_limit
 from learngene.data.sources.folder import FILE_LIMIT, image_files
 from learngene.errors import InputError
 from learngene.gene.gene import Learngene
@@ -254,7 +254,14 @@ def read_images(kept: KeptIndividual, files: Iterable[Path]) -> np.ndarray:
     if card.channels != 3:
         problem = f"it takes images of {card.channels} channels, files are read as three"
         raise InputError("INDIVIDUAL", card.channels, problem, "Give it arrays: learngene.predict")
-    return np.stack([decode(f, card.image_side, str(f), card.value_range) for f in files])
+    return np.stack([_pixels(file, card.image_side, card.value_range) for file in files])
+
+
+def _pixels(file: Path, side: int, value_range: Range | None) -> np.ndarray:
+    if value_range is None and is_wide(file):
+        problem = "more than 8 bits a value, and the individual was trained on images of 8"
+        raise InputError("IMAGES", file, problem, "Convert it as those were")
+    return decode(file, side, str(file), value_range)
 
 
 def name_files(

@@ -10,6 +10,7 @@ import io
 import json
 import timeit
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def export_individual(
     if path.suffix not in writers:
         raise InputError("--out", path, "its suffix is neither .onnx nor .pt2", "Name one of both")
     check_writable(path, "--out")
-    network = WholeIndividual(kept.individual, mirror=card.mirror, moved=card.moved).eval()
+    individual = deepcopy(kept.individual).cpu()  # as a node without an accelerator runs it
+    network = WholeIndividual(individual, mirror=card.mirror, moved=card.moved).eval()
     if named := list(images):
         pixels = read_images(kept, files_in(named)).transpose(0, 3, 1, 2)
     else:

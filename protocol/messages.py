@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,8 @@ from protocol.task import NO_NUMBERS
 Metric = int | float | list[int] | list[float]
 
 UINT64 = 2**64 - 1
+MOST = 1e100  # of any number: sums and squares of such are finite
+MOST_SECONDS = 1e9
 MOST_CLASSES = 100_000  # of a node's own images, as ``learngene.gene.kept`` reads at most
 WORLD = "0" * 72  # stands for where a dataset lies (its key is 24 of them) and its images' size
 WORKER_DIED = "the worker died while running this client, and again when its work was repeated"
@@ -179,7 +181,7 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
     if ERROR in content:
         failure = content.config_records[ERROR]
         info = {"traceback": str(failure.get("traceback", ""))}
-        return CheckedReply(info=info, errors=[str(failure["reason"])])
+        return CheckedReply(info=info, errors=[str(failure["reason"]) or "no reason given"])
     head = content.config_records[INFO]
     if head["client"] != client:
         problem = f"the reply claims client {head['client']!r}, its node is client {client}"
@@ -204,6 +206,8 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
                 wrong = [f"{name} is missing" for name in IN_A_ROUND if name not in metrics]
             if not wrong and method in schema.last_epochs:
                 wrong = _not_due(metrics, schema.last_epochs[method])
+            if not wrong:
+                wrong = _odd_extras(metrics)
             errors.extend(f"{method}: {problem}" for problem in wrong)
             if not wrong:
                 good[method] = metrics
@@ -218,8 +222,12 @@ def _odd(info: dict[str, Any]) -> str | None:
         value = info.get(name, least)
         if type(value) is not int or not least <= value <= limit:
             return f"{name} is {value!r}, a whole number from {least} to {limit} is due"
-    if not re.fullmatch(r"([0-9]+(,[0-9]+)*)?", str(info.get("classes", ""))):
+    classes = info.get("classes", "")
+    if not re.fullmatch(r"([0-9]+(,[0-9]+)*)?", str(classes)):
         return "classes are numbers with commas between them, these are not"
+    numbers = [int(number) for number in str(classes).split(",") if number]
+    if len(set(numbers)) < len(numbers):
+        return "it names a class twice"
     names, due = info.get("class_names"), info.get("own_classes")
     if names is not None and (count := len(str(names).split("\n"))) != due:
         return f"class_names are {count}, its own classes are {due}"
@@ -258,6 +266,10 @@ def _not_finite(name: str, value: Metric) -> str | None:
     """The problem in words, or None. (MetricRecord itself refuses everything but numbers.)"""
     values = value if isinstance(value, list) else [value]
     bad = next((each for each in values if not math.isfinite(each)), None)
+    if bad is None and name == "seconds" and not 0 <= min(values, default=0) <= MOST_SECONDS:
+        return f"seconds is {value}, a time is due"
+    if bad is None and (large := next((v for v in values if abs(v) > MOST), None)) is not None:
+        return f"{name} is {large}, at most {MOST} is due"
     return None if bad is None else f"{name} is {bad}, a finite number is due"
 
 
@@ -268,6 +280,8 @@ def _not_due(metrics: dict[str, Any], last_epoch: int) -> list[str]:
     if single := [name for name in CURVES if not isinstance(metrics[name], list)]:
         return [f"{name} is no list" for name in single]
     epochs = metrics["epochs"]
+    if broken := [each for each in epochs if type(each) is not int or each < 0]:
+        return [f"epochs has {broken[0]}, a whole number is due"]
     wrong = [
         f"{name} has {len(metrics[name])} values, epochs {len(epochs)}"
         for name in CURVES
@@ -282,6 +296,16 @@ def _not_due(metrics: dict[str, Any], last_epoch: int) -> list[str]:
         values = values if isinstance(values, list) else [values]
         if outside := [each for each in values if not 0 <= each <= 1]:
             wrong.append(f"{name} is {outside[0]}, 0..1 is due")
-    if isinstance(metrics["seconds"], list) or metrics["seconds"] < 0:
-        wrong.append(f"seconds is {metrics['seconds']}, a time is due")
+    return wrong
+
+
+def _odd_extras(metrics: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the numbers that a method has beside its curves."""
+    depth, fell_back = metrics.get("depth", 0), metrics.get("safeguard_fell_back")
+    wrong = []
+    if type(depth) is not int or depth < 0:
+        wrong.append(f"depth is {depth}, a whole number is due")
+    for name in ("safeguard_gene", "safeguard_scratch") if fell_back is not None else ():
+        if not 0 <= metrics.get(name, -1) <= 1:
+            wrong.append(f"{name} is {metrics.get(name)}, 0..1 is due beside safeguard_fell_back")
     return wrong

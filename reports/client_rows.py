@@ -53,8 +53,12 @@ def _row(
     info = answer.info
     own = int(info.get("own_classes", 0))
     drawn = [int(c) for c in str(info.get("classes", "")).split(",") if c]
+    problem = None
     if unknown := [c for c in drawn if c >= len(class_names)]:
         problem = f"refused: it names class {unknown[0]}, the dataset has {len(class_names)}"
+    elif answer.methods and not (own or drawn):
+        problem = "refused: it names no classes"
+    if problem:
         return _row(replace(answer, info={}, methods={}, error=problem), shots, class_names)
     return {
         "id": answer.client,

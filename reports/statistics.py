@@ -63,7 +63,7 @@ def class_interval(values: Sequence[float], classes: Sequence[Collection[str]]) 
     Returns:
         None with fewer than three clients, or where all of them have the same classes.
     """
-    y = _finite(values, "values")
+    y, classes = _finite(values, "values"), [frozenset(its) for its in classes]
     n, names = len(y), sorted({name for its in classes for name in its})
     share_of = np.array([[(name in its) / len(its) for name in names] for its in classes])
     if n < 3 or not np.ptp(share_of, axis=0).any():

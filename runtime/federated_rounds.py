@@ -99,7 +99,7 @@ def run_federated_training(
         key = kept[training.name].key
         said = {"training": key, "rounds": training.done, "whole": training.whole}
         if not training.whole:
-            said |= {"parted": training.parted, "run": training.run}
+            said |= {"parted": training.parted, "run": training.run, "absent": training.absent}
         return Payload(training.state.arrays, training.state.card | {"private": said})
 
     def plan(training: Training, number: int) -> RoundPlan:

@@ -99,7 +99,7 @@ class RayStart(RunCallback):
 
         try:
             ray.init(**init_args)
-            self._pool.open(self._resources.num_cpus, self._resources.num_gpus, ready=self._early)
+            self._pool.open(self._resources, ready=self._early)
         except BaseException as error:  # also SystemExit, which would end this thread alone
             self._error = error
         self._up.set()

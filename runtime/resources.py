@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +59,14 @@ class Resources:
     num_gpus: float
     address: str | None = None  # None: a new cluster on this machine
     nodes: tuple[Node, ...] = ()  # of the cluster at ``address``
+    clients: int | None = field(default=None, compare=False)  # no more workers are started
 
     @property
     def workers(self) -> int:
         """How many clients run at once."""
         nodes = self.nodes or (Node(self.total_cpus or 0, self.total_gpus or 0),)
-        return sum(each.workers(self.num_cpus, self.num_gpus) for each in nodes)
+        room = sum(each.workers(self.num_cpus, self.num_gpus) for each in nodes)
+        return room if self.clients is None else min(room, self.clients)
 
     def init_args(self) -> dict[str, Any]:
         """What ``ray.init`` is called with."""
@@ -136,7 +138,8 @@ def check_resources(runtime: RuntimeSettings, num_clients: int) -> Resources:
         problem = f"a client asks for {asked:g} GPUs, there are {have_gpus}"
         fix = "Use 0 to run on the processor, a share of what there is, or raise runtime.total_gpus"
         raise InputError("runtime.num_gpus", asked, problem, fix)
-    return Resources(min(have_cpus, math.ceil(cpus * num_clients)), have_gpus, cpus, float(asked))
+    due = min(have_cpus, math.ceil(cpus * num_clients))
+    return Resources(due, have_gpus, cpus, float(asked), clients=num_clients)
 
 
 def _on_cluster(address: str, cpus: float, asked: float | None) -> Resources:

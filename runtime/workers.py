@@ -18,6 +18,7 @@ from flwr.app import Context, Message, MessageType
 
 from clients.client_app import be_ready, end_at_sigterm
 from protocol.messages import WORKER_DIED, WORKER_STUCK
+from runtime.resources import Resources
 from runtime.serial_backend import TRIES
 from runtime.signals import BackendLost
 
@@ -56,10 +57,11 @@ class WorkerPool:
         self.late: Set[str] = set()  # messages that nobody asks for any more
         self._slowest: dict[str, float] = {}  # by round: seconds of a client that has answered
 
-    def open(self, num_cpus: float, num_gpus: float, *, ready: bool) -> None:
-        """Ray runs: start as many workers as fit, each of which holds so much.
+    def open(self, resources: Resources, *, ready: bool) -> None:
+        """Ray runs: start as many workers as fit, and no more than there are clients.
 
         Args:
+            resources: as checked.
             ready: they import at once what their first client will need.
         """
         from flwr.server.superlink.fleet.vce.backend.raybackend import (
@@ -67,11 +69,13 @@ class WorkerPool:
             ClientAppActor,
         )
 
-        holds: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        holds = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
         at_start = {"on_actor_init_fn": be_ready if ready else end_at_sigterm}
         # It knows what a worker is and how many fit.
         flowers = BasicActorPool(ClientAppActor, holds, at_start)
-        self._create, self.actors_capacity = flowers.create_actor_fn, flowers.actors_capacity
+        room = flowers.actors_capacity
+        self._create = flowers.create_actor_fn
+        self.actors_capacity = room if resources.clients is None else min(room, resources.clients)
         threading.Thread(target=self._watch_ray, name="ray's health", daemon=True).start()
         self.add_actors_to_pool(self.actors_capacity)
 

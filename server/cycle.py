@@ -28,6 +28,7 @@ from learngene.open_world.cycle import (
 )
 from learngene.open_world.detector import OpenSetDetector
 from learngene.open_world.settings import OpenWorldSettings
+from learngene.seeding import generator
 from learngene.utils.checkpoint import key_of, read_checkpoint, write_checkpoint
 from learngene.utils.hardware import library_version
 from protocol.callbacks import SILENT, RunCallback
@@ -41,7 +42,7 @@ from server.collective import (
     restore,
 )
 
-FORMAT = 4  # raise it when the cycle changes
+FORMAT = 5  # raise it when the cycle changes
 
 
 def run_cycles(
@@ -84,7 +85,10 @@ def run_cycles(
         met = encounter(stream, scores, detector.threshold, before, labeller, limit)
         pool = gather_labels(pool, stream, met, before)
         added = choose_classes(pool, settings)
-        split = {c: split_held_out(pool.pop(c)) for c in added}
+        split = {
+            c: split_held_out(pool.pop(c), generator(trainer.settings.seed, "held-out", cycle, c))
+            for c in added
+        }
         if added:
             trainer.add_task(
                 {c: train for c, (train, _) in split.items()},

@@ -54,6 +54,12 @@ class Training:
         """The first round in which a client has not: from there on it is no other run's."""
         return next((each.round for each in self.history if each.answered < each.asked), None)
 
+    @property
+    def absent(self) -> list[int]:
+        """The clients that have not answered in that round."""
+        rounds = (each for each in self.history if each.round == self.parted)
+        return [c.client for each in rounds for c in each.clients if c.error is not None]
+
 
 class FederatedStrategy(LearngeneStrategy):
     """Trains several methods one after another, each from where it is to its last round.

@@ -235,6 +235,7 @@ def _write(
         "flip": source.flip,
         "of": cache_key_fields(settings, source),
         "digests": digests,
+        **({"value_range": source.value_range} if "value_range" in source.shaping else {}),
         **({"notes": notes} if notes else {}),
     }
     text = json.dumps(seal(card), indent=1, ensure_ascii=False) + "\n"

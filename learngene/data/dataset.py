@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -72,6 +73,8 @@ class ImageDataset:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     test_hashes: NDArray[np.void]
+    # of images of more than 8 bits: what became 0 and 255
+    value_range: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()  # what the user should know of its images, in words
 
     def __reduce__(self) -> tuple[Callable[[Path], ImageDataset], tuple[Path]]:
@@ -147,6 +150,7 @@ def _load(path: str) -> ImageDataset:
             duplicates_dropped=card["duplicates_dropped"],
             conflicting_labels=card["conflicting_labels"],
             flip=card["flip"],
+            value_range=None if (known := card.get("value_range")) is None else tuple(known),
             notes=tuple(card.get("notes", ())),
             **arrays,
         )
@@ -176,6 +180,11 @@ def _card_digest(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
 
 
+def _is_range(value: Any) -> bool:
+    ends: list[Any] = value if isinstance(value, list) and len(value) == 2 else [None]
+    return all(type(end) in (int, float) and math.isfinite(end) for end in ends)
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """``world.json``, known to be as it was written and to describe a dataset that can be.
 
@@ -202,6 +211,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         and all(is_int_in_range(card[name], 0, 1 << 32) for name in ("duplicates_dropped",
                                                            "conflicting_labels"))
         and all(isinstance(note, str) for note in card.get("notes", ()))
+        and _is_range(card.get("value_range", [0, 1]))
     )  # fmt: skip
     if not fits:
         raise ValueError("world.json describes no dataset")

@@ -69,7 +69,7 @@ def draw_shard(dataset: ImageDataset, shards: ShardSettings, client: int) -> Sha
     group = dataset.class_split.group(shards.classes_from)
     if partition is not None:
         images = divided_images(shards.ways, shards.shots, partition.clients) // len(group)
-        _check_shots(dataset, group, images, shards.shots, "clients divide")
+        _check_shots(dataset, group, images, shards.shots, "clients divide", divided=True)
         ends = divide(len(group), images, partition, seed)[:, client : client + 2]
         held = [(c, *part) for c, part in zip(group, ends.tolist(), strict=True) if np.ptp(part)]
         picked = []
@@ -102,6 +102,8 @@ def _check_shots(
     shots: object,
     who: str,
     queries: int | None = None,
+    *,
+    divided: bool = False,
 ) -> None:
     """Refuse shots that need more images of a class than the scarcest of the group has."""
     splits = ("train",) if queries is None else SPLITS
@@ -113,7 +115,8 @@ def _check_shots(
         problem = f"{needed}, class {dataset.class_names[scarce]} of {dataset.name} has {held}"
         if held - (queries or 0) < 1:
             raise InputError("queries", queries, problem, "Lower queries")
-        raise InputError("shots", shots, problem, "Lower shots" if images > 0 else "Raise shots")
+        lower = "Lower num_clients, shots or ways" if divided else "Lower shots"
+        raise InputError("shots", shots, problem, lower if images > 0 else "Raise shots")
 
 
 def shard_of_rows(

@@ -191,6 +191,8 @@ def _front_problem(card: Card) -> str | None:
         return f"layers {card.layers} need a stem: they do not begin with layer 1"
     if card.pools is None or any(not 1 <= place <= len(card.layers) for place in card.pools):
         return f"pools {card.pools} are no places among {len(card.layers)} layers"
+    if card.image_side is not None and card.image_side >> len(card.pools) == 0:
+        return f"pools are {len(card.pools)}: nothing is left of an image of side {card.image_side}"
     if (joined := card.joined) is not None:
         depth = len(card.layers)
         if joined != sorted({*joined}) or joined[-1] >= depth:

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from learngene.errors import InputError
 from learngene.gene.card import CARD_LIMIT, HEADER_LIMIT, Card, read_card, refuse
 from learngene.gene.gene import load
-from learngene.utils.files import is_file
+from learngene.utils.files import expand_user, is_file
 from learngene.utils.untrusted import RESULTS_LIMIT, read_json
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before anything imports huggingface_hub
@@ -98,8 +98,9 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    path = expand_user(path)
     gene = load(path)
-    where = results or path.parent / "results.json"
+    where = path.parent / "results.json" if results is None else expand_user(results)
     text = model_card(gene.card, where, repository, f"{HUB}{repository}", licence)
     contents = {
         CARD: path.with_suffix(".json").read_bytes(),

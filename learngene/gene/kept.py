@@ -219,6 +219,10 @@ def _build(card: IndividualCard) -> Individual:
     if len(card.top_widths or ()) != (card.inherited if card.top_widths is not None else 0):
         raise ValueError(f"{card.inherited} inherited layers have {card.top_widths} channels")
     if card.front is not None:
+        if card.image_side >> len(card.front.pools) == 0:
+            raise ValueError(
+                f"{len(card.front.pools)} pools, of side {card.image_side} none is left"
+            )
         depths = [each.depth for each in card.front.joined]
         if depths != sorted({*depths}) or (depths and depths[-1] >= card.inherited):
             raise ValueError(f"joined {depths} are no rising depths below {card.inherited}")

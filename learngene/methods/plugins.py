@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -31,6 +32,10 @@ from learngene.methods.isolation import in_words, isolated
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)  # its parts name files and records
 NAME_LIMIT = 40  # characters of a name in tables and messages
 IMPORT_S = 120.0  # an import that takes longer is taken for endless, seconds
+
+
+# Each module's file as it was when this process imported it: what runs is that one.
+_IMPORTED = WeakKeyDictionary[ModuleType, str]()
 
 
 class NoModule(ValueError):
@@ -54,8 +59,9 @@ def describe(module: str) -> dict[str, Any]:
     if module not in sys.modules:
         _rehearse(module)
     method, path = _import(module)
+    _unchanged(module, sha256 := _sha256(path))
     reply = {field.name: getattr(method, field.name) for field in fields(ReplyForm)}
-    return {"module": module, "sha256": _sha256(path), "reply": reply}
+    return {"module": module, "sha256": sha256, "reply": reply}
 
 
 def load(plugin: Mapping[str, Any]) -> Method:
@@ -70,6 +76,7 @@ def load(plugin: Mapping[str, Any]) -> Method:
             f"{plugin['module']} is another file here ({path}, sha256 {sha256[:8]}) than at the "
             f"start of the run ({plugin['sha256'][:8]})"
         )
+    _unchanged(plugin["module"], sha256)
     return method
 
 
@@ -131,7 +138,16 @@ def _import(module: str) -> tuple[Method, Path]:
     if not callable(method.adapt):
         problem = f"an adapt that is no function: {method.adapt!r:.100}"
         raise ValueError(f"METHOD in {path} has {problem}")
+    _IMPORTED.setdefault(imported, _sha256(path))
     return method, path
+
+
+def _unchanged(module: str, sha256: str) -> None:
+    """Raises:
+    ValueError: what this process has imported is not that.
+    """
+    if _IMPORTED[sys.modules[module]] != sha256:
+        raise ValueError(f"{module} has changed since it was imported: start the command again")
 
 
 def error_line(module: str, error: BaseException) -> str:

@@ -248,7 +248,7 @@ def widen(
         weight = above.weight.data[:, index] * inputs
         if noise > 0:
             size = noise * above.weight.data.std()
-            weight += size * _cancelling(weight, index, generator)
+            weight += size * cancelling(weight, index, copies, generator)
         _set_weight(above, weight)
         above.in_channels = width
     else:
@@ -258,13 +258,19 @@ def widen(
     return collective
 
 
-def _cancelling(like: Tensor, index: Tensor, generator: np.random.Generator) -> Tensor:
+def cancelling(
+    like: Tensor, index: Tensor, copies: Tensor, generator: np.random.Generator
+) -> Tensor:
     """Normal numbers of variance 1 for each weight (C_out, C_in, 3, 3), minus the mean over the
-    input channels that are copies of one: 0 where there is no copy."""
+    input channels that are copies of one: 0 where there is no copy. On the device of ``like``.
+
+    Args:
+        index: of each input channel, the one that it is a copy of (C_in,).
+        copies: how many are copies of the same (C_in,).
+    """
     drawn = torch.from_numpy(generator.standard_normal(tuple(like.shape))).to(like)
-    total = drawn.new_zeros(len(drawn), int(index.max()) + 1, *drawn.shape[2:])
-    mean = total.index_add(1, index, drawn) / torch.bincount(index).to(drawn).view(1, -1, 1, 1)
-    return drawn - mean[:, index]
+    total = torch.zeros_like(drawn).index_add_(1, index.to(drawn.device), drawn)  # at the originals
+    return drawn - (total / copies.to(drawn).view(1, -1, 1, 1))[:, index]
 
 
 def deepen(

@@ -134,14 +134,17 @@ def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """He initialisation of every convolution and linear layer, from one generator, in order."""
+    """He initialisation of every convolution and linear layer, from one generator, in order:
+    the same numbers on every device."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             if isinstance(part, nn.Conv2d):  # BatchNorm follows: the backward pass counts
                 fan = part.weight.shape[0] * part.weight[0, 0].numel()
             else:  # nothing rescales a classifier's layers: the forward pass counts
                 fan = part.in_features
-            nn.init.normal_(part.weight, std=math.sqrt(2 / fan), generator=generator)
+            drawn = torch.empty_like(part.weight, device=generator.device)
+            nn.init.normal_(drawn, std=math.sqrt(2 / fan), generator=generator)
+            part.weight.data.copy_(drawn)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 

@@ -173,8 +173,10 @@ def gather_labels(
     return rows_by_class
 
 
-def split_held_out(rows: Rows, share: float = 0.1) -> tuple[Rows, Rows]:
-    """Labelled images of one class: (those to train on, those kept for the threshold)."""
+def split_held_out(rows: Rows, draws: np.random.Generator, share: float = 0.1) -> tuple[Rows, Rows]:
+    """Labelled images of one class: (those to train on, those kept for the threshold), each in
+    random order: they come with those first that looked most unknown."""
+    rows = draws.permutation(rows)
     held = min(max(1, round(share * len(rows))), len(rows) - 1)
     return rows[held:], rows[:held]
 

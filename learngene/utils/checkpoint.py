@@ -40,10 +40,14 @@ def write_checkpoint(
         of: what the key of its folder is made of (see ``key_of``).
     """
     data = save_tensors({name: value.contiguous().cpu() for name, value in state.items()})
-    write_atomically(stem.with_suffix(".safetensors"), data)
+    write_atomically(_file(stem, ".safetensors"), data)
     if of is not None:
         card = {**card, "of": of}
-    write_atomically(stem.with_suffix(".json"), sealed(card, data))
+    write_atomically(_file(stem, ".json"), sealed(card, data))
+
+
+def _file(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # the stem itself may have a dot
 
 
 def sealed(card: Mapping[str, Any], data: bytes = b"") -> bytes:
@@ -80,9 +84,9 @@ def read_checkpoint(
     Raises:
         InputError: it is whole, and was written under other settings than ``of``.
     """
-    path = stem.with_suffix(".json")
+    path = _file(stem, ".json")
     try:
-        data = read_limited(stem.with_suffix(".safetensors"), limits[1])
+        data = read_limited(_file(stem, ".safetensors"), limits[1])
         if (card := unsealed(read_json(path, limits[0]), data)) is None:
             return None
         state = load_tensors(data)

@@ -161,6 +161,7 @@ def _up(
 ) -> int:  # fmt: skip
     from runtime.federation.deployment import Deployment
 
+    caches = [word.removeprefix("cache=") for word in overrides if word.startswith("cache=")]
     made, logs = make_credentials(work / "credentials", nodes), run_dir / "logs"
     print(f"  federation: {nodes} nodes, run folder {run_dir}", flush=True)
     with Deployment(made, work / "flower", logs, lasting=lasting) as federation:
@@ -170,6 +171,8 @@ def _up(
             config: UserConfig = {"partition-id": number - 1, "num-partitions": nodes}
             if number <= len(roots):
                 config["data-root"] = roots[number - 1]
+            elif caches:  # what the run makes for these nodes lies there
+                config["cache"] = caches[-1]
             federation.start_node(number, config, gpus[(number - 1) % len(gpus)] if gpus else None)
         for number in range(1, nodes + 1):
             federation.wait_online(number)

@@ -173,4 +173,5 @@ def _run(name: str, main: Callable[[], None], arguments: Sequence[str]) -> None:
     _first("PATH", sysconfig.get_path("scripts"))
     _first("PYTHONPATH", str(PROJECT))
     sys.argv = [name, *arguments]
+    os.umask(0o077)  # a database of messages, what a client keeps to itself: for this user alone
     main()

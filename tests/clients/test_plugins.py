@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -95,6 +96,7 @@ def test_what_is_kept_hangs_on_the_files_content(tmp_path, monkeypatch, tiny_dat
     before = keys()
     assert keys() == before
     path.write_text(path.read_text() + "# changed\n")
+    monkeypatch.delitem(sys.modules, "pixels_e")  # as in another process
     answers, payload = keys()
     assert answers != before[0] and payload != before[1]
 

@@ -34,6 +34,7 @@ def test_it_stands_among_the_others_under_its_last_name(tmp_path, monkeypatch):
     plugin = found["own_methods"]["pixels_a"]
     assert plugin["module"] == "my_package_a.pixels_a" and plugin["reply"]["training_free"]
     path.write_text(path.read_text() + "# changed\n")
+    monkeypatch.delitem(sys.modules, "my_package_a.pixels_a")  # as in another process
     assert with_methods(config)["own_methods"]["pixels_a"]["sha256"] != plugin["sha256"]
 
 
@@ -98,6 +99,17 @@ def test_what_is_no_method_is_one_clear_message(tmp_path, monkeypatch, name, sou
         check(composed(f"methods=[learngene,'{name}']"))
     assert said in str(found.value)
     sys.modules.pop(name, None)
+
+
+def test_a_file_that_changes_under_a_process_is_refused(tmp_path, monkeypatch):
+    """What was imported would run under the sha256 of what lies there now."""
+    here(monkeypatch, tmp_path)
+    path = write_method(tmp_path, "edited")
+    described = check(composed("methods=[learngene,edited]"))
+    assert described.methods == ["learngene", "edited"]
+    path.write_text(path.read_text() + "# another\n")
+    with pytest.raises(InputError, match="has changed since it was imported: start the command"):
+        check(composed("methods=[learngene,edited]"))
 
 
 def test_two_modules_of_one_name_are_refused(tmp_path, monkeypatch):

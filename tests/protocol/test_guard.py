@@ -449,6 +449,10 @@ CURVE = {name: [0.5, 0.5, 0.5] for name in CURVES} | {"epochs": [0, 1, 2], "seco
         ({"accuracy": 0.5}, "accuracy is no list"),
         ({"train_accuracy": -0.1}, "train_accuracy is -0.1, 0..1 is due"),
         ({"seconds": -1.0}, "seconds is -1.0, a time is due"),
+        ({"seconds": 1.7e308}, "seconds is 1.7e+308, a time is due"),
+        ({"loss": [0.5, -1e300, 0.5]}, "loss is -1e+300, at most 1e+100 is due"),
+        ({"epochs": [-1, 1, 2]}, "epochs has -1, a whole number is due"),
+        ({"epochs": [0.0, 0.5, 2.0]}, "epochs has 0.0, a whole number is due"),
     ],
 )
 def test_curves_that_are_not_due(changed, problem):
@@ -457,6 +461,26 @@ def test_curves_that_are_not_due(changed, problem):
     answer = read_reply(Message(content, reply_to=message()), 0, ["scratch"], REPLY)
     assert "; ".join(answer.errors) == ("" if problem is None else f"scratch: {problem}")
     assert ("scratch" in answer.methods) == (problem is None)
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        ({"depth": 7}, None),
+        ({"depth": -1}, "depth is -1, a whole number is due"),
+        ({"depth": 2.5}, "depth is 2.5, a whole number is due"),
+        ({"safeguard_fell_back": 0, "safeguard_gene": 0.5, "safeguard_scratch": 0.4}, None),
+        ({"safeguard_fell_back": 0, "safeguard_gene": 0.5}, "safeguard_scratch is None, 0..1 is"),
+        ({"safeguard_fell_back": 1, "safeguard_gene": 2, "safeguard_scratch": 0}, "gene is 2, 0.."),
+    ],
+)
+def test_numbers_beside_the_curves_that_are_not_due(extra, problem):
+    """What reports refuse, or cannot be made of, is the client's error before it is kept."""
+    declared = dict.fromkeys(CURVES, 3) | dict.fromkeys(("seconds", *extra), 0)
+    schema = ReplySchema({"scratch": declared}, {}, last_epochs={"scratch": 2})
+    content = pack({"client": 0, "info": {}, "methods": {"scratch": CURVE | extra}})
+    answer = read_reply(Message(content, reply_to=message()), 0, ["scratch"], schema)
+    assert (problem or "") in "; ".join(answer.errors) and bool(answer.errors) == bool(problem)
 
 
 def test_a_metric_that_is_missing():

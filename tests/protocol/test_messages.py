@@ -10,7 +10,8 @@ from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDic
 from flwr.supercore.task_identity import TaskIdentity
 
 from protocol.keys import ERROR, INFO, METRICS, TASK
-from protocol.messages import WORLD, counted, message_bytes, reply_bytes
+from protocol.messages import WORLD, counted, message_bytes, read_reply, reply_bytes
+from protocol.reply_schema import ReplySchema
 from protocol.task import ClientTask, FaultOrders
 from tests.protocol.helpers import client_task
 
@@ -89,3 +90,8 @@ def test_a_reply_that_protobuf_refuses_has_no_bytes_and_a_mistake_of_ours_is_no_
     monkeypatch.setattr("protocol.messages.bytes_by_method", lambda *_: {}["a mistake"])
     with pytest.raises(KeyError, match="a mistake"):
         reply_bytes(reply(), ["learngene"])
+
+
+def test_a_failure_without_a_reason_is_one() -> None:
+    silent = Message(RecordDict({ERROR: ConfigRecord({"reason": "", "traceback": ""})}), 7, "train")
+    assert read_reply(silent, 1, ["scratch"], ReplySchema({}, {})).errors == ["no reason given"]

@@ -18,6 +18,7 @@ from protocol.messages import MOST_CLASSES, _odd
         ({"classes": "1,-2"}, "classes are numbers with commas"),
         ({"classes": "1,x"}, "classes are numbers with commas"),
         ({"classes": "1,,2"}, "classes are numbers with commas"),
+        ({"classes": "1,2,01"}, "it names a class twice"),
         ({"own_classes": 2, "class_names": "my cat\nmy dog\nmy owl"}, "class_names are 3, its"),
         ({"class_names": "my cat"}, "its own classes are None"),
     ],

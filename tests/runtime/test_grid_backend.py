@@ -282,3 +282,17 @@ def test_the_state_of_a_node_tells_nothing_and_changes_with_its_images(tmp_path:
     (tmp_path / "melanoma" / "1.png").write_bytes(b"image")
     assert len({empty, node_state(config), node_state({**config, "seed": 1})}) == 3
     assert node_state(config) == node_state(dict(config)) and len(empty) == 16
+
+
+def test_images_behind_linked_folders_are_in_the_state_of_a_node(tmp_path: Path) -> None:
+    """Where images are read, links to folders of classes are followed."""
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for folder in (root, elsewhere):
+        folder.mkdir()
+    (root / "melanoma").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)  # endless, if it were followed
+    found = set()
+    for content in (b"", b"image", b"another"):
+        (elsewhere / "1.png").write_bytes(content)
+        found.add(node_state({"data-root": str(root)}))
+    assert len(found) == 3

@@ -37,3 +37,9 @@ def test_workers_beyond_what_there_is(monkeypatch):
     with pytest.raises(InputError, match=r"11 workers take about 4\.1 GB .* 4\.0 in all") as caught:
         check_memory(check_resources(RuntimeSettings(total_cpus=11, num_gpus=0), 100), 100)
     assert caught.value.field == "runtime.total_cpus"
+
+
+def test_no_more_workers_than_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of a core for each of three clients: one core has room for ten."""
+    found = check_resources(RuntimeSettings("ray", num_cpus=0.1, num_gpus=0.0, total_cpus=4), 3)
+    assert (found.total_cpus, found.workers, found.clients) == (1, 3, 3)

@@ -200,7 +200,7 @@ SPOILED = {
     spoil_none: "weights that cannot be used",
     spoil_images: "trained on 1000000000 images, 12 are held",
     spoil_held: "trained on 12 images, and says that it holds others",
-    spoil_classes: "1 different classes, 3 are due",
+    spoil_classes: "it names a class twice",
 }
 
 

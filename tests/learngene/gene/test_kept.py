@@ -75,6 +75,7 @@ def test_it_comes_back_as_it_was(evolved, tmp_path, form):
         ({"front": FRONT | {"dimensions": 3, "joined": [JOINED, JOINED]}}, "no rising depths"),
         ({"front": FRONT | {"dimensions": 3, "joined": [JOINED | {"depth": 7}]}}, "depths below 7"),
         ({"front": FRONT | {"joined": [JOINED | {"dimensions": 0}]}}, "dimensions is"),
+        ({"front": FRONT | {"pools": [1, 2, 3, 4, 5, 6]}}, "6 pools, of side 32 none is left"),
         ({"class_names": ["a"]}, "class_names is"),
         ({"class_names": ["a", "b", "c", "d"]}, "has shape"),
         ({"centre": 0.0}, "centre is"),
@@ -141,3 +142,12 @@ def test_arrays_of_another_kind_are_refused(path, change, said):
     write_checkpoint(path.with_suffix(""), change(state), card)
     with pytest.raises(InputError, match=said):
         load_individual(path)
+
+
+def test_names_with_dots_are_files_of_their_own(path):
+    first, kept = path.read_bytes(), load_individual(path)
+    shake(kept.individual, 5)
+    other = save_individual(kept, path.with_name("i.v2.safetensors"))
+    assert other.is_file() and other.with_suffix(".json").is_file()
+    assert path.read_bytes() == first != other.read_bytes()
+    assert load_individual(other).card == load_individual(path).card

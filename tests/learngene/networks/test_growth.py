@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from learngene.errors import InputError
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
@@ -17,6 +18,7 @@ from learngene.networks.growth import (
     STEPS,
     Growth,
     PlannedStep,
+    cancelling,
     deepen,
     growth_plan,
     planned_names,
@@ -394,3 +396,11 @@ def test_names_for_copies_end():
     for read in (planned_names, lambda asked: written_plan(asked, 3, 0.25)):
         with pytest.raises(InputError, match="no names for more"):
             read(steps)
+
+
+def test_what_parts_copies_is_made_on_the_device_of_the_weights():
+    """A pretended GPU holds shapes and devices, not numbers; the index lies on the CPU."""
+    index, copies = torch.tensor([0, 1, 2, 0, 0]), torch.tensor([3, 1, 1, 3, 3])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        made = cancelling(torch.empty(4, 5, 3, 3, device="cuda"), index, copies, rng())
+    assert made.device.type == "cuda" and made.shape == (4, 5, 3, 3)

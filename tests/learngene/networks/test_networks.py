@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
 from learngene.networks.layers import CosineHead, Unit, initialise, scaled
-from tests.helpers import torch_rng
+from tests.helpers import CPU, torch_rng
 
 START = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256, 256, 256)
 END = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -116,3 +117,14 @@ def test_cosine_head_grows_behind_the_old_logits():
     assert torch.equal(head(x)[:, :3], before)
     assert head.weight.requires_grad
     assert not torch.equal(head.weight[3], head.weight[4])
+
+
+def test_weights_are_drawn_where_the_generator_is():
+    """One of the CPU draws nothing on a GPU: a layer that lies there is given what was drawn."""
+    layer = nn.Linear(3, 2, device="meta")
+    initialise(layer, torch_rng())  # on "meta", too, torch would refuse to draw with it
+    drawn: list[torch.device] = []
+    draw = nn.init.normal_
+    with patch.object(nn.init, "normal_", lambda t, **k: (drawn.append(t.device), draw(t, **k))[1]):
+        initialise(layer, torch_rng())
+    assert drawn == [CPU]

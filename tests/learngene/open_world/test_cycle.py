@@ -18,6 +18,7 @@ from learngene.open_world.cycle import (
     split_held_out,
 )
 from learngene.open_world.settings import OpenWorldSettings
+from tests.helpers import rng
 
 ASKED = OpenWorldSettings(
     cycles=3, labels_per_cycle=5, classes_per_cycle=2, images_to_add=3, known_share=0.5,
@@ -131,9 +132,15 @@ def test_classes_with_the_most_images_are_taken_in_first():
 
 @pytest.mark.parametrize(("count", "held"), [(2, 1), (10, 1), (30, 3)])
 def test_some_labelled_images_are_kept_for_the_threshold(count, held):
-    train, kept = split_held_out(np.arange(count))
+    train, kept = split_held_out(np.arange(count), rng())
     assert len(kept) == held and len(train) == count - held
     assert sorted([*train, *kept]) == list(range(count))
+
+
+def test_those_kept_are_not_the_ones_that_looked_most_unknown():
+    """Images come with these first."""
+    kept = [split_held_out(np.arange(100), rng(seed))[1] for seed in range(30)]
+    assert 40 < np.mean(kept) < 60
 
 
 def test_the_account_adds_up():
