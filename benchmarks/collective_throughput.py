@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.command import new_parser, positive
+from benchmarks.command import above_zero, new_parser, positive
 from learngene.collective.records import TrainerSettings
 from learngene.collective.settings import CollectiveSettings
 from learngene.collective.trainer import CollectiveTrainer
@@ -67,7 +67,7 @@ def images_a_second(
 def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("--batch", type=positive, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--width", type=above_zero, default=1.0)
     parser.add_argument(
         "--steps", type=int, default=600, help=f"of each training, {LEAST} at least"
     )

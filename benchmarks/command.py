@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
@@ -43,12 +45,37 @@ def positive(text: str) -> int:
     return number
 
 
+def numbers(text: str) -> list[int]:
+    """Several of them with commas."""
+    return [positive(each) for each in text.split(",")]
+
+
+def above_zero(text: str) -> float:
+    """A share or a factor, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise ArgumentTypeError(f"{text} is no number above 0")
+    return number
+
+
 def finished_run(text: str) -> Path:
     """The folder of a finished run, for argparse."""
     folder = Path(text).expanduser()
     if not (folder / "results.json").is_file():
         raise ArgumentTypeError(f"{text} has no results.json; name the folder of a finished run")
+    json_file(str(folder / "results.json"))
     return folder
+
+
+def json_file(text: str | Path) -> Any:
+    """What a file holds, for argparse."""
+    try:
+        return json.loads(Path(text).expanduser().read_text())
+    except (OSError, ValueError) as error:
+        raise ArgumentTypeError(f"{text} cannot be read as JSON ({error})") from error
 
 
 def end(main: Callable[[], int]) -> NoReturn:

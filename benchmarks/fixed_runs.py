@@ -1,6 +1,6 @@
 """A fixed set of tiny runs and the ``run.result_sha256`` of each: did a change move any number?
 
-    python -m benchmarks.fixed_runs write before.json     # 37 runs, some five minutes on two cores
+    python -m benchmarks.fixed_runs write before.json     # 42 runs, some five minutes on two cores
     (change the code)
     python -m benchmarks.fixed_runs check before.json     # names each run whose hash is another
 
@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from benchmarks.command import new_parser, positive
+from benchmarks.command import json_file, new_parser, positive
 from learngene.methods.registry import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,10 @@ def main() -> int:
     kept = asked.folder and asked.folder.absolute()  # runs are started in ROOT
     if kept and kept.exists() and not (kept.is_dir() and not any(kept.iterdir())):
         parser.error(f"--folder: {kept} is there and no empty folder; name another")
+    try:
+        before = json_file(asked.file) if asked.action == "check" else {}
+    except ArgumentTypeError as error:
+        parser.error(f"FILE: {error}")
     with nullcontext(kept) if kept else TemporaryDirectory(prefix="fixed_runs-") as folder:
         hashes = _all(asked.only, Path(folder), asked.jobs)
     failed = {name: said for name, said in hashes.items() if said.startswith("exit ")}
@@ -95,7 +100,6 @@ def main() -> int:
         asked.file.write_text(json.dumps(hashes, indent=1) + "\n")
         print("\n".join(f"{name}: {value}" for name, value in hashes.items()))
     else:
-        before = json.loads(asked.file.read_text())
         other = {name: now for name, now in hashes.items() if now != before.get(name)}
         for name, now in other.items():
             print(f"{name}: {before.get(name)} before, {now} now")

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.command import new_parser
+from benchmarks.command import new_parser, numbers
 
 if TYPE_CHECKING:
     from protocol.task import ClientTask
@@ -113,7 +113,7 @@ def row(count: int, ended: Ended, run_dir: Path, kept: Path) -> tuple[str, ...]:
 
 def main() -> int:
     parser = new_parser(__doc__)
-    parser.add_argument("--clients", default="20,200,1000,5000,10000")
+    parser.add_argument("--clients", type=numbers, default="20,200,1000,5000,10000")
     parser.add_argument("--work", choices=("none", "all"), default="none")
     parser.add_argument("--out", type=Path, help="a new folder to keep the runs in")
     parser.add_argument("--run", choices=("none", "all"), help=argparse.SUPPRESS)
@@ -125,7 +125,7 @@ def main() -> int:
         out = arguments.out or Path(folder, "runs")
         out.mkdir(parents=True)
         print(" | ".join((*COLUMNS, *(f"{name}, MB" for name in FILES), "answers, MB in files")))
-        for count in map(int, arguments.clients.split(",")):
+        for count in arguments.clients:
             run_dir, cache = out / f"{count}", out / "cache"
             where = [f"num_clients={count}", f"cache={cache}", f"hydra.run.dir={run_dir}"]
             # A collective for all; answers for each, since more clients find those of fewer.

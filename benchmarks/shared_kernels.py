@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.command import new_parser, positive
+from benchmarks.command import above_zero, new_parser, positive
 from learngene.adaptation import together
 from learngene.adaptation.settings import IndividualSettings, RetainSettings
 from learngene.adaptation.together import bytes_of, train_together
@@ -61,7 +61,7 @@ def context(name: str, client: int, gene: Learngene, epochs: int, device: str) -
 
 def main() -> int:
     parser = new_parser(__doc__)
-    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--width", type=above_zero, default=0.25)
     parser.add_argument("--cohorts", type=positive, nargs="+", default=[8, 20, 64])
     parser.add_argument("--epochs", type=positive, default=3)
     parser.add_argument("--alone", type=positive, default=4, help="clients that are trained alone")

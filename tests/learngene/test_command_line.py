@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from learngene.api import name_files, probabilities, read_images, settings_from
 from learngene.command_line import main
@@ -124,6 +125,8 @@ def refused(words, capsys) -> str:
 
 def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monkeypatch):
     gene, mine, me = made / "learngene.safetensors", made / "mine", made / "me.safetensors"
+    deep = made / "deep.png"
+    Image.fromarray(np.full((32, 32), 4000, np.uint16)).save(deep)
     few = draw_folders(made / "few", {"cat": 2, "dog": 2})  # one of each is tested with
     for words, said in (
         (("adapt", tmp_path / "no.safetensors", mine), "does not exist"),
@@ -138,6 +141,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(made, tmp_path, capsys, monk
         (("adapt", gene, mine, "-o", "/dev/null/a.safetensors"), "written there (Not a directory)"),
         (("predict", gene, mine), "not an individual"),
         (("predict", me, tmp_path), "no image there"),
+        (("predict", me, deep), "more than 8 bits a value, and the individual was trained on"),
         (("predict", me, tmp_path / "no.png"), "no such file or folder"),
         (("export", me, "-o", tmp_path / "me.tflite"), "neither .onnx nor .pt2"),
         (("export", me, "-o", "/proc/me.pt2"), "--out=/proc/me.pt2: no file can be written there"),

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
+from learngene.errors import RunError
 from runtime.federation import __main__ as command
 
 PROJECT = Path(__file__).parents[3]
@@ -43,3 +45,28 @@ def test_a_reader_that_left_does_not_end_it() -> None:
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line == "federation: cannot use /dev/null/x/logs: Not a directory. Name another path"
+
+
+def test_nodes_without_images_of_their_own_are_told_the_runs_cache(monkeypatch, tmp_path):
+    """It has the dataset and nowhere else is it: they would all fail, after the whole training."""
+    started: list[dict[str, object]] = []
+
+    class Recorded(MagicMock):
+        def __enter__(self) -> Recorded:
+            return self
+
+        def start_node(self, number: int, config: dict[str, object], gpus: str | None) -> None:
+            started.append(config)
+
+        def wait_online(self, number: int) -> None:
+            raise RunError("far enough")
+
+    monkeypatch.setattr("runtime.federation.deployment.Deployment", Recorded)
+    monkeypatch.setattr(command, "make_credentials", lambda folder, nodes: None)
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr(sys, "argv", [
+        *("federation", "up", "--supernodes", "2", "--data-root", str(tmp_path / "images")),
+        *("--run-dir", str(tmp_path / "run"), "--", "scale=tiny", "cache=/of/the/run"),
+    ])  # fmt: skip
+    assert command.main() == 1
+    assert [each.get("cache") for each in started] == [None, "/of/the/run"]

@@ -86,6 +86,7 @@ def test_deep_images_are_what_8_bits_would_be(kind: str, tmp_path: Path) -> None
     )
     given = build(_settings(tmp_path / "in", value_range=[low, high]), tmp_path)
     assert given.path != dataset.path and given.sha256 == dataset.sha256
+    assert given.value_range == dataset.value_range == (low, high)  # for whoever keeps individuals
 
 
 @pytest.mark.parametrize("form", [*decoding._FORMATS, "MPO"])  # JPEG's decoder reads MPO
