@@ -42,7 +42,7 @@ DIVERGING = {
     "schedule": "constant",
 }
 CPU = torch.device("cpu")
-FEW = ("collective.epochs=2", "individual.epochs=3")  # of runs whose accuracy nobody looks at
+FEW = ("collective.epochs=1", "individual.epochs=3")  # of runs whose accuracy nobody looks at
 IN_TURN = """
 import contextlib, importlib, io, json, runpy, sys
 from tests.helpers import command_line

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 APPS = ("learngene.command_line", "reports.__main__", "runtime.federation.__main__")
 PAGES = (ROOT / "README.md", ROOT / "docs" / "GUIDE.md")
 TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=3",
-        "individual.epochs=1", "collective.epochs=2", "report.gradcam_images=0")  # fmt: skip
+        "individual.epochs=1", "collective.epochs=1", "report.gradcam_images=0")  # fmt: skip
 # What has to be written beside a command, and is said in its line.
 BESIDE = {
     "collective.growth=conf/growth/deepen.yaml": "collective.classes_per_task=2",  # tiny's has 4
