@@ -210,9 +210,8 @@ def conditions_of(config: dict[str, Any], budget: int, sha256: str) -> dict[str,
     Args:
         sha256: of the images.
     """
-    others = dict(flatten(config))
-    for name in [each for each in others if {each, each.split(".")[0]} & OF_NO_TRIAL]:
-        del others[name]
+    flat = dict(flatten(config))
+    others = {n: v for n, v in flat.items() if not {n, n.split(".")[0]} & OF_NO_TRIAL}
     return {
         "data": config["data"]["name"],
         "width": config["collective"]["width"],

@@ -13,7 +13,7 @@ simulation removes when it ends.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class PrivateState:
         rounds: of the training so far.
         whole: whether every client has answered in all of them.
         parted: the first of them in which one has not; None: ``whole``.
-        absent: the clients that have not in that one. What lies there of theirs is another run's.
+        absent: the clients that have not in that one, a mask in hexadecimal: bit i is client i.
+            What lies there of theirs is another run's.
         run: what the run is known by after that, 16 hex digits.
     """
 
@@ -54,7 +55,7 @@ class PrivateState:
     whole: bool
     parted: int | None = None
     run: str = "0" * 16
-    absent: Collection[int] = ()
+    absent: str = "0x0"
 
     def __post_init__(self) -> None:
         """Raises:
@@ -79,7 +80,7 @@ class PrivateState:
             ValueError: it took part, and what it kept is not there, or not whole.
         """
         for number in range(self.rounds, 0, -1):
-            if number == self.parted and self.client in self.absent:
+            if number == self.parted and int(self.absent, 16) >> self.client & 1:
                 continue
             there = self._stem(number).with_suffix(".json").exists()
             if there and (arrays := self._read(number)) is not None:

@@ -199,7 +199,7 @@ def _read(reply: Message, client: int, methods: Sequence[str], schema: ReplySche
             errors.append(f"{method}: no metrics in the reply")
         else:
             metrics = dict(content.metric_records[METRICS + method])
-            wrong = [bad for name in metrics if (bad := _not_finite(name, metrics[name]))]
+            wrong = [bad for name in metrics if (bad := _not_a_measure(name, metrics[name]))]
             if not metrics:
                 wrong = ["no metrics in the reply"]
             if not wrong and schema.arrays:
@@ -262,15 +262,16 @@ def read_node(reply: Message, *, state: bool = False) -> NodeAnswer:
     return NodeAnswer(int(record["partition"]), said)  # type: ignore[arg-type]
 
 
-def _not_finite(name: str, value: Metric) -> str | None:
+def _not_a_measure(name: str, value: Metric) -> str | None:
     """The problem in words, or None. (MetricRecord itself refuses everything but numbers.)"""
     values = value if isinstance(value, list) else [value]
-    bad = next((each for each in values if not math.isfinite(each)), None)
-    if bad is None and name == "seconds" and not 0 <= min(values, default=0) <= MOST_SECONDS:
+    for each in values:
+        if not math.isfinite(each):
+            return f"{name} is {each}, a finite number is due"
+    if name == "seconds" and (isinstance(value, list) or not 0 <= value <= MOST_SECONDS):
         return f"seconds is {value}, a time is due"
-    if bad is None and (large := next((v for v in values if abs(v) > MOST), None)) is not None:
-        return f"{name} is {large}, at most {MOST} is due"
-    return None if bad is None else f"{name} is {bad}, a finite number is due"
+    large = next((each for each in values if abs(each) > MOST), None)
+    return None if large is None else f"{name} is {large}, at most {MOST} is due"
 
 
 def _not_due(metrics: dict[str, Any], last_epoch: int) -> list[str]:

@@ -59,14 +59,14 @@ class Resources:
     num_gpus: float
     address: str | None = None  # None: a new cluster on this machine
     nodes: tuple[Node, ...] = ()  # of the cluster at ``address``
-    clients: int | None = field(default=None, compare=False)  # no more workers are started
+    clients: float = field(default=math.inf, compare=False)  # no more workers are started
 
     @property
     def workers(self) -> int:
         """How many clients run at once."""
         nodes = self.nodes or (Node(self.total_cpus or 0, self.total_gpus or 0),)
         room = sum(each.workers(self.num_cpus, self.num_gpus) for each in nodes)
-        return room if self.clients is None else min(room, self.clients)
+        return int(min(room, self.clients))
 
     def init_args(self) -> dict[str, Any]:
         """What ``ray.init`` is called with."""

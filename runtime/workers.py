@@ -73,9 +73,8 @@ class WorkerPool:
         at_start = {"on_actor_init_fn": be_ready if ready else end_at_sigterm}
         # It knows what a worker is and how many fit.
         flowers = BasicActorPool(ClientAppActor, holds, at_start)
-        room = flowers.actors_capacity
         self._create = flowers.create_actor_fn
-        self.actors_capacity = room if resources.clients is None else min(room, resources.clients)
+        self.actors_capacity = int(min(flowers.actors_capacity, resources.clients))
         threading.Thread(target=self._watch_ray, name="ray's health", daemon=True).start()
         self.add_actors_to_pool(self.actors_capacity)
 

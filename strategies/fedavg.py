@@ -52,13 +52,19 @@ class Training:
     @property
     def parted(self) -> int | None:
         """The first round in which a client has not: from there on it is no other run's."""
-        return next((each.round for each in self.history if each.answered < each.asked), None)
+        first = self._parted_round
+        return None if first is None else first.round
 
     @property
-    def absent(self) -> list[int]:
-        """The clients that have not answered in that round."""
-        rounds = (each for each in self.history if each.round == self.parted)
-        return [c.client for each in rounds for c in each.clients if c.error is not None]
+    def absent(self) -> str:
+        """The clients that have not answered in that round, as a mask: bit i is client i. A card
+        has room for a bit of each, not for thousands of numbers."""
+        clients = () if self._parted_round is None else self._parted_round.clients
+        return hex(sum(1 << each.client for each in clients if each.error is not None))
+
+    @property
+    def _parted_round(self) -> RoundOutcome | None:
+        return next((each for each in self.history if each.answered < each.asked), None)
 
 
 class FederatedStrategy(LearngeneStrategy):

@@ -247,7 +247,7 @@ def _outcome(
         bytes_by_method={
             name: ByteCount(*pair) for name, *pair in zip(methods, down, up, strict=True)
         },
-        error="; ".join(answer.errors) or ("no reason given" if answer.errors else None),
+        error="; ".join(answer.errors) or None,
         received=part.entries if sent else (),
         sent=inspect(reply.content) if reply is not None and reply.has_content() else (),
         refused=answer.refused,

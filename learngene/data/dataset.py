@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from learngene.data.settings import is_range
 from learngene.errors import InputError
 from learngene.utils.untrusted import MEBIBYTE, is_int_in_range, map_npy, read_json
 
@@ -180,11 +180,6 @@ def _card_digest(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
 
 
-def _is_range(value: Any) -> bool:
-    ends: list[Any] = value if isinstance(value, list) and len(value) == 2 else [None]
-    return all(type(end) in (int, float) and math.isfinite(end) for end in ends)
-
-
 def read_card(folder: Path) -> dict[str, Any]:
     """``world.json``, known to be as it was written and to describe a dataset that can be.
 
@@ -211,7 +206,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         and all(is_int_in_range(card[name], 0, 1 << 32) for name in ("duplicates_dropped",
                                                            "conflicting_labels"))
         and all(isinstance(note, str) for note in card.get("notes", ()))
-        and _is_range(card.get("value_range", [0, 1]))
+        and ("value_range" not in card or is_range(card["value_range"]))
     )  # fmt: skip
     if not fits:
         raise ValueError("world.json describes no dataset")

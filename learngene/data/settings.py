@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from learngene.data.class_lists import LISTS
 from learngene.errors import InputError
@@ -58,16 +59,21 @@ def value_bounds(settings: DataSettings) -> tuple[float, float] | None:
     value = settings.value_range
     if value is None:
         return None
-    if (
-        not isinstance(value, list | tuple)
-        or len(value) != 2
-        or not all(isinstance(each, int | float) and math.isfinite(each) for each in value)
-        or value[0] >= value[1]
-    ):
+    if not is_range(value):
         problem = "two finite numbers are due, the lower one first"
         fix = "Write, for instance, data.value_range=[0,4095]"
         raise InputError("data.value_range", value, problem, fix)
     return value[0], value[1]
+
+
+def is_range(value: Any) -> bool:
+    """Whether it is two finite numbers, the lower one first."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(each, int | float) and math.isfinite(each) for each in value)
+        and value[0] < value[1]
+    )
 
 
 def range_in(text: str | None) -> list[float] | None:

@@ -58,8 +58,8 @@ def describe(module: str) -> dict[str, Any]:
         raise NoModule("no name of a module")
     if module not in sys.modules:
         _rehearse(module)
-    method, path = _import(module)
-    _unchanged(module, sha256 := _sha256(path))
+    method, _, sha256 = _import(module)
+    _unchanged(module, sha256)
     reply = {field.name: getattr(method, field.name) for field in fields(ReplyForm)}
     return {"module": module, "sha256": sha256, "reply": reply}
 
@@ -70,8 +70,8 @@ def load(plugin: Mapping[str, Any]) -> Method:
     Raises:
         ValueError: as ``describe``; or the file is another one here.
     """
-    method, path = _import(plugin["module"])
-    if (sha256 := _sha256(path)) != plugin["sha256"]:
+    method, path, sha256 = _import(plugin["module"])
+    if sha256 != plugin["sha256"]:
         raise ValueError(
             f"{plugin['module']} is another file here ({path}, sha256 {sha256[:8]}) than at the "
             f"start of the run ({plugin['sha256'][:8]})"
@@ -119,8 +119,8 @@ def _import_only(module: str, told: Connection) -> None:
     told.send_bytes(b"done")
 
 
-def _import(module: str) -> tuple[Method, Path]:
-    """The module's ``METHOD`` and file."""
+def _import(module: str) -> tuple[Method, Path, str]:
+    """The module's ``METHOD``, its file, and the sha256 of what lies there now."""
     invalidate_caches()  # the file may be younger than this process
     try:
         with isolated(0, f"import-{module}"):
@@ -138,8 +138,9 @@ def _import(module: str) -> tuple[Method, Path]:
     if not callable(method.adapt):
         problem = f"an adapt that is no function: {method.adapt!r:.100}"
         raise ValueError(f"METHOD in {path} has {problem}")
-    _IMPORTED.setdefault(imported, _sha256(path))
-    return method, path
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    _IMPORTED.setdefault(imported, sha256)
+    return method, path, sha256
 
 
 def _unchanged(module: str, sha256: str) -> None:
@@ -161,7 +162,3 @@ def error_line(module: str, error: BaseException) -> str:
 def _file(module: ModuleType) -> Path | None:
     path = getattr(module, "__file__", None)
     return None if path is None else Path(path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

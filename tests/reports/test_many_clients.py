@@ -52,9 +52,9 @@ def test_a_client_that_names_a_class_that_is_not_there_has_no_numbers():
     first, second = client_rows([answer(0), odd], 5, ["a"])
     assert first == client_rows([answer(0)], 5, ["a"])[0] and "error" not in first
     assert second["error"] == "refused: it names class 7, the dataset has 1"
+    assert second["methods"] == {} and second["classes"] == []
     (silent,) = client_rows([replace(answer(0), info={})], 5, ["a"])
     assert silent["error"] == "refused: it names no classes" and not silent["methods"]
-    assert second["methods"] == {} and second["classes"] == []
 
 
 def test_the_rounds_of_a_federated_training_are_gone_through_once():

@@ -39,7 +39,7 @@ def test_workers_beyond_what_there_is(monkeypatch):
     assert caught.value.field == "runtime.total_cpus"
 
 
-def test_no_more_workers_than_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_workers_than_clients() -> None:
     """A tenth of a core for each of three clients: one core has room for ten."""
     found = check_resources(RuntimeSettings("ray", num_cpus=0.1, num_gpus=0.0, total_cpus=4), 3)
     assert (found.total_cpus, found.workers, found.clients) == (1, 3, 3)

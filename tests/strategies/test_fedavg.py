@@ -186,6 +186,10 @@ def spoil_classes(answer: dict[str, Any]) -> None:
     answer["info"]["classes"] = ",".join([answer["info"]["classes"].split(",")[0]] * 3)
 
 
+def spoil_fewer(answer: dict[str, Any]) -> None:
+    answer["info"]["classes"] = answer["info"]["classes"].split(",")[0]
+
+
 def spoil_loss(answer: dict[str, Any]) -> None:
     del answer["methods"]["fedavg"]["loss"]
 
@@ -201,6 +205,7 @@ SPOILED = {
     spoil_images: "trained on 1000000000 images, 12 are held",
     spoil_held: "trained on 12 images, and says that it holds others",
     spoil_classes: "it names a class twice",
+    spoil_fewer: "1 different classes, 3 are due",
 }
 
 

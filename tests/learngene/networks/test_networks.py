@@ -120,10 +120,9 @@ def test_cosine_head_grows_behind_the_old_logits():
 
 
 def test_weights_are_drawn_where_the_generator_is():
-    """One of the CPU draws nothing on a GPU: a layer that lies there is given what was drawn."""
-    layer = nn.Linear(3, 2, device="meta")
-    initialise(layer, torch_rng())  # on "meta", too, torch would refuse to draw with it
-    drawn: list[torch.device] = []
+    """One of the CPU draws nothing on a GPU, for which "meta" stands: a layer there is given what
+    was drawn."""
+    layer, drawn = nn.Linear(3, 2, device="meta"), list[torch.device]()
     draw = nn.init.normal_
     with patch.object(nn.init, "normal_", lambda t, **k: (drawn.append(t.device), draw(t, **k))[1]):
         initialise(layer, torch_rng())
