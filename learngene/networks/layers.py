@@ -135,9 +135,9 @@ def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """He initialisation of every convolution and linear layer, from one generator, in order:
-    the same numbers on every device."""
+    the same numbers on every device; shapes alone (``meta``) stay shapes alone."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
+        if isinstance(part, nn.Conv2d | nn.Linear) and not part.weight.is_meta:
             if isinstance(part, nn.Conv2d):  # BatchNorm follows: the backward pass counts
                 fan = part.weight.shape[0] * part.weight[0, 0].numel()
             else:  # nothing rescales a classifier's layers: the forward pass counts

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from learngene.networks.collective import COLLECTIVE_END, COLLECTIVE_START, Collective
 from learngene.networks.layers import CosineHead, Unit, initialise, scaled
@@ -46,6 +47,15 @@ def test_collective_has_thirteen_3x3_layers_and_pools_after_2_4_7_10_13():
     # a pool halves the side of what the layer gives: 32 -> 16 8 4 2 1
     found = shapes(made.units, torch.zeros(1, 3, 32, 32))
     assert [s[1] for s in found] == [32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1]
+
+
+def test_shapes_alone_draw_no_number():
+    """Whoever looks at a card's shapes would draw, for a card that lies, gigabytes."""
+    generator = torch_rng()
+    before = generator.get_state()
+    with torch.device("meta"):
+        made = Collective(scaled(END, 0.0625), 6, width=0.0625, generator=generator)
+    assert made.units[0].conv.weight.is_meta and torch.equal(generator.get_state(), before)
 
 
 def test_a_residual_layer_adds_its_input_before_the_relu_where_widths_are_equal():
@@ -120,10 +130,12 @@ def test_cosine_head_grows_behind_the_old_logits():
 
 
 def test_weights_are_drawn_where_the_generator_is():
-    """One of the CPU draws nothing on a GPU, for which "meta" stands: a layer there is given what
-    was drawn."""
-    layer, drawn = nn.Linear(3, 2, device="meta"), list[torch.device]()
-    draw = nn.init.normal_
-    with patch.object(nn.init, "normal_", lambda t, **k: (drawn.append(t.device), draw(t, **k))[1]):
-        initialise(layer, torch_rng())
-    assert drawn == [CPU]
+    """One of the CPU draws nothing on a GPU: a layer there is given what was drawn."""
+    drawn, draw = list[torch.device](), nn.init.normal_
+    with FakeTensorMode():
+        layer = nn.Linear(3, 2, device="cuda")
+        with patch.object(
+            nn.init, "normal_", lambda t, **k: (drawn.append(t.device), draw(t, **k))[1]
+        ):
+            initialise(layer, torch_rng())
+    assert layer.weight.is_cuda and drawn == [CPU]
