@@ -29,7 +29,7 @@ from tests.composing import CONF, composed
 from tests.helpers import FEW, commands_in, without_rendering
 
 COMMON = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
-          "collective.classes_per_task=11", *FEW)  # fmt: skip
+          "collective.classes_per_task=11", "report.gradcam_images=0", *FEW)  # fmt: skip
 # What a sweep of an experiment sets in two of its points; others run once, as their file has it.
 SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ablation": (("individual.head=mlp", "retain.normalise=false", "retain.ewc_lambda=1000"),
@@ -40,8 +40,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
     "frontier": (("learngene.precision=int8",), ("individual.depth=4",)),
-    "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",),
-                        ("collective.growth=conf/growth/deepen.yaml",)),
+    "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",)),
     "retain_curves": (("retain.ewc_lambda=0",), ("retain.ewc_lambda=1",)),
     "table3_novel": (("shots=2",), ("shots=3",)),
 }  # fmt: skip
@@ -71,9 +70,9 @@ NAMES: dict[str, set[str]] = {
     },
     "growth_ablation": {
         f"collective.growth={growth}: {name}"
-        for growth, layers in (("schedule", 13), ("none", 13), ("conf/growth/deepen.yaml", 15))
+        for growth in ("schedule", "none")
         for name in (
-            f"accuracy on all known classes, {layers} layers",
+            "accuracy on all known classes, 13 layers",
             "parameters at the end", "image passes",
             "layers that the criterion selects", *CLIENTS,
         )
@@ -99,8 +98,8 @@ NAMES: dict[str, set[str]] = {
 }  # fmt: skip
 MORE = {
     "few_shot_benchmark": ("methods=[learngene,scratch,protonet]",),  # table 3 has all
+    "fig5_gradcam": ("report.gradcam_images=1",),
     "fig6a_evolution": ("rounds=2",),  # two tasks have two moments
-    "growth_ablation": ("collective.classes_per_task=2",),  # the plan's last step is of task 8
     "table2_open_world": ("methods=[learngene,scratch,protonet,deepemd]",),  # table 3 has all
 }
 Run = Callable[[str], list[dict[str, Any]]]

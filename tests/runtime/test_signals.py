@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -17,7 +18,7 @@ from reports.results import read_results
 from runtime.cluster import GIVE_UP
 from runtime.signals import KEPT, MESSAGE
 from tests import chaos
-from tests.helpers import UNRENDERED
+from tests.helpers import UNRENDERED, command_line
 
 # A client that trains for minutes: the moment that is waited for is always in the middle of it.
 LONG = ("individual.epochs=100000", "individual.eval_every=100000", "num_clients=2")
@@ -65,6 +66,12 @@ def start(
     return process
 
 
+def here(cache: Path, run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """As ``start``, to its end and in this process: what no signal meets."""
+    with patch.dict(os.environ, {"LEARNGENE_CACHE": str(cache)}):
+        return command_line(*ASKED, *overrides, f"hydra.run.dir={run}")
+
+
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300
     while not condition():
@@ -95,7 +102,10 @@ def in_a_client(run: Path, process: subprocess.Popen[str]) -> None:
     time.sleep(2)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.chaos)],
+)
 def test_a_signal_ends_the_clients_and_the_same_command_goes_on(
     signum: int, code: int, cache: Path, tmp_path: Path
 ) -> None:
@@ -151,18 +161,17 @@ def test_when_ray_itself_dies_the_run_says_so_at_once(
 
 
 def test_a_signal_during_the_collective_keeps_its_tasks(tmp_path: Path) -> None:
-    asked = ("runtime=serial", "collective.classes_per_task=2", "collective.epochs=5", *SHORT)
+    asked = ("runtime=serial", "collective.classes_per_task=3", "collective.epochs=3", *SHORT)
     process = start(tmp_path / "cache", tmp_path / "run", *asked)
     wait_until(lambda: [*(tmp_path / "cache").glob("collectives/*/task-002.json")], process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
     kept = len([*(tmp_path / "cache").glob("collectives/*/task-*.json")])
-    assert 2 <= kept < 11
-    again = start(tmp_path / "cache", tmp_path / "run", *asked)
-    out, said = again.communicate(timeout=150)
-    assert again.returncode == 0, said
-    assert f"{kept} of 11 tasks were done by an earlier run" in out
+    assert 2 <= kept < 7
+    again = here(tmp_path / "cache", tmp_path / "run", *asked)
+    assert again.returncode == 0, again.stderr
+    assert f"{kept} of 7 tasks were done by an earlier run" in again.stdout
 
 
 def test_two_runs_at_once_in_one_cache_end_equal(tmp_path: Path) -> None:
@@ -226,9 +235,8 @@ def test_a_full_disk_is_one_message_and_the_next_run_goes_on(
     overrides, size = FULL[where]
     asked = ("runtime=serial", "hydra.output_subdir=null", *SHORT)
     if not [*cache.glob("clients/*/answers-0001.jsonl")]:
-        first = start(cache, tmp_path / "first", *asked)
-        _, said = first.communicate(timeout=150)
-        assert first.returncode == 0, said
+        first = here(cache, tmp_path / "first", *asked)
+        assert first.returncode == 0, first.stderr
     there = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
     process = start(
         cache, tmp_path / "run", *asked, *overrides,
@@ -240,6 +248,5 @@ def test_a_full_disk_is_one_message_and_the_next_run_goes_on(
     assert f"cannot write {tmp_path / 'run' if where == 'run' else cache / where}" in said
     assert {path: path.read_bytes() for path in there} == there
     assert not list(cache.rglob(".*"))  # no half a file
-    again = start(cache, tmp_path / "run", *asked, *overrides)
-    _, said = again.communicate(timeout=150)
-    assert again.returncode == 0, said
+    again = here(cache, tmp_path / "run", *asked, *overrides)
+    assert again.returncode == 0, again.stderr

@@ -275,7 +275,7 @@ def test_side_by_side_and_one_by_one_make_the_same_payloads(tmp_path, tiny_datas
     names, seen = ("finetune", "finetune_pp"), {}
     for at_once in (1, 2):
         monkeypatch.setattr(factory_side, "max_workers", lambda threads, device, n=at_once: n)
-        config = config_of(tmp_path / str(at_once), *names, budget=1000)
+        config = config_of(tmp_path / str(at_once), *names, budget=700)
         steps: list[tuple[str, int, int]] = []
         found = pretrain_methods(
             config,

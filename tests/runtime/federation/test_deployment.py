@@ -381,8 +381,10 @@ def main(grid, context):
 """
 
 
+@pytest.mark.chaos
 def test_a_server_that_names_a_path_is_refused(session: Session, tmp_path: Path) -> None:
-    """By a node without images of its own; one that has some does not look at the path."""
+    """By a node without images of its own; one that has some does not look at the path
+    (tests/clients/test_node.py asks the same of a node in this process)."""
     federation = session.federation
     federation.register(4)
     federation.start_node(4, {"partition-id": 2}, gpus="")
