@@ -62,7 +62,7 @@ def compare(runs: Runs, out: Out) -> None:
 
     group = group_runs([results for _, results in read_runs(runs)])
     with writing(out):
-        figure = write_comparison(group, out, out / f"{NAME}.png")
+        figure, _ = write_comparison(group, out, out / f"{NAME}.png")
     if isinstance(figure, str):
         print(f"the figure was not drawn: {figure}", file=sys.stderr)
     print(out / f"{NAME}.html")

@@ -216,9 +216,7 @@ def test_a_method_that_is_left_out_is_no_client_that_failed(
     assert "1 of 2 clients answered, runtime.min_answered is 2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "launcher", ["basic", pytest.param("joblib", marks=pytest.mark.chaos)]
-)
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.chaos)])
 def test_a_multirun_ends_with_the_code_of_its_worst_job(launcher: str, folder: Path) -> None:
     """The first ends with 2, the other one with 3; joblib's are in processes of their own. What a
     sweep that was killed has left in the folder is none of theirs."""

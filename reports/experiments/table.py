@@ -97,9 +97,8 @@ def write_rows(table: Sequence[Row], folder: Path) -> None:
     write_atomically(folder / f"{NAME}.json", text.encode())
 
 
-def write(group: RunGroup, folder: Path, figure: Figure | str = "") -> None:
-    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` in ``folder``."""
-    table = rows(group)
+def write(group: RunGroup, table: Sequence[Row], folder: Path, figure: Figure | str) -> None:
+    """``comparison.csv``, ``.json``, ``.md`` and ``.html`` of the group's rows in ``folder``."""
     write_rows(table, folder)
     text = f"# {title_of(group)}\n\n{overview(group)}{markdown(table, (*notes(group), KEY))}"
     write_atomically(folder / f"{NAME}.md", text.encode())
@@ -109,12 +108,15 @@ def write(group: RunGroup, folder: Path, figure: Figure | str = "") -> None:
     write_atomically(folder / f"{NAME}.html", page.encode())
 
 
-def write_comparison(group: RunGroup, folder: Path, path: Path) -> Figure | str:
+def write_comparison(group: RunGroup, folder: Path, path: Path) -> tuple[Figure | str, list[Row]]:
     """Write the experiment's figure to ``path`` and the table ``comparison.*`` into ``folder``;
-    returns the figure, or the reason why there is none."""
-    figure = reason_undrawn(draw, group, path) or Figure.read(path, alt(group), caption(group))
-    write(group, folder, figure)
-    return figure
+    returns the figure, or the reason why there is none, and the table."""
+    table = rows(group)
+    figure = reason_undrawn(draw, group, path) or Figure.read(
+        path, alt(group, table), caption(group)
+    )
+    write(group, table, folder, figure)
+    return figure, table
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
@@ -230,9 +232,9 @@ def answers(name: str | None, table: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def alt(group: RunGroup) -> str:
+def alt(group: RunGroup, table: Sequence[Row]) -> str:
     """The figure in words: the rows that it is drawn from."""
-    shown = "; ".join(f"{row.quantity} {ours_in_units(row)}" for row in rows(group))
+    shown = "; ".join(f"{row.quantity} {ours_in_units(row)}" for row in table)
     return f"Figure of the experiment {group.experiment}: {shown}."
 
 

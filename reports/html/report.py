@@ -11,7 +11,6 @@ from pathlib import Path
 from learngene.utils.files import write_atomically
 from reports import summary
 from reports.collective import depth_label
-from reports.experiments import registry
 from reports.experiments import table as comparison
 from reports.figures.captions import alt_text, caption
 from reports.figures.run import draw_figures, mean_curve
@@ -41,10 +40,10 @@ def write_report(
     context = None
     if experiment_of(results) is not None:
         group = group_runs([results])
-        figures[comparison.NAME] = comparison.write_comparison(
+        figures[comparison.NAME], table = comparison.write_comparison(
             group, run_dir, folder / f"{comparison.NAME}.png"
         )
-        context = comparison.template_context(group, registry.rows(group))
+        context = comparison.template_context(group, table)
     write_atomically(run_dir / REPORT, render_report(results, figures, context).encode())
     return run_dir / REPORT
 

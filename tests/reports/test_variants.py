@@ -474,7 +474,7 @@ def test_leads_have_their_p_and_the_tables_their_footnotes(run: Asked, tmp_path:
     assert alone["p_holm"] == pytest.approx(3 * 2 / 2**6)  # six of six, three methods
     assert found["20-shot, lead over maml"].note == "p 0.094; ahead on 6 of 6 clients"
     assert all(" p " not in row.note for name, row in found.items() if "lead" not in name)
-    write(gathered, tmp_path)
+    write(gathered, rows(gathered), tmp_path, "")
     for ending in ("md", "html"):
         page = unescape((tmp_path / f"comparison.{ending}").read_text())
         assert page.count("scratch: seven layers, scratch's") == 1
