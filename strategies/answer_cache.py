@@ -1,9 +1,7 @@
 """Clients' answers, kept as they arrive: a run that was killed asks only those that are missing.
 
 ``cache/clients/KEY/answers-NNNN.jsonl`` holds the answers that one run has added, a line each
-behind a line with what KEY was made of; every line has a sha256, so that one which a crash has torn
-counts as not there. A run writes to no other run's file: two may add to one KEY at once. What a
-later file says of a client stands.
+(``strategies/kept_lines.py``). What a later file says of a client stands.
 
 KEY hashes all that the answers of a round depend on: the message itself (with the dataset's content
 in the place of its path), the round, the kind of device, and the libraries; where clients are nodes
@@ -16,29 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from learngene.utils.checkpoint import key_of, sealed, unsealed
-from learngene.utils.files import attach_filename, is_file, refuse_other
-from learngene.utils.untrusted import MEBIBYTE, parse_json
+from learngene.utils.checkpoint import key_of
+from learngene.utils.untrusted import MEBIBYTE
 from protocol.guard import RecordEntry, same
 from protocol.messages import ByteCount
 from protocol.rounds import ClientOutcome, RoundPlan
 from protocol.task import NO_NUMBERS
+from strategies.kept_lines import KeptLines
 
 NodeOf = Callable[[int], Mapping[str, Any] | None]
 FORMAT = 2  # raise it when clients compute something else of the same message
 LINE_LIMIT = 64 * MEBIBYTE  # bytes of an answer; 10 KB with all methods
-SYNC_S = 1.0  # answers of so many seconds are lost where the machine itself goes down
 
 
 class AnswerCache:
@@ -62,11 +55,9 @@ class AnswerCache:
         node_of: NodeOf | None = None,
     ) -> None:
         self.folder = cache / "clients" / key_of(parts)
-        self._parts = dict(parts)
+        self._lines = KeptLines(self.folder, "answers", parts, LINE_LIMIT)
         self._node_of: NodeOf = node_of or (lambda client: {})
         self._found: dict[str, ClientOutcome] | None = None if resume else {}  # by ``_whose``
-        self._mine: Path | None = None  # this run's file, once there is an answer to keep
-        self._synced = 0.0
 
     def get(self, client: int) -> ClientOutcome | None:
         """A kept answer; None where none is kept or its line is torn or altered.
@@ -75,8 +66,9 @@ class AnswerCache:
             InputError: the folder's files are whole, and of other settings.
         """
         if self._found is None:
-            files = sorted(self.folder.glob("answers-*.jsonl"), key=_number)
-            self._found = {who: answer for file in files for who, answer in self._read(file)}
+            self._found = {
+                _whose(card["client"], card["node"]): _outcome(card) for card in self._lines.read()
+            }
         return self._found.get(_whose(client, self._node_of(client)))
 
     def put(self, outcome: ClientOutcome) -> None:
@@ -98,68 +90,12 @@ class AnswerCache:
             "bytes_up_by_method": {n: t.up for n, t in outcome.bytes_by_method.items()},
             "sent": [list(entry) for entry in outcome.sent],
         }
-        if self._mine is None:
-            self._mine = self._begin()
-        self._append(self._mine, sealed(card, self._seal))
-
-    @property
-    def _seal(self) -> bytes:
-        """What each answer's sha256 is over besides: a line of another folder is none of this."""
-        return self.folder.name.encode()
-
-    def _begin(self) -> Path:
-        """A new file behind those that are there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        number = max(map(_number, self.folder.glob("answers-*.jsonl")), default=0)
-        while True:
-            number += 1
-            path = self.folder / f"answers-{number:04d}.jsonl"
-            try:
-                path.touch(exist_ok=False)
-            except FileExistsError:  # another run's, a moment ago
-                continue
-            self._append(path, sealed({"of": self._parts}))
-            return path
-
-    def _append(self, path: Path, line: bytes) -> None:
-        with attach_filename(path), path.open("ab") as file:
-            file.write(line + b"\n")
-            file.flush()
-            if time.monotonic() > self._synced + SYNC_S:
-                os.fsync(file.fileno())
-                self._synced = time.monotonic()
-
-    def _read(self, path: Path) -> Iterator[tuple[str, ClientOutcome]]:
-        """The answers of a file; nothing where its first line is not whole."""
-        if not is_file(path):  # a pipe would never end
-            return
-        with suppress(OSError), path.open("rb") as file:
-            lines = iter(partial(file.readline, LINE_LIMIT), b"")
-            about = unsealed(_parsed(next(lines, b"")))
-            if about is None:
-                return
-            refuse_other(path, about.get("of"), self._parts)
-            for line in lines:
-                card = unsealed(_parsed(line), self._seal)
-                if card is not None:
-                    yield _whose(card["client"], card["node"]), _outcome(card)
+        self._lines.append(card)
 
 
 def _whose(client: int, node: Mapping[str, Any] | None) -> str:
     """Whose an answer is: no kept one is of None, a node that is not known."""
     return json.dumps([client, node], sort_keys=True)
-
-
-def _number(path: Path) -> int:
-    digits = path.stem.removeprefix("answers-")
-    return int(digits) if digits.isdecimal() else 0
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return parse_json(line)
-    except ValueError:
-        return None
 
 
 def _outcome(card: Mapping[str, Any]) -> ClientOutcome:

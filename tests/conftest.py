@@ -15,7 +15,7 @@ from learngene.collective.trainer import CollectiveTrainer
 from learngene.data.cache import build
 from learngene.data.dataset import ImageDataset
 from learngene.data.settings import SeededDataSettings
-from tests.helpers import CPU, settings, without_rendering
+from tests.helpers import CPU, settings, without_figures, without_rendering
 from tests.reports.helpers import make_results
 
 HERE = Path(__file__).parent
@@ -106,4 +106,11 @@ def results() -> dict[str, Any]:
 def unrendered() -> Iterator[None]:
     """Figures as ``without_rendering`` has them, in the whole test."""
     with without_rendering():
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """No figures, as ``without_figures`` has it, in the whole test."""
+    with without_figures():
         yield

@@ -28,10 +28,11 @@ from learngene.methods import BUILT_IN
 from learngene.networks.collective import Collective
 from learngene.networks.projection import Projection
 from protocol.callbacks import RunCallback
+from reports.figures.run import FIGURES
 
 ROOT = Path(__file__).resolve().parents[1]
 # A program in the place of sim.py.
-UNRENDERED = str(ROOT / "tests" / "stand_ins" / "unrendered_sim.py")
+UNDRAWN = str(ROOT / "tests" / "stand_ins" / "undrawn_sim.py")
 # Of ``individual``: each of 60 steps or more multiplies weights by -9, and float32 ends at 1e38.
 DIVERGING = {
     "epochs": 8,
@@ -139,10 +140,22 @@ def without_rendering() -> Iterator[None]:
         yield
 
 
-@without_rendering()
+@contextmanager
+def without_figures() -> Iterator[None]:
+    """A run's report has a reason in the place of each figure: to build them is a third of a tiny
+    run. ``tests/test_experiments.py`` builds those of every experiment."""
+
+    def none(results: Any, folder: Path, progress: Any) -> dict[str, str]:
+        return dict.fromkeys(FIGURES, "not in this test")
+
+    with without_rendering(), patch("reports.html.report.draw_figures", none):
+        yield
+
+
+@without_figures()
 def command_line(*words: str) -> subprocess.CompletedProcess[str]:
     """``python sim.py`` with these words, in this process: seconds of imports are saved, and those
-    of rendering figures.
+    of figures.
 
     What one process has of its own (signals, the interpreter's end) is for tests that start one.
     """
@@ -157,7 +170,7 @@ def commands_in(
     folder: Path, *commands: Sequence[str], **environment: str
 ) -> list[subprocess.CompletedProcess[str]]:
     """What follows ``python`` in commands, one after the other in one new process in ``folder``:
-    ``sim.py`` (whose figures are not rendered), ``-m PACKAGE``, a file; the packages are the
+    ``sim.py`` (whose figures are not drawn), ``-m PACKAGE``, a file; the packages are the
     folder's own where it has any."""
     done = subprocess.run(
         [sys.executable, "-c", IN_TURN, json.dumps(commands)],

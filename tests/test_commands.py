@@ -4,7 +4,8 @@ Commands are the lines of fenced blocks, and code that begins with ``python`` or
 overrides; in a row about one setting, the other values that it names, too. What a command needs
 beside it (``BESIDE``) has to stand in the same line. Blocks of the tutorials run in
 ``test_tutorials.py`` and ``test_experiments.py``. Commands that are one run at ``scale=tiny``
-(``scale=half``, ``cache=DIR``) are run once; of a sweep its first point and its last.
+(``scale=half``, ``cache=DIR``) are run once; of a sweep its first point and its last; another value
+of a row's setting with ``-m chaos``.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Shown:
 
     command: str
     line: str
+    other: bool = False  # with another value of a row's setting, not the one that it shows
 
     @property
     def sweeps(self) -> bool:
@@ -84,7 +86,7 @@ def shown() -> Iterator[Shown]:
                 commands = (_command(code) for code in codes)
                 yield from (Shown(command, line) for command in commands if command)
                 if line.startswith("|") and codes:
-                    yield from (Shown(each, line) for each in _others(*codes))
+                    yield from (Shown(each, line, other=True) for each in _others(*codes))
 
 
 def _command(code: str) -> str | None:
@@ -116,7 +118,13 @@ def ends(runs: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys((runs[0], runs[-1])))
 
 
-COMMANDS = {each.command: each for each in shown()}
+COMMANDS = {each.command: each for each in sorted(shown(), key=lambda each: not each.other)}
+SIMULATED = [each for each in COMMANDS if " sim.py" in each]
+# What runs with -m chaos alone: training with each value is for the tests of its own room.
+RUN = [
+    pytest.param(each, marks=pytest.mark.chaos) if COMMANDS[each].other else each
+    for each in SIMULATED
+]
 
 
 def test_the_pages_show_commands_and_the_tutorials_are_followed_elsewhere() -> None:
@@ -145,7 +153,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, unrendered: None, capsys: pytest.CaptureFixture
+    folder: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None, capsys: pytest.CaptureFixture
 ) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
@@ -173,9 +181,8 @@ def simulate(folder: Path, *overrides: str) -> tuple[int, Path]:
     return int(code.read_text()), run
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [each for each in COMMANDS if " sim.py" in each])
-def test_it_runs(command: str, here: Path) -> None:
+@pytest.mark.parametrize("command", SIMULATED)
+def test_it_can_be_asked_for(command: str, here: Path) -> None:
     this = COMMANDS[command]
     if "--help" in command:
         assert program.help_asked(this.overrides) is not None
@@ -185,9 +192,15 @@ def test_it_runs(command: str, here: Path) -> None:
     for point in sweep(this):
         check_fields(composed(*point))  # what it asks of the machine is another's to have
         check(composed(*point, *TINY))
-    if not any(re.search(pattern, command) for pattern in NOT_RUN):
-        due = next((code for pattern, code in FAILS.items() if re.search(pattern, command)), 0)
-        assert {simulate(here, *point)[0] for point in ends(sweep(this))} == {due}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUN)
+def test_it_runs(command: str, here: Path) -> None:
+    if "--help" in command or any(re.search(pattern, command) for pattern in NOT_RUN):
+        return
+    due = next((code for pattern, code in FAILS.items() if re.search(pattern, command)), 0)
+    assert {simulate(here, *point)[0] for point in ends(sweep(COMMANDS[command]))} == {due}
 
 
 @pytest.mark.slow

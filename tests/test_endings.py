@@ -22,7 +22,7 @@ from conf.validate import check
 from learngene.errors import InputError, RunError
 from reports.results import read_results
 from tests.composing import composed
-from tests.helpers import FEW, ROOT, UNRENDERED, command_line, without_rendering
+from tests.helpers import FEW, ROOT, UNDRAWN, command_line, without_figures
 from tests.stand_ins.own_method import here, write_method
 
 FIRST_LINE = "  learngene: data glyphs, 2 clients, 5-way 5-shot, seed 0, runtime serial\n"
@@ -37,7 +37,7 @@ def sim(
     before: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """The command line in ``folder``, started as ``shell`` has it."""
-    command = [sys.executable, UNRENDERED, *overrides]
+    command = [sys.executable, UNDRAWN, *overrides]
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", shell, "bash", *command],
         env={**os.environ, "LEARNGENE_CACHE": str(folder / "cache")},
@@ -173,7 +173,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the cache and the results of ``TINY``."""
     made = tmp_path_factory.mktemp("runs")
     config = check(composed(*TINY, f"cache={made / 'cache'}"))
-    with without_rendering():
+    with without_figures():
         assert program.simulation(config, made / "first") == program.OK
     return made
 
@@ -198,7 +198,7 @@ def test_a_terminal_without_unicode_is_told_all_the_same(folder: Path) -> None:
 
 
 def test_a_method_that_is_left_out_is_no_client_that_failed(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrendered: None, capsys: Any
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None, capsys: Any
 ) -> None:
     here(monkeypatch, tmp_path)
     write_method(tmp_path, "pixels_none", (

@@ -214,6 +214,9 @@ def test_every_experiment_runs_and_tells_its_numbers(
         assert results["messages"]["answered"] == results["messages"]["asked"] > 0
         assert (results["folder"] / "report.html").is_file()
         assert (results["folder"] / "comparison.csv").is_file()
+        drawn = {path.stem for path in (results["folder"] / "figures").iterdir()}
+        assert "accuracy_over_epochs" in drawn
+        assert ("evolution" in drawn) == (experiment == "fig6a_evolution")
     gathered = group_runs(run(experiment))
     found = rows(gathered)
     assert found and len({row.quantity for row in found}) == len(found)

@@ -27,7 +27,7 @@ from reports.results import comparable, read_results, result_sha256
 from runtime.grid_backend import OutsideGrid
 from runtime.serial_backend import SerialGrid
 from tests.composing import composed
-from tests.helpers import FEW, hooked, without_rendering
+from tests.helpers import FEW, hooked, without_figures
 from tests.stand_ins.hostile_methods import write_hostile
 from tests.stand_ins.late_work import FOLDER, late
 from tests.stand_ins.own_method import here
@@ -48,7 +48,7 @@ def run(
     # Every run asks its clients anew: kept answers would be equal whatever the clients did.
     for kept in ("clients", "federated", "private") if anew else ():
         shutil.rmtree(Path(config.cache) / kept, ignore_errors=True)
-    with without_rendering():
+    with without_figures():
         assert program.simulation(copy.deepcopy(config), folder) == code
     return read_results(folder / "results.json")
 
@@ -172,8 +172,9 @@ def test_another_seed_is_another_result(first, cache, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.chaos  # as two commands: tests/runtime/test_signals.py
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.chaos), 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_ray_whatever_the_workers_and_the_order(
     workers: int, first, cache, tmp_path, monkeypatch
 ) -> None:

@@ -191,7 +191,7 @@ class Trained:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch, unrendered: None) -> Iterator[type[Trained]]:
+def trained(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[type[Trained]]:
     Trained.asked, Trained.failing, Trained.silent = [], set(), set()
     monkeypatch.setattr(reproduce.subprocess, "Popen", Trained)
     monkeypatch.setattr(reproduce, "check_plan", lambda *_: {})

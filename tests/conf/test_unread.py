@@ -133,7 +133,7 @@ BESIDE_A_SAVED_ONE = (
 )  # fmt: skip
 
 
-def test_it_moves_no_number(tmp_path: Path, unrendered: None) -> None:
+def test_it_moves_no_number(tmp_path: Path, undrawn: None) -> None:
     def result(name: str, *overrides: str) -> str:
         asked = (*COMMON, f"cache={tmp_path / 'cache'}", "resume=false", *overrides)
         assert program.simulation(check(composed(*asked)), tmp_path / name, asked) == program.OK

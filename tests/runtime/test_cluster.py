@@ -17,7 +17,7 @@ from learngene.errors import InputError
 from runtime.cluster import GIVE_UP, Node, look_up
 from runtime.private_ray import environment
 from runtime.resources import RuntimeSettings, check_resources, idle_nodes
-from tests.helpers import FEW, UNRENDERED, command_line
+from tests.helpers import FEW, UNDRAWN, command_line
 from tests.runtime.helpers import run_in
 
 REPO = Path(__file__).resolve().parents[2]
@@ -152,7 +152,7 @@ def test_a_run_joins_it_and_leaves_it_running(started: Path, tmp_path: Path) -> 
     asked = ("scale=tiny", "collective.threads=1", "collective.classes_per_task=21")
     asked += ("num_clients=2", *FEW, "report.gradcam_images=0")
     done = subprocess.run(
-        [sys.executable, UNRENDERED, *asked, "runtime.address=auto", f"hydra.run.dir={tmp_path}/r"],
+        [sys.executable, UNDRAWN, *asked, "runtime.address=auto", f"hydra.run.dir={tmp_path}/r"],
         cwd=REPO,
         env={**os.environ, "RAY_TMPDIR": str(started), "LEARNGENE_CACHE": str(tmp_path / "c")},
         capture_output=True,

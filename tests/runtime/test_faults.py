@@ -67,6 +67,7 @@ def test_serial(undisturbed, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.chaos  # each fault alone: test_ray_backend.py and test_workers.py
 @pytest.mark.slow
 def test_ray(undisturbed, tmp_path):
     """After the kills the pool is whole. (A hang that only the deadline ends: test_runtime.py.)"""

@@ -216,6 +216,7 @@ def test_two_pretended_gpus_are_two_devices(with_ray):
 
 
 @pytest.mark.ray
+@pytest.mark.chaos  # as a command: test_signals.py
 def test_interrupt_keeps_what_was_finished_and_leaves_nothing(tmp_path):
     """From another folder, without PYTHONPATH: workers find ``clients`` all the same."""
     script = REPO / "tests" / "runtime" / "interrupted.py"

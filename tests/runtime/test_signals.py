@@ -18,7 +18,7 @@ from reports.results import read_results
 from runtime.cluster import GIVE_UP
 from runtime.signals import KEPT, MESSAGE
 from tests import chaos
-from tests.helpers import UNRENDERED, command_line
+from tests.helpers import UNDRAWN, command_line
 
 # A client that trains for minutes: the moment that is waited for is always in the middle of it.
 LONG = ("individual.epochs=100000", "individual.eval_every=100000", "num_clients=2")
@@ -54,7 +54,7 @@ def start(
         if before is not None:
             before()
 
-    program = UNRENDERED if SHORT[0] in overrides else str(chaos.ROOT / "sim.py")  # comes to an end
+    program = UNDRAWN if SHORT[0] in overrides else str(chaos.ROOT / "sim.py")  # comes to an end
     started.append(process := subprocess.Popen(
         [sys.executable, program, *ASKED, *overrides, f"hydra.run.dir={run}"],
         env={**os.environ, "LEARNGENE_CACHE": str(cache), chaos.MARK: str(run), GIVE_UP: "3"},
@@ -85,6 +85,11 @@ def gone(run: Path) -> bool:
     return not chaos.left_behind(str(run))
 
 
+def hash_of(run: Path) -> str:
+    found: str = read_results(run / "results.json")["run"]["result_sha256"]
+    return found
+
+
 def workers_are_up(run: Path, process: subprocess.Popen[str]) -> None:
     wait_until(
         lambda: sum("ClientAppActor" in name for name in chaos.processes(str(run)).values()) == 2,
@@ -102,10 +107,8 @@ def in_a_client(run: Path, process: subprocess.Popen[str]) -> None:
     time.sleep(2)
 
 
-@pytest.mark.parametrize(
-    ("signum", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.chaos)],
-)
+@pytest.mark.chaos  # the same two steps on: test_a_signal_during_the_collective_keeps_its_tasks
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_clients_and_the_same_command_goes_on(
     signum: int, code: int, cache: Path, tmp_path: Path
 ) -> None:
@@ -165,8 +168,9 @@ def test_a_signal_during_the_collective_keeps_its_tasks(tmp_path: Path) -> None:
     process = start(tmp_path / "cache", tmp_path / "run", *asked)
     wait_until(lambda: [*(tmp_path / "cache").glob("collectives/*/task-002.json")], process)
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # an impatient one
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
+    assert (process.returncode, said) == (143, f"sim.py: {MESSAGE}\n")
     kept = len([*(tmp_path / "cache").glob("collectives/*/task-*.json")])
     assert 2 <= kept < 7
     again = here(tmp_path / "cache", tmp_path / "run", *asked)
@@ -174,22 +178,20 @@ def test_a_signal_during_the_collective_keeps_its_tasks(tmp_path: Path) -> None:
     assert f"{kept} of 7 tasks were done by an earlier run" in again.stdout
 
 
+@pytest.mark.chaos  # of one world: tests/learngene/data/test_cache.py
 def test_two_runs_at_once_in_one_cache_end_equal(tmp_path: Path) -> None:
     both = [start(tmp_path / "cache", tmp_path / name, "runtime=serial", *SHORT) for name in "ab"]
     for process in both:
         _, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
-    hashes = {
-        read_results(tmp_path / name / "results.json")["run"]["result_sha256"] for name in "ab"
-    }
-    assert len(hashes) == 1
+    assert hash_of(tmp_path / "a") == hash_of(tmp_path / "b")
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_foreign_cluster_is_neither_joined_nor_ended(cache: Path, tmp_path: Path) -> None:
-    """Two of our runs are foreign to each other: one ends, the other goes on, and ends on SIGTERM
-    without a process of Ray left, or the stack that its C++ would print."""
+    """Two of our runs are foreign to each other: one ends, with a serial run's numbers; the other
+    goes on, and ends on SIGTERM without a process of Ray left, or the stack that its C++ prints."""
     long = start(cache, tmp_path / "long", "runtime=ray", "runtime.total_cpus=1", *LONG)
     wait_until(
         lambda: any(
@@ -202,6 +204,9 @@ def test_a_foreign_cluster_is_neither_joined_nor_ended(cache: Path, tmp_path: Pa
     _, said = short.communicate(timeout=200)
     assert short.returncode == 0, said
     assert gone(tmp_path / "short")
+    serial = here(cache, tmp_path / "serial", "runtime=serial", "resume=false", *SHORT)
+    assert serial.returncode == 0, serial.stderr
+    assert hash_of(tmp_path / "serial") == hash_of(tmp_path / "short")
     still = chaos.processes(str(tmp_path / "long"))
     assert long.poll() is None and {pid for pid, name in there.items() if "raylet" in name} <= {
         *still

@@ -202,6 +202,7 @@ def worker_ids(mark: str) -> list[int]:
 
 
 @pytest.mark.ray
+@pytest.mark.chaos  # one that ends: test_ray_backend.py
 @pytest.mark.slow
 def test_a_worker_that_is_frozen_or_ended_is_replaced_and_its_client_repeated(
     mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from protocol.messages import ByteCount
 from runtime.ray_backend import simulate
 from runtime.resources import RuntimeSettings, check_resources, client_device
 from strategies.answer_cache import AnswerCache, cache_key_fields
+from strategies.kept_lines import KeptLines
 from strategies.learngene import ClientOutcome, LearngeneStrategy, RoundOutcome, RoundPlan
 from tests.helpers import hooked
 from tests.runtime.fake_work import app, fake_task, plan
@@ -266,16 +267,16 @@ def test_ray_is_not_started_for_nobody(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_kept_ends_the_run_and_leaves_what_was_kept(tmp_path, monkeypatch):
-    append, calls = AnswerCache._append, []
+    append, calls = KeptLines._append, []
 
-    def full(self: AnswerCache, path: Path, line: bytes) -> None:
+    def full(self: KeptLines, path: Path, line: bytes) -> None:
         calls.append(line)
         if len(calls) == 4:  # a line about the question, then the answers
             append(self, path, line[: len(line) // 2])
             raise OSError(28, "No space left on device", str(path))
         append(self, path, line)
 
-    monkeypatch.setattr(AnswerCache, "_append", full)
+    monkeypatch.setattr(KeptLines, "_append", full)
     with pytest.raises(OSError, match=r"No space left.*answers-0001\.jsonl"):
         run(tmp_path)
     monkeypatch.undo()
