@@ -36,7 +36,7 @@ from tests.test_tutorials import ELSEWHERE, ORDER, blocks
 ROOT = Path(__file__).resolve().parents[1]
 APPS = ("learngene.command_line", "reports.__main__", "runtime.federation.__main__")
 PAGES = (ROOT / "README.md", ROOT / "docs" / "GUIDE.md")
-TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=3",
+TINY = ("scale=tiny", "runtime=serial", "collective.threads=1", "num_clients=2",
         "individual.epochs=1", "collective.epochs=1", "report.gradcam_images=0")  # fmt: skip
 # What has to be written beside a command, and is said in its line.
 BESIDE = {

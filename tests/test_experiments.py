@@ -42,7 +42,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "frontier": (("learngene.precision=int8",), ("individual.depth=4",)),
     "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",)),
     "retain_curves": (("retain.ewc_lambda=0",), ("retain.ewc_lambda=1",)),
-    "table3_novel": (("shots=2",), ("shots=3",)),
+    "table3_novel": (("shots=2",),),
 }  # fmt: skip
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CLIENTS = {"learngene", "scratch", "gain over scratch"}
