@@ -50,6 +50,11 @@ class Run:
         return own or any(name != base_of(name) for name in self.methods)
 
     @property
+    def trains(self) -> bool:
+        """Whether a client trains anything by the common settings."""
+        return self.plugin or any(not method.training_free for method in self.methods.values())
+
+    @property
     def scheduled(self) -> bool:
         """Whether a client trains by the common schedule; scratch has its own."""
         trained = (n for n, method in self.methods.items() if not method.training_free)
@@ -128,10 +133,14 @@ OF_THE_LEARNGENE = (
     "individual.safeguard* individual.keep retain.* learngene.precision"
 )
 GLYPHS = "data.classes data.train_per_class data.test_per_class"
-IMAGES = "data.download data.test_share data.value_range open_world.mirror"
+IMAGES = "data.download data.test_share data.value_range open_world.mirror individual.mirror_test"
 SHARES = "data.base data.open_world data.novel"
 DIVIDED = "data.alpha data.min_images"
 DISTILLATION = "collective.distill collective.temperature"
+TRAINING = (
+    "individual.epochs individual.batch_size individual.momentum individual.weight_decay "
+    "individual.augment individual.eval_every"
+)
 FISHER = "retain.normalise retain.fisher_samples retain.labels"
 RAY = "runtime.num_gpus runtime.total_cpus runtime.total_gpus runtime.address"
 MEMORY, PATH, LAYERS = "collective.memory", "learngene.path", "learngene.layers"
@@ -166,6 +175,7 @@ ROWS = (
     ),
     Row(CYCLES, _is_not("open_world.cycles", 0), "open_world.cycles is 0"),
     Row(OF_THE_LEARNGENE, lambda run: run.inherits, "no method is sent the learngene"),
+    Row(TRAINING, lambda run: run.trains, "no method trains at a client"),
     Row("individual.schedule", lambda run: run.scheduled, "none but scratch, with its own, trains"),
     Row(
         "individual.safeguard_*",
