@@ -198,7 +198,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[type[Tra
     return Trained
 
 
-ASKED = ["--only", "main-glyphs-int8", "controls", "--also", "data=glyphs"]
+ASKED = ["--only", "main-glyphs-int8", "controls-cifar100", "--also", "data=glyphs"]
 
 
 def test_what_failed_is_run_again_and_nothing_else(
@@ -209,15 +209,15 @@ def test_what_failed_is_run_again_and_nothing_else(
     assert reproduce.main(call) == 1
     said = capsys.readouterr()
     assert len(trained.asked) == 12 and "6 of 12 runs finished" in said.out
-    assert "failed: controls/3, controls/4, controls/5, controls/6" in said.err
+    assert "failed: " + ", ".join(f"controls-cifar100/{n}" for n in range(3, 7)) in said.err
     first = (tmp_path / "o" / "RESULTS.md").read_text()
     assert "learngene.precision=int8" in first and "inherited less random layers" not in first
 
     trained.asked, trained.failing, trained.silent = [], set(), set()
     assert reproduce.main([*call, "--plan"]) == 0 and not trained.asked
-    assert re.search(r"controls +9 +3 ", capsys.readouterr().out)
+    assert re.search(r"controls-cifar100 +9 +3 ", capsys.readouterr().out)
     assert reproduce.main(call) == 0
-    assert sorted(trained.asked) == [f"controls/{number}" for number in range(3, 9)]
+    assert sorted(trained.asked) == [f"controls-cifar100/{number}" for number in range(3, 9)]
     out = tmp_path / "o"
     page = (out / "RESULTS.md").read_bytes()
     assert b"inherited less random layers | points" in page and b"3 seeds" in page
