@@ -26,14 +26,14 @@ class KeptLines:
     """Lines of one name in a folder.
 
     Args:
-        parts: what the folder's key is made of; its last part is the key.
+        folder: named by its key.
+        parts: what that key is made of.
         limit: bytes of a line that are read at most.
     """
 
     def __init__(self, folder: Path, name: str, parts: Mapping[str, Any], limit: int) -> None:
         self._folder, self._name, self._parts, self._limit = folder, name, dict(parts), limit
-        # A line of another folder is none of this.
-        self._seal = folder.name.encode()
+        self._seal = folder.name.encode()  # a line of another folder is none of this
         self._mine: Path | None = None  # this run's file, once there is a line to keep
         self._synced = 0.0
 

@@ -40,7 +40,8 @@ SWEEPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "fig4_samples": (("shots=2",), ("shots=5",)),
     "fig6b_position": (("learngene.layers=[2,3,4]",), ("learngene.layers=[11,12,13]",)),
     "frontier": (("learngene.precision=int8",), ("individual.depth=4",)),
-    "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",)),
+    "growth_ablation": (("collective.growth=schedule",), ("collective.growth=none",),
+                        ("collective.growth=conf/growth/deepen.yaml",)),
     "retain_curves": (("retain.ewc_lambda=0",), ("retain.ewc_lambda=1",)),
     "table3_novel": (("shots=2",),),
 }  # fmt: skip
@@ -70,9 +71,9 @@ NAMES: dict[str, set[str]] = {
     },
     "growth_ablation": {
         f"collective.growth={growth}: {name}"
-        for growth in ("schedule", "none")
+        for growth, layers in (("schedule", 13), ("none", 13), ("conf/growth/deepen.yaml", 15))
         for name in (
-            "accuracy on all known classes, 13 layers",
+            f"accuracy on all known classes, {layers} layers",
             "parameters at the end", "image passes",
             "layers that the criterion selects", *CLIENTS,
         )
@@ -100,6 +101,7 @@ MORE = {
     "few_shot_benchmark": ("methods=[learngene,scratch,protonet]",),  # table 3 has all
     "fig5_gradcam": ("report.gradcam_images=1",),
     "fig6a_evolution": ("rounds=2",),  # two tasks have two moments
+    "growth_ablation": ("collective.classes_per_task=2",),  # the plan's last step is of task 8
     "table2_open_world": ("methods=[learngene,scratch,protonet,deepemd]",),  # table 3 has all
 }
 Run = Callable[[str], list[dict[str, Any]]]
